@@ -1,0 +1,1 @@
+"""Ray actors that host pipeline stages and expert groups, and the engine that drives them."""

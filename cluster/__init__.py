@@ -1,0 +1,1 @@
+"""Machines: Ray sessions, inventory, Kubernetes objects, jobs, metrics."""

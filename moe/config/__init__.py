@@ -1,0 +1,1 @@
+"""Frozen values that describe a model and a run. No torch, no ray."""

@@ -1,0 +1,40 @@
+"""The part of a model that one rank holds."""
+
+from dataclasses import dataclass
+
+from moe.config.model import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One rank's part: a run of layers, and a slice of each of them.
+
+    Spans are half-open ``(start, stop)``. ``kv_heads`` counts key-value heads; their query heads go
+    with them. ``ffn`` counts columns of dense feed-forwards. ``experts`` are expert numbers, whole.
+    ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
+    """
+
+    layers: tuple[int, int]
+    embedding: bool
+    head: bool
+    kv_heads: tuple[int, int]
+    ffn: tuple[int, int]
+    experts: tuple[int, ...]
+    leader: bool = True
+
+    @property
+    def layer_numbers(self) -> range:
+        """Numbers of the layers held, counted over the whole model."""
+        return range(*self.layers)
+
+
+def whole(config: ModelConfig) -> Share:
+    """Return the share of a rank that holds everything."""
+    return Share(
+        layers=(0, config.layers),
+        embedding=True,
+        head=True,
+        kv_heads=(0, config.kv_heads),
+        ffn=(0, config.ffn_size),
+        experts=tuple(range(config.experts)),
+    )

@@ -1,0 +1,153 @@
+"""Every tensor of a model by name and shape, and the slice of each that a share holds.
+
+The one table that loading, saving, planning and comparing plans read. Names are ours and do not
+depend on the plan; ``moe.checkpoint.names`` turns them into those of a family on disk.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share
+
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlice:
+    """One tensor, or a span of it along one dimension.
+
+    ``shape`` is the whole tensor's; ``dim`` is None where all of it is held.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dim: int | None = None
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def held_shape(self) -> tuple[int, ...]:
+        """Shape of the part held."""
+        if self.dim is None:
+            return self.shape
+        return (*self.shape[: self.dim], self.stop - self.start, *self.shape[self.dim + 1 :])
+
+    @property
+    def elements(self) -> int:
+        """Number of elements held."""
+        return prod(self.held_shape)
+
+
+def layer_prefix(layer: int) -> str:
+    """Return the prefix of every tensor of one layer."""
+    return f"model.layers.{layer}."
+
+
+def tensors(config: ModelConfig) -> Iterator[TensorSlice]:
+    """Yield every tensor of the model as it stands on disk; a tied head is not repeated."""
+    hidden = config.hidden_size
+    yield TensorSlice(EMBEDDING, (config.vocab_size, hidden))
+    for layer in range(config.layers):
+        yield from _layer(config, layer)
+    yield TensorSlice(FINAL_NORM, (hidden,))
+    if not config.tie_embeddings:
+        yield TensorSlice(HEAD, (config.vocab_size, hidden))
+
+
+def held_by(config: ModelConfig, share: Share) -> Iterator[TensorSlice]:
+    """Yield what one share holds, each tensor whole or as a span.
+
+    A tied head is yielded under the embedding's name, once, also where the share has no embedding.
+    """
+    for tensor in tensors(config):
+        held = _part(config, share, tensor)
+        if held is not None:
+            yield held
+
+
+def parameters(config: ModelConfig) -> int:
+    """Return the number of parameters, a tied head counted once."""
+    return sum(tensor.elements for tensor in tensors(config))
+
+
+def active_parameters(config: ModelConfig) -> int:
+    """Return the number of parameters that one token passes through."""
+    if config.moe is None:
+        return parameters(config)
+    idle = config.moe.experts - config.moe.top_k
+    expert = 3 * config.hidden_size * config.moe.expert_size
+    return parameters(config) - config.layers * idle * expert
+
+
+def _layer(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
+    prefix, hidden = layer_prefix(layer), config.hidden_size
+    query, key = config.heads * config.head_size, config.kv_heads * config.head_size
+    yield TensorSlice(f"{prefix}input_layernorm.weight", (hidden,))
+    for part, rows in (("q", query), ("k", key), ("v", key)):
+        yield TensorSlice(f"{prefix}self_attn.{part}_proj.weight", (rows, hidden))
+        if config.attention_bias:
+            yield TensorSlice(f"{prefix}self_attn.{part}_proj.bias", (rows,))
+    yield TensorSlice(f"{prefix}self_attn.o_proj.weight", (hidden, query))
+    if config.attention_bias:
+        yield TensorSlice(f"{prefix}self_attn.o_proj.bias", (hidden,))
+    yield TensorSlice(f"{prefix}post_attention_layernorm.weight", (hidden,))
+    if config.moe is None:
+        yield from _feed_forward(f"{prefix}mlp.", hidden, config.ffn_size, config.mlp_bias)
+        return
+    yield TensorSlice(f"{prefix}mlp.router.weight", (config.moe.experts, hidden))
+    for expert in range(config.moe.experts):
+        yield from _feed_forward(
+            f"{prefix}mlp.experts.{expert}.", hidden, config.moe.expert_size, False
+        )
+
+
+def _feed_forward(prefix: str, hidden: int, size: int, bias: bool) -> Iterator[TensorSlice]:
+    for part, shape in (
+        ("gate", (size, hidden)),
+        ("up", (size, hidden)),
+        ("down", (hidden, size)),
+    ):
+        yield TensorSlice(f"{prefix}{part}_proj.weight", shape)
+        if bias:
+            yield TensorSlice(f"{prefix}{part}_proj.bias", shape[:1])
+
+
+def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
+    words = tensor.name.split(".")
+    if words[1] != "layers":
+        return tensor if _holds_end(config, share, tensor.name) else None
+    if int(words[2]) not in share.layer_numbers:
+        return None
+    if words[3] == "self_attn":
+        return _attention_part(config, share, tensor)
+    if words[3] == "mlp" and words[4] == "experts":
+        return tensor if int(words[5]) in share.experts else None
+    if words[3] == "mlp" and words[4] != "router":
+        return _span(tensor, share.ffn, config.ffn_size)
+    return tensor
+
+
+def _holds_end(config: ModelConfig, share: Share, name: str) -> bool:
+    if name == EMBEDDING:
+        return share.embedding or (share.head and config.tie_embeddings)
+    return share.head
+
+
+def _attention_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice:
+    rows = config.head_size
+    if ".q_proj." in tensor.name or ".o_proj." in tensor.name:
+        rows *= config.heads_per_kv
+    start, stop = share.kv_heads
+    return _span(tensor, (start * rows, stop * rows), config.kv_heads * rows)
+
+
+def _span(tensor: TensorSlice, span: tuple[int, int], size: int) -> TensorSlice:
+    """Cut the output rows of a column-parallel weight, the input columns of a row-parallel one."""
+    row_parallel = ".o_proj." in tensor.name or ".down_proj." in tensor.name
+    if span == (0, size) or (row_parallel and tensor.name.endswith(".bias")):
+        return tensor
+    return TensorSlice(tensor.name, tensor.shape, 1 if row_parallel else 0, *span)

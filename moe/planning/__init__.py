@@ -1,0 +1,1 @@
+"""Who holds what, and how fast that will be. No torch."""

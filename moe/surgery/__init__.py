@@ -1,0 +1,1 @@
+"""Weights to other weights: dense to mixture-of-experts."""
