@@ -7,7 +7,6 @@ normalisation) and the usual softmax, top-k, renormalise.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from moe.errors import ConfigError
 
@@ -75,8 +74,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ConfigError(
-                f"{self.heads} attention heads cannot share {self.kv_heads} key-value heads evenly; "
-                "heads must be a multiple of key-value heads"
+                f"{self.heads} attention heads cannot share {self.kv_heads} key-value heads; "
+                "the first must be a multiple of the second"
             )
         if self.head_size % 2:
             raise ConfigError(f"head size {self.head_size} is odd; rotary embedding needs pairs")
@@ -95,13 +94,14 @@ class ModelConfig:
         """Return the same decoder with experts in place of every feed-forward."""
         return replace(self, moe=moe, family=family)
 
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> Mapping[str, int]:
         """Return the sizes a plan or a checkpoint must agree on."""
         return {
             "layers": self.layers,
             "hidden_size": self.hidden_size,
             "heads": self.heads,
             "kv_heads": self.kv_heads,
+            "ffn_size": self.ffn_size,
             "experts": self.experts,
             "vocab_size": self.vocab_size,
         }

@@ -127,11 +127,16 @@ class Plan:
             )
         _check_spans(number, "kv_heads", [rank.kv_heads for rank in stage.ranks])
         _check_spans(number, "ffn", [rank.ffn for rank in stage.ranks])
-        if stage.ranks[-1].kv_heads[1] != self.model["kv_heads"]:
-            raise PlanError(
-                f"stage {number} holds {stage.ranks[-1].kv_heads[1]} key-value heads but the model "
-                f"has {self.model['kv_heads']}; every head needs a holder"
-            )
+        last = stage.ranks[-1]
+        for what, stop, size in (
+            ("key-value heads", last.kv_heads[1], self.model["kv_heads"]),
+            ("feed-forward columns", last.ffn[1], self.model["ffn_size"]),
+        ):
+            if stop != size:
+                raise PlanError(
+                    f"stage {number} holds {stop} {what} but the model has {size}; "
+                    "every one needs a holder"
+                )
         held = sorted(expert for rank in stage.ranks for expert in rank.experts)
         if held != list(range(self.model["experts"])):
             raise PlanError(
@@ -150,7 +155,9 @@ def load_plan(path: Path) -> Plan:
     try:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise PlanError(f"no plan at {path}; make one with `raymoe plan MODEL --to {path}`") from None
+        raise PlanError(
+            f"no plan at {path}; make one with `raymoe plan MODEL --to {path}`"
+        ) from None
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise PlanError(f"{path} is not a plan: {error}; make one with `raymoe plan`") from error
 

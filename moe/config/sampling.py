@@ -1,0 +1,25 @@
+"""How the next token is chosen."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Temperature 0 is greedy. The draw at a position depends on ``seed`` and the position alone.
+
+    ``logprobs`` is how many of the likeliest tokens are reported beside the chosen one.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A chosen token with its natural-log probability, and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
