@@ -1,0 +1,148 @@
+"""Safetensors files written tensor by tensor, so memory holds one tensor and not a shard.
+
+The format is a length, a JSON header that places every tensor, then the bytes. The header is
+written first from names, types and shapes alone; tensors follow in any order.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe.errors import CheckpointError
+
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+SHARD_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, shape and type of a tensor to be written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size in the file."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class ShardWriter:
+    """One safetensors file; a context that fails where a tensor was never written."""
+
+    def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._missing = set(self._specs)
+        self._file = path.open("wb")
+        self._offsets = self._write_header()
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor at its place."""
+        spec = self._specs[name]
+        if tuple(tensor.shape) != spec.shape:
+            raise CheckpointError(
+                f"{name} has shape {tuple(tensor.shape)}, the file has room for {spec.shape}"
+            )
+        raw = tensor.detach().to("cpu", spec.dtype).contiguous().view(-1).view(torch.uint8)
+        self._file.seek(self._offsets[name])
+        self._file.write(raw.numpy().data)
+        self._missing.discard(name)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        if kind is None and self._missing:
+            raise CheckpointError(
+                f"{self._file.name}: {len(self._missing)} tensors were never written, "
+                f"the first is {min(self._missing)}"
+            )
+
+    def _write_header(self) -> dict[str, int]:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        starts = {}
+        for spec in self._specs.values():
+            starts[spec.name] = end
+            header[spec.name] = {
+                "dtype": _TYPES[spec.dtype],
+                "shape": list(spec.shape),
+                "data_offsets": [end, end + spec.bytes],
+            }
+            end += spec.bytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        self._file.write(len(text).to_bytes(8, "little") + text)
+        self._file.truncate(8 + len(text) + end)
+        return {name: 8 + len(text) + start for name, start in starts.items()}
+
+
+def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[TensorSpec]]:
+    """Fill shards in order up to ``limit`` bytes; a larger tensor gets a shard of its own."""
+    shards: list[list[TensorSpec]] = [[]]
+    used = 0
+    for spec in specs:
+        if shards[-1] and used + spec.bytes > limit:
+            shards.append([])
+            used = 0
+        shards[-1].append(spec)
+        used += spec.bytes
+    return shards
+
+
+def write_index(directory: Path, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
+    """Write the index that says which tensor lies in which file."""
+    pairs = [(spec, file) for file, specs in files.items() for spec in specs]
+    table = {
+        "metadata": {"total_size": sum(spec.bytes for spec, _ in pairs)},
+        "weight_map": {spec.name: file for spec, file in sorted(pairs, key=lambda p: p[0].name)},
+    }
+    write_json(directory / index, table)
+
+
+def write_json(path: Path, table: Any) -> None:
+    """Write a value as indented JSON."""
+    path.write_text(json.dumps(table, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def staged(destination: Path) -> Iterator[Path]:
+    """Give a directory to fill; it becomes ``destination`` whole, or disappears on failure."""
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists already; remove it or choose another place")
+    staging = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        staging.rename(destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def copy_tokenizer(source: Path, destination: Path) -> None:
+    """Copy what is not weights or architecture: tokenizer, chat template, licence."""
+    wanted = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*")
+    for pattern in (*wanted, "generation_config.json", "LICENSE*"):
+        for file in sorted(source.glob(pattern)):
+            if file.is_file():
+                shutil.copy2(file, destination / file.name)

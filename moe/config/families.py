@@ -1,0 +1,224 @@
+"""Hugging Face ``config.json`` to ModelConfig and back, one function pair per family.
+
+Keys that would change the numbers and that we do not compute are refused, never ignored.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moe.config.model import ModelConfig, MoeConfig, RopeScaling
+from moe.errors import ConfigError
+
+Table = Mapping[str, Any]
+
+MOE_FAMILIES = ("mixtral", "skywork_moe")
+
+
+def read_config(table: Table) -> ModelConfig:
+    """Return the architecture a ``config.json`` describes."""
+    model_type = table.get("model_type")
+    reader = _READERS.get(str(model_type))
+    if reader is None:
+        raise ConfigError(
+            f"config.json says model_type {model_type!r}; raymoe reads {', '.join(_READERS)}"
+        )
+    try:
+        return reader(table)
+    except KeyError as error:
+        raise ConfigError(f"config.json of a {model_type} model lacks the key {error}") from None
+
+
+def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
+    """Return the ``config.json`` of an architecture; ``dtype`` names the type of its tensors."""
+    table = _common(config, dtype)
+    if config.family == "llama":
+        return table | {"attention_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
+    if config.moe is None or config.attention_bias or config.mlp_bias:
+        raise ConfigError(
+            f"the {config.family} format holds experts and no attention or feed-forward biases; "
+            "this model cannot be written in it"
+        )
+    if not config.moe.renormalise:
+        raise ConfigError(f"the {config.family} format always renormalises the top-k weights")
+    return table | _MOE_WRITERS[config.family](config.moe)
+
+
+def _llama(table: Table) -> ModelConfig:
+    return _decoder(
+        table,
+        family="llama",
+        attention_bias=bool(table.get("attention_bias", False)),
+        mlp_bias=bool(table.get("mlp_bias", False)),
+    )
+
+
+def _mixtral(table: Table) -> ModelConfig:
+    _require(table, "router_jitter_noise", 0.0)
+    moe = MoeConfig(
+        experts=table["num_local_experts"],
+        top_k=table["num_experts_per_tok"],
+        expert_size=table["intermediate_size"],
+    )
+    return _decoder(table, family="mixtral", moe=moe)
+
+
+def _skywork_moe(table: Table) -> ModelConfig:
+    """The released config has ``num_experts`` as a list and no top-k, which is 2."""
+    _require(table, "moe_expert_interval", 1)
+    _require(table, "moe_2layer_gate", False)
+    _require(table, "moe_feature_no_mul_topk", True)
+    experts = table.get("num_local_experts", table.get("num_experts"))
+    if isinstance(experts, list | tuple) and len(set(experts)) == 1:
+        experts = experts[0]
+    if not isinstance(experts, int):
+        raise ConfigError(
+            f"config.json has num_experts {experts!r}; raymoe reads one number for all layers"
+        )
+    normalised = table.get("moe_use_logits_norm", False)
+    moe = MoeConfig(
+        experts=experts,
+        top_k=table.get("num_experts_per_tok", 2),
+        expert_size=table["intermediate_size"],
+        gate_norm=float(table.get("moe_gate_norm_std", 1.0)) if normalised else None,
+    )
+    return _decoder(table, family="skywork_moe", moe=moe)
+
+
+_READERS: Mapping[str, Callable[[Table], ModelConfig]] = {
+    "llama": _llama,
+    "mixtral": _mixtral,
+    "skywork_moe": _skywork_moe,
+}
+
+
+def _mixtral_table(moe: MoeConfig) -> dict[str, Any]:
+    if moe.gate_norm is not None:
+        raise ConfigError(
+            "the mixtral format cannot say that gate logits are normalised, a loader would "
+            "compute other numbers; write skywork_moe instead"
+        )
+    return {
+        "architectures": ["MixtralForCausalLM"],
+        "num_local_experts": moe.experts,
+        "num_experts_per_tok": moe.top_k,
+        "router_jitter_noise": 0.0,
+        "sliding_window": None,
+    }
+
+
+def _skywork_table(moe: MoeConfig) -> dict[str, Any]:
+    """Leave the normalisation keys out when off: the released loader tests only their presence."""
+    table: dict[str, Any] = {
+        "architectures": ["SkyworkForCausalLM"],
+        "num_experts": [moe.experts],
+        "num_local_experts": moe.experts,
+        "num_experts_per_tok": moe.top_k,
+        "moe_expert_interval": 1,
+        "moe_2layer_gate": False,
+        "moe_feature_no_mul_topk": True,
+        "moe_use_skywork_gating": False,
+    }
+    if moe.gate_norm is not None:
+        table |= {"moe_use_logits_norm": True, "moe_gate_norm_std": moe.gate_norm}
+    return table
+
+
+_MOE_WRITERS: Mapping[str, Callable[[MoeConfig], dict[str, Any]]] = {
+    "mixtral": _mixtral_table,
+    "skywork_moe": _skywork_table,
+}
+
+
+def _decoder(table: Table, family: str, **extra: Any) -> ModelConfig:
+    _require(table, "hidden_act", "silu")
+    _require(table, "sliding_window", None)
+    heads = table["num_attention_heads"]
+    eos = table.get("eos_token_id")
+    theta, scaling = _rope(table)
+    return ModelConfig(
+        family=family,
+        vocab_size=table["vocab_size"],
+        hidden_size=table["hidden_size"],
+        layers=table["num_hidden_layers"],
+        heads=heads,
+        kv_heads=table.get("num_key_value_heads") or heads,
+        head_size=table.get("head_dim") or table["hidden_size"] // heads,
+        ffn_size=table["intermediate_size"],
+        norm_eps=table["rms_norm_eps"],
+        rope_theta=theta,
+        rope_scaling=scaling,
+        max_positions=table.get("max_position_embeddings", 2048),
+        tie_embeddings=bool(table.get("tie_word_embeddings", False)),
+        initializer_range=table.get("initializer_range", 0.02),
+        bos_token_id=table.get("bos_token_id"),
+        eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+        pad_token_id=table.get("pad_token_id"),
+        **extra,
+    )
+
+
+def _common(config: ModelConfig, dtype: str) -> dict[str, Any]:
+    eos = list(config.eos_token_ids)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": config.family,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.moe.expert_size if config.moe else config.ffn_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_table(config.rope_scaling),
+        "max_position_embeddings": config.max_positions,
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.initializer_range,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "pad_token_id": config.pad_token_id,
+        "torch_dtype": dtype,
+        "use_cache": True,
+    }
+
+
+def _rope(table: Table) -> tuple[float, RopeScaling | None]:
+    """Read both spellings: ``rope_parameters``, and ``rope_theta`` beside ``rope_scaling``."""
+    parameters = table.get("rope_parameters") or table.get("rope_scaling") or {}
+    theta = float(parameters.get("rope_theta") or table.get("rope_theta") or 10000.0)
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind == "default":
+        return theta, None
+    if kind == "linear":
+        return theta, RopeScaling("linear", float(parameters["factor"]))
+    if kind != "llama3":
+        raise ConfigError(f"rope type {kind!r} is not computed; known: default, linear, llama3")
+    return theta, RopeScaling(
+        kind="llama3",
+        factor=float(parameters["factor"]),
+        low_freq_factor=float(parameters["low_freq_factor"]),
+        high_freq_factor=float(parameters["high_freq_factor"]),
+        original_max_positions=int(parameters["original_max_position_embeddings"]),
+    )
+
+
+def _rope_table(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    if scaling.kind == "linear":
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.original_max_positions,
+    }
+
+
+def _require(table: Table, key: str, value: Any) -> None:
+    found = table.get(key, value)
+    if found != value:
+        raise ConfigError(f"config.json has {key} = {found!r}; raymoe computes only {value!r}")

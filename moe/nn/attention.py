@@ -1,0 +1,96 @@
+"""Grouped-query attention over a slice of the heads, and the cache that generation appends to.
+
+Shapes: B batch, S new positions, P all positions so far, D hidden, H query heads, K key-value
+heads, E head size. A rank holds some key-value heads and the query heads that go with them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share
+from moe.nn.exchange import Exchange
+from moe.nn.rotary import Rotation, rotate
+
+
+class LayerCache:
+    """Keys and values of one sequence in one layer, in buffers that double when full."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys_BKSE: Tensor, values_BKSE: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new positions; return views of all keys and values so far, [B, K, P, E]."""
+        end = self.length + keys_BKSE.shape[2]
+        self._keys = _grown(self._keys, keys_BKSE, self.length, end)
+        self._values = _grown(self._values, values_BKSE, self.length, end)
+        self._keys[:, :, self.length : end] = keys_BKSE
+        self._values[:, :, self.length : end] = values_BKSE
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal attention; its output is summed over the gang."""
+
+    def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
+        super().__init__()
+        self.head_size = config.head_size
+        self.exchange = exchange
+        keys = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
+        queries = keys * config.heads_per_kv
+        bias = config.attention_bias
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=bias)
+
+    def forward(self, x_BSD: Tensor, turn: Rotation, cache: LayerCache | None = None) -> Tensor:
+        """Return [B, S, D]; with a cache, positions before x are read from it."""
+        (x_BSD,) = self.exchange.enter(x_BSD)
+        q_BHSE = rotate(self._heads(self.q_proj(x_BSD)), turn)
+        k_BKPE = rotate(self._heads(self.k_proj(x_BSD)), turn)
+        v_BKPE = self._heads(self.v_proj(x_BSD))
+        if cache is not None:
+            k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
+        mixed_BHSE = _attend(q_BHSE, k_BKPE, v_BKPE)
+        flat = mixed_BHSE.transpose(1, 2).flatten(2)
+        return row_parallel(self.o_proj, flat, self.exchange)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
+
+
+def row_parallel(layer: nn.Linear, x: Tensor, exchange: Exchange) -> Tensor:
+    """Apply a layer whose input columns are split over the gang; its bias is added once."""
+    y = exchange.leave(F.linear(x, layer.weight))
+    return y if layer.bias is None else y + layer.bias
+
+
+def _attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor) -> Tensor:
+    new, total = q_BHSE.shape[2], k_BKPE.shape[2]
+    mask = None
+    if 1 < new < total:
+        mask = torch.ones(new, total, dtype=torch.bool, device=q_BHSE.device)
+        mask = mask.tril(diagonal=total - new)
+    return F.scaled_dot_product_attention(
+        q_BHSE,
+        k_BKPE,
+        v_BKPE,
+        attn_mask=mask,
+        is_causal=new == total and new > 1,
+        enable_gqa=q_BHSE.shape[1] != k_BKPE.shape[1],
+    )
+
+
+def _grown(buffer: Tensor | None, new: Tensor, used: int, needed: int) -> Tensor:
+    if buffer is not None and needed <= buffer.shape[2]:
+        return buffer
+    capacity = max(needed, 2 * used, 64)
+    grown = new.new_empty(*new.shape[:2], capacity, new.shape[3])
+    if buffer is not None:
+        grown[:, :, :used] = buffer[:, :, :used]
+    return grown

@@ -1,0 +1,36 @@
+"""A decoder with its weights: built on no device, then filled with its own tensors alone."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share, whole
+from moe.config.tensors import TensorSlice, held_by
+from moe.nn.decoder import Decoder
+from moe.nn.exchange import Exchange
+
+ReadTensor = Callable[[TensorSlice], Tensor]
+
+
+def build(
+    config: ModelConfig,
+    read: ReadTensor,
+    share: Share | None = None,
+    exchange: Exchange | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Decoder:
+    """Return the decoder of a share, its tensors taken from ``read``."""
+    share = share or whole(config)
+    with torch.device("meta"):
+        decoder = Decoder(config, share, exchange)
+    decoder = decoder.to(dtype).to_empty(device=device)
+    parameters = dict(decoder.named_parameters())
+    with torch.no_grad():
+        for tensor in held_by(config, share):
+            parameters.pop(tensor.name).copy_(read(tensor))
+    if parameters:
+        raise RuntimeError(f"parameters the tensor table does not know: {sorted(parameters)}")
+    return decoder

@@ -1,0 +1,113 @@
+"""The decoder, and any slice of it by layer number.
+
+A stage is the whole model minus some numbered layers, so tensor names do not depend on the plan.
+The top-level forward is a loop over the layers held.
+
+Shapes: B batch, S sequence, D hidden, V vocabulary, N experts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share, whole
+from moe.nn.attention import LayerCache
+from moe.nn.balance import BalanceLoss, RoutingStatistics
+from moe.nn.block import Balancing, Block
+from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.exchange import Alone, Exchange
+from moe.nn.rotary import rotation
+
+
+class SequenceCache:
+    """Keys and values of one sequence in the layers of one share."""
+
+    def __init__(self, share: Share) -> None:
+        self.layers = {layer: LayerCache() for layer in share.layer_numbers}
+
+    @property
+    def length(self) -> int:
+        """Positions held so far."""
+        return next(iter(self.layers.values())).length
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one forward pass needs besides its input.
+
+    ``balance_scales`` gives each layer's coefficient times the weight of this micro-batch in the
+    step; layers not named get no balance loss.
+    """
+
+    capacity: Capacity = DROPLESS
+    balance: BalanceLoss = "skywork"
+    balance_scales: Mapping[int, float] = field(default_factory=dict)
+    cache: SequenceCache | None = None
+
+
+PLAIN = Pass()
+
+
+class DecoderOutput(NamedTuple):
+    """Logits [B, S, V] where the share has the head, else hidden states [B, S, D]."""
+
+    values: Tensor
+    statistics: dict[int, RoutingStatistics]
+
+
+class Trunk(nn.Module):
+    """The part of the decoder whose tensor names begin with ``model``."""
+
+    def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
+        super().__init__()
+        if share.embedding or (share.head and config.tie_embeddings):
+            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleDict(
+            {str(layer): Block(config, share, exchange) for layer in share.layer_numbers}
+        )
+        if share.head:
+            self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+
+
+class Decoder(nn.Module):
+    """A share of the model: token numbers or hidden states in, hidden states or logits out."""
+
+    def __init__(
+        self, config: ModelConfig, share: Share | None = None, exchange: Exchange | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.share = share or whole(config)
+        self.model = Trunk(config, self.share, exchange or Alone())
+        if self.share.head and not config.tie_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix [V, D]: its own, or the embedding where they are tied."""
+        tied = self.config.tie_embeddings
+        return self.model.embed_tokens.weight if tied else self.lm_head.weight
+
+    def forward(self, x: Tensor, run: Pass = PLAIN) -> DecoderOutput:
+        """Run the share on tokens [B, S] or hidden states [B, S, D]."""
+        if self.share.embedding:
+            x = self.model.embed_tokens(x)
+        start = run.cache.length if run.cache else 0
+        positions_S = torch.arange(start, start + x.shape[1], device=x.device)
+        turn = rotation(self.config, positions_S)
+        statistics: dict[int, RoutingStatistics] = {}
+        for layer in self.share.layer_numbers:
+            balancing = Balancing(run.balance, run.balance_scales.get(layer, 0.0))
+            cache = run.cache.layers[layer] if run.cache else None
+            output = self.model.layers[str(layer)](x, turn, run.capacity, balancing, cache)
+            x = output.hidden
+            if output.statistics is not None:
+                statistics[layer] = output.statistics
+        if self.share.head:
+            x = F.linear(self.model.norm(x), self.head_weight)
+        return DecoderOutput(x, statistics)

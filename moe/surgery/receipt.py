@@ -1,0 +1,44 @@
+"""The JSON that a conversion leaves beside its output: what was done, to what, how exactly."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moe import __version__
+from moe.checkpoint.writer import write_json
+from moe.surgery.distance import LogitDistance
+
+RECEIPT = "receipt.json"
+_CHUNK = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Method, options and seed; SHA-256 of every file read and written; logits before and after."""
+
+    method: str
+    options: Mapping[str, Any]
+    seed: int
+    source: str
+    source_files: Mapping[str, str]
+    files: Mapping[str, str]
+    distance: LogitDistance
+
+    def save(self, directory: Path) -> None:
+        """Write ``receipt.json``."""
+        write_json(directory / RECEIPT, {"raymoe": __version__, **asdict(self)})
+
+
+def hashes(paths: tuple[Path, ...]) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name."""
+    return {path.name: _hash(path) for path in paths}
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""The decoder against transformers: logits and every gradient, whole and in slices."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moe.checkpoint.names import disk_name
+from moe.checkpoint.reader import Checkpoint
+from moe.config.share import whole
+from moe.nn.build import build
+from moe.nn.decoder import Decoder, Pass, SequenceCache
+from tests import tiny
+
+FAST = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ROPES = st.sampled_from(
+    [
+        {"rope_type": "default", "rope_theta": 10000.0},
+        {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0},
+        {
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ]
+)
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    kv_heads = draw(st.integers(1, 4))
+    heads = kv_heads * draw(st.integers(1, 3))
+    return {
+        "hidden_size": heads * draw(st.sampled_from([4, 7])),
+        "intermediate_size": draw(st.sampled_from([24, 33])),
+        "num_hidden_layers": draw(st.integers(1, 4)),
+        "num_key_value_heads": kv_heads,
+        "num_attention_heads": heads,
+        "head_dim": draw(st.sampled_from([4, 6, 10])),
+        "tie_word_embeddings": draw(st.booleans()),
+        "rope_parameters": draw(ROPES),
+    }
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return bool((ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp(min=0.1))
+
+
+def loaded(model: Any, path: Path) -> tuple[Checkpoint, Decoder]:
+    checkpoint = Checkpoint.open(tiny.saved(model, path))
+    return checkpoint, build(checkpoint.config, checkpoint.read)
+
+
+def check_parity(model: Any, path: Path) -> None:
+    checkpoint, decoder = loaded(model, path)
+    inputs = tiny.tokens(checkpoint.config.vocab_size, 2, 11)
+    theirs = model(inputs).logits
+    ours = decoder(inputs).values
+    assert close(ours, theirs)
+    weights = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(3))
+    (theirs * weights).sum().backward()
+    (ours * weights).sum().backward()
+    expected = gradients(model)
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None
+        assert close(parameter.grad, expected[disk_name(checkpoint.config.family, name)]), name
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    """Return transformers' gradients under the names of its files: experts unstacked."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if name.endswith("experts.gate_up_proj"):
+            prefix = name.replace("mlp.experts.gate_up_proj", "block_sparse_moe.experts")
+            for expert, gradient in enumerate(parameter.grad):
+                first, third = gradient.chunk(2)
+                found[f"{prefix}.{expert}.w1.weight"] = first
+                found[f"{prefix}.{expert}.w3.weight"] = third
+        elif name.endswith("experts.down_proj"):
+            prefix = name.replace("mlp.experts.down_proj", "block_sparse_moe.experts")
+            for expert, gradient in enumerate(parameter.grad):
+                found[f"{prefix}.{expert}.w2.weight"] = gradient
+        else:
+            found[name.replace("mlp.gate.weight", "block_sparse_moe.gate.weight")] = parameter.grad
+    return found
+
+
+@FAST
+@given(shape=shapes(), bias=st.booleans())
+def test_llama_equals_transformers(
+    shape: dict[str, Any], bias: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = tiny.llama(**shape, attention_bias=bias, mlp_bias=bias)
+    check_parity(model, tmp_path_factory.mktemp("llama"))
+
+
+@FAST
+@given(shape=shapes(), experts=st.integers(1, 5), data=st.data())
+def test_mixtral_equals_transformers(
+    shape: dict[str, Any],
+    experts: int,
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    top_k = data.draw(st.integers(1, experts))
+    model = tiny.mixtral(**shape, num_local_experts=experts, num_experts_per_tok=top_k)
+    check_parity(model, tmp_path_factory.mktemp("mixtral"))
+
+
+def test_slices_in_a_row_equal_the_whole(tmp_path: Path) -> None:
+    checkpoint, decoder = loaded(tiny.mixtral(num_hidden_layers=5), tmp_path)
+    inputs = tiny.tokens(97, 2, 9)
+    x = inputs
+    for start, stop in ((0, 1), (1, 4), (4, 5)):
+        share = replace(
+            whole(checkpoint.config), layers=(start, stop), embedding=start == 0, head=stop == 5
+        )
+        x = build(checkpoint.config, checkpoint.read, share)(x).values
+    assert torch.equal(x, decoder(inputs).values)
+
+
+@pytest.mark.parametrize("pieces", [(7, 1, 1), (1,) * 9, (3, 6), (4, 3, 2)])
+def test_cached_passes_equal_one_pass(pieces: tuple[int, ...], tmp_path: Path) -> None:
+    checkpoint, decoder = loaded(tiny.mixtral(), tmp_path)
+    inputs = tiny.tokens(97, 1, 9)
+    cache = SequenceCache(whole(checkpoint.config))
+    with torch.no_grad():
+        logits = [decoder(part, Pass(cache=cache)).values for part in inputs.split(pieces, dim=1)]
+        expected = decoder(inputs).values
+    assert close(torch.cat(logits, dim=1), expected)
+
+
+def test_the_cache_outgrows_its_first_buffer(tmp_path: Path) -> None:
+    checkpoint, decoder = loaded(tiny.llama(), tmp_path)
+    inputs = tiny.tokens(97, 1, 200)
+    cache = SequenceCache(whole(checkpoint.config))
+    with torch.no_grad():
+        logits = [decoder(part, Pass(cache=cache)).values for part in inputs.split(37, dim=1)]
+        assert close(torch.cat(logits, dim=1), decoder(inputs).values)
