@@ -15,6 +15,7 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, tensors
 from moe.errors import CheckpointError
 
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -39,6 +40,16 @@ class Shards:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without reading it."""
         return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the type of a tensor without reading it."""
+        found = self._slice(name).get_dtype()
+        if found not in _TYPES:
+            raise CheckpointError(
+                f"{name} in {self._files[name]} is {found}; raymoe reads {', '.join(_TYPES)}, "
+                "convert the model to one of them"
+            )
+        return _TYPES[found]
 
     def read(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> Tensor:
         """Return a tensor, or its span ``[start, stop)`` along ``dim``."""
@@ -86,7 +97,11 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype:
         """The type of the tensors on disk, judged by the embedding."""
-        return self.shards.read(EMBEDDING, 0, 0, 1).dtype
+        return self.shards.dtype(EMBEDDING)
+
+    def dtype_of(self, tensor: TensorSlice) -> torch.dtype:
+        """Return the type one tensor has on disk."""
+        return self.shards.dtype(disk_name(self.config.family, tensor.name))
 
     def _check(self) -> None:
         family = self.config.family
@@ -110,6 +125,7 @@ class Checkpoint:
                     f"{name} in {self.path} has shape {self.shards.shape(name)}, "
                     f"config.json asks for {shape}"
                 )
+            self.shards.dtype(name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -132,6 +148,8 @@ def open_shards(directory: Path, index: str) -> Shards:
     weight_map = read_json(directory / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{directory / index} has no weight_map")
+    if not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{directory / index} has a weight_map that names no files")
     return Shards({name: directory / file for name, file in weight_map.items()})
 
 

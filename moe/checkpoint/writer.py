@@ -44,8 +44,10 @@ class ShardWriter:
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._missing = set(self._specs)
+        header, self._offsets, size = _layout(self._specs.values())
         self._file = path.open("wb")
-        self._offsets = self._write_header()
+        self._file.write(header)
+        self._file.truncate(size)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write one tensor at its place."""
@@ -76,24 +78,6 @@ class ShardWriter:
                 f"{self._file.name}: {len(self._missing)} tensors were never written, "
                 f"the first is {min(self._missing)}"
             )
-
-    def _write_header(self) -> dict[str, int]:
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        starts = {}
-        for spec in self._specs.values():
-            starts[spec.name] = end
-            header[spec.name] = {
-                "dtype": _TYPES[spec.dtype],
-                "shape": list(spec.shape),
-                "data_offsets": [end, end + spec.bytes],
-            }
-            end += spec.bytes
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        self._file.write(len(text).to_bytes(8, "little") + text)
-        self._file.truncate(8 + len(text) + end)
-        return {name: 8 + len(text) + start for name, start in starts.items()}
 
 
 def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[TensorSpec]]:
@@ -131,7 +115,10 @@ def staged(destination: Path) -> Iterator[Path]:
         raise CheckpointError(f"{destination} exists already; remove it or choose another place")
     staging = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    try:
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {destination}: {error.strerror}") from error
     try:
         yield staging
         staging.rename(destination)
@@ -142,7 +129,34 @@ def staged(destination: Path) -> Iterator[Path]:
 def copy_tokenizer(source: Path, destination: Path) -> None:
     """Copy what is not weights or architecture: tokenizer, chat template, licence."""
     wanted = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*")
-    for pattern in (*wanted, "generation_config.json", "LICENSE*"):
+    for pattern in (*wanted, "added_tokens.json", "generation_config.json", "LICENSE*"):
         for file in sorted(source.glob(pattern)):
             if file.is_file():
                 shutil.copy2(file, destination / file.name)
+
+
+def _layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int], int]:
+    """Return the header, where each tensor begins, and the size of the file.
+
+    Wide types lie first, as the format's own library puts them, so that every tensor is aligned.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for spec in sorted(specs, key=lambda spec: -spec.dtype.itemsize):
+        if spec.dtype not in _TYPES:
+            raise CheckpointError(
+                f"{spec.name} is {spec.dtype}; raymoe writes {', '.join(_TYPES.values())}"
+            )
+        place = [end, end + spec.bytes]
+        header[spec.name] = {
+            "dtype": _TYPES[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": place,
+        }
+        end += spec.bytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    del header["__metadata__"]
+    starts = {name: start + entry["data_offsets"][0] for name, entry in header.items()}
+    return len(text).to_bytes(8, "little") + text, starts, start + end

@@ -26,13 +26,22 @@ def read_config(table: Table) -> ModelConfig:
         return reader(table)
     except KeyError as error:
         raise ConfigError(f"config.json of a {model_type} model lacks the key {error}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config.json of a {model_type} model has a value of the wrong kind: {error}"
+        ) from error
 
 
 def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Return the ``config.json`` of an architecture; ``dtype`` names the type of its tensors."""
     table = _common(config, dtype)
-    if config.family == "llama":
+    if config.family == "llama" and config.moe is None:
         return table | {"attention_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
+    if config.family not in _MOE_WRITERS:
+        raise ConfigError(
+            f"the {config.family} format cannot hold {config.experts} experts; "
+            f"write {' or '.join(_MOE_WRITERS)}"
+        )
     if config.moe is None or config.attention_bias or config.mlp_bias:
         raise ConfigError(
             f"the {config.family} format holds experts and no attention or feed-forward biases; "
@@ -55,30 +64,38 @@ def _llama(table: Table) -> ModelConfig:
 def _mixtral(table: Table) -> ModelConfig:
     _require(table, "router_jitter_noise", 0.0)
     moe = MoeConfig(
-        experts=table["num_local_experts"],
-        top_k=table["num_experts_per_tok"],
-        expert_size=table["intermediate_size"],
+        experts=_count(table, "num_local_experts"),
+        top_k=_count(table, "num_experts_per_tok"),
+        expert_size=_count(table, "intermediate_size"),
     )
-    return _decoder(table, family="mixtral", moe=moe)
+    return _decoder(table, family="mixtral", default_theta=1e6, moe=moe)
 
 
 def _skywork_moe(table: Table) -> ModelConfig:
-    """The released config has ``num_experts`` as a list and no top-k, which is 2."""
+    """The released config has ``num_experts`` as a list and no top-k, which is 2.
+
+    The model type was ``skywork`` at first, which is also that of the dense parent.
+    """
+    _require(table, "rotary_percent", 1.0)
     _require(table, "moe_expert_interval", 1)
     _require(table, "moe_2layer_gate", False)
     _require(table, "moe_feature_no_mul_topk", True)
     experts = table.get("num_local_experts", table.get("num_experts"))
+    if experts is None:
+        raise ConfigError(
+            "config.json has no num_experts: a dense skywork model, which raymoe does not read"
+        )
     if isinstance(experts, list | tuple) and len(set(experts)) == 1:
         experts = experts[0]
-    if not isinstance(experts, int):
+    if not isinstance(experts, int) or isinstance(experts, bool):
         raise ConfigError(
             f"config.json has num_experts {experts!r}; raymoe reads one number for all layers"
         )
     normalised = table.get("moe_use_logits_norm", False)
     moe = MoeConfig(
         experts=experts,
-        top_k=table.get("num_experts_per_tok", 2),
-        expert_size=table["intermediate_size"],
+        top_k=_count(table, "num_experts_per_tok", 2),
+        expert_size=_count(table, "intermediate_size"),
         gate_norm=float(table.get("moe_gate_norm_std", 1.0)) if normalised else None,
     )
     return _decoder(table, family="skywork_moe", moe=moe)
@@ -88,6 +105,7 @@ _READERS: Mapping[str, Callable[[Table], ModelConfig]] = {
     "llama": _llama,
     "mixtral": _mixtral,
     "skywork_moe": _skywork_moe,
+    "skywork": _skywork_moe,
 }
 
 
@@ -129,22 +147,26 @@ _MOE_WRITERS: Mapping[str, Callable[[MoeConfig], dict[str, Any]]] = {
 }
 
 
-def _decoder(table: Table, family: str, **extra: Any) -> ModelConfig:
+def _decoder(
+    table: Table, family: str, default_theta: float = 10000.0, **extra: Any
+) -> ModelConfig:
     _require(table, "hidden_act", "silu")
     _require(table, "sliding_window", None)
-    heads = table["num_attention_heads"]
+    _require(table, "quantization_config", None)
+    heads = _count(table, "num_attention_heads")
+    hidden_size = _count(table, "hidden_size")
     eos = table.get("eos_token_id")
-    theta, scaling = _rope(table)
+    theta, scaling = _rope(table, default_theta)
     return ModelConfig(
         family=family,
-        vocab_size=table["vocab_size"],
-        hidden_size=table["hidden_size"],
-        layers=table["num_hidden_layers"],
+        vocab_size=_count(table, "vocab_size"),
+        hidden_size=hidden_size,
+        layers=_count(table, "num_hidden_layers"),
         heads=heads,
-        kv_heads=table.get("num_key_value_heads") or heads,
-        head_size=table.get("head_dim") or table["hidden_size"] // heads,
-        ffn_size=table["intermediate_size"],
-        norm_eps=table["rms_norm_eps"],
+        kv_heads=_count(table, "num_key_value_heads", heads),
+        head_size=_count(table, "head_dim", hidden_size // heads),
+        ffn_size=_count(table, "intermediate_size"),
+        norm_eps=float(table["rms_norm_eps"]),
         rope_theta=theta,
         rope_scaling=scaling,
         max_positions=table.get("max_position_embeddings", 2048),
@@ -184,10 +206,14 @@ def _common(config: ModelConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-def _rope(table: Table) -> tuple[float, RopeScaling | None]:
+def _rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None]:
     """Read both spellings: ``rope_parameters``, and ``rope_theta`` beside ``rope_scaling``."""
     parameters = table.get("rope_parameters") or table.get("rope_scaling") or {}
-    theta = float(parameters.get("rope_theta") or table.get("rope_theta") or 10000.0)
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"config.json has rope parameters {parameters!r}; expected an object")
+    for place in (table, parameters):
+        _require(place, "partial_rotary_factor", 1.0)
+    theta = float(parameters.get("rope_theta") or table.get("rope_theta") or default_theta)
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind == "default":
         return theta, None
@@ -216,6 +242,16 @@ def _rope_table(scaling: RopeScaling | None) -> dict[str, Any] | None:
         "high_freq_factor": scaling.high_freq_factor,
         "original_max_position_embeddings": scaling.original_max_positions,
     }
+
+
+def _count(table: Table, key: str, default: int | None = None) -> int:
+    """Return a whole number above 0; ``default`` where the key is absent or null."""
+    value = table[key] if default is None else table.get(key)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"config.json has {key} = {value!r}; expected a whole number above 0")
+    return value
 
 
 def _require(table: Table, key: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from moe.errors import ConfigError
 
@@ -48,6 +48,11 @@ class TrainSection(Section):
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one step."""
+        return self.global_batch // self.micro_batch
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> "TrainSection":
@@ -98,6 +103,11 @@ class BalanceSection(Section):
     coefficient: Annotated[AdaptiveCoefficient | FixedCoefficient, Field(discriminator="type")] = (
         AdaptiveCoefficient()
     )
+
+    @field_validator("coefficient", mode="before")
+    @classmethod
+    def _adaptive_unless_named(cls, value: Any) -> Any:
+        return {"type": "adaptive", **value} if isinstance(value, dict) else value
 
 
 class PlanSection(Section):

@@ -151,3 +151,14 @@ def _span(tensor: TensorSlice, span: tuple[int, int], size: int) -> TensorSlice:
     if span == (0, size) or (row_parallel and tensor.name.endswith(".bias")):
         return tensor
     return TensorSlice(tensor.name, tensor.shape, 1 if row_parallel else 0, *span)
+
+
+def answers_for(config: ModelConfig, share: Share, tensor: TensorSlice) -> bool:
+    """Tell whether this share alone counts and saves a tensor it holds.
+
+    Spans and experts have one holder in a gang; what every member holds in full belongs to the
+    leader. A head tied to an embedding on another stage belongs to the embedding's holder.
+    """
+    if tensor.name == EMBEDDING and not share.embedding:
+        return False
+    return share.leader or tensor.dim is not None or ".mlp.experts." in tensor.name

@@ -34,7 +34,12 @@ class RoutingStatistics(NamedTuple):
 
 
 def balance_loss(kind: BalanceLoss, probabilities_TN: Tensor, load_N: Tensor) -> Tensor:
-    """Return the balance loss of one layer; ``load`` counts the assignments to each expert."""
+    """Return the balance loss of one layer; ``load`` counts the assignments to each expert.
+
+    No tokens, no loss.
+    """
+    if not len(probabilities_TN):
+        return probabilities_TN.sum()
     mean_N = probabilities_TN.mean(dim=0)
     experts = mean_N.numel()
     if kind == "skywork":
@@ -54,7 +59,7 @@ def attach(x: Tensor, loss: Tensor) -> Tensor:
 
 def sharpness(probabilities_TN: Tensor) -> Tensor:
     """Return the mean of the largest probability over the second (Skywork-MoE figure 3)."""
-    if probabilities_TN.shape[1] < 2:
+    if not len(probabilities_TN) or probabilities_TN.shape[1] < 2:
         return probabilities_TN.new_ones(())
     top_T2 = probabilities_TN.topk(2, dim=-1).values
     return (top_T2[:, 0] / top_T2[:, 1].clamp(min=torch.finfo(top_T2.dtype).tiny)).mean()

@@ -95,12 +95,13 @@ class Block(nn.Module):
         capacity: Capacity,
         balancing: Balancing,
         cache: LayerCache | None = None,
+        valid_BS: Tensor | None = None,
     ) -> BlockOutput:
-        """Apply the block."""
+        """Apply the block; tokens that are not valid are not routed."""
         x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), turn, cache)
         normed_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, MixtureOfExperts):
-            y_BSD, statistics = self.mlp(normed_BSD, capacity, balancing)
+            y_BSD, statistics = self.mlp(normed_BSD, capacity, balancing, valid_BS)
             return BlockOutput(x_BSD + y_BSD, statistics)
         return BlockOutput(x_BSD + self.mlp(normed_BSD), None)
 

@@ -41,13 +41,17 @@ class Pass:
     """What one forward pass needs besides its input.
 
     ``balance_scales`` gives each layer's coefficient times the weight of this micro-batch in the
-    step; layers not named get no balance loss.
+    step; layers not named get no balance loss. ``valid`` [B, S] is False where a token is padding
+    to the right of its sequence: no expert sees it and no statistic counts it.
+    ``last_only`` gives the logits of the last position alone.
     """
 
     capacity: Capacity = DROPLESS
     balance: BalanceLoss = "skywork"
     balance_scales: Mapping[int, float] = field(default_factory=dict)
     cache: SequenceCache | None = None
+    valid: Tensor | None = None
+    last_only: bool = False
 
 
 PLAIN = Pass()
@@ -104,10 +108,12 @@ class Decoder(nn.Module):
         for layer in self.share.layer_numbers:
             balancing = Balancing(run.balance, run.balance_scales.get(layer, 0.0))
             cache = run.cache.layers[layer] if run.cache else None
-            output = self.model.layers[str(layer)](x, turn, run.capacity, balancing, cache)
+            block = self.model.layers[str(layer)]
+            output = block(x, turn, run.capacity, balancing, cache, run.valid)
             x = output.hidden
             if output.statistics is not None:
                 statistics[layer] = output.statistics
         if self.share.head:
+            x = x[:, -1:] if run.last_only else x
             x = F.linear(self.model.norm(x), self.head_weight)
         return DecoderOutput(x, statistics)

@@ -10,6 +10,7 @@ Shapes: T tokens, N experts, K experts per token, A assignments kept by this ran
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -36,8 +37,8 @@ DROPLESS = Capacity()
 
 
 def slots(factor: float, assignments: int, experts: int) -> int:
-    """Return the most assignments one expert takes."""
-    return math.ceil(factor * assignments / experts)
+    """Return the most assignments one expert takes; 1.1 * 200 / 4 is 55, in floats 56."""
+    return math.ceil(Fraction(str(factor)) * assignments / experts)
 
 
 def counts(experts_TK: Tensor, experts: int, valid_T: Tensor | None = None) -> Tensor:
@@ -104,7 +105,8 @@ def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, expe
     """Return each assignment's place in the queue of its expert, [T, K]; dead ones queue last."""
     expert_A = torch.where(alive_TK, routing.experts, experts).flatten()
     if policy == "probability":
-        first = routing.weights.detach().flatten().argsort(descending=True, stable=True)
+        probability_TK = routing.probabilities.detach().gather(1, routing.experts)
+        first = probability_TK.flatten().argsort(descending=True, stable=True)
     else:
         first = torch.arange(expert_A.numel(), device=expert_A.device)
     order = first[expert_A[first].argsort(stable=True)]

@@ -60,6 +60,8 @@ def choose(logits_TN: Tensor, config: MoeConfig) -> Routing:
 
 
 def normalise_logits(logits_TN: Tensor, gate_norm: float) -> Tensor:
-    """Scale each token's logits to the standard deviation ``gate_norm``."""
+    """Scale each token's logits to the standard deviation ``gate_norm``; one logit has none."""
+    if logits_TN.shape[-1] < 2:
+        return logits_TN
     variance_T1 = logits_TN.var(dim=-1, keepdim=True)
     return logits_TN * gate_norm * torch.rsqrt(variance_T1 + STD_EPSILON**2)

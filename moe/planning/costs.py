@@ -17,7 +17,7 @@ Those are forward FLOPs; backward takes twice as many. Two terms are bound by me
 
 The second is nearly all that an embedding costs, and why more experts cost time at equal top-k.
 SmolLM2-135M, sequences of 512, one thread, measured and (counted) milliseconds of a micro-batch:
-dense block 135 (136), 4 experts top-2 227 (239), 8 experts 260 (255), head with loss 1100 (1134).
+dense block 135 (136), 4 experts top-2 229 (239), 8 experts 237 (255), head with loss 1097 (1135).
 """
 
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class Rates:
 
 
 CPU_THREAD = Rates(flops_per_second=9e10, bytes_per_second=8e9)
-"""float32 matrix products on a server thread with AVX-512; bytes include fresh pages."""
+"""One thread of a server CPU: float32 matrix products; passes over memory, fresh pages included."""
 
 
 @dataclass(frozen=True, slots=True)

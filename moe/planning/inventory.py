@@ -9,17 +9,14 @@ threads = 2          # optional, 1
 speed = 1.0          # optional, 1.0
 """
 
-import difflib
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from moe.errors import PlanError
+from moe.planning import tables
 
 CPU = "cpu"
 
@@ -94,60 +91,28 @@ class Inventory:
 def save_inventory(inventory: Inventory, path: Path) -> None:
     """Write the inventory as TOML."""
     table = {"devices": [asdict(device) for device in inventory.devices]}
-    try:
-        path.write_text(tomli_w.dumps(table), encoding="utf-8")
-    except OSError as error:
-        raise PlanError(f"cannot write the inventory to {path}: {error.strerror}") from error
+    tables.write(table, path, "inventory")
 
 
 def load_inventory(path: Path) -> Inventory:
     """Read an inventory from TOML; PlanError says what is wrong with it."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _inventory(table)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} is not TOML: {error}") from error
-    except FileNotFoundError:
-        raise PlanError(f"no inventory at {path}; write one [[devices]] table per device") from None
-    except OSError as error:
-        raise PlanError(f"cannot read {path}: {error.strerror}") from error
-    except PlanError as error:
-        raise PlanError(f"{path} is not an inventory: {error}") from None
+    return tables.read(path, "inventory", _inventory, "write one [[devices]] table per device")
 
 
 def _inventory(table: Mapping[str, Any]) -> Inventory:
-    _refuse_unknown("inventory", table, ["devices"])
-    entries = table.get("devices", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise PlanError("devices is not a list of tables; write each device under [[devices]]")
-    return Inventory(tuple(_device(number, entry) for number, entry in enumerate(entries)))
+    tables.check_keys("inventory", table, (), ("devices",))
+    listed = tables.entries("inventory", "devices", table.get("devices", []))
+    return Inventory(tuple(_device(number, entry) for number, entry in enumerate(listed)))
 
 
 def _device(number: int, entry: Mapping[str, Any]) -> Device:
-    label = f"device {entry.get('name', number)}"
-    _refuse_unknown(label, entry, [field.name for field in fields(Device)])
-    values: dict[str, Any] = {}
-    for field in fields(Device):
-        if field.name in entry:
-            values[field.name] = _typed(label, field.name, entry[field.name], field.type)
-        elif field.default is MISSING:
-            raise PlanError(f"{label} has no {field.name}; every device needs one")
-    return Device(**values)
-
-
-def _typed(label: str, key: str, value: Any, kind: Any) -> Any:
-    accepted = (int, float) if kind is float else (kind,)
-    if isinstance(value, bool) or not isinstance(value, accepted):
-        raise PlanError(f"{label}: {key} is {value!r}; expected {_KIND_NAMES[kind]}")
-    return kind(value)
-
-
-def _refuse_unknown(label: str, table: Mapping[str, Any], known: list[str]) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-            raise PlanError(f"{label}: unknown key {key}; {hint}")
-
-
-_KIND_NAMES = {str: "text in quotes", int: "a whole number", float: "a number"}
+    label = f"device {entry.get('name', f'number {number}')}"
+    tables.check_keys(label, entry, ("name", "node", "kind", "memory_bytes"), ("threads", "speed"))
+    return Device(
+        name=tables.text(label, "name", entry["name"]),
+        node=tables.text(label, "node", entry["node"]),
+        kind=tables.text(label, "kind", entry["kind"]),
+        memory_bytes=tables.whole(label, "memory_bytes", entry["memory_bytes"]),
+        threads=tables.whole(label, "threads", entry.get("threads", 1)),
+        speed=tables.number(label, "speed", entry.get("speed", 1.0)),
+    )

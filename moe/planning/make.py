@@ -15,7 +15,7 @@ from moe.planning.costs import CPU_THREAD, Rates, Workload
 from moe.planning.inventory import Device, Inventory
 from moe.planning.memory import RankBytes
 from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.predict import predict, stage_costs
+from moe.planning.predict import rank_bytes_of, stage_costs
 from moe.planning.stages import split_layers
 from moe.planning.tensor import groups, spans, split
 
@@ -81,8 +81,7 @@ def choose_gangs(inventory: Inventory, stages: int, gang: int) -> tuple[Gang, ..
 
 def check_memory(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> None:
     """Raise PlanError for the first rank that its device cannot hold."""
-    needs = predict(config, plan, inventory, workload).rank_bytes
-    for number, need in enumerate(needs):
+    for number, need in enumerate(rank_bytes_of(config, plan, workload)):
         device = inventory.device(plan.rank(number).device)
         if need.total > device.memory_bytes:
             raise PlanError(
@@ -130,7 +129,14 @@ def _ranks(config: ModelConfig, members: Gang) -> tuple[RankPlan, ...]:
     if config.moe is not None:
         experts = groups(split(config.experts, len(members), weights))
     return tuple(
-        RankPlan(device.name, heads[member], columns[member], experts[member], device.threads)
+        RankPlan(
+            device=device.name,
+            kv_heads=heads[member],
+            ffn=columns[member],
+            experts=experts[member],
+            threads=device.threads,
+            kind=device.kind,
+        )
         for member, device in enumerate(members)
     )
 

@@ -3,26 +3,27 @@
 Everything downstream is built from it: actors, placement, checkpoints, manifests, reports.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.errors import PlanError
+from moe.planning import tables
+from moe.planning.inventory import CPU
+
+_SIZES = ("layers", "hidden_size", "heads", "kv_heads", "ffn_size", "experts", "vocab_size")
 
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
-    """One actor: its device and its slice of every layer of its stage.
+    """One actor: its device, by its name in the inventory, and its slice of every layer.
 
     ``kv_heads`` and ``ffn`` are half-open spans, ``experts`` expert numbers, ``threads`` the CPU
-    threads the actor computes with.
+    threads the actor computes with. ``kind`` is the device's, ``cpu`` or a GPU model.
     """
 
     device: str
@@ -30,6 +31,7 @@ class RankPlan:
     ffn: tuple[int, int]
     experts: tuple[int, ...]
     threads: int = 1
+    kind: str = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise PlanError("the plan has no stages; give it at least one")
+        tables.check_keys("the plan's model", self.model, _SIZES)
+        if not self.stages or not self.stages[0].ranks:
+            raise PlanError("the plan has no stage or no rank; give it at least one of each")
         self._check_layers()
         for number, stage in enumerate(self.stages):
             self._check_gang(number, stage)
@@ -78,11 +81,12 @@ class Plan:
 
     def rank(self, number: int) -> RankPlan:
         """Return one rank by its number."""
-        return self.stages[number // self.gang_size].ranks[number % self.gang_size]
+        stage, member = self._place(number)
+        return self.stages[stage].ranks[member]
 
     def share(self, number: int) -> Share:
         """Return what rank ``number`` holds."""
-        stage, member = divmod(number, self.gang_size)
+        stage, member = self._place(number)
         part = self.stages[stage].ranks[member]
         return Share(
             layers=self.stages[stage].layers,
@@ -102,6 +106,14 @@ class Plan:
                     f"the plan was made for {key} = {self.model.get(key)}, the model has {size}; "
                     "make a plan for this model with `raymoe plan`"
                 )
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Return the stage of a rank and its place in the gang."""
+        if not 0 <= number < self.ranks:
+            raise PlanError(
+                f"asked for rank {number} of a plan of {self.ranks}; count ranks from 0"
+            )
+        return divmod(number, self.gang_size)
 
     def _check_layers(self) -> None:
         expected = 0
@@ -137,6 +149,9 @@ class Plan:
                     f"stage {number} holds {stop} {what} but the model has {size}; "
                     "every one needs a holder"
                 )
+        idle = [rank.device for rank in stage.ranks if rank.threads < 1]
+        if idle:
+            raise PlanError(f"stage {number}: device {idle[0]} computes with no thread; give it 1")
         held = sorted(expert for rank in stage.ranks for expert in rank.experts)
         if held != list(range(self.model["experts"])):
             raise PlanError(
@@ -147,19 +162,12 @@ class Plan:
 
 def save_plan(plan: Plan, path: Path) -> None:
     """Write the plan as TOML."""
-    path.write_text(tomli_w.dumps(to_dict(plan)), encoding="utf-8")
+    tables.write(to_dict(plan), path, "plan")
 
 
 def load_plan(path: Path) -> Plan:
     """Read a plan from TOML; PlanError says what is wrong with it."""
-    try:
-        return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise PlanError(
-            f"no plan at {path}; make one with `raymoe plan MODEL --to {path}`"
-        ) from None
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise PlanError(f"{path} is not a plan: {error}; make one with `raymoe plan`") from error
+    return tables.read(path, "plan", from_dict, f"make one with `raymoe plan MODEL --to {path}`")
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
@@ -168,45 +176,60 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def from_dict(table: Mapping[str, Any]) -> Plan:
-    """Return the plan a table describes."""
+    """Return the plan a table describes; PlanError names a key that is unknown or missing."""
+    tables.check_keys("plan", table, ("model", "stages"))
+    if not isinstance(table["model"], Mapping):
+        raise PlanError(f"plan: model is {table['model']!r}; expected a table of sizes")
+    stages = tables.entries("plan", "stages", table["stages"])
     return Plan(
-        model=dict(table["model"]),
-        stages=tuple(
-            StagePlan(
-                layers=_pair(stage["layers"]),
-                ranks=tuple(_rank(rank) for rank in stage["ranks"]),
-                seconds=float(stage.get("seconds", 0.0)),
-            )
-            for stage in table["stages"]
-        ),
+        model={key: tables.whole("model", key, size) for key, size in table["model"].items()},
+        stages=tuple(_stage(number, stage) for number, stage in enumerate(stages)),
     )
 
 
 def diff(config: ModelConfig, old: Plan, new: Plan) -> Iterator[Move]:
     """Yield what each rank of ``new`` holds that the rank of the same number in ``old`` does not.
 
-    Whole tensors are compared with whole tensors and spans with spans; a span that grew is yielded
-    as the new span, because a holder reads it in one piece.
+    A span inside what was held is no move; one that grew is yielded whole, because a holder reads
+    it in one piece.
     """
+    old.check_model(config)
+    new.check_model(config)
     for number in range(new.ranks):
-        before = set(held_by(config, old.share(number))) if number < old.ranks else set()
+        before: dict[str, TensorSlice] = {}
+        if number < old.ranks:
+            before = {part.name: part for part in held_by(config, old.share(number))}
         for tensor in held_by(config, new.share(number)):
-            if tensor not in before:
+            if not _covers(before.get(tensor.name), tensor):
                 yield Move(number, tensor)
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    start, stop = value
-    return int(start), int(stop)
+def _covers(held: TensorSlice | None, wanted: TensorSlice) -> bool:
+    if held is None or held.dim is None:
+        return held is not None
+    return held.dim == wanted.dim and held.start <= wanted.start and wanted.stop <= held.stop
 
 
-def _rank(table: Mapping[str, Any]) -> RankPlan:
+def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
+    label = f"stage {number}"
+    tables.check_keys(label, table, ("layers", "ranks"), ("seconds",))
+    ranks = tables.entries(label, "ranks", table["ranks"])
+    return StagePlan(
+        layers=tables.span(label, "layers", table["layers"]),
+        ranks=tuple(_rank(f"{label} rank {member}", rank) for member, rank in enumerate(ranks)),
+        seconds=tables.number(label, "seconds", table.get("seconds", 0.0)),
+    )
+
+
+def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
+    tables.check_keys(label, table, ("device", "kv_heads", "ffn", "experts"), ("threads", "kind"))
     return RankPlan(
-        device=str(table["device"]),
-        kv_heads=_pair(table["kv_heads"]),
-        ffn=_pair(table["ffn"]),
-        experts=tuple(int(expert) for expert in table["experts"]),
-        threads=int(table.get("threads", 1)),
+        device=tables.text(label, "device", table["device"]),
+        kv_heads=tables.span(label, "kv_heads", table["kv_heads"]),
+        ffn=tables.span(label, "ffn", table["ffn"]),
+        experts=tables.wholes(label, "experts", table["experts"]),
+        threads=tables.whole(label, "threads", table.get("threads", 1)),
+        kind=str(table.get("kind", CPU)),
     )
 
 

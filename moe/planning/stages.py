@@ -3,8 +3,8 @@
 Two passes of dynamic programming over (stage, first layer). The first finds the smallest possible
 maximum; the second, among all splits that reach it, the smallest sum of squares, which is the most
 even one, and among those the one whose early stages are shortest: under 1F1B they keep the most
-micro-batches. Costs are counted in whole ticks, 2^-40 of the model's time, so that equal costs stay
-equal and a tie is a tie. Stages keep the order they are given in.
+micro-batches. Sums are exact: floats are whole multiples of a power of two, and that is the tick
+they are counted in, so equal costs stay equal and a tie is a tie. Stages keep their order.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from math import isfinite
 
 from moe.errors import PlanError
 
-_TICKS = 2**40
-_NEVER = 2**200
+Cost = Callable[[int, int, int], int]
+"""Ticks of a stage that holds layers start to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +37,23 @@ class StageCosts:
 def split_layers(stages: Sequence[StageCosts]) -> tuple[tuple[int, int], ...]:
     """Return the span of layers of each stage, at least one each."""
     layers = _check(stages)
-    ticks = _ticks(stages, layers)
-    slowest = _solve(len(stages), layers, ticks, max)[0][0]
+    ticks = _ticks(stages)
+    never = 1 + sum(ticks(stage, 0, layers) for stage in range(len(stages))) ** 2
+    slowest = _solve(len(stages), layers, ticks, max, never)[0][0]
 
     def capped(stage: int, start: int, stop: int) -> int:
         cost = ticks(stage, start, stop)
-        return cost * cost if cost <= slowest else _NEVER
+        return cost * cost if cost <= slowest else never
 
-    sums = _solve(len(stages), layers, capped, int.__add__)
+    sums = _solve(len(stages), layers, capped, int.__add__, never)
     return tuple(pairwise(_cuts(sums, layers, capped)))
 
 
 def _solve(
-    stages: int,
-    layers: int,
-    cost: Callable[[int, int, int], int],
-    join: Callable[[int, int], int],
+    stages: int, layers: int, cost: Cost, join: Callable[[int, int], int], never: int
 ) -> list[list[int]]:
     """Return table[stage][start]: the best joined cost of layers ``start``.. on ``stage``.. ."""
-    table = [[_NEVER] * (layers + 1) for _ in range(stages + 1)]
+    table = [[never] * (layers + 1) for _ in range(stages + 1)]
     table[stages][layers] = 0
     for stage in reversed(range(stages)):
         after = table[stage + 1]
@@ -67,9 +65,7 @@ def _solve(
     return table
 
 
-def _cuts(
-    sums: list[list[int]], layers: int, cost: Callable[[int, int, int], int]
-) -> tuple[int, ...]:
+def _cuts(sums: list[list[int]], layers: int, cost: Cost) -> tuple[int, ...]:
     """Walk the second table and take the nearest stop that keeps to its optimum."""
     cuts = [0]
     for stage, (here, after) in enumerate(pairwise(sums)):
@@ -84,14 +80,20 @@ def _cuts(
     return tuple(cuts)
 
 
-def _ticks(stages: Sequence[StageCosts], layers: int) -> Callable[[int, int, int], int]:
-    whole = max(stage.seconds(0, layers) for stage in stages) or 1.0
+def _ticks(stages: Sequence[StageCosts]) -> Cost:
+    costs = [cost for stage in stages for cost in (*stage.layers, stage.extra)]
+    unit = max(cost.as_integer_ratio()[1] for cost in costs)
     sums = [
-        tuple(accumulate((round(cost / whole * _TICKS) for cost in stage.layers), initial=0))
+        tuple(accumulate((_whole(cost, unit) for cost in stage.layers), initial=0))
         for stage in stages
     ]
-    extras = [round(stage.extra / whole * _TICKS) for stage in stages]
+    extras = [_whole(stage.extra, unit) for stage in stages]
     return lambda stage, start, stop: sums[stage][stop] - sums[stage][start] + extras[stage]
+
+
+def _whole(cost: float, unit: int) -> int:
+    numerator, denominator = cost.as_integer_ratio()
+    return numerator * (unit // denominator)
 
 
 def _check(stages: Sequence[StageCosts]) -> int:

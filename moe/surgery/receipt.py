@@ -16,7 +16,11 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Method, options and seed; SHA-256 of every file read and written; logits before and after."""
+    """Method, options and seed; SHA-256 of files read and written; logits before and after.
+
+    ``source_files`` are the architecture and the weights that were read, ``files`` all that was
+    written but the receipt itself.
+    """
 
     method: str
     options: Mapping[str, Any]

@@ -7,7 +7,7 @@ every token to the same experts.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -46,6 +46,13 @@ class UpcycleOptions:
     family: str | None = None
     probe_tokens: int = 64
 
+    def __post_init__(self) -> None:
+        if self.router_std < 0 or self.probe_tokens < 1:
+            raise ConfigError(
+                f"router_std is {self.router_std} and probe_tokens {self.probe_tokens}; "
+                "the first must not be negative, the second at least 1"
+            )
+
 
 def upcycle(
     source: Path, to: Path, options: UpcycleOptions, progress: Progress = lambda done, total: None
@@ -64,12 +71,11 @@ def upcycle(
         result = Checkpoint.open(staging)
         receipt = Receipt(
             method="copy",
-            options={"experts": options.experts, "top_k": options.top_k}
-            | {"gate_norm": options.gate_norm, "router_std": options.router_std},
+            options=asdict(options) | {"family": config.family},
             seed=options.seed,
-            source=source.name,
-            source_files=hashes(dense.shards.paths),
-            files=hashes(result.shards.paths),
+            source=source.resolve().name,
+            source_files=hashes((source / "config.json", *dense.shards.paths)),
+            files=hashes(tuple(sorted(staging.iterdir()))),
             distance=logit_distance(dense, result, _probe(config, options)),
         )
         receipt.save(staging)
@@ -99,7 +105,9 @@ def _write_tensors(
     progress: Progress,
 ) -> None:
     table = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
-    specs = [TensorSpec(name, tensor.shape, dense.dtype) for name, tensor in table.items()]
+    specs = [
+        TensorSpec(name, tensor.shape, _dtype(dense, tensor)) for name, tensor in table.items()
+    ]
     shards = pack(specs)
     files = {
         f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
@@ -123,10 +131,19 @@ def _values(dense: Checkpoint, config: ModelConfig, options: UpcycleOptions) -> 
     memory holds one tensor.
     """
     for tensor in tensors(config):
-        if ".mlp.router." in tensor.name:
+        if _is_new(tensor):
             yield _router(tensor, options)
         else:
             yield dense.read(_parent(tensor))
+
+
+def _is_new(tensor: TensorSlice) -> bool:
+    return ".mlp.router." in tensor.name
+
+
+def _dtype(dense: Checkpoint, tensor: TensorSlice) -> torch.dtype:
+    """Return the type a tensor of the new model has: that of its parent, so nothing is rounded."""
+    return dense.dtype if _is_new(tensor) else dense.dtype_of(_parent(tensor))
 
 
 def _parent(tensor: TensorSlice) -> TensorSlice:

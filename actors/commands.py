@@ -1,0 +1,123 @@
+"""Values that travel between the engine and its actors: commands down, reports up."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe.config.run import RunConfig
+from moe.config.sampling import Sampling
+from moe.config.share import Share
+
+
+@dataclass(frozen=True, slots=True)
+class BuildCommand:
+    """What a rank is made of.
+
+    ``gang`` lists the shares of its gang in order, ``run`` is None where the actors only serve.
+    ``checkpoint`` is a model directory; with ``resume`` it is one a run wrote, and optimiser,
+    coefficients and step are taken from it too.
+    """
+
+    name: str
+    checkpoint: Path
+    gang: tuple[Share, ...]
+    member: int
+    threads: int
+    sequence_length: int
+    run: RunConfig | None = None
+    resume: bool = False
+
+    @property
+    def share(self) -> Share:
+        """The share of this rank."""
+        return self.gang[self.member]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """One global batch: tokens [B, S] for the first stage, labels [B, S] for the last.
+
+    Labels of -100 do not count; ``label_count`` is how many do.
+    """
+
+    step: int
+    tokens: NDArray[np.int32] | None
+    labels: NDArray[np.int32] | None
+    label_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """Routing of one layer over one step. ``load`` counts assignments by expert."""
+
+    load: tuple[int, ...]
+    drop_rate: float
+    coefficient: float
+    balance_loss: float
+    sharpness: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One rank's account of one step; ``loss`` is None but on the last stage.
+
+    ``busy_seconds`` is the time of the whole step on this rank, ``peak_bytes`` the most memory its
+    process ever held.
+    """
+
+    rank: int
+    step: int
+    loss: float | None
+    gradient_norm: float
+    learning_rate: float
+    layers: dict[int, LayerReport]
+    busy_seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step of the whole run. Loss in nats per token; ``seconds`` as the driver saw it."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    tokens: int
+    seconds: float
+    layers: dict[int, LayerReport]
+    peak_bytes: tuple[int, ...]
+
+    @property
+    def drop_rate(self) -> float:
+        """Mean drop rate over the layers; 0 without experts."""
+        rates = [layer.drop_rate for layer in self.layers.values()]
+        return sum(rates) / len(rates) if rates else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InferInput:
+    """New tokens of one sequence; ``sampling`` chooses the token that follows them.
+
+    Tokens are appended to what the ranks hold of ``sequence``; ``position`` is how many they must
+    hold before, so that a lost or repeated command is noticed.
+    """
+
+    sequence: str
+    tokens: tuple[int, ...]
+    position: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class RankStatus:
+    """What a rank holds now: its epoch, the last step it finished, and the report of that step."""
+
+    rank: int
+    epoch: int
+    joined: bool
+    step: int
+    report: StageReport | None
+    pid: int

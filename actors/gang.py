@@ -1,0 +1,57 @@
+"""The exchange of a gang over ``torch.distributed``."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class GangExchange:
+    """Sums over the ranks of a gang: gradients where tensors enter, values where they leave.
+
+    ``group`` is set at the start of every membership epoch; None is a gang of one.
+    """
+
+    def __init__(self) -> None:
+        self.group: dist.ProcessGroup | None = None
+
+    def enter(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors; in the backward pass, sum their gradients over the gang."""
+        if self.group is None:
+            return tensors
+        entered: tuple[Tensor, ...] = _Enter.apply(self.group, *tensors)  # type: ignore[no-untyped-call]
+        return entered
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Return the sum of x over the gang; in the backward pass, hand the gradient on."""
+        if self.group is None:
+            return x
+        left: Tensor = _Leave.apply(self.group, x)  # type: ignore[no-untyped-call]
+        return left
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.group = group
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        summed = [grad.contiguous().clone() for grad in grads]
+        for grad in summed:
+            dist.all_reduce(grad, group=ctx.group)
+        return (None, *summed)
+
+
+class _Leave(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0]

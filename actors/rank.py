@@ -1,0 +1,162 @@
+"""One rank of a run: its share of the model, and its place in the membership.
+
+Knows nothing of Ray, so that tests run ranks as plain processes.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch._C._distributed_c10d import TCPStore
+
+from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
+from actors.gang import GangExchange
+from actors.inference import StageGenerator
+from actors.membership import Groups, Membership, destroy_groups, guarded, open_store
+from actors.saving import SavedFiles, ShareSaver, restore_optimizer
+from actors.training import StageTrainer
+from moe.checkpoint.manifest import load_manifest
+from moe.checkpoint.reader import Checkpoint
+from moe.config.sampling import SampledToken
+from moe.errors import RankLost
+from moe.nn.build import build
+from moe.nn.decoder import Decoder
+
+
+class Rank:
+    """Built once, joined once an epoch, then commanded step by step."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._exchange = GangExchange()
+        self._built: _Built | None = None
+        self._store: TCPStore | None = None
+        self._groups: Groups | None = None
+        self._epoch = 0
+        self._report: StageReport | None = None
+
+    def build(self, command: BuildCommand) -> None:
+        """Read this rank's tensors and make it ready to join."""
+        torch.set_num_threads(command.threads)
+        self._built = _Built(command, self._exchange)
+
+    def open_store(self, seconds: float) -> tuple[str, int]:
+        """Open the meeting place of the next epoch on this rank's host; return host and port."""
+        host = socket.gethostbyname(socket.gethostname())
+        self._store = open_store(host, seconds)
+        return host, self._store.port
+
+    def join(self, membership: Membership) -> None:
+        """Leave the groups of the last epoch and meet the other ranks under the next."""
+        self.leave()
+        built = self._require_built()
+        store = self._store if membership.rank == 0 else None
+        with guarded(self.number, f"joining epoch {membership.epoch}"):
+            groups = Groups(membership, built.device, store)
+        self._exchange.group = groups.gang if membership.gang > 1 else None
+        built.generator.join(groups)
+        if built.trainer is not None:
+            built.trainer.join(groups)
+        self._groups, self._epoch = groups, membership.epoch
+
+    def leave(self) -> None:
+        """Drop the groups of the epoch; neighbours that wait on them fail at once."""
+        self._groups = None
+        destroy_groups()
+
+    def train_step(self, batch: StepInput) -> StageReport:
+        """Run one step; a repeated or skipped step is refused."""
+        trainer = self._trainer()
+        if batch.step != trainer.steps_done:
+            raise RankLost(
+                f"rank {self.number} has done {trainer.steps_done} steps, step {batch.step} was "
+                "asked for; the ranks no longer agree and must restart from a checkpoint"
+            )
+        with self._communicating(f"step {batch.step}"):
+            self._report = trainer.step(batch)
+        return self._report
+
+    def save(self, directory: Path) -> tuple[SavedFiles, dict[int, float]]:
+        """Write this rank's files of a checkpoint; return them and the coefficients held."""
+        trainer, built = self._trainer(), self._require_built()
+        with self._communicating(f"saving to {directory}") as groups:
+            saver = ShareSaver(built.decoder.config, built.command.gang, groups)
+            return saver.save(directory, trainer.optimizer), trainer.coefficients
+
+    def infer(self, work: InferInput) -> SampledToken | None:
+        """Run new tokens of a sequence; the last stage's leader returns the next token."""
+        built = self._require_built()
+        with self._communicating(f"inference of {work.sequence}"):
+            return built.generator.infer(work)
+
+    def release(self, sequence: str) -> None:
+        """Forget a sequence."""
+        self._require_built().generator.release(sequence)
+
+    def status(self) -> RankStatus:
+        """Return what this rank holds; answered while a command runs."""
+        trainer = self._built.trainer if self._built else None
+        return RankStatus(
+            rank=self.number,
+            epoch=self._epoch,
+            joined=self._groups is not None,
+            step=trainer.steps_done if trainer else 0,
+            report=self._report,
+            pid=os.getpid(),
+        )
+
+    @contextmanager
+    def _communicating(self, doing: str) -> Iterator[Groups]:
+        if self._groups is None:
+            raise RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
+        try:
+            with guarded(self.number, doing):
+                yield self._groups
+        except RankLost:
+            self._groups = None
+            raise
+
+    def _require_built(self) -> "_Built":
+        if self._built is None:
+            raise RankLost(f"rank {self.number} holds no model yet; build it first")
+        return self._built
+
+    def _trainer(self) -> StageTrainer:
+        trainer = self._require_built().trainer
+        if trainer is None:
+            raise RankLost(f"rank {self.number} was built to serve, not to train")
+        return trainer
+
+
+class _Built:
+    """A rank's share with the parts that train it and generate from it."""
+
+    def __init__(self, command: BuildCommand, exchange: GangExchange) -> None:
+        self.command = command
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        checkpoint = Checkpoint.open(command.checkpoint)
+        self.decoder: Decoder = build(
+            checkpoint.config, checkpoint.read, command.share, exchange, self.device
+        )
+        self.generator = StageGenerator(self.decoder)
+        self.trainer: StageTrainer | None = None
+        if command.run is not None:
+            self.trainer = StageTrainer(self.decoder, command.run, command.sequence_length)
+            if command.resume:
+                self._resume(self.trainer)
+
+    def _resume(self, trainer: StageTrainer) -> None:
+        command = self.command
+        manifest = load_manifest(command.checkpoint)
+        trainer.steps_done = manifest.step
+        trainer.coefficients = {k: manifest.coefficients[k] for k in trainer.coefficients}
+        restore_optimizer(
+            command.checkpoint,
+            self.decoder.config,
+            command.share,
+            trainer.optimizer,
+            manifest.step,
+        )

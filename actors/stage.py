@@ -1,0 +1,74 @@
+"""The actor of one rank: a thin shell over its share of the model.
+
+Commands run one after the other in the default group; ``status`` and ``abort`` are answered in a
+group of their own, also while a command runs.
+"""
+
+from pathlib import Path
+
+import ray
+
+from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
+from actors.membership import Membership
+from actors.rank import Rank
+from actors.saving import SavedFiles
+from moe.config.sampling import SampledToken
+
+CONTROL = "control"
+
+
+class StageActor:
+    """Hosts one rank; every method is one command of the engine, told in ``actors.rank``."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = Rank(rank)
+
+    @ray.method
+    def build(self, command: BuildCommand) -> None:
+        """Read this rank's tensors."""
+        self._rank.build(command)
+
+    @ray.method
+    def open_store(self, seconds: float) -> tuple[str, int]:
+        """Open the meeting place of the next epoch."""
+        return self._rank.open_store(seconds)
+
+    @ray.method
+    def join(self, membership: Membership) -> None:
+        """Meet the other ranks under the next epoch."""
+        self._rank.join(membership)
+
+    @ray.method
+    def train_step(self, batch: StepInput) -> StageReport:
+        """Run one optimiser step."""
+        return self._rank.train_step(batch)
+
+    @ray.method
+    def save(self, directory: Path) -> tuple[SavedFiles, dict[int, float]]:
+        """Write this rank's files of a checkpoint."""
+        return self._rank.save(directory)
+
+    @ray.method
+    def infer(self, work: InferInput) -> SampledToken | None:
+        """Run new tokens of a sequence."""
+        return self._rank.infer(work)
+
+    @ray.method
+    def release(self, sequence: str) -> None:
+        """Forget a sequence."""
+        self._rank.release(sequence)
+
+    @ray.method
+    def settled(self) -> RankStatus:
+        """Return the status once every earlier command is done."""
+        return self._rank.status()
+
+    @ray.method(concurrency_group=CONTROL)
+    def status(self) -> RankStatus:
+        """Return the status now."""
+        return self._rank.status()
+
+    @ray.method(concurrency_group=CONTROL)
+    def abort(self) -> None:
+        """Drop the process groups under a running command, which then fails."""
+        self._rank.leave()

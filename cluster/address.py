@@ -1,0 +1,52 @@
+"""Addresses of Ray: resolved and tried before Ray gets them, because Ray tries for minutes."""
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+from ray._private.services import canonicalize_bootstrap_address_or_die
+
+from moe.errors import ClusterError
+
+LOCAL = "local"
+AUTO = "auto"
+REACH_SECONDS = 5.0
+
+
+def resolve_auto() -> str:
+    """Return the address that ``auto`` means: RAY_ADDRESS, or the cluster on this machine."""
+    if given := os.environ.get("RAY_ADDRESS"):
+        return given
+    try:
+        return str(canonicalize_bootstrap_address_or_die(AUTO))
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            "asked for a running Ray cluster, but RAY_ADDRESS is not set and none was found on "
+            f"this machine; start one with `ray start --head`, give its HOST:PORT, or use {LOCAL}"
+        ) from error
+
+
+def reach(address: str) -> None:
+    """Raise ClusterError unless something answers at ``HOST:PORT`` or ``http://HOST:PORT``."""
+    host, port = _parts(address)
+    try:
+        socket.create_connection((host, port), timeout=REACH_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise ClusterError(
+            f"nothing answers at {address}: {error}; check the address and that the cluster runs"
+        ) from error
+
+
+def _parts(address: str) -> tuple[str, int]:
+    schemes = {"http": 80, "https": 443}
+    try:
+        url = urlsplit(address if "://" in address else f"//{address}")
+        host, port = url.hostname, url.port or schemes.get(url.scheme)
+    except ValueError:
+        host, port = None, None
+    if not host or not port or url.path.strip("/"):
+        raise ClusterError(
+            f"{address} is not an address; give HOST:PORT, where 6379 is the port that "
+            "`ray start --head` takes unless told otherwise, or http://HOST:8265 for the dashboard"
+        )
+    return host, port

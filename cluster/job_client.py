@@ -1,0 +1,52 @@
+"""Ray's job client, made for an address that was tried first, with errors that say what to do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from ray.exceptions import AuthenticationError, RayError
+from ray.job_submission import JobSubmissionClient
+
+from cluster.address import AUTO, LOCAL, reach, resolve_auto
+from moe.errors import ClusterError
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Return a client of the dashboard at ``http://HOST:PORT``, or of the cluster at an address.
+
+    Ray lets two environment variables win over the address it is given, in silence; a
+    contradiction is an error here.
+    """
+    if address == LOCAL:
+        raise ClusterError(
+            f"jobs go to a running cluster, but the address is {LOCAL}; give the address of its "
+            f"dashboard, like http://HOST:8265, or {AUTO}"
+        )
+    for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        given = os.environ.get(variable)
+        if given and address not in (AUTO, given):
+            raise ClusterError(
+                f"asked for {address}, but {variable} is set to {given} and Ray would go there; "
+                f"unset {variable}, or give {AUTO}"
+            )
+    target = resolve_auto() if address == AUTO else address
+    reach(target)
+    return JobSubmissionClient(target)
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Turn what Ray's client raises into a ClusterError that says what to do."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"the cluster at {address} wants a token, and ours is missing or wrong; set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the token of the cluster"
+        ) from error
+    except (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError) as error:
+        raise ClusterError(
+            f"the cluster at {address} did not do what was asked: {error}; "
+            "check that its dashboard is reachable and runs the version of Ray that is here"
+        ) from error

@@ -1,0 +1,219 @@
+"""Runs as Ray jobs: submitted to a cluster, followed line by line, stopped."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+import moe
+from cluster.job_client import connect, translated
+from moe.errors import ClusterError
+
+RUN_VARIABLE = "RAYMOE_RUN"
+"""Carries the run file into the job, so that it need not lie in the uploaded directory."""
+
+TAIL_ATTEMPTS = 5
+POLL_SECONDS = 0.5
+SETTLE_SECONDS = 60.0
+"""How long a job may take to reach its final status once its log has ended or a stop was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What to run. ``working_dir`` is uploaded; None where the cluster's image has the code."""
+
+    name: str
+    entrypoint: str
+    working_dir: Path | None
+    metadata: Mapping[str, str]
+    environment: Mapping[str, str]
+
+    @property
+    def identifier(self) -> str:
+        """The same request has the same identifier, so that submitting twice runs once."""
+        content = [self.entrypoint, sorted(self.metadata.items()), sorted(self.environment.items())]
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return f"raymoe-{self.name}-{digest[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job on a cluster; ``joined`` if it was running before it was asked for."""
+
+    address: str
+    identifier: str
+    joined: bool
+
+
+def project_root() -> Path | None:
+    """Return the directory of this source tree, or None where raymoe is installed as a wheel."""
+    root = Path(moe.__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def training_request(
+    name: str,
+    run: str,
+    plan_summary: str,
+    environment: Mapping[str, str],
+    python: str = "python",
+) -> JobRequest:
+    """Return the request that trains a run; ``run`` is the text of the run file, as TOML.
+
+    Paths in the run file are read on the cluster, by ``python`` as the head node names it. The
+    uploaded tree is without what ``.gitignore`` and ``.rayignore`` name.
+    """
+    return JobRequest(
+        name=name,
+        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.cli train /dev/stdin',
+        working_dir=project_root(),
+        metadata={"run": name, "raymoe": moe.__version__, "plan": plan_summary},
+        environment={RUN_VARIABLE: run, **environment},
+    )
+
+
+def submit(address: str, request: JobRequest) -> Job:
+    """Submit the request, or return the job that runs it already.
+
+    A request whose earlier job has ended is submitted again under a numbered identifier, because
+    Ray never takes one twice.
+    """
+    with translated(address):
+        client = connect(address)
+        ended = {job.submission_id: job.status.is_terminal() for job in client.list_jobs()}
+        identifier = next(
+            name for name in _identifiers(request.identifier) if not ended.get(name, False)
+        )
+        if identifier in ended:
+            return Job(address, identifier, joined=True)
+        return _submit_as(client, address, identifier, request)
+
+
+def follow(job: Job, on_line: Callable[[str], None]) -> str:
+    """Hand every line of the job's log to ``on_line`` and return its final status.
+
+    A stopped job returns ``STOPPED``; a failed one raises ClusterError with Ray's message.
+    Interrupting this leaves the job running.
+    """
+    with translated(job.address):
+        client = connect(job.address)
+    lines = _Lines(on_line)
+    for attempt in range(1, TAIL_ATTEMPTS + 1):
+        lines.restart()
+        try:
+            asyncio.run(_tail(client, job, lines))
+            break
+        except ClusterError:
+            if attempt == TAIL_ATTEMPTS:
+                raise
+            time.sleep(POLL_SECONDS)
+    lines.finish()
+    with translated(job.address):
+        details = _settled(client, job)
+    if details.status == "FAILED":
+        raise ClusterError(_failure(job, details))
+    return str(details.status)
+
+
+def stop(job: Job) -> bool:
+    """Ask the job to end and wait until it has; return whether it was running."""
+    with translated(job.address):
+        client = connect(job.address)
+        running = bool(client.stop_job(job.identifier))
+        if running:
+            _settled(client, job)
+        return running
+
+
+class _Lines:
+    """Cuts the chunks of a log into lines; after a reconnection it skips what was seen before."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._seen = 0
+        self._skip = 0
+        self._rest = ""
+
+    def restart(self) -> None:
+        """The next chunk is the log's first again."""
+        self._skip = self._seen
+
+    def feed(self, chunk: str) -> None:
+        """Take the next chunk and hand on the lines it completes."""
+        fresh = chunk[self._skip :]
+        self._skip -= len(chunk) - len(fresh)
+        self._seen += len(fresh)
+        *lines, self._rest = (self._rest + fresh).split("\n")
+        for line in lines:
+            self._on_line(line)
+
+    def finish(self) -> None:
+        """Hand on the last line if it has no newline."""
+        if self._rest:
+            self._on_line(self._rest)
+            self._rest = ""
+
+
+async def _tail(client: JobSubmissionClient, job: Job, lines: _Lines) -> None:
+    chunks = client.tail_job_logs(job.identifier)
+    while True:
+        with translated(job.address):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            return
+        lines.feed(chunk)
+
+
+def _identifiers(base: str) -> Iterator[str]:
+    yield base
+    attempt = 2
+    while True:
+        yield f"{base}-{attempt}"
+        attempt += 1
+
+
+def _submit_as(
+    client: JobSubmissionClient, address: str, identifier: str, request: JobRequest
+) -> Job:
+    environment: dict[str, object] = {"env_vars": dict(request.environment)}
+    if request.working_dir is not None:
+        environment["working_dir"] = str(request.working_dir)
+    try:
+        client.submit_job(
+            entrypoint=request.entrypoint,
+            submission_id=identifier,
+            runtime_env=environment,
+            metadata=dict(request.metadata),
+        )
+    except RuntimeError:
+        # Somebody may have submitted the same request between the list and this call.
+        if identifier not in {entry.submission_id for entry in client.list_jobs()}:
+            raise
+        return Job(address, identifier, joined=True)
+    return Job(address, identifier, joined=False)
+
+
+def _settled(client: JobSubmissionClient, job: Job) -> JobDetails:
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not (details := client.get_job_info(job.identifier)).status.is_terminal():
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"job {job.identifier} is still {details.status} after {SETTLE_SECONDS:.0f} s; "
+                f"look at it in the dashboard at {job.address}"
+            )
+        time.sleep(POLL_SECONDS)
+    return details
+
+
+def _failure(job: Job, details: JobDetails) -> str:
+    code = details.driver_exit_code
+    ended = "failed" if code is None else f"ended with exit code {code}"
+    return (
+        f"job {job.identifier} {ended}: {str(details.message or 'no message').strip()}\n"
+        f"its whole log is in the dashboard at {job.address}"
+    )

@@ -1,0 +1,119 @@
+"""The run's journal: one JSON object a line, the numbers of every step and what happened between.
+
+A line is complete when its newline is there. A process that dies while writing leaves a torn last
+line; the next reader ignores it and the next writer removes it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from moe.errors import DataError
+
+STEP = "step"
+
+
+class Journal:
+    """Appends to the journal of one run. One writer at a time; any number of readers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_torn_line(path)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"cannot write the journal {path}: {error.strerror}; "
+                "check that the directory can be written and the disk is not full"
+            ) from error
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record and hand it to the operating system; NaN and infinity become null."""
+        line = json.dumps(_plain(record), allow_nan=False, separators=(",", ":"))
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the records of steps above ``step``, and what was written after the first of them.
+
+        A resumed run repeats those steps, so that none is there twice. The file is replaced whole:
+        readers see it before or after, never between.
+        """
+        kept = _until(read(self.path), step)
+        aside = self.path.with_name(self.path.name + ".part")
+        text = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in kept)
+        self._file.close()
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the file; the journal takes no more records."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the complete records of a journal, oldest first."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no journal at {path}; a run writes one beside its checkpoints") from None
+    except OSError as error:
+        raise DataError(f"cannot read the journal {path}: {error.strerror}") from error
+    complete = data[: data.rfind(b"\n") + 1].splitlines()
+    return [_record(path, number, line) for number, line in enumerate(complete, start=1)]
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(
+            f"{path} line {number} is not JSON: {error}; remove the line, the run does not need it"
+        ) from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path} line {number} is not a JSON object; remove the line")
+    return record
+
+
+def _until(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    for index, record in enumerate(records):
+        if record.get(STEP, step) > step:
+            return records[:index]
+    return records
+
+
+def _remove_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
+        os.truncate(path, end)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with every number that JSON cannot hold replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,164 @@
+"""RayJob and RayService of a plan, and their YAML."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from cluster.kuberay.groups import OBJECT_STORE_BYTES, Group, driver_group, rank_groups
+from cluster.kuberay.options import KubeOptions
+from cluster.kuberay.pods import (
+    container_security,
+    head_template,
+    node_labels,
+    resources,
+    submitter_template,
+    worker_template,
+)
+from cluster.kuberay.rules import check
+from moe.errors import ConfigError
+from moe.planning.plan import Plan
+
+SERVE_APPLICATION = "pipelines.serving.app:build"
+
+Table = dict[str, Any]
+
+
+def rayjob(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+    """Return the RayJob that trains the run file on a cluster of its own."""
+    if not options.run_file:
+        raise ConfigError("a RayJob trains a run file, but none was given; give its path in pods")
+    spec = {
+        "entrypoint": shlex.join(["raymoe", "train", options.run_file]),
+        "submissionMode": "K8sJobMode",
+        "submitterPodTemplate": submitter_template(options),
+        "backoffLimit": 0,
+        "preRunningDeadlineSeconds": options.start_seconds,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": options.keep_seconds,
+        "rayClusterSpec": raycluster_spec(plan, bytes_per_rank, options),
+    }
+    return _checked(_object("RayJob", options, "training", spec))
+
+
+def rayservice(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+    """Return the RayService that answers from the model."""
+    for key in ("model", "plan_file"):
+        if not getattr(options, key):
+            raise ConfigError(
+                f"a RayService needs {key}, but none was given; give its path in pods"
+            )
+    spec = {
+        "serveConfigV2": _yaml([_serve_config(options)]),
+        "excludeHeadPodFromServeSvc": True,
+        "rayClusterConfig": raycluster_spec(plan, bytes_per_rank, options),
+    }
+    return _checked(_object("RayService", options, "serving", spec))
+
+
+def raycluster_spec(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+    """Return the cluster: a head without work, a driver, and a group per kind of rank."""
+    groups = [driver_group(options), *rank_groups(plan, tuple(bytes_per_rank), options)]
+    spec: Table = {
+        "rayVersion": options.ray_version,
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": options.autoscale,
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0"},
+            "template": head_template(options),
+        },
+        "workerGroupSpecs": [_worker_group(group, options) for group in groups],
+    }
+    if options.autoscale:
+        spec["autoscalerOptions"] = {
+            "version": "v2",
+            "idleTimeoutSeconds": options.idle_seconds,
+            "upscalingMode": "Default",
+            "resources": resources(1, 2**30),
+            "securityContext": container_security(),
+        }
+    return spec
+
+
+def dump(objects: Iterable[Mapping[str, Any]]) -> str:
+    """Return the objects as YAML documents, keys in the order they were made in."""
+    return _yaml(objects, explicit_start=True)
+
+
+def _worker_group(group: Group, options: KubeOptions) -> Table:
+    """Return one worker group; its size is left to the autoscaler where there is one.
+
+    ``workersToDelete`` is there although empty because Ray's autoscaler scales down by a JSON
+    patch that replaces its parent, which a strict API server refuses where it is missing.
+    """
+    floating = options.autoscale and group.role == "rank"
+    size = {} if options.autoscale else {"replicas": group.pods}
+    start = {"object-store-memory": str(OBJECT_STORE_BYTES)} if group.role == "rank" else {}
+    return {
+        "groupName": group.name,
+        **size,
+        "minReplicas": 0 if floating else group.pods,
+        "maxReplicas": group.pods,
+        "scaleStrategy": {"workersToDelete": []},
+        "labels": node_labels(group),
+        "rayStartParams": start,
+        "template": worker_template(group, options),
+    }
+
+
+def _object(kind: str, options: KubeOptions, component: str, spec: Table) -> Table:
+    labels = {
+        "app.kubernetes.io/name": "raymoe",
+        "app.kubernetes.io/instance": options.name,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": "raymoe",
+    }
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": kind,
+        "metadata": {"name": options.name, "namespace": options.namespace, "labels": labels},
+        "spec": spec,
+    }
+
+
+def _serve_config(options: KubeOptions) -> Table:
+    application = {
+        "name": options.name,
+        "route_prefix": "/",
+        "import_path": SERVE_APPLICATION,
+        "args": {"model": options.model, "plan": options.plan_file, "name": options.name},
+    }
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": 8000},
+        "applications": [application],
+    }
+
+
+def _checked(table: Table) -> Table:
+    if faults := check([table]):
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise ConfigError(f"KubeRay would refuse the {table['kind']} that was asked for:\n{listed}")
+    return table
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as blocks, and no anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(documents: Iterable[Mapping[str, Any]], explicit_start: bool = False) -> str:
+    return yaml.dump_all(
+        documents, Dumper=_Dumper, sort_keys=False, explicit_start=explicit_start, width=100
+    )

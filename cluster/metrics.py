@@ -1,0 +1,114 @@
+"""Every metric, named once. Ray exports them to Prometheus as ``ray_raymoe_NAME``.
+
+Counters get the ending ``_total`` there. All carry the tag ``run``.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ray.util.metrics import Counter, Gauge
+
+from moe.errors import ClusterError
+
+PREFIX = "raymoe_"
+RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One line of the table. A gauge holds the last value, a counter the sum of all."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    unit: str
+    description: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def exported_name(self) -> str:
+        """Name in Prometheus."""
+        ending = "_total" if self.kind == "counter" else ""
+        return f"ray_{PREFIX}{self.name}{ending}"
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("step", "gauge", "steps", "Last training step that was finished."),
+    Metric("loss", "gauge", "nats per token", "Cross entropy of the last step."),
+    Metric("balance_loss", "gauge", "1", "Balance loss of the last step, summed over layers."),
+    Metric("gradient_norm", "gauge", "1", "Norm of the whole gradient before clipping."),
+    Metric("learning_rate", "gauge", "1", "Learning rate of the last step."),
+    Metric("step_seconds", "gauge", "seconds", "Time of the last step."),
+    Metric("tokens_per_second", "gauge", "tokens per second", "Training speed of the last step."),
+    Metric("tokens", "counter", "tokens", "Tokens trained on."),
+    Metric("drop_rate", "gauge", "fraction", "Assignments over capacity.", ("layer",)),
+    Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
+    Metric("expert_load", "gauge", "fraction", "Share of assignments.", ("layer", "expert")),
+    Metric("peak_memory_bytes", "gauge", "bytes", "Most memory a rank has held.", ("rank",)),
+    Metric("serving_requests", "counter", "requests", "Requests answered.", ("status",)),
+    Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens read."),
+    Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),
+    Metric("serving_requests_running", "gauge", "requests", "Requests being answered."),
+)
+
+
+def metric(name: str) -> Metric:
+    """Return one metric by its name."""
+    for entry in METRICS:
+        if entry.name == name:
+            return entry
+    close = difflib.get_close_matches(name, [entry.name for entry in METRICS], n=1)
+    hint = f"did you mean {close[0]}?" if close else "add it to the table in cluster/metrics.py"
+    raise ClusterError(f"there is no metric {name}; {hint}")
+
+
+def table_rows() -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield exported name, kind, unit, tags and description of each metric, for the docs."""
+    for entry in METRICS:
+        tags = ", ".join((RUN, *entry.tags))
+        yield entry.exported_name, entry.kind, entry.unit, tags, entry.description
+
+
+class Recorder:
+    """Records the metrics of one run in the process that measures them.
+
+    Ray forgets what a process exported when that process ends, so the recorder belongs to one that
+    lives as long as the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._instruments: dict[str, Gauge | Counter] = {}
+
+    def record(self, name: str, value: float, **tags: int | str) -> None:
+        """Set a gauge to ``value``, or add ``value`` to a counter."""
+        entry = metric(name)
+        if set(tags) != set(entry.tags):
+            raise ClusterError(
+                f"metric {name} takes the tags {_listed(entry.tags)}, got {_listed(tags)}; "
+                "give exactly those"
+            )
+        labels = {RUN: self._run} | {key: str(tags[key]) for key in entry.tags}
+        instrument = self._instrument(entry)
+        if isinstance(instrument, Gauge):
+            instrument.set(value, tags=labels)
+        elif value < 0:
+            raise ClusterError(f"counter {name} got {value}; a counter only rises")
+        elif value > 0:
+            instrument.inc(value, tags=labels)
+
+    def _instrument(self, entry: Metric) -> Gauge | Counter:
+        if entry.name not in self._instruments:
+            kind = Gauge if entry.kind == "gauge" else Counter
+            self._instruments[entry.name] = kind(
+                PREFIX + entry.name,
+                description=f"{entry.description} Unit: {entry.unit}.",
+                tag_keys=(RUN, *entry.tags),
+            )
+        return self._instruments[entry.name]
+
+
+def _listed(tags: object) -> str:
+    names = sorted(str(tag) for tag in tags) if isinstance(tags, tuple | dict) else []
+    return ", ".join(names) or "(none)"

@@ -1,0 +1,174 @@
+"""Documents out of files: text, Markdown, HTML, JSON lines and Parquet."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moe.errors import DataError
+from pipelines.corpus.prose import html_text
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text. ``source`` names its file and, where a file holds several, the line or row.
+
+    ``domain`` is the name of the directory that holds the file.
+    """
+
+    source: str
+    domain: str
+    text: str
+
+
+def read_documents(
+    inputs: Sequence[Path], report: Callable[[str], None] = _LOG.info
+) -> Iterator[Document]:
+    """Yield every document of the files and directories given, in an order that never varies.
+
+    Directories are searched in full; hidden files and kinds of file without a reader are left out.
+    Empty documents and exact repetitions are dropped. What was left out is reported at the end.
+    """
+    files, unread = _find_files(inputs)
+    seen: set[bytes] = set()
+    empty = repeated = 0
+    for path in files:
+        domain = path.resolve().parent.name
+        for source, text in _read(path):
+            digest = _digest(source, text)
+            if not text.strip():
+                empty += 1
+            elif digest in seen:
+                repeated += 1
+            else:
+                seen.add(digest)
+                yield Document(source, domain, text)
+    if unread:
+        report(f"skipped {unread.total()} files of other kinds: {_list(unread)}")
+    if empty or repeated:
+        report(f"dropped {empty} empty documents and {repeated} repeated ones")
+
+
+def _find_files(inputs: Sequence[Path]) -> tuple[list[Path], Counter[str]]:
+    files: list[Path] = []
+    unread: Counter[str] = Counter()
+    for path in inputs:
+        if path.is_dir():
+            for file in _visible_files(path):
+                if file.suffix.lower() in _READERS:
+                    files.append(file)
+                else:
+                    unread[file.suffix.lower() or file.name] += 1
+        elif not path.exists():
+            raise DataError(f"no file or directory at {path}")
+        elif path.suffix.lower() not in _READERS:
+            raise DataError(f"cannot read text from {path}; give files of {', '.join(_READERS)}")
+        else:
+            files.append(path)
+    if not files:
+        found = f"files of other kinds: {_list(unread)}" if unread else "no files"
+        asked = ", ".join(str(path) for path in inputs) or "nothing"
+        raise DataError(f"no text in {asked}: found {found}; give files of {', '.join(_READERS)}")
+    return files, unread
+
+
+def _visible_files(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if not hidden and path.is_file():
+            yield path
+
+
+def _read(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        yield from _READERS[path.suffix.lower()](path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file"
+        ) from error
+
+
+def _read_plain(path: Path) -> Iterator[tuple[str, str]]:
+    yield str(path), path.read_text(encoding="utf-8-sig")
+
+
+def _read_html(path: Path) -> Iterator[tuple[str, str]]:
+    yield str(path), html_text(path.read_bytes())
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[str, str]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                source = f"{path}:{number}"
+                yield source, _json_text(source, line)
+
+
+def _json_text(source: str, line: str) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{source} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{source} holds a {type(value).__name__}; each line must be an object with 'text'"
+        )
+    text = value.get("text")
+    if not isinstance(text, str):
+        found = f"fields {', '.join(value) or '(none)'}" if text is None else f"text {text!r:.40}"
+        raise DataError(f"{source} has no string field 'text'; found {found}")
+    return text
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if "text" not in schema.names or not _is_string(schema.field("text").type):
+                found = ", ".join(f"{field.name}: {field.type}" for field in schema)
+                raise DataError(f"{path} has no string column 'text'; found {found}")
+            row = 0
+            for batch in file.iter_batches(batch_size=1024, columns=["text"]):
+                for text in batch.column(0).to_pylist():
+                    yield f"{path}:{row}", text or ""
+                    row += 1
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
+    ".txt": _read_plain,
+    ".md": _read_plain,
+    ".html": _read_html,
+    ".htm": _read_html,
+    ".jsonl": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+
+def _digest(source: str, text: str) -> bytes:
+    try:
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{source} holds half of a surrogate pair at character {error.start}, which is not "
+            "text; remove it"
+        ) from error
+
+
+def _list(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))

@@ -1,0 +1,170 @@
+"""Token shards read through a memory map: rows by number, with labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from moe.errors import DataError
+from pipelines.corpus.manifest import (
+    SPLITS,
+    Shard,
+    Split,
+    SplitManifest,
+    TokenManifest,
+    read_manifest,
+)
+from pipelines.corpus.packing import file_sha256, row_schema
+
+IGNORED = -100
+"""Label of a position that has nothing to predict; torch's cross entropy skips it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows by length. ``labels[t]`` is ``tokens[t + 1]``.
+
+    IGNORED stands at the last position and wherever the next token opens another document.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Views of one Arrow record batch; nothing here is a copy."""
+
+    tokens: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int32]
+    starts_ends: npt.NDArray[np.int32]
+    domains: npt.NDArray[np.int32]
+
+    def starts_of(self, row: int) -> npt.NDArray[np.int32]:
+        return self.starts[self.starts_ends[row] : self.starts_ends[row + 1]]
+
+
+class TokenShards:
+    """One split of a directory that ``tokenize`` wrote."""
+
+    def __init__(self, path: Path, split: Split, manifest: TokenManifest) -> None:
+        """Map every shard of the split; ``open`` is the usual way in."""
+        self.manifest = manifest
+        self.split = split
+        self._path = path
+        self._blocks: list[_Block] = []
+        self._domain_names: list[str] = []
+        for shard in self.counts.shards:
+            self._map(shard)
+        ends = np.cumsum([len(block.tokens) for block in self._blocks])
+        self._first_rows = np.concatenate(([0], ends[:-1]))
+
+    @classmethod
+    def open(cls, path: Path, split: Split) -> "TokenShards":
+        """Open one split, checking manifest, schema and sizes; contents only by ``verify``."""
+        if split not in SPLITS:
+            raise DataError(f"no split is called {split!r}; choose one of {', '.join(SPLITS)}")
+        return cls(path, split, read_manifest(path))
+
+    def __len__(self) -> int:
+        return self.counts.rows
+
+    @property
+    def counts(self) -> SplitManifest:
+        """What the manifest says of this split."""
+        return self.manifest.split(self.split)
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens in a row."""
+        return self.manifest.sequence_length
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the tokenizer can produce."""
+        return self.manifest.vocab_size
+
+    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
+        """Return the rows asked for, in that order."""
+        tokens = np.empty((len(rows), self.sequence_length), dtype=np.int32)
+        labels = np.full(tokens.shape, IGNORED, dtype=np.int64)
+        for place, row in enumerate(rows):
+            block, inside = self._find(int(row))
+            tokens[place] = block.tokens[inside]
+            labels[place, :-1] = tokens[place, 1:]
+            starts = block.starts_of(inside)
+            labels[place, starts[starts > 0] - 1] = IGNORED
+        return Batch(tokens, labels)
+
+    def domains(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        """Return the domain of each row, which is that of its first token."""
+        found = (self._find(int(row)) for row in rows)
+        return [self._domain_names[block.domains[inside]] for block, inside in found]
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise DataError where a model of ``vocab_size`` embeddings cannot take every id."""
+        if self.vocab_size > vocab_size:
+            raise DataError(
+                f"{self._path} was tokenised with a vocabulary of {self.vocab_size}, but the model "
+                f"has {vocab_size}; tokenise again with this model's directory"
+            )
+
+    def verify(self) -> None:
+        """Read every shard of the split and compare its SHA-256 with the manifest."""
+        for shard in self.counts.shards:
+            found = file_sha256(self._path / shard.name)
+            if found != shard.sha256:
+                raise DataError(
+                    f"{self._path / shard.name} has changed since it was written: sha256 is "
+                    f"{found[:12]}..., the manifest says {shard.sha256[:12]}...; tokenise again"
+                )
+
+    def _find(self, row: int) -> tuple[_Block, int]:
+        if not 0 <= row < len(self):
+            raise DataError(
+                f"row {row} was asked of {self._path}; its {self.split} split has rows 0 to "
+                f"{len(self) - 1}"
+            )
+        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return self._blocks[number], row - int(self._first_rows[number])
+
+    def _map(self, shard: Shard) -> None:
+        path = self._path / shard.name
+        found = path.stat().st_size if path.is_file() else None
+        if found != shard.bytes:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise DataError(
+                f"{path} {state}, the manifest says {shard.bytes}; copy the directory again or "
+                "tokenise again"
+            )
+        try:
+            file = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path} is not a token shard: {error}; tokenise again") from error
+        expected = row_schema(self.sequence_length)
+        rows = sum(batch.num_rows for batch in batches)
+        if not file.schema.equals(expected) or rows != shard.rows:
+            raise DataError(
+                f"{path} holds {rows} rows of {_columns(file.schema)}, the manifest says "
+                f"{shard.rows} of {_columns(expected)}; tokenise again"
+            )
+        self._domain_names = batches[0].column("domain").dictionary.to_pylist()
+        self._blocks.extend(_block(batch, self.sequence_length) for batch in batches)
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _block(batch: pa.RecordBatch, length: int) -> _Block:
+    starts, domain = batch.column("starts"), batch.column("domain")
+    return _Block(
+        tokens=batch.column("tokens").values.to_numpy().reshape(-1, length),
+        starts=starts.values.to_numpy(),
+        starts_ends=starts.offsets.to_numpy(),
+        domains=domain.indices.to_numpy(),
+    )

@@ -1,0 +1,29 @@
+"""How much one server takes on."""
+
+from dataclasses import dataclass
+
+from moe.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the scheduler and of single requests.
+
+    ``waiting`` generations queue behind the one that runs; more are refused. ``request_seconds``
+    is the time from arrival to the last token. ``prefill_tokens`` go through the model at once
+    while a prompt is read. ``chat_tokens`` is the longest answer of a chat that sets no limit.
+    ``idle_seconds`` pass between two looks at the health of an engine without work.
+    """
+
+    waiting: int = 64
+    request_seconds: float = 600.0
+    prefill_tokens: int = 512
+    chat_tokens: int = 4096
+    idle_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"the limit {name} is {getattr(self, name)}; it must be greater than 0"
+                )

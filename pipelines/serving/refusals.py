@@ -1,0 +1,84 @@
+"""What the server says when it does not answer: one class per HTTP status.
+
+    Refusal             carries the status and the fields of the OpenAI error body
+    ├── BadRequest      400, also a RequestError: the same request fails again
+    ├── UnknownModel    404, likewise
+    ├── Overloaded      429: try again later
+    ├── Failed          500: the model or the server is at fault
+    ├── Unavailable     503: the engine is being rebuilt; try again
+    └── Overdue         504: the answer took longer than a request may
+"""
+
+from typing import Any, ClassVar
+
+from moe.errors import RaymoeError, RequestError
+
+
+class Refusal(RaymoeError):
+    """A request that gets an error body; ``param`` names the field at fault."""
+
+    status: ClassVar[int]
+    kind: ClassVar[str]
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param, code)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class BadRequest(Refusal, RequestError):
+    """The request is wrong."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class UnknownModel(Refusal, RequestError):
+    """The request names a model that is not served here."""
+
+    status = 404
+    kind = "invalid_request_error"
+
+
+class Overloaded(Refusal):
+    """More requests wait than may."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+
+class Failed(Refusal):
+    """The request was right, its computation went wrong."""
+
+    status = 500
+    kind = "server_error"
+
+
+class Unavailable(Refusal):
+    """The engine is gone and comes back."""
+
+    status = 503
+    kind = "service_unavailable_error"
+
+
+class Overdue(Refusal):
+    """The request took longer than it may."""
+
+    status = 504
+    kind = "timeout_error"
+
+
+def error_body(
+    message: str, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Return the body that OpenAI clients understand."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def body_of(refusal: Refusal) -> dict[str, Any]:
+    """Return the body of a refusal."""
+    return error_body(refusal.message, refusal.kind, refusal.param, refusal.code)

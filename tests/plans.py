@@ -1,0 +1,124 @@
+"""Models, inventories and plans for every test that needs one; no torch."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import strategies as st
+
+from moe.config.model import ModelConfig, MoeConfig
+from moe.planning.inventory import Device, Inventory
+from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.tensor import groups, spans
+
+SMOLLM2 = ModelConfig(
+    family="llama",
+    vocab_size=49152,
+    hidden_size=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_size=64,
+    ffn_size=1536,
+    norm_eps=1e-5,
+    rope_theta=1e5,
+    max_positions=8192,
+    tie_embeddings=True,
+)
+
+
+def with_experts(config: ModelConfig, experts: int) -> ModelConfig:
+    """Return the model upcycled: top-2, experts of the size of its feed-forward; 0 is dense."""
+    moe = MoeConfig(experts=experts, top_k=min(2, experts), expert_size=config.ffn_size)
+    return config.with_moe(moe, "mixtral")
+
+
+def device(name: str = "a/0", node: str = "a", **changes: Any) -> Device:
+    """Return a CPU device with memory for anything a test plans."""
+    return replace(Device(name, node, "cpu", memory_bytes=64 * 10**9), **changes)
+
+
+def inventory(count: int, **changes: Any) -> Inventory:
+    """Return so many devices, alike, on one node."""
+    return Inventory(tuple(device(f"a/{number}", **changes) for number in range(count)))
+
+
+def single(config: ModelConfig) -> Plan:
+    """Return the plan of one rank that holds everything."""
+    rank = RankPlan("a/0", (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.experts)))
+    return Plan(config.summary(), (StagePlan((0, config.layers), (rank,)),))
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    """Draw a small model: odd heads, tied or not, biases or not, dense or with experts."""
+    kv_heads = draw(st.integers(1, 5))
+    hidden = draw(st.sampled_from([8, 12, 20]))
+    config = ModelConfig(
+        family="llama",
+        vocab_size=draw(st.integers(3, 40)),
+        hidden_size=hidden,
+        layers=draw(st.integers(1, 6)),
+        heads=kv_heads * draw(st.integers(1, 3)),
+        kv_heads=kv_heads,
+        head_size=draw(st.sampled_from([2, 4, 6])),
+        ffn_size=draw(st.integers(5, 17)),
+        norm_eps=1e-5,
+        rope_theta=1e4,
+        max_positions=64,
+        tie_embeddings=draw(st.booleans()),
+        attention_bias=draw(st.booleans()),
+        mlp_bias=draw(st.booleans()),
+    )
+    return with_experts(config, draw(st.integers(1, 7))) if draw(st.booleans()) else config
+
+
+@st.composite
+def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
+    """Draw a plan of any valid shape for a model, made by hand as a person might."""
+    gang = draw(st.integers(1, min(config.kv_heads, config.ffn_size)))
+    stages = draw(st.integers(1, config.layers))
+    cuts = spans(draw(_shares(config.layers, stages)))
+    made = [
+        StagePlan(cut, _ranks(draw, config, gang, stage), draw(st.floats(0, 100)))
+        for stage, cut in enumerate(cuts)
+    ]
+    return Plan(config.summary(), tuple(made))
+
+
+def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple[RankPlan, ...]:
+    heads = spans(draw(_shares(config.kv_heads, gang)))
+    columns = spans(draw(_shares(config.ffn_size, gang)))
+    owners = draw(
+        st.lists(st.integers(0, gang - 1), min_size=config.experts, max_size=config.experts)
+    )
+    if config.experts >= gang and draw(st.booleans()):
+        contiguous = groups(draw(_shares(config.experts, gang)))
+    else:
+        contiguous = tuple(
+            tuple(expert for expert, owner in enumerate(owners) if owner == member)
+            for member in range(gang)
+        )
+    return tuple(
+        RankPlan(
+            f"a/{stage * gang + member}",
+            heads[member],
+            columns[member],
+            contiguous[member],
+            draw(st.integers(1, 4)),
+        )
+        for member in range(gang)
+    )
+
+
+@st.composite
+def _shares(draw: st.DrawFn, total: int, parts: int) -> tuple[int, ...]:
+    """Draw shares of at least 1 that sum to the total."""
+    cuts = (
+        draw(
+            st.lists(st.integers(1, total - 1), min_size=parts - 1, max_size=parts - 1, unique=True)
+        )
+        if parts > 1
+        else []
+    )
+    return tuple(stop - start for start, stop in pairwise([0, *sorted(cuts), total]))

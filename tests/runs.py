@@ -1,0 +1,65 @@
+"""Run sections, plans and batches for tests that train."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.commands import StepInput
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig, parse_run
+from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.tensor import groups, spans
+
+LENGTH = 12
+
+
+def run_config(model: Path, **sections: dict[str, Any]) -> RunConfig:
+    """Return a small run; ``train={"steps": 3}`` and the like change single keys."""
+    table: dict[str, dict[str, Any]] = {
+        "model": {"path": str(model)},
+        "data": {"path": "unused"},
+        "train": {
+            "steps": 20,
+            "global_batch": 8,
+            "micro_batch": 2,
+            "learning_rate": 3e-3,
+            "warmup_steps": 2,
+            "clip_norm": 0.5,
+        },
+        "checkpoint": {"path": "unused"},
+        "balance": {"loss": "switch", "coefficient": {"beta": 0.5}},
+    }
+    for section, keys in sections.items():
+        table[section] = table.get(section, {}) | keys
+    return parse_run({"name": "test", **table}, "test")
+
+
+def plan(
+    config: ModelConfig,
+    layers: tuple[int, ...],
+    heads: tuple[int, ...] | None = None,
+    experts: tuple[int, ...] | None = None,
+) -> Plan:
+    """Return a plan by the number of layers of each stage and key-value heads of each rank."""
+    heads = heads or (config.kv_heads,)
+    owned = groups(experts or (config.experts,)) if config.experts else ((),) * len(heads)
+    wide = config.ffn_size - len(heads) + 1
+    columns = spans((wide, *(1 for _ in heads[1:])))
+    members = tuple(
+        RankPlan("test", kv, ffn, own)
+        for kv, ffn, own in zip(spans(heads), columns, owned, strict=True)
+    )
+    stages = tuple(StagePlan(cut, members) for cut in spans(layers))
+    return Plan(config.summary(), stages)
+
+
+def batch(config: ModelConfig, run: RunConfig, step: int) -> StepInput:
+    """Return random tokens and their labels, some of which do not count."""
+    generator = np.random.default_rng(step)
+    size = (run.train.global_batch, LENGTH)
+    tokens = generator.integers(0, config.vocab_size, size, dtype=np.int32)
+    labels = np.roll(tokens, -1, axis=1)
+    labels[:, -1] = -100
+    labels[generator.random(size) < 0.1] = -100
+    return StepInput(step, tokens, labels, int((labels != -100).sum()))

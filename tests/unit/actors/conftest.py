@@ -1,0 +1,13 @@
+"""Four processes that play the ranks of every plan in this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ranks import Ranks, pool
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    with pool(4) as started:
+        yield started

@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+
+from cluster.probe import GPU_MEMORY_BYTES, inventory, living_nodes
+from moe.errors import ClusterError
+from moe.planning.inventory import Device
+
+GIB = 2**30
+
+
+def _row(name: str, node_id: str = "ab" * 28, alive: bool = True, **resources: float) -> Any:
+    keys = {"accelerator": "accelerator_type:A100", "gpu_unknown": "accelerator_type:X9"}
+    return {
+        "NodeName": name,
+        "NodeID": node_id,
+        "Alive": alive,
+        "Resources": {keys.get(key, key): value for key, value in resources.items()},
+        "Labels": {"ray.io/node-id": node_id},
+    }
+
+
+def test_a_node_without_gpu_yields_a_device_per_core_that_share_its_memory() -> None:
+    nodes = living_nodes([_row("a", CPU=3.0, memory=3.0 * GIB)])
+    assert inventory(nodes).devices == tuple(
+        Device(f"a/cpu{number}", "a", "cpu", GIB, threads=1) for number in range(3)
+    )
+    assert nodes[0].labels == {"ray.io/node-id": "ab" * 28}
+
+
+def test_a_node_with_gpus_yields_a_device_per_gpu_and_none_for_its_cores() -> None:
+    row = _row("a", CPU=9.0, GPU=2.0, memory=64.0 * GIB, accelerator=1.0)
+    memory = GPU_MEMORY_BYTES["A100"]
+    assert inventory(living_nodes([row])).devices == (
+        Device("a/gpu0", "a", "A100", memory, threads=4),
+        Device("a/gpu1", "a", "A100", memory, threads=4),
+    )
+
+
+def test_the_dead_and_the_empty_yield_nothing_and_order_is_by_name() -> None:
+    table = [
+        _row("c", CPU=1.0, memory=GIB),
+        _row("head", CPU=0.0, memory=GIB),
+        _row("dead", alive=False, CPU=4.0, memory=GIB),
+        _row("b", CPU=1.0, memory=GIB),
+    ]
+    assert [device.node for device in inventory(living_nodes(table)).devices] == ["b", "c"]
+
+
+def test_nodes_of_one_name_are_told_apart_by_their_ids() -> None:
+    table = [_row("a", "1" * 56, CPU=1.0, memory=GIB), _row("a", "2" * 56, CPU=1.0, memory=GIB)]
+    assert [node.name for node in living_nodes(table)] == ["a-11111111", "a-22222222"]
+
+
+def test_a_cluster_without_workers_is_an_error() -> None:
+    with pytest.raises(ClusterError, match="none of the 1 living Ray nodes offers"):
+        inventory(living_nodes([_row("head", CPU=0.0, memory=GIB)]))
+
+
+def test_a_gpu_of_unknown_memory_asks_for_an_inventory_file() -> None:
+    row = _row("a", CPU=1.0, GPU=1.0, memory=GIB, gpu_unknown=1.0)
+    with pytest.raises(ClusterError, match="kind X9.*--inventory"):
+        inventory(living_nodes([row]))

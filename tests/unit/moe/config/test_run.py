@@ -1,0 +1,155 @@
+"""The run file: what it gives, what --set changes, and every fault with its dotted key."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from moe.config.run import (
+    AdaptiveCoefficient,
+    FixedCoefficient,
+    RunConfig,
+    dump_run,
+    load_run,
+    parse_run,
+)
+from moe.errors import ConfigError
+
+MINIMAL = """
+name = "demo"
+[model]
+path = "model"
+[data]
+path = "data"
+[train]
+steps = 10
+global_batch = 8
+learning_rate = 1e-3
+[checkpoint]
+path = "out"
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(MINIMAL, encoding="utf-8")
+    return path
+
+
+def minimal(**sections: dict[str, Any]) -> dict[str, Any]:
+    table = tomllib.loads(MINIMAL)
+    for section, values in sections.items():
+        table[section] = table.get(section, {}) | values
+    return table
+
+
+def test_a_minimal_file_takes_every_default(run_file: Path) -> None:
+    run = load_run(run_file)
+    assert run.train.micro_batch == 1
+    assert run.train.precision == "fp32"
+    assert run.routing.capacity_factor is None
+    assert run.balance.coefficient == AdaptiveCoefficient()
+    assert (run.plan.path, run.plan.stages, run.plan.gang) == (None, 1, 1)
+    assert run.cluster.address == "local"
+
+
+def test_a_run_is_frozen(run_file: Path) -> None:
+    with pytest.raises(ValidationError):
+        load_run(run_file).train.steps = 3  # type: ignore[misc]
+
+
+def test_the_resolved_run_reads_back_as_the_same_run(run_file: Path) -> None:
+    run = load_run(run_file, ["balance.coefficient.type=fixed", "balance.coefficient.value=0.1"])
+    assert RunConfig.model_validate(json.loads(dump_run(run))) == run
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("train.steps=3", lambda run: run.train.steps == 3),
+        ("train.learning_rate = 2e-4", lambda run: run.train.learning_rate == 2e-4),
+        ("train.precision=bf16", lambda run: run.train.precision == "bf16"),
+        ('model.path="a=b"', lambda run: run.model.path == Path("a=b")),
+        ("model.path=a=b", lambda run: run.model.path == Path("a=b")),
+        ("plan.stages=2", lambda run: run.plan.stages == 2),
+        ("name=other", lambda run: run.name == "other"),
+    ],
+)
+def test_overrides_replace_values_and_make_sections(
+    run_file: Path, override: str, read: Any
+) -> None:
+    assert read(load_run(run_file, [override]))
+
+
+def test_the_last_override_wins(run_file: Path) -> None:
+    assert load_run(run_file, ["train.steps=3", "train.steps=4"]).train.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.steps", "expected section.key=value"),
+        ("=3", "expected section.key=value"),
+        ("train..steps=3", "expected section.key=value"),
+        ("name.steps=3", "name is a value, not a section"),
+        ("train.step=3", "train.step: unknown key; did you mean steps?"),
+        ("train.steps=none", "train.steps: .*found 'none'"),
+    ],
+)
+def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        load_run(run_file, [override])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"train": {"stpes": 3}}, "train.stpes: unknown key; did you mean steps?"),
+        ({"trian": {}}, "trian: unknown key; did you mean train?"),
+        ({"data": {"zzz": 3}}, "data.zzz: unknown key; known keys: path, seed"),
+        (
+            {"balance": {"coefficient": {"type": "adaptive", "bta": 3}}},
+            "balance.coefficient.bta: unknown key; did you mean beta?",
+        ),
+        ({"balance": {"coefficient": {"type": "fixed"}}}, "balance.coefficient.value: missing"),
+        ({"train": {"steps": 0}}, "train.steps: Input should be greater than 0; found 0"),
+        ({"train": {"precision": "fp8"}}, "train.precision: Input should be 'fp32' or 'bf16'"),
+        ({"train": {"micro_batch": 3}}, "train: global_batch 8 is not a multiple of"),
+        ({"train": {"min_learning_rate": 1.0}}, "train: min_learning_rate 1.0 is above"),
+        ({"plan": {"path": "p", "stages": 2}}, "plan: plan.path names a whole plan; remove"),
+        ({"checkpoint": {"every": -1}}, "checkpoint.every: Input should be greater than or"),
+    ],
+)
+def test_faults_are_named_by_their_dotted_key(
+    sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_run(minimal(**sections), "run.toml")
+    assert str(caught.value).startswith("run.toml is not a run file:\n")
+    assert message in str(caught.value)
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_run({"name": "Bad Name", "train": {"steps": 1}}, "run.toml")
+    for fault in ("name: ", "model: missing", "data: missing", "train.global_batch: missing"):
+        assert fault in str(caught.value)
+
+
+def test_a_fixed_coefficient_is_chosen_by_its_type() -> None:
+    run = parse_run(minimal(balance={"coefficient": {"type": "fixed", "value": 0.02}}), "run.toml")
+    assert run.balance.coefficient == FixedCoefficient(type="fixed", value=0.02)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run file at"):
+        load_run(tmp_path / "run.toml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_run(tmp_path)
+    (tmp_path / "run.toml").write_text("name = ", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_run(tmp_path / "run.toml")

@@ -1,0 +1,162 @@
+"""A decoder split unevenly over a gang of threads: the same numbers as the whole model."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.config.share import Share, whole
+from moe.config.tensors import TensorSlice, held_by
+from moe.nn.build import build
+from moe.nn.decoder import Decoder, DecoderOutput, Pass
+from moe.nn.dispatch import Capacity
+from tests import tiny
+from tests.fakes import ThreadExchange, ThreadGang
+
+SHAPE: dict[str, Any] = {"tie_word_embeddings": False, "num_hidden_layers": 2}
+BALANCED = {0: 0.3, 1: 0.07}
+
+
+class Split(NamedTuple):
+    """Width of each rank: key-value heads, feed-forward columns, experts by number."""
+
+    kv_heads: tuple[int, ...]
+    columns: tuple[int, ...]
+    experts: tuple[tuple[int, ...], ...]
+
+    def shares(self, config: ModelConfig) -> list[Share]:
+        return [
+            replace(
+                whole(config),
+                kv_heads=(sum(self.kv_heads[:rank]), sum(self.kv_heads[: rank + 1])),
+                ffn=(sum(self.columns[:rank]), sum(self.columns[: rank + 1])),
+                experts=self.experts[rank] if config.moe else (),
+                leader=rank == 0,
+            )
+            for rank in range(len(self.kv_heads))
+        ]
+
+
+SPLITS = [
+    Split((2, 1), (27, 13), ((0, 1, 2), (3,))),
+    Split((1, 2), (1, 39), ((3, 1), (2, 0))),
+    Split((1, 1, 1), (20, 7, 13), ((0,), (3, 1), (2,))),
+    Split((1, 2), (13, 27), ((0, 1, 2, 3), ())),
+]
+
+
+class Outcome(NamedTuple):
+    """What one rank computed."""
+
+    output: DecoderOutput
+    gradients: dict[str, Tensor]
+
+
+def check(checkpoint: Checkpoint, config: ModelConfig, split: Split, run: Pass) -> None:
+    inputs = tiny.tokens(config.vocab_size, 2, 9)
+    expected = passed(build(config, checkpoint.read), inputs, run)
+
+    def work(rank: int, exchange: ThreadExchange) -> Outcome:
+        share = split.shares(config)[rank]
+        return passed(build(config, checkpoint.read, share, exchange), inputs, run)
+
+    outcomes = ThreadGang(len(split.kv_heads)).run(work)
+    for share, outcome in zip(split.shares(config), outcomes, strict=True):
+        assert close(outcome.output.values, expected.output.values)
+        check_statistics(outcome.output, expected.output)
+        held = list(held_by(config, share))
+        assert sorted(outcome.gradients) == sorted(tensor.name for tensor in held)
+        for tensor in held:
+            gradient = part(expected.gradients[tensor.name], tensor)
+            assert close(outcome.gradients[tensor.name], gradient), tensor.name
+
+
+def passed(decoder: Decoder, inputs: Tensor, run: Pass) -> Outcome:
+    output = decoder(inputs, run)
+    weights = torch.randn(output.values.shape, generator=torch.Generator().manual_seed(3))
+    (output.values * weights).sum().backward()
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in decoder.named_parameters()
+    }
+    return Outcome(output, gradients)
+
+
+def check_statistics(found: DecoderOutput, expected: DecoderOutput) -> None:
+    assert found.statistics.keys() == expected.statistics.keys()
+    for layer, statistics in expected.statistics.items():
+        assert torch.equal(found.statistics[layer].load, statistics.load)
+        torch.testing.assert_close(found.statistics[layer], statistics)
+
+
+def part(gradient: Tensor, tensor: TensorSlice) -> Tensor:
+    if tensor.dim is None:
+        return gradient
+    return gradient.narrow(tensor.dim, tensor.start, tensor.stop - tensor.start)
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    """Compare by the scale of the tensor; a gradient that is nought but for rounding is nought."""
+    bound = 1e-5 * theirs.detach().abs().max().clamp(min=1.0)
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= bound)
+
+
+@pytest.mark.parametrize("split", SPLITS[:3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_dense_gang_equals_the_whole(split: Split, bias: bool, tmp_path: Path) -> None:
+    model = tiny.llama(**SHAPE, attention_bias=bias, mlp_bias=bias)
+    checkpoint = Checkpoint.open(tiny.saved(model, tmp_path))
+    check(checkpoint, checkpoint.config, split, Pass())
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "capacity", [Capacity(), Capacity(0.75, "probability"), Capacity(0.5, "position")]
+)
+@pytest.mark.parametrize("gate_norm", [None, 1.0])
+def test_a_moe_gang_equals_the_whole(
+    split: Split, capacity: Capacity, gate_norm: float | None, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.mixtral(**SHAPE), tmp_path))
+    assert checkpoint.config.moe is not None
+    moe = replace(checkpoint.config.moe, gate_norm=gate_norm)
+    config = replace(checkpoint.config, moe=moe)
+    run = Pass(capacity=capacity, balance="switch", balance_scales=BALANCED)
+    check(checkpoint, config, split, run)
+
+
+def test_a_gang_without_renormalised_weights_and_with_padding(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.mixtral(**SHAPE), tmp_path))
+    assert checkpoint.config.moe is not None
+    moe = replace(checkpoint.config.moe, renormalise=False)
+    config = replace(checkpoint.config, moe=moe)
+    valid = torch.arange(9)[None, :] < torch.tensor([[9], [4]])
+    run = Pass(capacity=Capacity(0.75), balance_scales=BALANCED, valid=valid)
+    check(checkpoint, config, SPLITS[0], run)
+
+
+def test_stages_of_gangs_in_a_row_equal_the_whole(tmp_path: Path) -> None:
+    model = tiny.mixtral(num_hidden_layers=3)
+    checkpoint = Checkpoint.open(tiny.saved(model, tmp_path))
+    config, inputs = checkpoint.config, tiny.tokens(97, 2, 9)
+    expected = build(config, checkpoint.read)(inputs).values
+    x = inputs
+    for split, (start, stop) in zip(SPLITS[:2], ((0, 1), (1, 3)), strict=True):
+        ends = {"layers": (start, stop), "embedding": start == 0, "head": stop == 3}
+        shares = [replace(share, **ends) for share in split.shares(config)]
+
+        def work(
+            rank: int, exchange: ThreadExchange, x: Tensor = x, shares: Any = shares
+        ) -> Tensor:
+            with torch.no_grad():
+                return build(config, checkpoint.read, shares[rank], exchange)(x).values
+
+        outputs = ThreadGang(2).run(work)
+        assert torch.equal(outputs[0], outputs[1])
+        x = outputs[0]
+    assert close(x, expected)

@@ -1,0 +1,148 @@
+"""Making plans: what comes out for SmolLM2, unlike devices, and every refusal."""
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe.config.model import ModelConfig
+from moe.errors import PlanError
+from moe.planning.costs import Workload
+from moe.planning.inventory import Inventory
+from moe.planning.make import choose_gangs, even_layers, make_plan
+from moe.planning.plan import Plan
+from moe.planning.predict import predict
+from tests.plans import SMOLLM2, configs, device, inventory, with_experts
+
+WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
+SMALL = Workload(sequence_length=16, micro_batch=2, micro_batches=3)
+
+
+def sizes(plan: Plan) -> list[int]:
+    return [stage.layers[1] - stage.layers[0] for stage in plan.stages]
+
+
+@pytest.mark.parametrize(
+    ("experts", "expected"),
+    [
+        (0, [[30], [19, 11], [13, 13, 4], [9, 10, 10, 1]]),
+        (4, [[30], [17, 13], [11, 12, 7], [8, 9, 9, 4]]),
+        (8, [[30], [17, 13], [11, 12, 7], [8, 9, 9, 4]]),
+    ],
+)
+def test_smollm2_is_cut_unevenly_because_of_its_head(
+    experts: int, expected: list[list[int]]
+) -> None:
+    config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
+    made = [make_plan(config, inventory(4), stages, 1, WORKLOAD) for stages in (1, 2, 3, 4)]
+    assert [sizes(plan) for plan in made] == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_other_cut_of_the_same_gangs_is_faster(data: st.DataObject) -> None:
+    config = data.draw(configs())
+    smallest = min(config.kv_heads, config.ffn_size, config.experts or config.kv_heads)
+    stages = data.draw(st.integers(1, config.layers))
+    gang = data.draw(st.integers(1, min(smallest, 3)))
+    speeds = data.draw(
+        st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=stages * gang, max_size=20)
+    )
+    there = Inventory(
+        tuple(
+            device(f"d{number}", "ab"[number % 2], speed=speed)
+            for number, speed in enumerate(speeds)
+        )
+    )
+    plan = make_plan(config, there, stages, gang, SMALL)
+    predicted = predict(config, plan, there, SMALL)
+    assert [stage.seconds for stage in plan.stages] == list(predicted.stage_seconds)
+    assert len({plan.rank(rank).device for rank in range(plan.ranks)}) == stages * gang
+    others = combinations(range(1, config.layers), stages - 1)
+    best = min(
+        predict(config, recut(plan, (0, *cut, config.layers)), there, SMALL).slowest_seconds
+        for cut in others
+    )
+    assert predicted.slowest_seconds <= best * (1 + 1e-12)
+
+
+def recut(plan: Plan, edges: tuple[int, ...]) -> Plan:
+    cuts = zip(plan.stages, pairwise(edges), strict=True)
+    return replace(plan, stages=tuple(replace(stage, layers=cut) for stage, cut in cuts))
+
+
+def test_a_gang_splits_heads_columns_and_experts_by_speed() -> None:
+    there = Inventory((device("slow"), device("fast", speed=2.0)))
+    plan = make_plan(with_experts(SMOLLM2, 8), there, 1, 2, WORKLOAD)
+    fast, slow = plan.stages[0].ranks
+    assert (fast.device, slow.device) == ("fast", "slow")
+    assert (fast.kv_heads, slow.kv_heads) == ((0, 2), (2, 3))
+    assert (fast.ffn, slow.ffn) == ((0, 1024), (1024, 1536))
+    assert (fast.experts, slow.experts) == ((0, 1, 2, 3, 4), (5, 6, 7))
+
+
+def test_a_fast_stage_holds_more_layers() -> None:
+    there = Inventory((device("slow"), device("fast", threads=4)))
+    alike = make_plan(SMOLLM2, inventory(2), 2, 1, WORKLOAD)
+    unlike = make_plan(SMOLLM2, there, 2, 1, WORKLOAD)
+    assert sizes(unlike)[1] > sizes(alike)[1]
+    assert [unlike.rank(rank).threads for rank in range(2)] == [1, 4]
+
+
+def test_gangs_stay_on_one_node_where_they_can() -> None:
+    names = [("a/0", "a"), ("b/0", "b"), ("a/1", "a"), ("b/1", "b"), ("a/2", "a"), ("b/2", "b")]
+    there = Inventory(tuple(device(name, node) for name, node in names))
+
+    def chosen(stages: int) -> list[list[str]]:
+        return [[each.name for each in gang] for gang in choose_gangs(there, stages, 2)]
+
+    assert chosen(2) == [["a/0", "a/1"], ["b/0", "b/1"]]
+    assert chosen(3) == [["a/0", "a/1"], ["b/0", "b/1"], ["a/2", "b/2"]]
+
+
+def test_the_fastest_devices_are_taken_first_in_the_order_of_the_inventory() -> None:
+    there = Inventory(
+        tuple(device(f"a/{number}", speed=speed) for number, speed in enumerate([1, 3, 1, 2]))
+    )
+    assert [gang[0].name for gang in choose_gangs(there, 2, 1)] == ["a/1", "a/3"]
+
+
+def test_even_layers_keep_gangs_and_are_never_faster() -> None:
+    there = inventory(4)
+    plan = make_plan(SMOLLM2, there, 4, 1, WORKLOAD)
+    even = even_layers(plan)
+    assert sizes(even) == [8, 8, 7, 7]
+    assert [stage.ranks for stage in even.stages] == [stage.ranks for stage in plan.stages]
+    slowest = predict(SMOLLM2, even, there, WORKLOAD).slowest_seconds
+    assert slowest > predict(SMOLLM2, plan, there, WORKLOAD).slowest_seconds
+
+
+@pytest.mark.parametrize(
+    ("config", "stages", "gang", "message"),
+    [
+        (SMOLLM2, 3, 2, r"plan needs 6 ranks \(3 stages x gang of 2\) but 4 devices are there; "),
+        (SMOLLM2, 0, 1, "asked for 0 stages of 1 ranks"),
+        (SMOLLM2, 1, -1, "asked for 1 stages of -1 ranks"),
+        (replace(SMOLLM2, layers=2), 3, 1, "needs 3 stages but the model has 2 layers"),
+        (SMOLLM2, 1, 4, "gang of 4 ranks but the model has 3 key-value heads.*lower plan.gang"),
+        (with_experts(SMOLLM2, 2), 1, 3, "gang of 3 ranks but the model has 2 experts"),
+        (replace(SMOLLM2, ffn_size=1), 1, 2, "the model has 1 feed-forward columns"),
+    ],
+)
+def test_impossible_shapes_are_refused(
+    config: ModelConfig, stages: int, gang: int, message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        make_plan(config, inventory(4), stages, gang, WORKLOAD)
+
+
+def test_a_rank_that_does_not_fit_is_named() -> None:
+    there = Inventory((device("big"), device("small", memory_bytes=10**9)))
+    with pytest.raises(PlanError) as caught:
+        make_plan(SMOLLM2, there, 2, 1, WORKLOAD)
+    message = str(caught.value)
+    assert message.startswith("rank 1 (stage 1) needs 2.17 GB (weights 0.")
+    assert "but device small has 1.00 GB; raise plan.stages or plan.gang" in message
+    make_plan(SMOLLM2, there, 2, 1, replace(WORKLOAD, sequence_length=64, training=False))

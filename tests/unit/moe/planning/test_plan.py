@@ -1,0 +1,253 @@
+"""Plans: the file and back, every tensor held once, bad plans refused, moves between two."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe.config.model import ModelConfig
+from moe.config.tensors import EMBEDDING, TensorSlice, answers_for, held_by, tensors
+from moe.errors import PlanError
+from moe.planning.plan import Plan, diff, from_dict, load_plan, save_plan, to_dict
+from tests.plans import SMOLLM2, configs, plans, single, with_experts
+
+SOME = settings(max_examples=60, deadline=None)
+
+
+def planned(count: int) -> st.SearchStrategy[tuple[ModelConfig, list[Plan]]]:
+    """Draw a model and so many plans for it."""
+    return configs().flatmap(
+        lambda config: st.tuples(
+            st.just(config), st.lists(plans(config), min_size=count, max_size=count)
+        )
+    )
+
+
+def cells(config: ModelConfig, plan: Plan, rank: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a mask per tensor of the elements a rank holds."""
+    masks = {}
+    for held in held_by(config, plan.share(rank)):
+        mask = np.zeros(held.shape, dtype=np.int64)
+        index = [slice(None)] * len(held.shape)
+        if held.dim is not None:
+            index[held.dim] = slice(held.start, held.stop)
+        mask[tuple(index)] = 1
+        assert mask.sum() == held.elements
+        masks[held.name] = mask
+    return masks
+
+
+def replicas(config: ModelConfig, plan: Plan, tensor: TensorSlice) -> int:
+    """Return how many ranks are meant to hold each element of a tensor."""
+    gang = plan.gang_size
+    if tensor.name == EMBEDDING:
+        return gang * (2 if config.tie_embeddings and len(plan.stages) > 1 else 1)
+    split = any(
+        part in tensor.name
+        for part in (
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj.weight",
+            "experts",
+            "gate_proj",
+            "up_proj",
+            "down_proj.weight",
+        )
+    )
+    return 1 if split else gang
+
+
+@SOME
+@given(planned(1))
+def test_every_element_is_held_as_often_as_it_should_be(
+    drawn: tuple[ModelConfig, list[Plan]],
+) -> None:
+    config, (plan,) = drawn
+    total: dict[str, Any] = defaultdict(int)
+    for rank in range(plan.ranks):
+        for name, mask in cells(config, plan, rank).items():
+            total[name] = total[name] + mask
+    expected = list(tensors(config))
+    assert set(total) == {tensor.name for tensor in expected}
+    for tensor in expected:
+        assert (total[tensor.name] == replicas(config, plan, tensor)).all(), tensor.name
+
+
+@SOME
+@given(planned(1))
+def test_exactly_one_rank_answers_for_every_element(
+    drawn: tuple[ModelConfig, list[Plan]],
+) -> None:
+    config, (plan,) = drawn
+    total: dict[str, Any] = defaultdict(int)
+    for rank in range(plan.ranks):
+        share, masks = plan.share(rank), cells(config, plan, rank)
+        for held in held_by(config, share):
+            if answers_for(config, share, held):
+                total[held.name] = total[held.name] + masks[held.name]
+    for tensor in tensors(config):
+        assert (total[tensor.name] == 1).all(), tensor.name
+
+
+@SOME
+@given(planned(1))
+def test_one_leader_per_stage_and_ends_at_the_ends(
+    drawn: tuple[ModelConfig, list[Plan]],
+) -> None:
+    _, (plan,) = drawn
+    for rank in range(plan.ranks):
+        share = plan.share(rank)
+        stage, member = divmod(rank, plan.gang_size)
+        assert share.leader == (member == 0)
+        assert share.embedding == (stage == 0)
+        assert share.head == (stage == len(plan.stages) - 1)
+        assert plan.rank(rank) is plan.stages[stage].ranks[member]
+
+
+@SOME
+@given(planned(1))
+def test_file_and_json_return_the_same_value(
+    tmp_path_factory: pytest.TempPathFactory, drawn: tuple[ModelConfig, list[Plan]]
+) -> None:
+    _, (plan,) = drawn
+    path = tmp_path_factory.mktemp("plan") / "plan.toml"
+    save_plan(plan, path)
+    assert load_plan(path) == plan
+    assert from_dict(json.loads(json.dumps(to_dict(plan)))) == plan
+
+
+@SOME
+@given(planned(2))
+def test_moves_bring_exactly_what_was_not_held(drawn: tuple[ModelConfig, list[Plan]]) -> None:
+    config, (old, new) = drawn
+    assert list(diff(config, new, new)) == []
+    moves = defaultdict(dict[str, TensorSlice])
+    for move in diff(config, old, new):
+        moves[move.rank][move.tensor.name] = move.tensor
+    for rank in range(new.ranks):
+        before = cells(config, old, rank) if rank < old.ranks else {}
+        for name, mask in cells(config, new, rank).items():
+            lacking = (mask > before.get(name, np.zeros_like(mask))).any()
+            assert lacking == (name in moves[rank]), name
+        after = {part.name: part for part in held_by(config, new.share(rank))}
+        assert all(after[name] == part for name, part in moves[rank].items())
+
+
+def test_one_layer_across_a_cut_is_the_only_move() -> None:
+    config = with_experts(replace(SMOLLM2, layers=4), 2)
+    old = to_dict(single(config))
+    first, second = dict(old["stages"][0]), dict(old["stages"][0])
+    new = dict(old)
+    old["stages"] = [{**first, "layers": (0, 2)}, {**second, "layers": (2, 4)}]
+    new["stages"] = [{**first, "layers": (0, 1)}, {**second, "layers": (1, 4)}]
+    moves = list(diff(config, from_dict(old), from_dict(new)))
+    assert {move.rank for move in moves} == {1}
+    assert {move.tensor.name for move in moves} == {
+        tensor.name for tensor in tensors(config) if ".layers.1." in tensor.name
+    }
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def stage(table: dict[str, Any]) -> Any:
+    return table["stages"][0]
+
+
+def rank(table: dict[str, Any]) -> Any:
+    return table["stages"][0]["ranks"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.clear(), "plan: model is missing"),
+        (lambda table: table.pop("stages"), "plan: stages is missing"),
+        (lambda table: table.update(stages=[]), "the plan has no stage or no rank"),
+        (lambda table: table.update(stages=3), "plan: stages is not a list of tables"),
+        (lambda table: table.update(stage=3), "unknown key stage; did you mean stages?"),
+        (lambda table: table.update(model=3), "model is 3; expected a table"),
+        (lambda table: table["model"].pop("experts"), "the plan's model: experts is missing"),
+        (lambda table: table["model"].update(layers=30.5), "layers is 30.5; expected a whole"),
+        (lambda table: table["model"].update(layers=31), "hold 30 layers but the model has 31"),
+        (lambda table: table["model"].update(kv_heads=4), "stage 0 holds 3 key-value heads"),
+        (lambda table: table["model"].update(ffn_size=9), "holds 1536 feed-forward columns"),
+        (lambda table: stage(table).update(layers=[1, 30]), r"layers \[1, 30\) but layer 0"),
+        (lambda table: stage(table).update(layers=[0, 0]), r"layers \[0, 0\) but layer 0"),
+        (lambda table: stage(table).update(layers=[0]), "expected two whole numbers"),
+        (lambda table: stage(table).update(layers="all"), "layers is 'all'; expected a list"),
+        (lambda table: stage(table).update(seconds="1"), "seconds is '1'; expected a number"),
+        (lambda table: stage(table).update(ranks=[]), "the plan has no stage or no rank"),
+        (lambda table: stage(table).update(speed=1), "stage 0: unknown key speed"),
+        (lambda table: rank(table).pop("device"), "stage 0 rank 0: device is missing"),
+        (lambda table: rank(table).update(device=7), "device is 7; expected text"),
+        (lambda table: rank(table).update(threads=0), "device a/0 computes with no thread"),
+        (lambda table: rank(table).update(gpu=7), "stage 0 rank 0: unknown key gpu"),
+        (lambda table: rank(table).update(kv_heads=[0, 2]), "holds 2 key-value heads"),
+        (lambda table: rank(table).update(kv_heads=[1, 3]), r"span \[1, 3\) does not follow 0"),
+        (lambda table: rank(table).update(experts=[0, 1, 1]), r"holds experts \[0, 1, 1\]"),
+        (lambda table: rank(table).update(experts=[True]), "experts is True; expected a whole"),
+        (lambda table: stage(table)["ranks"].append(rank(table)), "does not follow 3"),
+        (lambda table: table["stages"].append(stage(table)), "but layer 30 is next"),
+    ],
+)
+def test_bad_plans_are_refused(tmp_path: Path, change: Change, message: str) -> None:
+    table = to_dict(single(with_experts(SMOLLM2, 4)))
+    table["stages"] = [{**each, "ranks": list(each["ranks"])} for each in table["stages"]]
+    change(table)
+    path = tmp_path / "plan.toml"
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    with pytest.raises(PlanError, match=r"plan\.toml") as caught:
+        load_plan(path)
+    assert caught.match(message)
+
+
+def test_gangs_of_two_sizes_are_refused() -> None:
+    plan = single(SMOLLM2)
+    whole = plan.stages[0].ranks[0]
+    pair = (
+        replace(whole, kv_heads=(0, 1), ffn=(0, 9)),
+        replace(whole, kv_heads=(1, 3), ffn=(9, 1536)),
+    )
+    first = replace(plan.stages[0], layers=(0, 10))
+    second = replace(plan.stages[0], layers=(10, 30), ranks=pair)
+    with pytest.raises(PlanError, match="stage 1 has 2 ranks, stage 0 has 1"):
+        Plan(plan.model, (first, second))
+
+
+def test_files_that_are_no_plan_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"no plan at .*plan\.toml; make one with `raymoe plan"):
+        load_plan(tmp_path / "plan.toml")
+    with pytest.raises(PlanError, match="cannot read the plan"):
+        load_plan(tmp_path)
+    (tmp_path / "plan.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(PlanError, match="is not TOML"):
+        load_plan(tmp_path / "plan.toml")
+    with pytest.raises(PlanError, match="cannot write the plan"):
+        save_plan(single(SMOLLM2), tmp_path)
+
+
+def test_a_plan_for_another_model_is_refused() -> None:
+    plan = single(SMOLLM2)
+    plan.check_model(SMOLLM2)
+    with pytest.raises(PlanError, match="made for experts = 0, the model has 8"):
+        plan.check_model(with_experts(SMOLLM2, 8))
+    with pytest.raises(PlanError, match="made for experts = 0"):
+        list(diff(with_experts(SMOLLM2, 8), plan, plan))
+
+
+@pytest.mark.parametrize("number", [-1, 1])
+def test_a_rank_that_is_not_there_is_refused(number: int) -> None:
+    with pytest.raises(PlanError, match=f"asked for rank {number} of a plan of 1"):
+        single(SMOLLM2).share(number)
+    with pytest.raises(PlanError, match=f"asked for rank {number} of a plan of 1"):
+        single(SMOLLM2).rank(number)
