@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from actors import launch
 from actors.calls import gather
 from actors.checkpointing import complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
 from actors.membership import Membership
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.writer import staged
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import RankLost, RaymoeError
 from moe.planning.plan import Plan
+from moe.staging import staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,8 @@ class Engine:
         try:
             return gather(refs, doing, seconds)
         except RaymoeError:
-            for actor in self._actors:
-                actor.abort.remote()
+            aborted: list[Any] = [actor.abort.remote() for actor in self._actors]
+            ray.wait(aborted, num_returns=len(aborted), timeout=self._deadlines.group)
             raise
 
 

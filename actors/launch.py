@@ -129,19 +129,23 @@ def _start(
     stage, member = divmod(rank, plan.gang_size)
     resources = bundle(plan.rank(rank))
     handle = (
-        ray.remote(StageActor)
+        _remote(StageActor)
         .options(
             name=actor_name(run, rank),
             lifetime="detached" if detached else None,
             num_cpus=resources["CPU"],
             num_gpus=resources.get("GPU", 0.0),
             max_restarts=0,
-            concurrency_groups={CONTROL: 2},
             scheduling_strategy=PlacementGroupSchedulingStrategy(groups[stage], member),
         )
         .remote(rank)
     )
     return cast("ActorHandle[StageActor]", handle)
+
+
+def _remote(actor: type[StageActor]) -> Any:
+    """Ray types ``concurrency_groups`` as a decorator alone, which would hide the methods."""
+    return ray.remote(concurrency_groups={CONTROL: 2})(actor)  # type: ignore[call-overload]
 
 
 def _await_actors(actors: Actors, deadline: float) -> None:

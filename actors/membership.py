@@ -33,6 +33,11 @@ class Membership:
     seconds: float
 
     @property
+    def name(self) -> str:
+        """Prefix of the names of this epoch's process groups."""
+        return f"{self.run}/epoch-{self.epoch}"
+
+    @property
     def world(self) -> int:
         """Number of ranks."""
         return self.stages * self.gang
@@ -67,7 +72,7 @@ class Groups:
         wait = timedelta(seconds=membership.seconds)
         if store is None:
             store = TCPStore(membership.host, membership.port, timeout=wait)
-        prefix = f"{membership.run}/epoch-{membership.epoch}"
+        prefix = membership.name
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=PrefixStore(prefix, store),
@@ -77,9 +82,9 @@ class Groups:
             group_name=prefix,
         )
         self.world = dist.group.WORLD
-        self.gang = self._own(prefix, "gang", _gangs(membership))
-        self.pipe = self._own(prefix, "pipe", _pipes(membership))
-        self.ends = self._own(prefix, "ends", _ends(membership))
+        self.gang = self._own("gang", _gangs(membership), wait)
+        self.pipe = self._own("pipe", _pipes(membership), wait)
+        self.ends = self._own("ends", _ends(membership), wait)
 
     def stage_rank(self, stage: int) -> int:
         """Return the global rank of this member in another stage."""
@@ -89,11 +94,12 @@ class Groups:
         """Return the global rank of another member of this gang."""
         return self.membership.stage * self.membership.gang + member
 
-    def _own(self, prefix: str, kind: str, groups: list[list[int]]) -> dist.ProcessGroup | None:
+    def _own(self, kind: str, groups: list[list[int]], wait: timedelta) -> dist.ProcessGroup | None:
         """Create every group of a kind, as all ranks must, and keep the one of this rank."""
+        prefix = self.membership.name
         own = None
         for number, ranks in enumerate(groups):
-            group = dist.new_group(ranks, group_desc=f"{prefix}/{kind}-{number}")
+            group = dist.new_group(ranks, timeout=wait, group_desc=f"{prefix}/{kind}-{number}")
             if self.membership.rank in ranks:
                 own = group
         return own

@@ -1,5 +1,6 @@
 """Ray's job client, made for an address that was tried first, with errors that say what to do."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from ray.job_submission import JobSubmissionClient
 
 from cluster.address import AUTO, LOCAL, reach, resolve_auto
 from moe.errors import ClusterError
+
+CHATTY_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""They tell of uploads and closed sockets in the middle of the log that is being followed."""
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -32,6 +36,8 @@ def connect(address: str) -> JobSubmissionClient:
             )
     target = resolve_auto() if address == AUTO else address
     reach(target)
+    for chatty in CHATTY_LOGGERS:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return JobSubmissionClient(target)
 
 

@@ -18,6 +18,9 @@ RUN_VARIABLE = "RAYMOE_RUN"
 """Carries the run file into the job, so that it need not lie in the uploaded directory."""
 
 TAIL_ATTEMPTS = 5
+AGENT_SECONDS = 20.0
+"""How long the agents of a cluster that has just started may take to accept a job."""
+
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
 """How long a job may take to reach its final status once its log has ended or a stop was asked."""
@@ -180,22 +183,41 @@ def _identifiers(base: str) -> Iterator[str]:
 def _submit_as(
     client: JobSubmissionClient, address: str, identifier: str, request: JobRequest
 ) -> Job:
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            _send(client, identifier, request)
+            return Job(address, identifier, joined=False)
+        except RuntimeError as error:
+            if "No available agent" in str(error):
+                _wait_for_agent(address, deadline)
+            elif identifier in {entry.submission_id for entry in client.list_jobs()}:
+                # Somebody submitted the same request since we looked.
+                return Job(address, identifier, joined=True)
+            else:
+                raise
+
+
+def _send(client: JobSubmissionClient, identifier: str, request: JobRequest) -> None:
     environment: dict[str, object] = {"env_vars": dict(request.environment)}
     if request.working_dir is not None:
         environment["working_dir"] = str(request.working_dir)
-    try:
-        client.submit_job(
-            entrypoint=request.entrypoint,
-            submission_id=identifier,
-            runtime_env=environment,
-            metadata=dict(request.metadata),
+    client.submit_job(
+        entrypoint=request.entrypoint,
+        submission_id=identifier,
+        runtime_env=environment,
+        metadata=dict(request.metadata),
+    )
+
+
+def _wait_for_agent(address: str, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise ClusterError(
+            f"no node of the cluster at {address} has taken the job for {AGENT_SECONDS:.0f} s: its "
+            "agents have not started, or another Ray on the same machine holds their port (52365); "
+            "try again, or stop the other Ray"
         )
-    except RuntimeError:
-        # Somebody may have submitted the same request between the list and this call.
-        if identifier not in {entry.submission_id for entry in client.list_jobs()}:
-            raise
-        return Job(address, identifier, joined=True)
-    return Job(address, identifier, joined=False)
+    time.sleep(POLL_SECONDS)
 
 
 def _settled(client: JobSubmissionClient, job: Job) -> JobDetails:

@@ -4,6 +4,7 @@
     ├── ConfigError             a run file, an option or a model configuration is wrong
     ├── CheckpointError         a model directory is missing, incomplete or not supported
     ├── DataError               text or token shards are missing or malformed
+    ├── StorageError            a directory cannot be written where asked
     ├── PlanError               no plan exists for what was asked, or a plan contradicts the model
     ├── LaunchError             the cluster cannot hold the plan, or the actors did not start
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
@@ -30,6 +31,10 @@ class CheckpointError(RaymoeError):
 
 class DataError(RaymoeError):
     """Text or token shards are missing or malformed."""
+
+
+class StorageError(RaymoeError):
+    """A directory cannot be written where asked."""
 
 
 class PlanError(RaymoeError):

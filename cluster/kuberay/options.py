@@ -29,8 +29,6 @@ class KubeOptions:
     """Path of the model directory in the pods; a RayService needs it."""
     plan_file: str = ""
     """Path of the plan in the pods; a RayService needs it."""
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    """Kind of each device of the plan that is not a CPU, by device name."""
     gpu_resource: str = "nvidia.com/gpu"
     node_selectors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels of the Kubernetes nodes to use, by device kind."""

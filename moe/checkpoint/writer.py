@@ -7,8 +7,7 @@ written first from names, types and shapes alone; tensors follow in any order.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -106,24 +105,6 @@ def write_index(directory: Path, index: str, files: Mapping[str, Iterable[Tensor
 def write_json(path: Path, table: Any) -> None:
     """Write a value as indented JSON."""
     path.write_text(json.dumps(table, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def staged(destination: Path) -> Iterator[Path]:
-    """Give a directory to fill; it becomes ``destination`` whole, or disappears on failure."""
-    if destination.exists():
-        raise CheckpointError(f"{destination} exists already; remove it or choose another place")
-    staging = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {destination}: {error.strerror}") from error
-    try:
-        yield staging
-        staging.rename(destination)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def copy_tokenizer(source: Path, destination: Path) -> None:

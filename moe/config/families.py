@@ -125,9 +125,16 @@ def _mixtral_table(moe: MoeConfig) -> dict[str, Any]:
 
 
 def _skywork_table(moe: MoeConfig) -> dict[str, Any]:
-    """Leave the normalisation keys out when off: the released loader tests only their presence."""
+    """Leave the normalisation keys out when off: the released loader tests only their presence.
+
+    The files that ``auto_map`` names are those of ``moe.checkpoint.remote``.
+    """
     table: dict[str, Any] = {
         "architectures": ["SkyworkForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_skywork_moe.SkyworkMoeConfig",
+            "AutoModelForCausalLM": "modeling_skywork_moe.SkyworkForCausalLM",
+        },
         "num_experts": [moe.experts],
         "num_local_experts": moe.experts,
         "num_experts_per_tok": moe.top_k,
@@ -194,7 +201,6 @@ def _common(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": _rope_table(config.rope_scaling),
         "max_position_embeddings": config.max_positions,
         "tie_word_embeddings": config.tie_embeddings,
         "initializer_range": config.initializer_range,
@@ -203,7 +209,7 @@ def _common(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "pad_token_id": config.pad_token_id,
         "torch_dtype": dtype,
         "use_cache": True,
-    }
+    } | _rope_table(config.rope_scaling)
 
 
 def _rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None]:
@@ -230,18 +236,18 @@ def _rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None
     )
 
 
-def _rope_table(scaling: RopeScaling | None) -> dict[str, Any] | None:
+def _rope_table(scaling: RopeScaling | None) -> dict[str, Any]:
+    """Leave the key out where there is no scaling: transformers calls its old name deprecated."""
     if scaling is None:
-        return None
-    if scaling.kind == "linear":
-        return {"rope_type": "linear", "factor": scaling.factor}
-    return {
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "original_max_position_embeddings": scaling.original_max_positions,
-    }
+        return {}
+    table: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "llama3":
+        table |= {
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_positions,
+        }
+    return {"rope_scaling": table}
 
 
 def _count(table: Table, key: str, default: int | None = None) -> int:

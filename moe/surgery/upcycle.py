@@ -15,12 +15,12 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.writer import (
     ShardWriter,
     TensorSpec,
     copy_tokenizer,
     pack,
-    staged,
     write_index,
     write_json,
 )
@@ -28,6 +28,7 @@ from moe.config.families import MOE_FAMILIES, write_config
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import ConfigError
+from moe.staging import staged
 from moe.surgery.distance import logit_distance
 from moe.surgery.receipt import Receipt, hashes
 
@@ -68,6 +69,7 @@ def upcycle(
         _write_tensors(dense, config, options, staging, progress)
         write_json(staging / "config.json", write_config(config, str(dtype).removeprefix("torch.")))
         copy_tokenizer(source, staging)
+        copy_remote_code(config.family, staging)
         result = Checkpoint.open(staging)
         receipt = Receipt(
             method="copy",

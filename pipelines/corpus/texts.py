@@ -19,10 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from moe.errors import DataError
+from moe.staging import refuse_existing, staged
 from pipelines.corpus.debian import newest_package, unpack_package
 from pipelines.corpus.prose import html_text, prose
 from pipelines.programs import pip_download, run_program
-from pipelines.staging import refuse_existing, staged
 
 _LOG = logging.getLogger(__name__)
 _MARK = "source.json"

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from moe.errors import DataError
+from moe.staging import refuse_existing, staged
 from pipelines.corpus.documents import Document, read_documents
 from pipelines.corpus.manifest import DomainCount, SplitManifest, TokenManifest, write_manifest
 from pipelines.corpus.packing import ShardWriter, Tokens, pack
 from pipelines.corpus.tokenizer import DocumentTokenizer
-from pipelines.staging import refuse_existing, staged
 
 _LOG = logging.getLogger(__name__)
 _BATCH_CHARACTERS = 4_000_000

@@ -108,7 +108,7 @@ class Generation:
         self._read += len(piece)
         text, stopped = self._stops.push(piece)
         if stopped:
-            return self._delta(text, "stop", self._sent + len(text))
+            return self._delta(text, "stop")
         if self.generated == self.job.max_tokens:
             return self._finish("length", text)
         return self._delta(text) if text else None
@@ -117,23 +117,22 @@ class Generation:
         """Let go of everything held back; a stop text in it still counts."""
         tail, stopped = self._stops.push(self._detokenizer.finish())
         if stopped:
-            return self._delta(text + tail, "stop", self._sent + len(text + tail))
-        return self._delta(text + tail + self._stops.finish(), reason)
+            return self._delta(text + tail, "stop")
+        delta = self._delta(text + tail + self._stops.finish(), reason)
+        silent, self._pending = tuple(self._pending), []
+        return replace(delta, tokens=delta.tokens + silent)
 
-    def _delta(self, text: str, finish: FinishReason | None = None, end: int | None = None) -> Delta:
-        """Give out text with its tokens: those begun in it, or before ``end``, or all at the end."""
+    def _delta(self, text: str, finish: FinishReason | None = None) -> Delta:
+        """Give out text, with the tokens that begin in it or before."""
         self._sent += len(text)
         self.finished = finish is not None
-        before = self._sent if end is not None or finish is None else self._read + 1
-        ready = sum(token.offset < before for token in self._pending)
+        ready = sum(token.offset < self._sent for token in self._pending)
         tokens, self._pending = self._pending[:ready], self._pending[ready:]
         return Delta(text, tuple(tokens), self.generated, finish)
 
 
-def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta]:
-    """Drive one generation alone to its end."""
+def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta | None]:
+    """Drive one generation alone to its end, a step at a time; None is a step without text."""
     while not generation.finished:
         tokens, sampling = generation.next_feed()
-        delta = generation.accept(engine.infer(sequence, tokens, sampling))
-        if delta is not None:
-            yield delta
+        yield generation.accept(engine.infer(sequence, tokens, sampling))

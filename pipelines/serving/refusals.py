@@ -1,12 +1,12 @@
 """What the server says when it does not answer: one class per HTTP status.
 
-    Refusal             carries the status and the fields of the OpenAI error body
-    ├── BadRequest      400, also a RequestError: the same request fails again
-    ├── UnknownModel    404, likewise
-    ├── Overloaded      429: try again later
-    ├── Failed          500: the model or the server is at fault
-    ├── Unavailable     503: the engine is being rebuilt; try again
-    └── Overdue         504: the answer took longer than a request may
+Refusal             carries the status and the fields of the OpenAI error body
+├── BadRequest      400, also a RequestError: the same request fails again
+├── UnknownModel    404, likewise
+├── Overloaded      429: try again later
+├── Failed          500: the model or the server is at fault
+├── Unavailable     503: the engine is being rebuilt; try again
+└── Overdue         504: the answer took longer than a request may
 """
 
 from typing import Any, ClassVar

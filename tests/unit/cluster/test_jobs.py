@@ -64,5 +64,5 @@ def test_an_environment_that_would_win_in_silence_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(ClusterError, match="RAY_ADDRESS is set to 10.0.0.1:6379"):
+    with pytest.raises(ClusterError, match=r"RAY_ADDRESS is set to 10\.0\.0\.1:6379"):
         submit("http://10.0.0.2:8265", REQUEST)

@@ -59,5 +59,5 @@ def test_a_cluster_without_workers_is_an_error() -> None:
 
 def test_a_gpu_of_unknown_memory_asks_for_an_inventory_file() -> None:
     row = _row("a", CPU=1.0, GPU=1.0, memory=GIB, gpu_unknown=1.0)
-    with pytest.raises(ClusterError, match="kind X9.*--inventory"):
+    with pytest.raises(ClusterError, match=r"kind X9.*--inventory"):
         inventory(living_nodes([row]))

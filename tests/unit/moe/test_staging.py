@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from moe.errors import DataError
-from pipelines.staging import staged
+from moe.errors import StorageError
+from moe.staging import staged
 
 
 def test_appears_whole(tmp_path: Path) -> None:
@@ -35,9 +35,9 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
 
 def test_a_full_directory_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="exists and is not empty"), staged(tmp_path):
+    with pytest.raises(StorageError, match="exists and is not empty"), staged(tmp_path):
         pass
-    with pytest.raises(DataError, match="is not a directory"), staged(tmp_path / "file"):
+    with pytest.raises(StorageError, match="is not a directory"), staged(tmp_path / "file"):
         pass
-    with pytest.raises(DataError, match="cannot write"), staged(tmp_path / "file" / "below"):
+    with pytest.raises(StorageError, match="cannot write"), staged(tmp_path / "file" / "below"):
         pass

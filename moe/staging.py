@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moe.errors import DataError
+from moe.errors import StorageError
 
 
 @contextmanager
@@ -20,20 +20,27 @@ def staged(to: Path) -> Iterator[Path]:
     to = to.resolve()
     partial = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.mkdir(parents=True)
+        _make(partial)
         yield partial
         partial.rename(to)
-    except OSError as error:
-        raise DataError(f"cannot write {to}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(to: Path) -> None:
-    """Raise DataError where ``to`` is anything but absent or an empty directory."""
+    """Raise StorageError where ``to`` is anything but absent or an empty directory."""
     if not to.exists() and not to.is_symlink():
         return
     if not to.is_dir():
-        raise DataError(f"{to} is not a directory; remove it or choose another destination")
+        raise StorageError(f"{to} is not a directory; remove it or choose another destination")
     if any(to.iterdir()):
-        raise DataError(f"{to} exists and is not empty; remove it or choose another destination")
+        raise StorageError(f"{to} exists and is not empty; remove it or choose another destination")
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make {directory.parent}: {error.strerror}; choose another destination"
+        ) from error

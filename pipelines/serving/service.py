@@ -1,0 +1,122 @@
+"""What is served: a request of the protocol becomes generations in the scheduler's hands."""
+
+import secrets
+import time
+from collections.abc import Sequence
+
+from moe.config.model import ModelConfig
+from moe.config.sampling import Sampling
+from pipelines.serving.generation import Generation, Job
+from pipelines.serving.limits import Limits
+from pipelines.serving.protocol import ChatRequest, CompletionRequest, GenerationOptions
+from pipelines.serving.refusals import BadRequest, UnknownModel
+from pipelines.serving.scheduler import Scheduler, Status
+from pipelines.serving.stream import Stream
+from pipelines.serving.text import Text
+
+COMPLETION_TOKENS = 16
+"""The length of a completion that sets no limit, as OpenAI defines it."""
+
+
+class Service:
+    """One model under one name."""
+
+    def __init__(
+        self, name: str, config: ModelConfig, text: Text, scheduler: Scheduler, limits: Limits
+    ) -> None:
+        self.name = name
+        self.created = int(time.time())
+        self.text = text
+        self._config = config
+        self._scheduler = scheduler
+        self._limits = limits
+
+    @property
+    def status(self) -> Status:
+        """The state of the engine and the queue."""
+        return self._scheduler.status
+
+    def check_model(self, name: str) -> None:
+        """Refuse the name of a model that is not served here."""
+        if name != self.name:
+            raise UnknownModel(
+                f"the model {name!r} is not served here; this server has {self.name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def completion_jobs(self, request: CompletionRequest) -> list[Job]:
+        """Return one job for each prompt."""
+        self.check_model(request.model)
+        most = self._limits.waiting + 1
+        if len(request.prompt) > most:
+            raise BadRequest(
+                f"{len(request.prompt)} prompts in one request, but the server holds {most}; "
+                "send them in several requests",
+                param="prompt",
+            )
+        sampling = _sampling(request, request.logprobs or 0)
+        prompts = [self._prompt_tokens(prompt) for prompt in request.prompt]
+        return [
+            Job(
+                prompt,
+                self._room("prompt", len(prompt), request.max_tokens, COMPLETION_TOKENS),
+                sampling,
+                tuple(request.stop),
+            )
+            for prompt in prompts
+        ]
+
+    def chat_job(self, request: ChatRequest) -> Job:
+        """Return the job that answers a conversation."""
+        self.check_model(request.model)
+        prompt = self.text.chat([message.as_template_input() for message in request.messages])
+        most = self._room("messages", len(prompt), request.limit, self._limits.chat_tokens)
+        sampling = _sampling(request, request.top_logprobs or 0)
+        return Job(prompt, most, sampling, tuple(request.stop))
+
+    def open(self, jobs: Sequence[Job]) -> list[Stream]:
+        """Queue the jobs, all or none."""
+        return self._scheduler.submit(
+            [
+                Generation(job, self.text.eos, self.text.detokenizer(), self._limits.prefill_tokens)
+                for job in jobs
+            ]
+        )
+
+    def close(self, timeout_seconds: float) -> None:
+        """End the engine."""
+        self._scheduler.close(timeout_seconds)
+
+    def _prompt_tokens(self, prompt: str | list[int]) -> tuple[int, ...]:
+        tokens = self.text.encode(prompt) if isinstance(prompt, str) else tuple(prompt)
+        bos = self._config.bos_token_id
+        if not tokens and bos is not None:
+            return (bos,)
+        if not tokens:
+            raise BadRequest("the prompt is empty, and this model has no beginning", "prompt")
+        vocab_size = self._config.vocab_size
+        unknown = [token for token in tokens if not 0 <= token < vocab_size]
+        if unknown:
+            raise BadRequest(
+                f"token {unknown[0]} is not in the vocabulary of 0 to {vocab_size - 1}", "prompt"
+            )
+        return tokens
+
+    def _room(self, param: str, prompt: int, asked: int | None, usual: int) -> int:
+        """Return how many tokens to generate at most, or refuse what the context cannot hold."""
+        context = self._config.max_positions
+        wanted = 1 if asked is None else asked
+        if prompt + wanted > context:
+            raise BadRequest(
+                f"this model's context is {context} tokens; the {param} take {prompt} and the "
+                f"answer at least {wanted}, {prompt + wanted} in all; shorten one of them",
+                param=param,
+                code="context_length_exceeded",
+            )
+        return min(usual, context - prompt) if asked is None else asked
+
+
+def _sampling(request: GenerationOptions, logprobs: int) -> Sampling:
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    return Sampling(request.temperature, request.top_p, seed, logprobs)

@@ -1,0 +1,48 @@
+"""Small plans and options for manifests: their shapes matter here, their numbers do not."""
+
+from dataclasses import replace
+
+from cluster.kuberay.options import KubeOptions
+from moe.planning.plan import Plan, RankPlan, StagePlan
+
+GIB = 2**30
+BYTES = (GIB, GIB, 3 * GIB, 3 * GIB)
+ON_CPUS = KubeOptions(
+    name="demo",
+    image="registry.example/raymoe:0.1.0",
+    claim="shared",
+    namespace="research",
+    run_file="/data/runs/demo.toml",
+    model="/data/models/demo",
+    plan_file="/data/plans/demo.toml",
+)
+GPU_KINDS = ("A100", "NVIDIA A100-SXM4 80GB")
+ON_GPUS = replace(
+    ON_CPUS,
+    node_selectors={"A100": {"example.com/gpu": "a100"}},
+    pull_secrets=("registry",),
+    environment={"HF_HUB_OFFLINE": "1"},
+)
+
+SIZES = {
+    "layers": 4,
+    "hidden_size": 16,
+    "heads": 8,
+    "kv_heads": 4,
+    "ffn_size": 8,
+    "experts": 4,
+    "vocab_size": 32,
+}
+
+
+def two_stages(kinds: tuple[str, str] = ("cpu", "cpu")) -> Plan:
+    """Return two stages of two ranks; the second of each has two threads, on a device of a kind."""
+    return Plan(model=SIZES, stages=tuple(_stage(number, kinds[number]) for number in range(2)))
+
+
+def _stage(number: int, kind: str) -> StagePlan:
+    small = RankPlan(f"n{number}/cpu0", kv_heads=(0, 1), ffn=(0, 2), experts=(0,))
+    large = RankPlan(
+        f"n{number}/{kind}1", (1, 4), ffn=(2, 8), experts=(1, 2, 3), threads=2, kind=kind
+    )
+    return StagePlan(layers=(2 * number, 2 * number + 2), ranks=(small, large))

@@ -1,0 +1,140 @@
+"""Validates custom resources against their definitions the way an API server does.
+
+First defaults are filled in, then fields that the schema does not know are refused, then types,
+formats and required fields are checked, and last the CEL rules.
+"""
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cel
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PLURALS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
+QUANTITY = re.compile(
+    r"[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?[0-9]+)?"
+)
+
+Table = dict[str, Any]
+
+
+def definitions() -> Path:
+    """Return the directory of KubeRay's definitions; skip the test where there is none."""
+    given = os.environ.get("RAYMOE_KUBERAY_CRDS")
+    path = Path(given) if given else ROOT.parent / "shared" / "kuberay" / "crds"
+    if not path.is_dir():
+        pytest.skip(f"KubeRay's definitions are not at {path}; set RAYMOE_KUBERAY_CRDS")
+    return path
+
+
+@cache
+def schema(kind: str, directory: Path) -> Table:
+    """Return the schema of one kind at version v1."""
+    text = (directory / f"ray.io_{PLURALS[kind]}.yaml").read_text(encoding="utf-8")
+    definition = yaml.load(text, Loader=yaml.CSafeLoader)
+    versions = {version["name"]: version for version in definition["spec"]["versions"]}
+    found: Table = versions["v1"]["schema"]["openAPIV3Schema"]
+    return found
+
+
+@cache
+def _validator(kind: str, directory: Path) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_as_json_schema(schema(kind, directory)))
+
+
+def faults(table: Mapping[str, Any]) -> list[str]:
+    """Return what an API server would refuse in the object."""
+    kind, directory = table["kind"], definitions()
+    filled = copy.deepcopy(dict(table))
+    root = schema(kind, directory)
+    _fill_defaults(filled, root)
+    found = [f"unknown field {path}" for path in _unknown(filled, root, "")]
+    for error in _validator(kind, directory).iter_errors(filled):
+        found.append(f"{'.'.join(map(str, error.absolute_path))}: {error.message}")
+    found += [f"bad quantity {path}" for path in _bad_quantities(filled, root, "")]
+    return found + list(_rule_violations(filled, root, ""))
+
+
+def _fill_defaults(value: Any, node: Table) -> None:
+    if isinstance(value, dict):
+        for key, child in node.get("properties", {}).items():
+            if key not in value and "default" in child:
+                value[key] = copy.deepcopy(child["default"])
+    for child_value, child, _ in _children(value, node, ""):
+        _fill_defaults(child_value, child)
+
+
+def _unknown(value: Any, node: Table, path: str) -> Iterator[str]:
+    closed = (
+        isinstance(value, dict)
+        and "properties" in node
+        and not node.get("x-kubernetes-preserve-unknown-fields")
+        and "additionalProperties" not in node
+    )
+    if closed:
+        implied = {"apiVersion", "kind", "metadata"} if not path else set()
+        for key in value.keys() - node["properties"].keys() - implied:
+            yield f"{path}.{key}"
+    for child_value, child, child_path in _children(value, node, path):
+        yield from _unknown(child_value, child, child_path)
+
+
+def _bad_quantities(value: Any, node: Table, path: str) -> Iterator[str]:
+    """Yield resource amounts that Kubernetes cannot read; the pattern is in its code only."""
+    if node.get("x-kubernetes-int-or-string") and isinstance(value, str):
+        amount = path.rpartition(".")[0].rpartition(".")[2] in ("limits", "requests")
+        if amount and not QUANTITY.fullmatch(value):
+            yield f"{path}: {value}"
+    for child_value, child, child_path in _children(value, node, path):
+        yield from _bad_quantities(child_value, child, child_path)
+
+
+def _rule_violations(value: Any, node: Table, path: str) -> Iterator[str]:
+    for entry in node.get("x-kubernetes-validations", ()):
+        rule = entry["rule"]
+        # Transition rules compare with the stored object; there is none for a new one.
+        if "oldSelf" not in rule and cel.evaluate(rule, {"self": value}) is not True:
+            yield f"{path}: {entry.get('message', rule)}"
+    for child_value, child, child_path in _children(value, node, path):
+        yield from _rule_violations(child_value, child, child_path)
+
+
+def _children(value: Any, node: Table, path: str) -> Iterator[tuple[Any, Table, str]]:
+    if isinstance(value, dict):
+        rest = node.get("additionalProperties")
+        for key, child_value in value.items():
+            child = node.get("properties", {}).get(key, rest if isinstance(rest, dict) else None)
+            if child is not None:
+                yield child_value, child, f"{path}.{key}"
+    elif isinstance(value, list) and "items" in node:
+        for index, item in enumerate(value):
+            yield item, node["items"], f"{path}[{index}]"
+
+
+def _as_json_schema(node: Any) -> Any:
+    """Translate what OpenAPI in Kubernetes says differently: either-typed values and nulls."""
+    if isinstance(node, list):
+        return [_as_json_schema(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    translated = {
+        key: {name: _as_json_schema(child) for name, child in value.items()}
+        if key == "properties"
+        else _as_json_schema(value)
+        for key, value in node.items()
+        if not key.startswith("x-") and key != "description"
+    }
+    if node.get("x-kubernetes-int-or-string") is True:
+        translated.pop("anyOf", None)
+        translated["type"] = ["integer", "string"]
+    if node.get("nullable") is True:
+        translated["type"] = [translated["type"], "null"]
+    return translated

@@ -1,0 +1,192 @@
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
+
+from cluster.kuberay.objects import dump, rayjob, rayservice
+from cluster.kuberay.options import KubeOptions
+from cluster.kuberay.rules import check
+from moe.errors import ConfigError, PlanError
+from moe.planning.plan import Plan
+from tests.manifests.samples import BYTES, GIB, GPU_KINDS, ON_CPUS, ON_GPUS, two_stages
+from tests.manifests.schema import faults
+
+VARIANTS = {
+    "cpu": (two_stages(), ON_CPUS),
+    "gpu": (two_stages(GPU_KINDS), ON_GPUS),
+    "cpu-autoscaled": (two_stages(), replace(ON_CPUS, autoscale=True)),
+    "gpu-autoscaled": (two_stages(GPU_KINDS), replace(ON_GPUS, autoscale=True)),
+}
+
+Render = Callable[..., dict[str, Any]]
+variants = pytest.mark.parametrize(("plan", "options"), VARIANTS.values(), ids=VARIANTS.keys())
+kinds = pytest.mark.parametrize("render", [rayjob, rayservice])
+
+
+def _cluster(table: dict[str, Any]) -> dict[str, Any]:
+    spec = table["spec"]
+    cluster: dict[str, Any] = spec.get("rayClusterSpec") or spec["rayClusterConfig"]
+    return cluster
+
+
+def _groups(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {group["groupName"]: group for group in _cluster(table)["workerGroupSpecs"]}
+
+
+def _autoscaling(table: dict[str, Any]) -> dict[str, Any]:
+    """Read the cluster as Ray's autoscaler does; the one place that knows the private name."""
+    parsed: dict[str, Any] = _derive_autoscaling_config_from_ray_cr(
+        {"metadata": table["metadata"], "spec": _cluster(table)}
+    )
+    return parsed
+
+
+@variants
+@kinds
+def test_the_api_server_and_the_operator_would_take_it(
+    render: Render, plan: Plan, options: KubeOptions
+) -> None:
+    table = render(plan, BYTES, options)
+    assert faults(table) == []
+    assert check([table]) == []
+
+
+@variants
+@kinds
+def test_ray_reads_the_sizes_that_the_plan_needs(
+    render: Render, plan: Plan, options: KubeOptions
+) -> None:
+    types = _autoscaling(render(plan, BYTES, options))["available_node_types"]
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    assert types["driver"]["resources"]["CPU"] == 1
+    ranks = {name: entry for name, entry in types.items() if name not in ("headgroup", "driver")}
+    assert sum(entry["max_workers"] for entry in ranks.values()) == 4
+    assert sum(entry["max_workers"] * entry["resources"]["CPU"] for entry in ranks.values()) == 6
+    gpus = sum(entry["max_workers"] * entry["resources"].get("GPU", 0) for entry in ranks.values())
+    assert gpus == sum(plan.rank(number).kind != "cpu" for number in range(plan.ranks))
+    for entry in ranks.values():
+        assert entry["min_workers"] == (0 if options.autoscale else entry["max_workers"])
+        assert entry["labels"]["raymoe/role"] == "rank"
+
+
+def test_ranks_that_need_the_same_pod_share_a_group() -> None:
+    same = (GIB, GIB + 1, GIB, GIB + 2)
+    groups = _groups(rayjob(two_stages(), same, ON_CPUS))
+    assert [(name, group["replicas"]) for name, group in groups.items()] == [
+        ("driver", 1),
+        ("cpu-0", 2),
+        ("cpu-1", 2),
+    ]
+    amounts = groups["cpu-1"]["template"]["spec"]["containers"][0]["resources"]
+    assert amounts["limits"] == amounts["requests"] == {"cpu": "2", "memory": "4Gi"}
+
+
+def test_a_gpu_rank_asks_for_its_gpu_its_nodes_and_tolerates_their_taint() -> None:
+    groups = _groups(rayjob(two_stages(GPU_KINDS), BYTES, ON_GPUS))
+    pod = groups["gpu-1"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["nodeSelector"] == {"example.com/gpu": "a100"}
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert groups["gpu-3"]["labels"]["raymoe/kind"] == "NVIDIA-A100-SXM4-80GB"
+    assert "tolerations" not in groups["cpu-0"]["template"]["spec"]
+
+
+@kinds
+def test_every_pod_runs_without_privileges_and_only_an_autoscaling_head_has_a_token(
+    render: Render,
+) -> None:
+    for autoscale in (False, True):
+        table = render(two_stages(GPU_KINDS), BYTES, replace(ON_GPUS, autoscale=autoscale))
+        head = _cluster(table)["headGroupSpec"]["template"]["spec"]
+        workers = [group["template"]["spec"] for group in _groups(table).values()]
+        submitter = table["spec"].get("submitterPodTemplate", {"spec": workers[0]})["spec"]
+        assert head["automountServiceAccountToken"] is autoscale
+        assert not any(pod["automountServiceAccountToken"] for pod in (*workers, submitter))
+        for pod in (head, submitter, *workers):
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert pod["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_the_job_trains_its_run_file_and_quotes_its_path() -> None:
+    spec = rayjob(two_stages(), BYTES, replace(ON_CPUS, run_file="/data/my runs/a.toml"))["spec"]
+    assert spec["entrypoint"] == "raymoe train '/data/my runs/a.toml'"
+
+
+@pytest.mark.filterwarnings(  # Ray Serve declares its own fields in a way pydantic has left behind.
+    "ignore:Using extra keyword arguments on:pydantic.warnings.PydanticDeprecatedSince20"
+)
+def test_serve_takes_the_configuration_of_the_service() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    spec = rayservice(two_stages(), BYTES, ON_CPUS)["spec"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+    (application,) = config.applications
+    assert application.import_path == "pipelines.serving.app:build"
+    assert application.args == {
+        "model": "/data/models/demo",
+        "plan": "/data/plans/demo.toml",
+        "name": "demo",
+    }
+
+
+@variants
+def test_yaml_holds_the_same_objects_without_anchors_and_twice_the_same(
+    plan: Plan, options: KubeOptions
+) -> None:
+    objects = [render(plan, BYTES, options) for render in (rayjob, rayservice)]
+    text = dump(objects)
+    assert list(yaml.safe_load_all(text)) == objects
+    assert text == dump(copy.deepcopy(objects))
+    assert text.startswith("---\napiVersion: ray.io/v1\nkind: RayJob\n")
+    assert "&id" not in text
+    assert "serveConfigV2: |\n" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "a" * 48}, "at most 47"),
+        ({"name": "9lives"}, "the first a letter"),
+        ({"name": "Demo"}, "lower-case"),
+        ({"namespace": "my space"}, "namespace"),
+        ({"ray_version": "2.40.0"}, r"token mode needs Ray 2\.52"),
+        ({"ray_version": "nightly"}, "give the version of Ray in the image"),
+        ({"keep_seconds": -1}, "job-ttl"),
+        ({"start_seconds": 0}, "job-deadline"),
+        ({"run_file": ""}, "a RayJob trains a run file"),
+    ],
+)
+def test_what_kuberay_would_refuse_is_refused_here(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        rayjob(two_stages(), BYTES, replace(ON_CPUS, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": "raymoe"}, "not pinned"),
+        ({"image": "host:5000/raymoe"}, "not pinned"),
+        ({"image": "raymoe:latest"}, "not pinned"),
+        ({"run_file": "run.toml"}, "path in the pods"),
+        ({"head_cpus": 0}, "more than 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replace(ON_CPUS, **change)
+
+
+def test_memory_and_node_selectors_must_fit_the_plan() -> None:
+    with pytest.raises(PlanError, match="4 ranks but memory was given for 3"):
+        rayjob(two_stages(), BYTES[:3], ON_CPUS)
+    with pytest.raises(PlanError, match="rank 1 was given 0 bytes"):
+        rayjob(two_stages(), (GIB, 0, GIB, GIB), ON_CPUS)
+    with pytest.raises(PlanError, match="given for A100 but the plan's devices are of kind cpu"):
+        rayjob(two_stages(), BYTES, replace(ON_CPUS, node_selectors={"A100": {"a": "b"}}))

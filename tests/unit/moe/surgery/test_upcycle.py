@@ -1,0 +1,274 @@
+"""Upcycling by copy: the dense function kept, the receipt true, a failure without traces."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moe import __version__
+from moe.checkpoint.reader import SINGLE, Checkpoint
+from moe.config.model import MoeConfig
+from moe.config.tensors import tensors
+from moe.errors import CheckpointError, ConfigError, StorageError
+from moe.nn.build import build
+from moe.surgery.receipt import RECEIPT
+from moe.surgery.upcycle import UpcycleOptions, upcycle
+from tests import tiny
+
+OPTIONS = UpcycleOptions(experts=4, top_k=2)
+
+
+def dense(path: Path, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    return tiny.saved(tiny.llama(**changes).to(dtype), path / "dense")
+
+
+def logits_of(path: Path, inputs: Tensor) -> Tensor:
+    checkpoint = Checkpoint.open(path)
+    with torch.no_grad():
+        logits: Tensor = build(checkpoint.config, checkpoint.read)(inputs).values
+    return logits
+
+
+def transformers_logits(path: Path, inputs: Tensor) -> Tensor:
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        logits: Tensor = model.eval()(inputs).logits
+    return logits
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max().clamp(min=1.0))
+
+
+@pytest.mark.parametrize("gate_norm", [None, 1.0])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 3, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_dense_function_is_kept(
+    gate_norm: float | None, tied: bool, kv_heads: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    source = dense(tmp_path, dtype, tie_word_embeddings=tied, num_key_value_heads=kv_heads)
+    receipt = upcycle(source, tmp_path / "moe", replace(OPTIONS, gate_norm=gate_norm))
+    inputs = tiny.tokens(97, 2, 17)
+    expected = transformers_logits(source, inputs)
+    assert apart(logits_of(tmp_path / "moe", inputs), expected) <= 1e-5
+    assert receipt.distance.max_absolute <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert receipt.distance.mean_absolute <= receipt.distance.max_absolute
+    assert receipt.distance.same_argmax == 1.0
+    result = Checkpoint.open(tmp_path / "moe")
+    assert result.dtype == dtype
+    assert result.config.family == ("mixtral" if gate_norm is None else "skywork_moe")
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(1, 1), (3, 3), (8, 1), (5, 2)])
+@pytest.mark.parametrize("gate_norm", [None, 2.0])
+def test_any_count_of_experts_keeps_the_function(
+    experts: int, top_k: int, gate_norm: float | None, tmp_path: Path
+) -> None:
+    source = dense(tmp_path)
+    upcycle(source, tmp_path / "moe", UpcycleOptions(experts, top_k, gate_norm))
+    inputs = tiny.tokens(97, 1, 9)
+    expected = transformers_logits(source, inputs)
+    assert apart(logits_of(tmp_path / "moe", inputs), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_transformers_loads_the_mixtral(dtype: torch.dtype, tmp_path: Path) -> None:
+    source = dense(tmp_path, dtype)
+    upcycle(source, tmp_path / "moe", OPTIONS)
+    inputs = tiny.tokens(97, 2, 11)
+    theirs = transformers_logits(tmp_path / "moe", inputs)
+    assert apart(theirs, transformers_logits(source, inputs)) <= 1e-5
+    assert apart(logits_of(tmp_path / "moe", inputs), theirs) <= 1e-5
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "moe", output_loading_info=True
+    )
+    assert type(model) is transformers.MixtralForCausalLM
+    assert model.dtype == dtype
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_experts_are_bit_for_bit_copies_and_the_rest_is_kept(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    source = dense(tmp_path, dtype, tie_word_embeddings=False)
+    upcycle(source, tmp_path / "moe", OPTIONS)
+    before, result = load_file(source / SINGLE), Checkpoint.open(tmp_path / "moe")
+    seen = set()
+    for tensor in tensors(result.config):
+        if ".router." in tensor.name:
+            continue
+        parent = tensor.name
+        for expert in range(4):
+            parent = parent.replace(f".experts.{expert}.", ".")
+        seen.add(parent)
+        value = result.read(tensor)
+        assert value.dtype == dtype
+        assert torch.equal(value, before[parent])
+    assert seen == before.keys()
+
+
+def test_mixed_types_are_kept_tensor_by_tensor(tmp_path: Path) -> None:
+    source = dense(tmp_path, torch.bfloat16)
+    before = load_file(source / SINGLE)
+    for name in before:
+        if name.endswith(("norm.weight", "up_proj.weight")):
+            before[name] = before[name].float() + 1e-6
+    save_file(before, source / SINGLE)
+    receipt = upcycle(source, tmp_path / "moe", OPTIONS)
+    result = load_file(next((tmp_path / "moe").glob("model-*")))
+    assert torch.equal(result["model.norm.weight"], before["model.norm.weight"])
+    copied = result["model.layers.2.block_sparse_moe.experts.3.w3.weight"]
+    assert torch.equal(copied, before["model.layers.2.mlp.up_proj.weight"])
+    assert result["model.embed_tokens.weight"].dtype == torch.bfloat16
+    assert receipt.distance.max_absolute <= 1e-4
+
+
+def routers(path: Path) -> dict[str, Tensor]:
+    checkpoint = Checkpoint.open(path)
+    return {t.name: checkpoint.read(t) for t in tensors(checkpoint.config) if ".router." in t.name}
+
+
+def test_the_seed_and_nothing_else_decides_the_routers(tmp_path: Path) -> None:
+    source = dense(tmp_path)
+    torch.manual_seed(1)
+    upcycle(source, tmp_path / "one", OPTIONS)
+    torch.manual_seed(2)
+    upcycle(source, tmp_path / "same", OPTIONS)
+    upcycle(source, tmp_path / "other", replace(OPTIONS, seed=1))
+    one, same, other = (routers(tmp_path / name) for name in ("one", "same", "other"))
+    assert len(one) == 3
+    for name, value in one.items():
+        assert torch.equal(value, same[name])
+        assert not torch.equal(value, other[name])
+    drawn = [*one.values(), *other.values()]
+    assert len({tuple(value.flatten().tolist()) for value in drawn}) == 6, "no two gates are alike"
+    for file in sorted((tmp_path / "one").iterdir()):
+        assert sha(file) == sha(tmp_path / "same" / file.name)
+
+
+def test_the_router_has_the_spread_it_was_asked_for(tmp_path: Path) -> None:
+    upcycle(dense(tmp_path), tmp_path / "moe", replace(OPTIONS, experts=64, router_std=0.3))
+    values = torch.cat([value.flatten() for value in routers(tmp_path / "moe").values()])
+    assert values.std().item() == pytest.approx(0.3, rel=0.05)
+    assert abs(values.mean().item()) < 0.02
+
+
+def test_the_receipt_is_complete_and_true(tmp_path: Path) -> None:
+    source, to = dense(tmp_path), tmp_path / "moe"
+    (source / "tokenizer.json").write_text("{}")
+    options = UpcycleOptions(4, 2, gate_norm=0.5, router_std=0.1, seed=7, probe_tokens=20)
+    receipt = upcycle(source, to, options)
+    table = json.loads((to / RECEIPT).read_text())
+    assert table["raymoe"] == __version__
+    assert (table["method"], table["seed"], table["source"]) == ("copy", 7, "dense")
+    wanted = {"experts": 4, "top_k": 2, "gate_norm": 0.5, "router_std": 0.1}
+    wanted |= {"family": "skywork_moe", "probe_tokens": 20}
+    assert wanted.items() <= table["options"].items()
+    assert table["source_files"] == {name: sha(source / name) for name in ("config.json", SINGLE)}
+    written = {path.name for path in to.iterdir() if path.is_file()} - {RECEIPT}
+    assert "tokenizer.json" in written
+    assert table["files"] == {name: sha(to / name) for name in written}
+    assert table["distance"]["tokens"] == 20
+    assert table["distance"]["max_absolute"] == receipt.distance.max_absolute
+
+
+def test_progress_counts_every_byte(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    upcycle(dense(tmp_path), tmp_path / "moe", OPTIONS, lambda *call: calls.append(call))
+    stored = load_file(next((tmp_path / "moe").glob("model-*.safetensors")))
+    total = sum(4 * value.numel() for value in stored.values())
+    assert len(calls) == len(stored)
+    assert calls == sorted(calls)
+    assert calls[-1] == (total, total)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("after", [1, 20])
+def test_an_interruption_leaves_nothing(
+    error: type[BaseException], after: int, tmp_path: Path
+) -> None:
+    source = dense(tmp_path)
+    before = {path.name: sha(path) for path in source.iterdir()}
+    calls = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == after:
+            raise error
+
+    with pytest.raises(error):
+        upcycle(source, tmp_path / "moe", OPTIONS, stop)
+    assert list(tmp_path.iterdir()) == [source]
+    assert {path.name: sha(path) for path in source.iterdir()} == before
+    upcycle(source, tmp_path / "moe", OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_k": 5}, "top-k is 5 but there are 4 experts"),
+        ({"experts": 0}, "there are 0 experts"),
+        ({"gate_norm": 0.0}, "gate norm is 0"),
+        ({"family": "llama"}, "cannot write family 'llama'; choose mixtral or skywork_moe"),
+        ({"family": "mixtral", "gate_norm": 1.0}, "write skywork_moe instead"),
+        ({"router_std": -0.1}, "router_std is -0.1"),
+        ({"probe_tokens": 0}, "probe_tokens 0"),
+    ],
+)
+def test_wrong_options_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    source = dense(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        upcycle(source, tmp_path / "moe", replace(OPTIONS, **changes))
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_skywork_moe_without_normalisation_can_be_asked_for(tmp_path: Path) -> None:
+    upcycle(dense(tmp_path), tmp_path / "moe", replace(OPTIONS, family="skywork_moe"))
+    config = Checkpoint.open(tmp_path / "moe").config
+    assert (config.family, config.moe) == ("skywork_moe", MoeConfig(4, 2, 40))
+
+
+def test_a_source_with_experts_is_refused(tmp_path: Path) -> None:
+    source = tiny.saved(tiny.mixtral(), tmp_path / "moe")
+    with pytest.raises(ConfigError, match="mixtral model with experts already; give a dense one"):
+        upcycle(source, tmp_path / "again", OPTIONS)
+
+
+@pytest.mark.parametrize("bias", ["attention_bias", "mlp_bias"])
+def test_a_source_with_biases_is_refused(bias: str, tmp_path: Path) -> None:
+    source = dense(tmp_path, **{bias: True})
+    with pytest.raises(ConfigError, match="no attention or feed-forward biases"):
+        upcycle(source, tmp_path / "moe", OPTIONS)
+
+
+def test_a_taken_destination_is_refused_and_kept(tmp_path: Path) -> None:
+    source, to = dense(tmp_path), tmp_path / "moe"
+    to.mkdir()
+    (to / "mine").write_text("kept")
+    with pytest.raises(StorageError, match="exists and is not empty"):
+        upcycle(source, to, OPTIONS)
+    assert [path.name for path in to.iterdir()] == ["mine"]
+
+
+def test_a_missing_or_damaged_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model directory at"):
+        upcycle(tmp_path / "nowhere", tmp_path / "moe", OPTIONS)
+    source = dense(tmp_path)
+    weights = source / SINGLE
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="damaged or cut short"):
+        upcycle(source, tmp_path / "moe", OPTIONS)
+    assert list(tmp_path.iterdir()) == [source]
