@@ -48,7 +48,9 @@ MAX_CHAT_LOGPROBS = 20
 
 
 def _fault(message: str, param: str | None = None) -> PydanticCustomError:
-    context = {"text": message} if param is None else {"text": message, "param": param}
+    context = {"text": message}
+    if param is not None:
+        context["param"] = param.encode("ascii", "backslashreplace").decode()
     return PydanticCustomError("raymoe", "{text}", context)
 
 
@@ -67,11 +69,12 @@ def _is_tokens(value: Any) -> bool:
 
 def _prompts(value: Any) -> Any:
     """Bring the four shapes of a prompt to one: a list of texts or of token lists."""
-    if isinstance(value, str) or _is_tokens(value):
-        return [value]
-    is_list = isinstance(value, list) and bool(value)
-    if is_list and (all(isinstance(i, str) for i in value) or all(map(_is_tokens, value))):
-        return value
+    prompts = [value] if isinstance(value, str) or _is_tokens(value) else value
+    if isinstance(prompts, list) and prompts:
+        if all(isinstance(prompt, str) for prompt in prompts):
+            return [_whole_text(prompt) for prompt in prompts]
+        if all(_is_tokens(prompt) for prompt in prompts):
+            return prompts
     raise _fault("expected a text, a list of texts, a list of token numbers, or a list of those")
 
 
@@ -98,7 +101,7 @@ def _content(value: Any) -> Any:
 
 
 UnicodeText = Annotated[str, AfterValidator(_whole_text)]
-Prompts = Annotated[list[UnicodeText] | list[list[int]], BeforeValidator(_prompts)]
+Prompts = Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
 Stops = Annotated[list[str], BeforeValidator(_stops)]
 Content = Annotated[UnicodeText, BeforeValidator(_content)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]

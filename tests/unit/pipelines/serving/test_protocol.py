@@ -52,7 +52,7 @@ def test_options_that_ask_for_nothing_else_are_passed_over() -> None:
         ({"prompt": ["a", 1]}, "prompt", "expected a text"),
         ({"prompt": [True]}, "prompt", "expected a text"),
         ({"prompt": None}, "prompt", "prompt is missing"),
-        ({"prompt": "\ud800"}, "prompt", "unicode"),
+        ({"prompt": "a\ud800"}, "prompt", "character 1 is half of a surrogate pair"),
         ({"model": 3}, "model", "found 3"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1; found 0"),
         ({"max_tokens": "7"}, "max_tokens", "valid integer; found '7'"),

@@ -231,9 +231,10 @@ def test_closing_ends_everything() -> None:
         scheduler = Scheduler(Builder(engine), LIMITS)
         streams = scheduler.submit([generation(10, 10**6), generation(20)])
         await until(lambda: scheduler.status.running == 1)
-        engine.permits.release(3)
-        await asyncio.to_thread(engine.permits.release, 1)
-        await asyncio.to_thread(scheduler.close, PATIENCE)
+        closing = asyncio.create_task(asyncio.to_thread(scheduler.close, PATIENCE))
+        await until(lambda: scheduler.status.waiting == 0)
+        engine.permits.release(2)
+        await closing
         assert engine.ended.is_set()
         for stream in streams:
             with pytest.raises(Refusal, match="shutting down"):
