@@ -7,6 +7,7 @@ from pathlib import Path
 from actors.saving import SavedFiles
 from moe.checkpoint.manifest import OPTIMIZER, OPTIMIZER_INDEX, Manifest, checkpoints, file_sizes
 from moe.checkpoint.reader import INDEX
+from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.writer import copy_tokenizer, write_index, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
@@ -29,6 +30,7 @@ def complete(
     write_index(directory / OPTIMIZER, OPTIMIZER_INDEX, moments)
     write_json(directory / "config.json", write_config(config, "float32"))
     copy_tokenizer(run.model.path, directory)
+    copy_remote_code(config.family, directory)
     save_plan(plan, directory / "plan.toml")
     table = run.model_dump(mode="json")
     write_json(directory / "run.json", table)

@@ -6,12 +6,34 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import ModelConfig
+from moe.planning.costs import Workload
 from moe.planning.inventory import Inventory
+from moe.planning.make import even_layers
 from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.predict import Prediction, predict
 
 _BAR_WIDTH = 10
 _TIGHT = 0.9
+
+
+def plan_summary(
+    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
+) -> Table:
+    """Return the table of a plan with its prediction beside that of an even split."""
+    return plan_table(
+        config,
+        plan,
+        inventory,
+        predict(config, plan, inventory, workload),
+        predict(config, even_layers(plan), inventory, workload),
+    )
+
+
+def plan_line(plan: Plan) -> str:
+    """Return the layers of each stage in one line."""
+    cuts = " | ".join(_span(*stage.layers) for stage in plan.stages)
+    shape = f"{_count(len(plan.stages), 'stage')} x {_count(plan.gang_size, 'rank')}"
+    return f"{shape}, layers {cuts}"
 
 
 def plan_table(

@@ -138,11 +138,19 @@ class ClusterSection(Section):
 
     address: str = "local"
     """``local`` starts Ray here; otherwise the address of a cluster, or ``auto``."""
+    cpus: int | None = Field(default=None, gt=0)
+    """Logical CPUs of a Ray started here, more than its cores if need be; default one per core."""
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
     """Restarts of the driving worker by Ray Train before the run fails."""
+
+    @model_validator(mode="after")
+    def _cpus_of_a_local_ray(self) -> "ClusterSection":
+        if self.cpus is not None and self.address != "local":
+            raise ValueError(f"cpus is for a Ray started here, but address is {self.address}")
+        return self
 
 
 class RunConfig(Section):

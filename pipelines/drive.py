@@ -1,0 +1,133 @@
+"""What the Ray Train worker does: drives the actors of a run, step by step, and owns none of it.
+
+Killed and started again, the worker takes over the living actors where they stand. Only where an
+actor is gone are all started anew from the newest checkpoint.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+from ray.train import Checkpoint
+
+from actors import launch
+from actors.checkpointing import prune
+from actors.commands import StepInput, StepReport
+from actors.engine import Engine
+from moe.checkpoint.manifest import checkpoints, step_directory
+from moe.config.run import RunConfig
+from moe.errors import DeadlineExceeded, RankLost, RaymoeError
+from moe.planning.plan import Plan
+from pipelines.board import Board, still_wanted
+from pipelines.corpus.order import rows_of_step
+from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.recording import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One run to drive, and the board it reports to."""
+
+    run: RunConfig
+    plan: Plan
+    board: ActorHandle[Board]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How driving ended: at which step, stopped before the last or not, or with which error.
+
+    The error is one that no restart can mend; others are raised, for Ray Train to try again.
+    """
+
+    step: int
+    stopped: bool = False
+    error: RaymoeError | None = None
+
+
+def drive(settings: dict[str, Assignment]) -> Outcome:
+    """Train to the last step; the function that Ray Train runs in its worker."""
+    work = settings["assignment"]
+    try:
+        return _drive(work)
+    except (RankLost, DeadlineExceeded):
+        if still_wanted(work.board):
+            raise
+        return Outcome(step=0, stopped=True)
+    except RaymoeError as error:
+        return Outcome(step=0, error=error)
+
+
+def _drive(work: Assignment) -> Outcome:
+    run = work.run
+    shards = TokenShards.open(run.data.path, "train")
+    if not still_wanted(work.board):
+        return Outcome(step=0, stopped=True)
+    engine = obtain(run, work.plan, shards.sequence_length)
+    done = engine.steps_done()
+    with RunRecord(run.name, run.checkpoint.path) as record:
+        _catch_up(record, engine, run, done)
+        for batch in batches(run, shards, done):
+            report = engine.train_step(batch)
+            record.step(report)
+            posted: Any = work.board.post.remote(report)
+            if _checkpoint_due(run, report.step):
+                _save(engine, run, report)
+            if not ray.get(posted):
+                return Outcome(report.step, stopped=True)
+    return Outcome(run.train.steps)
+
+
+def obtain(run: RunConfig, plan: Plan, sequence_length: int) -> Engine:
+    """Return an engine over the living actors of a run, or over new ones."""
+    engine = Engine.attach(run, plan)
+    if engine is not None:
+        return engine
+    launch.remove(run.name)
+    saved = checkpoints(run.checkpoint.path)
+    source = saved[-1] if saved else run.model.path
+    return Engine.train(run, plan, source, sequence_length, resume=bool(saved))
+
+
+def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:
+    """Yield the global batch of every step from ``first``: a function of the step alone."""
+    for step in range(first, run.train.steps):
+        rows = rows_of_step(step, run.train.global_batch, run.data.seed, len(shards))
+        batch = shards.batch(rows)
+        count = int((batch.labels != IGNORED).sum())
+        yield StepInput(step, batch.tokens, batch.labels.astype("int32"), count)
+
+
+def _catch_up(record: RunRecord, engine: Engine, run: RunConfig, done: int) -> None:
+    """Do what a dead driver may have left undone: record the last step, and save it."""
+    record.rewind(done)
+    report = engine.last_report()
+    if report is None:
+        return
+    if record.last_step() < report.step:
+        record.step(report)
+    if _checkpoint_due(run, done) and not step_directory(run.checkpoint.path, done).exists():
+        _save(engine, run, report)
+
+
+def _checkpoint_due(run: RunConfig, step: int) -> bool:
+    every = run.checkpoint.every
+    return step == run.train.steps or (every > 0 and step % every == 0)
+
+
+def _save(engine: Engine, run: RunConfig, report: StepReport) -> None:
+    """Let the actors write a checkpoint, and tell Ray Train where it lies."""
+    directory = step_directory(run.checkpoint.path, report.step)
+    engine.save(directory, run)
+    prune(run.checkpoint.path, run.checkpoint.keep)
+    metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
+    with tempfile.TemporaryDirectory() as pointer:
+        place = {"step": report.step, "directory": str(directory)}
+        (Path(pointer) / "checkpoint.json").write_text(json.dumps(place), encoding="utf-8")
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(pointer))

@@ -1,0 +1,174 @@
+"""The Ray Serve application: one replica owns one gang of actors and answers over HTTP.
+
+In a Serve config: ``import_path: pipelines.serving.app:build`` with ``args: {model: DIR}``.
+"""
+
+import logging
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import ApplicationStatus
+
+from cluster.address import LOCAL
+from cluster.probe import probe
+from cluster.session import session
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.errors import ClusterError, LaunchError
+from moe.planning.costs import Workload
+from moe.planning.make import make_plan
+from moe.planning.plan import Plan
+from pipelines.serving.api import CLOSE_SECONDS, create_app
+from pipelines.serving.arguments import ServeArguments, parse_arguments
+from pipelines.serving.generation import Engine
+from pipelines.serving.refusals import Unavailable
+from pipelines.serving.scheduler import Scheduler
+from pipelines.serving.service import Service
+from pipelines.serving.text import Text
+
+APPLICATION = "raymoe"
+SPARE_REQUESTS = 64
+"""Requests a replica takes beside its queue: about models and health, and those it refuses."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class Server:
+    """A replica: the model's text side and scheduler here, its ranks in actors of its own."""
+
+    def __init__(self, arguments: ServeArguments) -> None:
+        config = Checkpoint.open(arguments.model).config
+        text = Text.open(arguments.model)
+        plan = arguments.load_plan() or _one_rank(config)
+        self._scheduler = Scheduler(lambda: _launch(arguments, plan), arguments.limits)
+        self._service = Service(
+            arguments.served_name, config, text, self._scheduler, arguments.limits
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._service)
+
+    async def check_health(self) -> None:
+        """Let Serve replace a replica that cannot bring its engine back."""
+        if self._scheduler.status.state == "failed":
+            raise Unavailable("the engine is down and could not be rebuilt")
+
+
+DEPLOYMENT: serve.Deployment = serve.deployment(
+    name="server",
+    ray_actor_options={"num_cpus": 0},
+    max_constructor_retry_count=1,
+    graceful_shutdown_timeout_s=2 * CLOSE_SECONDS,
+)(serve.ingress()(Server))
+
+
+def build(args: Mapping[str, Any]) -> serve.Application:
+    """Return the application for a model, as Serve configs and ``run_server`` deploy it."""
+    arguments = parse_arguments(args)
+    ongoing = arguments.waiting + 1 + SPARE_REQUESTS
+    return DEPLOYMENT.options(max_ongoing_requests=ongoing).bind(arguments)
+
+
+def run_server(
+    arguments: ServeArguments,
+    host: str,
+    port: int,
+    address: str = LOCAL,
+    report: Callable[[str], None] = _LOG.info,
+) -> None:
+    """Serve until interrupted (Ctrl-C, SIGTERM); then end everything that was started."""
+    arguments.check()
+    if address == LOCAL:
+        check_port(host, port)
+    with session(address) as ray_session, _interruptible():
+        _refuse_second_server()
+        report(f"starting {arguments.served_name}")
+        try:
+            serve.start(http_options=HTTPOptions(host=host, port=port))
+            _serve(arguments, lambda: report(f"serving at http://{host}:{port}/v1"))
+        except KeyboardInterrupt:
+            report("stopped")
+        finally:
+            if not ray_session.started:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ClusterError unless a server could listen there."""
+    if not 0 < port < 2**16:
+        raise ClusterError(f"{port} is no port; choose one from 1 to {2**16 - 1}")
+    try:
+        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+    except OSError as error:
+        raise ClusterError(
+            f"cannot listen on {host}:{port}: {error}; end what uses it, or choose another --port"
+        ) from error
+
+
+def _refuse_second_server() -> None:
+    """Serve has one set of applications and one port for each cluster; keep off another's."""
+    if serve.status().proxies:
+        raise ClusterError(
+            "Ray Serve already runs on this cluster; add the model to its config and "
+            "`serve deploy` it, or `serve shutdown` it first"
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM, by which containers are stopped, as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
+    """Deploy the application and wait; whatever ends the wait, the actors end with it."""
+    try:
+        serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
+        ready()
+        threading.Event().wait()
+    except RuntimeError as error:
+        raise LaunchError(f"the model could not be served: {_reason() or error}") from error
+    finally:
+        serve.delete(APPLICATION)
+
+
+def _reason() -> str:
+    """Return the last line of what a failed deployment says: the error of its replica."""
+    found = serve.status().applications.get(APPLICATION)
+    if found is None or found.status == ApplicationStatus.RUNNING:
+        return ""
+    said = [each.message for each in found.deployments.values() if each.message]
+    lines = [line for message in said for line in message.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _one_rank(config: ModelConfig) -> Plan:
+    """Return the plan of a model that one device holds."""
+    workload = Workload(config.max_positions, micro_batch=1, micro_batches=1, training=False)
+    return make_plan(config, probe(), stages=1, gang=1, workload=workload)
+
+
+def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
+    """Start the actors; a name of their own keeps them apart from those of an earlier try."""
+    from actors.engine import Engine as ActorEngine
+
+    name = f"serve-{uuid.uuid4().hex[:12]}"
+    return ActorEngine.serve(name, arguments.model.absolute(), plan)

@@ -1,0 +1,77 @@
+"""What is to be served: the arguments of the Ray Serve application, from code or from its YAML."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moe.checkpoint.reader import Checkpoint
+from moe.errors import ConfigError
+from moe.planning.plan import Plan, load_plan
+from pipelines.serving.limits import Limits
+from pipelines.serving.text import Text
+
+_LIMITS = Limits()
+
+
+class ServeArguments(BaseModel):
+    """A model directory, its plan (default: one rank), its public name (default: the directory's).
+
+    The rest are the limits of ``Limits``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path
+    plan: Path | None = None
+    name: str | None = Field(default=None, min_length=1)
+    waiting: int = Field(default=_LIMITS.waiting, gt=0)
+    request_seconds: float = Field(default=_LIMITS.request_seconds, gt=0)
+    prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)
+    chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
+    idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
+
+    @property
+    def served_name(self) -> str:
+        """The name that requests give as their model."""
+        return self.name or self.model.absolute().name
+
+    @property
+    def limits(self) -> Limits:
+        """The limits among the arguments."""
+        return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
+
+    def load_plan(self) -> Plan | None:
+        """Return the plan, if one is given."""
+        return None if self.plan is None else load_plan(self.plan)
+
+    def check(self) -> None:
+        """Raise what is wrong with the model, its tokenizer or its plan, before anything starts."""
+        config = Checkpoint.open(self.model).config
+        plan = self.load_plan()
+        if plan is not None:
+            plan.check_model(config)
+        Text.open(self.model)
+
+
+def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
+    """Return the typed arguments; ConfigError names the first that is wrong."""
+    try:
+        return ServeArguments.model_validate(args)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = str(fault["loc"][0])
+        raise ConfigError(f"serving argument {key}: {_said(key, fault['type'], fault)}") from None
+
+
+def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
+    if kind == "missing":
+        return "missing; give the directory of the model"
+    if kind == "extra_forbidden":
+        known = list(ServeArguments.model_fields)
+        close = difflib.get_close_matches(key, known, n=1)
+        return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
+    return f"{fault['msg']}; found {fault['input']!r}"

@@ -1,0 +1,26 @@
+"""A run as a Ray job: sent to a cluster with the source tree, its log followed to the end."""
+
+import os
+from collections.abc import Callable
+
+import tomli_w
+
+from cluster.jobs import follow, submit, training_request
+from moe.config.run import RunConfig
+
+
+def submit_run(run: RunConfig, address: str, on_line: Callable[[str], None]) -> str:
+    """Submit a run and follow it; return how the job ended. Paths in it are read on the cluster."""
+    table = run.model_dump(mode="json", exclude_none=True)
+    table["cluster"]["address"] = "auto"
+    table["cluster"].pop("cpus", None)
+    request = training_request(run.name, tomli_w.dumps(table), _plan_words(run), {})
+    job = submit(address, request)
+    on_line(f"{'joined' if job.joined else 'submitted'} job {job.identifier} on {job.address}")
+    return follow(job, on_line)
+
+
+def _plan_words(run: RunConfig) -> str:
+    if run.plan.path is not None:
+        return os.fspath(run.plan.path)
+    return f"{run.plan.stages} stages x {run.plan.gang} ranks"

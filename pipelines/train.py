@@ -1,0 +1,216 @@
+"""A training run from its file to its last checkpoint: Ray Train drives the actors."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchTrainer
+
+from actors import launch
+from actors.commands import StepReport
+from cluster.probe import probe
+from cluster.session import session
+from moe.checkpoint.manifest import checkpoints, load_manifest
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.errors import ConfigError, LaunchError, RankLost, RaymoeError
+from moe.planning.costs import Workload
+from moe.planning.make import make_plan
+from moe.planning.plan import Plan, load_plan
+from pipelines.board import Board, open_board
+from pipelines.corpus.shards import TokenShards
+from pipelines.drive import Assignment, Outcome, drive
+
+POLL_SECONDS = 0.1
+WORKER_BYTES = 2**20
+"""Memory the driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
+
+OnStep = Callable[[StepReport], None]
+OnPlan = Callable[[Plan], None]
+
+
+def train(run: RunConfig, resume: bool, on_plan: OnPlan, on_step: OnStep) -> Path:
+    """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
+
+    ``on_plan`` is told the plan before anything starts, ``on_step`` every finished step.
+    """
+    run = with_absolute_paths(run)
+    config, shards = check_inputs(run)
+    _check_beginning(run, resume)
+    _configure_ray_train()
+    with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus):
+        if launch.running(run.name):
+            raise LaunchError(
+                f"a run named {run.name} is on this cluster already; "
+                f"end it with `raymoe stop {run.name}` or choose another name"
+            )
+        plan = plan_for(run, config, shards.sequence_length)
+        on_plan(plan)
+        try:
+            outcome = _fit(run, plan, on_step)
+        finally:
+            launch.remove(run.name)
+    if outcome.error is not None:
+        raise outcome.error
+    return checkpoints(run.checkpoint.path)[-1]
+
+
+def with_absolute_paths(run: RunConfig) -> RunConfig:
+    """Return the run with paths that mean the same in every process."""
+    sections = {
+        name: section.model_copy(update={"path": section.path.absolute()})
+        for name, section in (
+            ("model", run.model),
+            ("data", run.data),
+            ("checkpoint", run.checkpoint),
+        )
+    }
+    return run.model_copy(update=sections)
+
+
+def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
+    """Open model and data before anything starts, and check that they fit each other."""
+    config = Checkpoint.open(run.model.path).config
+    shards = TokenShards.open(run.data.path, "train")
+    shards.check_vocabulary(config.vocab_size)
+    if shards.sequence_length > config.max_positions:
+        raise ConfigError(
+            f"the data has sequences of {shards.sequence_length} tokens but the model was made for "
+            f"{config.max_positions}; tokenize with a shorter --sequence-length"
+        )
+    return config, shards
+
+
+def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
+    """Return the plan of a run: from its file, or made for the cluster it is on."""
+    if run.plan.path is not None:
+        plan = load_plan(run.plan.path)
+        plan.check_model(config)
+    else:
+        plan = make_plan(
+            config, probe(), run.plan.stages, run.plan.gang, workload(run, sequence_length)
+        )
+    if run.train.micro_batches < len(plan.stages):
+        raise ConfigError(
+            f"a step has {run.train.micro_batches} micro-batches but the plan has "
+            f"{len(plan.stages)} stages; give at least one for each stage by a larger "
+            "train.global_batch or a smaller train.micro_batch"
+        )
+    return plan
+
+
+def workload(run: RunConfig, sequence_length: int) -> Workload:
+    """Return what one step asks of a plan."""
+    return Workload(sequence_length, run.train.micro_batch, run.train.micro_batches)
+
+
+def _check_beginning(run: RunConfig, resume: bool) -> None:
+    saved = checkpoints(run.checkpoint.path)
+    if saved and not resume:
+        raise ConfigError(
+            f"{run.checkpoint.path} holds checkpoints up to {saved[-1].name}; "
+            "continue with --resume or give another checkpoint.path"
+        )
+    if resume and not saved:
+        raise ConfigError(f"nothing to resume: {run.checkpoint.path} holds no complete checkpoint")
+    if saved:
+        _check_same_run(run, saved[-1])
+
+
+def _check_same_run(run: RunConfig, checkpoint: Path) -> None:
+    """Refuse to resume with settings that would make it another run; its length may change."""
+    before = load_manifest(checkpoint).run
+    now = run.model_dump(mode="json")
+    changed = [
+        f"{section}.{key} was {before[section].get(key)!r} and is {value!r}"
+        for section in ("data", "train", "routing", "balance")
+        for key, value in now[section].items()
+        if before[section].get(key) != value and (section, key) != ("train", "steps")
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume continues the run of {checkpoint}, but {'; '.join(changed)}; "
+            "undo the change or start a new run from that checkpoint as its model.path"
+        )
+
+
+def _fit(run: RunConfig, plan: Plan, on_step: OnStep) -> Outcome:
+    """Let Ray Train drive the run in a thread while this one watches the board."""
+    board = open_board()
+    worker: Any = drive
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"assignment": Assignment(run, plan, board)},
+        scaling_config=ScalingConfig(
+            num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
+        ),
+        run_config=RayRunConfig(
+            name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str(run.checkpoint.path / ".ray-train"),
+            failure_config=FailureConfig(max_failures=run.cluster.max_failures),
+        ),
+    )
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        fitting = pool.submit(trainer.fit)
+        try:
+            while not fitting.done():
+                time.sleep(POLL_SECONDS)
+                _show(board, on_step)
+        except BaseException:
+            ray.get(board.stop.remote())
+            launch.remove(run.name)
+            raise
+        _show(board, on_step)
+        return _outcome(fitting.result)
+
+
+def _show(board: ActorHandle[Board], on_step: OnStep) -> None:
+    reports: list[StepReport] = ray.get(board.drain.remote())
+    for report in reports:
+        on_step(report)
+
+
+def _outcome(result: Callable[[], Any]) -> Outcome:
+    """Return how the run ended; errors of the worker come out as they were raised there."""
+    try:
+        outcome = result().return_value
+    except TrainingFailedError as error:
+        for failure in getattr(error, "worker_failures", {}).values():
+            cause = getattr(failure, "cause", failure)
+            if isinstance(cause, RaymoeError):
+                raise cause from None
+        raise RankLost(f"Ray Train gave up: {error}") from error
+    if not isinstance(outcome, Outcome):
+        raise RankLost("Ray Train ended without an outcome; see the logs of its worker")
+    return outcome
+
+
+def _configure_ray_train() -> None:
+    """Notice a dead worker within a fraction of a second, and show the run on the dashboard."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Treat SIGTERM, which ends a Ray job, like Ctrl-C, so that the run cleans up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

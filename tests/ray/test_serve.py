@@ -1,0 +1,231 @@
+"""The server over real actors: Ray Serve, two stages, the OpenAI client, killed actors, the end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import transformers
+from openai import OpenAI
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.util.state import list_actors
+
+from cluster.session import Session
+from moe.checkpoint.reader import Checkpoint
+from moe.errors import CheckpointError, ClusterError, ConfigError
+from moe.planning.plan import save_plan
+from pipelines.serving.app import build, check_port, run_server
+from pipelines.serving.arguments import parse_arguments
+from tests import runs, tiny, vocabularies
+
+pytestmark = pytest.mark.ray
+
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = vocabularies.byte_level()
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "bos_token_id": 0, "eos_token_id": 1}
+    path = tiny.saved(tiny.mixtral(**sizes), tmp_path_factory.mktemp("tiny") / "tiny")
+    plan = runs.plan(Checkpoint.open(path).config, (1, 2))
+    save_plan(plan, path / "plan.toml")
+    return vocabularies.save(tokenizer, path)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def url(ray_session: Session, model: Path) -> Iterator[str]:
+    port = free_port()
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+    args = {"model": str(model), "plan": str(model / "plan.toml"), "idle_seconds": 0.2}
+    serve.run(build(args), name="test")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+    until(lambda: not stage_actors())
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{url}/v1", api_key="-", max_retries=0, timeout=PATIENCE) as client:
+        yield client
+
+
+def stage_actors() -> list[Any]:
+    return [actor for actor in list_actors() if actor.state == "ALIVE" and "/rank-" in actor.name]
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def health(url: str) -> int:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=PATIENCE) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_greedy_equals_transformers(client: OpenAI, model: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    prompt = tokenizer("the quick brown fox", return_tensors="pt")["input_ids"]
+    output = theirs.generate(prompt, max_new_tokens=30, do_sample=False, pad_token_id=1)
+    expected = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
+    options: dict[str, Any] = {"model": "tiny", "prompt": "the quick brown fox", "max_tokens": 30}
+    reply = client.completions.create(**options, temperature=0)
+    assert reply.choices[0].text == expected
+    stream = client.completions.create(**options, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == expected
+
+
+def test_chats_models_health_and_refusals(client: OpenAI, url: str) -> None:
+    assert health(url) == 200
+    assert [each.id for each in client.models.list()] == ["tiny"]
+    talk: list[Any] = [{"role": "user", "content": "the dog"}]
+    reply = client.chat.completions.create(model="tiny", messages=talk, max_tokens=5, seed=1)
+    stream = client.chat.completions.create(
+        model="tiny", messages=talk, max_tokens=5, seed=1, stream=True
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert reply.choices[0].message.content == text
+    with pytest.raises(openai.BadRequestError, match=r"temperature: .* found 9"):
+        client.completions.create(model="tiny", prompt="a", temperature=9)
+    with pytest.raises(openai.NotFoundError, match="'other' is not served here"):
+        client.completions.create(model="other", prompt="a")
+
+
+def test_a_client_that_leaves_frees_the_engine(client: OpenAI, url: str) -> None:
+    stream = client.completions.create(
+        model="tiny", prompt="the", max_tokens=240, temperature=2, seed=2, stream=True
+    )
+    next(iter(stream))
+    stream.close()
+    until(lambda: occupied(url) == 0)
+
+
+def occupied(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/health", timeout=PATIENCE) as reply:
+        body = json.loads(reply.read())
+    return int(body["running"] + body["waiting"])
+
+
+def test_a_killed_actor_costs_one_request_and_comes_back(client: OpenAI, url: str) -> None:
+    stream = iter(
+        client.completions.create(
+            model="tiny", prompt="the", max_tokens=240, temperature=2, seed=3, stream=True
+        )
+    )
+    next(stream)
+    before = {actor.pid for actor in stage_actors()}
+    os.kill(max(before), signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="being rebuilt, try again"):
+        list(stream)
+    reply = client.completions.create(model="tiny", prompt="the", max_tokens=3, temperature=0)
+    assert reply.choices[0].finish_reason in ("length", "stop")
+    assert len(stage_actors()) == 2
+    assert not before & {actor.pid for actor in stage_actors()}
+    assert health(url) == 200
+
+
+def test_an_actor_killed_while_idle_is_replaced(client: OpenAI, url: str) -> None:
+    before = {actor.pid for actor in stage_actors()}
+    os.kill(min(before), signal.SIGKILL)
+    until(lambda: len({actor.pid for actor in stage_actors()} - before) == 2)
+    until(lambda: health(url) == 200)
+    assert client.completions.create(model="tiny", prompt="the", max_tokens=1).choices
+
+
+def test_a_second_server_on_the_cluster_is_refused(url: str, model: Path) -> None:
+    with pytest.raises(ClusterError, match="Ray Serve already runs on this cluster"):
+        run_server(parse_arguments({"model": model}), "127.0.0.1", free_port())
+
+
+def test_a_port_in_use_is_told_before_anything_starts(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port}"):
+            run_server(parse_arguments({"model": model}), "127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(ClusterError, match="70000 is no port"):
+        check_port("127.0.0.1", 70000)
+    with pytest.raises(ClusterError, match="cannot listen on"):
+        check_port("192.0.2.1", port)
+
+
+def test_wrong_arguments_are_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="argument modle: unknown; did you mean model"):
+        build({"modle": "x", "model": "y"})
+    with pytest.raises(ConfigError, match="argument model: missing"):
+        build({})
+    with pytest.raises(ConfigError, match=r"argument waiting: .* found 0"):
+        build({"model": "x", "waiting": 0})
+    with pytest.raises(CheckpointError, match="no model directory"):
+        run_server(parse_arguments({"model": tmp_path / "missing"}), "127.0.0.1", free_port())
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from pipelines.serving.app import run_server
+from pipelines.serving.arguments import ServeArguments
+arguments, port = ServeArguments(model=Path(sys.argv[1])), int(sys.argv[2])
+run_server(arguments, "127.0.0.1", port, report=lambda said: print(said, flush=True))
+"""
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes that inherited a mark in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"MARK={mark}".encode() in environment:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_of_its_own_ends_without_a_trace(model: Path, end: signal.Signals) -> None:
+    port, mark = free_port(), uuid.uuid4().hex
+    command = [sys.executable, "-c", SCRIPT, str(model), str(port)]
+    with subprocess.Popen(
+        command, env=os.environ | {"MARK": mark}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline().strip() for _ in range(2)]
+        assert said == ["starting tiny", f"serving at http://127.0.0.1:{port}/v1"]
+        base = f"http://127.0.0.1:{port}/v1"
+        with OpenAI(base_url=base, api_key="-", timeout=PATIENCE) as client:
+            assert client.completions.create(model="tiny", prompt="the", max_tokens=3).choices
+        assert len(marked(mark)) > 3
+        process.send_signal(end)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(PATIENCE) == 0
+    until(lambda: not marked(mark))
+    check_port("127.0.0.1", port)
