@@ -20,6 +20,7 @@ from ray.serve.schema import ApplicationStatus
 from cluster.address import LOCAL
 from cluster.probe import probe
 from cluster.session import session
+from moe import errors
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ClusterError, LaunchError
@@ -88,6 +89,7 @@ def run_server(
     arguments.check()
     if address == LOCAL:
         check_port(host, port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # ``report`` tells it
     with session(address) as ray_session, _interruptible():
         _refuse_second_server()
         report(f"starting {arguments.served_name}")
@@ -151,13 +153,14 @@ def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
 
 
 def _reason() -> str:
-    """Return the last line of what a failed deployment says: the error of its replica."""
+    """Return the sentence of the error that a failed deployment's replica raised."""
     found = serve.status().applications.get(APPLICATION)
     if found is None or found.status == ApplicationStatus.RUNNING:
         return ""
     said = [each.message for each in found.deployments.values() if each.message]
     lines = [line for message in said for line in message.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    last = lines[-1].strip() if lines else ""
+    return last.partition(": ")[2] if last.startswith(errors.__name__) else last
 
 
 def _one_rank(config: ModelConfig) -> Plan:

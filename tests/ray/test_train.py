@@ -1,0 +1,276 @@
+"""Training by Ray Train: one curve, whether undisturbed, resumed, or with processes killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import transformers
+
+from actors import launch
+from actors.commands import StepReport
+from cluster.journal import read
+from cluster.session import Session
+from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.reader import Checkpoint
+from moe.config.run import RunConfig, parse_run
+from moe.errors import ConfigError, LaunchError
+from pipelines.corpus.tokenize import TokenizeOptions, tokenize
+from pipelines.recording import JOURNAL
+from pipelines.train import train
+from tests import runs, tiny, vocabularies
+
+pytestmark = pytest.mark.ray
+
+STEPS = 60
+EVERY = 10
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny mixture of experts with a tokenizer, and text in its tokens."""
+    folder = tmp_path_factory.mktemp("material")
+    vocabulary = vocabularies.byte_level()
+    model = tiny.mixtral(vocab_size=vocabulary.get_vocab_size())
+    vocabularies.save(vocabulary, tiny.saved(model, folder / "model"))
+    (folder / "text").mkdir()
+    for number in range(30):
+        words = " ".join(f"{word} and {number * word % 13}" for word in range(150))
+        (folder / "text" / f"{number}.txt").write_text(words)
+    options = TokenizeOptions(sequence_length=16, held_out_fraction=0.1)
+    tokenize([folder / "text"], folder / "model", folder / "tokens", options)
+    return folder
+
+
+def config(material: Path, to: Path, **sections: Any) -> RunConfig:
+    table: dict[str, Any] = {
+        "name": "curve",
+        "model": {"path": str(material / "model")},
+        "data": {"path": str(material / "tokens")},
+        "train": {"steps": STEPS, "global_batch": 4, "learning_rate": 3e-3, "warmup_steps": 2},
+        "plan": {"stages": 2},
+        "checkpoint": {"path": str(to / "run"), "every": EVERY, "keep": 9},
+        "cluster": {"group_seconds": 20.0, "launch_seconds": 60.0},
+    }
+    for section, keys in sections.items():
+        table[section] = table[section] | keys
+    return parse_run(table, "test")
+
+
+def trained(run: RunConfig, resume: bool = False, on_step: Any = None) -> list[StepReport]:
+    reports: list[StepReport] = []
+
+    def watch(report: StepReport) -> None:
+        reports.append(report)
+        if on_step is not None:
+            on_step(report)
+
+    train(run, resume, lambda plan: None, watch)
+    assert not launch.running(run.name)
+    return reports
+
+
+def losses(run: RunConfig) -> list[float]:
+    records = read(run.checkpoint.path / JOURNAL)
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]
+
+
+def weights(checkpoint: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer/*.safetensors")]
+    return {name: value for file in sorted(files) for name, value in load_file(file).items()}
+
+
+def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
+    """Return a watcher that acts when it first sees a step at or beyond the given one."""
+    done = threading.Event()
+
+    def watch(report: StepReport) -> None:
+        if report.step >= step and not done.is_set():
+            done.set()
+            act()
+
+    return watch
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    ray_session: Session, material: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    run = config(material, tmp_path_factory.mktemp("undisturbed"))
+    trained(run)
+    return run
+
+
+def test_a_run_leaves_checkpoints_a_journal_and_no_actor(undisturbed: RunConfig) -> None:
+    curve = losses(undisturbed)
+    assert len(curve) == STEPS
+    assert curve[-1] < curve[0]
+    saved = checkpoints(undisturbed.checkpoint.path)
+    assert [path.name for path in saved] == [
+        f"step-{n:08d}" for n in range(EVERY, STEPS + 1, EVERY)
+    ]
+    model = transformers.AutoModelForCausalLM.from_pretrained(saved[-1])
+    assert model.config.model_type == "mixtral"
+    record = read(undisturbed.checkpoint.path / JOURNAL)[-1]
+    assert sorted(record["layers"]) == ["0", "1", "2"]
+    assert 0 < record["layers"]["0"]["coefficient"] <= 0.01
+
+
+def test_resuming_continues_bit_for_bit(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    full = config(material, tmp_path)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(full, on_step=once(EVERY + 1, interrupt))
+    assert not launch.running(full.name)
+    assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
+    trained(full, resume=True)
+    assert losses(full) == losses(undisturbed)
+    ours, theirs = (weights(checkpoints(r.checkpoint.path)[-1]) for r in (full, undisturbed))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_killed_driver_is_replaced_and_the_actors_stay(
+    ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path)
+    before: list[int] = []
+    after: list[int] = []
+
+    def kill() -> None:
+        before.extend(pids(run))
+        os.kill(worker_pid(ray_session), signal.SIGKILL)
+
+    kill_once = once(3, kill)
+
+    def watch(report: StepReport) -> None:
+        if before and not after:
+            after.extend(pids(run))
+        kill_once(report)
+
+    trained(run, on_step=watch)
+    assert losses(run) == losses(undisturbed)
+    assert before == after
+
+
+def test_a_killed_actor_restarts_the_run_from_its_checkpoint(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path)
+    trained(run, on_step=once(EVERY + 2, lambda: os.kill(pids(run)[1], signal.SIGKILL)))
+    assert losses(run) == losses(undisturbed)
+
+
+def test_metrics_of_a_running_job_reach_prometheus(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, train={"steps": 5000})
+    page = ""
+
+    def look() -> None:
+        nonlocal page
+        deadline = time.monotonic() + 20
+        while "ray_raymoe_drop_rate" not in page and time.monotonic() < deadline:
+            page = metrics_page()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(run, on_step=once(1, look))
+    for name in ("loss", "step_seconds", "tokens_per_second", "expert_load", "drop_rate"):
+        assert f"ray_raymoe_{name}" in page, name
+    assert 'layer="2"' in page
+    assert "ray_raymoe_balance_coefficient" in page
+
+
+def test_what_cannot_run_is_refused_before_anything_starts(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="continue with --resume"):
+        trained(undisturbed)
+    changed = undisturbed.train.model_copy(update={"learning_rate": 0.1})
+    with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.003 and is 0\.1"):
+        trained(undisturbed.model_copy(update={"train": changed}), resume=True)
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        trained(config(material, tmp_path), resume=True)
+    with pytest.raises(ConfigError, match="2 micro-batches but the plan has 3 stages"):
+        trained(config(material, tmp_path, train={"global_batch": 2}, plan={"stages": 3}))
+    with pytest.raises(Exception, match="but 8 devices"):
+        trained(config(material, tmp_path, plan={"stages": 3, "gang": 3}))
+    assert not launch.running("curve")
+
+
+def test_a_second_run_of_the_same_name_is_refused(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    plan = runs.plan(Checkpoint.open(material / "model").config, (3,))
+    launch.launch("curve", plan, detached=False, seconds=60)
+    try:
+        with pytest.raises(LaunchError, match="a run named curve is on this cluster already"):
+            train(config(material, tmp_path), False, lambda plan: None, lambda report: None)
+    finally:
+        launch.remove("curve")
+
+
+def test_interrupting_the_command_line_leaves_nothing(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    """A process on the shared cluster is interrupted in the middle of a run."""
+    file = tmp_path / "run.json"
+    run = config(material, tmp_path, train={"steps": 500}, cluster={"address": ray_session.address})
+    file.write_text(json.dumps(run.model_dump(mode="json")))
+    code = (
+        "import json, sys; from moe.checkpoint.reader import Checkpoint
+from moe.config.run import parse_run\n"
+        "from pipelines.train import train\n"
+        "train(parse_run(json.load(open(sys.argv[1])), 'run'), False, lambda p: None, "
+        "lambda r: print(r.step, flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+    assert not launch.running(run.name)
+
+
+def pids(run: RunConfig) -> list[int]:
+    actors = launch.find(run.name, 2)
+    assert actors is not None
+    references: list[Any] = [actor.status.remote() for actor in actors]
+    return [status.pid for status in ray.get(references)]
+
+
+def worker_pid(session: Session) -> int:
+    from ray.util.state import list_actors
+
+    (worker,) = [
+        actor
+        for actor in list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
+        if "RayTrainWorker" in actor.class_name
+    ]
+    return int(worker.pid)
+
+
+def metrics_page() -> str:
+    nodes: list[dict[str, Any]] = ray.nodes()
+    port = nodes[0]["MetricsExportPort"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        return str(page.read().decode())
