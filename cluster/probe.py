@@ -36,9 +36,9 @@ class Node:
     labels: Mapping[str, str]
 
 
-def probe() -> Inventory:
-    """Ask Ray once what there is: a device per GPU, or per core of a node without one."""
-    return inventory(living_nodes(ray.nodes()))  # type: ignore[no-untyped-call]
+def probe(threads: int = 1) -> Inventory:
+    """Ask Ray once what there is: a device per GPU, or per ``threads`` cores of a node without."""
+    return inventory(living_nodes(ray.nodes()), threads)  # type: ignore[no-untyped-call]
 
 
 def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
@@ -52,16 +52,16 @@ def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
     return tuple(sorted(nodes, key=lambda node: node.name))
 
 
-def inventory(nodes: Sequence[Node]) -> Inventory:
-    """Return the devices of the nodes; nodes that offer neither CPU nor GPU have none.
+def inventory(nodes: Sequence[Node], threads: int = 1) -> Inventory:
+    """Return the devices of the nodes; nodes that offer too little for one have none.
 
     Speeds stay 1: Ray does not measure them, a profile does.
     """
-    devices = [device for node in nodes for device in _devices(node)]
+    devices = [device for node in nodes for device in _devices(node, threads)]
     if not devices:
         raise ClusterError(
-            f"none of the {len(nodes)} living Ray nodes offers a CPU or a GPU; "
-            "add a worker node, or start the cluster with --num-cpus"
+            f"none of the {len(nodes)} living Ray nodes offers {threads} CPUs or a GPU; "
+            "ask for fewer threads, add a worker node, or start the cluster with --num-cpus"
         )
     return Inventory(tuple(devices))
 
@@ -85,17 +85,18 @@ def _gpu_kind(resources: Mapping[str, float]) -> str:
     return kinds[0] if kinds else ""
 
 
-def _devices(node: Node) -> Iterator[Device]:
+def _devices(node: Node, threads: int) -> Iterator[Device]:
     if node.gpus:
         yield from _gpu_devices(node)
         return
-    for number in range(node.cpus):
+    count = node.cpus // threads
+    for number in range(count):
         yield Device(
             name=f"{node.name}/cpu{number}",
             node=node.name,
             kind=CPU,
-            memory_bytes=node.memory_bytes // node.cpus,
-            threads=1,
+            memory_bytes=node.memory_bytes // count,
+            threads=threads,
         )
 
 

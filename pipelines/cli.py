@@ -114,6 +114,7 @@ def plan(
     to: Annotated[Path, typer.Option("--to", help="Where to write the plan, TOML.")],
     stages: Annotated[int, typer.Option(help="Pipeline stages.")] = 2,
     gang: Annotated[int, typer.Option(help="Ranks of each stage.")] = 1,
+    threads: Annotated[int, typer.Option(help="Cores of each rank on a node without GPUs.")] = 1,
     ray: Annotated[bool, typer.Option("--ray", help="Plan for the Ray cluster.")] = False,
     address: Annotated[str, typer.Option(help="Of the Ray cluster; local is here.")] = "local",
     inventory: Annotated[Path | None, typer.Option(help="Plan for an inventory file.")] = None,
@@ -132,7 +133,7 @@ def plan(
     if ray == (inventory is not None):
         raise ConfigError("give either --ray or --inventory FILE: a plan is made for devices")
     config = Checkpoint.open(model).config
-    found = _inventory(inventory, address)
+    found = _inventory(inventory, address, threads)
     workload = Workload(sequence_length, micro_batch, micro_batches, training=not serving)
     made = make_plan(config, found, stages, gang, workload)
     save_plan(made, to)
@@ -183,7 +184,7 @@ def evaluate(
 @app.command()
 def serve(
     model: Model,
-    plan: Annotated[Path | None, typer.Option(help="Plan; default one stage.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan; default one rank.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     name: Annotated[str | None, typer.Option(help="Model name in the API.")] = None,
@@ -191,8 +192,10 @@ def serve(
 ) -> None:
     """Serve a model over the OpenAI API until interrupted."""
     from pipelines.serving.app import run_server
+    from pipelines.serving.arguments import ServeArguments
 
-    run_server(model, plan, host, port, name)
+    arguments = ServeArguments(model=model.absolute(), plan=plan, name=name)
+    run_server(arguments, host, port, address, _say)
 
 
 @app.command()
@@ -271,7 +274,7 @@ def main() -> None:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
 
 
-def _inventory(file: Path | None, address: str) -> "Inventory":
+def _inventory(file: Path | None, address: str, threads: int) -> "Inventory":
     if file is not None:
         from moe.planning.inventory import load_inventory
 
@@ -280,7 +283,7 @@ def _inventory(file: Path | None, address: str) -> "Inventory":
     from cluster.session import session
 
     with session(address):
-        return probe()
+        return probe(threads)
 
 
 def _fail(message: str) -> None:

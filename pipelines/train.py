@@ -98,9 +98,9 @@ def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
         plan = load_plan(run.plan.path)
         plan.check_model(config)
     else:
-        plan = make_plan(
-            config, probe(), run.plan.stages, run.plan.gang, workload(run, sequence_length)
-        )
+        devices = probe(run.plan.threads)
+        wanted = workload(run, sequence_length)
+        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted)
     if run.train.micro_batches < len(plan.stages):
         raise ConfigError(
             f"a step has {run.train.micro_batches} micro-batches but the plan has "

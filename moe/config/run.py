@@ -116,11 +116,13 @@ class PlanSection(Section):
     path: Path | None = None
     stages: int = Field(default=1, gt=0)
     gang: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0)
+    """Cores of each rank on nodes without GPUs."""
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
-        if self.path is not None and {"stages", "gang"} & self.model_fields_set:
-            raise ValueError("plan.path names a whole plan; remove plan.stages and plan.gang")
+        if self.path is not None and self.model_fields_set != {"path"}:
+            raise ValueError("plan.path names a whole plan; remove the other keys of [plan]")
         return self
 
 

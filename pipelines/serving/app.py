@@ -171,7 +171,10 @@ def _one_rank(config: ModelConfig) -> Plan:
 
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
     """Start the actors; a name of their own keeps them apart from those of an earlier try."""
+    from actors.engine import Deadlines
     from actors.engine import Engine as ActorEngine
 
+    step = arguments.step_seconds
+    deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)
     name = f"serve-{uuid.uuid4().hex[:12]}"
-    return ActorEngine.serve(name, arguments.model.absolute(), plan)
+    return ActorEngine.serve(name, arguments.model.absolute(), plan, deadlines)

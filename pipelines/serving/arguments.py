@@ -20,7 +20,9 @@ _LIMITS = Limits()
 class ServeArguments(BaseModel):
     """A model directory, its plan (default: one rank), its public name (default: the directory's).
 
-    The rest are the limits of ``Limits``.
+    ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
+    of a prompt or one token may take before the engine counts as lost. The rest are the limits of
+    ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +30,8 @@ class ServeArguments(BaseModel):
     model: Path
     plan: Path | None = None
     name: str | None = Field(default=None, min_length=1)
+    launch_seconds: float = Field(default=180.0, gt=0)
+    step_seconds: float = Field(default=120.0, gt=0)
     waiting: int = Field(default=_LIMITS.waiting, gt=0)
     request_seconds: float = Field(default=_LIMITS.request_seconds, gt=0)
     prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)

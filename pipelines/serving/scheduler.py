@@ -134,6 +134,7 @@ class Scheduler:
             _generate(stream, self._engine)
         except (RankLost, DeadlineExceeded) as error:
             _LOG.warning("lost the engine: %s", error)
+            self._state = "rebuilding"
             stream.fail(Unavailable(f"the engine is being rebuilt, try again: {error}"))
             self._rebuild()
         except Exception as error:

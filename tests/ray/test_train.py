@@ -220,12 +220,13 @@ def test_a_second_run_of_the_same_name_is_refused(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     plan = runs.plan(Checkpoint.open(material / "model").config, (3,))
-    launch.launch("curve", plan, detached=False, seconds=60)
+    actors = launch.launch("curve", plan, detached=False, seconds=60)
     try:
         with pytest.raises(LaunchError, match="a run named curve is on this cluster already"):
             train(config(material, tmp_path), False, lambda plan: None, lambda report: None)
     finally:
         launch.remove("curve")
+    assert len(actors) == 1
 
 
 def test_interrupting_the_command_line_leaves_nothing(
@@ -236,8 +237,7 @@ def test_interrupting_the_command_line_leaves_nothing(
     run = config(material, tmp_path, train={"steps": 500}, cluster={"address": ray_session.address})
     file.write_text(json.dumps(run.model_dump(mode="json")))
     code = (
-        "import json, sys; from moe.checkpoint.reader import Checkpoint
-from moe.config.run import parse_run\n"
+        "import json, sys; from moe.config.run import parse_run\n"
         "from pipelines.train import train\n"
         "train(parse_run(json.load(open(sys.argv[1])), 'run'), False, lambda p: None, "
         "lambda r: print(r.step, flush=True))"

@@ -1,0 +1,55 @@
+# Every target works on a bare machine with Python 3.11 and a C compiler: .venv is made on demand.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: help install check format test test-unit test-ray demo bench lock clean
+
+help:
+	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
+	@echo "make test      every test"
+	@echo "make test-unit tests that start no Ray"
+	@echo "make check     formatting, lint, types, import contracts"
+	@echo "make bench     benchmarks, each a table"
+	@echo "make lock      refresh requirements.lock from pyproject.toml"
+
+install: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
+
+test-unit: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/unit tests/manifests
+
+test-ray: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/ray
+
+demo: install
+	$(BIN)/python -m pipelines.demo
+
+bench: install
+	$(BIN)/python benchmarks/pipeline.py --check
+	$(BIN)/python benchmarks/serving.py --check
+
+lock: install
+	$(BIN)/pip install --quiet --upgrade --editable '.[dev]'
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,66 @@
+"""What is wrong with a server's arguments is said before anything starts."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe.checkpoint.reader import Checkpoint
+from moe.errors import CheckpointError, ClusterError, ConfigError, PlanError
+from moe.planning.plan import save_plan
+from pipelines.serving.app import build, check_port, run_server
+from pipelines.serving.arguments import ServeArguments, parse_arguments
+from pipelines.serving.limits import Limits
+from tests import plans
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "argument model: missing; give the directory of the model"),
+        ({"model": "x", "modle": "y"}, "argument modle: unknown; did you mean model"),
+        ({"model": "x", "zzz": "y"}, "argument zzz: unknown; known: "),
+        ({"model": 3}, "argument model: .* found 3"),
+        ({"model": "x", "name": ""}, "argument name: .* found ''"),
+        ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
+    ],
+)
+def test_wrong_arguments_are_named(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(args)
+
+
+def test_arguments_have_defaults_and_survive_a_round_trip() -> None:
+    arguments = parse_arguments({"model": "some/model", "waiting": 5})
+    assert arguments.served_name == "model"
+    assert arguments.limits == Limits(waiting=5)
+    assert parse_arguments(arguments.model_dump()) == arguments
+    assert parse_arguments({"model": "x", "name": "other"}).served_name == "other"
+    with pytest.raises(ConfigError, match="the limit waiting is -1"):
+        Limits(waiting=-1)
+
+
+def test_a_port_in_use_is_told(model: Path) -> None:
+    arguments = ServeArguments(model=model)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{port}: .* in use"):
+            run_server(arguments, "127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(ClusterError, match="70000 is no port"):
+        run_server(arguments, "127.0.0.1", 70000)
+    with pytest.raises(ClusterError, match="cannot listen on 192"):
+        check_port("192.0.2.1", port)
+
+
+def test_wrong_models_and_plans_are_told(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model directory"):
+        run_server(ServeArguments(model=tmp_path / "missing"), "127.0.0.1", 1)
+    other = tmp_path / "plan.toml"
+    save_plan(plans.single(plans.SMOLLM2), other)
+    with pytest.raises(PlanError, match="the plan was made for"):
+        run_server(ServeArguments(model=model, plan=other), "127.0.0.1", 1)
+    fitting = tmp_path / "fitting.toml"
+    save_plan(plans.single(Checkpoint.open(model).config), fitting)
+    ServeArguments(model=model, plan=fitting).check()
