@@ -1,7 +1,6 @@
 # Every target works on a bare machine with Python 3.11 and a C compiler: .venv is made on demand.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-export RAY_AUTH_MODE ?= disabled
 
 .PHONY: help install check format test test-unit test-ray demo bench lock clean
 
@@ -44,8 +43,8 @@ demo: install
 	$(BIN)/python -m pipelines.demo
 
 bench: install
-	$(BIN)/python benchmarks/pipeline.py --check
-	$(BIN)/python benchmarks/serving.py --check
+	$(BIN)/python -m benchmarks.training --check
+	$(BIN)/python -m benchmarks.serving --check
 
 lock: install
 	$(BIN)/pip install --quiet --upgrade --editable '.[dev]'

@@ -31,8 +31,10 @@ def receipt_table(receipt: Receipt) -> Table:
     table.add_row("method", receipt.method)
     for name, value in receipt.options.items():
         table.add_row(name.replace("_", " "), str(value))
-    table.add_row("seed", str(receipt.seed))
-    table.add_row("largest logit difference", f"{distance.max_absolute:.2e}")
+    table.add_row(
+        "largest logit difference",
+        f"{distance.max_absolute:.1e} ({distance.relative:.1e} relative)",
+    )
     table.add_row("same first choice", f"{distance.same_argmax:.0%} of {distance.tokens} tokens")
     return table
 

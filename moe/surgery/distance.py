@@ -12,10 +12,15 @@ from moe.nn.build import build
 
 @dataclass(frozen=True, slots=True)
 class LogitDistance:
-    """Over the same tokens: largest and mean absolute difference, and equal first choices."""
+    """Over the same tokens: largest and mean absolute difference, and equal first choices.
+
+    ``relative`` is the largest difference over the largest logit: a float32 sum of many layers
+    cannot agree better than some 1e-6 of it.
+    """
 
     tokens: int
     max_absolute: float
+    relative: float
     mean_absolute: float
     same_argmax: float
 
@@ -27,6 +32,7 @@ def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> 
     return LogitDistance(
         tokens=tokens_BS.numel(),
         max_absolute=gap.max().item(),
+        relative=(gap.max() / one.abs().max()).item(),
         mean_absolute=gap.mean().item(),
         same_argmax=(one.argmax(-1) == other.argmax(-1)).float().mean().item(),
     )

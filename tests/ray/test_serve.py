@@ -16,6 +16,7 @@ from typing import Any
 
 import openai
 import pytest
+import ray
 import transformers
 from openai import OpenAI
 from ray import serve
@@ -73,7 +74,9 @@ def client(url: str) -> Iterator[OpenAI]:
 
 
 def stage_actors() -> list[Any]:
-    return [actor for actor in list_actors() if actor.state == "ALIVE" and "/rank-" in actor.name]
+    """Return the living ranks on this cluster; another may run on the machine."""
+    actors = list_actors(address=ray.get_runtime_context().gcs_address)
+    return [actor for actor in actors if actor.state == "ALIVE" and "/rank-" in actor.name]
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -136,32 +139,29 @@ def occupied(url: str) -> int:
     return int(body["running"] + body["waiting"])
 
 
-def test_a_killed_actor_costs_one_request_and_comes_back(client: OpenAI, url: str) -> None:
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [(signal.SIGKILL, "rank 1 died"), (signal.SIGSTOP, "did not finish inference within 5 s")],
+)
+def test_a_lost_actor_costs_one_request_and_comes_back(
+    client: OpenAI, url: str, harm: signal.Signals, said: str
+) -> None:
+    before = {actor.name: actor.pid for actor in stage_actors()}
     stream = iter(
         client.completions.create(
             model="tiny", prompt="the", max_tokens=240, temperature=2, seed=3, stream=True
         )
     )
     next(stream)
-    before = {actor.pid for actor in stage_actors()}
-    os.kill(max(before), signal.SIGKILL)
-    with pytest.raises(openai.APIError, match="being rebuilt, try again"):
+    os.kill(before[max(before)], harm)
+    with pytest.raises(openai.APIError, match=f"being rebuilt, try again: .*{said}"):
         list(stream)
     reply = client.completions.create(model="tiny", prompt="the", max_tokens=3, temperature=0)
     assert reply.choices[0].finish_reason in ("length", "stop")
-    assert len(stage_actors()) == 2
-    assert not before & {actor.pid for actor in stage_actors()}
+    after = {actor.pid for actor in stage_actors()}
+    assert len(after) == 2
+    assert not after & set(before.values())
     assert health(url) == 200
-
-
-def test_an_actor_that_hangs_costs_one_request_and_is_replaced(client: OpenAI, url: str) -> None:
-    before = {actor.pid for actor in stage_actors()}
-    os.kill(max(before), signal.SIGSTOP)
-    with pytest.raises(openai.InternalServerError, match="did not finish inference within 5 s"):
-        client.completions.create(model="tiny", prompt="the", max_tokens=3)
-    assert client.completions.create(model="tiny", prompt="the", max_tokens=1).choices
-    assert len(stage_actors()) == 2
-    assert not before & {actor.pid for actor in stage_actors()}
 
 
 def test_an_actor_killed_while_idle_is_replaced(client: OpenAI, url: str) -> None:

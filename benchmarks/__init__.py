@@ -1,0 +1,1 @@
+"""Each script prints one table; ``--json FILE`` keeps it, ``--check`` fails on a missed bar."""

@@ -1,0 +1,106 @@
+"""Any plan resumes the checkpoint of any other, and a damaged checkpoint is refused."""
+
+from pathlib import Path
+
+import pytest
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.checkpointing import complete, prune
+from actors.engine import merge
+from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.errors import CheckpointError, RankLost
+from moe.planning.plan import load_plan
+from tests import plans, runs, tiny
+from tests.ranks import Ranks, Team
+from tests.reference import PlainTraining
+
+FAST = settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def checkpoint(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
+    to.mkdir(parents=True)
+    complete(to, team.all("save", to), config, step, run, team.plan)
+    return to
+
+
+@FAST
+@given(data=st.data())
+def test_any_plan_resumes_the_checkpoint_of_any_other(
+    data: st.DataObject, ranks: Ranks, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("pair")
+    tied = data.draw(st.booleans())
+    model = tiny.saved(tiny.mixtral(tie_word_embeddings=tied), folder / "model")
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    small = plans.plans(config).filter(lambda plan: plan.ranks <= 4)
+    first, second = data.draw(small), data.draw(small)
+    plain = PlainTraining(model, run)
+    batches = [runs.batch(config, run, step) for step in range(4)]
+    for batch in batches:
+        plain.step(batch)
+    losses = []
+    team = ranks.started(first, model, run, runs.LENGTH)
+    losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
+    saved = checkpoint(team, folder / "saved", config, run, 2)
+    team = ranks.started(second, saved, run, runs.LENGTH, resume=True)
+    losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[2:]]
+    assert losses == pytest.approx(plain.losses, rel=1e-5)
+    again = checkpoint(team, folder / "again", config, run, 4)
+    coefficients = load_manifest(again).coefficients
+    assert coefficients == pytest.approx(plain.alphas, rel=1e-5)
+    assert load_plan(again / "plan.toml") == second
+
+
+@pytest.fixture
+def saved(ranks: Ranks, tmp_path: Path) -> Path:
+    model = tiny.saved(tiny.mixtral(), tmp_path / "model")
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    team = ranks.started(runs.plan(config, (1, 2)), model, run, runs.LENGTH)
+    return checkpoint(team, step_directory(tmp_path, 0), config, run, 0)
+
+
+def test_a_checkpoint_before_the_first_step_is_the_model(saved: Path) -> None:
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(saved)
+    before = transformers.AutoModelForCausalLM.from_pretrained(saved.parent / "model")
+    inputs = tiny.tokens(97, 1, 8)
+    assert theirs(inputs).logits.equal(before(inputs).logits)
+
+
+@pytest.mark.parametrize("victim", ["model-rank-00001", "optimizer/rank-00000"])
+def test_a_truncated_file_is_named(victim: str, saved: Path) -> None:
+    file = saved / f"{victim}.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=f"{victim}.safetensors has .* its manifest says"):
+        load_manifest(saved)
+
+
+def test_a_directory_without_manifest_is_no_checkpoint(saved: Path) -> None:
+    assert checkpoints(saved.parent) == [saved]
+    (saved / "raymoe.json").unlink()
+    assert checkpoints(saved.parent) == []
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 10):
+        step_directory(tmp_path, step).mkdir()
+        (step_directory(tmp_path, step) / "raymoe.json").write_text("{}")
+    prune(tmp_path, keep=2)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["step-00000006", "step-00000010"]
+
+
+def test_a_step_out_of_order_is_refused(ranks: Ranks, tmp_path: Path) -> None:
+    model = tiny.saved(tiny.mixtral(), tmp_path / "model")
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    team = ranks.started(runs.plan(config, (3,)), model, run, runs.LENGTH)
+    with pytest.raises(RankLost, match="has done 0 steps, step 5 was asked for"):
+        team.step(runs.batch(config, run, 5))

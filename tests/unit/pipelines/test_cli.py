@@ -1,0 +1,134 @@
+"""The command line: what it does without Ray, and one clear line for what it cannot do."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moe.checkpoint.reader import Checkpoint
+from moe.config.run import load_run
+from moe.planning.inventory import save_inventory
+from moe.planning.plan import save_plan
+from pipelines.cli import main
+from tests import plans, runs, tiny
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny.saved(tiny.llama(), tmp_path / "dense")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Return the exit code of the command."""
+    monkeypatch.setattr(sys, "argv", ["raymoe", *map(str, words)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object
+) -> str:
+    """Return the one line that refuses the command."""
+    assert run(monkeypatch, *words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    return said
+
+
+def test_upcycle_then_evaluate_what_is_not_there(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moe = model.parent / "moe"
+    assert run(monkeypatch, "upcycle", model, "--to", moe, "--experts", 3) == 0
+    assert "largest logit difference" in capsys.readouterr().out
+    assert Checkpoint.open(moe).config.experts == 3
+    assert "exists and is not empty" in refused(
+        monkeypatch, capsys, "upcycle", model, "--to", moe, "--experts", 3
+    )
+    nothing = model.parent / "nothing"
+    assert f"no model directory at {nothing}" in refused(
+        monkeypatch, capsys, "upcycle", nothing, "--to", model.parent / "x"
+    )
+    assert "top-k is 4 but there are 3 experts" in refused(
+        monkeypatch, capsys, "upcycle", model, "--to", nothing, "--experts", 3, "--top-k", 4
+    )
+    assert not nothing.exists()
+    assert "experts already" in refused(monkeypatch, capsys, "upcycle", moe, "--to", nothing)
+    assert "nothing" in refused(monkeypatch, capsys, "evaluate", moe, "--data", nothing)
+
+
+def test_a_truncated_model_is_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    to = model.parent / "moe"
+    said = refused(monkeypatch, capsys, "upcycle", model, "--to", to)
+    assert f"{file} is damaged or cut short" in said
+    assert [path.name for path in model.parent.iterdir()] == ["dense"]
+
+
+def test_a_misspelt_key_names_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "x"\n[train]\nlerning_rate = 1.0\n')
+    said = refused(monkeypatch, capsys, "train", file, "--set", "train.steps=0")
+    assert "train.lerning_rate: unknown key; did you mean learning_rate?" in said
+    assert "model: missing" in said
+    assert "train.steps: Input should be greater than 0; found 0" in said
+    assert f"no run file at {tmp_path / 'no'}" in refused(
+        monkeypatch, capsys, "train", tmp_path / "no"
+    )
+
+
+def test_plan_for_an_inventory(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory, to = model.parent / "inventory.toml", model.parent / "plan.toml"
+    save_inventory(plans.inventory(2), inventory)
+    words = ("plan", model, "--inventory", inventory, "--to", to)
+    assert run(monkeypatch, *words) == 0
+    assert to.exists()
+    assert "plan needs 6 ranks (3 stages x gang of 2) but 2 devices" in refused(
+        monkeypatch, capsys, *words, "--stages", 3, "--gang", 2
+    )
+    assert "either --ray or --inventory" in refused(monkeypatch, capsys, "plan", model, "--to", to)
+
+
+def test_kube_render_prints_a_job_and_a_service(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = model.parent / "plan.toml"
+    save_plan(runs.plan(Checkpoint.open(model).config, (1, 2), (2, 1)), plan)
+    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
+    assert run(monkeypatch, *words, "--image", "registry.example/raymoe:0.1.0") == 0
+    job, service = yaml.safe_load_all(capsys.readouterr().out)
+    assert (job["kind"], service["kind"]) == ("RayJob", "RayService")
+    assert "not pinned" in refused(monkeypatch, capsys, *words, "--image", "raymoe:latest")
+    other = tiny.saved(tiny.llama(num_hidden_layers=7), model.parent / "other")
+    words[4] = other
+    assert "layers = 3, the model has 7" in refused(
+        monkeypatch, capsys, *words, "--image", "raymoe:0.1.0"
+    )
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))
+def test_every_run_file_of_the_repository_loads(file: Path) -> None:
+    assert load_run(file).name == file.stem
+
+
+def test_every_command_of_the_readme_exists(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    verbs = set(re.findall(r"raymoe ((?:fetch |kube )?[a-z0-9]+)", text)) - {"turns"}
+    assert {"train", "serve", "fetch smollm2", "kube render"} <= verbs
+    for verb in sorted(verbs):
+        assert run(monkeypatch, *verb.split(), "--help") == 0, verb
