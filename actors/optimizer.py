@@ -96,7 +96,7 @@ class ShareOptimizer:
     def _squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""
         parts = [
-            parameter.grad.double().square().sum()
+            torch.linalg.vector_norm(parameter.grad, dtype=torch.float64).square()
             for name, parameter in self.parameters.items()
             if name in self._counted and parameter.grad is not None
         ]

@@ -36,8 +36,11 @@ class Node:
     labels: Mapping[str, str]
 
 
-def probe(threads: int = 1) -> Inventory:
-    """Ask Ray once what there is: a device per GPU, or per ``threads`` cores of a node without."""
+def probe(threads: int | None = 1) -> Inventory:
+    """Ask Ray once what there is: a device per GPU, or per ``threads`` cores of a node without.
+
+    ``threads`` None takes all cores of such a node as one device.
+    """
     return inventory(living_nodes(ray.nodes()), threads)  # type: ignore[no-untyped-call]
 
 
@@ -52,7 +55,7 @@ def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
     return tuple(sorted(nodes, key=lambda node: node.name))
 
 
-def inventory(nodes: Sequence[Node], threads: int = 1) -> Inventory:
+def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
     """Return the devices of the nodes; nodes that offer too little for one have none.
 
     Speeds stay 1: Ray does not measure them, a profile does.
@@ -60,7 +63,7 @@ def inventory(nodes: Sequence[Node], threads: int = 1) -> Inventory:
     devices = [device for node in nodes for device in _devices(node, threads)]
     if not devices:
         raise ClusterError(
-            f"none of the {len(nodes)} living Ray nodes offers {threads} CPUs or a GPU; "
+            f"none of the {len(nodes)} living Ray nodes offers {threads or 1} CPUs or a GPU; "
             "ask for fewer threads, add a worker node, or start the cluster with --num-cpus"
         )
     return Inventory(tuple(devices))
@@ -85,10 +88,11 @@ def _gpu_kind(resources: Mapping[str, float]) -> str:
     return kinds[0] if kinds else ""
 
 
-def _devices(node: Node, threads: int) -> Iterator[Device]:
+def _devices(node: Node, threads: int | None) -> Iterator[Device]:
     if node.gpus:
         yield from _gpu_devices(node)
         return
+    threads = threads or max(node.cpus, 1)
     count = node.cpus // threads
     for number in range(count):
         yield Device(

@@ -192,9 +192,9 @@ def serve(
 ) -> None:
     """Serve a model over the OpenAI API until interrupted."""
     from pipelines.serving.app import run_server
-    from pipelines.serving.arguments import ServeArguments
+    from pipelines.serving.arguments import parse_arguments
 
-    arguments = ServeArguments(model=model.absolute(), plan=plan, name=name)
+    arguments = parse_arguments({"model": model.absolute(), "plan": plan, "name": name})
     run_server(arguments, host, port, address, _say)
 
 

@@ -61,7 +61,7 @@ class Demo:
         trained = self._train(run)
         self._title("Held-out loss")
         models = {"dense": dense, "upcycled": moe, "trained": trained}
-        results = {name: self._evaluate(model, tokens) for name, model in models.items()}
+        results = {name: self._evaluate(run, model) for name, model in models.items()}
         self._title("Serve, and ask through the OpenAI client")
         self._say(PROMPT)
         self._console.print(Panel(ask(trained, PROMPT, self._say), title="the trained MoE"))
@@ -106,9 +106,11 @@ class Demo:
         save_plan(plan, run.plan.path)
         self._console.print(plan_summary(config, plan, devices, wanted))
 
-    def _evaluate(self, model: Path, tokens: Path) -> Evaluation:
+    def _evaluate(self, run: RunConfig, model: Path) -> Evaluation:
+        factor = run.routing.virtual_capacity_factor
+        options = EvaluateOptions(rows=EVALUATED_ROWS, virtual_capacity_factor=factor)
         with counted(self._console, f"evaluating {model.name}") as progress:
-            result = evaluate(model, tokens, EvaluateOptions(rows=EVALUATED_ROWS), progress)
+            result = evaluate(model, run.data.path, options, progress)
         self._say(f"{model}: {result.loss:.4f} nats per token")
         return result
 

@@ -164,9 +164,9 @@ def _reason() -> str:
 
 
 def _one_rank(config: ModelConfig) -> Plan:
-    """Return the plan of a model that one device holds."""
+    """Return the plan of a model that one GPU, or all cores of one node, hold."""
     workload = Workload(config.max_positions, micro_batch=1, micro_batches=1, training=False)
-    return make_plan(config, probe(), stages=1, gang=1, workload=workload)
+    return make_plan(config, probe(threads=None), stages=1, gang=1, workload=workload)
 
 
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
