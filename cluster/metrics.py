@@ -46,10 +46,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
     Metric("expert_load", "gauge", "fraction", "Share of assignments.", ("layer", "expert")),
     Metric("peak_memory_bytes", "gauge", "bytes", "Most memory a rank has held.", ("rank",)),
-    Metric("serving_requests", "counter", "requests", "Requests answered.", ("status",)),
+    Metric("serving_generations", "counter", "generations", "Generations begun.", ("end",)),
     Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens read."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),
-    Metric("serving_requests_running", "gauge", "requests", "Requests being answered."),
 )
 
 

@@ -149,13 +149,15 @@ def train(
 ) -> None:
     """Train a run to its last step."""
     from moe.config.run import load_run
-    from pipelines.plan_table import plan_line
     from pipelines.progress import training_view
+    from pipelines.train import cautions
     from pipelines.train import train as start
 
     config = load_run(run, set_ or ())
+    for caution in cautions(config):
+        console.print(f"[yellow]caution:[/] {caution}", highlight=False)
     with training_view(console, config.train.steps) as view:
-        last = start(config, resume, lambda plan: _say(f"plan: {plan_line(plan)}"), view.step)
+        last = start(config, resume, view.start, view.step)
     console.print(f"wrote {last}")
 
 
@@ -219,12 +221,14 @@ def submit(
     run: Run,
     set_: Set = None,
     address: Annotated[str, typer.Option(help="Dashboard of the cluster.")] = "auto",
+    python: Annotated[str, typer.Option(help="Interpreter on the cluster.")] = "python",
 ) -> None:
     """Send a run to a Ray cluster as a job and follow its log."""
     from moe.config.run import load_run
     from pipelines.submit import submit_run
 
-    status = submit_run(load_run(run, set_ or ()), address, lambda line: console.out(line))
+    config = load_run(run, set_ or ())
+    status = submit_run(config, address, python, lambda line: console.out(line, highlight=False))
     console.print(f"the job {status.lower()}")
 
 

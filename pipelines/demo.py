@@ -95,7 +95,7 @@ class Demo:
         with session("local", cpus=cores):
             self._plan(run, threads=cores // 2)
             with training_view(self._console, run.train.steps) as view:
-                return train(run, bool(saved), lambda plan: None, view.step)
+                return train(run, bool(saved), view.start, view.step)
 
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""

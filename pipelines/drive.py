@@ -7,6 +7,7 @@ actor is gone are all started anew from the newest checkpoint.
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _drive(work: Assignment) -> Outcome:
         return Outcome(step=0, stopped=True)
     engine = obtain(run, work.plan, shards.sequence_length)
     done = engine.steps_done()
-    with RunRecord(run.name, run.checkpoint.path) as record:
+    with closing(RunRecord(run.name, run.checkpoint.path)) as record:
         _catch_up(record, engine, run, done)
         for batch in batches(run, shards, done):
             report = engine.train_step(batch)

@@ -15,10 +15,13 @@ from rich.progress import (
 )
 
 from actors.commands import StepReport
+from cluster.session import Session
+from moe.planning.plan import Plan
+from pipelines.plan_table import plan_line
 
 
 class TrainingView:
-    """Shows every step; ``step`` is given each report in turn."""
+    """Shows how a run starts and every step of it."""
 
     def __init__(self, console: Console, progress: Progress | None, steps: int) -> None:
         self._console = console
@@ -29,6 +32,12 @@ class TrainingView:
             if progress
             else None
         )
+
+    def start(self, plan: Plan, session: Session) -> None:
+        """Show what is about to run, and where it can be watched."""
+        self._console.print(f"plan: {plan_line(plan)}", highlight=False)
+        if session.dashboard_url:
+            self._console.print(f"dashboard: {session.dashboard_url}", highlight=False)
 
     def step(self, report: StepReport) -> None:
         """Show one step."""

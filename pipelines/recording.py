@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from actors.commands import LayerReport, StepReport
 from cluster.journal import Journal, read
@@ -42,17 +41,6 @@ class RunRecord:
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _layer(self, number: int, layer: LayerReport) -> None:
         self._metrics.record("drop_rate", layer.drop_rate, layer=number)

@@ -9,12 +9,15 @@ from cluster.jobs import follow, submit, training_request
 from moe.config.run import RunConfig
 
 
-def submit_run(run: RunConfig, address: str, on_line: Callable[[str], None]) -> str:
-    """Submit a run and follow it; return how the job ended. Paths in it are read on the cluster."""
+def submit_run(run: RunConfig, address: str, python: str, on_line: Callable[[str], None]) -> str:
+    """Submit a run and follow it; return how the job ended.
+
+    Paths in the run, and ``python``, are those of the cluster.
+    """
     table = run.model_dump(mode="json", exclude_none=True)
     table["cluster"]["address"] = "auto"
     table["cluster"].pop("cpus", None)
-    request = training_request(run.name, tomli_w.dumps(table), _plan_words(run), {})
+    request = training_request(run.name, tomli_w.dumps(table), _plan_words(run), {}, python)
     job = submit(address, request)
     on_line(f"{'joined' if job.joined else 'submitted'} job {job.identifier} on {job.address}")
     return follow(job, on_line)

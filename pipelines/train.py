@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer
 from actors import launch
 from actors.commands import StepReport
 from cluster.probe import probe
-from cluster.session import session
+from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
@@ -28,6 +28,7 @@ from moe.errors import ConfigError, LaunchError, RankLost, RaymoeError
 from moe.planning.costs import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan, load_plan
+from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
@@ -37,26 +38,27 @@ WORKER_BYTES = 2**20
 """Memory the driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
 OnStep = Callable[[StepReport], None]
-OnPlan = Callable[[Plan], None]
+OnStart = Callable[[Plan, Session], None]
 
 
-def train(run: RunConfig, resume: bool, on_plan: OnPlan, on_step: OnStep) -> Path:
+def train(run: RunConfig, resume: bool, on_start: OnStart, on_step: OnStep) -> Path:
     """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
 
-    ``on_plan`` is told the plan before anything starts, ``on_step`` every finished step.
+    ``on_start`` is told the plan and the Ray session before any actor starts, ``on_step`` every
+    finished step.
     """
     run = with_absolute_paths(run)
     config, shards = check_inputs(run)
     _check_beginning(run, resume)
     _configure_ray_train()
-    with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus):
+    with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         if launch.running(run.name):
             raise LaunchError(
                 f"a run named {run.name} is on this cluster already; "
                 f"end it with `raymoe stop {run.name}` or choose another name"
             )
         plan = plan_for(run, config, shards.sequence_length)
-        on_plan(plan)
+        on_start(plan, joined)
         try:
             outcome = _fit(run, plan, on_step)
         finally:
@@ -90,6 +92,19 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
             f"{config.max_positions}; tokenize with a shorter --sequence-length"
         )
     return config, shards
+
+
+def cautions(run: RunConfig) -> list[str]:
+    """Return what a person should know before the run that is no error."""
+    found = []
+    fresh = (run.model.path / RECEIPT).exists()
+    if fresh and run.routing.capacity_factor is not None:
+        found.append(
+            f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and routers are "
+            "random right after upcycling: the loss will start far above the dense model's. Train "
+            "without it first; the virtual drop rate is measured all the same."
+        )
+    return found
 
 
 def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:

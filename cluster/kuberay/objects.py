@@ -89,12 +89,13 @@ def dump(objects: Iterable[Mapping[str, Any]]) -> str:
 def _worker_group(group: Group, options: KubeOptions) -> Table:
     """Return one worker group; its size is left to the autoscaler where there is one.
 
+    The driver's node offers Ray no CPU: what drives asks for none, and no rank can land there.
     ``workersToDelete`` is there although empty because Ray's autoscaler scales down by a JSON
     patch that replaces its parent, which a strict API server refuses where it is missing.
     """
     floating = options.autoscale and group.role == "rank"
     size = {} if options.autoscale else {"replicas": group.pods}
-    start = {"object-store-memory": str(OBJECT_STORE_BYTES)} if group.role == "rank" else {}
+    start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
     return {
         "groupName": group.name,
         **size,
@@ -102,7 +103,7 @@ def _worker_group(group: Group, options: KubeOptions) -> Table:
         "maxReplicas": group.pods,
         "scaleStrategy": {"workersToDelete": []},
         "labels": node_labels(group),
-        "rayStartParams": start,
+        "rayStartParams": start if group.role == "rank" else {"num-cpus": "0"},
         "template": worker_template(group, options),
     }
 

@@ -30,6 +30,7 @@ from moe.planning.plan import Plan
 from pipelines.serving.api import CLOSE_SECONDS, create_app
 from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.generation import Engine
+from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
 from pipelines.serving.scheduler import Scheduler
 from pipelines.serving.service import Service
@@ -49,7 +50,10 @@ class Server:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
         plan = arguments.load_plan() or _one_rank(config)
-        self._scheduler = Scheduler(lambda: _launch(arguments, plan), arguments.limits)
+        meter = Meter(arguments.served_name)
+        self._scheduler = Scheduler(
+            lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
+        )
         self._service = Service(
             arguments.served_name, config, text, self._scheduler, arguments.limits
         )

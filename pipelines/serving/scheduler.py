@@ -20,6 +20,7 @@ from pipelines.serving.stream import Stream
 
 State = Literal["serving", "rebuilding", "failed"]
 Build = Callable[[], Engine]
+OnEnd = Callable[[Generation], None]
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,10 +35,16 @@ class Status:
 
 
 class Scheduler:
-    """Runs generations on an engine that ``build`` makes, now and after every loss."""
+    """Runs generations on an engine that ``build`` makes, now and after every loss.
 
-    def __init__(self, build: Build, limits: Limits) -> None:
+    ``on_end`` is told every generation that was begun, finished or not.
+    """
+
+    def __init__(
+        self, build: Build, limits: Limits, on_end: OnEnd = lambda generation: None
+    ) -> None:
         self._build = build
+        self._on_end = on_end
         self._limits = limits
         self._engine: Engine | None = build()
         self._state: State = "serving"
@@ -109,6 +116,7 @@ class Scheduler:
                 self._look()
                 continue
             self._serve(stream)
+            self._on_end(stream.generation)
             with self._changed:
                 self._running = None
         self._end_engine()

@@ -64,7 +64,7 @@ def test_ray_reads_the_sizes_that_the_plan_needs(
 ) -> None:
     types = _autoscaling(render(plan, BYTES, options))["available_node_types"]
     assert types["headgroup"]["resources"]["CPU"] == 0
-    assert types["driver"]["resources"]["CPU"] == 1
+    assert types["driver"]["resources"]["CPU"] == 0
     ranks = {name: entry for name, entry in types.items() if name not in ("headgroup", "driver")}
     assert sum(entry["max_workers"] for entry in ranks.values()) == 4
     assert sum(entry["max_workers"] * entry["resources"]["CPU"] for entry in ranks.values()) == 6

@@ -24,10 +24,10 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, parse_run
 from moe.errors import ConfigError, LaunchError
-from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL
 from pipelines.train import train
-from tests import runs, tiny, vocabularies
+from tests import material as tiny_material
+from tests import runs
 
 pytestmark = pytest.mark.ray
 
@@ -37,30 +37,12 @@ EVERY = 10
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny mixture of experts with a tokenizer, and text in its tokens."""
-    folder = tmp_path_factory.mktemp("material")
-    vocabulary = vocabularies.byte_level()
-    model = tiny.mixtral(vocab_size=vocabulary.get_vocab_size())
-    vocabularies.save(vocabulary, tiny.saved(model, folder / "model"))
-    (folder / "text").mkdir()
-    for number in range(30):
-        words = " ".join(f"{word} and {number * word % 13}" for word in range(150))
-        (folder / "text" / f"{number}.txt").write_text(words)
-    options = TokenizeOptions(sequence_length=16, held_out_fraction=0.1)
-    tokenize([folder / "text"], folder / "model", folder / "tokens", options)
-    return folder
+    return tiny_material.make(tmp_path_factory.mktemp("material"))
 
 
 def config(material: Path, to: Path, **sections: Any) -> RunConfig:
-    table: dict[str, Any] = {
-        "name": "curve",
-        "model": {"path": str(material / "model")},
-        "data": {"path": str(material / "tokens")},
-        "train": {"steps": STEPS, "global_batch": 4, "learning_rate": 3e-3, "warmup_steps": 2},
-        "plan": {"stages": 2},
-        "checkpoint": {"path": str(to / "run"), "every": EVERY, "keep": 9},
-        "cluster": {"group_seconds": 20.0, "launch_seconds": 60.0},
-    }
+    table = tiny_material.run_table(material, to / "run", STEPS) | {"name": "curve"}
+    table["checkpoint"] |= {"every": EVERY, "keep": 9}
     for section, keys in sections.items():
         table[section] = table[section] | keys
     return parse_run(table, "test")
@@ -74,7 +56,7 @@ def trained(run: RunConfig, resume: bool = False, on_step: Any = None) -> list[S
         if on_step is not None:
             on_step(report)
 
-    train(run, resume, lambda plan: None, watch)
+    train(run, resume, lambda plan, session: None, watch)
     assert not launch.running(run.name)
     return reports
 
@@ -223,7 +205,9 @@ def test_a_second_run_of_the_same_name_is_refused(
     actors = launch.launch("curve", plan, detached=False, seconds=60)
     try:
         with pytest.raises(LaunchError, match="a run named curve is on this cluster already"):
-            train(config(material, tmp_path), False, lambda plan: None, lambda report: None)
+            train(
+                config(material, tmp_path), False, lambda plan, session: None, lambda report: None
+            )
     finally:
         launch.remove("curve")
     assert len(actors) == 1
@@ -239,7 +223,7 @@ def test_interrupting_the_command_line_leaves_nothing(
     code = (
         "import json, sys; from moe.config.run import parse_run\n"
         "from pipelines.train import train\n"
-        "train(parse_run(json.load(open(sys.argv[1])), 'run'), False, lambda p: None, "
+        "train(parse_run(json.load(open(sys.argv[1])), 'run'), False, lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
     )
     command = [sys.executable, "-c", code, str(file)]

@@ -140,3 +140,20 @@ def test_any_plan_equals_one_process(
     )
     plan = data.draw(plans.plans(config).filter(lambda plan: plan.ranks <= 4))
     check_equal(ranks, directory, runs.run_config(directory), plan, 3)
+
+
+def test_bfloat16_computes_close_and_keeps_float32_weights(ranks: Ranks, tmp_path: Path) -> None:
+    directory, config = saved_model(tmp_path, "mixtral")
+    exact = runs.run_config(directory)
+    half = runs.run_config(directory, train={"precision": "bf16"})
+    plain = PlainTraining(directory, exact)
+    team = ranks.started(runs.plan(config, (1, 2), (2, 1), (2, 2)), directory, half, runs.LENGTH)
+    for step in range(3):
+        batch = runs.batch(config, half, step)
+        plain.step(batch)
+        loss = merge(team.step(batch), batch.label_count, 0.0).loss
+        assert loss == pytest.approx(plain.losses[-1], rel=0.03)
+        assert loss != plain.losses[-1]
+    (tmp_path / "half" / "optimizer").mkdir(parents=True)
+    team.all("save", tmp_path / "half")
+    assert {weight.dtype for weight in read_all(tmp_path / "half").values()} == {torch.float32}

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +40,10 @@ def test_tags_are_those_of_the_table(name: str, tags: dict[str, int]) -> None:
 def test_a_counter_never_falls() -> None:
     with pytest.raises(ClusterError, match="a counter only rises"):
         Recorder("r").record("tokens", -1)
+
+
+def test_the_docs_hold_every_metric_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    expected = [f"| `{n}` | {k} | {u} | {t} | {d} |" for n, k, u, t, d in table_rows()]
+    assert rows == expected

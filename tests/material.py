@@ -1,0 +1,33 @@
+"""A tiny mixture of experts with a tokenizer, text in its tokens, and a run over both."""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpus.tokenize import TokenizeOptions, tokenize
+from tests import tiny, vocabularies
+
+
+def make(folder: Path) -> Path:
+    """Write ``model`` and ``tokens`` into a folder."""
+    vocabulary = vocabularies.byte_level()
+    model = tiny.mixtral(vocab_size=vocabulary.get_vocab_size())
+    vocabularies.save(vocabulary, tiny.saved(model, folder / "model"))
+    (folder / "text").mkdir()
+    for number in range(30):
+        words = " ".join(f"{word} and {number * word % 13}" for word in range(150))
+        (folder / "text" / f"{number}.txt").write_text(words)
+    options = TokenizeOptions(sequence_length=16, held_out_fraction=0.1)
+    tokenize([folder / "text"], folder / "model", folder / "tokens", options)
+    return folder
+
+
+def run_table(folder: Path, to: Path, steps: int) -> dict[str, Any]:
+    """Return the sections of a run of two stages, without its name."""
+    return {
+        "model": {"path": str(folder / "model")},
+        "data": {"path": str(folder / "tokens")},
+        "train": {"steps": steps, "global_batch": 4, "learning_rate": 3e-3, "warmup_steps": 2},
+        "plan": {"stages": 2},
+        "checkpoint": {"path": str(to)},
+        "cluster": {"group_seconds": 20.0, "launch_seconds": 60.0},
+    }

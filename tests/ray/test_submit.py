@@ -1,0 +1,40 @@
+"""`raymoe submit`: a run as a Ray job, from the source tree to its checkpoint."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.job_submission import JobSubmissionClient
+
+from cluster.journal import read
+from cluster.session import Session
+from moe.checkpoint.manifest import checkpoints
+from moe.config.run import parse_run
+from moe.errors import ClusterError
+from pipelines.recording import JOURNAL
+from pipelines.submit import submit_run
+from tests import material
+
+pytestmark = pytest.mark.ray
+
+
+def test_a_run_trains_as_a_job(ray_session: Session, tmp_path: Path) -> None:
+    table = material.run_table(material.make(tmp_path / "material"), tmp_path / "run", steps=6)
+    lines: list[str] = []
+    run = parse_run(table | {"name": "job"}, "test")
+    address = ray_session.dashboard_url
+    assert submit_run(run, address, sys.executable, lines.append) == "SUCCEEDED"
+    assert any("step 6/6" in line for line in lines)
+    assert [path.name for path in checkpoints(run.checkpoint.path)][-1] == "step-00000006"
+    assert len(read(run.checkpoint.path / JOURNAL)) == 6
+    jobs = JobSubmissionClient(address).list_jobs()
+    (job,) = [job for job in jobs if (job.metadata or {}).get("run") == "job"]
+    assert (job.metadata or {})["plan"] == "2 stages x 1 ranks"
+
+
+def test_a_run_that_cannot_start_says_why(ray_session: Session, tmp_path: Path) -> None:
+    table: dict[str, Any] = material.run_table(tmp_path / "nowhere", tmp_path / "run", steps=6)
+    run = parse_run(table | {"name": "lost"}, "test")
+    with pytest.raises(ClusterError, match="no model directory at"):
+        submit_run(run, ray_session.dashboard_url, sys.executable, lambda line: None)
