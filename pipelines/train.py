@@ -100,8 +100,8 @@ def cautions(run: RunConfig) -> list[str]:
     fresh = (run.model.path / RECEIPT).exists()
     if fresh and run.routing.capacity_factor is not None:
         found.append(
-            f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and routers are "
-            "random right after upcycling: the loss will start far above the dense model's. Train "
+            f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
+            "upcycling routers are random: the loss will start far above the dense model's. Train "
             "without it first; the virtual drop rate is measured all the same."
         )
     return found

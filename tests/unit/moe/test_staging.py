@@ -39,5 +39,5 @@ def test_a_full_directory_and_a_file_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(StorageError, match="is not a directory"), staged(tmp_path / "file"):
         pass
-    with pytest.raises(StorageError, match="cannot write"), staged(tmp_path / "file" / "below"):
+    with pytest.raises(StorageError, match="cannot make"), staged(tmp_path / "file" / "below"):
         pass

@@ -5,14 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moe.errors import DataError
+from moe.errors import StorageError
 from pipelines.smollm2 import fetch_smollm2
 
 
 def test_another_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "receipt.json").write_text('["not ours"]')
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(StorageError, match="exists and is not empty"):
         fetch_smollm2(tmp_path)
 
 
@@ -55,5 +55,5 @@ def test_a_whole_copy_is_kept_and_a_damaged_one_refused(smollm2: Path, tmp_path:
     for name in [*files, "receipt.json"]:
         (tmp_path / name).symlink_to(smollm2 / name)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(StorageError, match="exists and is not empty"):
         fetch_smollm2(tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moe.errors import DataError
+from moe.errors import DataError, StorageError
 from pipelines.corpus.documents import read_documents
 from pipelines.corpus.texts import SOURCES, fetch_texts
 
@@ -28,7 +28,7 @@ def test_a_whole_source_is_kept_and_another_directory_refused(tmp_path: Path) ->
     fetch_texts(["python-topics"], tmp_path, said.append)
     assert said == [f"{tmp_path / 'python-topics'} is already there; kept"]
     (tmp_path / "python-topics" / "source.json").unlink()
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(StorageError, match="exists and is not empty"):
         fetch_texts(["python-topics"], tmp_path)
 
 

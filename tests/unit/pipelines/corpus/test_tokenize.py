@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from moe.errors import CheckpointError, DataError
+from moe.errors import CheckpointError, DataError, StorageError
 from pipelines.corpus.shards import TokenShards
 from pipelines.corpus.texts import fetch_texts
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
@@ -108,7 +108,7 @@ def test_too_little_text(tmp_path: Path, small_model: Path) -> None:
 
 def test_an_existing_destination_is_refused(tmp_path: Path, small_model: Path) -> None:
     inputs = write_texts(tmp_path / "in")
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(StorageError, match="exists and is not empty"):
         tokenize([inputs], small_model, inputs, options())
 
 
