@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 
@@ -41,7 +41,7 @@ def _cause(refs: Sequence[ObjectRef[Any]], doing: str) -> RaymoeError:
     failures = {rank: _failure(ref) for rank, ref in enumerate(refs) if ref in done}
     found = {rank: error for rank, error in failures.items() if error is not None}
     for rank, error in found.items():
-        if isinstance(error, RayActorError):
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             return RankLost(f"rank {rank} died during {doing}: {error}")
     for error in found.values():
         if isinstance(error, RaymoeError) and not isinstance(error, RankLost):
@@ -54,7 +54,7 @@ def _failure(ref: ObjectRef[Any]) -> Exception | None:
         ray.get(ref, timeout=0)
     except GetTimeoutError:
         return None
-    except (RayActorError, RayTaskError, RaymoeError) as error:
+    except (RayError, RaymoeError) as error:
         return error
     return None
 

@@ -113,9 +113,13 @@ class InferInput:
 
 @dataclass(frozen=True, slots=True)
 class RankStatus:
-    """What a rank holds now: its epoch, the last step it finished, and the report of that step."""
+    """What a rank holds now: its epoch, the last step it finished, and the report of that step.
+
+    ``built`` is false while its weights are not there yet, ``joined`` while it is in no epoch.
+    """
 
     rank: int
+    built: bool
     epoch: int
     joined: bool
     step: int

@@ -15,7 +15,7 @@ import ray
 
 from actors import launch
 from actors.calls import gather
-from actors.checkpointing import complete
+from actors.checkpointing import SaveContext, complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
 from actors.membership import Membership
 from moe.checkpoint.reader import Checkpoint
@@ -24,6 +24,9 @@ from moe.config.sampling import SampledToken, Sampling
 from moe.errors import RankLost, RaymoeError
 from moe.planning.plan import Plan
 from moe.staging import staged
+
+HEALTH_SECONDS = 10.0
+"""A health check waits no longer than this, and no longer than the group deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,14 @@ class Engine:
             return None
         engine = cls(run.name, plan, actors, deadlines_of(run))
         try:
-            status = engine._all("settled", doing="attaching")
+            status = engine._ask("settled", engine._deadlines.command)
+            if not all(rank.built for rank in status) or len({rank.step for rank in status}) > 1:
+                return None
+            engine._epoch = max(rank.epoch for rank in status)
+            if not all(rank.joined and rank.epoch == engine._epoch for rank in status):
+                engine._begin_epoch()
         except RaymoeError:
             return None
-        if len({rank.step for rank in status}) > 1:
-            return None
-        engine._epoch = max(rank.epoch for rank in status)
-        if not all(rank.joined and rank.epoch == engine._epoch for rank in status):
-            engine._begin_epoch()
         return engine
 
     def train_step(self, batch: StepInput) -> StepReport:
@@ -99,12 +102,11 @@ class Engine:
         reports = self._gather(refs, f"step {batch.step}", self._deadlines.command)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
-    def save(self, directory: Path, run: RunConfig) -> None:
+    def save(self, directory: Path, context: SaveContext) -> None:
         """Write a checkpoint of the steps done; it appears whole or not at all."""
-        config = Checkpoint.open(run.model.path).config
         with staged(directory) as staging:
             saved = self._all("save", staging, doing=f"saving {directory.name}")
-            complete(staging, saved, config, self.steps_done(), run, self.plan)
+            complete(staging, saved, self.steps_done(), self.plan, context)
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""
@@ -122,22 +124,27 @@ class Engine:
 
     def status(self) -> list[RankStatus]:
         """Return what every rank holds now, also while a step runs."""
-        return self._all("status", doing="status", seconds=self._deadlines.group)
+        return self._ask("status", self._deadlines.group)
 
     def steps_done(self) -> int:
         """Return how many steps the run has done."""
         return max(rank.step for rank in self.status())
 
     def last_report(self) -> StepReport | None:
-        """Return the report of the last step, or None before the first of these actors."""
+        """Return the report of the last step, or None before the first of these actors.
+
+        Its ``seconds`` are those of the slowest rank, its ``tokens`` are not known here.
+        """
         reports = [rank.report for rank in self.status()]
         done = [report for report in reports if report is not None]
-        return merge(done, 0, 0.0) if len(done) == len(reports) else None
+        if len(done) < len(reports):
+            return None
+        return merge(done, 0, max(report.busy_seconds for report in done))
 
     def healthy(self) -> bool:
         """Tell whether every rank answers and belongs to the epoch."""
         try:
-            status = self._all("status", doing="health check", seconds=10.0)
+            status = self._ask("status", min(self._deadlines.group, HEALTH_SECONDS))
         except RaymoeError:
             return False
         return all(rank.joined and rank.epoch == self._epoch for rank in status)
@@ -205,9 +212,15 @@ class Engine:
         first = rank - rank % self.plan.gang_size
         return range(first, first + self.plan.gang_size)
 
-    def _all(self, method: str, *args: Any, doing: str, seconds: float | None = None) -> list[Any]:
+    def _all(self, method: str, *args: Any, doing: str) -> list[Any]:
+        """Give every rank a command in which they work together."""
         refs = [getattr(actor, method).remote(*args) for actor in self._actors]
-        return self._gather(refs, doing, seconds or self._deadlines.command)
+        return self._gather(refs, doing, self._deadlines.command)
+
+    def _ask(self, method: str, seconds: float) -> list[RankStatus]:
+        """Ask every rank for its status; a late answer disturbs nobody's work."""
+        refs = [getattr(actor, method).remote() for actor in self._actors]
+        return gather(refs, f"the answer to {method}", seconds)
 
     def _gather(self, refs: list[Any], doing: str, seconds: float) -> list[Any]:
         """Wait for all ranks; where one fails or is late, free the others from waiting for it."""

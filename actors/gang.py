@@ -48,10 +48,12 @@ class _Enter(torch.autograd.Function):
 class _Leave(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
-        total = x.contiguous().clone()
+        """Sum in float32: parts rounded to bfloat16 must not be rounded again at every rank."""
+        ctx.dtype = x.dtype
+        total = x.float() if x.dtype != torch.float32 else x.contiguous().clone()
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
-        return None, grads[0]
+        return None, grads[0].to(ctx.dtype)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util import list_named_actors, placement_group_table
 from ray.util.placement_group import (
     PlacementGroup,
@@ -22,7 +22,7 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.stage import CONTROL, StageActor
-from moe.errors import LaunchError
+from moe.errors import ClusterError, LaunchError
 from moe.planning.inventory import CPU
 from moe.planning.plan import Plan, RankPlan
 
@@ -64,9 +64,14 @@ def remove(run: str, seconds: float = 30.0) -> None:
         if name.startswith(f"{run}/rank-"):
             _kill(name)
     for name in _group_names(run):
-        remove_placement_group(get_placement_group(name))
+        _remove_group(name)
     deadline = time.monotonic() + seconds
-    while (running(run) or _group_names(run)) and time.monotonic() < deadline:
+    while running(run) or _group_names(run):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the actors of {run} did not end within {seconds:g} s; look at the Ray dashboard, "
+                f"then try `raymoe stop {run}`"
+            )
         time.sleep(0.05)
 
 
@@ -94,9 +99,11 @@ def check_room(plan: Plan) -> None:
 
 
 def bundle(rank: RankPlan) -> dict[str, float]:
-    """Return the resources one rank reserves."""
+    """Return the resources one rank reserves; a GPU is one of the plan's kind."""
     resources = {"CPU": float(rank.threads)}
-    return resources if rank.kind == CPU else resources | {"GPU": 1.0}
+    if rank.kind == CPU:
+        return resources
+    return resources | {"GPU": 1.0, f"accelerator_type:{rank.kind}": 0.001}
 
 
 def actor_name(run: str, rank: int) -> str:
@@ -159,13 +166,20 @@ def _await_actors(actors: Actors, deadline: float) -> None:
             f"{len(actors)} actors did not all start in time; look at their logs on the Ray "
             "dashboard, or raise cluster.launch_seconds"
         ) from None
-    except RayActorError as error:
+    except RayError as error:
         raise LaunchError(f"an actor died while starting: {error}") from error
 
 
 def _kill(name: str) -> None:
     try:
         ray.kill(ray.get_actor(name), no_restart=True)
+    except ValueError:
+        return
+
+
+def _remove_group(name: str) -> None:
+    try:
+        remove_placement_group(get_placement_group(name))
     except ValueError:
         return
 

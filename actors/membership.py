@@ -4,16 +4,18 @@ Process groups live for one epoch. When any rank is lost the survivors destroy t
 neighbours that wait on them within milliseconds, and meet again under the next epoch.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from moe.errors import RankLost, RaymoeError
+from moe.errors import RankLost, RaymoeError, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ def open_store(host: str, seconds: float) -> TCPStore:
     return TCPStore(
         host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=seconds)
     )
+
+
+def use_interface_of(host: str) -> None:
+    """Let gloo listen where other nodes reach this one, unless the environment says where.
+
+    Left alone it asks for the host's name, which many systems answer with a loopback address.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address == host for address in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 class Groups:
@@ -119,7 +131,13 @@ def guarded(rank: int, doing: str) -> Iterator[None]:
     except RaymoeError:
         destroy_groups()
         raise
-    except (RuntimeError, ValueError) as error:
+    except OSError as error:
+        destroy_groups()
+        raise StorageError(
+            f"rank {rank} failed during {doing}: {error}; every rank must reach the same files "
+            "with room on the disk"
+        ) from error
+    except Exception as error:
         destroy_groups()
         raise RankLost(f"rank {rank} failed during {doing}: {error}") from error
 

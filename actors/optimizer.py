@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from moe.config.run import TrainSection
+from moe.errors import TrainingDiverged
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -57,10 +58,18 @@ class ShareOptimizer:
                 parameter.grad.zero_()
 
     def clip(self, world: dist.ProcessGroup | None) -> float:
-        """Scale gradients to the allowed global norm; return the norm before."""
+        """Scale gradients to the allowed global norm; return the norm before.
+
+        All ranks know the same norm, so all refuse one that is not finite before any weight moves.
+        """
         squared = self._squared_norm()
         dist.all_reduce(squared, group=world)
         norm = squared.sqrt().item()
+        if not math.isfinite(norm):
+            raise TrainingDiverged(
+                f"the gradient norm is {norm}; nothing was updated, the last checkpoint is sound: "
+                "lower train.learning_rate, or look at the data and the model's weights"
+            )
         if norm > self._train.clip_norm:
             factor = self._train.clip_norm / norm
             for parameter in self.parameters.values():
@@ -81,7 +90,7 @@ class ShareOptimizer:
         parameter = self.parameters[name]
         state = self._adam.state.get(parameter, {})
         for moment in MOMENTS:
-            yield moment, state.get(moment, torch.zeros_like(parameter))
+            yield moment, state[moment] if moment in state else torch.zeros_like(parameter)
 
     def restore(self, name: str, moments: Mapping[str, Tensor], step: int) -> None:
         """Take the moments of one parameter as they were after ``step`` steps."""

@@ -4,7 +4,6 @@ Knows nothing of Ray, so that tests run ranks as plain processes.
 """
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from actors.training import StageTrainer
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken
-from moe.errors import RankLost
+from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
 
@@ -43,9 +42,8 @@ class Rank:
         torch.set_num_threads(command.threads)
         self._built = _Built(command, self._exchange)
 
-    def open_store(self, seconds: float) -> tuple[str, int]:
-        """Open the meeting place of the next epoch on this rank's host; return host and port."""
-        host = socket.gethostbyname(socket.gethostname())
+    def open_store(self, host: str, seconds: float) -> tuple[str, int]:
+        """Open the meeting place of the next epoch on this host; return its address and port."""
         self._store = open_store(host, seconds)
         return host, self._store.port
 
@@ -101,6 +99,7 @@ class Rank:
         trainer = self._built.trainer if self._built else None
         return RankStatus(
             rank=self.number,
+            built=self._built is not None,
             epoch=self._epoch,
             joined=self._groups is not None,
             step=trainer.steps_done if trainer else 0,
@@ -115,7 +114,7 @@ class Rank:
         try:
             with guarded(self.number, doing):
                 yield self._groups
-        except RankLost:
+        except RaymoeError:
             self._groups = None
             raise
 

@@ -7,9 +7,10 @@ group of their own, also while a command runs.
 from pathlib import Path
 
 import ray
+from ray.util import get_node_ip_address
 
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
-from actors.membership import Membership
+from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
 from actors.saving import SavedFiles
 from moe.config.sampling import SampledToken
@@ -21,6 +22,7 @@ class StageActor:
     """Hosts one rank; every method is one command of the engine, told in ``actors.rank``."""
 
     def __init__(self, rank: int) -> None:
+        use_interface_of(_address())
         self._rank = Rank(rank)
 
     @ray.method
@@ -31,7 +33,7 @@ class StageActor:
     @ray.method
     def open_store(self, seconds: float) -> tuple[str, int]:
         """Open the meeting place of the next epoch."""
-        return self._rank.open_store(seconds)
+        return self._rank.open_store(_address(), seconds)
 
     @ray.method
     def join(self, membership: Membership) -> None:
@@ -72,3 +74,8 @@ class StageActor:
     def abort(self) -> None:
         """Drop the process groups under a running command, which then fails."""
         self._rank.leave()
+
+
+def _address() -> str:
+    """Return the address by which other nodes reach this one."""
+    return str(get_node_ip_address())  # type: ignore[no-untyped-call]

@@ -63,8 +63,8 @@ def training_request(
     name: str,
     run: str,
     plan_summary: str,
-    environment: Mapping[str, str],
     python: str = "python",
+    resume: bool = False,
 ) -> JobRequest:
     """Return the request that trains a run; ``run`` is the text of the run file, as TOML.
 
@@ -73,10 +73,11 @@ def training_request(
     """
     return JobRequest(
         name=name,
-        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.cli train /dev/stdin',
+        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.cli train /dev/stdin'
+        + (" --resume" if resume else ""),
         working_dir=project_root(),
         metadata={"run": name, "raymoe": moe.__version__, "plan": plan_summary},
-        environment={RUN_VARIABLE: run, **environment},
+        environment={RUN_VARIABLE: run},
     )
 
 

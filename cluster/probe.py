@@ -37,9 +37,10 @@ class Node:
 
 
 def probe(threads: int | None = 1) -> Inventory:
-    """Ask Ray once what there is: a device per GPU, or per ``threads`` cores of a node without.
+    """Ask Ray once what there is: a device per GPU, or where there is none per ``threads`` cores.
 
-    ``threads`` None takes all cores of such a node as one device.
+    Nodes without a GPU are left out where others have one: ranks on both cannot talk to each
+    other. ``threads`` None takes all cores of a node as one device.
     """
     return inventory(living_nodes(ray.nodes()), threads)  # type: ignore[no-untyped-call]
 
@@ -56,11 +57,13 @@ def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
 
 
 def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
-    """Return the devices of the nodes; nodes that offer too little for one have none.
+    """Return the devices of the nodes, those with GPUs alone where there are any.
 
-    Speeds stay 1: Ray does not measure them, a profile does.
+    Nodes that offer too little for one have none. Speeds stay 1: Ray does not measure them, a
+    profile does.
     """
-    devices = [device for node in nodes for device in _devices(node, threads)]
+    used = [node for node in nodes if node.gpus] or nodes
+    devices = [device for node in used for device in _devices(node, threads)]
     if not devices:
         raise ClusterError(
             f"none of the {len(nodes)} living Ray nodes offers {threads or 1} CPUs or a GPU; "

@@ -7,6 +7,7 @@
     ├── StorageError            a directory cannot be written where asked
     ├── PlanError               no plan exists for what was asked, or a plan contradicts the model
     ├── LaunchError             the cluster cannot hold the plan, or the actors did not start
+    ├── TrainingDiverged        a gradient is not finite; going on would ruin the weights
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
     ├── DeadlineExceeded        an actor did not answer in time; a retry may help
     ├── RequestError            a serving request that can never succeed (4xx)
@@ -43,6 +44,10 @@ class PlanError(RaymoeError):
 
 class LaunchError(RaymoeError):
     """The cluster cannot hold the plan, or the actors did not start."""
+
+
+class TrainingDiverged(RaymoeError):
+    """A gradient is not finite; going on would ruin the weights."""
 
 
 class RankLost(RaymoeError):

@@ -4,9 +4,13 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
+
+WAIT_SECONDS = 30.0
+"""A board does nothing but answer; one that is silent this long is out of reach."""
 
 
 class Board:
@@ -39,16 +43,36 @@ class Board:
         return not self._stopping
 
 
-def open_board() -> ActorHandle[Board]:
-    """Start a board that lives as long as the calling process."""
-    handle: Any = ray.remote(Board).options(num_cpus=0).remote()
+def open_board(run: str) -> ActorHandle[Board]:
+    """Start the board of a run: on this node, found by name, gone with the calling process."""
+    here = ray.get_runtime_context().get_node_id()
+    handle: Any = (
+        ray.remote(Board)
+        .options(
+            name=f"{run}/board",
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )
+        .remote()
+    )
     board: ActorHandle[Board] = handle
     return board
+
+
+def stop(run: str) -> None:
+    """Ask a run to end, wherever its command line is; nothing happens if that is gone."""
+    try:
+        asked: Any = ray.get_actor(f"{run}/board").stop.remote()
+        ray.get(asked, timeout=WAIT_SECONDS)
+    except (ValueError, RayActorError, GetTimeoutError):
+        return
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:
     """Tell whether the run should go on; a board that died with its owner wants nothing more."""
     try:
-        return bool(ray.get(board.wanted.remote(), timeout=30.0))
+        return bool(ray.get(board.wanted.remote(), timeout=WAIT_SECONDS))
+    except (ActorUnavailableError, GetTimeoutError):
+        return True
     except RayActorError:
         return False

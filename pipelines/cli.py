@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
-from moe.errors import ConfigError, RaymoeError
+from moe.errors import ClusterError, ConfigError, RaymoeError
 
 if TYPE_CHECKING:
     from moe.planning.inventory import Inventory
@@ -41,7 +43,7 @@ def fetch_smollm2(to: To) -> None:
     """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
     from pipelines.smollm2 import fetch_smollm2 as fetch_model
 
-    console.print(f"wrote {fetch_model(to, _say)}")
+    _say(f"wrote {fetch_model(to, _say)}")
 
 
 @fetch.command("text")
@@ -55,7 +57,7 @@ def fetch_text(
     from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, _say):
-        console.print(f"wrote {path}")
+        _say(f"wrote {path}")
 
 
 @app.command()
@@ -77,9 +79,7 @@ def tokenize(
     manifest = run(inputs, model, to, options, _say)
     for name in ("train", "held_out"):
         split = manifest.train if name == "train" else manifest.held_out
-        console.print(
-            f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows"
-        )
+        _say(f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows")
 
 
 @app.command()
@@ -105,7 +105,7 @@ def upcycle(
     with counted(console, "upcycling", "MB") as progress:
         receipt = run(dense, to, options, progress)
     console.print(receipt_table(receipt))
-    console.print(f"wrote {to}")
+    _say(f"wrote {to}")
 
 
 @app.command()
@@ -138,7 +138,7 @@ def plan(
     made = make_plan(config, found, stages, gang, workload)
     save_plan(made, to)
     console.print(plan_summary(config, made, found, workload))
-    console.print(f"wrote {to}")
+    _say(f"wrote {to}")
 
 
 @app.command()
@@ -146,19 +146,23 @@ def train(
     run: Run,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last.")] = False,
+    resume_if_saved: Annotated[
+        bool, typer.Option("--resume-if-saved", help="Continue, or begin if nothing is saved.")
+    ] = False,
 ) -> None:
     """Train a run to its last step."""
     from moe.config.run import load_run
     from pipelines.progress import training_view
-    from pipelines.train import cautions
+    from pipelines.train import Resume, cautions
     from pipelines.train import train as start
 
     config = load_run(run, set_ or ())
     for caution in cautions(config):
-        console.print(f"[yellow]caution:[/] {caution}", highlight=False)
+        console.print(Text.assemble(("caution: ", "yellow"), caution))
     with training_view(console, config.train.steps) as view:
-        last = start(config, resume, view.start, view.step)
-    console.print(f"wrote {last}")
+        how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
+        last = start(config, how, view.start, view.step)
+    _say(f"wrote {last}")
 
 
 @app.command()
@@ -180,7 +184,7 @@ def evaluate(
     options = EvaluateOptions("train" if split == "train" else "held_out", rows, batch)
     with counted(console, "evaluating") as progress:
         result = run(model, data, options, progress)
-    console.print(evaluation_table(str(model), result))
+    console.print(evaluation_table(escape(str(model)), result))
 
 
 @app.command()
@@ -196,7 +200,9 @@ def serve(
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
-    arguments = parse_arguments({"model": model.absolute(), "plan": plan, "name": name})
+    arguments = parse_arguments(
+        {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
+    )
     run_server(arguments, host, port, address, _say)
 
 
@@ -205,15 +211,17 @@ def stop(
     name: Annotated[str, typer.Argument(help="Name of the run.")],
     address: Annotated[str, typer.Option(help="Ray cluster.")] = "auto",
 ) -> None:
-    """End the actors of a run whose command line is gone."""
+    """End a run wherever it was started, also one whose command line is gone."""
     from actors import launch
     from cluster.session import session
+    from pipelines.board import stop as stop_run
 
     with session(address):
         if not launch.running(name):
             raise ConfigError(f"no run named {name} is on this cluster")
+        stop_run(name)
         launch.remove(name)
-    console.print(f"ended {name}")
+    _say(f"ended {name}")
 
 
 @app.command()
@@ -222,14 +230,18 @@ def submit(
     set_: Set = None,
     address: Annotated[str, typer.Option(help="Dashboard of the cluster.")] = "auto",
     python: Annotated[str, typer.Option(help="Interpreter on the cluster.")] = "python",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last.")] = False,
 ) -> None:
     """Send a run to a Ray cluster as a job and follow its log."""
     from moe.config.run import load_run
-    from pipelines.submit import submit_run
+    from pipelines.submit import Target, submit_run
 
     config = load_run(run, set_ or ())
-    status = submit_run(config, address, python, lambda line: console.out(line, highlight=False))
-    console.print(f"the job {status.lower()}")
+    where = Target(address, python, resume)
+    status = submit_run(config, where, lambda line: console.out(line, highlight=False))
+    if status != "SUCCEEDED":
+        raise ClusterError(f"the job ended as {status.lower()}; --resume continues its run")
+    _say(f"the job {status.lower()}")
 
 
 @kube.command("render")
@@ -291,12 +303,13 @@ def _inventory(file: Path | None, address: str, threads: int) -> "Inventory":
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    line = Text.assemble(("error: ", "bold red"), message)
+    Console(stderr=True).print(line, soft_wrap=True)
     sys.exit(1)
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

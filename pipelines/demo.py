@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from openai import OpenAIError
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from cluster.journal import read
 from cluster.probe import probe
@@ -64,7 +66,8 @@ class Demo:
         results = {name: self._evaluate(run, model) for name, model in models.items()}
         self._title("Serve, and ask through the OpenAI client")
         self._say(PROMPT)
-        self._console.print(Panel(ask(trained, PROMPT, self._say), title="the trained MoE"))
+        answer = Text(ask(trained, PROMPT, self._say))
+        self._console.print(Panel(answer, title="the trained MoE"))
         self._console.print(_results(results, run.checkpoint.path / JOURNAL))
         self._console.print(_next_steps(trained, time.monotonic() - self._started))
 
@@ -95,7 +98,7 @@ class Demo:
         with session("local", cpus=cores):
             self._plan(run, threads=cores // 2)
             with training_view(self._console, run.train.steps) as view:
-                return train(run, bool(saved), view.start, view.step)
+                return train(run, "if-saved", view.start, view.step)
 
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""
@@ -118,7 +121,7 @@ class Demo:
         self._console.print(f"\n[bold cyan]{title}[/]")
 
     def _say(self, line: str) -> None:
-        self._console.print(f"  {line}", highlight=False, style="dim")
+        self._console.print(f"  {line}", highlight=False, markup=False, style="dim")
 
 
 def _results(results: dict[str, Evaluation], journal: Path) -> Table:
@@ -157,8 +160,8 @@ def main() -> None:
     console = Console()
     try:
         Demo(console).run()
-    except RaymoeError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+    except (RaymoeError, OSError, OpenAIError) as error:
+        console.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; `make demo` continues where it stopped")

@@ -8,24 +8,25 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.train import Checkpoint
 
 from actors import launch
-from actors.checkpointing import prune
+from actors.checkpointing import SaveContext, prune
 from actors.commands import StepInput, StepReport
 from actors.engine import Engine
 from moe.checkpoint.manifest import checkpoints, step_directory
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
-from pipelines.board import Board, still_wanted
+from pipelines.board import WAIT_SECONDS, Board, still_wanted
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.recording import RunRecord
@@ -33,11 +34,16 @@ from pipelines.recording import RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One run to drive, and the board it reports to."""
+    """One run to drive, what its checkpoints hold beside it, and the board it reports to."""
 
-    run: RunConfig
     plan: Plan
+    context: SaveContext
     board: ActorHandle[Board]
+
+    @property
+    def run(self) -> RunConfig:
+        """The run."""
+        return self.context.run
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +76,22 @@ def _drive(work: Assignment) -> Outcome:
     shards = TokenShards.open(run.data.path, "train")
     if not still_wanted(work.board):
         return Outcome(step=0, stopped=True)
+    prune(run.checkpoint.path, run.checkpoint.keep)
     engine = obtain(run, work.plan, shards.sequence_length)
     done = engine.steps_done()
+    if not still_wanted(work.board):
+        return Outcome(done, stopped=True)
     with closing(RunRecord(run.name, run.checkpoint.path)) as record:
-        _catch_up(record, engine, run, done)
+        _catch_up(record, engine, work, shards)
         for batch in batches(run, shards, done):
             report = engine.train_step(batch)
             record.step(report)
-            posted: Any = work.board.post.remote(report)
+            wanted = _post(work.board, report)
             if _checkpoint_due(run, report.step):
-                _save(engine, run, report)
-            if not ray.get(posted):
+                _save(engine, work.context, report)
+            if not wanted:
                 return Outcome(report.step, stopped=True)
-    return Outcome(run.train.steps)
+    return Outcome(max(done, run.train.steps))
 
 
 def obtain(run: RunConfig, plan: Plan, sequence_length: int) -> Engine:
@@ -105,16 +114,32 @@ def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInp
         yield StepInput(step, batch.tokens, batch.labels.astype("int32"), count)
 
 
-def _catch_up(record: RunRecord, engine: Engine, run: RunConfig, done: int) -> None:
+def _catch_up(record: RunRecord, engine: Engine, work: Assignment, shards: TokenShards) -> None:
     """Do what a dead driver may have left undone: record the last step, and save it."""
-    record.rewind(done)
+    run = work.run
     report = engine.last_report()
+    record.rewind(engine.steps_done())
     if report is None:
         return
     if record.last_step() < report.step:
+        count = next(batches(run, shards, report.step - 1)).label_count
+        report = replace(report, tokens=count)
         record.step(report)
-    if _checkpoint_due(run, done) and not step_directory(run.checkpoint.path, done).exists():
-        _save(engine, run, report)
+        _post(work.board, report)
+    saved = step_directory(run.checkpoint.path, report.step)
+    if _checkpoint_due(run, report.step) and not saved.exists():
+        _save(engine, work.context, report)
+
+
+def _post(board: ActorHandle[Board], report: StepReport) -> bool:
+    """Show a step on the board; return whether the run should go on."""
+    try:
+        posted: Any = board.post.remote(report)
+        return bool(ray.get(posted, timeout=WAIT_SECONDS))
+    except (ActorUnavailableError, GetTimeoutError):
+        return True
+    except RayActorError:
+        return False
 
 
 def _checkpoint_due(run: RunConfig, step: int) -> bool:
@@ -122,10 +147,11 @@ def _checkpoint_due(run: RunConfig, step: int) -> bool:
     return step == run.train.steps or (every > 0 and step % every == 0)
 
 
-def _save(engine: Engine, run: RunConfig, report: StepReport) -> None:
+def _save(engine: Engine, context: SaveContext, report: StepReport) -> None:
     """Let the actors write a checkpoint, and tell Ray Train where it lies."""
+    run = context.run
     directory = step_directory(run.checkpoint.path, report.step)
-    engine.save(directory, run)
+    engine.save(directory, context)
     prune(run.checkpoint.path, run.checkpoint.keep)
     metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
     with tempfile.TemporaryDirectory() as pointer:

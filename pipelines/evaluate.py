@@ -21,7 +21,8 @@ from moe.nn.dispatch import Capacity
 from moe.nn.loss import cross_entropy_sum
 from moe.nn.similarity import expert_similarity
 from pipelines.corpus.manifest import Split
-from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.corpus.shards import IGNORED
+from pipelines.inputs import open_shards
 
 Progress = Callable[[int, int], None]
 
@@ -90,8 +91,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the loss of a model directory on tokenised text."""
     checkpoint = Checkpoint.open(model)
-    shards = TokenShards.open(data, options.split)
-    shards.check_vocabulary(checkpoint.config.vocab_size)
+    shards = open_shards(model, checkpoint.config, data, options.split)
     decoder = build(checkpoint.config, checkpoint.read).eval()
     rows = _spread(len(shards), options.rows)
     started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -100,7 +101,7 @@ def _holds(config: ModelConfig, plan: Plan, rank: int) -> tuple[str, str, str, s
     return (
         str(stage) if member == 0 else "",
         str(rank),
-        plan.rank(rank).device,
+        escape(plan.rank(rank).device),
         "\n".join(layers),
         f"{kv_heads * config.heads_per_kv} ({kv_heads})",
         _numbers(share.experts) if config.moe else str(share.ffn[1] - share.ffn[0]),

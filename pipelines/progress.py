@@ -35,7 +35,7 @@ class TrainingView:
 
     def start(self, plan: Plan, session: Session) -> None:
         """Show what is about to run, and where it can be watched."""
-        self._console.print(f"plan: {plan_line(plan)}", highlight=False)
+        self._console.print(f"plan: {plan_line(plan)}", highlight=False, markup=False)
         if session.dashboard_url:
             self._console.print(f"dashboard: {session.dashboard_url}", highlight=False)
 

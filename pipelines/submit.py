@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import tomli_w
 
@@ -9,16 +10,24 @@ from cluster.jobs import follow, submit, training_request
 from moe.config.run import RunConfig
 
 
-def submit_run(run: RunConfig, address: str, python: str, on_line: Callable[[str], None]) -> str:
-    """Submit a run and follow it; return how the job ended.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a run is sent: a dashboard's address, the cluster's interpreter, begun or resumed."""
 
-    Paths in the run, and ``python``, are those of the cluster.
-    """
-    table = run.model_dump(mode="json", exclude_none=True)
-    table["cluster"]["address"] = "auto"
+    address: str
+    python: str = "python"
+    resume: bool = False
+
+
+def submit_run(run: RunConfig, target: Target, on_line: Callable[[str], None]) -> str:
+    """Submit a run and follow it; return how the job ended. Paths are those of the cluster."""
+    table = run.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    table["cluster"] = table.get("cluster", {}) | {"address": "auto"}
     table["cluster"].pop("cpus", None)
-    request = training_request(run.name, tomli_w.dumps(table), _plan_words(run), {}, python)
-    job = submit(address, request)
+    request = training_request(
+        run.name, tomli_w.dumps(table), _plan_words(run), target.python, target.resume
+    )
+    job = submit(target.address, request)
     on_line(f"{'joined' if job.joined else 'submitted'} job {job.identifier} on {job.address}")
     return follow(job, on_line)
 

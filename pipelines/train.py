@@ -8,40 +8,53 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from actors import launch
+from actors.checkpointing import SaveContext
 from actors.commands import StepReport
 from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
-from moe.config.run import RunConfig
-from moe.errors import ConfigError, LaunchError, RankLost, RaymoeError
+from moe.config.run import BalanceSection, RoutingSection, RunConfig
+from moe.errors import (
+    ClusterError,
+    ConfigError,
+    LaunchError,
+    RankLost,
+    RaymoeError,
+    StorageError,
+)
 from moe.planning.costs import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan, load_plan
 from moe.surgery.receipt import RECEIPT
-from pipelines.board import Board, open_board
+from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
+from pipelines.inputs import fingerprint, open_shards
 
 POLL_SECONDS = 0.1
 WORKER_BYTES = 2**20
 """Memory the driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
 OnStep = Callable[[StepReport], None]
+Resume = Literal["never", "always", "if-saved"]
+"""What to do about checkpoints of this run: refuse them, require one, or take the newest if any."""
+
 OnStart = Callable[[Plan, Session], None]
 
 
-def train(run: RunConfig, resume: bool, on_start: OnStart, on_step: OnStep) -> Path:
+def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Path:
     """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
 
     ``on_start`` is told the plan and the Ray session before any actor starts, ``on_step`` every
@@ -49,7 +62,8 @@ def train(run: RunConfig, resume: bool, on_start: OnStart, on_step: OnStep) -> P
     """
     run = with_absolute_paths(run)
     config, shards = check_inputs(run)
-    _check_beginning(run, resume)
+    context = SaveContext(config, run, run.model.path, fingerprint(run.data.path))
+    _check_beginning(context, resume)
     _configure_ray_train()
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         if launch.running(run.name):
@@ -60,11 +74,16 @@ def train(run: RunConfig, resume: bool, on_start: OnStart, on_step: OnStep) -> P
         plan = plan_for(run, config, shards.sequence_length)
         on_start(plan, joined)
         try:
-            outcome = _fit(run, plan, on_step)
+            outcome = _fit(plan, context, on_step)
         finally:
             launch.remove(run.name)
     if outcome.error is not None:
         raise outcome.error
+    if outcome.step < run.train.steps:
+        raise ClusterError(
+            f"{run.name} was stopped before step {run.train.steps}; --resume continues it from the "
+            "last checkpoint"
+        )
     return checkpoints(run.checkpoint.path)[-1]
 
 
@@ -84,20 +103,26 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
 def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     """Open model and data before anything starts, and check that they fit each other."""
     config = Checkpoint.open(run.model.path).config
-    shards = TokenShards.open(run.data.path, "train")
-    shards.check_vocabulary(config.vocab_size)
-    if shards.sequence_length > config.max_positions:
+    shards = open_shards(run.model.path, config, run.data.path, "train")
+    untouched = (RoutingSection(), BalanceSection())
+    if config.moe is None and (run.routing, run.balance) != untouched:
         raise ConfigError(
-            f"the data has sequences of {shards.sequence_length} tokens but the model was made for "
-            f"{config.max_positions}; tokenize with a shorter --sequence-length"
+            f"{run.model.path} is a dense model, on which [routing] and [balance] have no effect; "
+            "remove them, or upcycle the model first"
         )
+    try:
+        run.checkpoint.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make checkpoint.path {run.checkpoint.path}: {error.strerror}; choose another"
+        ) from error
     return config, shards
 
 
 def cautions(run: RunConfig) -> list[str]:
     """Return what a person should know before the run that is no error."""
     found = []
-    fresh = (run.model.path / RECEIPT).exists()
+    fresh = (run.model.path / RECEIPT).exists() and not checkpoints(run.checkpoint.path)
     if fresh and run.routing.capacity_factor is not None:
         found.append(
             f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
@@ -130,29 +155,36 @@ def workload(run: RunConfig, sequence_length: int) -> Workload:
     return Workload(sequence_length, run.train.micro_batch, run.train.micro_batches)
 
 
-def _check_beginning(run: RunConfig, resume: bool) -> None:
+def _check_beginning(context: SaveContext, resume: Resume) -> None:
+    run = context.run
     saved = checkpoints(run.checkpoint.path)
-    if saved and not resume:
+    if saved and resume == "never":
         raise ConfigError(
             f"{run.checkpoint.path} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
         )
-    if resume and not saved:
+    if resume == "always" and not saved:
         raise ConfigError(f"nothing to resume: {run.checkpoint.path} holds no complete checkpoint")
     if saved:
-        _check_same_run(run, saved[-1])
+        _check_same_run(context, saved[-1])
 
 
-def _check_same_run(run: RunConfig, checkpoint: Path) -> None:
-    """Refuse to resume with settings that would make it another run; its length may change."""
-    before = load_manifest(checkpoint).run
-    now = run.model_dump(mode="json")
+def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
+    """Refuse to resume with what would make it another run; its length may grow."""
+    manifest = load_manifest(checkpoint)
+    before, now = manifest.run, context.run.model_dump(mode="json")
     changed = [
-        f"{section}.{key} was {before[section].get(key)!r} and is {value!r}"
+        f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
         for section in ("data", "train", "routing", "balance")
         for key, value in now[section].items()
-        if before[section].get(key) != value and (section, key) != ("train", "steps")
+        if before.get(section, {}).get(key) != value and (section, key) != ("train", "steps")
     ]
+    if Checkpoint.open(checkpoint).config != context.config:
+        changed.append(f"{context.run.model.path} is another architecture")
+    if manifest.data != context.data:
+        changed.append(f"{context.run.data.path} was tokenized again")
+    if context.run.train.steps < manifest.step:
+        changed.append(f"train.steps is {context.run.train.steps}, below the {manifest.step} done")
     if changed:
         raise ConfigError(
             f"--resume continues the run of {checkpoint}, but {'; '.join(changed)}; "
@@ -160,13 +192,13 @@ def _check_same_run(run: RunConfig, checkpoint: Path) -> None:
         )
 
 
-def _fit(run: RunConfig, plan: Plan, on_step: OnStep) -> Outcome:
+def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
     """Let Ray Train drive the run in a thread while this one watches the board."""
-    board = open_board()
+    run, board = context.run, open_board(context.run.name)
     worker: Any = drive
     trainer = TorchTrainer(
         worker,
-        train_loop_config={"assignment": Assignment(run, plan, board)},
+        train_loop_config={"assignment": Assignment(plan, context, board)},
         scaling_config=ScalingConfig(
             num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
         ),
@@ -183,7 +215,7 @@ def _fit(run: RunConfig, plan: Plan, on_step: OnStep) -> Outcome:
                 time.sleep(POLL_SECONDS)
                 _show(board, on_step)
         except BaseException:
-            ray.get(board.stop.remote())
+            stop(run.name)
             launch.remove(run.name)
             raise
         _show(board, on_step)
@@ -206,6 +238,8 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
             if isinstance(cause, RaymoeError):
                 raise cause from None
         raise RankLost(f"Ray Train gave up: {error}") from error
+    except RayError as error:
+        raise ClusterError(f"Ray Train could not run: {error}") from error
     if not isinstance(outcome, Outcome):
         raise RankLost("Ray Train ended without an outcome; see the logs of its worker")
     return outcome

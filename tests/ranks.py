@@ -64,7 +64,7 @@ class Ranks:
             ],
         )
         self._epoch += 1
-        host, port = team.one(0, "open_store", SECONDS)
+        host, port = team.one(0, "open_store", "127.0.0.1", SECONDS)
         shape = (len(plan.stages), plan.gang_size)
         team.each(
             "join",

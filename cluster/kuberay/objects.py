@@ -30,7 +30,7 @@ def rayjob(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> T
     if not options.run_file:
         raise ConfigError("a RayJob trains a run file, but none was given; give its path in pods")
     spec = {
-        "entrypoint": shlex.join(["raymoe", "train", options.run_file]),
+        "entrypoint": shlex.join(["raymoe", "train", options.run_file, "--resume-if-saved"]),
         "submissionMode": "K8sJobMode",
         "submitterPodTemplate": submitter_template(options),
         "backoffLimit": 0,

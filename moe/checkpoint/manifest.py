@@ -21,13 +21,15 @@ OPTIMIZER_INDEX = "optimizer.safetensors.index.json"
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a run must know to continue: steps done, which is also the position in the data; the
-    coefficient of each layer; the plan and the run that wrote it; the size of every file.
+    coefficient of each layer; the plan and the run that wrote it; a fingerprint of the data; the
+    size of every file.
     """
 
     step: int
     coefficients: Mapping[int, float]
     plan: Mapping[str, Any]
     run: Mapping[str, Any]
+    data: str
     files: Mapping[str, int]
 
     def save(self, directory: Path) -> None:
@@ -53,6 +55,7 @@ def load_manifest(directory: Path) -> Manifest:
             coefficients={int(k): float(v) for k, v in table["coefficients"].items()},
             plan=table["plan"],
             run=table["run"],
+            data=table["data"],
             files=table["files"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

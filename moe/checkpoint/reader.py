@@ -154,10 +154,11 @@ def open_shards(directory: Path, index: str) -> Shards:
 
 
 def _find(path: Path) -> Shards:
+    """Return the shards of a directory; where it holds both forms, the one transformers takes."""
+    if (path / SINGLE).is_file():
+        return Shards(dict.fromkeys(_opened(path / SINGLE).keys(), path / SINGLE))
     if (path / INDEX).exists():
         return open_shards(path, INDEX)
-    if (path / SINGLE).exists():
-        return Shards(dict.fromkeys(_opened(path / SINGLE).keys(), path / SINGLE))
     pickles = sorted(path.glob("*.bin"))
     if pickles:
         raise CheckpointError(

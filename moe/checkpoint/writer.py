@@ -103,8 +103,17 @@ def write_index(directory: Path, index: str, files: Mapping[str, Iterable[Tensor
 
 
 def write_json(path: Path, table: Any) -> None:
-    """Write a value as indented JSON."""
-    path.write_text(json.dumps(table, indent=2, default=str) + "\n", encoding="utf-8")
+    """Write a value as indented JSON and wait for the disk; NaN and infinity are refused."""
+    try:
+        text = json.dumps(table, indent=2, default=str, allow_nan=False)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} cannot be written as JSON: {error}; give finite numbers"
+        ) from error
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def copy_tokenizer(source: Path, destination: Path) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from moe.config.model import ModelConfig, MoeConfig, RopeScaling
+from moe.config.values import Table, count, flag, number, require, token, tokens
 from moe.errors import ConfigError
-
-Table = Mapping[str, Any]
 
 MOE_FAMILIES = ("mixtral", "skywork_moe")
 
@@ -56,17 +55,17 @@ def _llama(table: Table) -> ModelConfig:
     return _decoder(
         table,
         family="llama",
-        attention_bias=bool(table.get("attention_bias", False)),
-        mlp_bias=bool(table.get("mlp_bias", False)),
+        attention_bias=flag(table, "attention_bias"),
+        mlp_bias=flag(table, "mlp_bias"),
     )
 
 
 def _mixtral(table: Table) -> ModelConfig:
-    _require(table, "router_jitter_noise", 0.0)
+    require(table, "router_jitter_noise", 0.0)
     moe = MoeConfig(
-        experts=_count(table, "num_local_experts"),
-        top_k=_count(table, "num_experts_per_tok"),
-        expert_size=_count(table, "intermediate_size"),
+        experts=count(table, "num_local_experts"),
+        top_k=count(table, "num_experts_per_tok"),
+        expert_size=count(table, "intermediate_size"),
     )
     return _decoder(table, family="mixtral", default_theta=1e6, moe=moe)
 
@@ -76,10 +75,10 @@ def _skywork_moe(table: Table) -> ModelConfig:
 
     The model type was ``skywork`` at first, which is also that of the dense parent.
     """
-    _require(table, "rotary_percent", 1.0)
-    _require(table, "moe_expert_interval", 1)
-    _require(table, "moe_2layer_gate", False)
-    _require(table, "moe_feature_no_mul_topk", True)
+    require(table, "rotary_percent", 1.0)
+    require(table, "moe_expert_interval", 1)
+    require(table, "moe_2layer_gate", False)
+    require(table, "moe_feature_no_mul_topk", True)
     experts = table.get("num_local_experts", table.get("num_experts"))
     if experts is None:
         raise ConfigError(
@@ -91,12 +90,14 @@ def _skywork_moe(table: Table) -> ModelConfig:
         raise ConfigError(
             f"config.json has num_experts {experts!r}; raymoe reads one number for all layers"
         )
-    normalised = table.get("moe_use_logits_norm", False)
+    gate_norm = None
+    if flag(table, "moe_use_logits_norm"):
+        gate_norm = number({"moe_gate_norm_std": 1.0, **table}, "moe_gate_norm_std")
     moe = MoeConfig(
         experts=experts,
-        top_k=_count(table, "num_experts_per_tok", 2),
-        expert_size=_count(table, "intermediate_size"),
-        gate_norm=float(table.get("moe_gate_norm_std", 1.0)) if normalised else None,
+        top_k=count(table, "num_experts_per_tok", 2),
+        expert_size=count(table, "intermediate_size"),
+        gate_norm=gate_norm,
     )
     return _decoder(table, family="skywork_moe", moe=moe)
 
@@ -157,31 +158,30 @@ _MOE_WRITERS: Mapping[str, Callable[[MoeConfig], dict[str, Any]]] = {
 def _decoder(
     table: Table, family: str, default_theta: float = 10000.0, **extra: Any
 ) -> ModelConfig:
-    _require(table, "hidden_act", "silu")
-    _require(table, "sliding_window", None)
-    _require(table, "quantization_config", None)
-    heads = _count(table, "num_attention_heads")
-    hidden_size = _count(table, "hidden_size")
-    eos = table.get("eos_token_id")
+    require(table, "hidden_act", "silu")
+    require(table, "sliding_window", None)
+    require(table, "quantization_config", None)
+    heads = count(table, "num_attention_heads")
+    hidden_size = count(table, "hidden_size")
     theta, scaling = _rope(table, default_theta)
     return ModelConfig(
         family=family,
-        vocab_size=_count(table, "vocab_size"),
+        vocab_size=count(table, "vocab_size"),
         hidden_size=hidden_size,
-        layers=_count(table, "num_hidden_layers"),
+        layers=count(table, "num_hidden_layers"),
         heads=heads,
-        kv_heads=_count(table, "num_key_value_heads", heads),
-        head_size=_count(table, "head_dim", hidden_size // heads),
-        ffn_size=_count(table, "intermediate_size"),
-        norm_eps=float(table["rms_norm_eps"]),
+        kv_heads=count(table, "num_key_value_heads", heads),
+        head_size=count(table, "head_dim", hidden_size // heads),
+        ffn_size=count(table, "intermediate_size"),
+        norm_eps=number(table, "rms_norm_eps", zero=True),
         rope_theta=theta,
         rope_scaling=scaling,
-        max_positions=table.get("max_position_embeddings", 2048),
-        tie_embeddings=bool(table.get("tie_word_embeddings", False)),
-        initializer_range=table.get("initializer_range", 0.02),
-        bos_token_id=table.get("bos_token_id"),
-        eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-        pad_token_id=table.get("pad_token_id"),
+        max_positions=count(table, "max_position_embeddings", 2048),
+        tie_embeddings=flag(table, "tie_word_embeddings"),
+        initializer_range=number(table, "initializer_range", 0.02, zero=True),
+        bos_token_id=token(table, "bos_token_id"),
+        eos_token_ids=tokens(table, "eos_token_id"),
+        pad_token_id=token(table, "pad_token_id"),
         **extra,
     )
 
@@ -218,21 +218,21 @@ def _rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None
     if not isinstance(parameters, Mapping):
         raise ConfigError(f"config.json has rope parameters {parameters!r}; expected an object")
     for place in (table, parameters):
-        _require(place, "partial_rotary_factor", 1.0)
-    theta = float(parameters.get("rope_theta") or table.get("rope_theta") or default_theta)
+        require(place, "partial_rotary_factor", 1.0)
+    theta = number(parameters, "rope_theta", number(table, "rope_theta", default_theta))
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind == "default":
         return theta, None
     if kind == "linear":
-        return theta, RopeScaling("linear", float(parameters["factor"]))
+        return theta, RopeScaling("linear", number(parameters, "factor"))
     if kind != "llama3":
         raise ConfigError(f"rope type {kind!r} is not computed; known: default, linear, llama3")
     return theta, RopeScaling(
         kind="llama3",
-        factor=float(parameters["factor"]),
-        low_freq_factor=float(parameters["low_freq_factor"]),
-        high_freq_factor=float(parameters["high_freq_factor"]),
-        original_max_positions=int(parameters["original_max_position_embeddings"]),
+        factor=number(parameters, "factor"),
+        low_freq_factor=number(parameters, "low_freq_factor"),
+        high_freq_factor=number(parameters, "high_freq_factor"),
+        original_max_positions=count(parameters, "original_max_position_embeddings"),
     )
 
 
@@ -248,19 +248,3 @@ def _rope_table(scaling: RopeScaling | None) -> dict[str, Any]:
             "original_max_position_embeddings": scaling.original_max_positions,
         }
     return {"rope_scaling": table}
-
-
-def _count(table: Table, key: str, default: int | None = None) -> int:
-    """Return a whole number above 0; ``default`` where the key is absent or null."""
-    value = table[key] if default is None else table.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"config.json has {key} = {value!r}; expected a whole number above 0")
-    return value
-
-
-def _require(table: Table, key: str, value: Any) -> None:
-    found = table.get(key, value)
-    if found != value:
-        raise ConfigError(f"config.json has {key} = {found!r}; raymoe computes only {value!r}")

@@ -7,6 +7,7 @@ normalisation) and the usual softmax, top-k, renormalise.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 from moe.errors import ConfigError
 
@@ -42,8 +43,10 @@ class MoeConfig:
                 f"top-k is {self.top_k} but there are {self.experts} experts; "
                 "choose 1 <= top-k <= experts"
             )
-        if self.gate_norm is not None and self.gate_norm <= 0:
-            raise ConfigError(f"gate norm is {self.gate_norm}; it must be greater than 0")
+        if self.gate_norm is not None and not 0 < self.gate_norm < inf:
+            raise ConfigError(
+                f"gate norm is {self.gate_norm}; it must be greater than 0 and finite"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,10 @@ class ModelConfig:
                 f"{self.heads} attention heads cannot share {self.kv_heads} key-value heads; "
                 "the first must be a multiple of the second"
             )
-        if self.head_size % 2:
-            raise ConfigError(f"head size {self.head_size} is odd; rotary embedding needs pairs")
+        if self.head_size < 2 or self.head_size % 2:
+            raise ConfigError(
+                f"head size {self.head_size} is odd or 0; rotary embedding needs pairs"
+            )
 
     @property
     def heads_per_kv(self) -> int:

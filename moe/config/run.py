@@ -15,7 +15,7 @@ from moe.errors import ConfigError
 class Section(BaseModel):
     """A table of the run file: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -28,7 +28,7 @@ class DataSection(Section):
     """Token shards made by ``raymoe tokenize``."""
 
     path: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds the order of the training sequences."""
 
 
@@ -66,6 +66,8 @@ class TrainSection(Section):
                 f"min_learning_rate {self.min_learning_rate} is above "
                 f"learning_rate {self.learning_rate}"
             )
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is above steps {self.steps}")
         return self
 
 
@@ -77,6 +79,16 @@ class RoutingSection(Section):
     drop_policy: Literal["probability", "position"] = "probability"
     virtual_capacity_factor: float = Field(default=1.0, gt=0)
     """Measures the drop rate that a dropless run would have had at this capacity."""
+
+    @model_validator(mode="after")
+    def _one_capacity(self) -> "RoutingSection":
+        if self.capacity_factor is None and self.drop_policy != "probability":
+            raise ValueError(f"drop_policy {self.drop_policy} needs a capacity_factor to drop by")
+        if self.capacity_factor is not None and self.virtual_capacity_factor != 1.0:
+            raise ValueError(
+                "with a capacity_factor the drop rate is real; remove virtual_capacity_factor"
+            )
+        return self
 
 
 class AdaptiveCoefficient(Section):
@@ -121,7 +133,7 @@ class PlanSection(Section):
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
-        if self.path is not None and self.model_fields_set != {"path"}:
+        if self.path is not None and (self.stages, self.gang, self.threads) != (1, 1, 1):
             raise ValueError("plan.path names a whole plan; remove the other keys of [plan]")
         return self
 

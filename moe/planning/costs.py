@@ -28,6 +28,9 @@ from moe.config.tensors import held_by
 from moe.errors import PlanError
 from moe.planning.inventory import Device
 
+PASS_TOKENS = 512
+"""Tokens of a prompt that a server reads at once unless told otherwise."""
+
 _FLOAT_BYTES = 4
 _LOSS_PASSES = 10
 _GRADIENT_PASSES = 3
@@ -50,16 +53,18 @@ CPU_THREAD = Rates(flops_per_second=9e10, bytes_per_second=8e9)
 class Workload:
     """What a plan is to carry: sequences of one length, in micro-batches, for one step.
 
-    ``training`` False means forward only, with a key-value cache in place of gradients.
+    ``training`` False means forward only, with a key-value cache in place of gradients; a prompt
+    is then read ``pass_tokens`` at a time, and a pass gives the logits of its last token alone.
     """
 
     sequence_length: int
     micro_batch: int
     micro_batches: int
     training: bool = True
+    pass_tokens: int = PASS_TOKENS
 
     def __post_init__(self) -> None:
-        for key in ("sequence_length", "micro_batch", "micro_batches"):
+        for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):
             if getattr(self, key) < 1:
                 raise PlanError(
                     f"the workload has {key} = {getattr(self, key)}; give a whole number above 0"
@@ -69,6 +74,13 @@ class Workload:
     def tokens(self) -> int:
         """Tokens of one micro-batch."""
         return self.sequence_length * self.micro_batch
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of a micro-batch that are in the blocks together: all, or a part of a prompt."""
+        if self.training:
+            return self.tokens
+        return min(self.pass_tokens, self.sequence_length) * self.micro_batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ speed = 1.0          # optional, 1.0
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,19 @@ class Inventory:
         for device in self.devices:
             nodes[device.node] = (*nodes.get(device.node, ()), device)
         return nodes
+
+
+def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
+    """Raise PlanError where CPUs and GPUs are mixed; ``devices`` are names with their kinds."""
+    named = list(devices)
+    cpus = [name for name, kind in named if kind == CPU]
+    gpus = [name for name, kind in named if kind != CPU]
+    if cpus and gpus:
+        raise PlanError(
+            f"{what} has CPU devices ({len(cpus)}, the first is {cpus[0]}) and GPUs ({len(gpus)}, "
+            f"the first is {gpus[0]}), whose ranks cannot talk to each other (gloo, nccl); "
+            "leave out the one kind or the other"
+        )
 
 
 def save_inventory(inventory: Inventory, path: Path) -> None:

@@ -5,14 +5,15 @@ layers are then cut so that the slowest stage is as fast as can be. Memory does 
 a rank that would not fit is an error that names it.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.errors import PlanError
 from moe.planning.costs import CPU_THREAD, Rates, Workload
-from moe.planning.inventory import Device, Inventory
+from moe.planning.inventory import Device, Inventory, check_one_sort
 from moe.planning.memory import RankBytes
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.predict import rank_bytes_of, stage_costs
@@ -31,6 +32,7 @@ def make_plan(
     rates: Rates = CPU_THREAD,
 ) -> Plan:
     """Return the plan for this many stages and ranks per stage, or say why there is none."""
+    check_one_sort("the inventory", ((each.name, each.kind) for each in inventory.devices))
     _check_shape(config, inventory, stages, gang)
     gangs = choose_gangs(inventory, stages, gang)
     ranks = [_ranks(config, members) for members in gangs]
@@ -46,6 +48,7 @@ def make_plan(
             for stage, cut in enumerate(cuts)
         ),
     )
+    plan.check_kinds()
     check_memory(config, plan, inventory, workload)
     return plan
 
@@ -61,20 +64,15 @@ def even_layers(plan: Plan) -> Plan:
 
 
 def choose_gangs(inventory: Inventory, stages: int, gang: int) -> tuple[Gang, ...]:
-    """Return the devices of each stage: like with like on one node, across nodes where need be.
+    """Return the devices of each stage: of one kind on one node, then of one kind, then of any.
 
-    Where more gangs could be formed than asked for, those within a node go first, then the fast.
+    Within those like goes with like. Where more gangs could be formed than asked for, those within
+    a node go first, then those of one kind, then the fast.
     """
-    local: list[Gang] = []
-    left: list[Device] = []
-    for devices in inventory.nodes().values():
-        by_speed = sorted(devices, key=lambda device: -device.threads_worth)
-        full = len(by_speed) // gang * gang
-        local += _chunks(by_speed[:full], gang)
-        left += by_speed[full:]
-    left.sort(key=lambda device: -device.threads_worth)
-    across = _chunks(left, gang)
-    chosen = [*sorted(local, key=_slowness), *sorted(across, key=_slowness)][:stages]
+    local, left = _gangs(inventory.devices, gang, lambda device: (device.kind, device.node))
+    alike, left = _gangs(left, gang, lambda device: device.kind)
+    mixed, _ = _gangs(left, gang, lambda device: None)
+    chosen = [*local, *alike, *mixed][:stages]
     order = {device.name: number for number, device in enumerate(inventory.devices)}
     return tuple(sorted(chosen, key=lambda members: min(order[each.name] for each in members)))
 
@@ -149,10 +147,20 @@ def _shares(config: ModelConfig, ranks: Sequence[RankPlan], stage: int, stages: 
     ]
 
 
-def _chunks(devices: Sequence[Device], size: int) -> list[Gang]:
-    return [
-        tuple(devices[start : start + size]) for start in range(0, len(devices) - size + 1, size)
-    ]
+def _gangs(
+    devices: Sequence[Device], size: int, key: Callable[[Device], Hashable]
+) -> tuple[list[Gang], list[Device]]:
+    """Form gangs of devices of equal keys; return them, fast first, and the devices left."""
+    pools: dict[Hashable, list[Device]] = defaultdict(list)
+    for device in sorted(devices, key=lambda device: -device.threads_worth):
+        pools[key(device)].append(device)
+    made: list[Gang] = []
+    left: list[Device] = []
+    for pool in pools.values():
+        full = len(pool) // size * size
+        made += [tuple(pool[start : start + size]) for start in range(0, full, size)]
+        left += pool[full:]
+    return sorted(made, key=_slowness), left
 
 
 def _slowness(members: Gang) -> float:

@@ -13,7 +13,9 @@ A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 expe
 Under 1F1B, stage s of p keeps the activations of min(p - s, micro-batches) micro-batches. The head
 is done with each before the next. bf16 training needs less; no lower estimate is made for it.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
-plus the key-value cache of one micro-batch of full sequences.
+for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
+key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
+sequence, so that length is what a plan must have room for, not the longest the model can read.
 """
 
 from dataclasses import dataclass
@@ -55,9 +57,9 @@ def rank_bytes(config: ModelConfig, share: Share, in_flight: int, workload: Work
     if workload.training:
         floats = (block * layers * in_flight + head) * workload.tokens
         return RankBytes(weights, weights, 2 * weights, ceil(_FLOAT_BYTES * floats))
-    cache = 2 * attention_columns(config, share)[1] * layers
-    logits = config.vocab_size if share.head else 0
-    floats = (block + cache + logits) * workload.tokens
+    floats = block * workload.tokens_at_once
+    floats += 2 * attention_columns(config, share)[1] * layers * workload.tokens
+    floats += config.vocab_size * workload.micro_batch if share.head else 0
     return RankBytes(weights, 0, 0, ceil(_FLOAT_BYTES * floats))
 
 

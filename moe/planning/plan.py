@@ -5,6 +5,7 @@ Everything downstream is built from it: actors, placement, checkpoints, manifest
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.errors import PlanError
 from moe.planning import tables
-from moe.planning.inventory import CPU
+from moe.planning.inventory import CPU, check_one_sort
 
 _SIZES = ("layers", "hidden_size", "heads", "kv_heads", "ffn_size", "experts", "vocab_size")
 
@@ -107,6 +108,24 @@ class Plan:
                     "make a plan for this model with `raymoe plan`"
                 )
 
+    def check_kinds(self) -> None:
+        """Raise PlanError where the kinds of devices cannot work together.
+
+        GPUs speak nccl and CPUs gloo. And every rank of a gang chooses the experts of all tokens by
+        itself: unlike devices round differently, so their choices differ where two experts are
+        nearly equal, and such a token would reach an expert twice or not at all.
+        """
+        ranks = [rank for stage in self.stages for rank in stage.ranks]
+        check_one_sort("the plan", ((rank.device, rank.kind) for rank in ranks))
+        for number, stage in enumerate(self.stages):
+            kinds = sorted({rank.kind for rank in stage.ranks})
+            if len(kinds) > 1 and self.model["experts"]:
+                raise PlanError(
+                    f"the gang of stage {number} has devices of kinds {', '.join(kinds)}; its "
+                    "ranks route tokens to experts each by itself and must agree to the last bit, "
+                    "so give every gang devices of one kind (stages may differ), or lower plan.gang"
+                )
+
     def _place(self, number: int) -> tuple[int, int]:
         """Return the stage of a rank and its place in the gang."""
         if not 0 <= number < self.ranks:
@@ -149,6 +168,10 @@ class Plan:
                     f"stage {number} holds {stop} {what} but the model has {size}; "
                     "every one needs a holder"
                 )
+        if not (isfinite(stage.seconds) and stage.seconds >= 0):
+            raise PlanError(
+                f"stage {number} has seconds = {stage.seconds}; give a finite number, 0 if unknown"
+            )
         idle = [rank.device for rank in stage.ranks if rank.threads < 1]
         if idle:
             raise PlanError(f"stage {number}: device {idle[0]} computes with no thread; give it 1")
@@ -167,7 +190,8 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def load_plan(path: Path) -> Plan:
     """Read a plan from TOML; PlanError says what is wrong with it."""
-    return tables.read(path, "plan", from_dict, f"make one with `raymoe plan MODEL --to {path}`")
+    remedy = f"make one with `raymoe plan MODEL --ray --to {path}`, or --inventory FILE"
+    return tables.read(path, "plan", from_dict, remedy)
 
 
 def to_dict(plan: Plan) -> dict[str, Any]:
@@ -181,10 +205,12 @@ def from_dict(table: Mapping[str, Any]) -> Plan:
     if not isinstance(table["model"], Mapping):
         raise PlanError(f"plan: model is {table['model']!r}; expected a table of sizes")
     stages = tables.entries("plan", "stages", table["stages"])
-    return Plan(
+    plan = Plan(
         model={key: tables.whole("model", key, size) for key, size in table["model"].items()},
         stages=tuple(_stage(number, stage) for number, stage in enumerate(stages)),
     )
+    plan.check_kinds()
+    return plan
 
 
 def diff(config: ModelConfig, old: Plan, new: Plan) -> Iterator[Move]:

@@ -1,6 +1,7 @@
 """How far the logits of two models lie apart, one layer of each in memory at a time."""
 
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import Share, whole
 from moe.nn.build import build
+
+_LEAST = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,11 @@ class LogitDistance:
     mean_absolute: float
     same_argmax: float
 
+    @property
+    def finite(self) -> bool:
+        """False where either model computed what is no number."""
+        return isfinite(self.max_absolute) and isfinite(self.relative)
+
 
 def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> LogitDistance:
     """Compare the logits of two models on the same tokens, in float32."""
@@ -32,7 +40,7 @@ def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> 
     return LogitDistance(
         tokens=tokens_BS.numel(),
         max_absolute=gap.max().item(),
-        relative=(gap.max() / one.abs().max()).item(),
+        relative=(gap.max() / one.abs().max().clamp(min=_LEAST)).item(),
         mean_absolute=gap.mean().item(),
         same_argmax=(one.argmax(-1) == other.argmax(-1)).float().mean().item(),
     )

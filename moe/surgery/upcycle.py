@@ -8,6 +8,7 @@ every token to the same experts.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import torch
@@ -27,12 +28,19 @@ from moe.checkpoint.writer import (
 from moe.config.families import MOE_FAMILIES, write_config
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.tensors import TensorSlice, tensors
-from moe.errors import ConfigError
+from moe.errors import CheckpointError, ConfigError
 from moe.staging import staged
-from moe.surgery.distance import logit_distance
+from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.receipt import Receipt, hashes
 
 Progress = Callable[[int, int], None]
+
+MAX_RELATIVE = 1e-4
+"""Difference of logits, relative to the largest, from which on a conversion is refused.
+
+Some 1e-6 is what float32 rounding leaves. One bound serves every type of weights: they are copied
+bit for bit and both models are computed in float32, so the type on disk does not enter.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,10 @@ class UpcycleOptions:
     probe_tokens: int = 64
 
     def __post_init__(self) -> None:
-        if self.router_std < 0 or self.probe_tokens < 1:
+        if not 0 <= self.router_std < inf or self.probe_tokens < 1:
             raise ConfigError(
                 f"router_std is {self.router_std} and probe_tokens {self.probe_tokens}; "
-                "the first must not be negative, the second at least 1"
+                "the first must be finite and not negative, the second at least 1"
             )
 
 
@@ -70,7 +78,8 @@ def upcycle(
         write_json(staging / "config.json", write_config(config, str(dtype).removeprefix("torch.")))
         copy_tokenizer(source, staging)
         copy_remote_code(config.family, staging)
-        result = Checkpoint.open(staging)
+        distance = logit_distance(dense, Checkpoint.open(staging), _probe(config, options))
+        _check(distance, source, options)
         receipt = Receipt(
             method="copy",
             options=asdict(options) | {"family": config.family},
@@ -78,7 +87,7 @@ def upcycle(
             source=source.resolve().name,
             source_files=hashes((source / "config.json", *dense.shards.paths)),
             files=hashes(tuple(sorted(staging.iterdir()))),
-            distance=logit_distance(dense, result, _probe(config, options)),
+            distance=distance,
         )
         receipt.save(staging)
     return receipt
@@ -136,7 +145,18 @@ def _values(dense: Checkpoint, config: ModelConfig, options: UpcycleOptions) -> 
         if _is_new(tensor):
             yield _router(tensor, options)
         else:
-            yield dense.read(_parent(tensor))
+            yield _finite(dense, _parent(tensor))
+
+
+def _finite(dense: Checkpoint, tensor: TensorSlice) -> Tensor:
+    """Read a tensor of the source; CheckpointError where it is not all numbers."""
+    value = dense.read(tensor)
+    if not value.isfinite().all():
+        raise CheckpointError(
+            f"{tensor.name} in {dense.path} holds NaN or infinity, which every expert would "
+            "inherit; give a model whose weights are finite"
+        )
+    return value
 
 
 def _is_new(tensor: TensorSlice) -> bool:
@@ -160,6 +180,23 @@ def _router(tensor: TensorSlice, options: UpcycleOptions) -> Tensor:
     layer = int(tensor.name.split(".")[2])
     generator = torch.Generator().manual_seed(options.seed * 100_003 + layer)
     return torch.randn(tensor.shape, generator=generator) * options.router_std
+
+
+def _check(distance: LogitDistance, source: Path, options: UpcycleOptions) -> None:
+    """Raise CheckpointError unless the new model computes the function of the dense one."""
+    asked = f"router_std = {options.router_std} and gate_norm = {options.gate_norm}"
+    if not distance.finite:
+        raise CheckpointError(
+            f"the logits of {source} or of its mixture-of-experts form with {asked} are not "
+            f"finite (largest difference {distance.max_absolute}); lower these two, or check the "
+            "source with `raymoe evaluate`"
+        )
+    if distance.relative >= MAX_RELATIVE:
+        raise CheckpointError(
+            f"the mixture-of-experts form of {source} with {asked} computes other logits: they "
+            f"differ by {distance.relative:.1e} of the largest and rounding explains less than "
+            f"{MAX_RELATIVE:.0e}; nothing was written, lower these two"
+        )
 
 
 def _probe(config: ModelConfig, options: UpcycleOptions) -> Tensor:

@@ -49,7 +49,7 @@ class Server:
     def __init__(self, arguments: ServeArguments) -> None:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
-        plan = arguments.load_plan() or _one_rank(config)
+        plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
         meter = Meter(arguments.served_name)
         self._scheduler = Scheduler(
             lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
@@ -167,9 +167,8 @@ def _reason() -> str:
     return last.partition(": ")[2] if last.startswith(errors.__name__) else last
 
 
-def _one_rank(config: ModelConfig) -> Plan:
+def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
     """Return the plan of a model that one GPU, or all cores of one node, hold."""
-    workload = Workload(config.max_positions, micro_batch=1, micro_batches=1, training=False)
     return make_plan(config, probe(threads=None), stages=1, gang=1, workload=workload)
 
 

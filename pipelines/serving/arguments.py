@@ -9,10 +9,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
 from moe.errors import ConfigError
+from moe.planning.costs import Workload
 from moe.planning.plan import Plan, load_plan
 from pipelines.serving.limits import Limits
 from pipelines.serving.text import Text
+
+ROOM_TOKENS = 4096
+"""Tokens of context that a plan made here must have room for.
+
+A model may be able to read far more than one device holds the keys and values of (131072 tokens of
+Llama-3.2-1B are 8.6 GB), and few requests ask for it. The cache grows with the sequence, so longer
+ones use the memory that is left; where it does not last, that request fails and not the start.
+"""
 
 _LIMITS = Limits()
 
@@ -51,6 +61,16 @@ class ServeArguments(BaseModel):
     def load_plan(self) -> Plan | None:
         """Return the plan, if one is given."""
         return None if self.plan is None else load_plan(self.plan)
+
+    def workload(self, config: ModelConfig) -> Workload:
+        """Return what a plan for serving must carry: one sequence, its prompt read in parts."""
+        return Workload(
+            sequence_length=min(config.max_positions, ROOM_TOKENS),
+            micro_batch=1,
+            micro_batches=1,
+            training=False,
+            pass_tokens=self.prefill_tokens,
+        )
 
     def check(self) -> None:
         """Raise what is wrong with the model, its tokenizer or its plan, before anything starts."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from moe.errors import ConfigError
+from moe.planning.costs import PASS_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Limits:
 
     waiting: int = 64
     request_seconds: float = 600.0
-    prefill_tokens: int = 512
+    prefill_tokens: int = PASS_TOKENS
     chat_tokens: int = 4096
     idle_seconds: float = 2.0
 

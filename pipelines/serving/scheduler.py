@@ -116,10 +116,17 @@ class Scheduler:
                 self._look()
                 continue
             self._serve(stream)
-            self._on_end(stream.generation)
+            self._tell_end(stream.generation)
             with self._changed:
                 self._running = None
         self._end_engine()
+
+    def _tell_end(self, generation: Generation) -> None:
+        """Report a generation; what goes wrong there must not end the only thread that serves."""
+        try:
+            self._on_end(generation)
+        except Exception:
+            _LOG.exception("the end of a generation could not be reported")
 
     def _next(self) -> Stream | None:
         """Wait for work; None when there was none for a while."""

@@ -116,7 +116,7 @@ def test_every_pod_runs_without_privileges_and_only_an_autoscaling_head_has_a_to
 
 def test_the_job_trains_its_run_file_and_quotes_its_path() -> None:
     spec = rayjob(two_stages(), BYTES, replace(ON_CPUS, run_file="/data/my runs/a.toml"))["spec"]
-    assert spec["entrypoint"] == "raymoe train '/data/my runs/a.toml'"
+    assert spec["entrypoint"] == "raymoe train '/data/my runs/a.toml' --resume-if-saved"
 
 
 @pytest.mark.filterwarnings(  # Ray Serve declares its own fields in a way pydantic has left behind.

@@ -11,6 +11,7 @@ import ray
 import transformers
 
 from actors import launch
+from actors.checkpointing import SaveContext
 from actors.engine import Engine
 from cluster.session import Session
 from moe.checkpoint.manifest import load_manifest
@@ -71,7 +72,7 @@ def test_actors_train_like_one_process_through_a_change_of_driver(
         assert report.gradient_norm == pytest.approx(plain.norms[-1], rel=1e-5)
     assert [rank.pid for rank in engine.status()] == pids
 
-    engine.save(tmp_path / "step-00000006", run)
+    engine.save(tmp_path / "step-00000006", SaveContext(config, run, model, "data"))
     manifest = load_manifest(tmp_path / "step-00000006")
     assert manifest.step == 6
     assert manifest.coefficients == pytest.approx(plain.alphas)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import ray
 import transformers
+from safetensors.torch import load_file, save_file
 
 from actors import launch
 from actors.commands import StepReport
@@ -23,9 +25,11 @@ from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, parse_run
-from moe.errors import ConfigError, LaunchError
+from moe.errors import ClusterError, ConfigError, LaunchError, TrainingDiverged
+from pipelines.board import stop
+from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL
-from pipelines.train import train
+from pipelines.train import Resume, train
 from tests import material as tiny_material
 from tests import runs
 
@@ -48,7 +52,7 @@ def config(material: Path, to: Path, **sections: Any) -> RunConfig:
     return parse_run(table, "test")
 
 
-def trained(run: RunConfig, resume: bool = False, on_step: Any = None) -> list[StepReport]:
+def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
     reports: list[StepReport] = []
 
     def watch(report: StepReport) -> None:
@@ -68,8 +72,6 @@ def losses(run: RunConfig) -> list[float]:
 
 
 def weights(checkpoint: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
     files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer/*.safetensors")]
     return {name: value for file in sorted(files) for name, value in load_file(file).items()}
 
@@ -122,7 +124,7 @@ def test_resuming_continues_bit_for_bit(
         trained(full, on_step=once(EVERY + 1, interrupt))
     assert not launch.running(full.name)
     assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
-    trained(full, resume=True)
+    trained(full, resume="always")
     assert losses(full) == losses(undisturbed)
     ours, theirs = (weights(checkpoints(r.checkpoint.path)[-1]) for r in (full, undisturbed))
     assert ours.keys() == theirs.keys()
@@ -188,14 +190,57 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         trained(undisturbed)
     changed = undisturbed.train.model_copy(update={"learning_rate": 0.1})
     with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.003 and is 0\.1"):
-        trained(undisturbed.model_copy(update={"train": changed}), resume=True)
+        trained(undisturbed.model_copy(update={"train": changed}), resume="always")
+    again = tokens_again(undisturbed, tmp_path)
+    with pytest.raises(ConfigError, match="was tokenized again"):
+        trained(again, resume="always")
     with pytest.raises(ConfigError, match="nothing to resume"):
-        trained(config(material, tmp_path), resume=True)
+        trained(config(material, tmp_path), resume="always")
     with pytest.raises(ConfigError, match="2 micro-batches but the plan has 3 stages"):
         trained(config(material, tmp_path, train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
         trained(config(material, tmp_path, plan={"stages": 3, "gang": 3}))
     assert not launch.running("curve")
+
+
+def tokens_again(run: RunConfig, folder: Path) -> RunConfig:
+    """Return the run over the same text in rows of another length, at the same path."""
+    moved = folder / "material"
+    shutil.copytree(run.data.path.parent, moved)
+    shutil.rmtree(moved / "tokens")
+    options = TokenizeOptions(sequence_length=20, held_out_fraction=0.1)
+    tokenize([moved / "text"], moved / "model", moved / "tokens", options)
+    copied = folder / "run"
+    shutil.copytree(run.checkpoint.path, copied)
+    manifest = checkpoints(copied)[-1] / "raymoe.json"
+    table = json.loads(manifest.read_text())
+    table["run"]["data"]["path"] = str(moved / "tokens")
+    manifest.write_text(json.dumps(table))
+    data = run.data.model_copy(update={"path": moved / "tokens"})
+    checkpoint = run.checkpoint.model_copy(update={"path": copied})
+    return run.model_copy(update={"data": data, "checkpoint": checkpoint})
+
+
+def test_a_run_stopped_from_elsewhere_ends_and_says_so(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, train={"steps": 5000})
+    with pytest.raises(ClusterError, match="was stopped before step 5000; --resume continues"):
+        trained(run, on_step=once(2, lambda: stop(run.name)))
+
+
+def test_a_diverging_run_stops_before_it_ruins_a_checkpoint(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(material / "model", broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    run = config(material, tmp_path, model={"path": str(broken)})
+    with pytest.raises(TrainingDiverged, match="gradient norm is nan; nothing was updated"):
+        trained(run)
+    assert checkpoints(run.checkpoint.path) == []
 
 
 def test_a_second_run_of_the_same_name_is_refused(
@@ -222,8 +267,8 @@ def test_interrupting_the_command_line_leaves_nothing(
     file.write_text(json.dumps(run.model_dump(mode="json")))
     code = (
         "import json, sys; from moe.config.run import parse_run\n"
-        "from pipelines.train import train\n"
-        "train(parse_run(json.load(open(sys.argv[1])), 'run'), False, lambda p, s: None, "
+        "from pipelines.train import Resume, train\n"
+        "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
     )
     command = [sys.executable, "-c", code, str(file)]

@@ -7,7 +7,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.checkpointing import complete, prune
+from actors.checkpointing import SaveContext, complete, prune
 from actors.engine import merge
 from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.reader import Checkpoint
@@ -28,7 +28,8 @@ FAST = settings(
 
 def checkpoint(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
     to.mkdir(parents=True)
-    complete(to, team.all("save", to), config, step, run, team.plan)
+    context = SaveContext(config, run, run.model.path, "data")
+    complete(to, team.all("save", to), step, team.plan, context)
     return to
 
 
@@ -89,10 +90,12 @@ def test_a_directory_without_manifest_is_no_checkpoint(saved: Path) -> None:
     assert checkpoints(saved.parent) == []
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+def test_only_the_newest_are_kept_and_leftovers_go(tmp_path: Path) -> None:
     for step in (2, 4, 6, 10):
         step_directory(tmp_path, step).mkdir()
         (step_directory(tmp_path, step) / "raymoe.json").write_text("{}")
+    for leftover in (".step-00000008.1234.partial", ".step-00000000.removed"):
+        (tmp_path / leftover).mkdir()
     prune(tmp_path, keep=2)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["step-00000006", "step-00000010"]

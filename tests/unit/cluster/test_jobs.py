@@ -17,8 +17,8 @@ def test_the_same_request_has_the_same_identifier_and_any_change_another() -> No
 
 
 def test_a_training_request_carries_the_run_itself() -> None:
-    request = training_request("demo", 'name = "demo"\n', "2 stages x 1", {"B": "2"})
-    assert request.environment == {"RAYMOE_RUN": 'name = "demo"\n', "B": "2"}
+    request = training_request("demo", 'name = "demo"\n', "2 stages x 1")
+    assert request.environment == {"RAYMOE_RUN": 'name = "demo"\n'}
     assert request.metadata["plan"] == "2 stages x 1"
     assert request.working_dir == project_root()
     assert (project_root() / "pipelines").is_dir()

@@ -61,3 +61,9 @@ def test_a_gpu_of_unknown_memory_asks_for_an_inventory_file() -> None:
     row = _row("a", CPU=1.0, GPU=1.0, memory=GIB, gpu_unknown=1.0)
     with pytest.raises(ClusterError, match=r"kind X9.*--inventory"):
         inventory(living_nodes([row]))
+
+
+def test_nodes_without_a_gpu_are_left_out_where_others_have_one() -> None:
+    gpus = _row("b", CPU=8.0, GPU=1.0, memory=GIB, accelerator=1.0)
+    nodes = living_nodes([_row("a", CPU=16.0, memory=GIB), gpus])
+    assert [device.name for device in inventory(nodes).devices] == ["b/gpu0"]

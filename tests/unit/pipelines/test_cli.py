@@ -1,5 +1,6 @@
 """The command line: what it does without Ray, and one clear line for what it cannot do."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import load_run
+from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.inventory import save_inventory
 from moe.planning.plan import save_plan
 from pipelines.cli import main
@@ -132,3 +133,19 @@ def test_every_command_of_the_readme_exists(
     assert {"train", "serve", "fetch smollm2", "kube render"} <= verbs
     for verb in sorted(verbs):
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
+
+
+def test_text_in_brackets_is_printed_as_it_is(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gloo's errors begin with a path in brackets, which a markup parser would choke on."""
+    odd = "/nowhere/[/bold]/[cluster]"
+    assert f"no model directory at {odd}" in refused(
+        monkeypatch, capsys, "evaluate", odd, "--data", "x"
+    )
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))
+def test_a_resolved_run_is_a_run_file_again(file: Path) -> None:
+    run = load_run(file)
+    assert parse_run(json.loads(dump_run(run)), "resolved") == run

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -67,6 +68,17 @@ def test_shards_are_read_by_their_index(sharded: Path) -> None:
         expected |= load_file(file)
     for tensor in tensors(checkpoint.config):
         assert torch.equal(checkpoint.read(tensor), expected[tensor.name])
+
+
+def test_of_both_forms_the_one_that_transformers_takes_is_read(sharded: Path) -> None:
+    model = tiny.llama(seed=1, num_hidden_layers=2, tie_word_embeddings=False)
+    model.save_pretrained(sharded.parent / "other")
+    (sharded.parent / "other" / SINGLE).rename(sharded / SINGLE)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(sharded).state_dict()
+    checkpoint = Checkpoint.open(sharded)
+    assert checkpoint.shards.paths == (sharded / SINGLE,)
+    for tensor in tensors(checkpoint.config):
+        assert torch.equal(checkpoint.read(tensor), theirs[tensor.name])
 
 
 @FAST

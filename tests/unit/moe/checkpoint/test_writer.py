@@ -1,6 +1,7 @@
 """Files we write, read back by the format's own library; and what a failure leaves."""
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from moe.checkpoint.writer import (
     copy_tokenizer,
     pack,
     write_index,
+    write_json,
 )
 from moe.errors import CheckpointError, ConfigError
 
@@ -163,3 +165,27 @@ def test_the_tokenizer_is_copied_and_the_weights_are_not(tmp_path: Path) -> None
 def test_shards_name_each_file_once(tmp_path: Path) -> None:
     one, other = tmp_path / "1", tmp_path / "2"
     assert Shards({"b": other, "a": one, "c": one}).paths == (one, other)
+
+
+def test_json_is_on_the_disk_before_anything_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced, fsync = tmp_path / "a.json", [], os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.read_text()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_json(path, {"a": 1})
+    assert synced == [(path.stat().st_ino, path.read_text())]
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_lacks_are_refused(value: float, tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"a\.json cannot be written as JSON: .*; give finite"
+    ):
+        write_json(tmp_path / "a.json", {"distance": [value]})
+    assert not list(tmp_path.iterdir())

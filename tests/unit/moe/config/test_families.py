@@ -178,8 +178,9 @@ def test_the_key_of_a_norm_that_is_off_is_not_written() -> None:
         ({"moe_feature_no_mul_topk": False}, "moe_feature_no_mul_topk = False"),
         ({"moe_expert_interval": 2}, "moe_expert_interval = 2"),
         ({"rotary_percent": 0.5}, "rotary_percent = 0.5; raymoe computes only 1.0"),
-        ({"moe_gate_norm_std": 0.0}, "gate norm is 0.0; it must be greater than 0"),
-        ({"moe_gate_norm_std": None}, "a value of the wrong kind"),
+        ({"moe_gate_norm_std": 0.0}, "moe_gate_norm_std = 0.0; expected a finite number above 0"),
+        ({"moe_gate_norm_std": None}, "moe_gate_norm_std = None; expected a finite number"),
+        ({"moe_use_logits_norm": "no"}, "moe_use_logits_norm = 'no'; expected true or false"),
         ({"num_experts_per_tok": 17}, "top-k is 17 but there are 16 experts"),
         (
             {"quantization_config": {"quant_method": "fp8"}},
@@ -239,6 +240,14 @@ def test_heads_and_their_size_by_default() -> None:
     assert read_config(MINIMAL | {"head_dim": 8}).head_size == 8
 
 
+def test_what_is_null_is_as_if_left_out() -> None:
+    keys = ("max_position_embeddings", "initializer_range", "rope_theta", "tie_word_embeddings")
+    config = read_config(MINIMAL | dict.fromkeys(keys))
+    assert config == read_config(MINIMAL)
+    assert (config.max_positions, config.initializer_range) == (2048, 0.02)
+    assert read_config(MINIMAL | {"initializer_range": 0}).initializer_range == 0.0
+
+
 @pytest.mark.parametrize(
     ("found", "ids"), [(None, ()), (0, (0,)), (2, (2,)), ([2, 7], (2, 7)), ([], ())]
 )
@@ -264,7 +273,25 @@ def test_spellings_of_end_of_text(found: Any, ids: tuple[int, ...]) -> None:
         (MINIMAL, {"num_attention_heads": 0}, "num_attention_heads = 0; expected a whole number"),
         (MINIMAL, {"num_hidden_layers": "3"}, "num_hidden_layers = '3'; expected a whole number"),
         (MINIMAL, {"hidden_size": 24.0}, "hidden_size = 24.0; expected a whole number"),
-        (MINIMAL, {"rms_norm_eps": "small"}, "llama model has a value of the wrong kind"),
+        (MINIMAL, {"rms_norm_eps": "small"}, "rms_norm_eps = 'small'; expected a finite number"),
+        (MINIMAL, {"rms_norm_eps": None}, "rms_norm_eps = None; expected a finite number not"),
+        (MINIMAL, {"rms_norm_eps": float("nan")}, "rms_norm_eps = nan; expected a finite number"),
+        (MINIMAL, {"rope_theta": 0}, "rope_theta = 0; expected a finite number above 0"),
+        (MINIMAL, {"rope_theta": float("inf")}, "rope_theta = inf; expected a finite number"),
+        (MINIMAL, {"rope_scaling": {"type": "linear", "factor": "2"}}, "factor = '2'; expected"),
+        (MINIMAL, {"max_position_embeddings": "8k"}, "max_position_embeddings = '8k'; expected a"),
+        (MINIMAL, {"max_position_embeddings": 0}, "max_position_embeddings = 0; expected a whole"),
+        (MINIMAL, {"initializer_range": "0.02"}, "initializer_range = '0.02'; expected a finite"),
+        (MINIMAL, {"initializer_range": True}, "initializer_range = True; expected a finite"),
+        (
+            MINIMAL,
+            {"initializer_range": -1},
+            "initializer_range = -1; expected a finite number not",
+        ),
+        (MINIMAL, {"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'; expected true"),
+        (MINIMAL, {"bos_token_id": "1"}, "bos_token_id = '1'; expected a token number or null"),
+        (MINIMAL, {"eos_token_id": [2, 7.5]}, "eos_token_id = 7.5; expected a token number"),
+        (MINIMAL, {"hidden_size": 4}, "head size 0 is odd or 0"),
         (MINIMAL, {"model_type": None}, "model_type None; raymoe reads llama"),
         (MINIMAL, {"model_type": "gpt2"}, "model_type 'gpt2'; raymoe reads llama"),
     ],

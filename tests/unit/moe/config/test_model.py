@@ -46,6 +46,7 @@ def test_values_are_frozen() -> None:
     [
         ({"kv_heads": 2}, "9 attention heads cannot share 2 key-value heads"),
         ({"head_size": 63}, "head size 63 is odd"),
+        ({"head_size": 0}, "head size 0 is odd or 0"),
     ],
 )
 def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -58,7 +59,9 @@ def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> 
     [
         ({"top_k": 5}, "top-k is 5 but there are 4 experts"),
         ({"top_k": 0}, "top-k is 0 but there are 4 experts"),
-        ({"gate_norm": 0.0}, "gate norm is 0.0; it must be greater than 0"),
+        ({"gate_norm": 0.0}, "gate norm is 0.0; it must be greater than 0 and finite"),
+        ({"gate_norm": float("nan")}, "gate norm is nan; it must be greater than 0 and finite"),
+        ({"gate_norm": float("inf")}, "gate norm is inf; it must be greater than 0 and finite"),
     ],
 )
 def test_impossible_experts_are_refused(changes: dict[str, Any], message: str) -> None:

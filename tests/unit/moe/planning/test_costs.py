@@ -98,7 +98,7 @@ def test_seconds_follow_speed_threads_and_rates() -> None:
     assert work.seconds(device(), slow) == pytest.approx(2 * one)
 
 
-@pytest.mark.parametrize("key", ["sequence_length", "micro_batch", "micro_batches"])
+@pytest.mark.parametrize("key", ["sequence_length", "micro_batch", "micro_batches", "pass_tokens"])
 def test_an_empty_workload_is_refused(key: str) -> None:
     with pytest.raises(PlanError, match=f"the workload has {key} = 0"):
         replace(WORKLOAD, **{key: 0})

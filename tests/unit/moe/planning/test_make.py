@@ -102,6 +102,34 @@ def test_gangs_stay_on_one_node_where_they_can() -> None:
     assert chosen(3) == [["a/0", "a/1"], ["b/0", "b/1"], ["a/2", "b/2"]]
 
 
+def test_gangs_are_of_one_kind_where_they_can() -> None:
+    kinds = [("a", "A100"), ("a", "T4"), ("b", "T4"), ("b", "A100"), ("c", "L4"), ("d", "H100")]
+    there = Inventory(
+        tuple(device(f"{node}/{kind}", node, kind=kind, speed=300.0) for node, kind in kinds)
+    )
+
+    def chosen(stages: int) -> list[list[str]]:
+        return [[each.name for each in gang] for gang in choose_gangs(there, stages, 2)]
+
+    assert chosen(2) == [["a/A100", "b/A100"], ["a/T4", "b/T4"]]
+    assert chosen(3)[2] == ["c/L4", "d/H100"]
+    upcycled = with_experts(SMOLLM2, 8)
+    assert make_plan(upcycled, there, 2, 2, WORKLOAD).rank(3).kind == "T4"
+    with pytest.raises(PlanError, match="gang of stage 2 has devices of kinds H100, L4; its ranks"):
+        make_plan(upcycled, there, 3, 2, WORKLOAD)
+    assert make_plan(SMOLLM2, there, 3, 2, WORKLOAD).ranks == 6
+
+
+def test_cpus_and_gpus_in_one_inventory_are_refused() -> None:
+    there = Inventory((device("a/cpu0"), device("b/gpu0", kind="T4"), device("b/gpu1", kind="T4")))
+    with pytest.raises(PlanError) as caught:
+        make_plan(SMOLLM2, there, 2, 1, WORKLOAD)
+    assert str(caught.value) == (
+        "the inventory has CPU devices (1, the first is a/cpu0) and GPUs (2, the first is b/gpu0), "
+        "whose ranks cannot talk to each other (gloo, nccl); leave out the one kind or the other"
+    )
+
+
 def test_the_fastest_devices_are_taken_first_in_the_order_of_the_inventory() -> None:
     there = Inventory(
         tuple(device(f"a/{number}", speed=speed) for number, speed in enumerate([1, 3, 1, 2]))

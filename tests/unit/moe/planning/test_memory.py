@@ -60,3 +60,17 @@ def test_serving_needs_weights_and_cache_only() -> None:
     cache = 4 * serving.tokens * 30 * 2 * 3 * 64
     shallow = rank_bytes(SMOLLM2, replace(middle, layers=(0, 15)), 4, serving)
     assert need.activations - shallow.activations == cache // 2
+
+
+def test_a_served_prompt_is_in_the_blocks_in_parts_with_one_row_of_logits() -> None:
+    long = replace(WORKLOAD, sequence_length=8192, micro_batch=3, training=False)
+    parts = [
+        rank_bytes(SMOLLM2, whole(SMOLLM2), 1, replace(long, pass_tokens=tokens)).activations
+        for tokens in (1, 101, 8192, 9999)
+    ]
+    block = 6 * 576 + 2 * (576 + 192) + 4 * 1536
+    assert parts[1] - parts[0] == 4 * 3 * 100 * block
+    assert parts[2] == parts[3]
+    cache = 30 * 2 * 192 * 8192
+    assert parts[0] == 4 * 3 * (block + cache + 49152)
+    assert replace(long, training=True).tokens_at_once == 3 * 8192

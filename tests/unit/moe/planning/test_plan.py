@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, TensorSlice, answers_for, held_by, tensors
 from moe.errors import PlanError
-from moe.planning.plan import Plan, diff, from_dict, load_plan, save_plan, to_dict
+from moe.planning.plan import Plan, StagePlan, diff, from_dict, load_plan, save_plan, to_dict
 from tests.plans import SMOLLM2, configs, plans, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
@@ -186,6 +186,8 @@ def rank(table: dict[str, Any]) -> Any:
         (lambda table: stage(table).update(layers=[0]), "expected two whole numbers"),
         (lambda table: stage(table).update(layers="all"), "layers is 'all'; expected a list"),
         (lambda table: stage(table).update(seconds="1"), "seconds is '1'; expected a number"),
+        (lambda table: stage(table).update(seconds=float("nan")), "seconds = nan; give a finite"),
+        (lambda table: stage(table).update(seconds=-1.0), "seconds = -1.0; give a finite number"),
         (lambda table: stage(table).update(ranks=[]), "the plan has no stage or no rank"),
         (lambda table: stage(table).update(speed=1), "stage 0: unknown key speed"),
         (lambda table: rank(table).pop("device"), "stage 0 rank 0: device is missing"),
@@ -224,9 +226,39 @@ def test_gangs_of_two_sizes_are_refused() -> None:
         Plan(plan.model, (first, second))
 
 
+def two_by_two(kinds: list[str], experts: int) -> Plan:
+    """Return two stages of two ranks on devices of these kinds."""
+    config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
+    whole = single(config).stages[0].ranks[0]
+    halves = (
+        {"kv_heads": (0, 1), "ffn": (0, 9), "experts": whole.experts[:1]},
+        {"kv_heads": (1, 3), "ffn": (9, 1536), "experts": whole.experts[1:]},
+    )
+    ranks = [
+        replace(whole, device=f"a/{number}", kind=kind, **halves[number % 2])
+        for number, kind in enumerate(kinds)
+    ]
+    cuts = (((0, 10), tuple(ranks[:2])), ((10, 30), tuple(ranks[2:])))
+    return Plan(config.summary(), tuple(StagePlan(*cut) for cut in cuts))
+
+
+def test_kinds_that_cannot_work_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    save_plan(two_by_two(["T4", "T4", "cpu", "cpu"], 0), path)
+    with pytest.raises(PlanError, match=r"CPU devices \(2, the first is a/2\) and GPUs \(2, "):
+        load_plan(path)
+    save_plan(two_by_two(["T4", "T4", "T4", "L4"], 4), path)
+    with pytest.raises(PlanError, match=r"stage 1 has devices of kinds L4, T4; .* last bit"):
+        load_plan(path)
+    for fine in (two_by_two(["T4", "T4", "L4", "L4"], 4), two_by_two(["T4", "L4"] * 2, 0)):
+        save_plan(fine, path)
+        assert load_plan(path) == fine
+
+
 def test_files_that_are_no_plan_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"no plan at .*plan\.toml; make one with `raymoe plan"):
+    with pytest.raises(PlanError, match=r"no plan at .*plan\.toml; make one with") as caught:
         load_plan(tmp_path / "plan.toml")
+    assert f"`raymoe plan MODEL --ray --to {tmp_path}/plan.toml`" in str(caught.value)
     with pytest.raises(PlanError, match="cannot read the plan"):
         load_plan(tmp_path)
     (tmp_path / "plan.toml").write_bytes(b"\xff\xfe")

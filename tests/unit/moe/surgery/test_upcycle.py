@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from moe import __version__
@@ -224,7 +224,10 @@ def test_an_interruption_leaves_nothing(
         ({"gate_norm": 0.0}, "gate norm is 0"),
         ({"family": "llama"}, "cannot write family 'llama'; choose mixtral or skywork_moe"),
         ({"family": "mixtral", "gate_norm": 1.0}, "write skywork_moe instead"),
+        ({"gate_norm": float("nan")}, "gate norm is nan"),
         ({"router_std": -0.1}, "router_std is -0.1"),
+        ({"router_std": float("nan")}, "router_std is nan .* must be finite and not negative"),
+        ({"router_std": float("inf")}, "router_std is inf"),
         ({"probe_tokens": 0}, "probe_tokens 0"),
     ],
 )
@@ -233,6 +236,47 @@ def test_wrong_options_are_refused(changes: dict[str, Any], message: str, tmp_pa
     with pytest.raises(ConfigError, match=message):
         upcycle(source, tmp_path / "moe", replace(OPTIONS, **changes))
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_source_that_is_not_all_numbers_is_refused(value: float, tmp_path: Path) -> None:
+    source, name = dense(tmp_path), "model.layers.1.mlp.up_proj.weight"
+    table = load_file(source / SINGLE)
+    table[name][3, 5] = value
+    save_file(table, source / SINGLE)
+    with pytest.raises(CheckpointError, match=f"{name} in .*dense holds NaN or infinity"):
+        upcycle(source, tmp_path / "moe", OPTIONS)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    source = dense(tmp_path, torch.float16)
+    with pytest.raises(CheckpointError, match=r"router_std = 1e\+30 .* are not finite .* lower"):
+        upcycle(source, tmp_path / "moe", replace(OPTIONS, router_std=1e30))
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_logits_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    source, to = dense(tmp_path, dtype), tmp_path / "moe"
+
+    def tamper(done: int, total: int) -> None:
+        if done == total:
+            table = load_file(source / SINGLE)
+            table["model.layers.1.mlp.up_proj.weight"] *= 1.1
+            with (source / SINGLE).open("r+b") as file:  # in place: it is open elsewhere
+                file.write(save(table, {"format": "pt"}))
+
+    with pytest.raises(CheckpointError, match=r"computes other logits: .*e-0. of the largest"):
+        upcycle(source, to, OPTIONS, tamper)
+    assert not to.exists()
+
+
+def test_a_model_whose_logits_are_all_zero_is_kept(tmp_path: Path) -> None:
+    model = tiny.llama(tie_word_embeddings=False)
+    model.lm_head.weight.data.zero_()
+    source = tiny.saved(model, tmp_path / "dense")
+    assert upcycle(source, tmp_path / "moe", OPTIONS).distance.relative == 0.0
 
 
 def test_a_skywork_moe_without_normalisation_can_be_asked_for(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.errors import DataError
+from moe.nn import loss
 from pipelines.corpus.manifest import SplitManifest, TokenManifest, write_manifest
 from pipelines.corpus.packing import ShardWriter, pack
 from pipelines.corpus.shards import IGNORED, TokenShards
@@ -146,3 +147,7 @@ def test_manifests_that_are_missing_or_broken(
 def test_an_unknown_split_is_refused(directory: Path) -> None:
     with pytest.raises(DataError, match="choose one of train, held_out"):
         TokenShards.open(directory, "test")  # type: ignore[arg-type]
+
+
+def test_what_has_nothing_to_predict_is_what_the_loss_passes_over() -> None:
+    assert IGNORED == loss.IGNORED

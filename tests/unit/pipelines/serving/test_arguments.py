@@ -1,6 +1,7 @@
 """What is wrong with a server's arguments is said before anything starts."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,23 @@ import pytest
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import CheckpointError, ClusterError, ConfigError, PlanError
+from moe.planning.make import make_plan
 from moe.planning.plan import save_plan
 from pipelines.serving.app import build, check_port, run_server
-from pipelines.serving.arguments import ServeArguments, parse_arguments
+from pipelines.serving.arguments import ROOM_TOKENS, ServeArguments, parse_arguments
 from pipelines.serving.limits import Limits
 from tests import plans
+
+LLAMA_1B = replace(
+    plans.SMOLLM2,
+    vocab_size=128256,
+    hidden_size=2048,
+    layers=16,
+    heads=32,
+    kv_heads=8,
+    ffn_size=8192,
+    max_positions=131072,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +77,20 @@ def test_wrong_models_and_plans_are_told(model: Path, tmp_path: Path) -> None:
     fitting = tmp_path / "fitting.toml"
     save_plan(plans.single(Checkpoint.open(model).config), fitting)
     ServeArguments(model=model, plan=fitting).check()
+
+
+def test_a_model_that_reads_more_than_a_device_holds_is_served() -> None:
+    arguments = ServeArguments(model=Path("llama"), prefill_tokens=256)
+    workload = arguments.workload(LLAMA_1B)
+    assert (workload.sequence_length, workload.pass_tokens) == (ROOM_TOKENS, 256)
+    assert not workload.training
+    gpu = plans.inventory(1, kind="A10G", memory_bytes=24 * 2**30)
+    assert make_plan(LLAMA_1B, gpu, 1, 1, workload).ranks == 1
+    small = plans.inventory(1, kind="A10G", memory_bytes=5 * 2**30)
+    with pytest.raises(PlanError, match=r"rank 0 .* needs 5\..* \(weights 4\.94 GB, activations 0"):
+        make_plan(LLAMA_1B, small, 1, 1, workload)
+
+
+def test_a_model_that_reads_little_needs_room_for_that() -> None:
+    short = replace(plans.SMOLLM2, max_positions=300)
+    assert ServeArguments(model=Path("x")).workload(short).sequence_length == 300

@@ -263,3 +263,24 @@ def test_a_reader_that_is_gone_does_not_stop_the_others() -> None:
 def test_a_first_build_that_fails_is_the_callers() -> None:
     with pytest.raises(LaunchError, match="no node"):
         Scheduler(Builder(LaunchError("no node")), LIMITS)
+
+
+def test_an_end_that_cannot_be_reported_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    ended = []
+
+    def report(generation: Generation) -> None:
+        ended.append(generation.job.prompt)
+        raise OSError("no room for metrics")
+
+    async def main() -> list[str]:
+        scheduler = Scheduler(Builder(GatedEngine()), LIMITS, report)
+        try:
+            streams = scheduler.submit([generation(10), generation(20)])
+            return [await read(stream) for stream in streams]
+        finally:
+            scheduler.close(PATIENCE)
+
+    assert asyncio.run(main()) == ["11 12 13 ", "21 22 23 "]
+    assert ended == [(10,), (20,)]
+    assert caplog.text.count("the end of a generation could not be reported") == 2
+    assert "no room for metrics" in caplog.text
