@@ -1,5 +1,7 @@
 """Where a run meets the person who started it: reports go up, the wish to stop comes down."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -43,8 +45,9 @@ class Board:
         return not self._stopping
 
 
-def open_board(run: str) -> ActorHandle[Board]:
-    """Start the board of a run: on this node, found by name, gone with the calling process."""
+@contextmanager
+def open_board(run: str) -> Iterator[ActorHandle[Board]]:
+    """Give the board of a run: on this node, found by name, gone with the block or its process."""
     here = ray.get_runtime_context().get_node_id()
     handle: Any = (
         ray.remote(Board)
@@ -55,8 +58,10 @@ def open_board(run: str) -> ActorHandle[Board]:
         )
         .remote()
     )
-    board: ActorHandle[Board] = handle
-    return board
+    try:
+        yield handle
+    finally:
+        ray.kill(handle)
 
 
 def stop(run: str) -> None:

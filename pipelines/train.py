@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -194,11 +194,26 @@ def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
 
 def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
     """Let Ray Train drive the run in a thread while this one watches the board."""
-    run, board = context.run, open_board(context.run.name)
-    worker: Any = drive
-    trainer = TorchTrainer(
+    name = context.run.name
+    with open_board(name) as board, ThreadPoolExecutor(max_workers=1) as pool:
+        fitting = pool.submit(_trainer(Assignment(plan, context, board)).fit)
+        try:
+            while not fitting.done():
+                time.sleep(POLL_SECONDS)
+                _show(board, on_step)
+        except BaseException:
+            stop(name)
+            launch.remove(name)
+            raise
+        _show(board, on_step)
+        return _outcome(fitting.result)
+
+
+def _trainer(assignment: Assignment) -> TorchTrainer:
+    run, worker = assignment.run, cast(Any, drive)
+    return TorchTrainer(
         worker,
-        train_loop_config={"assignment": Assignment(plan, context, board)},
+        train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
             num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
         ),
@@ -208,18 +223,6 @@ def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
             failure_config=FailureConfig(max_failures=run.cluster.max_failures),
         ),
     )
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        fitting = pool.submit(trainer.fit)
-        try:
-            while not fitting.done():
-                time.sleep(POLL_SECONDS)
-                _show(board, on_step)
-        except BaseException:
-            stop(run.name)
-            launch.remove(run.name)
-            raise
-        _show(board, on_step)
-        return _outcome(fitting.result)
 
 
 def _show(board: ActorHandle[Board], on_step: OnStep) -> None:

@@ -195,7 +195,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     with pytest.raises(ConfigError, match="was tokenized again"):
         trained(again, resume="always")
     with pytest.raises(ConfigError, match="nothing to resume"):
-        trained(config(material, tmp_path), resume="always")
+        trained(config(material, tmp_path / "new"), resume="always")
     with pytest.raises(ConfigError, match="2 micro-batches but the plan has 3 stages"):
         trained(config(material, tmp_path, train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
