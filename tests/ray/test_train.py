@@ -197,9 +197,9 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     with pytest.raises(ConfigError, match="nothing to resume"):
         trained(config(material, tmp_path / "new"), resume="always")
     with pytest.raises(ConfigError, match="2 micro-batches but the plan has 3 stages"):
-        trained(config(material, tmp_path, train={"global_batch": 2}, plan={"stages": 3}))
+        trained(config(material, tmp_path / "new", train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
-        trained(config(material, tmp_path, plan={"stages": 3, "gang": 3}))
+        trained(config(material, tmp_path / "new", plan={"stages": 3, "gang": 3}))
     assert not launch.running("curve")
 
 
