@@ -48,13 +48,12 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How driving ended: at which step, stopped before the last or not, or with which error.
+    """How driving ended: at which step, short of the last if stopped, or with which error.
 
     The error is one that no restart can mend; others are raised, for Ray Train to try again.
     """
 
     step: int
-    stopped: bool = False
     error: RaymoeError | None = None
 
 
@@ -66,7 +65,7 @@ def drive(settings: dict[str, Assignment]) -> Outcome:
     except (RankLost, DeadlineExceeded):
         if still_wanted(work.board):
             raise
-        return Outcome(step=0, stopped=True)
+        return Outcome(step=0)
     except RaymoeError as error:
         return Outcome(step=0, error=error)
 
@@ -75,12 +74,12 @@ def _drive(work: Assignment) -> Outcome:
     run = work.run
     shards = TokenShards.open(run.data.path, "train")
     if not still_wanted(work.board):
-        return Outcome(step=0, stopped=True)
+        return Outcome(step=0)
     prune(run.checkpoint.path, run.checkpoint.keep)
     engine = obtain(run, work.plan, shards.sequence_length)
     done = engine.steps_done()
     if not still_wanted(work.board):
-        return Outcome(done, stopped=True)
+        return Outcome(done)
     with closing(RunRecord(run.name, run.checkpoint.path)) as record:
         _catch_up(record, engine, work, shards)
         for batch in batches(run, shards, done):
@@ -90,7 +89,7 @@ def _drive(work: Assignment) -> Outcome:
             if _checkpoint_due(run, report.step):
                 _save(engine, work.context, report)
             if not wanted:
-                return Outcome(report.step, stopped=True)
+                return Outcome(report.step)
     return Outcome(max(done, run.train.steps))
 
 
