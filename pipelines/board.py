@@ -73,10 +73,20 @@ def stop(run: str) -> None:
         return
 
 
+def post(board: ActorHandle[Board], report: StepReport) -> bool:
+    """Show a step on the board; return whether the run should go on."""
+    return _wanted(board.post.remote(report))
+
+
 def still_wanted(board: ActorHandle[Board]) -> bool:
-    """Tell whether the run should go on; a board that died with its owner wants nothing more."""
+    """Tell whether the run should go on."""
+    return _wanted(board.wanted.remote())
+
+
+def _wanted(answer: Any) -> bool:
+    """Wait for a board's answer; one that died with its owner wants nothing more."""
     try:
-        return bool(ray.get(board.wanted.remote(), timeout=WAIT_SECONDS))
+        return bool(ray.get(answer, timeout=WAIT_SECONDS))
     except (ActorUnavailableError, GetTimeoutError):
         return True
     except RayActorError:

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.train
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.train import Checkpoint
 
 from actors import launch
@@ -26,7 +24,7 @@ from moe.checkpoint.manifest import checkpoints, step_directory
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
-from pipelines.board import WAIT_SECONDS, Board, still_wanted
+from pipelines.board import Board, post, still_wanted
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.recording import RunRecord
@@ -85,7 +83,7 @@ def _drive(work: Assignment) -> Outcome:
         for batch in batches(run, shards, done):
             report = engine.train_step(batch)
             record.step(report)
-            wanted = _post(work.board, report)
+            wanted = post(work.board, report)
             if _checkpoint_due(run, report.step):
                 _save(engine, work.context, report)
             if not wanted:
@@ -124,21 +122,10 @@ def _catch_up(record: RunRecord, engine: Engine, work: Assignment, shards: Token
         count = next(batches(run, shards, report.step - 1)).label_count
         report = replace(report, tokens=count)
         record.step(report)
-        _post(work.board, report)
+        post(work.board, report)
     saved = step_directory(run.checkpoint.path, report.step)
     if _checkpoint_due(run, report.step) and not saved.exists():
         _save(engine, work.context, report)
-
-
-def _post(board: ActorHandle[Board], report: StepReport) -> bool:
-    """Show a step on the board; return whether the run should go on."""
-    try:
-        posted: Any = board.post.remote(report)
-        return bool(ray.get(posted, timeout=WAIT_SECONDS))
-    except (ActorUnavailableError, GetTimeoutError):
-        return True
-    except RayActorError:
-        return False
 
 
 def _checkpoint_due(run: RunConfig, step: int) -> bool:
