@@ -1,15 +1,20 @@
 """The architecture of one model, independent of the family that wrote it down.
 
 A Llama-style decoder: RMSNorm, rotary grouped-query attention, SwiGLU; each block carries either a
-dense feed-forward or a mixture of experts. Routing follows Skywork-MoE section 4.1 (gating-logit
-normalisation) and the usual softmax, top-k, renormalise.
+dense feed-forward or a mixture of experts. Routing covers Skywork-MoE section 4.1 (gating-logit
+normalisation), DeepSeekMoE section 3 (shared and fine-grained experts, raw softmax weights) and
+what later models added: sigmoid scores, a balance bias, groups of experts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Literal, get_args
 
 from moe.errors import ConfigError
+
+Score = Literal["softmax", "sigmoid"]
+QueryKeyNorm = Literal["head", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,16 @@ class RopeScaling:
 class MoeConfig:
     """The expert half of an architecture.
 
-    ``gate_norm`` is lambda of Skywork-MoE section 4.1: the standard deviation every token's gate
-    logits are brought to before the softmax; None leaves them as they are.
+    Scores are the softmax over all experts, or the sigmoid of each. ``gate_norm`` is lambda of
+    Skywork-MoE section 4.1: the standard deviation every token's gate logits are brought to before;
+    None leaves them. ``softmax_after`` chooses by logits and takes the softmax over the chosen.
+    ``renormalise`` lets the chosen scores of a token sum to one, ``scale`` multiplies them after
+    that. ``balance_bias`` adds a bias per expert to the scores for the choice alone; no gradient
+    moves it. With ``groups`` a token may only reach experts of its best ``top_groups`` groups.
+
+    ``dense_layers`` keep a feed-forward of ``ffn_size``. ``shared_size`` is the width of the expert
+    that every token passes through (several shared experts are one wide one), ``shared_gate`` lets
+    a sigmoid of the token weigh it. ``hashed`` sends a token to the expert its number hashes to.
     """
 
     experts: int
@@ -36,6 +49,16 @@ class MoeConfig:
     expert_size: int
     gate_norm: float | None = None
     renormalise: bool = True
+    score: Score = "softmax"
+    softmax_after: bool = False
+    scale: float = 1.0
+    balance_bias: bool = False
+    groups: int = 1
+    top_groups: int = 1
+    hashed: bool = False
+    dense_layers: tuple[int, ...] = ()
+    shared_size: int = 0
+    shared_gate: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.experts:
@@ -47,11 +70,58 @@ class MoeConfig:
             raise ConfigError(
                 f"gate norm is {self.gate_norm}; it must be greater than 0 and finite"
             )
+        if not 0 < self.scale < inf:
+            raise ConfigError(f"scale is {self.scale}; it must be greater than 0 and finite")
+        if self.score not in get_args(Score):
+            raise ConfigError(f"score is {self.score!r}; choose {' or '.join(get_args(Score))}")
+        if self.softmax_after and self.score != "softmax":
+            raise ConfigError("softmax_after chooses where the softmax is; the score is a sigmoid")
+        if self.expert_size < 1 or self.shared_size < 0:
+            raise ConfigError(
+                f"experts are {self.expert_size} wide and the shared one {self.shared_size}; "
+                "the first must be at least 1, the second not negative"
+            )
+        if self.shared_gate and not self.shared_size:
+            raise ConfigError("there is a shared gate but no shared expert; give shared_size")
+        self._check_groups()
+        if self.hashed:
+            self._check_hashed()
+
+    def _check_groups(self) -> None:
+        if not 1 <= self.top_groups <= self.groups or self.experts % self.groups:
+            raise ConfigError(
+                f"{self.experts} experts in {self.groups} groups of which a token reaches "
+                f"{self.top_groups}; groups must be of one size, and top_groups at most groups"
+            )
+        reached = self.experts // self.groups * self.top_groups
+        if self.top_k > reached:
+            raise ConfigError(
+                f"top-k is {self.top_k} but {self.top_groups} of {self.groups} groups hold only "
+                f"{reached} experts; raise top_groups or lower top-k"
+            )
+
+    def _check_hashed(self) -> None:
+        """A hash needs no gate, so nothing that shapes one may be set."""
+        for key in ("gate_norm", "score", "softmax_after", "balance_bias", "groups", "scale"):
+            default = type(self).__dataclass_fields__[key].default
+            if getattr(self, key) != default:
+                raise ConfigError(
+                    f"tokens are hashed to experts, on which {key} = {getattr(self, key)!r} has "
+                    "no effect; remove it"
+                )
+        if self.top_k != 1:
+            raise ConfigError(f"a hash sends each token to 1 expert; top-k is {self.top_k}")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Sizes and switches of one decoder. ``moe`` None means every block is dense."""
+    """Sizes and switches of one decoder. ``moe`` None means every block is dense.
+
+    ``attention_bias`` is that of queries, keys and values, ``output_bias`` that of the projection
+    after them. ``query_key_norm`` brings queries and keys to unit mean square before they are
+    rotated: each ``head`` for itself, or ``all`` heads together. ``sliding_window`` is how many
+    positions a token sees, itself included; None is all before it.
+    """
 
     family: str
     vocab_size: int
@@ -66,7 +136,10 @@ class ModelConfig:
     max_positions: int
     tie_embeddings: bool
     attention_bias: bool = False
+    output_bias: bool = False
     mlp_bias: bool = False
+    query_key_norm: QueryKeyNorm | None = None
+    sliding_window: int | None = None
     rope_scaling: RopeScaling | None = None
     initializer_range: float = 0.02
     bos_token_id: int | None = None
@@ -84,6 +157,8 @@ class ModelConfig:
             raise ConfigError(
                 f"head size {self.head_size} is odd or 0; rotary embedding needs pairs"
             )
+        if self.moe is not None:
+            self._check_dense_layers(self.moe.dense_layers)
 
     @property
     def heads_per_kv(self) -> int:
@@ -92,8 +167,22 @@ class ModelConfig:
 
     @property
     def experts(self) -> int:
-        """Experts of each block; 0 for a dense model."""
+        """Experts of each MoE block; 0 for a dense model."""
         return self.moe.experts if self.moe else 0
+
+    @property
+    def shared_size(self) -> int:
+        """Width of the shared expert of each MoE block; 0 where there is none."""
+        return self.moe.shared_size if self.moe else 0
+
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers with experts."""
+        return tuple(layer for layer in range(self.layers) if self.has_experts(layer))
+
+    def has_experts(self, layer: int) -> bool:
+        """Tell whether a layer is a mixture of experts."""
+        return self.moe is not None and layer not in self.moe.dense_layers
 
     def with_moe(self, moe: MoeConfig, family: str) -> "ModelConfig":
         """Return the same decoder with experts in place of every feed-forward."""
@@ -108,5 +197,14 @@ class ModelConfig:
             "kv_heads": self.kv_heads,
             "ffn_size": self.ffn_size,
             "experts": self.experts,
+            "shared_size": self.shared_size,
             "vocab_size": self.vocab_size,
         }
+
+    def _check_dense_layers(self, dense: tuple[int, ...]) -> None:
+        known = sorted(set(dense)) == list(dense) and all(0 <= n < self.layers for n in dense)
+        if not known or len(dense) == self.layers:
+            raise ConfigError(
+                f"dense layers are {list(dense)} of {self.layers}; give rising layer numbers and "
+                "leave at least one layer with experts"
+            )

@@ -10,7 +10,8 @@ class Share:
     """One rank's part: a run of layers, and a slice of each of them.
 
     Spans are half-open ``(start, stop)``. ``kv_heads`` counts key-value heads; their query heads go
-    with them. ``ffn`` counts columns of dense feed-forwards. ``experts`` are expert numbers, whole.
+    with them. ``ffn`` counts columns of dense feed-forwards; the shared expert is cut in the same
+    proportion. ``experts`` are expert numbers, whole.
     ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
     """
 
@@ -26,6 +27,13 @@ class Share:
     def layer_numbers(self) -> range:
         """Numbers of the layers held, counted over the whole model."""
         return range(*self.layers)
+
+
+def shared_span(config: ModelConfig, ffn: tuple[int, int]) -> tuple[int, int]:
+    """Return the columns of the shared expert that go with a span of feed-forward columns."""
+    start, stop = ffn
+    size = config.shared_size
+    return start * size // config.ffn_size, stop * size // config.ffn_size
 
 
 def whole(config: ModelConfig) -> Share:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from moe.config.model import ModelConfig
-from moe.config.share import Share
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import Share, shared_span
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -80,7 +80,12 @@ def active_parameters(config: ModelConfig) -> int:
         return parameters(config)
     idle = config.moe.experts - config.moe.top_k
     expert = 3 * config.hidden_size * config.moe.expert_size
-    return parameters(config) - config.layers * idle * expert
+    return parameters(config) - len(config.moe_layers) * idle * expert
+
+
+def is_trained(name: str) -> bool:
+    """Tell whether gradients move a tensor; the balance bias of a router is moved by its load."""
+    return not name.endswith(".balance_bias")
 
 
 def _layer(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
@@ -91,18 +96,40 @@ def _layer(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
         yield TensorSlice(f"{prefix}self_attn.{part}_proj.weight", (rows, hidden))
         if config.attention_bias:
             yield TensorSlice(f"{prefix}self_attn.{part}_proj.bias", (rows,))
+    yield from _query_key_norms(config, prefix, query, key)
     yield TensorSlice(f"{prefix}self_attn.o_proj.weight", (hidden, query))
-    if config.attention_bias:
+    if config.output_bias:
         yield TensorSlice(f"{prefix}self_attn.o_proj.bias", (hidden,))
     yield TensorSlice(f"{prefix}post_attention_layernorm.weight", (hidden,))
-    if config.moe is None:
+    if config.moe is not None and config.has_experts(layer):
+        yield from _experts(config.moe, f"{prefix}mlp.", hidden)
+    else:
         yield from _feed_forward(f"{prefix}mlp.", hidden, config.ffn_size, config.mlp_bias)
+
+
+def _query_key_norms(
+    config: ModelConfig, prefix: str, query: int, key: int
+) -> Iterator[TensorSlice]:
+    if config.query_key_norm is None:
         return
-    yield TensorSlice(f"{prefix}mlp.router.weight", (config.moe.experts, hidden))
-    for expert in range(config.moe.experts):
-        yield from _feed_forward(
-            f"{prefix}mlp.experts.{expert}.", hidden, config.moe.expert_size, False
+    each = config.query_key_norm == "head"
+    for part, size in (("q", query), ("k", key)):
+        yield TensorSlice(
+            f"{prefix}self_attn.{part}_norm.weight", (config.head_size if each else size,)
         )
+
+
+def _experts(moe: MoeConfig, prefix: str, hidden: int) -> Iterator[TensorSlice]:
+    if not moe.hashed:
+        yield TensorSlice(f"{prefix}router.weight", (moe.experts, hidden))
+    if moe.balance_bias:
+        yield TensorSlice(f"{prefix}router.balance_bias", (moe.experts,))
+    for expert in range(moe.experts):
+        yield from _feed_forward(f"{prefix}experts.{expert}.", hidden, moe.expert_size, False)
+    if moe.shared_size:
+        yield from _feed_forward(f"{prefix}shared.", hidden, moe.shared_size, False)
+    if moe.shared_gate:
+        yield TensorSlice(f"{prefix}shared_gate.weight", (1, hidden))
 
 
 def _feed_forward(prefix: str, hidden: int, size: int, bias: bool) -> Iterator[TensorSlice]:
@@ -124,11 +151,13 @@ def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice
         return None
     if words[3] == "self_attn":
         return _attention_part(config, share, tensor)
-    if words[3] == "mlp" and words[4] == "experts":
+    if words[3] != "mlp" or words[4] in ("router", "shared_gate"):
+        return tensor
+    if words[4] == "experts":
         return tensor if int(words[5]) in share.experts else None
-    if words[3] == "mlp" and words[4] != "router":
-        return _span(tensor, share.ffn, config.ffn_size)
-    return tensor
+    if words[4] == "shared":
+        return _span(tensor, shared_span(config, share.ffn), config.shared_size)
+    return _span(tensor, share.ffn, config.ffn_size)
 
 
 def _holds_end(config: ModelConfig, share: Share, name: str) -> bool:
@@ -138,8 +167,10 @@ def _holds_end(config: ModelConfig, share: Share, name: str) -> bool:
 
 
 def _attention_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice:
+    if config.query_key_norm == "head" and "_norm." in tensor.name:
+        return tensor
     rows = config.head_size
-    if ".q_proj." in tensor.name or ".o_proj." in tensor.name:
+    if any(part in tensor.name for part in (".q_proj.", ".o_proj.", ".q_norm.")):
         rows *= config.heads_per_kv
     start, stop = share.kv_heads
     return _span(tensor, (start * rows, stop * rows), config.kv_heads * rows)

@@ -16,7 +16,16 @@ from moe.errors import PlanError
 from moe.planning import tables
 from moe.planning.inventory import CPU, check_one_sort
 
-_SIZES = ("layers", "hidden_size", "heads", "kv_heads", "ffn_size", "experts", "vocab_size")
+_SIZES = (
+    "layers",
+    "hidden_size",
+    "heads",
+    "kv_heads",
+    "ffn_size",
+    "experts",
+    "shared_size",
+    "vocab_size",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""What the ``config.json`` of every family has in common."""
+
+from dataclasses import fields
+from typing import Any
+
+from moe.config.families.rope import read_rope, rope_table
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.values import Table, count, flag, number, require, token, tokens
+from moe.errors import ConfigError
+
+_SIZES = frozenset({"experts", "top_k", "expert_size"})
+"""What every format with experts holds."""
+
+
+def read_decoder(
+    table: Table, family: str, default_theta: float = 10000.0, **extra: Any
+) -> ModelConfig:
+    """Return the architecture of the common keys; ``extra`` are the options of the family."""
+    require(table, "hidden_act", "silu")
+    require(table, "quantization_config", None)
+    heads = count(table, "num_attention_heads")
+    hidden_size = count(table, "hidden_size")
+    theta, scaling = read_rope(table, default_theta)
+    return ModelConfig(
+        family=family,
+        vocab_size=count(table, "vocab_size"),
+        hidden_size=hidden_size,
+        layers=count(table, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=count(table, "num_key_value_heads", heads),
+        head_size=count(table, "head_dim", hidden_size // heads),
+        ffn_size=count(table, "intermediate_size"),
+        norm_eps=number(table, "rms_norm_eps", zero=True),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        max_positions=count(table, "max_position_embeddings", 2048),
+        tie_embeddings=flag(table, "tie_word_embeddings"),
+        initializer_range=number(table, "initializer_range", 0.02, zero=True),
+        bos_token_id=token(table, "bos_token_id"),
+        eos_token_ids=tokens(table, "eos_token_id"),
+        pad_token_id=token(table, "pad_token_id"),
+        **extra,
+    )
+
+
+def decoder_table(config: ModelConfig, dtype: str) -> dict[str, Any]:
+    """Return the common keys of an architecture."""
+    eos = list(config.eos_token_ids)
+    return {
+        "model_type": config.family,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.ffn_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_size,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "max_position_embeddings": config.max_positions,
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.initializer_range,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "pad_token_id": config.pad_token_id,
+        "torch_dtype": dtype,
+        "use_cache": True,
+    } | rope_table(config.rope_scaling)
+
+
+def refuse_unspoken(config: ModelConfig, holds: frozenset[str]) -> None:
+    """Raise ConfigError for an option that differs from its default and that a format cannot say.
+
+    ``holds`` names the fields of ModelConfig and MoeConfig that the format has a key for; a loader
+    of the format would compute other numbers for any other.
+    """
+    spoken = holds | _SIZES
+    for part, options in ((config, _MODEL_OPTIONS), (config.moe, _MOE_OPTIONS)):
+        for name, default in options.items():
+            found = getattr(part, name) if part is not None else default
+            if found != default and name not in spoken:
+                raise ConfigError(
+                    f"the {config.family} format cannot say {name} = {found!r}, a loader would "
+                    "compute other numbers; write another family (raymoe holds every option)"
+                )
+
+
+_MODEL_OPTIONS = {
+    "attention_bias": False,
+    "output_bias": False,
+    "mlp_bias": False,
+    "query_key_norm": None,
+    "sliding_window": None,
+}
+_MOE_OPTIONS = {f.name: f.default for f in fields(MoeConfig) if f.name not in _SIZES}
