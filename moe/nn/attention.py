@@ -33,12 +33,40 @@ class LayerCache:
         return self._keys[:, :, :end], self._values[:, :, :end]
 
 
+class QueryKeyNorm(nn.Module):
+    """RMS norm of queries or keys before they are rotated, over each head or over all of them.
+
+    Weights of one head are held by every rank of a gang, each of which sees only its own heads: the
+    gradients are summed. A mean over all heads is taken over those of the whole gang.
+    """
+
+    def __init__(self, config: ModelConfig, held: int, total: int, exchange: Exchange) -> None:
+        super().__init__()
+        self.each_head = config.query_key_norm == "head"
+        self.eps = config.norm_eps
+        self.total = total
+        self.exchange = exchange
+        self.weight = nn.Parameter(torch.ones(config.head_size if self.each_head else held))
+
+    def forward(self, x_BSHE: Tensor) -> Tensor:
+        """Normalise heads [B, S, H, E]."""
+        if self.each_head:
+            (weight,) = self.exchange.enter(self.weight)
+            return F.rms_norm(x_BSHE, weight.shape, weight, self.eps)
+        squares_BS11 = x_BSHE.float().square().sum(dim=(-2, -1), keepdim=True)
+        (squares_BS11,) = self.exchange.enter(self.exchange.leave(squares_BS11))
+        normed_BSHE = x_BSHE.float() * torch.rsqrt(squares_BS11 / self.total + self.eps)
+        weight_HE = self.weight.view(x_BSHE.shape[-2:])
+        return weight_HE * normed_BSHE.to(x_BSHE.dtype)
+
+
 class Attention(nn.Module):
     """Causal attention; its output is summed over the gang."""
 
     def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
         super().__init__()
         self.head_size = config.head_size
+        self.window = config.sliding_window
         self.exchange = exchange
         keys = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
         queries = keys * config.heads_per_kv
@@ -46,22 +74,28 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.output_bias)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if config.query_key_norm is not None:
+            size = config.head_size
+            self.q_norm = QueryKeyNorm(config, queries, config.heads * size, exchange)
+            self.k_norm = QueryKeyNorm(config, keys, config.kv_heads * size, exchange)
 
     def forward(self, x_BSD: Tensor, turn: Rotation, cache: LayerCache | None = None) -> Tensor:
         """Return [B, S, D]; with a cache, positions before x are read from it."""
         (x_BSD,) = self.exchange.enter(x_BSD)
-        q_BHSE = rotate(self._heads(self.q_proj(x_BSD)), turn)
-        k_BKPE = rotate(self._heads(self.k_proj(x_BSD)), turn)
-        v_BKPE = self._heads(self.v_proj(x_BSD))
+        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD))).transpose(1, 2), turn)
+        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD))).transpose(1, 2), turn)
+        v_BKPE = self._heads(self.v_proj(x_BSD)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
-        mixed_BHSE = _attend(q_BHSE, k_BKPE, v_BKPE)
+        mixed_BHSE = _attend(q_BHSE, k_BKPE, v_BKPE, self.window)
         flat = mixed_BHSE.transpose(1, 2).flatten(2)
         return row_parallel(self.o_proj, flat, self.exchange)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.head_size)
 
 
 def row_parallel(layer: nn.Linear, x: Tensor, exchange: Exchange) -> Tensor:
@@ -70,20 +104,27 @@ def row_parallel(layer: nn.Linear, x: Tensor, exchange: Exchange) -> Tensor:
     return y if layer.bias is None else y + layer.bias
 
 
-def _attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor) -> Tensor:
+def _attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor, window: int | None) -> Tensor:
     new, total = q_BHSE.shape[2], k_BKPE.shape[2]
     mask = None
-    if 1 < new < total:
-        mask = torch.ones(new, total, dtype=torch.bool, device=q_BHSE.device)
-        mask = mask.tril(diagonal=total - new)
+    if window is not None and total > window:
+        mask = _band(new, total, window, q_BHSE.device)
+    elif 1 < new < total:
+        mask = _band(new, total, total, q_BHSE.device)
     return F.scaled_dot_product_attention(
         q_BHSE,
         k_BKPE,
         v_BKPE,
         attn_mask=mask,
-        is_causal=new == total and new > 1,
+        is_causal=mask is None and new > 1,
         enable_gqa=q_BHSE.shape[1] != k_BKPE.shape[1],
     )
+
+
+def _band(new: int, total: int, window: int, device: torch.device) -> Tensor:
+    """Return which positions the last ``new`` of ``total`` see: themselves, ``window`` in all."""
+    seen = torch.ones(new, total, dtype=torch.bool, device=device).tril(diagonal=total - new)
+    return seen.triu(diagonal=total - new - window + 1)
 
 
 def _grown(buffer: Tensor | None, new: Tensor, used: int, needed: int) -> Tensor:
