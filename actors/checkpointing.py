@@ -1,11 +1,11 @@
 """What the engine adds to the files of its ranks to make them one checkpoint."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.saving import SavedFiles
+from actors.saving import SavedRank
 from moe.checkpoint.manifest import OPTIMIZER, OPTIMIZER_INDEX, Manifest, checkpoints, file_sizes
 from moe.checkpoint.reader import INDEX
 from moe.checkpoint.remote import copy_remote_code
@@ -31,7 +31,7 @@ class SaveContext:
 
 def complete(
     directory: Path,
-    saved: Sequence[tuple[SavedFiles, Mapping[int, float]]],
+    saved: Sequence[SavedRank],
     step: int,
     plan: Plan,
     context: SaveContext,
@@ -47,10 +47,10 @@ def complete(
     copy_remote_code(config.family, directory)
     save_plan(plan, directory / "plan.toml")
     (directory / "run.json").write_text(dump_run(run), encoding="utf-8")
-    coefficients = {layer: alpha for _, held in saved for layer, alpha in held.items()}
+    balance = {layer: state for _, held in saved for layer, state in held.items()}
     Manifest(
         step=step,
-        coefficients=dict(sorted(coefficients.items())),
+        balance=dict(sorted(balance.items())),
         plan=to_dict(plan),
         data=context.data,
         run=run.model_dump(mode="json"),

@@ -17,7 +17,7 @@ class BuildCommand:
 
     ``gang`` lists the shares of its gang in order, ``run`` is None where the actors only serve.
     ``checkpoint`` is a model directory; with ``resume`` it is one a run wrote, and optimiser,
-    coefficients and step are taken from it too.
+    balance and step are taken from it too.
     """
 
     name: str
@@ -39,7 +39,8 @@ class BuildCommand:
 class StepInput:
     """One global batch: tokens [B, S] for the first stage, labels [B, S] for the last.
 
-    Labels of -100 do not count; ``label_count`` is how many do.
+    A model that hashes tokens to experts needs them on every stage. Labels of -100 do not count;
+    ``label_count`` is how many do.
     """
 
     step: int
@@ -50,13 +51,18 @@ class StepInput:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """Routing of one layer over one step. ``load`` counts assignments by expert."""
+    """Routing of one layer over one step. ``load`` counts assignments by expert.
+
+    Losses are without their coefficients, None where they have none.
+    """
 
     load: tuple[int, ...]
     drop_rate: float
     coefficient: float
     balance_loss: float
     sharpness: float
+    z_loss: float | None = None
+    device_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,7 @@ class RankStatus:
     """What a rank holds now: its epoch, the last step it finished, and the report of that step.
 
     ``built`` is false while its weights are not there yet, ``joined`` while it is in no epoch.
+    ``needs_tokens`` tells that its training steps take token numbers.
     """
 
     rank: int
@@ -125,3 +132,4 @@ class RankStatus:
     step: int
     report: StageReport | None
     pid: int
+    needs_tokens: bool = False

@@ -48,6 +48,7 @@ class Engine:
         self._deadlines = deadlines
         self._epoch = 0
         self._lengths: dict[str, int] = {}
+        self._needs_tokens: tuple[bool, ...] = ()
 
     @classmethod
     def train(
@@ -80,6 +81,7 @@ class Engine:
             if not all(rank.built for rank in status) or len({rank.step for rank in status}) > 1:
                 return None
             engine._epoch = max(rank.epoch for rank in status)
+            engine._needs_tokens = tuple(rank.needs_tokens for rank in status)
             if not all(rank.joined and rank.epoch == engine._epoch for rank in status):
                 engine._begin_epoch()
         except RaymoeError:
@@ -87,14 +89,14 @@ class Engine:
         return engine
 
     def train_step(self, batch: StepInput) -> StepReport:
-        """Run one step on every rank; tokens go to the first stage, labels to the last."""
+        """Run one step on every rank; tokens go where they are needed, labels to the last stage."""
         started = time.perf_counter()
         refs: list[Any] = []
         for rank, actor in enumerate(self._actors):
             share = self.plan.share(rank)
             own = StepInput(
                 batch.step,
-                batch.tokens if share.embedding else None,
+                batch.tokens if self._needs_tokens[rank] else None,
                 batch.labels if share.head else None,
                 batch.label_count,
             )
@@ -181,6 +183,7 @@ class Engine:
             ]
             self._gather(refs, "building", self._deadlines.launch)
             self._begin_epoch()
+            self._needs_tokens = tuple(rank.needs_tokens for rank in self.status())
         except BaseException:
             self.shutdown()
             raise

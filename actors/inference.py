@@ -31,9 +31,11 @@ class StageGenerator:
         cache = self._cache(work)
         share = self._decoder.share
         x = self._receive(len(work.tokens))
+        tokens = torch.tensor([work.tokens], device=x.device)
         if share.embedding:
-            x = torch.tensor([work.tokens], device=x.device)
-        output = self._decoder(x, Pass(cache=cache, last_only=True)).values
+            x = tokens
+        run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
+        output = self._decoder(x, run).values
         if not share.head:
             self._send(output)
             return None

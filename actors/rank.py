@@ -15,7 +15,7 @@ from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, S
 from actors.gang import GangExchange
 from actors.inference import StageGenerator
 from actors.membership import Groups, Membership, destroy_groups, guarded, open_store
-from actors.saving import SavedFiles, ShareSaver, restore_optimizer
+from actors.saving import SavedRank, ShareSaver, restore_optimizer
 from actors.training import StageTrainer
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
@@ -77,12 +77,13 @@ class Rank:
             self._report = trainer.step(batch)
         return self._report
 
-    def save(self, directory: Path) -> tuple[SavedFiles, dict[int, float]]:
-        """Write this rank's files of a checkpoint; return them and the coefficients held."""
+    def save(self, directory: Path) -> SavedRank:
+        """Write this rank's files of a checkpoint; return them and the balance of its layers."""
         trainer, built = self._trainer(), self._require_built()
         with self._communicating(f"saving to {directory}") as groups:
             saver = ShareSaver(built.decoder.config, built.command.gang, groups)
-            return saver.save(directory, trainer.optimizer), trainer.coefficients
+            weights = dict(built.decoder.named_parameters())
+            return saver.save(directory, weights, trainer.optimizer), trainer.balancer.states
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -105,6 +106,7 @@ class Rank:
             step=trainer.steps_done if trainer else 0,
             report=self._report,
             pid=os.getpid(),
+            needs_tokens=trainer is not None and trainer.needs_tokens,
         )
 
     @contextmanager
@@ -151,7 +153,8 @@ class _Built:
         command = self.command
         manifest = load_manifest(command.checkpoint)
         trainer.steps_done = manifest.step
-        trainer.coefficients = {k: manifest.coefficients[k] for k in trainer.coefficients}
+        states = trainer.balancer.states
+        states.update({layer: manifest.balance[layer] for layer in states})
         restore_optimizer(
             command.checkpoint,
             self.decoder.config,

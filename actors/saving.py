@@ -5,7 +5,7 @@ whole and every rank writes its own. Optimiser moments go the same way as the we
 to, so a checkpoint can be read under any plan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from moe.checkpoint.manifest import OPTIMIZER, OPTIMIZER_INDEX
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import open_shards
 from moe.checkpoint.writer import ShardWriter, TensorSpec
+from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.share import Share
-from moe.config.tensors import TensorSlice, answers_for, held_by
+from moe.config.tensors import TensorSlice, answers_for, held_by, is_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class SavedFiles:
 
     model: dict[str, list[TensorSpec]]
     optimizer: dict[str, list[TensorSpec]]
+
+
+SavedRank = tuple[SavedFiles, dict[int, BalanceState]]
+"""What one rank adds to a checkpoint: its files, and the balance of the layers it holds."""
 
 
 class ShareSaver:
@@ -41,41 +46,46 @@ class ShareSaver:
         self._groups = groups
         self._member = groups.membership.member
 
-    def save(self, directory: Path, optimizer: ShareOptimizer) -> SavedFiles:
+    def save(
+        self, directory: Path, weights: Mapping[str, Tensor], optimizer: ShareOptimizer
+    ) -> SavedFiles:
         """Write this rank's files; every rank of the gang must call it at the same time."""
         file = f"rank-{self._groups.membership.rank:05d}.safetensors"
-        model = self._specs(optimizer, ("",))
+        model = [
+            self._spec(tensor, "", weights[tensor.name].dtype)
+            for tensor in self._held()
+            if self._writes(tensor)
+        ]
         with ShardWriter(directory / f"model-{file}", model) as writer:
             for tensor in self._held():
-                value = self._whole(tensor, optimizer.parameters[tensor.name])
-                if value is not None:
-                    writer.write(disk_name(self._config.family, tensor.name), value)
+                self._write(writer, tensor, "", weights[tensor.name])
         folder = directory / OPTIMIZER
         folder.mkdir(exist_ok=True)
-        moments = self._specs(optimizer, tuple(f".{moment}" for moment in MOMENTS))
+        moments = [
+            self._spec(tensor, f".{moment}", optimizer.parameters[tensor.name].dtype)
+            for tensor in self._trained()
+            if self._writes(tensor)
+            for moment in MOMENTS
+        ]
         with ShardWriter(folder / file, moments) as writer:
-            for tensor in self._held():
+            for tensor in self._trained():
                 for moment, part in optimizer.moments(tensor.name):
-                    value = self._whole(tensor, part)
-                    if value is not None:
-                        name = disk_name(self._config.family, tensor.name)
-                        writer.write(f"{name}.{moment}", value)
+                    self._write(writer, tensor, f".{moment}", part)
         return SavedFiles({f"model-{file}": model}, {file: moments})
 
     def _held(self) -> Iterator[TensorSlice]:
         return held_by(self._config, self._gang[self._member])
 
-    def _specs(self, optimizer: ShareOptimizer, suffixes: tuple[str, ...]) -> list[TensorSpec]:
-        return [
-            TensorSpec(
-                disk_name(self._config.family, tensor.name) + suffix,
-                tensor.shape,
-                optimizer.parameters[tensor.name].dtype,
-            )
-            for tensor in self._held()
-            if self._writes(tensor)
-            for suffix in suffixes
-        ]
+    def _trained(self) -> Iterator[TensorSlice]:
+        return (tensor for tensor in self._held() if is_trained(tensor.name))
+
+    def _spec(self, tensor: TensorSlice, suffix: str, dtype: torch.dtype) -> TensorSpec:
+        return TensorSpec(disk_name(self._config.family, tensor.name) + suffix, tensor.shape, dtype)
+
+    def _write(self, writer: ShardWriter, tensor: TensorSlice, suffix: str, value: Tensor) -> None:
+        whole = self._whole(tensor, value)
+        if whole is not None:
+            writer.write(disk_name(self._config.family, tensor.name) + suffix, whole)
 
     def _writes(self, tensor: TensorSlice) -> bool:
         share = self._gang[self._member]
@@ -106,6 +116,8 @@ def restore_optimizer(
     """Read the moments of a share from a training checkpoint."""
     shards = open_shards(directory / OPTIMIZER, OPTIMIZER_INDEX)
     for tensor in held_by(config, share):
+        if not is_trained(tensor.name):
+            continue
         name = disk_name(config.family, tensor.name)
         span = (tensor.dim, tensor.start, tensor.stop)
         moments = {moment: shards.read(f"{name}.{moment}", *span) for moment in MOMENTS}

@@ -12,7 +12,7 @@ from ray.util import get_node_ip_address
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
 from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
-from actors.saving import SavedFiles
+from actors.saving import SavedRank
 from moe.config.sampling import SampledToken
 
 CONTROL = "control"
@@ -46,7 +46,7 @@ class StageActor:
         return self._rank.train_step(batch)
 
     @ray.method
-    def save(self, directory: Path) -> tuple[SavedFiles, dict[int, float]]:
+    def save(self, directory: Path) -> SavedRank:
         """Write this rank's files of a checkpoint."""
         return self._rank.save(directory)
 

@@ -3,41 +3,44 @@
 import resource
 import time
 from collections import defaultdict
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
-from actors.commands import LayerReport, StageReport, StepInput
+from actors.balancing import ShareBalancer
+from actors.commands import StageReport, StepInput
 from actors.membership import Groups
 from actors.optimizer import ShareOptimizer
 from moe.config.run import RunConfig
-from moe.config.tensors import EMBEDDING, answers_for, held_by
-from moe.nn import coefficient
-from moe.nn.balance import RoutingStatistics
+from moe.config.tensors import EMBEDDING, answers_for, held_by, is_trained
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
-from moe.nn.loss import cross_entropy_sum
+from moe.nn.loss import head_loss
+from moe.nn.statistics import RoutingStatistics
 
 
 class StageTrainer:
     """Trains one share of a decoder together with the ranks of its groups.
 
-    The state that outlives a step: weights, optimiser moments, the coefficient of each layer held,
-    and how many steps are done.
+    The state that outlives a step: weights, optimiser moments, the balance of each layer held, and
+    how many steps are done.
     """
 
     def __init__(self, decoder: Decoder, run: RunConfig, sequence_length: int) -> None:
         self.run = run
         self.steps_done = 0
-        self.coefficients = coefficient.initial(run.balance.coefficient, _moe_layers(decoder))
+        self.balancer = ShareBalancer(decoder, run)
         counted = frozenset(
             tensor.name
             for tensor in held_by(decoder.config, decoder.share)
             if answers_for(decoder.config, decoder.share, tensor)
         )
-        self.optimizer = ShareOptimizer(dict(decoder.named_parameters()), counted, run.train)
+        trained = {n: p for n, p in decoder.named_parameters() if is_trained(n)}
+        self.optimizer = ShareOptimizer(trained, counted & trained.keys(), run.train)
         self._decoder = decoder
         self._forward = _StageForward(decoder, run.train.precision)
         self._sequence_length = sequence_length
@@ -74,12 +77,7 @@ class StageTrainer:
         assert self._groups is not None
         norm = self.optimizer.clip(self._groups.world)
         rate = self.optimizer.step(self.steps_done)
-        layers = self._layer_reports()
-        self.coefficients = coefficient.update(
-            self.run.balance.coefficient,
-            self.coefficients,
-            {layer: report.drop_rate for layer, report in layers.items()},
-        )
+        layers = self.balancer.after(self._forward.statistics)
         self.steps_done += 1
         return StageReport(
             rank=self._groups.membership.rank,
@@ -94,33 +92,44 @@ class StageTrainer:
 
     def _pipeline(self, batch: StepInput) -> list[Tensor]:
         assert self._schedule is not None
-        share, device = self._decoder.share, self._device
+        share = self._decoder.share
         losses: list[Tensor] = []
-        tokens = [torch.from_numpy(batch.tokens).to(device)] if batch.tokens is not None else []
         labels = None
         if share.head and batch.labels is not None:
-            labels = torch.from_numpy(batch.labels).to(device)
+            labels = torch.from_numpy(batch.labels).to(self._device)
+        inputs, named = self._inputs(batch)
         self._schedule.step(
-            *(tokens if share.embedding else []),
+            *inputs,
             target=labels,
             losses=losses if share.head else None,
             return_outputs=False,
+            **named,
         )
         return losses
 
-    def _loss(self, logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-        return cross_entropy_sum(logits_BSV, labels_BS) / self._label_count
+    def _inputs(self, batch: StepInput) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """Return what the stage takes from outside: tokens as its input, or beside it."""
+        if not self.needs_tokens:
+            return (), {}
+        if batch.tokens is None:
+            raise RuntimeError(f"step {batch.step} came without tokens to a rank that needs them")
+        tokens = torch.from_numpy(batch.tokens).to(self._device)
+        return ((tokens,), {}) if self._decoder.share.embedding else ((), {"tokens": tokens})
+
+    def _loss(self, hidden_BSD: Tensor, labels_BS: Tensor) -> Tensor:
+        return self._forward.loss(hidden_BSD, labels_BS, 1.0 / self._label_count)
 
     def _pass(self) -> Pass:
         routing = self.run.routing
         return Pass(
             capacity=Capacity(
-                routing.capacity_factor, routing.drop_policy, routing.virtual_capacity_factor
+                routing.capacity_factor,
+                routing.drop_policy,
+                routing.virtual_capacity_factor,
+                routing.choose,
             ),
-            balance=self.run.balance.loss,
-            balance_scales={
-                k: a / self.run.train.micro_batches for k, a in self.coefficients.items()
-            },
+            balance=self.balancer.losses(),
+            logits=False,
         )
 
     def _sum_tied_embedding(self) -> None:
@@ -130,23 +139,20 @@ class StageTrainer:
             gradient = self.optimizer.parameters[EMBEDDING].grad
             dist.all_reduce(gradient, group=self._groups.ends)
 
-    def _layer_reports(self) -> dict[int, LayerReport]:
-        return {
-            layer: _layer_report(statistics, self.coefficients[layer])
-            for layer, statistics in self._forward.statistics.items()
-        }
-
     def _examples(self) -> tuple[Tensor, Tensor]:
         """Return tensors like the input and the output of one micro-batch, without storage."""
         config, share = self._decoder.config, self._decoder.share
         size = (self.run.train.micro_batch, self._sequence_length)
         hidden = torch.empty(*size, config.hidden_size, device=self._device, requires_grad=True)
-        first, last = hidden, hidden
         if share.embedding:
-            first = torch.empty(*size, dtype=torch.int32, device=self._device)
-        if share.head:
-            last = torch.empty(*size, config.vocab_size, device="meta", requires_grad=True)
-        return first, last
+            return torch.empty(*size, dtype=torch.int32, device=self._device), hidden
+        return hidden, hidden
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether a step takes token numbers: to embed them, or to hash them to experts."""
+        moe = self._decoder.config.moe
+        return self._decoder.share.embedding or (moe is not None and moe.hashed)
 
     @property
     def _device(self) -> torch.device:
@@ -168,29 +174,19 @@ class _StageForward(nn.Module):
         self._run = run
         self.statistics = defaultdict(list)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Run the share and keep what its routers did."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast):
-            output = self.decoder(x, self._run)
+        with self._precision(x):
+            output = self.decoder(x, replace(self._run, tokens=tokens))
         for layer, statistics in output.statistics.items():
             self.statistics[layer].append(statistics)
         values: Tensor = output.values
         return values.float()
 
+    def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
+        """Return the scaled loss of one micro-batch on the last stage."""
+        with self._precision(hidden_BSD):
+            return head_loss(hidden_BSD, self.decoder.head_weight, labels_BS, scale)
 
-def _layer_report(batches: list[RoutingStatistics], alpha: float) -> LayerReport:
-    def mean(values: list[Tensor]) -> float:
-        return torch.stack(values).float().mean().item()
-
-    load = torch.stack([batch.load for batch in batches]).sum(dim=0)
-    return LayerReport(
-        load=tuple(load.tolist()),
-        drop_rate=mean([batch.drop_rate for batch in batches]),
-        coefficient=alpha,
-        balance_loss=mean([batch.balance_loss for batch in batches]),
-        sharpness=mean([batch.sharpness for batch in batches]),
-    )
-
-
-def _moe_layers(decoder: Decoder) -> range:
-    return decoder.share.layer_numbers if decoder.config.moe else range(0)
+    def _precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast)

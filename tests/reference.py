@@ -1,16 +1,31 @@
-"""Training as one process would write it: a loop, torch's AdamW, torch's clipping."""
+"""Training as one process would write it: a loop, torch's AdamW, torch's clipping.
+
+Losses on routers are added to the loss of each micro-batch, from what a hook saw every router do;
+nothing is injected into the backward pass.
+"""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from actors.commands import StepInput
 from actors.optimizer import learning_rate
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import AdaptiveCoefficient, RunConfig
+from moe.config.run import AdaptiveCoefficient, BiasCoefficient, RunConfig
+from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
+from moe.nn.router import Routing
+
+
+class Seen(NamedTuple):
+    """How tokens spread over experts: share of assignments and mean probability, both [N]."""
+
+    shares: Tensor
+    means: Tensor
 
 
 class PlainTraining:
@@ -20,20 +35,21 @@ class PlainTraining:
         opened = Checkpoint.open(checkpoint)
         self.decoder: Decoder = build(opened.config, opened.read)
         self.run = run
-        self.alphas = dict.fromkeys(range(opened.config.layers), 0.0)
-        rule = run.balance.coefficient
-        start = rule.start if isinstance(rule, AdaptiveCoefficient) else rule.value
-        self.alphas = dict.fromkeys(self.alphas, start)
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.drop_rates: dict[int, float] = {}
+        self.alphas = dict.fromkeys(self._balanced(), self._start())
+        self.before: dict[int, Seen] = {}
+        self.balance_losses: dict[int, float] = {}
+        self.extras: dict[str, dict[int, float]] = {}
+        self._routings: dict[int, Routing] = {}
+        self._watch()
         train = run.train
-        decay = [p for p in self.decoder.parameters() if p.dim() > 1]
-        rest = [p for p in self.decoder.parameters() if p.dim() <= 1]
+        trained = [p for p in self.decoder.parameters() if p.requires_grad]
         self.adam = torch.optim.AdamW(
             [
-                {"params": decay, "weight_decay": train.weight_decay},
-                {"params": rest, "weight_decay": 0.0},
+                {"params": [p for p in trained if p.dim() > 1], "weight_decay": train.weight_decay},
+                {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
             ],
             betas=(train.beta1, train.beta2),
             eps=train.epsilon,
@@ -43,49 +59,132 @@ class PlainTraining:
     def step(self, batch: StepInput) -> None:
         assert batch.tokens is not None
         assert batch.labels is not None
-        self.adam.zero_grad(set_to_none=False)
-        for parameter in self.decoder.parameters():
+        trained = [p for p in self.decoder.parameters() if p.requires_grad]
+        for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         size = self.run.train.micro_batch
         pieces = range(0, len(batch.tokens), size)
-        drops: dict[int, list[float]] = {layer: [] for layer in self.alphas}
+        drops: dict[int, list[float]] = {}
+        kept: dict[int, list[Routing]] = {}
+        self.extras, self.balance_losses = {"z": {}, "device": {}}, {}
         total = 0.0
         for first in pieces:
             tokens = torch.from_numpy(batch.tokens[first : first + size])
             labels = torch.from_numpy(batch.labels[first : first + size]).long()
-            routing = self.run.routing
-            output = self.decoder(
-                tokens,
-                Pass(
-                    Capacity(
-                        routing.capacity_factor,
-                        routing.drop_policy,
-                        routing.virtual_capacity_factor,
-                    ),
-                    self.run.balance.loss,
-                    {layer: alpha / len(pieces) for layer, alpha in self.alphas.items()},
-                ),
-            )
+            output = self.decoder(tokens, Pass(self._capacity()))
             loss = torch.nn.functional.cross_entropy(
                 output.values.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
             )
             loss = loss / batch.label_count
-            loss.backward()
             total += loss.item()
+            for layer, routing in self._routings.items():
+                loss = loss + self._on_router(layer, routing, size) / len(pieces)
+                kept.setdefault(layer, []).append(routing)
+            loss.backward()
             for layer, statistics in output.statistics.items():
-                drops[layer].append(statistics.drop_rate.item())
-        norm = torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), self.run.train.clip_norm)
+                drops.setdefault(layer, []).append(statistics.drop_rate.item())
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.run.train.clip_norm)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.run.train, batch.step)
         self.adam.step()
         self.losses.append(total)
         self.norms.append(norm.item())
-        self.drop_rates = {k: sum(v) / len(v) for k, v in drops.items() if v}
-        self._adapt()
+        self.drop_rates = {k: sum(v) / len(v) for k, v in drops.items()}
+        self.extras = {
+            name: {layer: value / len(pieces) for layer, value in found.items()}
+            for name, found in self.extras.items()
+        }
+        self._adapt(kept)
 
-    def _adapt(self) -> None:
+    def _on_router(self, layer: int, routing: Routing, sequences: int) -> Tensor:
+        """Return the losses on one router with their coefficients."""
+        section, total = self.run.balance, torch.zeros(())
+        if section.z_loss:
+            z = routing.logits.exp().sum(1).log().square().mean()
+            total = total + section.z_loss * self._noted("z", layer, z)
+        if layer not in self.alphas:
+            return total
+        parts = [routing]
+        if section.scope == "sequence":
+            chunks = [part.chunk(sequences) for part in routing]
+            parts = [Routing(*own) for own in zip(*chunks, strict=True)]
+        known = self.before.get(layer) if section.scope == "global-batch" else None
+        losses = [self._balance(spread(part), known) for part in parts]
+        total = total + self.alphas[layer] * torch.stack(losses).mean()
+        if section.device_loss:
+            found = torch.stack([self._device(spread(part), known) for part in parts]).mean()
+            total = total + section.device_loss * self._noted("device", layer, found)
+        return total
+
+    def _noted(self, name: str, layer: int, loss: Tensor) -> Tensor:
+        self.extras[name][layer] = self.extras[name].get(layer, 0.0) + loss.item()
+        return loss
+
+    def _balance(self, now: Seen, known: Seen | None) -> Tensor:
+        experts = len(now.means)
+        if self.run.balance.loss == "switch":
+            return experts * ((known or now).shares * now.means).sum()
+        if known is None:
+            return (1 / experts - now.means).square().sum()
+        return (2 * (known.means - 1 / experts) * now.means).sum()
+
+    def _device(self, now: Seen, known: Seen | None) -> Tensor:
+        experts, groups = len(now.means), self.run.balance.device_groups
+        rows = torch.arange(experts).tensor_split(groups)
+        shares = (known or now).shares
+        return torch.stack(
+            [experts * shares[row].mean() * now.means[row].sum() for row in rows]
+        ).sum()
+
+    def _capacity(self) -> Capacity:
+        routing = self.run.routing
+        return Capacity(
+            routing.capacity_factor,
+            routing.drop_policy,
+            routing.virtual_capacity_factor,
+            routing.choose,
+        )
+
+    def _watch(self) -> None:
+        def keep(layer: int, routing: Routing) -> None:
+            self._routings[layer] = routing
+
+        for layer, block in self.decoder.model.layers.items():
+            if isinstance(block.mlp, MixtureOfExperts):
+                number = int(layer)
+                block.mlp.router.register_forward_hook(
+                    lambda module, inputs, routing, number=number: keep(number, routing)
+                )
+
+    def _balanced(self) -> list[int]:
+        config = self.decoder.config
+        if config.moe is None or config.moe.hashed or self.run.routing.choose == "experts":
+            return []
+        return [layer for layer in range(config.layers) if layer not in config.moe.dense_layers]
+
+    def _start(self) -> float:
         rule = self.run.balance.coefficient
-        if isinstance(rule, AdaptiveCoefficient) and self.drop_rates:
-            for layer, alpha in self.alphas.items():
+        return rule.start if isinstance(rule, AdaptiveCoefficient) else rule.value
+
+    @torch.no_grad()
+    def _adapt(self, kept: dict[int, list[Routing]]) -> None:
+        rule = self.run.balance.coefficient
+        for layer, alpha in self.alphas.items():
+            whole = Routing(*(torch.cat(parts) for parts in zip(*kept[layer], strict=True)))
+            self.before[layer] = spread(whole)
+            self.balance_losses[layer] = self._balance(self.before[layer], None).item()
+            if isinstance(rule, AdaptiveCoefficient):
                 wanted = min(rule.xi * self.drop_rates[layer], rule.maximum)
                 self.alphas[layer] = rule.beta * alpha + (1 - rule.beta) * wanted
+            if isinstance(rule, BiasCoefficient):
+                shares = self.before[layer].shares
+                short = (whole.experts.numel() * (1 / len(shares) - shares)).round(decimals=3)
+                self.decoder.model.layers[str(layer)].mlp.router.balance_bias += (
+                    rule.rate * short.sign()
+                )
+
+
+def spread(routing: Routing) -> Seen:
+    experts = routing.probabilities.shape[1]
+    counts = torch.nn.functional.one_hot(routing.experts, experts).sum((0, 1)).float()
+    return Seen(counts / counts.sum(), routing.probabilities.mean(0))

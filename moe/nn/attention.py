@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.exchange import Exchange
+from moe.nn.product import Linear, linear
 from moe.nn.rotary import Rotation, rotate
 
 
@@ -71,10 +72,10 @@ class Attention(nn.Module):
         keys = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
         queries = keys * config.heads_per_kv
         bias = config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=bias)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.output_bias)
+        self.q_proj = Linear(config.hidden_size, queries, bias=bias)
+        self.k_proj = Linear(config.hidden_size, keys, bias=bias)
+        self.v_proj = Linear(config.hidden_size, keys, bias=bias)
+        self.o_proj = Linear(queries, config.hidden_size, bias=config.output_bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
         if config.query_key_norm is not None:
@@ -98,9 +99,9 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], -1, self.head_size)
 
 
-def row_parallel(layer: nn.Linear, x: Tensor, exchange: Exchange) -> Tensor:
+def row_parallel(layer: Linear, x: Tensor, exchange: Exchange) -> Tensor:
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
-    y = exchange.leave(F.linear(x, layer.weight))
+    y = exchange.leave(linear(x, layer.weight))
     return y if layer.bias is None else y + layer.bias
 
 

@@ -1,128 +1,134 @@
 """One transformer block, dense or mixture of experts, over a rank's slice of it.
 
-Shapes: B batch, S sequence, D hidden, T tokens = B * S, N experts.
+Shapes: B batch, S sequence, D hidden, T tokens = B * S, N experts, K experts per token.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from moe.config.model import ModelConfig, MoeConfig
-from moe.config.share import Share
+from moe.config.share import Share, shared_span
 from moe.nn import balance, dispatch
 from moe.nn.attention import Attention, LayerCache
-from moe.nn.balance import BalanceLoss, RoutingStatistics
-from moe.nn.dispatch import Capacity
+from moe.nn.balance import NO_LOSS, Balance
+from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
-from moe.nn.feed_forward import DenseFeedForward, Experts
+from moe.nn.experts import Experts
+from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.rotary import Rotation
 from moe.nn.router import Router, Routing
+from moe.nn.statistics import RoutingStatistics, statistics, tally
 
 
 @dataclass(frozen=True, slots=True)
-class Balancing:
-    """Which balance loss joins the backward pass, and how strongly, for one layer.
+class LayerPass:
+    """What a layer needs besides its input; ``tokens`` [B, S] are needed where they are hashed.
 
-    ``scale`` is the layer's coefficient times the weight of one micro-batch in the step.
+    ``valid`` [B, S] is False where a token is padding. What is not ``measured`` has neither
+    statistics nor losses.
     """
 
-    kind: BalanceLoss = "skywork"
-    scale: float = 0.0
+    capacity: Capacity = DROPLESS
+    balance: Balance = NO_LOSS
+    cache: LayerCache | None = None
+    valid: Tensor | None = None
+    tokens: Tensor | None = None
+    measured: bool = True
 
 
 class BlockOutput(NamedTuple):
-    """Hidden states [B, S, D], and the routing statistics of a mixture-of-experts block."""
+    """Hidden states [B, S, D], and the statistics of a mixture of experts that is measured."""
 
     hidden: Tensor
     statistics: RoutingStatistics | None
 
 
 class MixtureOfExperts(nn.Module):
-    """Router, dispatch and this rank's experts; the output is summed over the gang.
+    """Router, dispatch, this rank's experts and its columns of the shared one; summed over a gang.
 
-    Every rank of the gang holds all tokens and routes them alike, so dispatch is local. The
-    routing weights enter the gang like the tokens do: each rank knows only its own experts'
-    gradient of them, the sum is what the router must see.
+    Every rank of the gang holds all tokens and routes them alike, so dispatch is local. Routing
+    weights and the shared expert's gate enter the gang like the tokens do: each rank knows only its
+    own part's gradient of them, the sum is what router and gate must see.
     """
 
-    def __init__(self, config: ModelConfig, moe: MoeConfig, share: Share, gang: Exchange) -> None:
+    def __init__(
+        self, config: ModelConfig, moe: MoeConfig, layer: int, share: Share, gang: Exchange
+    ) -> None:
         super().__init__()
+        self.layer = layer
+        self.config = moe
         self.exchange = gang
-        self.router = Router(config.hidden_size, moe)
+        self.router = Router(config.hidden_size, moe, layer)
         self.experts = Experts(config.hidden_size, moe.expert_size, share.experts)
+        if moe.shared_size:
+            start, stop = shared_span(config, share.ffn)
+            self.shared = FeedForward(config.hidden_size, stop - start)
+        if moe.shared_gate:
+            self.shared_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
-    def forward(
-        self,
-        x_BSD: Tensor,
-        capacity: Capacity,
-        balancing: Balancing,
-        valid_BS: Tensor | None = None,
-    ) -> tuple[Tensor, RoutingStatistics]:
-        """Return [B, S, D] and the statistics; tokens that are not valid count nowhere."""
+    def forward(self, x_BSD: Tensor, run: LayerPass) -> BlockOutput:
+        """Return [B, S, D] and the statistics; no routed expert sees a token that is not valid."""
         x_TD = x_BSD.flatten(0, 1)
-        valid_T = None if valid_BS is None else valid_BS.flatten()
-        routing = self.router(x_TD)
-        kept_TK = dispatch.keep(routing, capacity, valid_T)
-        loss, statistics = _measure(routing, kept_TK, capacity, balancing, valid_T)
-        if capacity.factor is not None and self.router.config.renormalise:
-            routing = dispatch.reweigh(routing, kept_TK)
-        x_TD, weights_TK = self.exchange.enter(x_TD, routing.weights)
-        routing = routing._replace(weights=weights_TK)
-        y_TD = dispatch.combine(x_TD, routing, kept_TK, self.experts.numbers, self.experts.run)
-        y_TD = balance.attach(self.exchange.leave(y_TD), loss * balancing.scale)
-        return y_TD.view_as(x_BSD), statistics
+        raw = self.router(x_TD, None if run.tokens is None else run.tokens.flatten())
+        valid_T = None if run.valid is None else run.valid.flatten()
+        routing, kept_TK = dispatch.assign(raw, run.capacity, self.config, valid_T)
+        y_TD, account = self._gang(x_TD, routing, kept_TK), None
+        if run.measured:
+            loss, account = self._measure(routing, kept_TK, x_BSD.shape[:2], run)
+            y_TD = balance.attach(y_TD, loss)
+        return BlockOutput(y_TD.view_as(x_BSD), account)
+
+    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor) -> Tensor:
+        """Return the weighted sum of all experts of the gang, the shared one among them."""
+        gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
+        x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
+        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK)
+        if self.config.shared_size:
+            shared_TD = self.shared(x_TD)
+            y_TD = y_TD + (gates[0] * shared_TD if gates else shared_TD)
+        return self.exchange.leave(y_TD)
+
+    def _measure(
+        self, routing: Routing, kept_TK: Tensor, size: torch.Size, run: LayerPass
+    ) -> tuple[Tensor, RoutingStatistics]:
+        """Return the loss for the backward pass, and the account of what was done."""
+        valid_BS = run.valid
+        if valid_BS is None:
+            valid_BS = torch.ones(size, dtype=torch.bool, device=kept_TK.device)
+        valid_T, chosen = valid_BS.flatten(), run.capacity.chooser == "experts"
+        counted_TK = kept_TK if chosen else valid_T[:, None].expand_as(kept_TK)
+        counts = tally(routing, counted_TK, valid_BS)
+        now = counts.spread(run.balance.scope)
+        losses = balance.losses(run.balance, self.layer, now, routing.logits[valid_T])
+        if chosen:
+            lost = dispatch.untaken(kept_TK, valid_T)
+        else:
+            lost = dispatch.drop_rate(counts.load.sum(dim=0), run.capacity.measured_factor)
+        return losses.total, statistics(routing, counts, losses, lost, valid_T)
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each after a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
+    def __init__(self, config: ModelConfig, layer: int, share: Share, exchange: Exchange) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
         self.self_attn = Attention(config, share, exchange)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp: nn.Module
-        if config.moe is None:
-            self.mlp = DenseFeedForward(config, share, exchange)
+        if config.moe is not None and config.has_experts(layer):
+            self.mlp = MixtureOfExperts(config, config.moe, layer, share, exchange)
         else:
-            self.mlp = MixtureOfExperts(config, config.moe, share, exchange)
+            self.mlp = DenseFeedForward(config, share, exchange)
 
-    def forward(
-        self,
-        x_BSD: Tensor,
-        turn: Rotation,
-        capacity: Capacity,
-        balancing: Balancing,
-        cache: LayerCache | None = None,
-        valid_BS: Tensor | None = None,
-    ) -> BlockOutput:
+    def forward(self, x_BSD: Tensor, turn: Rotation, run: LayerPass) -> BlockOutput:
         """Apply the block; tokens that are not valid are not routed."""
-        x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), turn, cache)
+        x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), turn, run.cache)
         normed_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, MixtureOfExperts):
-            y_BSD, statistics = self.mlp(normed_BSD, capacity, balancing, valid_BS)
-            return BlockOutput(x_BSD + y_BSD, statistics)
+            output = self.mlp(normed_BSD, run)
+            return BlockOutput(x_BSD + output.hidden, output.statistics)
         return BlockOutput(x_BSD + self.mlp(normed_BSD), None)
-
-
-def _measure(
-    routing: Routing,
-    kept_TK: Tensor,
-    capacity: Capacity,
-    balancing: Balancing,
-    valid_T: Tensor | None,
-) -> tuple[Tensor, RoutingStatistics]:
-    probabilities_TN = routing.probabilities
-    if valid_T is not None:
-        probabilities_TN = probabilities_TN[valid_T]
-    load_N = dispatch.counts(routing.experts, probabilities_TN.shape[1], valid_T)
-    loss = balance.balance_loss(balancing.kind, probabilities_TN, load_N)
-    factor = capacity.virtual_factor if capacity.factor is None else capacity.factor
-    statistics = RoutingStatistics(
-        load=load_N,
-        drop_rate=dispatch.drop_rate(load_N, factor),
-        balance_loss=loss.detach(),
-        sharpness=balance.sharpness(probabilities_TN.detach()),
-    )
-    return loss, statistics

@@ -6,22 +6,22 @@ The top-level forward is a loop over the layers held.
 Shapes: B batch, S sequence, D hidden, V vocabulary, N experts.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.nn.attention import LayerCache
-from moe.nn.balance import BalanceLoss, RoutingStatistics
-from moe.nn.block import Balancing, Block
+from moe.nn.balance import NO_LOSS, Balance
+from moe.nn.block import Block, LayerPass
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
+from moe.nn.product import linear
 from moe.nn.rotary import rotation
+from moe.nn.statistics import RoutingStatistics
 
 
 class SequenceCache:
@@ -40,25 +40,29 @@ class SequenceCache:
 class Pass:
     """What one forward pass needs besides its input.
 
-    ``balance_scales`` gives each layer's coefficient times the weight of this micro-batch in the
-    step; layers not named get no balance loss. ``valid`` [B, S] is False where a token is padding
-    to the right of its sequence: no expert sees it and no statistic counts it.
-    ``last_only`` gives the logits of the last position alone.
+    ``balance`` are the losses on routers. ``valid`` [B, S] is False where a token is padding to the
+    right of its sequence: no expert sees it and no statistic counts it. ``tokens`` [B, S] are
+    needed where they are hashed to experts and the share has no embedding to take them from.
+    What is not ``measured`` has neither statistics nor losses on routers. ``last_only`` gives the
+    logits of the last position alone; without ``logits`` the share with the head gives the normed
+    hidden states that ``head_loss`` takes.
     """
 
     capacity: Capacity = DROPLESS
-    balance: BalanceLoss = "skywork"
-    balance_scales: Mapping[int, float] = field(default_factory=dict)
+    balance: Balance = NO_LOSS
     cache: SequenceCache | None = None
     valid: Tensor | None = None
+    tokens: Tensor | None = None
+    measured: bool = True
     last_only: bool = False
+    logits: bool = True
 
 
 PLAIN = Pass()
 
 
 class DecoderOutput(NamedTuple):
-    """Logits [B, S, V] where the share has the head, else hidden states [B, S, D]."""
+    """Logits [B, S, V] of a share with the head that gives them, else hidden states [B, S, D]."""
 
     values: Tensor
     statistics: dict[int, RoutingStatistics]
@@ -72,7 +76,7 @@ class Trunk(nn.Module):
         if share.embedding or (share.head and config.tie_embeddings):
             self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleDict(
-            {str(layer): Block(config, share, exchange) for layer in share.layer_numbers}
+            {str(layer): Block(config, layer, share, exchange) for layer in share.layer_numbers}
         )
         if share.head:
             self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps)
@@ -99,21 +103,25 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, run: Pass = PLAIN) -> DecoderOutput:
         """Run the share on tokens [B, S] or hidden states [B, S, D]."""
+        tokens_BS = run.tokens
         if self.share.embedding:
-            x = self.model.embed_tokens(x)
+            tokens_BS, x = x, self.model.embed_tokens(x)
         start = run.cache.length if run.cache else 0
         positions_S = torch.arange(start, start + x.shape[1], device=x.device)
         turn = rotation(self.config, positions_S)
         statistics: dict[int, RoutingStatistics] = {}
         for layer in self.share.layer_numbers:
-            balancing = Balancing(run.balance, run.balance_scales.get(layer, 0.0))
-            cache = run.cache.layers[layer] if run.cache else None
             block = self.model.layers[str(layer)]
-            output = block(x, turn, run.capacity, balancing, cache, run.valid)
+            output = block(x, turn, _of_layer(run, layer, tokens_BS))
             x = output.hidden
             if output.statistics is not None:
                 statistics[layer] = output.statistics
         if self.share.head:
-            x = x[:, -1:] if run.last_only else x
-            x = F.linear(self.model.norm(x), self.head_weight)
+            x = self.model.norm(x[:, -1:] if run.last_only else x)
+            x = linear(x, self.head_weight) if run.logits else x
         return DecoderOutput(x, statistics)
+
+
+def _of_layer(run: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
+    cache = run.cache.layers[layer] if run.cache else None
+    return LayerPass(run.capacity, run.balance, cache, run.valid, tokens_BS, run.measured)

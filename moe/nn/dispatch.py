@@ -4,11 +4,13 @@ An assignment is one (token, expert) pair; a batch of T tokens makes T * K of th
 factor c an expert takes at most ``ceil(c * K * T / N)`` of them (the usual definition; the paper
 gives none) and the rest are dropped: the least probable first, or the latest first.
 
+Where experts choose (Zhou et al. 2022) every token applies to every expert, and each takes its most
+probable ``ceil(c * K * T / N)``: all experts are equally loaded, and a token may get any number.
+
 Shapes: T tokens, N experts, K experts per token, A assignments kept by this rank, D hidden.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -16,14 +18,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from moe.config.model import MoeConfig
 from moe.nn.router import Routing
 
 DropPolicy = Literal["probability", "position"]
+Chooser = Literal["tokens", "experts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many assignments an expert takes. ``factor`` None drops nothing.
+    """Who chooses, and how many assignments an expert takes. ``factor`` None drops nothing.
 
     ``virtual_factor`` is the capacity at which a dropless run reports its drop rate.
     """
@@ -31,20 +35,37 @@ class Capacity:
     factor: float | None = None
     policy: DropPolicy = "probability"
     virtual_factor: float = 1.0
+    chooser: Chooser = "tokens"
+
+    @property
+    def measured_factor(self) -> float:
+        """The capacity that drop rates are measured at."""
+        return self.virtual_factor if self.factor is None else self.factor
 
 
 DROPLESS = Capacity()
 
 
+def assign(
+    routing: Routing, capacity: Capacity, config: MoeConfig, valid_T: Tensor | None = None
+) -> tuple[Routing, Tensor]:
+    """Return the routing that is carried out, and which of its assignments survive.
+
+    Where weights sum to one they do so over what survives.
+    """
+    if capacity.chooser == "experts":
+        routing = _to_all(routing)
+        kept_TK = _taken(routing, capacity.factor or 1.0, config.top_k, valid_T)
+        return _settled(routing, kept_TK, config), kept_TK
+    kept_TK = keep(routing, capacity, valid_T)
+    if capacity.factor is not None and config.renormalise:
+        routing = reweigh(routing, kept_TK, config.scale)
+    return routing, kept_TK
+
+
 def slots(factor: float, assignments: int, experts: int) -> int:
     """Return the most assignments one expert takes; 1.1 * 200 / 4 is 55, in floats 56."""
     return math.ceil(Fraction(str(factor)) * assignments / experts)
-
-
-def counts(experts_TK: Tensor, experts: int, valid_T: Tensor | None = None) -> Tensor:
-    """Return how many assignments each expert received, [N]; padding tokens do not count."""
-    chosen = experts_TK if valid_T is None else experts_TK[valid_T]
-    return torch.bincount(chosen.flatten(), minlength=experts)
 
 
 def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) -> Tensor:
@@ -69,44 +90,49 @@ def drop_rate(load_N: Tensor, factor: float) -> Tensor:
     return (load_N - limit).clamp(min=0).sum() / assignments
 
 
-def combine(
-    x_TD: Tensor,
-    routing: Routing,
-    kept_TK: Tensor,
-    experts: Sequence[int],
-    run: Callable[[int, Tensor], Tensor],
-) -> Tensor:
-    """Send tokens to the given experts and return their weighted sum, [T, D].
-
-    ``run(expert, x)`` applies one expert. Assignments are sorted by expert once, so each expert
-    sees one contiguous block; experts without tokens are not run.
-    """
-    order_A, sizes = _order(routing, kept_TK, experts)
-    if not len(order_A):
-        return x_TD * 0.0 + routing.weights.sum() * 0.0
-    token_A = order_A // routing.experts.shape[1]
-    blocks = torch.split(x_TD.index_select(0, token_A), sizes)
-    outputs = [run(e, block) for e, block in zip(experts, blocks, strict=True) if len(block)]
-    weights_A = routing.weights.flatten().index_select(0, order_A)
-    weighted_AD = torch.cat(outputs) * weights_A[:, None]
-    result_TD = weighted_AD.new_zeros(x_TD.shape).index_add(0, token_A, weighted_AD)
-    return result_TD.to(x_TD.dtype)
+def untaken(kept_TN: Tensor, valid_T: Tensor) -> Tensor:
+    """Return the share of tokens that no expert took."""
+    return (valid_T & ~kept_TN.any(dim=1)).sum() / valid_T.sum().clamp(min=1)
 
 
-def reweigh(routing: Routing, kept_TK: Tensor) -> Routing:
-    """Zero the weight of dropped assignments and let the survivors of a token sum to one again."""
+def reweigh(routing: Routing, kept_TK: Tensor, scale: float = 1.0) -> Routing:
+    """Zero the weight of dropped assignments and let the survivors of a token sum to ``scale``."""
     weights_TK = routing.weights * kept_TK
     total_T1 = weights_TK.sum(dim=-1, keepdim=True)
     safe_T1 = torch.where(total_T1 > 0, total_T1, torch.ones_like(total_T1))
-    return routing._replace(weights=weights_TK / safe_T1)
+    return routing._replace(weights=weights_TK / safe_T1 * scale)
+
+
+def _to_all(routing: Routing) -> Routing:
+    """Let every token apply to every expert with its score."""
+    tokens, experts = routing.scores.shape
+    everyone_TN = torch.arange(experts, device=routing.scores.device).expand(tokens, -1)
+    return routing._replace(experts=everyone_TN, weights=routing.scores)
+
+
+def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) -> Tensor:
+    """Return which applications experts take, each its most probable, bool [T, N]."""
+    alive_TN = torch.ones_like(routing.experts, dtype=torch.bool)
+    if valid_T is not None:
+        alive_TN &= valid_T[:, None]
+    experts = routing.scores.shape[1]
+    limit = slots(factor, int(alive_TN[:, 0].sum()) * top_k, experts)
+    return alive_TN & (_rank_in_expert(routing, "probability", alive_TN, experts) < limit)
+
+
+def _settled(routing: Routing, kept_TN: Tensor, config: MoeConfig) -> Routing:
+    """Weigh what experts took as the architecture weighs what tokens choose."""
+    if config.renormalise or config.softmax_after:
+        return reweigh(routing, kept_TN, config.scale)
+    return routing._replace(weights=routing.weights * kept_TN * config.scale)
 
 
 def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, experts: int) -> Tensor:
     """Return each assignment's place in the queue of its expert, [T, K]; dead ones queue last."""
     expert_A = torch.where(alive_TK, routing.experts, experts).flatten()
     if policy == "probability":
-        probability_TK = routing.probabilities.detach().gather(1, routing.experts)
-        first = probability_TK.flatten().argsort(descending=True, stable=True)
+        score_TK = routing.scores.detach().gather(1, routing.experts)
+        first = score_TK.flatten().argsort(descending=True, stable=True)
     else:
         first = torch.arange(expert_A.numel(), device=expert_A.device)
     order = first[expert_A[first].argsort(stable=True)]
@@ -115,13 +141,3 @@ def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, expe
     places = torch.empty_like(expert_A)
     places[order] = torch.arange(order.numel(), device=order.device) - starts[expert_A[order]]
     return places.view_as(routing.experts)
-
-
-def _order(routing: Routing, kept_TK: Tensor, experts: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """Return kept assignments of the given experts sorted by expert, and the size of each block."""
-    nowhere = len(experts)
-    place_N = torch.full((routing.probabilities.shape[1],), nowhere, device=kept_TK.device)
-    place_N[list(experts)] = torch.arange(nowhere, device=kept_TK.device)
-    place_A = torch.where(kept_TK, place_N[routing.experts], nowhere).flatten()
-    sizes = torch.bincount(place_A, minlength=nowhere + 1)[:-1].tolist()
-    return place_A.argsort(stable=True)[: sum(sizes)], sizes

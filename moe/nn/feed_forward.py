@@ -1,9 +1,4 @@
-"""The SwiGLU feed-forward, as a dense layer split over the gang and as a bank of whole experts.
-
-Shapes: T tokens, D hidden.
-"""
-
-from collections.abc import Sequence
+"""The SwiGLU feed-forward, and as a dense layer whose columns are split over the gang."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +7,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.attention import row_parallel
 from moe.nn.exchange import Exchange
+from moe.nn.product import Linear
 
 
 class FeedForward(nn.Module):
@@ -19,9 +15,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden_size: int, size: int, bias: bool = False) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, size, bias=bias)
-        self.up_proj = nn.Linear(hidden_size, size, bias=bias)
-        self.down_proj = nn.Linear(size, hidden_size, bias=bias)
+        self.gate_proj = Linear(hidden_size, size, bias=bias)
+        self.up_proj = Linear(hidden_size, size, bias=bias)
+        self.down_proj = Linear(size, hidden_size, bias=bias)
+
+    @property
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of gate, up and down."""
+        return self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
 
     def activate(self, x: Tensor) -> Tensor:
         """Return the inner activation, before the down projection."""
@@ -45,16 +46,3 @@ class DenseFeedForward(FeedForward):
         """Apply the slice and sum over the gang."""
         (x,) = self.exchange.enter(x)
         return row_parallel(self.down_proj, self.activate(x), self.exchange)
-
-
-class Experts(nn.ModuleDict):
-    """Whole experts, keyed by their number in the layer."""
-
-    def __init__(self, hidden_size: int, size: int, numbers: Sequence[int]) -> None:
-        super().__init__({str(number): FeedForward(hidden_size, size) for number in numbers})
-        self.numbers = tuple(numbers)
-
-    def run(self, expert: int, x_TD: Tensor) -> Tensor:
-        """Apply one expert."""
-        out: Tensor = self[str(expert)](x_TD)
-        return out

@@ -8,13 +8,17 @@ Skywork-MoE section 4.1, per token over the n experts::
     E  = the k largest of g
     w_j = g_j / sum of g over E
 
-The mean is left out below: softmax does not see it, and the released inference code agrees. An
-epsilon keeps a constant logit vector finite. The gate is computed in float32 whatever the model's
-precision.
+The released inference code leaves the mean out, which softmax does not see but a sigmoid would. An
+epsilon keeps a constant logit vector finite. DeepSeek-V3 (section 2.1.2) scores by the sigmoid of
+each logit, adds a bias to the scores for the choice alone, and lets a token reach only its best
+groups of experts, a group being as good as its two best experts. The gate is computed in float32
+whatever the model's precision.
 
-Shapes: T tokens, N experts, K experts per token, D hidden.
+Shapes: T tokens, N experts, K experts per token, G groups of M experts,
+H groups reached, D hidden.
 """
 
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -24,44 +28,104 @@ from torch import Tensor, nn
 from moe.config.model import MoeConfig
 
 STD_EPSILON = 1e-6
+SUM_FLOOR = 1e-20
 
 
 class Routing(NamedTuple):
-    """Where each token goes. ``probabilities`` [T, N]; ``experts``, ``weights`` [T, K]."""
+    """Where each token goes: its ``experts`` and their ``weights``, both [T, K].
 
+    Over all experts, [T, N]: ``logits`` as the gate gave them; ``scores``, softmax or sigmoid, by
+    which tokens compete; ``probabilities``, what balance is judged by, which sum to one.
+    """
+
+    logits: Tensor
+    scores: Tensor
     probabilities: Tensor
     experts: Tensor
     weights: Tensor
 
 
 class Router(nn.Module):
-    """The gate: one linear map without bias, and the choice made from it."""
+    """The gate of one layer: a linear map without bias and the choice made from it, or a hash."""
 
-    def __init__(self, hidden_size: int, config: MoeConfig) -> None:
+    def __init__(self, hidden_size: int, config: MoeConfig, layer: int) -> None:
         super().__init__()
         self.config = config
-        self.weight = nn.Parameter(torch.empty(config.experts, hidden_size))
+        self.layer = layer
+        if not config.hashed:
+            self.weight = nn.Parameter(torch.empty(config.experts, hidden_size))
+        self.balance_bias: nn.Parameter | None = None
+        if config.balance_bias:
+            self.balance_bias = nn.Parameter(torch.empty(config.experts), requires_grad=False)
 
-    def forward(self, x_TD: Tensor) -> Routing:
-        """Return the routing of every token."""
+    def forward(self, x_TD: Tensor, tokens_T: Tensor | None = None) -> Routing:
+        """Return the routing of every token; a hash reads token numbers, not hidden states."""
+        if self.config.hashed:
+            if tokens_T is None:
+                raise RuntimeError(
+                    f"layer {self.layer} hashes token numbers to experts but got none; "
+                    "give Pass.tokens on shares without the embedding"
+                )
+            return hashed(tokens_T, self.layer, self.config.experts)
         with torch.autocast(x_TD.device.type, enabled=False):
-            return choose(F.linear(x_TD.float(), self.weight.float()), self.config)
+            logits_TN = F.linear(x_TD.float(), self.weight.float())
+            return choose(logits_TN, self.config, self.balance_bias)
 
 
-def choose(logits_TN: Tensor, config: MoeConfig) -> Routing:
+def choose(logits_TN: Tensor, config: MoeConfig, bias_N: Tensor | None = None) -> Routing:
     """Turn gate logits into a routing."""
+    gate_TN = logits_TN
     if config.gate_norm is not None:
-        logits_TN = normalise_logits(logits_TN, config.gate_norm)
-    probabilities_TN = logits_TN.softmax(dim=-1)
-    weights_TK, experts_TK = probabilities_TN.topk(config.top_k, dim=-1)
+        gate_TN = normalise_logits(logits_TN, config.gate_norm)
+    scores_TN = gate_TN.sigmoid() if config.score == "sigmoid" else gate_TN.softmax(dim=-1)
+    experts_TK = _best(scores_TN.detach(), config, bias_N)
+    if config.softmax_after:
+        weights_TK = gate_TN.gather(1, experts_TK).softmax(dim=-1)
+        probabilities_TN = torch.zeros_like(scores_TN).scatter(1, experts_TK, weights_TK)
+    else:
+        weights_TK = scores_TN.gather(1, experts_TK)
+        probabilities_TN = _summing_to_one(scores_TN) if config.score == "sigmoid" else scores_TN
     if config.renormalise:
-        weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
-    return Routing(probabilities_TN, experts_TK, weights_TK)
+        weights_TK = _summing_to_one(weights_TK)
+    return Routing(logits_TN, scores_TN, probabilities_TN, experts_TK, weights_TK * config.scale)
+
+
+def hashed(tokens_T: Tensor, layer: int, experts: int) -> Routing:
+    """Send each token to the expert its number hashes to (Roller et al. 2021), with weight 1.
+
+    The hash is multiplicative, its constants those of Knuth and xxHash; layers differ.
+    """
+    mixed_T = (tokens_T.long() * 2654435761 + (layer + 1) * 2246822519) % 2**32
+    experts_T1 = ((mixed_T >> 16) % experts)[:, None]
+    only_TN = torch.zeros(len(tokens_T), experts, device=tokens_T.device).scatter(1, experts_T1, 1)
+    weights_T1 = torch.ones_like(experts_T1, dtype=only_TN.dtype)
+    return Routing(only_TN, only_TN, only_TN, experts_T1, weights_T1)
 
 
 def normalise_logits(logits_TN: Tensor, gate_norm: float) -> Tensor:
-    """Scale each token's logits to the standard deviation ``gate_norm``; one logit has none."""
+    """Bring each token's logits to mean 0 and deviation ``gate_norm``; one logit is left alone."""
     if logits_TN.shape[-1] < 2:
         return logits_TN
-    variance_T1 = logits_TN.var(dim=-1, keepdim=True)
-    return logits_TN * gate_norm * torch.rsqrt(variance_T1 + STD_EPSILON**2)
+    variance_T1, mean_T1 = torch.var_mean(logits_TN, dim=-1, keepdim=True)
+    return (logits_TN - mean_T1) * gate_norm * torch.rsqrt(variance_T1 + STD_EPSILON**2)
+
+
+def _best(scores_TN: Tensor, config: MoeConfig, bias_N: Tensor | None) -> Tensor:
+    choice_TN = scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)
+    if config.top_groups < config.groups:
+        choice_TN = _within_best_groups(choice_TN, config.groups, config.top_groups)
+    return choice_TN.topk(config.top_k, dim=-1).indices
+
+
+def _within_best_groups(choice_TN: Tensor, groups: int, top_groups: int) -> Tensor:
+    """Put experts outside a token's best groups out of reach."""
+    size = choice_TN.shape[1] // groups
+    grouped_TGM = choice_TN.reshape(-1, groups, size)
+    merit_TG = grouped_TGM.topk(min(2, size), dim=-1).values.sum(dim=-1)
+    reached_TH = merit_TG.topk(top_groups, dim=-1).indices
+    outside_TG = torch.ones_like(merit_TG, dtype=torch.bool).scatter(1, reached_TH, False)
+    return choice_TN.masked_fill(outside_TG.repeat_interleave(size, dim=1), -inf)
+
+
+def _summing_to_one(values: Tensor) -> Tensor:
+    return values / values.sum(dim=-1, keepdim=True).clamp(min=SUM_FLOOR)

@@ -10,18 +10,40 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
-from moe.nn.balance import BalanceLoss, attach, balance_loss, sharpness
-from moe.nn.block import Balancing, MixtureOfExperts
+from moe.config.model import MoeConfig
+from moe.config.share import whole
+from moe.nn.balance import (
+    Balance,
+    BalanceLoss,
+    BalanceScope,
+    Spread,
+    attach,
+    balance_loss,
+    device_loss,
+    losses,
+    spread,
+    z_loss,
+)
+from moe.nn.block import LayerPass, MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.loss import IGNORED, cross_entropy_sum
-from moe.nn.router import Routing
+from moe.nn.router import Routing, choose
+from moe.nn.statistics import tally
 from tests import tiny
 
 FAST = settings(max_examples=40, deadline=None)
 KINDS: list[BalanceLoss] = ["skywork", "switch"]
+MOE = MoeConfig(4, 2, 8)
 SCALES = {0: 0.5, 1: 0.0, 2: 0.03}
+SEEN = Spread(torch.tensor([[0.4, 0.3, 0.2, 0.1]]), torch.tensor([[0.1, 0.2, 0.4, 0.3]]))
+
+
+def settings_of(kind: BalanceLoss, scope: BalanceScope = "micro-batch") -> Balance:
+    """Return every loss there is."""
+    before = dict.fromkeys(SCALES, SEEN) if scope == "global-batch" else {}
+    return Balance(kind, scope, SCALES, z=0.02, device=0.3, device_groups=3, before=before)
 
 
 def by_formula(kind: str, probabilities: list[list[float]], load: list[int]) -> float:
@@ -30,6 +52,16 @@ def by_formula(kind: str, probabilities: list[list[float]], load: list[int]) -> 
     if kind == "skywork":
         return sum((1 / experts - mean) ** 2 for mean in means)
     return experts * sum(n / sum(load) * mean for n, mean in zip(load, means, strict=True))
+
+
+def one_set(probabilities: Tensor, load: Tensor) -> Spread:
+    tokens = torch.tensor([len(probabilities)])
+    return spread(load[None], probabilities.sum(dim=0, keepdim=True), tokens)
+
+
+def drawn(seed: int, tokens: int, experts: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(tokens, experts, generator=generator, dtype=torch.float64)
 
 
 @FAST
@@ -42,10 +74,42 @@ def by_formula(kind: str, probabilities: list[list[float]], load: list[int]) -> 
 def test_losses_equal_their_formulas(
     kind: BalanceLoss, tokens: int, load: list[int], seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    probabilities = torch.randn(tokens, len(load), generator=generator).double().softmax(1)
-    found = balance_loss(kind, probabilities, torch.tensor(load))
+    probabilities = drawn(seed, tokens, len(load)).softmax(1)
+    found = balance_loss(kind, one_set(probabilities, torch.tensor(load)))
     assert found.item() == pytest.approx(by_formula(kind, probabilities.tolist(), load))
+
+
+@FAST
+@given(
+    tokens=st.integers(1, 9),
+    load=st.lists(st.integers(0, 7), min_size=1, max_size=7).filter(any),
+    data=st.data(),
+)
+def test_the_device_loss_equals_its_formula(
+    tokens: int, load: list[int], data: st.DataObject
+) -> None:
+    """Groups of experts are consecutive; the first are larger by one where they are uneven."""
+    experts = len(load)
+    groups = data.draw(st.integers(1, experts))
+    probabilities = drawn(experts, tokens, experts).softmax(1)
+    small, larger = divmod(experts, groups)
+    sizes = [small + 1] * larger + [small] * (groups - larger)
+    expected, first = 0.0, 0
+    for size in sizes:
+        members = range(first, first + size)
+        first += size
+        mean_f = sum(experts * load[e] / sum(load) for e in members) / size
+        expected += mean_f * sum(probabilities[:, e].mean().item() for e in members)
+    found = device_loss(groups, one_set(probabilities, torch.tensor(load)))
+    assert found.item() == pytest.approx(expected)
+
+
+def test_the_z_loss_equals_its_formula() -> None:
+    z = drawn(3, 7, 5)
+    expected = sum(sum(map(torch.exp, row)).log().item() ** 2 for row in z) / 7
+    assert z_loss(z).item() == pytest.approx(expected)
+    assert z_loss(z + 1e4).isfinite()
+    assert z_loss(torch.zeros(0, 5)).item() == 0.0
 
 
 @pytest.mark.parametrize(("kind", "balanced"), [("skywork", 0.0), ("switch", 1.0)])
@@ -53,27 +117,113 @@ def test_losses_equal_their_formulas(
 def test_perfect_balance_and_collapse(kind: BalanceLoss, balanced: float, experts: int) -> None:
     even = torch.full((32, experts), 1.0 / experts)
     load = torch.full((experts,), 32 // experts)
-    assert balance_loss(kind, even, load).item() == pytest.approx(balanced, abs=1e-7)
+    now = one_set(even, load)
+    assert balance_loss(kind, now).item() == pytest.approx(balanced, abs=1e-7)
+    assert device_loss(2, now).item() == pytest.approx(1.0)
     one = torch.zeros(32, experts).index_fill(1, torch.tensor([0]), 1.0)
-    collapsed = balance_loss(kind, one, 32 * torch.eye(experts)[0]).item()
+    collapsed = one_set(one, 32 * torch.eye(experts)[0])
     worst = {"skywork": 1 - 1 / experts, "switch": float(experts)}
-    assert collapsed == pytest.approx(worst[kind])
+    assert balance_loss(kind, collapsed).item() == pytest.approx(worst[kind])
+    assert device_loss(2, collapsed).item() == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_tokens_no_loss(kind: BalanceLoss) -> None:
-    nothing = torch.zeros(0, 4, requires_grad=True)
-    loss = balance_loss(kind, nothing, torch.zeros(4, dtype=torch.long))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert sharpness(nothing).item() == 1.0
+@pytest.mark.parametrize("scope", ["micro-batch", "sequence", "global-batch"])
+def test_no_tokens_no_loss(kind: BalanceLoss, scope: BalanceScope) -> None:
+    nothing = torch.zeros(2, 4, requires_grad=True)
+    now = spread(torch.zeros(2, 4, dtype=torch.long), nothing, torch.zeros(2))
+    found = losses(settings_of(kind, scope), 0, now, torch.zeros(0, 4, requires_grad=True))
+    found.total.backward()
+    assert [part.item() for part in found if part is not None] == [0.0] * 4
 
 
-def test_sharpness_is_the_mean_ratio_of_the_first_two() -> None:
-    rows = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.25, 0.25]])
-    assert sharpness(rows).item() == pytest.approx(2.0)
-    assert sharpness(torch.ones(3, 1)).item() == 1.0
-    assert sharpness(torch.tensor([[1.0, 0.0]])).isfinite()
+@st.composite
+def sequences(draw: st.DrawFn) -> tuple[Routing, Tensor]:
+    """Draw the routing of some sequences, padded on the right."""
+    batch, length, experts = draw(st.integers(1, 4)), draw(st.integers(1, 5)), 4
+    lengths = draw(st.lists(st.integers(0, length), min_size=batch, max_size=batch))
+    z = drawn(draw(st.integers(0, 999)), batch * length, experts)
+    valid = torch.arange(length)[None, :] < torch.tensor(lengths)[:, None]
+    return choose(z, MOE), valid
+
+
+def counted(routing: Routing, valid: Tensor, scope: BalanceScope) -> Spread:
+    marked = valid.reshape(-1, 1).expand_as(routing.experts)
+    return tally(routing, marked, valid).spread(scope)
+
+
+@FAST
+@given(drawn=sequences(), kind=st.sampled_from(KINDS))
+def test_the_scope_of_a_sequence_is_the_mean_over_those_with_tokens(
+    drawn: tuple[Routing, Tensor], kind: BalanceLoss
+) -> None:
+    routing, valid = drawn
+    expected = []
+    for row, mask in enumerate(valid):
+        first = row * valid.shape[1]
+        tokens = [first + s for s in range(len(mask)) if mask[s]]
+        if tokens:
+            load = torch.bincount(routing.experts[tokens].flatten(), minlength=4).tolist()
+            expected.append(by_formula(kind, routing.probabilities[tokens].tolist(), load))
+    mean = sum(expected) / len(expected) if expected else 0.0
+    found = balance_loss(kind, counted(routing, valid, "sequence"))
+    assert found.item() == pytest.approx(mean)
+    tokens = valid.flatten().nonzero().flatten().tolist()
+    if tokens:
+        load = torch.bincount(routing.experts[tokens].flatten(), minlength=4).tolist()
+        pooled = by_formula(kind, routing.probabilities[tokens].tolist(), load)
+        found = balance_loss(kind, counted(routing, valid, "micro-batch"))
+        assert found.item() == pytest.approx(pooled)
+
+
+@FAST
+@given(kind=st.sampled_from(KINDS), parts=st.integers(1, 5), seed=st.integers(0, 99))
+def test_the_true_global_spread_gives_the_gradient_of_the_pooled_loss(
+    kind: BalanceLoss, parts: int, seed: int
+) -> None:
+    """Micro-batches, each weighted by its part of the step, add up to the loss of all of it."""
+    z = drawn(seed, 6 * parts, 4).requires_grad_()
+    valid = torch.ones(1, 6 * parts, dtype=torch.bool)
+    pooled = counted(choose(z, MOE), valid, "micro-batch")
+    expected_loss = balance_loss(kind, pooled) + 0.3 * device_loss(3, pooled)
+    (expected,) = torch.autograd.grad(expected_loss, z)
+    before = Spread(*(part.detach() for part in pooled))
+    run = Balance(kind, "global-batch", {7: 1.0}, 0.0, 0.3, 3, {7: before}, 1.0 / parts)
+    values = []
+    found = torch.zeros_like(z)
+    for chunk in z.split(6):
+        routing = choose(chunk, MOE)
+        own = losses(run, 7, counted(routing, valid[:, :6], "global-batch"), routing.logits)
+        found += torch.autograd.grad(own.total, z)[0]
+        values.append(own.balance.item())
+    torch.testing.assert_close(found, expected)
+    truth = balance_loss(kind, before).item()
+    assert sum(values) / parts == pytest.approx(truth)
+    if kind == "skywork":
+        assert values == pytest.approx([truth] * parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_step_of_the_global_scope_takes_each_micro_batch(kind: BalanceLoss) -> None:
+    routing = choose(drawn(1, 6, 4), MOE)
+    valid = torch.ones(2, 3, dtype=torch.bool)
+    now = counted(routing, valid, "global-batch")
+    first, own = (Balance(kind, scope, {0: 1.0}) for scope in ("global-batch", "micro-batch"))
+    assert losses(first, 0, now, routing.logits) == losses(own, 0, now, routing.logits)
+
+
+def test_a_layer_has_its_own_coefficient_and_the_others_are_for_all() -> None:
+    routing = choose(drawn(1, 6, 4), MOE)
+    now = counted(routing, torch.ones(2, 3, dtype=torch.bool), "micro-batch")
+    run = Balance("switch", "micro-batch", {1: 0.5}, 0.02, 0.3, 2, weight=0.25)
+    even, device, z = balance_loss("switch", now), device_loss(2, now), z_loss(routing.logits)
+    for layer, alpha in ((0, 0.0), (1, 0.5)):
+        found = losses(run, layer, now, routing.logits)
+        expected = 0.25 * (alpha * even + 0.3 * device + 0.02 * z)
+        assert found.total.item() == pytest.approx(expected.item())
+    bare = losses(Balance("switch"), 0, now, routing.logits)
+    assert (bare.z, bare.device) == (None, None)
+    assert bare.total.item() == 0.0
 
 
 def opened(path: Path, **changes: int) -> Checkpoint:
@@ -103,7 +253,8 @@ def test_layers_collapsed_on_different_experts_do_not_look_balanced(
             decoder.model.layers["1"].mlp.router.weight.normal_(
                 generator=torch.Generator().manual_seed(seed)
             )
-            found = decoder(torch.full((1, 12), 5), Pass(balance=kind)).statistics
+            run = Pass(balance=Balance(kind))
+            found = decoder(torch.full((1, 12), 5), run).statistics
             if int(found[0].load.argmax()) != int(found[1].load.argmax()):
                 break
     loads = torch.stack([found[layer].load for layer in (0, 1)])
@@ -115,26 +266,6 @@ def test_layers_collapsed_on_different_experts_do_not_look_balanced(
         assert found[layer].drop_rate.item() == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_statistics_are_those_of_each_layer_s_own_routing(
-    kind: BalanceLoss, tmp_path: Path
-) -> None:
-    checkpoint = opened(tmp_path)
-    decoder = build(checkpoint.config, checkpoint.read)
-    seen = routings_of(decoder)
-    run = Pass(balance=kind, capacity=Capacity(virtual_factor=1.25))
-    statistics = decoder(tiny.tokens(97, 2, 11), run).statistics
-    assert sorted(statistics) == [0, 1, 2]
-    for layer, ((probabilities, experts, _),) in seen.items():
-        load = [int((experts == e).sum()) for e in range(4)]
-        assert statistics[layer].load.tolist() == load
-        expected = by_formula(kind, probabilities.tolist(), load)
-        assert statistics[layer].balance_loss.item() == pytest.approx(expected, rel=1e-5)
-        dropped = sum(max(0, n - 14) for n in load)
-        assert statistics[layer].drop_rate.item() == pytest.approx(dropped / 44)
-        assert not any(part.requires_grad for part in statistics[layer])
-
-
 def test_attach_keeps_the_value_and_adds_the_gradient() -> None:
     x, z = torch.randn(4, 3, requires_grad=True), torch.randn(5, requires_grad=True)
     y = attach(x, z.square().sum())
@@ -144,61 +275,124 @@ def test_attach_keeps_the_value_and_adds_the_gradient() -> None:
     torch.testing.assert_close(z.grad, 2 * z.detach())
 
 
-def explicit(kind: BalanceLoss, routing: Routing, experts: int) -> Tensor:
-    mean = routing.probabilities.mean(0)
-    if kind == "skywork":
-        return ((mean - 1 / experts) ** 2).sum()
+def explicit(run: Balance, layer: int, routing: Routing) -> Tensor:
+    """Return the losses of a router from what it answered for one sequence."""
+    mean, experts = routing.probabilities.mean(0), routing.probabilities.shape[1]
     share = torch.nn.functional.one_hot(routing.experts, experts).sum((0, 1)).float()
-    return experts * (mean * share / share.sum()).sum()
+    share = share / share.sum()
+    known = run.before.get(layer)
+    if known is not None:
+        share = known.shares[0]
+    even = experts * (mean * share).sum()
+    if run.kind == "skywork":
+        even = ((mean - 1 / experts) ** 2).sum()
+        if known is not None:
+            even = (2 * (known.probabilities[0] - 1 / experts) * mean).sum()
+    parts = zip(share.tensor_split(3), mean.tensor_split(3), strict=True)
+    device = experts * sum(f.mean() * p.sum() for f, p in parts)
+    z = routing.logits.exp().sum(1).log().square().mean()
+    return run.coefficients[layer] * even + run.device * device + run.z * z
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scope", ["micro-batch", "sequence", "global-batch"])
 @pytest.mark.parametrize("capacity", [DROPLESS, Capacity(0.75)])
 def test_attached_gradients_equal_the_explicit_loss_under_accumulation(
-    kind: BalanceLoss, capacity: Capacity, tmp_path: Path
+    kind: BalanceLoss, scope: BalanceScope, capacity: Capacity, tmp_path: Path
 ) -> None:
     checkpoint = opened(tmp_path)
     batches = tiny.tokens(97, 4, 10).split(1)
     attached, plain = (build(checkpoint.config, checkpoint.read) for _ in range(2))
     seen = routings_of(plain)
-    scales = {layer: alpha / len(batches) for layer, alpha in SCALES.items()}
+    run = replace(settings_of(kind, scope), weight=1.0 / len(batches))
     for batch in batches:
-        cross_entropy(attached, batch, Pass(capacity, kind, scales)).backward()
-        loss = cross_entropy(plain, batch, Pass(capacity, kind))
+        cross_entropy(attached, batch, Pass(capacity, run)).backward()
+        loss = cross_entropy(plain, batch, Pass(capacity))
         for layer, (routing,) in seen.items():
-            loss = loss + scales[layer] * explicit(kind, routing, 4)
+            loss = loss + explicit(run, layer, routing) / len(batches)
         loss.backward()
         for answers in seen.values():
             answers.clear()
-    expected = dict(plain.named_parameters())
-    for name, parameter in attached.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-6)
+    check_gradients(attached, plain)
     bare = build(checkpoint.config, checkpoint.read)
     for batch in batches:
-        cross_entropy(bare, batch, Pass(capacity, kind)).backward()
+        cross_entropy(bare, batch, Pass(capacity)).backward()
     router = "model.layers.0.mlp.router.weight"
-    pulled = expected[router].grad - dict(bare.named_parameters())[router].grad
-    assert pulled.abs().max() > 1e-4, "the balance loss must be felt, or nothing was compared"
+    pulled = parameter(plain, router).grad - parameter(bare, router).grad
+    assert pulled.abs().max() > 1e-4, "the losses must be felt, or nothing was compared"
 
 
-def cross_entropy(decoder: Decoder, tokens: Tensor, run: Pass) -> Tensor:
-    logits = decoder(tokens, run).values
-    return cross_entropy_sum(logits[:, :-1], tokens[:, 1:]) / 36
+def check_gradients(found: Decoder, expected: Decoder) -> None:
+    for name, own in found.named_parameters():
+        torch.testing.assert_close(own.grad, parameter(expected, name).grad, rtol=1e-4, atol=1e-6)
+
+
+def parameter(decoder: Decoder, name: str) -> Tensor:
+    return dict(decoder.named_parameters())[name]
+
+
+def cross_entropy(decoder: Decoder, x: Tensor, run: Pass, tokens: Tensor | None = None) -> Tensor:
+    """Return the loss of tokens, or of hidden states that come from them."""
+    tokens = x if tokens is None else tokens
+    return cross_entropy_sum(decoder(x, run).values[:, :-1], tokens[:, 1:]) / 36
+
+
+GPIPE = "F0 F1 F2 F3 B0 B1 B2 B3"
+ONE_FORWARD_ONE_BACKWARD = "F0 F1 B0 F2 B1 F3 B2 B3"
+
+
+@pytest.mark.parametrize("order", [GPIPE, ONE_FORWARD_ONE_BACKWARD, "F0 F1 F2 F3 B3 B1 B0 B2"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_a_schedule_changes_no_gradient(
+    order: str, kind: BalanceLoss, tmp_path: Path
+) -> None:
+    """Two stages, each with a part of the graph of its own, as a pipeline runs them."""
+    checkpoint = opened(tmp_path, tie_word_embeddings=False)
+    batches = tiny.tokens(97, 4, 10).split(1)
+    run = Pass(Capacity(0.8), replace(settings_of(kind), weight=0.25))
+    one = build(checkpoint.config, checkpoint.read)
+    for batch in batches:
+        cross_entropy(one, batch, run).backward()
+    first = replace(whole(checkpoint.config), layers=(0, 2), head=False)
+    second = replace(whole(checkpoint.config), layers=(2, 3), embedding=False)
+    stages = [build(checkpoint.config, checkpoint.read, share) for share in (first, second)]
+    _run_in_order(order, stages, batches, run)
+    for stage in stages:
+        check_gradients(stage, one)
+
+
+def _run_in_order(order: str, stages: list[Decoder], batches: list[Tensor], run: Pass) -> None:
+    sent: dict[str, Tensor] = {}
+    received: dict[str, Tensor] = {}
+    ends: dict[str, Tensor] = {}
+    for action, number in order.split():
+        batch = batches[int(number)]
+        if action == "F":
+            sent[number] = stages[0](batch, run).values
+            received[number] = sent[number].detach().requires_grad_()
+            ends[number] = cross_entropy(stages[1], received[number], run, batch)
+        else:
+            ends.pop(number).backward()
+            sent.pop(number).backward(received.pop(number).grad)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("capacity", [DROPLESS, Capacity(0.75), Capacity(0.5, "position")])
+@pytest.mark.parametrize("scope", ["micro-batch", "sequence", "global-batch"])
+@pytest.mark.parametrize(
+    "capacity",
+    [DROPLESS, Capacity(0.75), Capacity(0.5, "position"), Capacity(0.8, chooser="experts")],
+)
 def test_padding_changes_no_logit_statistic_or_gradient(
-    kind: BalanceLoss, capacity: Capacity, tmp_path: Path
+    kind: BalanceLoss, scope: BalanceScope, capacity: Capacity, tmp_path: Path
 ) -> None:
     checkpoint = opened(tmp_path)
     tokens = tiny.tokens(97, 1, 7)
     labels = tokens.roll(-1, dims=1)
     short, padded = (build(checkpoint.config, checkpoint.read) for _ in range(2))
-    expected = short(tokens, Pass(capacity, kind, SCALES))
+    run = Pass(capacity, settings_of(kind, scope))
+    expected = short(tokens, run)
     cross_entropy_sum(expected.values, labels).backward()
-    valid = torch.arange(12)[None, :] < 7
-    run = Pass(capacity, kind, SCALES, valid=valid)
+    run = replace(run, valid=torch.arange(12)[None, :] < 7)
     found = padded(torch.nn.functional.pad(tokens, (0, 5)), run)
     cross_entropy_sum(
         found.values, torch.nn.functional.pad(labels, (0, 5), value=IGNORED)
@@ -210,10 +404,14 @@ def test_padding_changes_no_logit_statistic_or_gradient(
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_of_nothing_but_padding_is_finite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capacity", [Capacity(1.0), Capacity(1.0, chooser="experts")])
+@pytest.mark.parametrize("scope", ["micro-batch", "sequence"])
+def test_a_batch_of_nothing_but_padding_is_finite(
+    capacity: Capacity, scope: BalanceScope, tmp_path: Path
+) -> None:
     checkpoint = opened(tmp_path)
     decoder = build(checkpoint.config, checkpoint.read)
-    run = Pass(Capacity(1.0), "switch", SCALES, valid=torch.zeros(2, 6, dtype=torch.bool))
+    run = Pass(capacity, settings_of("switch", scope), valid=torch.zeros(2, 6, dtype=torch.bool))
     output = decoder(tiny.tokens(97, 2, 6), run)
     output.values.sum().backward()
     for statistics in output.statistics.values():
@@ -228,5 +426,5 @@ def test_a_mixture_s_padding_rows_are_nought(tmp_path: Path) -> None:
     block = build(checkpoint.config, checkpoint.read).model.layers["0"]
     assert isinstance(block.mlp, MixtureOfExperts)
     valid = torch.tensor([[True, False, True]])
-    y, _ = block.mlp(torch.randn(1, 3, 24), DROPLESS, Balancing(), valid)
+    y, _ = block.mlp(torch.randn(1, 3, 24), LayerPass(valid=valid))
     assert y.detach().abs().sum(-1).ne(0).tolist() == valid.tolist()

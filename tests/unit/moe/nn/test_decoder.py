@@ -14,7 +14,8 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass, SequenceCache
-from tests import tiny
+from tests import exports, tiny
+from tests.routed import routed
 
 FAST = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -139,6 +140,20 @@ def test_cached_passes_equal_one_pass(pieces: tuple[int, ...], tmp_path: Path) -
         logits = [decoder(part, Pass(cache=cache)).values for part in inputs.split(pieces, dim=1)]
         expected = decoder(inputs).values
     assert close(torch.cat(logits, dim=1), expected)
+
+
+def test_a_share_that_hashes_tokens_needs_their_numbers(tmp_path: Path) -> None:
+    config = routed(hashed=True, top_k=1)
+    checkpoint = Checkpoint.open(exports.export(config, tmp_path))
+    inputs = tiny.tokens(97, 2, 9)
+    first = replace(whole(config), layers=(0, 1), head=False)
+    rest = replace(whole(config), layers=(1, 3), embedding=False)
+    hidden = build(config, checkpoint.read, first)(inputs).values
+    last = build(config, checkpoint.read, rest)
+    with pytest.raises(RuntimeError, match=r"layer 1 hashes .* give Pass\.tokens"):
+        last(hidden)
+    expected = build(config, checkpoint.read)(inputs).values
+    assert torch.equal(last(hidden, Pass(tokens=inputs)).values, expected)
 
 
 def test_the_cache_outgrows_its_first_buffer(tmp_path: Path) -> None:

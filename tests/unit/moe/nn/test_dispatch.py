@@ -1,6 +1,7 @@
-"""Dispatch against a plain loop over tokens and experts, capacity against brute force."""
+"""Capacity and experts that choose against brute force: one assignment after the other."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -10,12 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moe.config.model import MoeConfig
 from moe.nn import dispatch
 from moe.nn.dispatch import DROPLESS, Capacity
-from moe.nn.router import Routing
+from moe.nn.router import Routing, choose
 
 FAST = settings(max_examples=50, deadline=None)
-HIDDEN = 5
+CAPACITIES = (
+    DROPLESS,
+    Capacity(1.0),
+    Capacity(1.0, "position"),
+    Capacity(1.0, chooser="experts"),
+)
 Policy = Literal["probability", "position"]
 
 
@@ -28,120 +35,16 @@ def routings(draw: st.DrawFn, least_tokens: int = 1) -> Routing:
     z = 2.0 * torch.randn(tokens, experts, generator=generator, dtype=torch.float64)
     probabilities = z.softmax(dim=1)
     weights, chosen = probabilities.topk(top_k, dim=1)
-    return Routing(probabilities, chosen, weights / weights.sum(dim=1, keepdim=True))
+    return routed(probabilities, chosen, weights / weights.sum(dim=1, keepdim=True))
+
+
+def routed(probabilities: Tensor, chosen: Tensor, weights: Tensor) -> Routing:
+    return Routing(probabilities.log(), probabilities, probabilities, chosen, weights)
 
 
 def masks(tokens: int) -> st.SearchStrategy[Tensor]:
     rows = st.lists(st.booleans(), min_size=tokens, max_size=tokens)
     return rows.map(lambda row: torch.tensor(row, dtype=torch.bool))
-
-
-def inputs(tokens: int) -> Tensor:
-    generator = torch.Generator().manual_seed(tokens)
-    return torch.randn(tokens, HIDDEN, generator=generator, dtype=torch.float64)
-
-
-def banks(experts: int) -> Tensor:
-    generator = torch.Generator().manual_seed(experts)
-    return torch.randn(experts, HIDDEN, HIDDEN, generator=generator, dtype=torch.float64)
-
-
-def by_loop(x: Tensor, routing: Routing, kept: Tensor, experts: list[int], bank: Tensor) -> Tensor:
-    rows = []
-    for token in range(len(x)):
-        row = torch.zeros(HIDDEN, dtype=torch.float64)
-        for choice in range(routing.experts.shape[1]):
-            expert = int(routing.experts[token, choice])
-            if kept[token, choice] and expert in experts:
-                row = row + routing.weights[token, choice] * torch.tanh(bank[expert] @ x[token])
-        rows.append(row)
-    return torch.stack(rows)
-
-
-def by_dispatch(
-    x: Tensor, routing: Routing, kept: Tensor, experts: list[int], bank: Tensor
-) -> Tensor:
-    return dispatch.combine(x, routing, kept, experts, lambda e, rows: torch.tanh(rows @ bank[e].T))
-
-
-@FAST
-@given(routing=routings(), data=st.data())
-def test_combine_equals_a_loop_with_every_gradient(routing: Routing, data: st.DataObject) -> None:
-    tokens, count = routing.probabilities.shape
-    experts = data.draw(st.lists(st.integers(0, count - 1), unique=True))
-    mask = data.draw(masks(tokens))
-    kept = dispatch.keep(routing, DROPLESS, mask)
-    results = []
-    for combine in (by_loop, by_dispatch):
-        x, bank = inputs(tokens).requires_grad_(), banks(count).requires_grad_()
-        weights = routing.weights.clone().requires_grad_()
-        y = combine(x, routing._replace(weights=weights), kept, experts, bank)
-        wanted = (
-            torch.autograd.grad(
-                (y * inputs(tokens).cos()).sum(),
-                (x, weights, bank),
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            if y.requires_grad
-            else [torch.zeros_like(t) for t in (x, weights, bank)]
-        )
-        results.append((y, *wanted))
-    torch.testing.assert_close(results[1], results[0])
-
-
-@FAST
-@given(routing=routings(), ranks=st.integers(1, 4), data=st.data())
-def test_the_ranks_of_a_gang_add_up_to_the_whole(
-    routing: Routing, ranks: int, data: st.DataObject
-) -> None:
-    tokens, count = routing.probabilities.shape
-    holders = [data.draw(st.integers(0, ranks - 1)) for _ in range(count)]
-    groups = [[e for e in range(count) if holders[e] == rank] for rank in range(ranks)]
-    x, bank = inputs(tokens), banks(count)
-    kept = dispatch.keep(routing, DROPLESS)
-    parts = [by_dispatch(x, routing, kept, group, bank) for group in groups]
-    whole = by_loop(x, routing, kept, list(range(count)), bank)
-    torch.testing.assert_close(torch.stack(parts).sum(0), whole)
-
-
-@pytest.mark.parametrize("experts", [[], [2]])
-def test_a_rank_no_token_reaches_stays_in_the_graph(experts: list[int]) -> None:
-    probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]])
-    weights = torch.tensor([[0.6, 0.3], [0.5, 0.4]], requires_grad=True)
-    routing = Routing(probabilities, torch.tensor([[0, 1], [0, 1]]), weights)
-    x = torch.randn(2, HIDDEN, requires_grad=True)
-    y = dispatch.combine(
-        x, routing, dispatch.keep(routing, DROPLESS), experts, lambda e, rows: rows
-    )
-    assert not y.any()
-    y.sum().backward()
-    assert x.grad is not None
-    assert weights.grad is not None
-    assert not x.grad.any()
-    assert not weights.grad.any()
-
-
-def test_experts_without_tokens_are_not_run() -> None:
-    routing = Routing(torch.eye(4)[:1], torch.tensor([[3]]), torch.ones(1, 1))
-    ran = []
-
-    def run(expert: int, rows: Tensor) -> Tensor:
-        ran.append((expert, len(rows)))
-        return rows
-
-    kept = dispatch.keep(routing, DROPLESS)
-    dispatch.combine(torch.ones(1, HIDDEN), routing, kept, [0, 3, 2], run)
-    assert ran == [(3, 1)]
-
-
-def test_half_precision_tokens_come_back_in_half_precision() -> None:
-    routing = Routing(torch.full((3, 2), 0.5), torch.tensor([[0, 1]] * 3), torch.full((3, 2), 0.5))
-    x = torch.randn(3, HIDDEN).bfloat16()
-    kept = dispatch.keep(routing, DROPLESS)
-    for experts in ([0, 1], [0], []):
-        assert dispatch.combine(x, routing, kept, experts, lambda e, r: r).dtype == torch.bfloat16
-    assert torch.equal(dispatch.combine(x, routing, kept, [0, 1], lambda e, r: r), x)
 
 
 def survivors(
@@ -188,7 +91,7 @@ def test_the_drop_rate_is_what_a_capacity_drops(
 ) -> None:
     tokens, experts = routing.probabilities.shape
     mask = data.draw(masks(tokens))
-    load = dispatch.counts(routing.experts, experts, mask)
+    load = torch.bincount(routing.experts[mask].flatten(), minlength=experts)
     assignments = int(mask.sum()) * routing.experts.shape[1]
     assert int(load.sum()) == assignments
     kept = dispatch.keep(routing, Capacity(factor), mask)
@@ -230,12 +133,14 @@ def test_padding_counts_nowhere(routing: Routing, factor: float, data: st.DataOb
     tokens, experts = routing.probabilities.shape
     mask = data.draw(masks(tokens))
     real = Routing(*(part[mask] for part in routing))
-    for capacity in (DROPLESS, Capacity(factor), Capacity(factor, "position")):
-        kept = dispatch.keep(routing, capacity, mask)
-        assert torch.equal(kept[mask], dispatch.keep(real, capacity))
+    config = MoeConfig(experts, routing.experts.shape[1], 8)
+    for capacity in CAPACITIES:
+        capacity = replace(capacity, factor=capacity.factor and factor)
+        found, kept = dispatch.assign(routing, capacity, config, mask)
+        expected, survivors = dispatch.assign(real, capacity, config)
+        assert torch.equal(kept[mask], survivors)
+        assert torch.equal(found.weights[mask] * kept[mask], expected.weights * survivors)
         assert not kept[~mask].any()
-    load = dispatch.counts(routing.experts, experts, mask)
-    assert torch.equal(load, dispatch.counts(real.experts, experts))
 
 
 @FAST
@@ -254,7 +159,7 @@ def test_survivors_of_a_token_share_its_whole_weight(routing: Routing, data: st.
 
 def test_a_token_that_lost_every_expert_has_a_finite_gradient() -> None:
     weights = torch.tensor([[0.7, 0.3], [0.6, 0.4]], requires_grad=True)
-    routing = Routing(torch.full((2, 2), 0.5), torch.tensor([[0, 1], [0, 1]]), weights)
+    routing = routed(torch.full((2, 2), 0.5), torch.tensor([[0, 1], [0, 1]]), weights)
     kept = torch.tensor([[False, False], [True, False]])
     reweighed = dispatch.reweigh(routing, kept).weights
     assert reweighed.tolist() == [[0.0, 0.0], [1.0, 0.0]]
@@ -265,6 +170,66 @@ def test_a_token_that_lost_every_expert_has_a_finite_gradient() -> None:
 
 def test_top_one_drops_the_least_probable_though_its_weight_is_one() -> None:
     probabilities = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.7, 0.3], [0.8, 0.2]])
-    routing = Routing(probabilities, torch.zeros(4, 1, dtype=torch.long), torch.ones(4, 1))
+    routing = routed(probabilities, torch.zeros(4, 1, dtype=torch.long), torch.ones(4, 1))
     kept = dispatch.keep(routing, Capacity(1.0, "probability"))
     assert kept.flatten().tolist() == [False, True, False, True]
+
+
+@FAST
+@given(
+    routing=routings(),
+    factor=st.sampled_from([None, 0.5, 1.0, 1.3]),
+    renormalise=st.booleans(),
+    scale=st.sampled_from([1.0, 2.5]),
+    data=st.data(),
+)
+def test_experts_take_their_most_probable_tokens(
+    routing: Routing, factor: float | None, renormalise: bool, scale: float, data: st.DataObject
+) -> None:
+    """The k of tokens' choice only says how many tokens an expert takes."""
+    tokens, experts = routing.scores.shape
+    top_k = routing.experts.shape[1]
+    valid = data.draw(masks(tokens))
+    config = MoeConfig(experts, top_k, 8, renormalise=renormalise, scale=scale)
+    found, kept = dispatch.assign(routing, Capacity(factor, chooser="experts"), config, valid)
+    slots = math.ceil(Fraction(str(factor or 1.0)) * int(valid.sum()) * top_k / experts)
+    taken = [[False] * experts for _ in range(tokens)]
+    for expert in range(experts):
+        queue = sorted(
+            (token for token in range(tokens) if valid[token]),
+            key=lambda token: -float(routing.scores[token, expert]),
+        )
+        for token in queue[:slots]:
+            taken[token][expert] = True
+    assert kept.tolist() == taken
+    assert found.experts.tolist() == [list(range(experts))] * tokens
+    for scores, weights, row in zip(routing.scores.tolist(), found.weights, taken, strict=True):
+        own = [score if got else 0.0 for score, got in zip(scores, row, strict=True)]
+        whole = (sum(own) or 1.0) if renormalise else 1.0
+        assert weights.tolist() == pytest.approx([scale * score / whole for score in own])
+    untaken = sum(bool(v) and not any(row) for v, row in zip(valid, taken, strict=True))
+    share = dispatch.untaken(kept, valid).item()
+    assert share == pytest.approx(untaken / max(int(valid.sum()), 1))
+
+
+def test_what_experts_took_is_the_softmax_over_it_where_that_comes_after() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [1.0, 0.0, 1.5]])
+    config = MoeConfig(3, 2, 8, renormalise=False, softmax_after=True)
+    routing, kept = dispatch.assign(choose(logits, config), Capacity(chooser="experts"), config)
+    masked = logits.masked_fill(~kept, -torch.inf)
+    torch.testing.assert_close(routing.weights, masked.softmax(dim=1))
+
+
+@FAST
+@given(routing=routings(), factor=st.sampled_from([0.25, 0.5, 1.0]))
+def test_survivors_share_the_scale_where_weights_are_renormalised(
+    routing: Routing, factor: float
+) -> None:
+    experts, top_k = routing.scores.shape[1], routing.experts.shape[1]
+    config = MoeConfig(experts, top_k, 8, scale=2.5)
+    scaled = routing._replace(weights=2.5 * routing.weights)
+    found, kept = dispatch.assign(scaled, Capacity(factor), config)
+    totals = (found.weights * kept).sum(dim=1)
+    torch.testing.assert_close(totals, 2.5 * kept.any(dim=1).double())
+    raw, kept = dispatch.assign(scaled, Capacity(factor), replace(config, renormalise=False))
+    assert torch.equal(raw.weights, scaled.weights)

@@ -12,14 +12,16 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.config.tensors import TensorSlice, held_by
+from moe.nn.balance import Balance
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, DecoderOutput, Pass
-from moe.nn.dispatch import Capacity
-from tests import tiny
+from moe.nn.dispatch import Capacity, Chooser
+from tests import exports, tiny
 from tests.fakes import ThreadExchange, ThreadGang
+from tests.routed import routed
 
 SHAPE: dict[str, Any] = {"tie_word_embeddings": False, "num_hidden_layers": 2}
-BALANCED = {0: 0.3, 1: 0.07}
+BALANCED = Balance("switch", coefficients={0: 0.3, 1: 0.07}, z=0.01)
 
 
 class Split(NamedTuple):
@@ -126,7 +128,7 @@ def test_a_moe_gang_equals_the_whole(
     assert checkpoint.config.moe is not None
     moe = replace(checkpoint.config.moe, gate_norm=gate_norm)
     config = replace(checkpoint.config, moe=moe)
-    run = Pass(capacity=capacity, balance="switch", balance_scales=BALANCED)
+    run = Pass(capacity=capacity, balance=BALANCED)
     check(checkpoint, config, split, run)
 
 
@@ -136,8 +138,48 @@ def test_a_gang_without_renormalised_weights_and_with_padding(tmp_path: Path) ->
     moe = replace(checkpoint.config.moe, renormalise=False)
     config = replace(checkpoint.config, moe=moe)
     valid = torch.arange(9)[None, :] < torch.tensor([[9], [4]])
-    run = Pass(capacity=Capacity(0.75), balance_scales=BALANCED, valid=valid)
+    run = Pass(capacity=Capacity(0.75), balance=BALANCED, valid=valid)
     check(checkpoint, config, SPLITS[0], run)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "shared": {"shared_size": 9},
+    "shared and gated": {"shared_size": 13, "shared_gate": True, "renormalise": False},
+    "dense layers": {"shared_size": 7, "dense_layers": (0,), "shared_gate": True},
+    "sigmoid": {
+        "score": "sigmoid",
+        "balance_bias": True,
+        "groups": 2,
+        "top_groups": 1,
+        "scale": 2.5,
+        "shared_size": 40,
+        "shared_gate": True,
+    },
+    "softmax after": {"softmax_after": True, "gate_norm": 1.0, "scale": 0.5},
+    "hashed": {"hashed": True, "top_k": 1, "shared_size": 9, "shared_gate": True},
+}
+
+
+@pytest.mark.parametrize("split", [SPLITS[0], SPLITS[2], SPLITS[3]])
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+@pytest.mark.parametrize("chooser", ["tokens", "experts"])
+def test_every_kind_of_experts_equals_the_whole(
+    split: Split, name: str, chooser: Chooser, tmp_path: Path
+) -> None:
+    """The gate of a shared expert gets its gradient from every rank's columns."""
+    config = routed(layers=2, **OPTIONS[name])
+    checkpoint = Checkpoint.open(exports.export(config, tmp_path))
+    assert checkpoint.config == config
+    check(checkpoint, config, split, Pass(Capacity(0.75, chooser=chooser), BALANCED))
+
+
+def test_a_gate_s_gradient_is_that_of_the_whole_shared_expert(tmp_path: Path) -> None:
+    """So it is not merely alike on all ranks."""
+    config = routed(layers=2, **OPTIONS["shared and gated"])
+    checkpoint = Checkpoint.open(exports.export(config, tmp_path))
+    decoder = build(config, checkpoint.read)
+    outcome = passed(decoder, tiny.tokens(97, 2, 9), Pass())
+    assert outcome.gradients["model.layers.0.mlp.shared_gate.weight"].abs().max() > 1e-3
 
 
 def test_stages_of_gangs_in_a_row_equal_the_whole(tmp_path: Path) -> None:

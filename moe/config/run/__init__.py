@@ -1,0 +1,36 @@
+"""A run, typed: one TOML file in, frozen sections out. Defaults live here and nowhere else."""
+
+from moe.config.run.balance import (
+    AdaptiveCoefficient,
+    BalanceSection,
+    BiasCoefficient,
+    Coefficient,
+    FixedCoefficient,
+)
+from moe.config.run.cluster import ClusterSection, PlanSection
+from moe.config.run.config import RunConfig
+from moe.config.run.files import CheckpointSection, DataSection, ModelSection
+from moe.config.run.load import dump_run, load_run, parse_run
+from moe.config.run.routing import RoutingSection
+from moe.config.run.section import Section
+from moe.config.run.train import TrainSection
+
+__all__ = [
+    "AdaptiveCoefficient",
+    "BalanceSection",
+    "BiasCoefficient",
+    "CheckpointSection",
+    "ClusterSection",
+    "Coefficient",
+    "DataSection",
+    "FixedCoefficient",
+    "ModelSection",
+    "PlanSection",
+    "RoutingSection",
+    "RunConfig",
+    "Section",
+    "TrainSection",
+    "dump_run",
+    "load_run",
+    "parse_run",
+]

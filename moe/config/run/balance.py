@@ -1,0 +1,66 @@
+"""What keeps the experts of a run evenly loaded."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from moe.config.run.section import Section
+
+
+class AdaptiveCoefficient(Section):
+    """Skywork-MoE section 4.2: alpha follows the drop rate of its layer."""
+
+    type: Literal["adaptive"] = "adaptive"
+    xi: float = Field(default=0.2, gt=0)
+    maximum: float = Field(default=0.01, gt=0)
+    beta: float = Field(default=0.99, ge=0, lt=1)
+    start: float = Field(default=0.01, ge=0)
+
+
+class FixedCoefficient(Section):
+    """One alpha for every layer and step."""
+
+    type: Literal["fixed"]
+    value: float = Field(ge=0)
+
+
+class BiasCoefficient(Section):
+    """DeepSeek-V3 section 2.1.2: no loss but a bias on the choice, moved against the load."""
+
+    type: Literal["bias"]
+    rate: float = Field(default=0.001, gt=0)
+    """How far a step moves the bias of an expert."""
+    value: float = Field(default=0.0, ge=0)
+    """Coefficient of the balance loss beside it, the same for every layer and step."""
+
+
+Coefficient = AdaptiveCoefficient | FixedCoefficient | BiasCoefficient
+
+
+class BalanceSection(Section):
+    """The auxiliary losses on routers, taken per layer, and what controls them."""
+
+    loss: Literal["skywork", "switch"] = "skywork"
+    scope: Literal["micro-batch", "sequence", "global-batch"] = "micro-batch"
+    """The tokens over which load is to be even; for the global batch it is that of the last one."""
+    coefficient: Annotated[Coefficient, Field(discriminator="type")] = AdaptiveCoefficient()
+    device_loss: float = Field(default=0.0, ge=0)
+    """Coefficient of the balance loss over groups of experts (DeepSeekMoE section 3.3)."""
+    device_groups: int = Field(default=1, gt=0)
+    """Groups of consecutive experts that ``device_loss`` keeps even; one for each device."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Coefficient of the loss that keeps gate logits small (ST-MoE)."""
+
+    @field_validator("coefficient", mode="before")
+    @classmethod
+    def _adaptive_unless_named(cls, value: Any) -> Any:
+        return {"type": "adaptive", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _groups_of_a_loss(self) -> "BalanceSection":
+        if (self.device_loss > 0) != (self.device_groups > 1):
+            raise ValueError(
+                f"device_loss is {self.device_loss:g} over device_groups {self.device_groups}; it "
+                "takes a coefficient above 0 and at least 2 groups, or neither"
+            )
+        return self

@@ -1,0 +1,84 @@
+"""One run: all its sections, and what they ask of each other and of the model."""
+
+from pydantic import Field, model_validator
+
+from moe.config.model import ModelConfig
+from moe.config.run.balance import BalanceSection, BiasCoefficient
+from moe.config.run.cluster import ClusterSection, PlanSection
+from moe.config.run.files import CheckpointSection, DataSection, ModelSection
+from moe.config.run.routing import RoutingSection
+from moe.config.run.section import Section
+from moe.config.run.train import TrainSection
+from moe.errors import ConfigError
+
+
+class RunConfig(Section):
+    """One run file."""
+
+    name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,45}[a-z0-9])?$")
+    model: ModelSection
+    data: DataSection
+    train: TrainSection
+    checkpoint: CheckpointSection
+    routing: RoutingSection = RoutingSection()
+    balance: BalanceSection = BalanceSection()
+    plan: PlanSection = PlanSection()
+    cluster: ClusterSection = ClusterSection()
+
+    @property
+    def balances(self) -> bool:
+        """Whether balance losses and coefficients have an effect: not where experts choose."""
+        return self.routing.choose == "tokens"
+
+    @model_validator(mode="after")
+    def _no_balance_where_experts_choose(self) -> "RunConfig":
+        only_z = BalanceSection(z_loss=self.balance.z_loss)
+        if self.routing.choose == "experts" and self.balance != only_z:
+            raise ValueError(
+                "experts that choose are evenly loaded, so [balance] has no effect but for z_loss; "
+                "remove its other keys, or let tokens choose"
+            )
+        return self
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Raise ConfigError where an option has no effect on a model, or one it lacks is needed."""
+        if model.moe is None:
+            self._check_untouched("is a dense model", "remove them, or upcycle the model first")
+        elif model.moe.hashed:
+            self._check_hashed()
+        else:
+            self._check_experts(model)
+
+    def _check_untouched(self, what: str, advice: str) -> None:
+        if (self.routing, self.balance) != (RoutingSection(), BalanceSection()):
+            raise ConfigError(
+                f"{self.model.path} {what}, on which [routing] and [balance] have no effect; "
+                f"{advice}"
+            )
+
+    def _check_hashed(self) -> None:
+        """A hash has no gate that a loss could move, nor scores to choose by."""
+        if self.balance != BalanceSection() or self.routing.choose == "experts":
+            raise ConfigError(
+                f"{self.model.path} hashes tokens to experts, on which [balance] and "
+                'routing.choose = "experts" have no effect; remove them'
+            )
+
+    def _check_experts(self, model: ModelConfig) -> None:
+        moe, groups = model.moe, self.balance.device_groups
+        assert moe is not None
+        if isinstance(self.balance.coefficient, BiasCoefficient) and not moe.balance_bias:
+            raise ConfigError(
+                f"{self.model.path} has no balance bias to move; upcycle with a balance bias into "
+                "the raymoe family, or choose another balance.coefficient.type"
+            )
+        if groups > moe.experts:
+            raise ConfigError(
+                f"balance.device_groups is {groups} but {self.model.path} has {moe.experts} "
+                "experts; give at most one group for each"
+            )
+        if self.routing.choose == "experts" and moe.groups > 1:
+            raise ConfigError(
+                f"{self.model.path} limits a token to {moe.top_groups} of {moe.groups} groups of "
+                "experts, which experts that choose do not heed; let tokens choose"
+            )

@@ -1,0 +1,40 @@
+"""How tokens reach experts while a run trains."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from moe.config.run.section import Section
+
+
+class RoutingSection(Section):
+    """How tokens reach experts while training."""
+
+    choose: Literal["tokens", "experts"] = "tokens"
+    """Who chooses: each token its best experts, or each expert its best tokens (Zhou et al. 2022).
+    Evaluation and inference always let tokens choose."""
+    capacity_factor: float | None = Field(default=None, gt=0)
+    """Slots of an expert in units of a fair share; None drops no token, or 1 if experts choose."""
+    drop_policy: Literal["probability", "position"] = "probability"
+    virtual_capacity_factor: float = Field(default=1.0, gt=0)
+    """Measures the drop rate that a dropless run would have had at this capacity."""
+
+    @model_validator(mode="after")
+    def _one_capacity(self) -> "RoutingSection":
+        if self.choose == "experts":
+            return self._only_slots()
+        if self.capacity_factor is None and self.drop_policy != "probability":
+            raise ValueError(f"drop_policy {self.drop_policy} needs a capacity_factor to drop by")
+        if self.capacity_factor is not None and self.virtual_capacity_factor != 1.0:
+            raise ValueError(
+                "with a capacity_factor the drop rate is real; remove virtual_capacity_factor"
+            )
+        return self
+
+    def _only_slots(self) -> "RoutingSection":
+        if (self.drop_policy, self.virtual_capacity_factor) != ("probability", 1.0):
+            raise ValueError(
+                "experts choose by probability until they are full, so drop_policy and "
+                "virtual_capacity_factor have no effect; remove them"
+            )
+        return self

@@ -1,0 +1,46 @@
+"""Batch, optimiser and learning rate of a run."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from moe.config.run.section import Section
+
+
+class TrainSection(Section):
+    """Batch, optimiser and learning rate. Batches are counted in sequences."""
+
+    steps: int = Field(gt=0)
+    global_batch: int = Field(gt=0)
+    micro_batch: int = Field(default=1, gt=0)
+    learning_rate: float = Field(gt=0)
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one step."""
+        return self.global_batch // self.micro_batch
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "TrainSection":
+        if self.global_batch % self.micro_batch:
+            raise ValueError(
+                f"global_batch {self.global_batch} is not a multiple of "
+                f"micro_batch {self.micro_batch}"
+            )
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate {self.min_learning_rate} is above "
+                f"learning_rate {self.learning_rate}"
+            )
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is above steps {self.steps}")
+        return self

@@ -1,0 +1,87 @@
+"""What a run changes from step to step to keep the experts of a layer balanced.
+
+Skywork-MoE section 4.2, d the drop rate observed::
+
+    alpha_hat = min(xi * d, alpha_max)
+    alpha    <- beta * alpha + (1 - beta) * alpha_hat
+
+DeepSeek-V3 section 2.1.2, c_j the assignments of expert j, b_j its bias::
+
+    b_j <- b_j + u * sign(mean(c) - c_j)
+
+Both are plain numbers without gradient, used from the next step on. What is observed is the whole
+step of one layer: all micro-batches, all replicas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe.config.balance_state import BalanceState
+from moe.config.run import AdaptiveCoefficient, BiasCoefficient, Coefficient
+from moe.nn.statistics import RoutingStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the router of one layer did with a step, or with one replica's part of it.
+
+    ``load`` counts assignments and ``probabilities`` are means, both by expert.
+    """
+
+    tokens: int
+    load: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    drop_rate: float
+
+
+def observe(batches: Sequence[RoutingStatistics]) -> Observation:
+    """Return what the router did with all micro-batches of a step."""
+    tokens_M = torch.stack([batch.tokens for batch in batches])
+    weights_M = tokens_M.double() / tokens_M.sum().clamp(min=1)
+    means_MN = torch.stack([batch.probability for batch in batches]).double()
+    rates_M = torch.stack([batch.drop_rate for batch in batches]).double()
+    return Observation(
+        tokens=int(tokens_M.sum()),
+        load=tuple(torch.stack([batch.load for batch in batches]).sum(dim=0).tolist()),
+        probabilities=tuple((weights_M @ means_MN).tolist()),
+        drop_rate=float(weights_M @ rates_M),
+    )
+
+
+def merge(parts: Sequence[Observation]) -> Observation:
+    """Join the parts of a step that replicas observed: loads add up, the rest are token means."""
+    tokens = sum(part.tokens for part in parts)
+    weights = [part.tokens / max(tokens, 1) for part in parts]
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+    return Observation(
+        tokens=tokens,
+        load=tuple(sum(column) for column in zip(*(part.load for part in parts), strict=True)),
+        probabilities=tuple(map(mean, zip(*(part.probabilities for part in parts), strict=True))),
+        drop_rate=mean([part.drop_rate for part in parts]),
+    )
+
+
+def initial(rule: Coefficient) -> BalanceState:
+    """Return the state of a layer before the first step."""
+    return BalanceState(rule.start if isinstance(rule, AdaptiveCoefficient) else rule.value)
+
+
+def update(rule: Coefficient, state: BalanceState, seen: Observation) -> BalanceState:
+    """Return the state of a layer after a step."""
+    alpha = state.coefficient
+    if isinstance(rule, AdaptiveCoefficient):
+        alpha = rule.beta * alpha + (1 - rule.beta) * min(rule.xi * seen.drop_rate, rule.maximum)
+    assignments = max(sum(seen.load), 1)
+    return BalanceState(alpha, tuple(n / assignments for n in seen.load), seen.probabilities)
+
+
+def moved_bias(rule: BiasCoefficient, bias_N: Tensor, load: Sequence[int]) -> Tensor:
+    """Return the balance bias after a step: experts below the mean load rise, those above fall."""
+    load_N = torch.tensor(load, dtype=torch.float64, device=bias_N.device)
+    return bias_N + rule.rate * (load_N.mean() - load_N).sign().to(bias_N.dtype)

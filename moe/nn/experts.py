@@ -1,0 +1,184 @@
+"""A bank of whole experts and the tokens they see, forward and backward in one piece.
+
+Assignments are sorted by expert once, so that each expert sees one block of rows; experts without
+tokens are not touched. The backward pass is written by hand: it keeps only the two inner products
+of each expert, takes the gradient of a routing weight from them rather than from the expert's
+output, and adds rows into the tokens they came from without a copy of all assignments::
+
+    g = x Wg^T,  u = x Wu^T,  h = silu(g) u,  y = w h Wd^T           w the routing weight
+    dh' = dy Wd,  dw = sum(dh' h),  dWd = dy^T (w h),  dh = w dh'
+    du = dh silu(g),  dg = dh u silu'(g)
+    dWg = dg^T x,  dWu = du^T x,  dx = dg Wg + du Wu
+
+Shapes: T tokens, K experts per token, A assignments kept by this rank, R rows of one expert,
+D hidden, F expert columns, N experts.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from moe.nn.feed_forward import FeedForward
+from moe.nn.product import product
+
+
+class Experts(nn.ModuleDict):
+    """Whole experts, keyed by their number in the layer."""
+
+    def __init__(self, hidden_size: int, size: int, numbers: Sequence[int]) -> None:
+        super().__init__({str(number): FeedForward(hidden_size, size) for number in numbers})
+        self.numbers = tuple(numbers)
+
+    def forward(
+        self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, kept_TK: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the experts held, [T, D], over the assignments kept.
+
+        It is zero where a token has no expert here.
+        """
+        blocks = _blocks(experts_TK, kept_TK, self.numbers)
+        if not blocks.sizes:
+            return x_TD * 0.0 + weights_TK.sum() * 0.0
+        dtype = x_TD.dtype
+        if torch.is_autocast_enabled(x_TD.device.type):
+            dtype = torch.get_autocast_dtype(x_TD.device.type)
+        matrices = [m for number in blocks.numbers for m in self.matrices(number)]
+        with torch.autocast(x_TD.device.type, enabled=False):
+            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, blocks, dtype, *matrices)  # type: ignore[no-untyped-call]
+        return y_TD
+
+    def matrices(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights of gate, up and down of one expert."""
+        expert = self[str(number)]
+        assert isinstance(expert, FeedForward)
+        return expert.matrices
+
+
+class _Blocks(NamedTuple):
+    """Which assignments go to which expert: places in [T, K], flat, sorted by expert.
+
+    ``numbers`` and ``sizes`` name the experts that have any, and how many.
+    """
+
+    places_A: Tensor
+    tokens_A: Tensor
+    numbers: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def split(self, values_A: Tensor) -> tuple[Tensor, ...]:
+        """Return the values of each expert's assignments."""
+        return torch.split(values_A, list(self.sizes))
+
+
+def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blocks:
+    nowhere, unknown = len(numbers), max(numbers, default=-1) + 1
+    rank_N = torch.full((unknown + 1,), nowhere, device=kept_TK.device)
+    rank_N[list(numbers)] = torch.arange(nowhere, device=kept_TK.device)
+    rank_A = torch.where(kept_TK, rank_N[experts_TK.clamp(max=unknown)], nowhere).flatten()
+    sizes = torch.bincount(rank_A, minlength=nowhere + 1)[:-1].tolist()
+    places_A = rank_A.argsort(stable=True)[: sum(sizes)]
+    busy = [(number, size) for number, size in zip(numbers, sizes, strict=True) if size]
+    return _Blocks(
+        places_A,
+        places_A // experts_TK.shape[1],
+        tuple(number for number, _ in busy),
+        tuple(size for _, size in busy),
+    )
+
+
+class _Bank(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TD: Tensor,
+        weights_TK: Tensor,
+        blocks: _Blocks,
+        dtype: torch.dtype,
+        *matrices: Tensor,
+    ) -> Tensor:
+        weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
+        rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
+        y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
+        inner = []
+        for (tokens_R, weights_R1), (gate, up, down) in zip(rows, _experts(matrices), strict=True):
+            x_RD = x_TD.index_select(0, tokens_R).to(dtype)
+            gate_RF, up_RF = product(x_RD, gate.to(dtype)), product(x_RD, up.to(dtype))
+            y_RD = product(F.silu(gate_RF).mul_(up_RF), down.to(dtype))
+            y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
+            inner += [gate_RF, up_RF]
+        ctx.save_for_backward(x_TD, weights_A1, *inner, *matrices)
+        ctx.blocks, ctx.dtype, ctx.shape = blocks, dtype, weights_TK.shape
+        return y_TD.to(x_TD.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        blocks: _Blocks = ctx.blocks
+        x_TD, weights_A1, *saved = ctx.saved_tensors
+        inner, matrices = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
+        x_grad_TD = torch.zeros_like(x_TD)
+        weight_grads: list[Tensor] = []
+        matrix_grads: list[Tensor] = []
+        for expert, (tokens_R, weights_R1) in enumerate(
+            zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
+        ):
+            found = _expert_backward(
+                x_TD.index_select(0, tokens_R).to(ctx.dtype),
+                grads[0].index_select(0, tokens_R).to(ctx.dtype),
+                weights_R1,
+                inner[2 * expert : 2 * expert + 2],
+                [matrix.to(ctx.dtype) for matrix in matrices[3 * expert : 3 * expert + 3]],
+            )
+            x_grad_TD.index_add_(0, tokens_R, found.x_RD.to(x_grad_TD.dtype))
+            weight_grads.append(found.weights_R)
+            matrix_grads += found.matrices
+        weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
+        weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
+        typed = (g.to(m.dtype) for g, m in zip(matrix_grads, matrices, strict=True))
+        return (x_grad_TD, weights_grad, None, None, *typed)
+
+
+class _ExpertGradients(NamedTuple):
+    """Gradients of one expert's rows, of their routing weights, and of gate, up and down."""
+
+    x_RD: Tensor
+    weights_R: Tensor
+    matrices: tuple[Tensor, Tensor, Tensor]
+
+
+def _expert_backward(
+    x_RD: Tensor,
+    y_grad_RD: Tensor,
+    weights_R1: Tensor,
+    inner: Sequence[Tensor],
+    matrices: Sequence[Tensor],
+) -> _ExpertGradients:
+    gate_RF, up_RF = inner
+    gate, up, down = matrices
+    h_grad_RF = product(y_grad_RD, down.t())
+    silu_RF = F.silu(gate_RF)
+    h_RF = silu_RF * up_RF
+    weights_R = torch.sum(h_grad_RF * h_RF, dim=1, dtype=torch.float32)
+    weights_R1 = weights_R1.to(h_RF.dtype)
+    down_grad = product(y_grad_RD.t(), h_RF.mul_(weights_R1).t())
+    h_grad_RF.mul_(weights_R1)
+    up_grad_RF = silu_RF.mul_(h_grad_RF)
+    gate_grad_RF = torch.ops.aten.silu_backward(h_grad_RF.mul_(up_RF), gate_RF)
+    x_grad_RD = product(gate_grad_RF, gate.t()).add_(product(up_grad_RF, up.t()))
+    columns_DR = x_RD.t()
+    return _ExpertGradients(
+        x_grad_RD,
+        weights_R,
+        (product(gate_grad_RF.t(), columns_DR), product(up_grad_RF.t(), columns_DR), down_grad),
+    )
+
+
+def _experts(matrices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    return [
+        (matrices[first], matrices[first + 1], matrices[first + 2])
+        for first in range(0, len(matrices), 3)
+    ]

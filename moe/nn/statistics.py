@@ -1,0 +1,83 @@
+"""What one layer's router did with a micro-batch. Padding counts nowhere.
+
+Shapes: B batch, S sequence, T tokens = B * S, K experts per token, N experts,
+A = S * K.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from moe.nn.balance import BalanceScope, Losses, Spread, spread
+from moe.nn.router import Routing
+
+
+class RoutingStatistics(NamedTuple):
+    """What one MoE layer did with one micro-batch; detached.
+
+    ``tokens`` counts those that are no padding, ``load`` [N] their assignments; ``probability`` [N]
+    is their mean one. ``drop_rate`` is the share of assignments beyond capacity or, where experts
+    choose, the share of tokens that none took. Losses are without coefficient, None where they have
+    none. ``sharpness`` is the mean ratio of the two largest scores.
+    """
+
+    tokens: Tensor
+    load: Tensor
+    probability: Tensor
+    drop_rate: Tensor
+    balance_loss: Tensor
+    sharpness: Tensor
+    z_loss: Tensor | None = None
+    device_loss: Tensor | None = None
+
+
+class Tally(NamedTuple):
+    """Counts by sequence: tokens [B], assignments and summed probabilities [B, N]."""
+
+    tokens: Tensor
+    load: Tensor
+    probability: Tensor
+
+    def spread(self, scope: BalanceScope) -> Spread:
+        """Return how the tokens spread: those of each sequence, or all of the micro-batch."""
+        if scope == "sequence":
+            return spread(self.load, self.probability, self.tokens)
+        load_1N, probability_1N = self.load.sum(0, True), self.probability.sum(0, True)
+        return spread(load_1N, probability_1N, self.tokens.sum(0, True))
+
+
+def tally(routing: Routing, counted_TK: Tensor, valid_BS: Tensor) -> Tally:
+    """Count the assignments marked, and the tokens that are valid."""
+    batch, experts = len(valid_BS), routing.scores.shape[1]
+    load_BN = torch.zeros(batch, experts, dtype=torch.long, device=valid_BS.device)
+    experts_BA, counted_BA = (x.reshape(batch, -1) for x in (routing.experts, counted_TK))
+    load_BN.scatter_add_(1, experts_BA, counted_BA.long())
+    probability_TN = routing.probabilities.masked_fill(~valid_BS.reshape(-1, 1), 0.0)
+    probability_BN = probability_TN.view(batch, -1, experts).sum(dim=1)
+    return Tally(valid_BS.sum(dim=1), load_BN, probability_BN)
+
+
+def statistics(
+    routing: Routing, counts: Tally, losses: Losses, drop_rate: Tensor, valid_T: Tensor
+) -> RoutingStatistics:
+    """Return the account of a layer."""
+    tokens, load_N = counts.tokens.sum(), counts.load.sum(dim=0)
+    return RoutingStatistics(
+        tokens=tokens,
+        load=load_N,
+        probability=counts.probability.detach().sum(dim=0) / tokens.clamp(min=1),
+        drop_rate=drop_rate,
+        balance_loss=losses.balance.detach(),
+        sharpness=sharpness(routing.scores.detach()[valid_T]),
+        z_loss=None if losses.z is None else losses.z.detach(),
+        device_loss=None if losses.device is None else losses.device.detach(),
+    )
+
+
+def sharpness(scores_TN: Tensor) -> Tensor:
+    """Return the mean of the largest score over the second (Skywork-MoE figure 3)."""
+    if not len(scores_TN) or scores_TN.shape[1] < 2:
+        return scores_TN.new_ones(())
+    top_T2 = scores_TN.topk(2, dim=-1).values
+    return (top_T2[:, 0] / top_T2[:, 1].clamp(min=torch.finfo(top_T2.dtype).tiny)).mean()

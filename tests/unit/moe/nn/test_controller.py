@@ -1,0 +1,148 @@
+"""Controllers against Skywork-MoE section 4.2 and figure 4, and against DeepSeek-V3's rule."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe.config.balance_state import BalanceState
+from moe.config.run import AdaptiveCoefficient, BiasCoefficient, FixedCoefficient
+from moe.nn import controller
+from moe.nn.controller import Observation
+from moe.nn.statistics import RoutingStatistics
+
+PAPER = AdaptiveCoefficient()
+BIAS = BiasCoefficient(type="bias")
+FAST = settings(max_examples=40, deadline=None)
+
+
+def dropping(rate: float) -> Observation:
+    return Observation(12, (6, 18), (0.3, 0.7), rate)
+
+
+def after(steps: int, drop_rate: float, start: float) -> float:
+    state = BalanceState(start)
+    for _ in range(steps):
+        state = controller.update(PAPER, state, dropping(drop_rate))
+    return state.coefficient
+
+
+def test_the_defaults_are_the_papers() -> None:
+    assert (PAPER.xi, PAPER.maximum, PAPER.beta, PAPER.start) == (0.2, 0.01, 0.99, 0.01)
+    assert (BIAS.rate, BIAS.value) == (0.001, 0.0)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.01])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.0036, 0.017, 0.05])
+def test_the_steady_state_is_xi_times_the_drop_rate(drop_rate: float, start: float) -> None:
+    assert after(3000, drop_rate, start) == pytest.approx(0.2 * drop_rate, abs=1e-12)
+
+
+@pytest.mark.parametrize("drop_rate", [0.05, 0.06, 0.75, 1.0])
+def test_it_saturates_at_five_percent_dropped(drop_rate: float) -> None:
+    assert after(3000, drop_rate, 0.0) == pytest.approx(0.01)
+
+
+def test_half_of_a_change_takes_sixty_nine_steps() -> None:
+    assert after(68, 0.0, 0.01) > 0.005 > after(69, 0.0, 0.01)
+
+
+@pytest.mark.parametrize(("steps", "drop_rate"), [(1, 0.02), (7, 0.02), (40, 0.3)])
+def test_every_step_follows_the_closed_form(steps: int, drop_rate: float) -> None:
+    target = min(0.2 * drop_rate, 0.01)
+    expected = target + math.pow(0.99, steps) * (0.004 - target)
+    assert after(steps, drop_rate, 0.004) == pytest.approx(expected)
+
+
+def test_the_state_is_how_the_last_step_spread() -> None:
+    before = controller.initial(PAPER)
+    assert before == BalanceState(0.01, (), ())
+    state = controller.update(PAPER, before, dropping(0.0))
+    assert state == BalanceState(pytest.approx(0.0099), (0.25, 0.75), (0.3, 0.7))
+    assert before == BalanceState(0.01, (), ())
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        (FixedCoefficient(type="fixed", value=0.003), 0.003),
+        (BIAS, 0.0),
+        (BiasCoefficient(type="bias", value=1e-4), 1e-4),
+    ],
+)
+def test_other_coefficients_stay(rule: FixedCoefficient | BiasCoefficient, value: float) -> None:
+    state = controller.update(rule, controller.initial(rule), dropping(1.0))
+    assert state == BalanceState(value, (0.25, 0.75), (0.3, 0.7))
+
+
+def test_a_step_without_tokens_is_finite() -> None:
+    nothing = Observation(0, (0, 0), (0.0, 0.0), 0.0)
+    state = controller.update(PAPER, BalanceState(0.01), nothing)
+    assert state.shares == (0.0, 0.0)
+    assert controller.merge([nothing, nothing]) == nothing
+    assert controller.moved_bias(BIAS, torch.ones(2), nothing.load).tolist() == [1.0, 1.0]
+
+
+@FAST
+@given(
+    load=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    rate=st.sampled_from([0.001, 0.1]),
+)
+def test_the_bias_moves_by_one_rate_against_the_load(load: list[int], rate: float) -> None:
+    bias = torch.linspace(-0.3, 0.4, len(load))
+    rule = BiasCoefficient(type="bias", rate=rate)
+    moved = controller.moved_bias(rule, bias, load)
+    mean = sum(load) / len(load)
+    expected = [
+        b + (rate if n < mean else -rate if n > mean else 0.0)
+        for b, n in zip(bias.tolist(), load, strict=True)
+    ]
+    assert moved.tolist() == pytest.approx(expected)
+    assert moved.dtype == torch.float32
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[RoutingStatistics]:
+    """Draw micro-batches, of unlike sizes where padding is unlike."""
+    count, experts = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    made = []
+    for _ in range(count):
+        load = draw(st.lists(st.integers(0, 9), min_size=experts, max_size=experts))
+        seed = draw(st.integers(0, 99))
+        generator = torch.Generator().manual_seed(seed)
+        probability = torch.rand(experts, generator=generator).softmax(0)
+        rate = torch.rand((), generator=generator)
+        zero = torch.zeros(())
+        tokens = torch.tensor(sum(load))
+        made.append(RoutingStatistics(tokens, torch.tensor(load), probability, rate, zero, zero))
+    return made
+
+
+@FAST
+@given(batches=batches(), data=st.data())
+def test_what_replicas_saw_merges_to_what_one_would_have_seen(
+    batches: list[RoutingStatistics], data: st.DataObject
+) -> None:
+    whole = controller.observe(batches)
+    cut = data.draw(st.integers(0, len(batches) - 1))
+    replicas = [part for part in (batches[:cut], batches[cut:]) if part]
+    merged = controller.merge([controller.observe(part) for part in replicas])
+    assert (merged.tokens, merged.load) == (whole.tokens, whole.load)
+    assert merged.probabilities == pytest.approx(whole.probabilities)
+    assert merged.drop_rate == pytest.approx(whole.drop_rate)
+    tokens = sum(int(batch.tokens) for batch in batches)
+    rates = [int(batch.tokens) * batch.drop_rate.item() for batch in batches]
+    assert whole.drop_rate == pytest.approx(sum(rates) / max(tokens, 1))
+    assert whole.load == tuple(
+        sum(column) for column in zip(*(batch.load.tolist() for batch in batches), strict=True)
+    )
+
+
+def test_replicas_alike_in_size_are_averaged() -> None:
+    one, other = Observation(8, (6, 2), (0.7, 0.3), 0.25), Observation(8, (1, 7), (0.1, 0.9), 0.5)
+    merged = controller.merge([one, other])
+    assert (merged.tokens, merged.load) == (16, (7, 9))
+    assert merged.probabilities == pytest.approx((0.4, 0.6))
+    assert merged.drop_rate == pytest.approx(0.375)

@@ -1,0 +1,67 @@
+"""The head with its loss, some rows at a time, against logits and torch's cross entropy."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moe.nn import loss
+from moe.nn.loss import IGNORED, cross_entropy_sum, head_loss
+
+
+def material(tokens: int, seed: int, ignored: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(1, tokens, 6, generator=generator)
+    head = torch.randn(11, 6, generator=generator)
+    labels = torch.randint(11, (1, tokens), generator=generator)
+    labels[torch.rand(1, tokens, generator=generator) < ignored] = IGNORED
+    return hidden.requires_grad_(), head.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+@given(tokens=st.integers(1, 12), seed=st.integers(0, 99), scale=st.floats(0.01, 3.0))
+@settings(max_examples=20, deadline=None)
+def test_the_loss_and_every_gradient_are_those_of_the_logits(
+    rows: int, tokens: int, seed: int, scale: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "LOGITS_AT_ONCE", rows * 11)
+        hidden, head, labels = material(tokens, seed)
+        found = head_loss(hidden, head, labels, scale)
+        (2.0 * found).backward()
+    gradients = hidden.grad, head.grad
+    hidden, head, labels = material(tokens, seed)
+    expected = cross_entropy_sum(hidden @ head.t(), labels) * scale
+    (2.0 * expected).backward()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients, (hidden.grad, head.grad), rtol=1e-4, atol=1e-5)
+
+
+def test_no_label_no_loss() -> None:
+    hidden, head, _ = material(4, 0)
+    found = head_loss(hidden, head, torch.full((1, 4), IGNORED), 0.5)
+    found.backward()
+    assert found.item() == 0.0
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
+
+
+def test_a_head_that_is_not_trained() -> None:
+    hidden, head, labels = material(5, 1)
+    head_loss(hidden, head.detach(), labels, 1.0).backward()
+    assert hidden.grad is not None
+    with torch.no_grad():
+        assert not head_loss(hidden, head, labels, 1.0).requires_grad
+
+
+def test_autocast_computes_products_in_its_type() -> None:
+    hidden, head, labels = material(12, 2)
+    exact = head_loss(hidden, head, labels, 1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head_loss(hidden, head, labels, 1.0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, rtol=0.02, atol=0.02)
+    found.backward()
+    assert head.grad is not None
+    assert head.grad.dtype == torch.float32
