@@ -24,20 +24,37 @@ SMALL: dict[str, Any] = {
 }
 
 
+EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "experts_implementation": "eager"}
+SMALL_EXPERTS: dict[str, Any] = EXPERTS | {"num_experts": 4, "moe_intermediate_size": 12}
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {},
+    "mixtral": EXPERTS | {"num_local_experts": 4},
+    "olmoe": EXPERTS | {"num_experts": 4, "head_dim": 4, "pad_token_id": None},
+    "qwen2_moe": SMALL_EXPERTS | {"shared_expert_intermediate_size": 20},
+    "qwen3_moe": SMALL_EXPERTS,
+}
+"""What each family needs beside the common sizes. A pad token's row would get no gradient."""
+
+
+def model(family: str, seed: int = 0, **changes: Any) -> Any:
+    """Return a random transformers model of a family."""
+    torch.manual_seed(seed)
+    table = SMALL | OF_FAMILY[family] | changes
+    config = transformers.AutoConfig.for_model(family, **table)
+    return _shaken(transformers.AutoModelForCausalLM.from_config(config))
+
+
 def llama(seed: int = 0, **changes: Any) -> Any:
     """Return a random transformers Llama."""
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(**(SMALL | changes))
-    return _shaken(transformers.LlamaForCausalLM(config))
+    return model("llama", seed, **changes)
 
 
 def mixtral(seed: int = 0, **changes: Any) -> Any:
     """Return a random transformers Mixtral."""
-    torch.manual_seed(seed)
-    sizes = SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}
-    sizes |= {"experts_implementation": "eager"}
-    config = transformers.MixtralConfig(**(sizes | changes))
-    return _shaken(transformers.MixtralForCausalLM(config))
+    return model("mixtral", seed, **changes)
 
 
 def saved(model: Any, path: Path) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from moe.checkpoint.reader import read_json
 from moe.checkpoint.writer import write_json
+from moe.config.balance_state import BalanceState, read_state
 from moe.errors import CheckpointError
 
 MANIFEST = "raymoe.json"
@@ -21,16 +22,21 @@ OPTIMIZER_INDEX = "optimizer.safetensors.index.json"
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a run must know to continue: steps done, which is also the position in the data; the
-    coefficient of each layer; the plan and the run that wrote it; a fingerprint of the data; the
-    size of every file.
+    balance of each layer with experts; the plan and the run that wrote it; a fingerprint of the
+    data; the size of every file.
     """
 
     step: int
-    coefficients: Mapping[int, float]
+    balance: Mapping[int, BalanceState]
     plan: Mapping[str, Any]
     run: Mapping[str, Any]
     data: str
     files: Mapping[str, int]
+
+    @property
+    def coefficients(self) -> dict[int, float]:
+        """Coefficient of the balance loss by layer."""
+        return {layer: state.coefficient for layer, state in self.balance.items()}
 
     def save(self, directory: Path) -> None:
         """Write the manifest; the caller has written everything else."""
@@ -52,7 +58,7 @@ def load_manifest(directory: Path) -> Manifest:
     try:
         manifest = Manifest(
             step=int(table["step"]),
-            coefficients={int(k): float(v) for k, v in table["coefficients"].items()},
+            balance={int(k): read_state(v) for k, v in table["balance"].items()},
             plan=table["plan"],
             run=table["run"],
             data=table["data"],

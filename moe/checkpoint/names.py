@@ -1,19 +1,44 @@
-"""Our tensor names to those of a family on disk. Llama's are ours."""
+"""Our tensor names to those of a family on disk. Those of a dense model are ours.
+
+In the tables ``N`` stands for the number of an expert.
+"""
 
 import re
+from collections.abc import Mapping
 
-_TO_MIXTRAL = (
-    (re.compile(r"\.mlp\.router\."), ".block_sparse_moe.gate."),
-    (re.compile(r"\.mlp\.experts\.(\d+)\.gate_proj\."), r".block_sparse_moe.experts.\1.w1."),
-    (re.compile(r"\.mlp\.experts\.(\d+)\.up_proj\."), r".block_sparse_moe.experts.\1.w3."),
-    (re.compile(r"\.mlp\.experts\.(\d+)\.down_proj\."), r".block_sparse_moe.experts.\1.w2."),
-)
+_MIXTRAL = {
+    "mlp.router.": "block_sparse_moe.gate.",
+    "mlp.experts.N.gate_proj.": "block_sparse_moe.experts.N.w1.",
+    "mlp.experts.N.up_proj.": "block_sparse_moe.experts.N.w3.",
+    "mlp.experts.N.down_proj.": "block_sparse_moe.experts.N.w2.",
+}
+_QWEN = {
+    "mlp.router.": "mlp.gate.",
+    "mlp.shared.": "mlp.shared_expert.",
+    "mlp.shared_gate.": "mlp.shared_expert_gate.",
+}
+_DEEPSEEK = {
+    "mlp.router.weight": "mlp.gate.weight",
+    "mlp.router.balance_bias": "mlp.gate.e_score_correction_bias",
+    "mlp.shared.": "mlp.shared_experts.",
+    "mlp.shared_gate.": "mlp.shared_expert_gate.",
+}
+_FAMILIES: Mapping[str, Mapping[str, str]] = {
+    "mixtral": _MIXTRAL,
+    "skywork_moe": _MIXTRAL,
+    "olmoe": _QWEN,
+    "qwen2_moe": _QWEN,
+    "qwen3_moe": _QWEN,
+    "deepseek": _DEEPSEEK,
+    "raymoe": _DEEPSEEK,
+}
+_EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
 
 
 def disk_name(family: str, name: str) -> str:
     """Return the name a tensor has in the files of a family."""
-    if family == "llama":
-        return name
-    for pattern, replacement in _TO_MIXTRAL:
-        name = pattern.sub(replacement, name)
+    expert = _EXPERT.search(name)
+    number = expert.group() if expert else ""
+    for ours, theirs in _FAMILIES.get(family, {}).items():
+        name = name.replace(f".{ours.replace('N', number)}", f".{theirs.replace('N', number)}")
     return name

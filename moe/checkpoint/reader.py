@@ -159,11 +159,12 @@ def _find(path: Path) -> Shards:
         return Shards(dict.fromkeys(_opened(path / SINGLE).keys(), path / SINGLE))
     if (path / INDEX).exists():
         return open_shards(path, INDEX)
-    pickles = sorted(path.glob("*.bin"))
+    pickles = sorted(file for kind in ("bin", "pt", "pth") for file in path.glob(f"*.{kind}"))
     if pickles:
         raise CheckpointError(
-            f"{path} holds {pickles[0].name}, a pickle that runs code when opened; "
-            "convert the model to safetensors first"
+            f"{path} holds {pickles[0].name}, a pickle that runs code when opened, and raymoe "
+            "opens none; if you trust it, convert it with transformers (from_pretrained, then "
+            "save_pretrained) to safetensors, where nothing is at risk"
         )
     raise CheckpointError(f"{path} holds no {SINGLE} and no {INDEX}")
 

@@ -1,13 +1,20 @@
 """The code that travels with a checkpoint whose family transformers does not know."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 _CODE = Path(__file__).parent / "remote_code"
-_FILES = {"skywork_moe": ("configuration_skywork_moe.py", "modeling_skywork_moe.py")}
+_RAYMOE = ("configuration_raymoe.py", "experts_raymoe.py", "modeling_raymoe.py")
+_FILES: Mapping[str, tuple[str, ...]] = {
+    "skywork": ("configuration_skywork.py", "modeling_skywork.py"),
+    "skywork_moe": ("configuration_skywork_moe.py", "modeling_skywork_moe.py"),
+    "deepseek": ("configuration_deepseek.py", "modeling_deepseek.py", *_RAYMOE),
+    "raymoe": _RAYMOE,
+}
 
 
 def copy_remote_code(family: str, directory: Path) -> None:
-    """Copy the files that the ``auto_map`` of a family's config.json names; most have none."""
+    """Copy the files that a family's ``auto_map`` names, and what those import; most have none."""
     for file in _FILES.get(family, ()):
         shutil.copyfile(_CODE / file, directory / file)

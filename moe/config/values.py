@@ -9,13 +9,13 @@ from moe.errors import ConfigError
 Table = Mapping[str, Any]
 
 
-def count(table: Table, key: str, default: int | None = None) -> int:
-    """Return a whole number above 0; ``default`` where the key is absent or null."""
+def count(table: Table, key: str, default: int | None = None, zero: bool = False) -> int:
+    """Return a whole number above 0, or 0 where ``zero``; ``default`` where absent or null."""
     value: Any = table[key] if default is None else table.get(key)
     if value is None and default is not None:
         return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(key, value, "a whole number above 0")
+    if not isinstance(value, int) or isinstance(value, bool) or value < (0 if zero else 1):
+        raise _wrong(key, value, f"a whole number {'not below' if zero else 'above'} 0")
     return value
 
 

@@ -7,7 +7,7 @@ from transformers import MixtralConfig
 
 
 class SkyworkMoeConfig(MixtralConfig):
-    """Mixtral's sizes, and whether each token's gate logits are brought to one spread."""
+    """Mixtral's sizes, and how each token's gate logits become weights."""
 
     model_type = "skywork_moe"
     default_theta = 10000.0
@@ -17,6 +17,7 @@ class SkyworkMoeConfig(MixtralConfig):
     num_local_experts: int = 0
     moe_use_logits_norm: bool = False
     moe_gate_norm_std: float | int = 1.0
+    moe_use_skywork_gating: bool = False
 
     def __post_init__(self, **kwargs: object) -> None:
         if not self.num_local_experts and self.num_experts:

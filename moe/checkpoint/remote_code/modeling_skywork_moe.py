@@ -5,6 +5,9 @@ Per token over all n experts, section 4.1 of the Skywork-MoE report::
     z  = W x
     g  = softmax(lambda * (z - mean(z)) / std(z))      std unbiased
     w_j = g_j / sum of g over the k largest
+
+``moe_use_skywork_gating`` takes the softmax over the k largest z alone: the same weights, rounded
+otherwise.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -31,6 +34,7 @@ class SkyworkMoeGate(MixtralTopKRouter):
     def __init__(self, config: SkyworkMoeConfig) -> None:
         super().__init__(config)
         self.norm = config.moe_gate_norm_std if config.moe_use_logits_norm else None
+        self.softmax_after = config.moe_use_skywork_gating
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, and the weights and numbers of the chosen experts."""
@@ -39,6 +43,9 @@ class SkyworkMoeGate(MixtralTopKRouter):
         if self.norm is not None and self.num_experts > 1:
             variance = logits.var(dim=-1, keepdim=True)
             logits = logits * self.norm * torch.rsqrt(variance + STD_EPSILON**2)
+        if self.softmax_after:
+            chosen, experts = logits.topk(self.top_k, dim=-1)
+            return logits, chosen.softmax(dim=-1), experts
         weights, experts = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
         weights = weights / weights.sum(dim=-1, keepdim=True)
         return logits, weights, experts

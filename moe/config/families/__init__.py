@@ -8,13 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moe.config.families import (
+    deepseek,
+    llama,
+    mistral,
+    mixtral,
+    olmoe,
+    qwen2,
+    qwen2_moe,
+    qwen3,
+    qwen3_moe,
+    raymoe,
+    skywork,
+)
 from moe.config.families.decoder import decoder_table, refuse_unspoken
-from moe.config.families.llama import HOLDS as LLAMA_HOLDS
-from moe.config.families.llama import llama_table, read_llama
-from moe.config.families.mixtral import HOLDS as MIXTRAL_HOLDS
-from moe.config.families.mixtral import mixtral_table, read_mixtral
-from moe.config.families.skywork import MOE_HOLDS as SKYWORK_MOE_HOLDS
-from moe.config.families.skywork import read_skywork_moe, skywork_moe_table
 from moe.config.model import ModelConfig
 from moe.config.values import Table
 from moe.errors import ConfigError
@@ -34,28 +41,41 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(read_llama, llama_table, LLAMA_HOLDS, experts=False),
-    "mixtral": Family(read_mixtral, mixtral_table, MIXTRAL_HOLDS, experts=True),
-    "skywork_moe": Family(read_skywork_moe, skywork_moe_table, SKYWORK_MOE_HOLDS, experts=True),
+    "llama": Family(llama.read_llama, llama.llama_table, llama.HOLDS, experts=False),
+    "mistral": Family(mistral.read_mistral, mistral.mistral_table, mistral.HOLDS, experts=False),
+    "qwen2": Family(qwen2.read_qwen2, qwen2.qwen2_table, qwen2.HOLDS, experts=False),
+    "qwen3": Family(qwen3.read_qwen3, qwen3.qwen3_table, qwen3.HOLDS, experts=False),
+    "skywork": Family(skywork.read_skywork, skywork.skywork_table, skywork.HOLDS, experts=False),
+    "mixtral": Family(mixtral.read_mixtral, mixtral.mixtral_table, mixtral.HOLDS, experts=True),
+    "olmoe": Family(olmoe.read_olmoe, olmoe.olmoe_table, olmoe.HOLDS, experts=True),
+    "qwen2_moe": Family(
+        qwen2_moe.read_qwen2_moe, qwen2_moe.qwen2_moe_table, qwen2_moe.HOLDS, experts=True
+    ),
+    "qwen3_moe": Family(
+        qwen3_moe.read_qwen3_moe, qwen3_moe.qwen3_moe_table, qwen3_moe.HOLDS, experts=True
+    ),
+    "skywork_moe": Family(
+        skywork.read_skywork_moe, skywork.skywork_moe_table, skywork.MOE_HOLDS, experts=True
+    ),
+    "deepseek": Family(
+        deepseek.read_deepseek, deepseek.deepseek_table, deepseek.HOLDS, experts=True
+    ),
+    "raymoe": Family(raymoe.read_raymoe, raymoe.raymoe_table, raymoe.HOLDS, experts=True),
 }
 DENSE_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.experts)
 MOE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.experts)
-
-_READERS: Mapping[str, Callable[[Table], ModelConfig]] = {
-    name: family.read for name, family in FAMILIES.items()
-} | {"skywork": read_skywork_moe}
 
 
 def read_config(table: Table) -> ModelConfig:
     """Return the architecture a ``config.json`` describes."""
     model_type = table.get("model_type")
-    reader = _READERS.get(str(model_type))
-    if reader is None:
+    family = FAMILIES.get(str(model_type))
+    if family is None:
         raise ConfigError(
-            f"config.json says model_type {model_type!r}; raymoe reads {', '.join(_READERS)}"
+            f"config.json says model_type {model_type!r}; raymoe reads {', '.join(FAMILIES)}"
         )
     try:
-        return reader(table)
+        return family.read(table)
     except KeyError as error:
         raise ConfigError(f"config.json of a {model_type} model lacks the key {error}") from None
     except (TypeError, ValueError) as error:

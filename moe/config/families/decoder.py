@@ -17,7 +17,9 @@ def read_decoder(
 ) -> ModelConfig:
     """Return the architecture of the common keys; ``extra`` are the options of the family."""
     require(table, "hidden_act", "silu")
+    require(table, "attention_dropout", 0.0)
     require(table, "quantization_config", None)
+    _refuse_unlike_layers(table, extra.get("sliding_window"))
     heads = count(table, "num_attention_heads")
     hidden_size = count(table, "hidden_size")
     theta, scaling = read_rope(table, default_theta)
@@ -41,6 +43,11 @@ def read_decoder(
         pad_token_id=token(table, "pad_token_id"),
         **extra,
     )
+
+
+def read_window(table: Table) -> int | None:
+    """Return how many positions a token sees, itself included; None is all before it."""
+    return None if table.get("sliding_window") is None else count(table, "sliding_window")
 
 
 def decoder_table(config: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -84,6 +91,38 @@ def refuse_unspoken(config: ModelConfig, holds: frozenset[str]) -> None:
                     f"the {config.family} format cannot say {name} = {found!r}, a loader would "
                     "compute other numbers; write another family (raymoe holds every option)"
                 )
+
+
+def refuse_other(config: ModelConfig, **always: Any) -> None:
+    """Raise ConfigError where an option is not what every model of the format has."""
+    for name, value in always.items():
+        found = getattr(config if hasattr(config, name) else config.moe, name)
+        if found != value:
+            raise ConfigError(
+                f"the {config.family} format always has {name} = {value!r}, this model has "
+                f"{found!r}; write another family (raymoe holds every option)"
+            )
+
+
+def refuse_one_bias(config: ModelConfig) -> None:
+    """Raise ConfigError where one key cannot give the biases of all four attention projections."""
+    if config.attention_bias != config.output_bias:
+        raise ConfigError(
+            f"the {config.family} format has one key for all attention biases, this model has "
+            f"attention_bias = {config.attention_bias} and output_bias = {config.output_bias}; "
+            "write another family (raymoe holds every option)"
+        )
+
+
+def _refuse_unlike_layers(table: Table, sliding_window: int | None) -> None:
+    """Raise ConfigError where some layers attend unlike what the other keys say."""
+    expected = "full_attention" if sliding_window is None else "sliding_attention"
+    for layer, kind in enumerate(table.get("layer_types") or ()):
+        if kind != expected:
+            raise ConfigError(
+                f"config.json has layer_types with {kind!r} for layer {layer}; raymoe computes "
+                f"one kind of attention in every layer, by its other keys {expected!r}"
+            )
 
 
 _MODEL_OPTIONS = {

@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from moe.config.families.decoder import read_decoder
+from moe.config.families.decoder import read_decoder, refuse_one_bias
+from moe.config.families.defaults import filled
 from moe.config.model import ModelConfig
 from moe.config.values import Table, flag, require
+from moe.errors import ConfigError
 
 HOLDS = frozenset({"attention_bias", "output_bias", "mlp_bias"})
+DEFAULTS: Table = {"max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def read_llama(table: Table) -> ModelConfig:
@@ -14,7 +17,7 @@ def read_llama(table: Table) -> ModelConfig:
     require(table, "sliding_window", None)
     bias = flag(table, "attention_bias")
     return read_decoder(
-        table,
+        filled(table, DEFAULTS),
         family="llama",
         attention_bias=bias,
         output_bias=bias,
@@ -24,6 +27,12 @@ def read_llama(table: Table) -> ModelConfig:
 
 def llama_table(config: ModelConfig) -> dict[str, Any]:
     """Return the keys that only this family has."""
+    refuse_one_bias(config)
+    if config.hidden_size % config.heads:
+        raise ConfigError(
+            f"hidden size {config.hidden_size} is no multiple of {config.heads} heads, which "
+            "transformers refuses in a llama model; write mistral"
+        )
     return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": config.attention_bias,

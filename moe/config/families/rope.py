@@ -9,8 +9,8 @@ from moe.errors import ConfigError
 
 
 def read_rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None]:
-    """Read ``rope_parameters``, or ``rope_theta`` beside ``rope_scaling``."""
-    parameters = table.get("rope_parameters") or table.get("rope_scaling") or {}
+    """Read ``rope_parameters``, or ``rope_theta`` beside ``rope_scaling``, which goes before it."""
+    parameters = table.get("rope_scaling") or table.get("rope_parameters") or {}
     if not isinstance(parameters, Mapping):
         raise ConfigError(f"config.json has rope parameters {parameters!r}; expected an object")
     for place in (table, parameters):

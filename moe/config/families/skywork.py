@@ -1,4 +1,9 @@
-"""Skywork: the mixture of experts, and the model type it once shared with its dense parent."""
+"""Skywork: the dense Skywork-13B and Skywork-MoE, which at first shared one model type.
+
+The dense model is Llama under another name. It is read and written as ``skywork`` all the same, so
+that what was read as Skywork-13B stays one for tools that ask for it by name; for tools that know
+only Llama, write llama, the tensors are the same.
+"""
 
 from typing import Any
 
@@ -7,30 +12,49 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.values import Table, count, flag, number, require
 from moe.errors import ConfigError
 
-MOE_HOLDS = frozenset({"gate_norm"})
+HOLDS: frozenset[str] = frozenset()
+MOE_HOLDS = frozenset({"gate_norm", "softmax_after"})
+
+
+def read_skywork(table: Table) -> ModelConfig:
+    """Return the architecture; ``num_experts`` tells the mixture of experts from the dense model.
+
+    The model type of Skywork-MoE was ``skywork`` when it was released.
+    """
+    if _experts(table) is not None:
+        return read_skywork_moe(table)
+    _refuse_other_attention(table)
+    require(table, "attention_bias", False)
+    require(table, "mlp_bias", False)
+    return read_decoder(table, family="skywork")
+
+
+def skywork_table(config: ModelConfig) -> dict[str, Any]:
+    """Return the keys that only this family has."""
+    return {
+        "architectures": ["SkyworkForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_skywork.SkyworkConfig",
+            "AutoModelForCausalLM": "modeling_skywork.SkyworkForCausalLM",
+        },
+    }
 
 
 def read_skywork_moe(table: Table) -> ModelConfig:
     """Return the architecture.
 
-    The released config has ``num_experts`` as a list and no top-k, which is 2. The model type was
-    ``skywork`` at first, which is also that of the dense parent.
+    The released config has ``num_experts`` as a list and no top-k, which is 2. Its
+    ``moe_use_skywork_gating`` takes the softmax over the chosen alone: the same weights.
     """
-    require(table, "rotary_percent", 1.0)
-    require(table, "sliding_window", None)
+    _refuse_other_attention(table)
     require(table, "moe_expert_interval", 1)
     require(table, "moe_2layer_gate", False)
     require(table, "moe_feature_no_mul_topk", True)
-    experts = table.get("num_local_experts", table.get("num_experts"))
+    experts = _experts(table)
     if experts is None:
         raise ConfigError(
-            "config.json has no num_experts: a dense skywork model, which raymoe does not read"
-        )
-    if isinstance(experts, list | tuple) and len(set(experts)) == 1:
-        experts = experts[0]
-    if not isinstance(experts, int) or isinstance(experts, bool):
-        raise ConfigError(
-            f"config.json has num_experts {experts!r}; raymoe reads one number for all layers"
+            "config.json has no num_experts; a dense Skywork has model_type 'skywork', not "
+            f"{table.get('model_type')!r}"
         )
     gate_norm = None
     if flag(table, "moe_use_logits_norm"):
@@ -40,6 +64,7 @@ def read_skywork_moe(table: Table) -> ModelConfig:
         top_k=count(table, "num_experts_per_tok", 2),
         expert_size=count(table, "intermediate_size"),
         gate_norm=gate_norm,
+        softmax_after=flag(table, "moe_use_skywork_gating"),
     )
     return read_decoder(table, family="skywork_moe", moe=moe)
 
@@ -64,8 +89,34 @@ def skywork_moe_table(config: ModelConfig) -> dict[str, Any]:
         "moe_expert_interval": 1,
         "moe_2layer_gate": False,
         "moe_feature_no_mul_topk": True,
-        "moe_use_skywork_gating": False,
+        "moe_use_skywork_gating": moe.softmax_after,
     }
     if moe.gate_norm is not None:
         table |= {"moe_use_logits_norm": True, "moe_gate_norm_std": moe.gate_norm}
     return table
+
+
+def _experts(table: Table) -> int | None:
+    """Return the number of experts under either of its names, or None; a list says one a layer."""
+    found: set[int] = set()
+    for key in ("num_local_experts", "num_experts"):
+        listed = table.get(key)
+        if listed is None:
+            continue
+        numbers = listed if isinstance(listed, list) else [listed]
+        if len(set(numbers)) != 1:
+            raise ConfigError(
+                f"config.json has {key} {listed!r}; raymoe reads one number for all layers"
+            )
+        found.add(count({key: numbers[0]}, key))
+    if len(found) > 1:
+        raise ConfigError(
+            f"config.json has num_local_experts = {table['num_local_experts']!r} and num_experts "
+            f"= {table['num_experts']!r}; they are two names of one number, leave one out"
+        )
+    return next(iter(found), None)
+
+
+def _refuse_other_attention(table: Table) -> None:
+    require(table, "rotary_percent", 1.0)
+    require(table, "sliding_window", None)

@@ -32,6 +32,7 @@ def test_summary_is_what_a_plan_must_agree_on() -> None:
         "kv_heads": 3,
         "ffn_size": 1536,
         "experts": 8,
+        "shared_size": 0,
         "vocab_size": 49152,
     }
 

@@ -2,14 +2,17 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from moe.config.model import ModelConfig, MoeConfig
 from moe.config.run import (
     AdaptiveCoefficient,
+    BiasCoefficient,
     FixedCoefficient,
     RunConfig,
     dump_run,
@@ -17,6 +20,7 @@ from moe.config.run import (
     parse_run,
 )
 from moe.errors import ConfigError
+from tests import plans
 
 MINIMAL = """
 name = "demo"
@@ -121,6 +125,34 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
         ({"train": {"micro_batch": 3}}, "train: global_batch 8 is not a multiple of"),
         ({"train": {"min_learning_rate": 1.0}}, "train: min_learning_rate 1.0 is above"),
         ({"plan": {"path": "p", "stages": 2}}, "plan: plan.path names a whole plan; remove"),
+        (
+            {"balance": {"coefficient": {"type": "bias", "rte": 3}}},
+            "balance.coefficient.rte: unknown key; did you mean rate?",
+        ),
+        ({"balance": {"scope": "batch"}}, "balance.scope: Input should be 'micro-batch', 'seq"),
+        ({"balance": {"device_loss": 0.1}}, "balance: device_loss is 0.1 over device_groups 1"),
+        ({"balance": {"device_groups": 4}}, "balance: device_loss is 0 over device_groups 4"),
+        ({"balance": {"z_loss": -1}}, "balance.z_loss: Input should be greater than or equal"),
+        (
+            {"routing": {"drop_policy": "position"}},
+            "routing: drop_policy position needs a capacity_factor to drop by",
+        ),
+        (
+            {"routing": {"capacity_factor": 1, "virtual_capacity_factor": 2}},
+            "routing: with a capacity_factor the drop rate is real",
+        ),
+        (
+            {"routing": {"choose": "experts", "capacity_factor": 1, "drop_policy": "position"}},
+            "routing: experts choose by probability until they are full",
+        ),
+        (
+            {"routing": {"choose": "experts", "virtual_capacity_factor": 2}},
+            "routing: experts choose by probability until they are full",
+        ),
+        (
+            {"routing": {"choose": "experts"}, "balance": {"loss": "switch", "z_loss": 0.1}},
+            "run: experts that choose are evenly loaded, so [balance] has no effect but for z_loss",
+        ),
         ({"checkpoint": {"every": -1}}, "checkpoint.every: Input should be greater than or"),
     ],
 )
@@ -143,6 +175,81 @@ def test_all_faults_are_listed_at_once() -> None:
 def test_a_fixed_coefficient_is_chosen_by_its_type() -> None:
     run = parse_run(minimal(balance={"coefficient": {"type": "fixed", "value": 0.02}}), "run.toml")
     assert run.balance.coefficient == FixedCoefficient(type="fixed", value=0.02)
+
+
+def test_the_options_of_every_controller_are_read() -> None:
+    run = parse_run(minimal(balance={"coefficient": {"type": "bias", "value": 0.1}}), "run.toml")
+    assert run.balance.coefficient == BiasCoefficient(type="bias", rate=0.001, value=0.1)
+    run = parse_run(minimal(balance={"coefficient": {"xi": 0.5}}), "run.toml")
+    assert run.balance.coefficient == AdaptiveCoefficient(xi=0.5)
+
+
+def test_experts_that_choose_may_have_a_z_loss() -> None:
+    sections = {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}
+    run = parse_run(minimal(**sections), "run.toml")
+    assert not run.balances
+    assert parse_run(minimal(), "run.toml").balances
+
+
+def model(**options: Any) -> ModelConfig:
+    sizes = {"experts": 4, "top_k": 1, "expert_size": 8} | options
+    return replace(plans.SMOLLM2, family="raymoe", moe=MoeConfig(**sizes))
+
+
+@pytest.mark.parametrize(
+    ("options", "sections", "message"),
+    [
+        (None, {"routing": {"capacity_factor": 1}}, "is a dense model, on which .routing. and"),
+        (None, {"balance": {"z_loss": 0.1}}, "is a dense model, on which .routing. and .balance."),
+        ({"hashed": True}, {"balance": {"z_loss": 0.1}}, "hashes tokens to experts, on which"),
+        ({"hashed": True}, {"balance": {"loss": "switch"}}, "hashes tokens to experts, on which"),
+        (
+            {"hashed": True},
+            {"balance": {"device_loss": 1, "device_groups": 2}},
+            "hashes tokens to experts, on which .balance. and",
+        ),
+        ({"hashed": True}, {"routing": {"choose": "experts"}}, "have no effect; remove them"),
+        (
+            {},
+            {"balance": {"coefficient": {"type": "bias"}}},
+            "no balance bias to move; upcycle with a balance bias into the raymoe family",
+        ),
+        (
+            {},
+            {"balance": {"device_loss": 1, "device_groups": 5}},
+            "balance.device_groups is 5 but model has 4 experts",
+        ),
+        (
+            {"groups": 2, "top_groups": 1},
+            {"routing": {"choose": "experts"}},
+            "limits a token to 1 of 2 groups of experts, which experts that choose do not heed",
+        ),
+    ],
+)
+def test_options_without_effect_on_a_model_are_refused(
+    options: dict[str, Any] | None, sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    run = parse_run(minimal(**sections), "run.toml")
+    with pytest.raises(ConfigError, match=message):
+        run.check_model(plans.SMOLLM2 if options is None else model(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "sections"),
+    [
+        (None, {}),
+        ({"hashed": True}, {"routing": {"capacity_factor": 1.25, "drop_policy": "position"}}),
+        ({"balance_bias": True}, {"balance": {"coefficient": {"type": "bias"}}}),
+        ({"balance_bias": True}, {}),
+        ({}, {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}),
+        ({}, {"balance": {"device_loss": 1, "device_groups": 4, "scope": "global-batch"}}),
+    ],
+)
+def test_options_with_an_effect_on_a_model_are_taken(
+    options: dict[str, Any] | None, sections: dict[str, dict[str, Any]]
+) -> None:
+    run = parse_run(minimal(**sections), "run.toml")
+    run.check_model(plans.SMOLLM2 if options is None else model(**options))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
