@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import ModelConfig
+from moe.config.share import Share, shared_span
 from moe.planning.costs import Workload
 from moe.planning.inventory import Inventory
 from moe.planning.make import even_layers
@@ -53,7 +54,7 @@ def plan_table(
     table.add_column("device", overflow="fold", min_width=12)
     table.add_column("layers", no_wrap=True)
     table.add_column("heads\n(kv)", no_wrap=True)
-    table.add_column("experts" if config.moe else "ffn", overflow="fold", min_width=7)
+    table.add_column(_width_heading(config), overflow="fold", min_width=7)
     table.add_column("memory\nGB", justify="right", no_wrap=True)
     table.add_column("time\ns", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=_BAR_WIDTH)
@@ -67,11 +68,22 @@ def plan_table(
     return table
 
 
+def _width_heading(config: ModelConfig) -> str:
+    if config.moe is None:
+        return "ffn"
+    return "experts\n+shared" if config.shared_size else "experts"
+
+
 def _title(config: ModelConfig, plan: Plan) -> str:
     stages, gang = len(plan.stages), plan.gang_size
     shape = f"{_count(stages, 'stage')} x {_count(gang, 'rank')}"
-    experts = f", {config.moe.experts} experts top-{config.moe.top_k}" if config.moe else ""
-    return f"{shape}: {_count(config.layers, 'layer')}{experts}"
+    parts = [_count(config.layers, "layer")]
+    if config.moe is not None:
+        dense = len(config.moe.dense_layers)
+        parts += [f"{dense} of them dense"] * (dense > 0)
+        parts += [f"{config.moe.experts} experts top-{config.moe.top_k}"]
+        parts += [f"shared {config.shared_size} wide"] * (config.shared_size > 0)
+    return f"{shape}: {', '.join(parts)}"
 
 
 def _caption(predicted: Prediction, even: Prediction) -> str:
@@ -91,11 +103,14 @@ def _against(planned: float, even: float) -> str:
 
 
 def _holds(config: ModelConfig, plan: Plan, rank: int) -> tuple[str, str, str, str, str, str]:
-    """Return stage (on the first of its gang), rank, device, layers, heads, experts."""
+    """Return stage (on the first of its gang), rank, device, layers, heads, feed-forward."""
     share = plan.share(rank)
     stage, member = divmod(rank, plan.gang_size)
     start, stop = share.layers
+    dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
     layers = [f"{_span(start, stop)} ({stop - start})"]
+    columns = share.ffn[1] - share.ffn[0]
+    layers += [f"{_numbers(dense)}: ffn {columns}"] * bool(dense)
     layers += ["+embedding"] * share.embedding + ["+head"] * share.head
     kv_heads = share.kv_heads[1] - share.kv_heads[0]
     return (
@@ -104,8 +119,14 @@ def _holds(config: ModelConfig, plan: Plan, rank: int) -> tuple[str, str, str, s
         escape(plan.rank(rank).device),
         "\n".join(layers),
         f"{kv_heads * config.heads_per_kv} ({kv_heads})",
-        _numbers(share.experts) if config.moe else str(share.ffn[1] - share.ffn[0]),
+        _experts(config, share) if config.moe else str(columns),
     )
+
+
+def _experts(config: ModelConfig, share: Share) -> str:
+    """Return the numbers of the experts held, and below them the columns of the shared one."""
+    start, stop = shared_span(config, share.ffn)
+    return _numbers(share.experts) + (f"\n+{stop - start}" if config.shared_size else "")
 
 
 def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, rank: int) -> Text:
@@ -124,14 +145,14 @@ def _time(plan: Plan, predicted: Prediction, rank: int) -> tuple[Text, Bar | str
     return Text(f"{seconds:.3g}"), Bar(slowest, 0, seconds, width=_BAR_WIDTH, color=colour)
 
 
-def _numbers(experts: tuple[int, ...]) -> str:
-    """Show expert numbers, runs of them by their ends."""
+def _numbers(numbers: tuple[int, ...]) -> str:
+    """Show numbers of experts or layers, runs of them by their ends."""
     runs: list[list[int]] = []
-    for expert in experts:
-        if runs and runs[-1][1] == expert:
-            runs[-1][1] = expert + 1
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1][1] = number + 1
         else:
-            runs.append([expert, expert + 1])
+            runs.append([number, number + 1])
     return ", ".join(_span(start, stop) for start, stop in runs)
 
 

@@ -1,12 +1,13 @@
 """Models, inventories and plans for every test that needs one; no torch."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import shared_span
 from moe.planning.inventory import Device, Inventory
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.tensor import groups, spans
@@ -25,6 +26,21 @@ SMOLLM2 = ModelConfig(
     max_positions=8192,
     tie_embeddings=True,
 )
+
+FINE = replace(
+    SMOLLM2,
+    family="raymoe",
+    moe=MoeConfig(
+        experts=16,
+        top_k=3,
+        expert_size=384,
+        renormalise=False,
+        dense_layers=(0, 7),
+        shared_size=768,
+        shared_gate=True,
+    ),
+)
+"""SmolLM2 with fine-grained experts, a shared one with a gate, and two dense layers."""
 
 
 def with_experts(config: ModelConfig, experts: int) -> ModelConfig:
@@ -51,13 +67,12 @@ def single(config: ModelConfig) -> Plan:
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    """Draw a small model: odd heads, tied or not, biases or not, dense or with experts."""
+    """Draw a small model of any kind that may be built: odd heads, dense or with experts."""
     kv_heads = draw(st.integers(1, 5))
-    hidden = draw(st.sampled_from([8, 12, 20]))
     config = ModelConfig(
-        family="llama",
+        family="raymoe",
         vocab_size=draw(st.integers(3, 40)),
-        hidden_size=hidden,
+        hidden_size=draw(st.sampled_from([8, 12, 20])),
         layers=draw(st.integers(1, 6)),
         heads=kv_heads * draw(st.integers(1, 3)),
         kv_heads=kv_heads,
@@ -68,15 +83,49 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         max_positions=64,
         tie_embeddings=draw(st.booleans()),
         attention_bias=draw(st.booleans()),
+        output_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
+        query_key_norm=draw(st.sampled_from([None, "head", "all"])),
+        sliding_window=draw(st.sampled_from([None, 1, 5])),
     )
-    return with_experts(config, draw(st.integers(1, 7))) if draw(st.booleans()) else config
+    return replace(config, moe=draw(_experts(config.layers))) if draw(st.booleans()) else config
+
+
+@st.composite
+def _experts(draw: st.DrawFn, layers: int) -> MoeConfig:
+    """Draw a mixture of experts for a model of so many layers: hashed, or routed in any way."""
+    dense = draw(st.sets(st.integers(0, layers - 1), max_size=layers - 1))
+    shared = draw(st.sampled_from([0, 1, 3, 9, 30]))
+    moe = MoeConfig(
+        experts=draw(st.integers(1, 7)),
+        top_k=1,
+        expert_size=draw(st.integers(1, 9)),
+        dense_layers=tuple(sorted(dense)),
+        shared_size=shared,
+        shared_gate=shared > 0 and draw(st.booleans()),
+    )
+    if draw(st.booleans()):
+        return replace(moe, hashed=draw(st.booleans()))
+    groups = draw(st.sampled_from([1, moe.experts]))
+    top_groups = draw(st.integers(1, groups))
+    return replace(
+        moe,
+        top_k=draw(st.integers(1, moe.experts // groups * top_groups)),
+        gate_norm=draw(st.sampled_from([None, 1.0])),
+        renormalise=draw(st.booleans()),
+        score=draw(st.sampled_from(["softmax", "sigmoid"])),
+        scale=draw(st.sampled_from([1.0, 2.5])),
+        balance_bias=draw(st.booleans()),
+        groups=groups,
+        top_groups=top_groups,
+    )
 
 
 @st.composite
 def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
     """Draw a plan of any valid shape for a model, made by hand as a person might."""
-    gang = draw(st.integers(1, min(config.kv_heads, config.ffn_size)))
+    narrowest = min(config.kv_heads, config.ffn_size, config.shared_size or config.ffn_size)
+    gang = draw(st.integers(1, narrowest))
     stages = draw(st.integers(1, config.layers))
     cuts = spans(draw(_shares(config.layers, stages)))
     made = [
@@ -88,7 +137,7 @@ def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
 
 def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple[RankPlan, ...]:
     heads = spans(draw(_shares(config.kv_heads, gang)))
-    columns = spans(draw(_shares(config.ffn_size, gang)))
+    columns = draw(_columns(config, gang))
     owners = draw(
         st.lists(st.integers(0, gang - 1), min_size=config.experts, max_size=config.experts)
     )
@@ -109,6 +158,19 @@ def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple
         )
         for member in range(gang)
     )
+
+
+@st.composite
+def _columns(draw: st.DrawFn, config: ModelConfig, gang: int) -> tuple[tuple[int, int], ...]:
+    """Draw spans of the feed-forward that leave every rank some of the shared expert as well."""
+    columns = spans(draw(_shares(config.ffn_size, gang)))
+    shared = [shared_span(config, span) for span in columns]
+    if config.shared_size and any(start == stop for start, stop in shared):
+        edges = [0, *accumulate(draw(_shares(config.shared_size, gang)))]
+        columns = tuple(
+            pairwise(-(-edge * config.ffn_size // config.shared_size) for edge in edges)
+        )
+    return columns
 
 
 @st.composite

@@ -3,12 +3,16 @@
 A cost is counted, not measured: FLOPs and bytes, divided by the rates of one CPU thread and the
 device's speed relative to it. The rates below are an assumption that callers may replace; a profile
 measured on each device takes their place later. Per token, with H hidden, Q and K query and
-key-value columns held, S the sequence length, F feed-forward columns and E experts held of N:
+key-value columns held, S the sequence length, F feed-forward columns held, E experts held of N,
+each X wide, and G columns held of the shared expert:
 
     attention      2 H (2 Q + 2 K)  +  2 Q S           projections; causal scores and values
-    dense          6 H F                               gate, up, down
-    MoE            6 H F k E / N  +  2 H N             balanced routing; the router is whole
+    dense block    6 H F                               gate, up, down
+    MoE block      6 H X k E / N  +  6 H G             balanced routing; the shared expert
+                   +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
     head           2 H V
+
+A block is one kind or the other, also in one model (``dense_layers``). A hash has no router.
 
 Those are forward FLOPs; backward takes twice as many. Two terms are bound by memory instead:
 
@@ -22,8 +26,8 @@ dense block 135 (136), 4 experts top-2 229 (239), 8 experts 237 (255), head with
 
 from dataclasses import dataclass, replace
 
-from moe.config.model import ModelConfig
-from moe.config.share import Share
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import Share, shared_span
 from moe.config.tensors import held_by
 from moe.errors import PlanError
 from moe.planning.inventory import Device
@@ -96,17 +100,16 @@ class Work:
         return one_thread / device.threads_worth
 
 
-def layer_work(config: ModelConfig, share: Share, workload: Workload) -> Work:
+def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Work:
     """Return the work of one block, of the slice of it that a share holds."""
     query, key_value = attention_columns(config, share)
     flops: float = 2 * config.hidden_size * 2 * (query + key_value)
     flops += 2 * query * workload.sequence_length
-    if config.moe is None:
-        flops += 6 * config.hidden_size * (share.ffn[1] - share.ffn[0])
-    else:
-        flops += 2 * config.hidden_size * config.moe.experts
+    flops += 6 * config.hidden_size * feed_forward_columns(config, share, layer)
+    if config.moe is not None and config.has_experts(layer):
         flops += 6 * config.hidden_size * config.moe.expert_size * routed(config, share)
-    return _work(flops, _parameters(config, replace(share, embedding=False, head=False)), workload)
+        flops += 2 * config.hidden_size * _gate_rows(config.moe)
+    return _work(flops, _layer_parameters(config, share, layer), workload)
 
 
 def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Work:
@@ -130,6 +133,13 @@ def attention_columns(config: ModelConfig, share: Share) -> tuple[int, int]:
     return key_value * config.heads_per_kv, key_value
 
 
+def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
+    """Return the columns that every token passes in a block: dense, or the shared expert's."""
+    experts = config.has_experts(layer)
+    start, stop = shared_span(config, share.ffn) if experts else share.ffn
+    return stop - start
+
+
 def routed(config: ModelConfig, share: Share) -> float:
     """Return how many of a token's top-k experts a share holds, on average under even load."""
     if config.moe is None:
@@ -146,12 +156,19 @@ def _work(flops: float, parameters: int, workload: Workload) -> Work:
     )
 
 
-def _parameters(config: ModelConfig, share: Share) -> int:
-    """Count what a share holds of one layer; layers are alike, so a model of one layer will do."""
-    one_layer = replace(share, layers=(0, 1))
-    return sum(part.elements for part in held_by(replace(config, layers=1), one_layer))
+def _gate_rows(moe: MoeConfig) -> int:
+    """Return the rows of the products that weigh experts: the router's, the shared gate's."""
+    return (0 if moe.hashed else moe.experts) + moe.shared_gate
+
+
+def _layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
+    """Count what a share holds of one layer, in a model of no other."""
+    moe = config.moe and replace(config.moe, dense_layers=())
+    alone = replace(config, layers=1, moe=moe if config.has_experts(layer) else None)
+    block = replace(share, layers=(0, 1), embedding=False, head=False)
+    return sum(part.elements for part in held_by(alone, block))
 
 
 def _end_parameters(config: ModelConfig, share: Share, end: str) -> int:
     no_layer = replace(share, layers=(0, 0), embedding=end == "embedding", head=end == "head")
-    return sum(part.elements for part in held_by(replace(config, layers=1), no_layer))
+    return sum(part.elements for part in held_by(replace(config, layers=1, moe=None), no_layer))

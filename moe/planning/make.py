@@ -8,9 +8,10 @@ a rank that would not fit is an error that names it.
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from moe.config.model import ModelConfig
-from moe.config.share import Share, whole
+from moe.config.share import Share, shared_span, whole
 from moe.errors import PlanError
 from moe.planning.costs import CPU_THREAD, Rates, Workload
 from moe.planning.inventory import Device, Inventory, check_one_sort
@@ -21,6 +22,7 @@ from moe.planning.stages import split_layers
 from moe.planning.tensor import groups, spans, split
 
 Gang = tuple[Device, ...]
+Span = tuple[int, int]
 
 
 def make_plan(
@@ -110,6 +112,8 @@ def _check_shape(config: ModelConfig, inventory: Inventory, stages: int, gang: i
     limits = [("key-value heads", config.kv_heads), ("feed-forward columns", config.ffn_size)]
     if config.moe is not None:
         limits.append(("experts", config.experts))
+    if config.shared_size:
+        limits.append(("columns of the shared expert", config.shared_size))
     for what, count in limits:
         if gang > count:
             raise PlanError(
@@ -122,7 +126,7 @@ def _ranks(config: ModelConfig, members: Gang) -> tuple[RankPlan, ...]:
     """Cut heads, feed-forward columns and experts of one gang by the speed of its devices."""
     weights = [device.threads_worth for device in members]
     heads = spans(split(config.kv_heads, len(members), weights))
-    columns = spans(split(config.ffn_size, len(members), weights))
+    columns = _columns(config, weights)
     experts: Sequence[tuple[int, ...]] = [()] * len(members)
     if config.moe is not None:
         experts = groups(split(config.experts, len(members), weights))
@@ -137,6 +141,19 @@ def _ranks(config: ModelConfig, members: Gang) -> tuple[RankPlan, ...]:
         )
         for member, device in enumerate(members)
     )
+
+
+def _columns(config: ModelConfig, weights: Sequence[float]) -> tuple[Span, ...]:
+    """Cut the feed-forward, and where that leaves a rank nothing of the shared expert, the latter.
+
+    The feed-forward is then cut at the first column that goes with each cut of the shared expert.
+    """
+    columns = spans(split(config.ffn_size, len(weights), weights))
+    cut = [shared_span(config, span) for span in columns]
+    if not config.shared_size or all(start < stop for start, stop in cut):
+        return columns
+    edges = accumulate(split(config.shared_size, len(weights), weights), initial=0)
+    return tuple(pairwise(-(-edge * config.ffn_size // config.shared_size) for edge in edges))
 
 
 def _shares(config: ModelConfig, ranks: Sequence[RankPlan], stage: int, stages: int) -> list[Share]:

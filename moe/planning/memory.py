@@ -2,14 +2,18 @@
 
 Weights, gradients and the two AdamW moments are float32, counted from the tensor table. Activations
 are an estimate of what autograd keeps per token, in floats, with H hidden, Q and K query and
-key-value columns held, F feed-forward columns, E experts held of N and k E / N of them routed to:
+key-value columns held, F feed-forward columns held, E experts held of N, each X wide, k E / N of
+them routed to, and G columns held of the shared expert:
 
     block          6 H + 2 Q + 2 K                     norms, products' inputs, attention
+      q-k norms    2 Q + 2 K                           their inputs, brought to unit size
       dense        4 F                                 gate, silu, up, their product
-      MoE          (4 F + 3 H) k E / N  +  3 N         that and its way there and back; router
+      MoE          2 X k E / N  +  N                   gate and up, the rest made again; router
+        shared     4 G  (+ H)                          as dense (and its output, if gated)
     head           3 H + 3 V                           norm; logits, log-probabilities, gradient
 
-A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 20768 (20748).
+A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
+with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960).
 Under 1F1B, stage s of p keeps the activations of min(p - s, micro-batches) micro-batches. The head
 is done with each before the next. bf16 training needs less; no lower estimate is made for it.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
@@ -24,7 +28,12 @@ from math import ceil
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
-from moe.planning.costs import Workload, attention_columns, routed
+from moe.planning.costs import (
+    Workload,
+    attention_columns,
+    feed_forward_columns,
+    routed,
+)
 
 PROCESS_BYTES = 512 * 2**20
 """What an actor takes beside its tensors: interpreter, torch and Ray 0.35 GB, then buffers."""
@@ -51,14 +60,13 @@ class RankBytes:
 def rank_bytes(config: ModelConfig, share: Share, in_flight: int, workload: Workload) -> RankBytes:
     """Return what a rank needs that keeps ``in_flight`` micro-batches at once."""
     weights = _FLOAT_BYTES * sum(part.elements for part in held_by(config, share))
-    layers = len(share.layer_numbers)
-    block = _block_floats(config, share)
+    blocks = [_block_floats(config, share, layer) for layer in share.layer_numbers]
     head = 3 * config.hidden_size + 3 * config.vocab_size if share.head else 0
     if workload.training:
-        floats = (block * layers * in_flight + head) * workload.tokens
+        floats = (sum(blocks) * in_flight + head) * workload.tokens
         return RankBytes(weights, weights, 2 * weights, ceil(_FLOAT_BYTES * floats))
-    floats = block * workload.tokens_at_once
-    floats += 2 * attention_columns(config, share)[1] * layers * workload.tokens
+    floats = max(blocks) * workload.tokens_at_once
+    floats += 2 * attention_columns(config, share)[1] * len(blocks) * workload.tokens
     floats += config.vocab_size * workload.micro_batch if share.head else 0
     return RankBytes(weights, 0, 0, ceil(_FLOAT_BYTES * floats))
 
@@ -68,11 +76,16 @@ def in_flight(stage: int, stages: int, micro_batches: int) -> int:
     return min(stages - stage, micro_batches)
 
 
-def _block_floats(config: ModelConfig, share: Share) -> float:
+def _block_floats(config: ModelConfig, share: Share, layer: int) -> float:
     """Return the floats that one block keeps per token."""
     query, key_value = attention_columns(config, share)
-    floats = 6 * config.hidden_size + 2 * query + 2 * key_value
-    if config.moe is None:
-        return floats + 4 * (share.ffn[1] - share.ffn[0])
-    expert = 4 * config.moe.expert_size + 3 * config.hidden_size
-    return floats + expert * routed(config, share) + 3 * config.moe.experts
+    floats: float = 6 * config.hidden_size + 2 * query + 2 * key_value
+    if config.query_key_norm is not None:
+        floats += 2 * (query + key_value)
+    floats += 4 * feed_forward_columns(config, share, layer)
+    moe = config.moe
+    if moe is None or not config.has_experts(layer):
+        return floats
+    floats += 2 * moe.expert_size * routed(config, share)
+    floats += config.hidden_size if moe.shared_gate else 0
+    return floats if moe.hashed else floats + moe.experts

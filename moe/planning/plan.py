@@ -13,7 +13,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.errors import PlanError
-from moe.planning import tables
+from moe.planning import checks, tables
 from moe.planning.inventory import CPU, check_one_sort
 
 _SIZES = (
@@ -75,7 +75,7 @@ class Plan:
         tables.check_keys("the plan's model", self.model, _SIZES)
         if not self.stages or not self.stages[0].ranks:
             raise PlanError("the plan has no stage or no rank; give it at least one of each")
-        self._check_layers()
+        checks.check_layers([stage.layers for stage in self.stages], self.model["layers"])
         for number, stage in enumerate(self.stages):
             self._check_gang(number, stage)
 
@@ -143,40 +143,17 @@ class Plan:
             )
         return divmod(number, self.gang_size)
 
-    def _check_layers(self) -> None:
-        expected = 0
-        for number, stage in enumerate(self.stages):
-            start, stop = stage.layers
-            if start != expected or stop <= start:
-                raise PlanError(
-                    f"stage {number} holds layers [{start}, {stop}) but layer {expected} is next; "
-                    "stages must follow each other without gaps and hold a layer each"
-                )
-            expected = stop
-        if expected != self.model["layers"]:
-            raise PlanError(
-                f"the stages hold {expected} layers but the model has {self.model['layers']}; "
-                "every layer needs a holder"
-            )
-
     def _check_gang(self, number: int, stage: StagePlan) -> None:
         if len(stage.ranks) != self.gang_size:
             raise PlanError(
                 f"stage {number} has {len(stage.ranks)} ranks, stage 0 has {self.gang_size}; "
                 "all gangs of a plan are of one size"
             )
-        _check_spans(number, "kv_heads", [rank.kv_heads for rank in stage.ranks])
-        _check_spans(number, "ffn", [rank.ffn for rank in stage.ranks])
-        last = stage.ranks[-1]
-        for what, stop, size in (
-            ("key-value heads", last.kv_heads[1], self.model["kv_heads"]),
-            ("feed-forward columns", last.ffn[1], self.model["ffn_size"]),
-        ):
-            if stop != size:
-                raise PlanError(
-                    f"stage {number} holds {stop} {what} but the model has {size}; "
-                    "every one needs a holder"
-                )
+        columns = [rank.ffn for rank in stage.ranks]
+        heads = [rank.kv_heads for rank in stage.ranks]
+        checks.check_spans(number, "kv_heads", heads, self.model["kv_heads"])
+        checks.check_spans(number, "ffn", columns, self.model["ffn_size"])
+        checks.check_shared(number, columns, self.model["ffn_size"], self.model["shared_size"])
         if not (isfinite(stage.seconds) and stage.seconds >= 0):
             raise PlanError(
                 f"stage {number} has seconds = {stage.seconds}; give a finite number, 0 if unknown"
@@ -184,12 +161,8 @@ class Plan:
         idle = [rank.device for rank in stage.ranks if rank.threads < 1]
         if idle:
             raise PlanError(f"stage {number}: device {idle[0]} computes with no thread; give it 1")
-        held = sorted(expert for rank in stage.ranks for expert in rank.experts)
-        if held != list(range(self.model["experts"])):
-            raise PlanError(
-                f"stage {number} holds experts {held} but the model has "
-                f"{self.model['experts']}; every expert needs exactly one holder"
-            )
+        held = [expert for rank in stage.ranks for expert in rank.experts]
+        checks.check_experts(number, held, self.model["experts"])
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -266,14 +239,3 @@ def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
         threads=tables.whole(label, "threads", table.get("threads", 1)),
         kind=str(table.get("kind", CPU)),
     )
-
-
-def _check_spans(stage: int, what: str, spans: list[tuple[int, int]]) -> None:
-    expected = 0
-    for start, stop in spans:
-        if start != expected or stop <= start:
-            raise PlanError(
-                f"stage {stage}: {what} span [{start}, {stop}) does not follow {expected}; "
-                "the ranks of a gang split a stage without gaps or overlaps"
-            )
-        expected = stop

@@ -1,6 +1,6 @@
 """What a plan will take: seconds of each stage, bytes of each rank. Computed, not measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moe.config.model import ModelConfig
@@ -8,6 +8,7 @@ from moe.config.share import Share
 from moe.planning.costs import (
     CPU_THREAD,
     Rates,
+    Work,
     Workload,
     embedding_work,
     head_work,
@@ -66,17 +67,22 @@ def stage_costs(
 ) -> StageCosts:
     """Return the costs of one gang; it waits for its slowest member after every layer."""
     gang = list(zip(shares, devices, strict=True))
-    layer = max(
-        layer_work(config, share, workload).seconds(device, rates) for share, device in gang
-    )
+
+    def slowest(work: Callable[[Share], Work]) -> float:
+        return max(work(share).seconds(device, rates) for share, device in gang)
+
+    def block(layer: int) -> float:
+        return slowest(lambda share: layer_work(config, share, layer, workload))
+
     extra = 0.0
     if shares[0].embedding:
-        works = [(embedding_work(config, share, workload), device) for share, device in gang]
-        extra += max(work.seconds(device, rates) for work, device in works)
+        extra += slowest(lambda share: embedding_work(config, share, workload))
     if shares[0].head:
-        works = [(head_work(config, share, workload), device) for share, device in gang]
-        extra += max(work.seconds(device, rates) for work, device in works)
-    return StageCosts((layer,) * config.layers, extra)
+        extra += slowest(lambda share: head_work(config, share, workload))
+    first = {config.has_experts(layer): layer for layer in reversed(range(config.layers))}
+    kinds = {kind: block(layer) for kind, layer in first.items()}
+    layers = tuple(kinds[config.has_experts(layer)] for layer in range(config.layers))
+    return StageCosts(layers, extra)
 
 
 def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[RankBytes, ...]:

@@ -31,6 +31,7 @@ SIZES = {
     "kv_heads": 4,
     "ffn_size": 8,
     "experts": 4,
+    "shared_size": 0,
     "vocab_size": 32,
 }
 

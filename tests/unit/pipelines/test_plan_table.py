@@ -11,7 +11,7 @@ from moe.planning.inventory import Inventory
 from moe.planning.make import even_layers, make_plan
 from moe.planning.predict import predict
 from pipelines.plan_table import plan_table
-from tests.plans import SMOLLM2, device, with_experts
+from tests.plans import FINE, SMOLLM2, device, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
 
@@ -41,7 +41,7 @@ def test_every_rank_has_a_row_of_at_most_80_columns(experts: int, stages: int, g
 def test_rows_say_who_holds_what() -> None:
     lines = drawn(with_experts(SMOLLM2, 8), 2, 2).splitlines()
     second = next(line for line in lines if "node-1/0" in line)
-    assert second.split() == ["1", "node-1/0", "0-18", "(19)", "3", "(1)", "4-7", "5.2/64.0"]
+    assert second.split() == ["1", "node-1/0", "0-18", "(19)", "3", "(1)", "4-7", "4.9/64.0"]
     assert sum("+embedding" in line for line in lines) == 2
     assert sum("+head" in line for line in lines) == 2
 
@@ -57,3 +57,15 @@ def test_long_device_names_fold() -> None:
     assert all(len(line) <= 80 for line in lines)
     start = next(line for line in lines if "device" in line).index("device")
     assert name.format(0) in "".join(line[start:].split(" ")[0] for line in lines)
+
+
+def test_shared_columns_and_dense_layers_are_shown() -> None:
+    text = drawn(FINE, 2, 2)
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    title = " ".join(text.split("stage  ")[0].split())
+    assert "30 layers, 2 of them dense, 16 experts top-3, shared 768 wide" in title
+    assert sum("0, 7: ffn 768" in line for line in lines) == 2
+    assert sum(line.split()[-1:] == ["+384"] for line in lines) == 4
+    assert "+shared" in text
+    assert "+shared" not in drawn(with_experts(SMOLLM2, 8), 2, 2)

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
 
+from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.errors import PlanError
@@ -12,17 +14,18 @@ from moe.planning.costs import (
     Rates,
     Workload,
     embedding_work,
+    feed_forward_columns,
     head_work,
     layer_work,
 )
-from tests.plans import SMOLLM2, device, with_experts
+from tests.plans import FINE, SMOLLM2, configs, device, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
 
 
 def milliseconds(experts: int) -> float:
     config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
-    return 1000 * layer_work(config, whole(config), WORKLOAD).seconds(device(), CPU_THREAD)
+    return 1000 * layer_work(config, whole(config), 0, WORKLOAD).seconds(device(), CPU_THREAD)
 
 
 @pytest.mark.parametrize(("experts", "measured"), [(0, 135), (4, 229), (8, 237)])
@@ -45,13 +48,13 @@ def test_embedding_is_nearly_free() -> None:
 def test_flops_are_those_of_the_products() -> None:
     attention = 576 * 64 * (9 + 3 + 3 + 9)
     forward = 2 * (attention + 3 * 576 * 1536) + 2 * 9 * 64 * 512
-    assert layer_work(SMOLLM2, whole(SMOLLM2), WORKLOAD).flops == 3 * 512 * forward
+    assert layer_work(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD).flops == 3 * 512 * forward
 
 
 def test_attention_grows_with_the_square_of_the_sequence() -> None:
     def flops(length: int) -> float:
         workload = replace(WORKLOAD, sequence_length=length)
-        return layer_work(SMOLLM2, whole(SMOLLM2), workload).flops
+        return layer_work(SMOLLM2, whole(SMOLLM2), 0, workload).flops
 
     linear, both, four = flops(1), flops(1024), flops(2048)
     per_square = 3 * 2 * 9 * 64
@@ -68,14 +71,14 @@ def test_shares_of_a_gang_add_up_but_for_what_each_repeats(experts: int) -> None
         full, kv_heads=(1, 3), ffn=(500, 1536), experts=tuple(range(experts // 4, experts))
     )
     router = 3 * 512 * 2 * 576 * experts
-    parts = [layer_work(config, share, WORKLOAD) for share in (left, right)]
+    parts = [layer_work(config, share, 0, WORKLOAD) for share in (left, right)]
     assert sum(part.flops for part in parts) - router == pytest.approx(
-        layer_work(config, full, WORKLOAD).flops
+        layer_work(config, full, 0, WORKLOAD).flops
     )
 
 
 def test_gradient_bytes_follow_the_parameters() -> None:
-    layers = 30 * layer_work(SMOLLM2, whole(SMOLLM2), WORKLOAD).bytes
+    layers = 30 * layer_work(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD).bytes
     embedding = embedding_work(SMOLLM2, whole(SMOLLM2), WORKLOAD).bytes
     assert layers + embedding == 12 * (parameters(SMOLLM2) - 576)
 
@@ -83,15 +86,15 @@ def test_gradient_bytes_follow_the_parameters() -> None:
 def test_without_training_there_is_no_backward_and_no_loss() -> None:
     serving = replace(WORKLOAD, training=False)
     layer, head = layer_work, head_work
-    assert layer(SMOLLM2, whole(SMOLLM2), serving).flops * 3 == pytest.approx(
-        layer(SMOLLM2, whole(SMOLLM2), WORKLOAD).flops
+    assert layer(SMOLLM2, whole(SMOLLM2), 0, serving).flops * 3 == pytest.approx(
+        layer(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD).flops
     )
-    assert layer(SMOLLM2, whole(SMOLLM2), serving).bytes == 0
+    assert layer(SMOLLM2, whole(SMOLLM2), 0, serving).bytes == 0
     assert head(SMOLLM2, whole(SMOLLM2), serving).bytes == 0
 
 
 def test_seconds_follow_speed_threads_and_rates() -> None:
-    work = layer_work(SMOLLM2, whole(SMOLLM2), WORKLOAD)
+    work = layer_work(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD)
     one = work.seconds(device(), CPU_THREAD)
     assert work.seconds(device(threads=2, speed=3.0), CPU_THREAD) == pytest.approx(one / 6)
     slow = Rates(CPU_THREAD.flops_per_second / 2, CPU_THREAD.bytes_per_second / 2)
@@ -102,3 +105,49 @@ def test_seconds_follow_speed_threads_and_rates() -> None:
 def test_an_empty_workload_is_refused(key: str) -> None:
     with pytest.raises(PlanError, match=f"the workload has {key} = 0"):
         replace(WORKLOAD, **{key: 0})
+
+
+def test_each_layer_has_the_flops_of_its_kind() -> None:
+    dense, mixed = (layer_work(FINE, whole(FINE), layer, WORKLOAD) for layer in (7, 1))
+    assert dense == layer_work(SMOLLM2, whole(SMOLLM2), 7, WORKLOAD)
+    attention = dense.flops - 3 * 512 * 6 * 576 * 1536
+    gates = 2 * 576 * 16 + 2 * 576
+    assert mixed.flops == attention + 3 * 512 * (6 * 576 * (3 * 384 + 768) + gates)
+
+
+def test_a_hash_needs_no_router() -> None:
+    routed, hashed = (
+        replace(SMOLLM2, moe=MoeConfig(8, 1, 1536, hashed=hashed)) for hashed in (False, True)
+    )
+    more = layer_work(routed, whole(routed), 0, WORKLOAD)
+    less = layer_work(hashed, whole(hashed), 0, WORKLOAD)
+    assert more.flops - less.flops == 3 * 512 * 2 * 576 * 8
+    assert more.bytes - less.bytes == 12 * 576 * 8
+
+
+def test_a_share_has_its_columns_of_the_shared_expert() -> None:
+    full = whole(FINE)
+    left, right = (
+        replace(full, kv_heads=heads, ffn=span, experts=experts)
+        for heads, span, experts in (
+            ((0, 1), (0, 500), tuple(range(4))),
+            ((1, 3), (500, 1536), tuple(range(4, 16))),
+        )
+    )
+    assert feed_forward_columns(FINE, left, 1) == 250
+    assert feed_forward_columns(FINE, left, 7) == 500
+    gates = 3 * 512 * (2 * 576 * 16 + 2 * 576)
+    for layer, repeated in ((1, gates), (7, 0)):
+        parts = [layer_work(FINE, share, layer, WORKLOAD).flops for share in (left, right)]
+        assert sum(parts) - repeated == layer_work(FINE, full, layer, WORKLOAD).flops
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs())
+def test_gradient_bytes_of_any_model_follow_its_parameters(config: ModelConfig) -> None:
+    full = whole(config)
+    moved = [layer_work(config, full, layer, WORKLOAD).bytes for layer in range(config.layers)]
+    moved += [part(config, full, replace(WORKLOAD)).bytes for part in (embedding_work, head_work)]
+    loss = 4 * 10 * config.vocab_size * WORKLOAD.tokens
+    tied = config.vocab_size * config.hidden_size * config.tie_embeddings
+    assert sum(moved) - loss == 12 * (parameters(config) + tied)

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.config.model import ModelConfig
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import shared_span
 from moe.errors import PlanError
 from moe.planning.costs import Workload
 from moe.planning.inventory import Inventory
 from moe.planning.make import choose_gangs, even_layers, make_plan
 from moe.planning.plan import Plan
 from moe.planning.predict import predict
-from tests.plans import SMOLLM2, configs, device, inventory, with_experts
+from moe.planning.tensor import split
+from tests.plans import FINE, SMOLLM2, configs, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
 SMALL = Workload(sequence_length=16, micro_batch=2, micro_batches=3)
@@ -44,7 +46,8 @@ def test_smollm2_is_cut_unevenly_because_of_its_head(
 @given(st.data())
 def test_no_other_cut_of_the_same_gangs_is_faster(data: st.DataObject) -> None:
     config = data.draw(configs())
-    smallest = min(config.kv_heads, config.ffn_size, config.experts or config.kv_heads)
+    limits = (config.kv_heads, config.ffn_size, config.experts, config.shared_size)
+    smallest = min(limit for limit in limits if limit)
     stages = data.draw(st.integers(1, config.layers))
     gang = data.draw(st.integers(1, min(smallest, 3)))
     speeds = data.draw(
@@ -157,6 +160,12 @@ def test_even_layers_keep_gangs_and_are_never_faster() -> None:
         (SMOLLM2, 1, 4, "gang of 4 ranks but the model has 3 key-value heads.*lower plan.gang"),
         (with_experts(SMOLLM2, 2), 1, 3, "gang of 3 ranks but the model has 2 experts"),
         (replace(SMOLLM2, ffn_size=1), 1, 2, "the model has 1 feed-forward columns"),
+        (
+            replace(SMOLLM2, moe=MoeConfig(8, 2, 9, shared_size=2)),
+            1,
+            3,
+            "the model has 2 columns of the shared expert.*lower plan.gang to 2",
+        ),
     ],
 )
 def test_impossible_shapes_are_refused(
@@ -174,3 +183,32 @@ def test_a_rank_that_does_not_fit_is_named() -> None:
     assert message.startswith("rank 1 (stage 1) needs 2.17 GB (weights 0.")
     assert "but device small has 1.00 GB; raise plan.stages or plan.gang" in message
     make_plan(SMOLLM2, there, 2, 1, replace(WORKLOAD, sequence_length=64, training=False))
+
+
+def test_dense_layers_weigh_what_they_cost() -> None:
+    wide = replace(FINE, layers=8, ffn_size=12 * 1536, vocab_size=64)
+    assert wide.moe is not None
+    for dense, expected in (((0,), [1, 7]), ((7,), [7, 1]), ((0, 7), [4, 4]), ((), [4, 4])):
+        config = replace(wide, moe=replace(wide.moe, dense_layers=dense))
+        assert sizes(make_plan(config, inventory(2), 2, 1, WORKLOAD)) == expected
+
+
+def narrow(shared: int) -> ModelConfig:
+    moe = MoeConfig(experts=8, top_k=2, expert_size=16, shared_size=shared)
+    return replace(SMOLLM2, ffn_size=1000, moe=moe, layers=2)
+
+
+@pytest.mark.parametrize("shared", [3, 4, 7, 1000, 1001])
+def test_no_rank_is_without_a_part_of_the_shared_expert(shared: int) -> None:
+    there = Inventory((device("a", speed=50.0), device("b", speed=1.0), device("c", speed=0.1)))
+    config = narrow(shared)
+    plan = make_plan(config, there, 1, 3, SMALL)
+    cut = [shared_span(config, rank.ffn) for rank in plan.stages[0].ranks]
+    assert all(start < stop for start, stop in cut)
+    widest = split(shared, 3, [50.0, 1.0, 0.1])[0]
+    assert cut[0][1] - cut[0][0] == pytest.approx(widest, abs=1)
+
+
+def test_columns_follow_speed_where_the_shared_expert_allows() -> None:
+    plan = make_plan(narrow(4), inventory(3), 1, 3, SMALL)
+    assert [rank.ffn for rank in plan.stages[0].ranks] == [(0, 334), (334, 667), (667, 1000)]

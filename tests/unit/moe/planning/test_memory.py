@@ -1,14 +1,16 @@
 """Bytes per rank against the parameter count and the floats that autograd was seen to keep."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.planning.costs import Workload
 from moe.planning.memory import PROCESS_BYTES, in_flight, rank_bytes
-from tests.plans import SMOLLM2, with_experts
+from tests.plans import FINE, SMOLLM2, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=2, micro_batches=8)
 
@@ -19,7 +21,7 @@ def test_a_whole_model_takes_sixteen_bytes_per_parameter() -> None:
     assert need.total == 16 * parameters(SMOLLM2) + need.activations + PROCESS_BYTES
 
 
-@pytest.mark.parametrize(("experts", "measured"), [(0, 11147), (4, 20768), (8, 20772)])
+@pytest.mark.parametrize(("experts", "measured"), [(0, 11147), (4, 11161), (8, 11165)])
 def test_a_block_keeps_about_what_was_measured(experts: int, measured: int) -> None:
     config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
     share = replace(whole(config), layers=(3, 4), embedding=False, head=False)
@@ -74,3 +76,32 @@ def test_a_served_prompt_is_in_the_blocks_in_parts_with_one_row_of_logits() -> N
     cache = 30 * 2 * 192 * 8192
     assert parts[0] == 4 * 3 * (block + cache + 49152)
     assert replace(long, training=True).tokens_at_once == 3 * 8192
+
+
+def kept(config: ModelConfig, layer: int, **changes: Any) -> float:
+    """Return the floats that one block keeps per token."""
+    share = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
+    need = rank_bytes(config, replace(share, **changes), 1, WORKLOAD)
+    return need.activations / (4 * WORKLOAD.tokens)
+
+
+def test_each_layer_keeps_what_its_kind_does() -> None:
+    dense = kept(SMOLLM2, 0)
+    assert kept(FINE, 7) == dense
+    attention = dense - 4 * 1536
+    assert kept(FINE, 1) == attention + 2 * 384 * 3 + 16 + 4 * 768 + 576
+    assert kept(FINE, 1) == pytest.approx(10982, rel=0.01)
+    assert kept(FINE, 1) - kept(FINE, 1, ffn=(0, 768)) == 4 * 384
+    normed = replace(SMOLLM2, query_key_norm="head")
+    assert kept(normed, 0) == dense + 2 * (576 + 192) == pytest.approx(12695, rel=0.01)
+    hashed = replace(SMOLLM2, moe=MoeConfig(8, 1, 1536, hashed=True))
+    assert kept(hashed, 0) == attention + 2 * 1536 == pytest.approx(8076, rel=0.01)
+
+
+def test_unlike_layers_add_up_and_serving_holds_the_widest() -> None:
+    share = replace(whole(FINE), layers=(6, 9), embedding=False, head=False)
+    need = rank_bytes(FINE, share, 2, WORKLOAD)
+    assert need.activations == 8 * WORKLOAD.tokens * (2 * kept(FINE, 6) + kept(FINE, 7))
+    serving = rank_bytes(FINE, share, 2, replace(WORKLOAD, training=False))
+    cache = 3 * 2 * 192 * WORKLOAD.tokens
+    assert serving.activations == 4 * (max(kept(FINE, 6), kept(FINE, 7)) * 1024 + cache)

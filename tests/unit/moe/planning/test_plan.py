@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
+from moe.config.share import shared_span
 from moe.config.tensors import EMBEDDING, TensorSlice, answers_for, held_by, tensors
 from moe.errors import PlanError
+from moe.planning.checks import shared_columns
 from moe.planning.plan import Plan, StagePlan, diff, from_dict, load_plan, save_plan, to_dict
-from tests.plans import SMOLLM2, configs, plans, single, with_experts
+from tests.plans import FINE, SMOLLM2, configs, plans, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
 
@@ -48,6 +50,8 @@ def cells(config: ModelConfig, plan: Plan, rank: int) -> dict[str, np.ndarray[An
 def replicas(config: ModelConfig, plan: Plan, tensor: TensorSlice) -> int:
     """Return how many ranks are meant to hold each element of a tensor."""
     gang = plan.gang_size
+    if config.query_key_norm == "all" and "_norm." in tensor.name:
+        return 1
     if tensor.name == EMBEDDING:
         return gang * (2 if config.tie_embeddings and len(plan.stages) > 1 else 1)
     split = any(
@@ -283,3 +287,31 @@ def test_a_rank_that_is_not_there_is_refused(number: int) -> None:
         single(SMOLLM2).share(number)
     with pytest.raises(PlanError, match=f"asked for rank {number} of a plan of 1"):
         single(SMOLLM2).rank(number)
+
+
+def test_a_rank_without_a_part_of_the_shared_expert_is_refused() -> None:
+    assert FINE.moe is not None
+    config = replace(FINE, moe=replace(FINE.moe, shared_size=2))
+    whole = single(config).stages[0].ranks[0]
+
+    def halves(cut: int) -> Plan:
+        left = replace(whole, kv_heads=(0, 1), ffn=(0, cut), experts=(0,))
+        right = replace(whole, kv_heads=(1, 3), ffn=(cut, 1536), experts=tuple(range(1, 16)))
+        return Plan(config.summary(), (StagePlan((0, 30), (left, right)),))
+
+    assert halves(768).gang_size == 2
+    message = r"stage 0 rank 0: ffn span \[0, 767\) of 1536 columns brings none of the 2 columns"
+    with pytest.raises(PlanError, match=message) as caught:
+        halves(767)
+    assert "give the rank a wider ffn span or lower plan.gang" in str(caught.value)
+
+
+@SOME
+@given(planned(1))
+def test_a_plan_cuts_the_shared_expert_as_a_share_does(
+    drawn: tuple[ModelConfig, list[Plan]],
+) -> None:
+    config, (plan,) = drawn
+    sizes = (config.ffn_size, config.shared_size)
+    for rank in plan.stages[0].ranks:
+        assert shared_columns(rank.ffn, *sizes) == shared_span(config, rank.ffn)

@@ -9,14 +9,14 @@ from moe.errors import PlanError
 from moe.planning.costs import CPU_THREAD, Rates, Workload, embedding_work, head_work, layer_work
 from moe.planning.inventory import Inventory
 from moe.planning.make import make_plan
-from moe.planning.predict import Prediction, bytes_per_rank, predict
-from tests.plans import SMOLLM2, device, inventory, single, with_experts
+from moe.planning.predict import Prediction, bytes_per_rank, predict, stage_costs
+from tests.plans import FINE, SMOLLM2, device, inventory, single, with_experts
 
 WORKLOAD = Workload(sequence_length=128, micro_batch=1, micro_batches=4)
 
 
 def test_one_rank_takes_all_its_parts() -> None:
-    works = [layer_work(SMOLLM2, whole(SMOLLM2), WORKLOAD)] * 30
+    works = [layer_work(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD)] * 30
     works += [part(SMOLLM2, whole(SMOLLM2), WORKLOAD) for part in (embedding_work, head_work)]
     predicted = predict(SMOLLM2, single(SMOLLM2), inventory(1), WORKLOAD)
     total = sum(work.seconds(device(), CPU_THREAD) for work in works)
@@ -63,3 +63,16 @@ def test_what_the_plan_does_not_match_is_refused() -> None:
         predict(with_experts(SMOLLM2, 8), plan, inventory(1), WORKLOAD)
     with pytest.raises(PlanError, match="the plan uses device a/0, the inventory has b"):
         predict(SMOLLM2, plan, Inventory((device("b"),)), WORKLOAD)
+
+
+def test_each_layer_takes_the_time_of_its_kind() -> None:
+    gang = [device()]
+    costs = stage_costs(FINE, [whole(FINE)], gang, WORKLOAD, CPU_THREAD)
+    dense, mixed = (
+        layer_work(FINE, whole(FINE), layer, WORKLOAD).seconds(device(), CPU_THREAD)
+        for layer in (0, 1)
+    )
+    assert dense != mixed
+    assert costs.layers == tuple(dense if layer in (0, 7) else mixed for layer in range(30))
+    predicted = predict(FINE, single(FINE), inventory(1), WORKLOAD)
+    assert predicted.stage_seconds == (costs.seconds(0, 30),)

@@ -1,0 +1,69 @@
+"""What must hold of a plan's parts: layers follow each other, a gang splits a stage completely."""
+
+from collections.abc import Sequence
+
+from moe.errors import PlanError
+
+Span = tuple[int, int]
+
+_NOUNS = {"kv_heads": "key-value heads", "ffn": "feed-forward columns"}
+
+
+def check_layers(cuts: Sequence[Span], layers: int) -> None:
+    """Raise PlanError unless the stages hold every layer once, in order, and one each."""
+    expected = 0
+    for number, (start, stop) in enumerate(cuts):
+        if start != expected or stop <= start:
+            raise PlanError(
+                f"stage {number} holds layers [{start}, {stop}) but layer {expected} is next; "
+                "stages must follow each other without gaps and hold a layer each"
+            )
+        expected = stop
+    if expected != layers:
+        raise PlanError(
+            f"the stages hold {expected} layers but the model has {layers}; "
+            "every layer needs a holder"
+        )
+
+
+def check_spans(stage: int, key: str, spans: Sequence[Span], size: int) -> None:
+    """Raise PlanError unless the spans of a gang cover ``size`` once, in order, none empty."""
+    expected = 0
+    for start, stop in spans:
+        if start != expected or stop <= start:
+            raise PlanError(
+                f"stage {stage}: {key} span [{start}, {stop}) does not follow {expected}; "
+                "the ranks of a gang split a stage without gaps or overlaps"
+            )
+        expected = stop
+    if expected != size:
+        raise PlanError(
+            f"stage {stage} holds {expected} {_NOUNS[key]} but the model has {size}; "
+            "every one needs a holder"
+        )
+
+
+def check_experts(stage: int, held: Sequence[int], experts: int) -> None:
+    """Raise PlanError unless a gang holds every expert once."""
+    if sorted(held) != list(range(experts)):
+        raise PlanError(
+            f"stage {stage} holds experts {sorted(held)} but the model has {experts}; "
+            "every expert needs exactly one holder"
+        )
+
+
+def check_shared(stage: int, columns: Sequence[Span], ffn_size: int, shared_size: int) -> None:
+    """Raise PlanError where a rank's feed-forward columns bring it none of the shared expert's."""
+    for member, span in enumerate(columns):
+        start, stop = shared_columns(span, ffn_size, shared_size)
+        if shared_size and start == stop:
+            raise PlanError(
+                f"stage {stage} rank {member}: ffn span [{span[0]}, {span[1]}) of {ffn_size} "
+                f"columns brings none of the {shared_size} columns of the shared expert, which "
+                "is cut in the same proportion; give the rank a wider ffn span or lower plan.gang"
+            )
+
+
+def shared_columns(span: Span, ffn_size: int, shared_size: int) -> Span:
+    """Return what ``moe.config.share.shared_span`` does, from the sizes that a plan repeats."""
+    return span[0] * shared_size // ffn_size, span[1] * shared_size // ffn_size
