@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 
-def options(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options all benchmarks have."""
+def options(description: str, material: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the options all benchmarks have, and those of a real model and text."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
+    if not material:
+        return parser
     parser.add_argument("--model", type=Path, default=Path("demo/moe"))
     parser.add_argument("--data", type=Path, default=Path("demo/tokens"))
     return parser

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ConfigError
-from moe.nn.balance import RoutingStatistics
 from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.loss import cross_entropy_sum
 from moe.nn.similarity import expert_similarity
+from moe.nn.statistics import RoutingStatistics
 from pipelines.corpus.manifest import Split
 from pipelines.corpus.shards import IGNORED
 from pipelines.inputs import open_shards

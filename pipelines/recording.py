@@ -52,7 +52,7 @@ class RunRecord:
 
 def journal_line(report: StepReport) -> dict[str, Any]:
     """Return a step as the journal holds it."""
-    layers = {str(number): asdict(layer) for number, layer in report.layers.items()}
+    layers = {str(number): _measured(layer) for number, layer in report.layers.items()}
     return {
         "step": report.step,
         **{name: value for name, value in _gauges(report).items() if name != "step"},
@@ -63,11 +63,26 @@ def journal_line(report: StepReport) -> dict[str, Any]:
     }
 
 
+def _measured(layer: LayerReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(layer).items() if value is not None}
+
+
+def _sum_over_layers(report: StepReport) -> dict[str, float]:
+    """Return the losses on routers, those that the run has."""
+    layers = [_measured(layer) for layer in report.layers.values()]
+    sums = {"balance_loss": sum(layer["balance_loss"] for layer in layers)}
+    for name in ("z_loss", "device_loss"):
+        found = [layer[name] for layer in layers if name in layer]
+        if found:
+            sums[name] = sum(found)
+    return sums
+
+
 def _gauges(report: StepReport) -> Mapping[str, float]:
     return {
         "step": report.step,
         "loss": report.loss,
-        "balance_loss": sum(layer.balance_loss for layer in report.layers.values()),
+        **_sum_over_layers(report),
         "gradient_norm": report.gradient_norm,
         "learning_rate": report.learning_rate,
         "step_seconds": report.seconds,

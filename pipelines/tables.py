@@ -1,5 +1,7 @@
 """Results as tables on the terminal."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from moe.surgery.receipt import Receipt
@@ -30,13 +32,22 @@ def receipt_table(receipt: Receipt) -> Table:
     distance = receipt.distance
     table.add_row("method", receipt.method)
     for name, value in receipt.options.items():
-        table.add_row(name.replace("_", " "), str(value))
+        if value not in (None, False):
+            table.add_row(name.replace("_", " "), _spoken(value))
     table.add_row(
         "largest logit difference",
         f"{distance.max_absolute:.1e} ({distance.relative:.1e} relative)",
     )
     table.add_row("same first choice", f"{distance.same_argmax:.0%} of {distance.tokens} tokens")
     return table
+
+
+def _spoken(value: object) -> str:
+    """Return a value of a receipt; of a table only what is set to something."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    said = {key: found for key, found in value.items() if found not in (None, False, 0, 1, ())}
+    return ", ".join(f"{key.replace('_', ' ')} {found}" for key, found in said.items())
 
 
 def _summary(result: Evaluation) -> str:

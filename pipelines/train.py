@@ -25,7 +25,7 @@ from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
-from moe.config.run import BalanceSection, RoutingSection, RunConfig
+from moe.config.run import RunConfig
 from moe.errors import (
     ClusterError,
     ConfigError,
@@ -104,12 +104,7 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     """Open model and data before anything starts, and check that they fit each other."""
     config = Checkpoint.open(run.model.path).config
     shards = open_shards(run.model.path, config, run.data.path, "train")
-    untouched = (RoutingSection(), BalanceSection())
-    if config.moe is None and (run.routing, run.balance) != untouched:
-        raise ConfigError(
-            f"{run.model.path} is a dense model, on which [routing] and [balance] have no effect; "
-            "remove them, or upcycle the model first"
-        )
+    run.check_model(config)
     try:
         run.checkpoint.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

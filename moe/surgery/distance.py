@@ -1,14 +1,13 @@
-"""How far the logits of two models lie apart, one layer of each in memory at a time."""
+"""How far the logits of two models lie apart, computed from their files."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
-from moe.config.share import Share, whole
-from moe.nn.build import build
+from moe.surgery.streamed import logits
 
 _LEAST = torch.finfo(torch.float32).tiny
 
@@ -35,7 +34,7 @@ class LogitDistance:
 
 def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> LogitDistance:
     """Compare the logits of two models on the same tokens, in float32."""
-    one, other = streamed_logits(first, tokens_BS), streamed_logits(second, tokens_BS)
+    one, other = logits(first, tokens_BS), logits(second, tokens_BS)
     gap = (one - other).abs()
     return LogitDistance(
         tokens=tokens_BS.numel(),
@@ -44,20 +43,3 @@ def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> 
         mean_absolute=gap.mean().item(),
         same_argmax=(one.argmax(-1) == other.argmax(-1)).float().mean().item(),
     )
-
-
-@torch.no_grad()
-def streamed_logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
-    """Return the logits [B, S, V], reading and dropping one layer after the other."""
-    config = checkpoint.config
-    x = tokens_BS
-    for layer in range(config.layers):
-        share = replace(_only(whole(config), layer), embedding=layer == 0)
-        x = build(config, checkpoint.read, share)(x).values
-    end = Share((0, 0), False, True, (0, config.kv_heads), (0, config.ffn_size), ())
-    logits_BSV: Tensor = build(config, checkpoint.read, end)(x).values
-    return logits_BSV
-
-
-def _only(share: Share, layer: int) -> Share:
-    return replace(share, layers=(layer, layer + 1), embedding=False, head=False)

@@ -1,205 +1,175 @@
 """A dense model to a mixture of experts, tensor by tensor (Skywork-MoE section 3).
 
-Method ``copy``: every expert of a layer is the dense feed-forward, the router is new, the rest is
-kept. With routing weights that sum to one the model computes exactly the dense function until
-training tells the experts apart. The router is drawn from a small normal: a zero router would send
-every token to the same experts.
+A method says which columns of the dense feed-forward every expert gets, times what, changed how
+(``moe.surgery.part``); routers are new; the rest is kept. Here the new tensors are streamed: each
+dense tensor is mapped once, its children are written a block of rows at a time and hashed on the
+way, and the logits of both models are compared from their files. Memory holds a few blocks.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from math import inf
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import frexp
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import (
-    ShardWriter,
-    TensorSpec,
-    copy_tokenizer,
-    pack,
-    write_index,
-    write_json,
-)
-from moe.config.families import MOE_FAMILIES, write_config
-from moe.config.model import ModelConfig, MoeConfig
-from moe.config.tensors import TensorSlice, tensors
+from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
+from moe.config.families import write_config
+from moe.config.model import ModelConfig
+from moe.config.tensors import TensorSlice, layer_prefix
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import staged
+from moe.surgery.calibration import Calibration, calibrated
+from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
+from moe.surgery.leftovers import claimed, clean
+from moe.surgery.lineage import Litter, finite, layer_of, litters
+from moe.surgery.options import UpcycleOptions, upcycled_config
+from moe.surgery.output import Progress, write_model
 from moe.surgery.receipt import Receipt, hashes
+from moe.surgery.routers import new_tensor
+from moe.surgery.seeds import generator
 
-Progress = Callable[[int, int], None]
+__all__ = ["UpcycleOptions", "upcycle"]
 
 MAX_RELATIVE = 1e-4
-"""Difference of logits, relative to the largest, from which on a conversion is refused.
+"""Difference of logits, relative to the largest, from which on an exact conversion is refused.
 
 Some 1e-6 is what float32 rounding leaves. One bound serves every type of weights: they are copied
 bit for bit and both models are computed in float32, so the type on disk does not enter.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class UpcycleOptions:
-    """``family`` None chooses: mixtral, or skywork_moe where gate logits are normalised."""
-
-    experts: int
-    top_k: int
-    gate_norm: float | None = None
-    router_std: float = 0.02
-    seed: int = 0
-    family: str | None = None
-    probe_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.router_std < inf or self.probe_tokens < 1:
-            raise ConfigError(
-                f"router_std is {self.router_std} and probe_tokens {self.probe_tokens}; "
-                "the first must be finite and not negative, the second at least 1"
-            )
-
-
 def upcycle(
-    source: Path, to: Path, options: UpcycleOptions, progress: Progress = lambda done, total: None
+    source: Path,
+    to: Path,
+    options: UpcycleOptions,
+    progress: Progress = lambda done, total: None,
+    calibration: Calibration | None = None,
 ) -> Receipt:
     """Write the mixture-of-experts form of a dense model directory; return its receipt.
 
-    ``progress`` is told the bytes written and the bytes in all.
+    ``progress`` is told the bytes written and the bytes in all. ``calibration`` is for methods that
+    measure activity; without it they take random tokens.
     """
     dense = Checkpoint.open(source)
     config = upcycled_config(dense.config, options)
-    dtype = dense.dtype
-    with staged(to) as staging:
-        _write_tensors(dense, config, options, staging, progress)
-        write_json(staging / "config.json", write_config(config, str(dtype).removeprefix("torch.")))
-        copy_tokenizer(source, staging)
-        copy_remote_code(config.family, staging)
-        distance = logit_distance(dense, Checkpoint.open(staging), _probe(config, options))
-        _check(distance, source, options)
-        receipt = Receipt(
-            method="copy",
-            options=asdict(options) | {"family": config.family},
-            seed=options.seed,
-            source=source.resolve().name,
-            source_files=hashes((source / "config.json", *dense.shards.paths)),
-            files=hashes(tuple(sorted(staging.iterdir()))),
-            distance=distance,
-        )
+    calibration = calibrated(dense.config, options, calibration)
+    job = _Upcycling(dense, config, options, calibration)
+    job.check_gain()
+    clean(to)
+    with staged(to) as staging, claimed(staging), ThreadPoolExecutor(1) as thread:
+        shards = job.write(staging, progress)
+        inputs = thread.submit(hashes, (source / "config.json", *dense.shards.paths))
+        distance = job.distance(Checkpoint.open(staging))
+        rest = sorted(path for path in staging.iterdir() if path.name not in shards)
+        written = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
+        receipt = job.receipt(inputs.result(), dict(sorted(written.items())), distance)
         receipt.save(staging)
     return receipt
 
 
-def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
-    """Return the architecture after upcycling; ConfigError where it cannot be written."""
-    if dense.moe is not None:
-        raise ConfigError(
-            f"the source is a {dense.family} model with experts already; give a dense one"
+@dataclass(frozen=True, slots=True)
+class _Upcycling:
+    """One conversion: what is read, what it becomes, and what was asked."""
+
+    dense: Checkpoint
+    config: ModelConfig
+    options: UpcycleOptions
+    calibration: Calibration | None
+
+    def check_gain(self) -> None:
+        """Raise ConfigError where an exact method would have to round what it multiplies."""
+        assert self.config.moe is not None
+        gain = self.options.method.gain(self.config.moe) / self.config.moe.scale
+        rounds = self.dense.dtype != torch.float32 and frexp(gain)[0] != 0.5
+        if self._exact and rounds:
+            raise ConfigError(
+                f"down projections would be multiplied by {gain:g}, which {self.dense.dtype} "
+                "rounds; choose a power of two, or --family raymoe, which scales routed sums"
+            )
+
+    def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
+        """Write all but the receipt; return what will be the SHA-256 of each shard."""
+        made = litters(self.dense, self.config)
+        specs = [
+            TensorSpec(disk_name(self.config.family, child.name), child.shape, litter.dtype)
+            for litter in made
+            for child in litter.children
+        ]
+        shards = write_model(directory, specs, self._values(made), progress)
+        dtype = str(self.dense.dtype).removeprefix("torch.")
+        write_json(directory / "config.json", write_config(self.config, dtype))
+        copy_tokenizer(self.dense.path, directory)
+        copy_remote_code(self.config.family, directory)
+        return shards
+
+    def distance(self, result: Checkpoint) -> LogitDistance:
+        """Compare the logits; CheckpointError where an exact method did not keep them."""
+        source = torch.Generator().manual_seed(self.options.seed)
+        length = min(self.options.probe_tokens, self.config.max_positions)
+        probe = torch.randint(self.config.vocab_size, (1, length), generator=source)
+        distance = logit_distance(self.dense, result, probe)
+        _check(distance, self.dense.path, self.options, self._exact)
+        return distance
+
+    def receipt(
+        self, inputs: dict[str, str], written: dict[str, str], distance: LogitDistance
+    ) -> Receipt:
+        """Return what was done."""
+        measured = self.calibration.record() if self.calibration else None
+        return Receipt(
+            method=self.options.method.name,
+            options=self.options.record(self.config) | {"calibration": measured},
+            seed=self.options.seed,
+            source=self.dense.path.resolve().name,
+            source_files=inputs,
+            files=written,
+            distance=distance,
         )
-    family = options.family or ("mixtral" if options.gate_norm is None else "skywork_moe")
-    if family not in MOE_FAMILIES:
-        raise ConfigError(f"cannot write family {family!r}; choose {' or '.join(MOE_FAMILIES)}")
-    moe = MoeConfig(options.experts, options.top_k, dense.ffn_size, options.gate_norm)
-    config = dense.with_moe(moe, family)
-    write_config(config, "float32")
-    return config
+
+    @property
+    def _exact(self) -> bool:
+        assert self.config.moe is not None
+        return self.options.method.exact(self.config.moe, self.options.router)
+
+    def _values(self, made: list[Litter]) -> Iterator[Iterable[Tensor]]:
+        """Yield the blocks of every tensor of the new model, siblings together."""
+        cutter = Cutter(self.dense, self.config, self.options, self.calibration)
+        for litter in made:
+            if litter.parent is None:
+                yield from ([self._new(child, cutter)] for child in litter.children)
+                continue
+            weight = finite(self.dense, litter.parent)
+            for child in litter.children:
+                seed = generator(self.options.seed, child.name)
+                yield cutter.part(child).blocks(child.name, weight, seed)
+
+    def _new(self, tensor: TensorSlice, cutter: Cutter) -> Tensor:
+        layer = layer_of(tensor.name)
+        shape = (self.config.ffn_size, self.config.hidden_size)
+        gate = TensorSlice(f"{layer_prefix(layer)}mlp.gate_proj.weight", shape)
+        value = new_tensor(tensor, cutter.cut(layer), self.dense.read(gate), self.options)
+        return value.to(self.dense.dtype)
 
 
-def _write_tensors(
-    dense: Checkpoint,
-    config: ModelConfig,
-    options: UpcycleOptions,
-    directory: Path,
-    progress: Progress,
-) -> None:
-    table = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
-    specs = [
-        TensorSpec(name, tensor.shape, _dtype(dense, tensor)) for name, tensor in table.items()
-    ]
-    shards = pack(specs)
-    files = {
-        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
-        for number, shard in enumerate(shards, start=1)
-    }
-    done, total = 0, sum(spec.bytes for spec in specs)
-    values = _values(dense, config, options)
-    for file, shard in files.items():
-        with ShardWriter(directory / file, shard) as writer:
-            for spec in shard:
-                writer.write(spec.name, next(values))
-                done += spec.bytes
-                progress(done, total)
-    write_index(directory, INDEX, files)
-
-
-def _values(dense: Checkpoint, config: ModelConfig, options: UpcycleOptions) -> Iterator[Tensor]:
-    """Yield the value of every tensor of the new model in the order of its table.
-
-    A dense tensor that several experts copy is read again for each: the page cache holds it, and
-    memory holds one tensor.
-    """
-    for tensor in tensors(config):
-        if _is_new(tensor):
-            yield _router(tensor, options)
-        else:
-            yield _finite(dense, _parent(tensor))
-
-
-def _finite(dense: Checkpoint, tensor: TensorSlice) -> Tensor:
-    """Read a tensor of the source; CheckpointError where it is not all numbers."""
-    value = dense.read(tensor)
-    if not value.isfinite().all():
-        raise CheckpointError(
-            f"{tensor.name} in {dense.path} holds NaN or infinity, which every expert would "
-            "inherit; give a model whose weights are finite"
-        )
-    return value
-
-
-def _is_new(tensor: TensorSlice) -> bool:
-    return ".mlp.router." in tensor.name
-
-
-def _dtype(dense: Checkpoint, tensor: TensorSlice) -> torch.dtype:
-    """Return the type a tensor of the new model has: that of its parent, so nothing is rounded."""
-    return dense.dtype if _is_new(tensor) else dense.dtype_of(_parent(tensor))
-
-
-def _parent(tensor: TensorSlice) -> TensorSlice:
-    """Return the dense tensor that a tensor of the new model copies."""
-    head, experts, tail = tensor.name.partition(".experts.")
-    if not experts:
-        return tensor
-    return TensorSlice(f"{head}.{tail.split('.', 1)[1]}", tensor.shape)
-
-
-def _router(tensor: TensorSlice, options: UpcycleOptions) -> Tensor:
-    layer = int(tensor.name.split(".")[2])
-    generator = torch.Generator().manual_seed(options.seed * 100_003 + layer)
-    return torch.randn(tensor.shape, generator=generator) * options.router_std
-
-
-def _check(distance: LogitDistance, source: Path, options: UpcycleOptions) -> None:
-    """Raise CheckpointError unless the new model computes the function of the dense one."""
-    asked = f"router_std = {options.router_std} and gate_norm = {options.gate_norm}"
+def _check(distance: LogitDistance, source: Path, options: UpcycleOptions, exact: bool) -> None:
+    """Raise CheckpointError unless the logits are numbers and, where they must be, the same."""
+    asked = f"router_std = {options.deviation} and gate_norm = {options.gate_norm}"
     if not distance.finite:
         raise CheckpointError(
             f"the logits of {source} or of its mixture-of-experts form with {asked} are not "
             f"finite (largest difference {distance.max_absolute}); lower these two, or check the "
             "source with `raymoe evaluate`"
         )
-    if distance.relative >= MAX_RELATIVE:
+    if exact and distance.relative >= MAX_RELATIVE:
         raise CheckpointError(
             f"the mixture-of-experts form of {source} with {asked} computes other logits: they "
             f"differ by {distance.relative:.1e} of the largest and rounding explains less than "
             f"{MAX_RELATIVE:.0e}; nothing was written, lower these two"
         )
-
-
-def _probe(config: ModelConfig, options: UpcycleOptions) -> Tensor:
-    generator = torch.Generator().manual_seed(options.seed)
-    length = min(options.probe_tokens, config.max_positions)
-    return torch.randint(config.vocab_size, (1, length), generator=generator)

@@ -27,6 +27,10 @@ def test_a_quarter_of_the_cosine() -> None:
     assert learning_rate(section(), 35) == pytest.approx(quarter)
 
 
+def test_warm_up_ends_at_the_rate_itself() -> None:
+    assert learning_rate(section(warmup_steps=1), 0) == 1.0
+
+
 def test_a_matrix_without_tokens_still_decays_and_a_norm_does_not() -> None:
     matrix = torch.nn.Parameter(torch.full((2, 2), 3.0))
     norm = torch.nn.Parameter(torch.full((2,), 3.0))

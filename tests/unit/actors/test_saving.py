@@ -1,23 +1,34 @@
 """Any plan resumes the checkpoint of any other, and a damaged checkpoint is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.checkpointing import SaveContext, complete, prune
 from actors.engine import merge
-from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
-from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.manifest import (
+    OPTIMIZER,
+    OPTIMIZER_INDEX,
+    checkpoints,
+    load_manifest,
+    step_directory,
+)
+from moe.checkpoint.names import disk_name
+from moe.checkpoint.reader import Checkpoint, open_shards
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
+from moe.config.tensors import tensors
 from moe.errors import CheckpointError, RankLost
 from moe.planning.plan import load_plan
-from tests import plans, runs, tiny
+from tests import exports, plans, runs, tiny
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining
+from tests.routed import routed
 
 FAST = settings(
     max_examples=6,
@@ -59,6 +70,64 @@ def test_any_plan_resumes_the_checkpoint_of_any_other(
     coefficients = load_manifest(again).coefficients
     assert coefficients == pytest.approx(plain.alphas, rel=1e-5)
     assert load_plan(again / "plan.toml") == second
+
+
+@pytest.mark.parametrize(
+    ("options", "sections"),
+    [
+        ({}, {"balance": {"scope": "global-batch", "coefficient": {"beta": 0.5}}}),
+        (
+            {"score": "sigmoid", "balance_bias": True},
+            {"balance": {"loss": "switch", "scope": "global-batch"}}
+            | {"balance": {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}}},
+        ),
+        ({"hashed": True, "top_k": 1, "dense_layers": (0,)}, {}),
+    ],
+)
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(
+    options: dict[str, Any], sections: dict[str, Any], ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(**options)
+    model = exports.export(config, tmp_path / "model")
+    run = RunConfig.model_validate(runs.run_config(model).model_dump() | {"balance": {}} | sections)
+    plan = runs.plan(config, (2, 1), (2, 1), (1, 3))
+    batches = [runs.batch(config, run, step) for step in range(4)]
+    team = ranks.started(plan, model, run, runs.LENGTH)
+    for batch in batches[:2]:
+        team.step(batch)
+    saved = checkpoint(team, tmp_path / "saved", config, run, 2)
+    undisturbed = [team.step(batch) for batch in batches[2:]]
+    end = checkpoint(team, tmp_path / "end", config, run, 4)
+    team = ranks.started(plan, saved, run, runs.LENGTH, resume=True)
+    resumed = [team.step(batch) for batch in batches[2:]]
+    again = checkpoint(team, tmp_path / "again", config, run, 4)
+    for before, after in zip(undisturbed, resumed, strict=True):
+        assert [report.loss for report in after] == [report.loss for report in before]
+        assert [report.layers for report in after] == [report.layers for report in before]
+    assert load_manifest(again).balance == load_manifest(end).balance
+    for file in sorted(end.rglob("*.safetensors")):
+        assert (again / file.relative_to(end)).read_bytes() == file.read_bytes()
+
+
+def test_the_bias_is_saved_with_the_weights_and_has_no_moments(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(score="sigmoid", balance_bias=True)
+    model = exports.export(config, tmp_path / "model")
+    coefficient = {"type": "bias", "rate": 0.25}
+    run = runs.run_config(model, balance={"coefficient": coefficient})
+    team = ranks.started(runs.plan(config, (2, 1), (2, 1), (1, 3)), model, run, runs.LENGTH)
+    report = merge(team.step(runs.batch(config, run, 0)), 1, 0.0)
+    saved = checkpoint(team, tmp_path / "saved", config, run, 1)
+    weights, moments = Checkpoint.open(saved), open_shards(saved / OPTIMIZER, OPTIMIZER_INDEX)
+    for layer in range(3):
+        name = f"model.layers.{layer}.mlp.router.balance_bias"
+        tensor = next(t for t in tensors(config) if t.name == name)
+        moved = weights.read(tensor) - Checkpoint.open(model).read(tensor)
+        load = torch.tensor(report.layers[layer].load).float()
+        torch.testing.assert_close(moved, 0.25 * (load.mean() - load).sign())
+        with pytest.raises(CheckpointError):
+            moments.read(f"{disk_name('raymoe', name)}.exp_avg")
 
 
 @pytest.fixture

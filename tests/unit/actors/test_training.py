@@ -8,14 +8,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.commands import StepReport
 from actors.engine import merge
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.planning.plan import Plan
-from tests import plans, runs, tiny
+from tests import exports, plans, runs, tiny
 from tests.ranks import Ranks
 from tests.reference import PlainTraining
+from tests.routed import routed
 
 TOLERANCE = 1e-5
 
@@ -39,24 +41,44 @@ def check_equal(ranks: Ranks, directory: Path, run: RunConfig, plan: Plan, steps
         assert report.gradient_norm == pytest.approx(plain.norms[-1], rel=TOLERANCE)
         for layer, rate in plain.drop_rates.items():
             assert report.layers[layer].drop_rate == pytest.approx(rate, abs=1e-6)
-    assert sorted(report.layers) == (list(range(config.layers)) if config.moe else [])
+        check_losses(report, plain, run)
+    assert tuple(sorted(report.layers)) == config.moe_layers
     check_saved(team, plain, directory.parent / f"saved-{plan.ranks}-{steps}")
+
+
+def check_losses(report: StepReport, plain: PlainTraining, run: RunConfig) -> None:
+    """Compare what is reported of the losses on routers."""
+    for layer, found in report.layers.items():
+        assert found.z_loss == near(plain.extras["z"].get(layer))
+        assert found.device_loss == near(plain.extras["device"].get(layer))
+        if run.balance.scope == "global-batch":
+            assert found.balance_loss == near(plain.balance_losses[layer])
+
+
+def near(value: float | None) -> Any:
+    return None if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
 def check_saved(team: Any, plain: PlainTraining, directory: Path) -> None:
     (directory / "optimizer").mkdir(parents=True)
     answers = team.all("save", directory)
-    coefficients = {layer: alpha for _, held in answers for layer, alpha in held.items()}
-    if plain.decoder.config.moe:
-        assert coefficients == pytest.approx(plain.alphas, rel=TOLERANCE)
+    states = {layer: state for _, held in answers for layer, state in held.items()}
+    assert {k: s.coefficient for k, s in states.items()} == pytest.approx(plain.alphas)
+    for layer, state in states.items():
+        seen = plain.before[layer]
+        assert state.shares == pytest.approx(seen.shares.tolist())
+        assert state.probabilities == pytest.approx(seen.means.tolist(), rel=1e-4, abs=1e-6)
     weights, moments = read_all(directory), read_all(directory / "optimizer")
     expected = dict(plain.decoder.named_parameters())
     assert len(weights) == len(expected)
-    assert len(moments) == 2 * len(expected)
+    trained = {name: p for name, p in expected.items() if p.requires_grad}
+    assert len(moments) == 2 * len(trained)
     for name, parameter in expected.items():
         on_disk = disk(plain.decoder.config.family, name)
-        state = plain.adam.state[parameter]
         assert_close(weights[on_disk], parameter.detach(), name)
+        if name not in trained:
+            continue
+        state = plain.adam.state[parameter]
         for moment in ("exp_avg", "exp_avg_sq"):
             assert_close(moments[f"{on_disk}.{moment}"], state[moment], f"{name} {moment}")
 
@@ -119,6 +141,49 @@ def test_capacity_drops_the_same_tokens(policy: str, ranks: Ranks, tmp_path: Pat
     directory, config = saved_model(tmp_path, "mixtral")
     run = runs.run_config(directory, routing={"capacity_factor": 0.8, "drop_policy": policy})
     check_equal(ranks, directory, run, runs.plan(config, (1, 2), (2, 1), (2, 2)), 4)
+
+
+BIASED = {"score": "sigmoid", "balance_bias": True, "groups": 2, "top_groups": 1, "scale": 2.5}
+SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,), "renormalise": False}
+STRONG = {"coefficient": {"type": "fixed", "value": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("options", "sections"),
+    [
+        ({}, {"balance": {"z_loss": 0.1}}),
+        ({"experts": 5}, {"balance": {"device_loss": 0.5, "device_groups": 2}}),
+        ({}, {"balance": STRONG | {"scope": "sequence", "loss": "skywork"}}),
+        ({"score": "sigmoid"}, {"balance": STRONG | {"scope": "sequence", "loss": "switch"}}),
+        ({}, {"balance": STRONG | {"scope": "global-batch", "loss": "skywork"}}),
+        (
+            {"softmax_after": True},
+            {
+                "balance": STRONG
+                | {"scope": "global-batch", "device_loss": 0.5, "device_groups": 2},
+                "routing": {"capacity_factor": 0.8},
+            },
+        ),
+        (BIASED, {"balance": {"coefficient": {"type": "bias", "rate": 0.05}}}),
+        (BIASED | {"groups": 1}, {"balance": {"coefficient": {"type": "bias", "value": 0.1}}}),
+        ({}, {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}),
+        (SHARED | {"scale": 2.0}, {"routing": {"choose": "experts", "capacity_factor": 0.7}}),
+        ({"top_k": 1, "hashed": True}, {}),
+        ({"top_k": 1, "hashed": True} | SHARED, {"routing": {"capacity_factor": 0.9}}),
+        (SHARED, {}),
+        (SHARED | {"shared_gate": False, "scale": 2.5}, {"balance": {"z_loss": 0.01}}),
+    ],
+)
+def test_every_option_of_routing_equals_one_process(
+    options: dict[str, Any], sections: dict[str, Any], ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(**options)
+    directory = exports.export(config, tmp_path / "model")
+    table = runs.run_config(directory).model_dump() | {"balance": {}}
+    run = RunConfig.model_validate(table | sections)
+    run.check_model(config)
+    experts = (1, config.experts - 1)
+    check_equal(ranks, directory, run, runs.plan(config, (2, 1), (2, 1), experts), 4)
 
 
 @settings(

@@ -1,0 +1,40 @@
+"""A weight a few rows at a time: what is read is mapped from the file, what is made is small."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 2**22
+"""Elements of a block; 16 MiB in float32. Random draws go by block, so it is part of a seed."""
+
+
+def spans(weight: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield ``(start, stop)`` of consecutive runs of rows that together are the weight."""
+    rows = weight.shape[0]
+    step = max(1, BLOCK_ELEMENTS * rows // max(weight.numel(), 1))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def moments(weight: Tensor, columns: Tensor | None = None, axis: int = 0) -> tuple[float, float]:
+    """Return mean and standard deviation, of all or of some columns along ``axis``, in float64."""
+    count, total, squares = 0, 0.0, 0.0
+    for block in chosen(weight, columns, axis):
+        values = block.double()
+        count += values.numel()
+        total += values.sum().item()
+        squares += values.square().sum().item()
+    mean = total / max(count, 1)
+    return mean, max(squares / max(count, 1) - mean * mean, 0.0) ** 0.5
+
+
+def chosen(weight: Tensor, columns: Tensor | None, axis: int) -> Iterator[Tensor]:
+    """Yield the rows of a weight block by block, of all or of some columns along ``axis``."""
+    if columns is None:
+        yield from (weight[start:stop] for start, stop in spans(weight))
+    elif axis == 1:
+        yield from (weight[start:stop].index_select(1, columns) for start, stop in spans(weight))
+    else:
+        cut = torch.empty(len(columns), *weight.shape[1:], device="meta")
+        yield from (weight.index_select(0, columns[start:stop]) for start, stop in spans(cut))

@@ -1,0 +1,49 @@
+"""Tokens that a method looks at to see what each column of a feed-forward answers."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe.config.model import ModelConfig
+from moe.errors import ConfigError
+from moe.surgery.options import UpcycleOptions
+from moe.surgery.seeds import generator
+
+_ROWS, _LENGTH = 8, 128
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Tokens [sequences, positions] and where they came from."""
+
+    source: str
+    tokens: Tensor
+
+    def record(self) -> dict[str, object]:
+        """Return what a receipt says of it."""
+        digest = hashlib.sha256(self.tokens.long().numpy().tobytes()).hexdigest()
+        return {"source": self.source, "tokens": self.tokens.numel(), "sha256": digest}
+
+
+def calibrated(
+    config: ModelConfig, options: UpcycleOptions, given: Calibration | None
+) -> Calibration | None:
+    """Return the tokens a method measures with, None where it measures nothing.
+
+    For want of text they are drawn uniformly, all of the vocabulary alike.
+    """
+    if not options.method.measures:
+        if given is not None:
+            raise ConfigError(
+                f"the method {options.method.name} measures nothing, calibration tokens would "
+                "have no effect; remove them, or choose split or shared by activation"
+            )
+        return None
+    if given is not None:
+        return given
+    length = min(_LENGTH, config.max_positions)
+    source = generator(options.seed, "calibration")
+    drawn = torch.randint(config.vocab_size, (_ROWS, length), generator=source)
+    return Calibration("random tokens", drawn)

@@ -1,0 +1,164 @@
+"""Methods whose experts are copies of the dense feed-forward: whole, disturbed, or in shards."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from moe.config.model import MoeConfig
+from moe.errors import ConfigError
+from moe.surgery import change
+from moe.surgery.method import RouterKind, Site, sums_to_one
+from moe.surgery.part import Cut, Part
+from moe.surgery.seeds import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Every expert is the dense feed-forward (Skywork-MoE section 3, Komatsuzaki et al. 2022)."""
+
+    name: ClassVar[str] = "copy"
+    routers: ClassVar[tuple[RouterKind, ...]] = ("normal", "zero")
+
+    @property
+    def measures(self) -> bool:
+        """No data is needed."""
+        return False
+
+    @property
+    def repeats(self) -> int:
+        """Every expert has its row."""
+        return 1
+
+    def shape(self, moe: MoeConfig) -> MoeConfig:
+        """Leave experts as wide as the dense feed-forward."""
+        return moe
+
+    def gain(self, moe: MoeConfig) -> float:
+        """Weights that sum to one need none."""
+        return 1.0
+
+    def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
+        """Hold whatever the router says."""
+        return sums_to_one(moe)
+
+    def cut(self, site: Site) -> Cut:
+        """Take everything."""
+        return Cut((Part(),) * site.moe.experts)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise(Copy):
+    """Copies with Gaussian noise, other for each expert.
+
+    ``deviation`` is relative to the standard deviation of each tensor. It tells experts apart from
+    the first step on, at the price of the dense model's loss.
+    """
+
+    name: ClassVar[str] = "noise"
+    deviation: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.deviation <= 10:
+            raise ConfigError(
+                f"deviation is {self.deviation}; give one from 0 to 10, as a multiple of the "
+                "standard deviation of each tensor"
+            )
+
+    def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
+        """Noise of no size is none."""
+        return self.deviation == 0 and sums_to_one(moe)
+
+    def cut(self, site: Site) -> Cut:
+        """Disturb every expert."""
+        noise = change.Noise(self.deviation) if self.deviation else None
+        return Cut((Part(change=noise),) * site.moe.experts)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Copy):
+    """Drop-Upcycling (Nakamura et al. 2025): a share ``ratio`` of each expert's columns is new.
+
+    The paper finds one half best: what is kept carries the dense model over, what is drawn anew
+    lets experts grow apart.
+    """
+
+    name: ClassVar[str] = "drop"
+    ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise ConfigError(f"ratio is {self.ratio}; give the share of columns, from 0 to 1")
+
+    def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
+        """Nothing dropped is a copy."""
+        return self.ratio == 0 and sums_to_one(moe)
+
+    def cut(self, site: Site) -> Cut:
+        """Choose the columns of every expert."""
+        return Cut(tuple(self._expert(site, expert) for expert in range(site.moe.experts)))
+
+    def _expert(self, site: Site, expert: int) -> Part:
+        count = round(self.ratio * site.ffn_size)
+        if not count:
+            return Part()
+        source = generator(site.seed, "drop", site.layer, expert)
+        columns = torch.randperm(site.ffn_size, generator=source)[:count].sort().values
+        return Part(change=change.Redraw(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualGroup(Copy):
+    """Fine-grained copies (He et al. 2024, "Upcycling Large Language Models into MoE").
+
+    Each of E copies is cut into ``granularity`` G runs of columns: E * G experts, G * top-k chosen.
+    Expert e * G + g is run g of copy e, as in megatron-core; the G experts of a copy, its virtual
+    group, share one row of the router. So they get one score, a token takes whole groups, each
+    shard with 1/G of its group's weight, and the sum times G is the sum of whole copies.
+    """
+
+    name: ClassVar[str] = "virtual-group"
+    routers: ClassVar[tuple[RouterKind, ...]] = ("normal",)
+    granularity: int = 2
+
+    def __post_init__(self) -> None:
+        if self.granularity < 2:
+            raise ConfigError(
+                f"granularity is {self.granularity}; give at least 2, or the method copy"
+            )
+
+    @property
+    def repeats(self) -> int:
+        """One row of the router for each virtual group."""
+        return self.granularity
+
+    def shape(self, moe: MoeConfig) -> MoeConfig:
+        """Return G times as many experts of a G-th of the width."""
+        pieces = self.granularity
+        return replace(
+            moe,
+            experts=moe.experts * pieces,
+            top_k=moe.top_k * pieces,
+            expert_size=equal_width(moe.expert_size, pieces),
+        )
+
+    def gain(self, moe: MoeConfig) -> float:
+        """Every shard gets a G-th of its group's weight."""
+        return float(self.granularity)
+
+    def cut(self, site: Site) -> Cut:
+        """Take consecutive runs of columns."""
+        runs = torch.arange(site.ffn_size).chunk(self.granularity)
+        parts = tuple(Part(columns) for columns in runs)
+        return Cut(parts * (site.moe.experts // self.granularity))
+
+
+def equal_width(ffn_size: int, pieces: int) -> int:
+    """Return the width of each piece; ConfigError where they would not be equal."""
+    if ffn_size % pieces:
+        near = [n for n in range(2, min(ffn_size, 257)) if ffn_size % n == 0]
+        raise ConfigError(
+            f"a feed-forward of {ffn_size} columns cannot be cut into {pieces} equal parts; "
+            f"choose one of {', '.join(map(str, near)) or 'none'}"
+        )
+    return ffn_size // pieces

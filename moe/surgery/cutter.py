@@ -1,0 +1,73 @@
+"""The cut of every layer of one conversion, made when it is needed and kept while it is."""
+
+from functools import cached_property
+
+from torch import Tensor
+
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.config.tensors import TensorSlice
+from moe.surgery.calibration import Calibration
+from moe.surgery.lineage import layer_of
+from moe.surgery.method import Site
+from moe.surgery.options import UpcycleOptions
+from moe.surgery.part import Cut, Part
+from moe.surgery.streamed import activities
+
+_WHOLE = Part()
+
+
+class Cutter:
+    """Asks the method once for each layer; methods that measure see the dense model run once."""
+
+    def __init__(
+        self,
+        dense: Checkpoint,
+        config: ModelConfig,
+        options: UpcycleOptions,
+        calibration: Calibration | None,
+    ) -> None:
+        assert config.moe is not None
+        self._dense = dense
+        self._config = config
+        self._moe = config.moe
+        self._options = options
+        self._calibration = calibration
+        self._last: tuple[int, Cut] | None = None
+
+    def cut(self, layer: int) -> Cut:
+        """Return what becomes of the feed-forward of a layer, its gain included."""
+        if self._calibration is not None:
+            return self._measured[layer]
+        if self._last is None or self._last[0] != layer:
+            self._last = layer, self._made(self._site(layer))
+        return self._last[1]
+
+    def part(self, child: TensorSlice) -> Part:
+        """Return the part that a tensor of the new model holds of its parent."""
+        words = child.name.split(".")
+        if "experts" in words:
+            return self.cut(layer_of(child.name)).experts[int(words[5])]
+        if "shared" not in words:
+            return _WHOLE
+        shared = self.cut(layer_of(child.name)).shared
+        assert shared is not None
+        return shared
+
+    @cached_property
+    def _measured(self) -> dict[int, Cut]:
+        assert self._calibration is not None
+        return {
+            layer: self._made(self._site(layer, activity))
+            for layer, activity in activities(self._dense, self._calibration.tokens)
+            if self._config.has_experts(layer)
+        }
+
+    def _site(self, layer: int, activity: Tensor | None = None) -> Site:
+        return Site(layer, self._config.ffn_size, self._moe, self._options.seed, activity)
+
+    def _made(self, site: Site) -> Cut:
+        """Cut a layer; the gain that the format does not scale by falls to the experts."""
+        cut = self._options.method.cut(site)
+        gain = self._options.method.gain(self._moe) / self._moe.scale
+        return cut._replace(experts=tuple(part.times(gain) for part in cut.experts))

@@ -1,0 +1,144 @@
+"""What a person asks of an upcycling, and the architecture that comes of it."""
+
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
+from typing import Any, get_args
+
+from moe.config.families import FAMILIES, MOE_FAMILIES, write_config
+from moe.config.model import ModelConfig, MoeConfig, Score
+from moe.errors import ConfigError
+from moe.surgery.copies import Copy
+from moe.surgery.method import Method, RouterKind
+
+ROUTER_STD = 0.02
+_PREFERRED = ("mixtral", "skywork_moe", "raymoe")
+
+
+@dataclass(frozen=True, slots=True)
+class UpcycleOptions:
+    """``experts`` are the copies, or the routed parts; ``top_k`` how many of them a token takes.
+
+    ``family`` None chooses the first of mixtral, skywork_moe and raymoe that can say the rest.
+    ``router`` is how gates begin: ``normal`` with deviation ``router_std`` (0.02); ``zero``, for
+    which all experts tie, for when all are taken; ``centroid``, the mean gate row of an expert's
+    columns, scaled to the length of a normal row: tokens go where columns answer them. The first
+    ``first_dense`` layers stay dense: their load balances late (DeepSeekMoE section 5.1.2).
+    """
+
+    experts: int
+    top_k: int
+    gate_norm: float | None = None
+    router_std: float | None = None
+    seed: int = 0
+    family: str | None = None
+    probe_tokens: int = 64
+    method: Method = field(default_factory=Copy)
+    router: RouterKind = "normal"
+    first_dense: int = 0
+    renormalise: bool = True
+    score: Score = "softmax"
+    balance_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.deviation < inf or self.probe_tokens < 1:
+            raise ConfigError(
+                f"router_std is {self.router_std} and probe_tokens {self.probe_tokens}; "
+                "the first must be finite and not negative, the second at least 1"
+            )
+        if self.first_dense < 0:
+            raise ConfigError(f"first_dense is {self.first_dense}; it must not be negative")
+        self._check_router()
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the rows of new routers."""
+        return ROUTER_STD if self.router_std is None else self.router_std
+
+    def record(self, config: ModelConfig) -> dict[str, Any]:
+        """Return the options as a receipt holds them, with what they came to."""
+        table: dict[str, Any] = asdict(self) | {
+            "family": config.family,
+            "router_std": self.deviation,
+        }
+        asked: dict[str, Any] = table.pop("method")
+        return table | asked | {"architecture": asdict(config.moe) if config.moe else None}
+
+    def _check_router(self) -> None:
+        name, allowed = self.method.name, self.method.routers
+        if self.router not in get_args(RouterKind):
+            raise ConfigError(
+                f"no router {self.router!r}; choose {' or '.join(get_args(RouterKind))}"
+            )
+        if self.router not in allowed:
+            reason = (
+                "all experts would get the same row"
+                if self.router == "centroid"
+                else ("all experts would tie, and a token would not take whole groups")
+            )
+            raise ConfigError(
+                f"the method {name} with router {self.router}: {reason}; "
+                f"choose {' or '.join(allowed)}"
+            )
+        if self.router == "zero" and self.router_std is not None:
+            raise ConfigError("router_std has no effect on a router of zeros; remove it")
+
+
+def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
+    """Return the architecture after upcycling; ConfigError where it cannot be written."""
+    if dense.moe is not None:
+        raise ConfigError(
+            f"the source is a {dense.family} model with experts already; give a dense one"
+        )
+    if dense.mlp_bias:
+        raise ConfigError(
+            "the source has feed-forward biases and experts hold none; give a model without them"
+        )
+    if options.family is not None and options.family not in MOE_FAMILIES:
+        raise ConfigError(
+            f"cannot write family {options.family!r}; choose {' or '.join(MOE_FAMILIES)}"
+        )
+    moe = options.method.shape(_whole_experts(dense, options))
+    wanted = (
+        (options.family,)
+        if options.family
+        else tuple(name for name in _PREFERRED if name in FAMILIES)
+    )
+    *others, last = (_as_family(dense, moe, name, options.method) for name in wanted)
+    for config in others:
+        if _writable(config):
+            return config
+    write_config(last, "float32")
+    return last
+
+
+def _whole_experts(dense: ModelConfig, options: UpcycleOptions) -> MoeConfig:
+    """Return the routing with experts as wide as the dense feed-forward."""
+    return MoeConfig(
+        experts=options.experts,
+        top_k=options.top_k,
+        expert_size=dense.ffn_size,
+        gate_norm=options.gate_norm,
+        renormalise=options.renormalise,
+        score=options.score,
+        balance_bias=options.balance_bias,
+        dense_layers=tuple(range(options.first_dense)),
+    )
+
+
+def _as_family(dense: ModelConfig, moe: MoeConfig, family: str, method: Method) -> ModelConfig:
+    """Return the model in a family; one that holds a scale of the routed sum takes the gain.
+
+    There it is exact in any type; multiplied into down projections it may be rounded.
+    """
+    gain = method.gain(moe)
+    if gain != 1.0 and "scale" in FAMILIES[family].holds:
+        moe = replace(moe, scale=gain)
+    return dense.with_moe(moe, family)
+
+
+def _writable(config: ModelConfig) -> bool:
+    try:
+        write_config(config, "float32")
+    except ConfigError:
+        return False
+    return True

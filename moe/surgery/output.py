@@ -1,0 +1,109 @@
+"""Safetensors files written from front to back and hashed on the way, a block of rows at a time."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from moe.checkpoint.reader import INDEX
+from moe.checkpoint.writer import ShardWriter, TensorSpec, pack, write_index
+from moe.errors import CheckpointError
+
+Progress = Callable[[int, int], None]
+_AHEAD = 3
+"""Blocks that may wait to be hashed."""
+
+
+class HashedWriter(ShardWriter):
+    """A shard whose tensors come in the order of the file; a second thread hashes what is written.
+
+    Hashing the file afterwards would read it once more, which costs as much as copying it.
+    """
+
+    def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
+        super().__init__(path, specs)
+        self._file.flush()
+        with path.open("rb") as file:
+            self._sha = hashlib.sha256(file.read(min(self._offsets.values())))
+        self._place = min(self._offsets.values())
+        self._thread = ThreadPoolExecutor(1)
+        self._hashing: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "HashedWriter":
+        return self
+
+    def append(self, name: str, blocks: Iterable[Tensor]) -> None:
+        """Write the blocks of rows of the next tensor."""
+        spec, begin = self._specs[name], self._place
+        if self._offsets[name] != begin:
+            raise RuntimeError(f"{name} is not the next tensor of {self._file.name}")
+        self._file.seek(begin)
+        for block in blocks:
+            self._write(block.contiguous().view(-1).view(torch.uint8))
+        if self._place - begin != spec.bytes:
+            raise CheckpointError(
+                f"{name} came with {self._place - begin} bytes, the file has room for {spec.bytes}"
+            )
+        self._missing.discard(name)
+
+    def finish(self) -> Future[str]:
+        """Let others read the file; the second thread hashes the rest and waits for the disk."""
+        self._file.flush()
+        return self._thread.submit(self._close)
+
+    def _close(self) -> str:
+        super().__exit__(None, None, None)
+        return self._sha.hexdigest()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave a finished file to the second thread, and close one that failed."""
+        self._thread.shutdown(wait=kind is not None)
+        if kind is not None:
+            super().__exit__(kind, error, trace)
+
+    def _write(self, raw: Tensor) -> None:
+        data = raw.numpy().data
+        if len(self._hashing) == _AHEAD:
+            self._hashing.popleft().result()
+        self._hashing.append(self._thread.submit(self._sha.update, data))
+        self._file.write(data)
+        self._place += data.nbytes
+
+
+def write_model(
+    directory: Path,
+    specs: Iterable[TensorSpec],
+    values: Iterator[Iterable[Tensor]],
+    progress: Progress,
+) -> dict[str, Future[str]]:
+    """Write tensors in their order, and the index; return what will be the SHA-256 of each shard.
+
+    ``values`` gives the blocks of each tensor, taken when it is its turn. A shard is on the disk
+    when its hash is there; it can be read before.
+    """
+    shards = pack(specs)
+    files = {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
+        for number, shard in enumerate(shards, start=1)
+    }
+    done, total = 0, sum(spec.bytes for shard in shards for spec in shard)
+    found = {}
+    for file, shard in files.items():
+        with HashedWriter(directory / file, shard) as writer:
+            for spec in shard:
+                writer.append(spec.name, next(values))
+                done += spec.bytes
+                progress(done, total)
+            found[file] = writer.finish()
+    write_index(directory, INDEX, files)
+    return found

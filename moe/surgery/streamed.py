@@ -1,0 +1,158 @@
+"""A model computed from its files: no weight is in memory but the rows that are being multiplied.
+
+Whatever the number of experts, memory holds activations, norms, gates and one block of rows. The
+modules are those of ``moe.nn``; only their linear layers are exchanged.
+
+Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per token, R rows of one
+expert.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe.checkpoint.reader import Checkpoint
+from moe.config.share import whole
+from moe.config.tensors import EMBEDDING, FINAL_NORM, HEAD, TensorSlice, held_by, layer_prefix
+from moe.nn.block import MixtureOfExperts
+from moe.nn.decoder import Decoder, Pass
+from moe.nn.experts import Experts
+from moe.nn.feed_forward import DenseFeedForward, FeedForward
+from moe.nn.product import linear
+from moe.surgery.blocks import spans
+
+
+class StreamedLinear(nn.Module):
+    """A linear layer in float32 whose weight stays in the file."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._tensor = TensorSlice(f"{name}.weight", shape)
+        self.bias: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in float32; attention asks for that of its output projection."""
+        return self._checkpoint.read(self._tensor).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; the last dimension is the input."""
+        y = product(x, self._checkpoint.read(self._tensor))
+        return y if self.bias is None else y + self.bias
+
+
+class StreamedExperts(Experts):
+    """Experts one after the other, where training keeps all of a layer's at hand."""
+
+    def forward(
+        self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, kept_TK: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the experts, [T, D]."""
+        y_TD = torch.zeros_like(x_TD)
+        for number in self.numbers:
+            rows, places = ((experts_TK == number) & kept_TK).nonzero(as_tuple=True)
+            if rows.numel():
+                y_RD = self[str(number)](x_TD[rows]) * weights_TK[rows, places, None]
+                y_TD.index_add_(0, rows, y_RD)
+        return y_TD
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``x @ weight.T`` in float32, block of rows by block."""
+    parts = [linear(x, weight[start:stop].float()) for start, stop in spans(weight)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+@torch.no_grad()
+def embedded(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
+    """Return the first hidden states [B, S, D]; only the rows asked for are read."""
+    return _whole(checkpoint, EMBEDDING)[tokens_BS].float()
+
+
+@torch.no_grad()
+def advance(checkpoint: Checkpoint, layer: int, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
+    """Return the hidden states after one layer."""
+    return _run(_layer(checkpoint, layer), tokens_BS, x_BSD)
+
+
+@torch.no_grad()
+def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
+    """Return the logits [B, S, V]."""
+    config = checkpoint.config
+    x_BSD = embedded(checkpoint, tokens_BS)
+    for layer in range(config.layers):
+        x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
+    norm = _whole(checkpoint, FINAL_NORM).float()
+    x_BSD = F.rms_norm(x_BSD, norm.shape, norm, config.norm_eps)
+    return product(x_BSD, _whole(checkpoint, EMBEDDING if config.tie_embeddings else HEAD))
+
+
+@torch.no_grad()
+def activities(checkpoint: Checkpoint, tokens_BS: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield, for each layer of a dense model, how strongly its columns answer [column, token]."""
+    x_BSD = embedded(checkpoint, tokens_BS)
+    for layer in range(checkpoint.config.layers):
+        decoder = _layer(checkpoint, layer)
+        feed_forward = _feed_forward(decoder, layer)
+        caught: list[Tensor] = []
+        feed_forward.register_forward_pre_hook(lambda _, inputs, to=caught: to.append(inputs[0]))
+        x_BSD = _run(decoder, tokens_BS, x_BSD)
+        yield layer, feed_forward.activate(caught[0]).flatten(0, -2).abs().T
+
+
+def _feed_forward(decoder: Decoder, layer: int) -> FeedForward:
+    found = decoder.get_submodule(f"model.layers.{layer}.mlp")
+    assert isinstance(found, FeedForward)
+    return found
+
+
+def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
+    values: Tensor = decoder(x_BSD, Pass(tokens=tokens_BS)).values
+    return values
+
+
+def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
+    config = checkpoint.config
+    shape = (config.hidden_size,) if name == FINAL_NORM else (config.vocab_size, config.hidden_size)
+    return checkpoint.read(TensorSlice(name, shape))
+
+
+def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
+    """Return one layer whose linear layers read the file and whose other tensors are in memory."""
+    config = checkpoint.config
+    share = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
+    with torch.device("meta"):
+        decoder = Decoder(config, share)
+        block = decoder.get_submodule(f"model.layers.{layer}")
+        if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
+            block.mlp = FeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
+        if isinstance(block.mlp, MixtureOfExperts):
+            moe, numbers = block.mlp.config, block.mlp.experts.numbers
+            block.mlp.experts = StreamedExperts(config.hidden_size, moe.expert_size, numbers)
+    _exchange_linears(checkpoint, block, layer_prefix(layer))
+    remaining = {name for name, _ in decoder.named_parameters()}
+    for tensor in held_by(config, share):
+        if tensor.name in remaining or tensor.name.endswith("_proj.bias"):
+            _put(decoder, tensor.name, checkpoint.read(tensor).float())
+    return decoder
+
+
+def _exchange_linears(checkpoint: Checkpoint, block: nn.Module, prefix: str) -> None:
+    linears = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
+    for name, found in linears:
+        shape = (found.out_features, found.in_features)
+        block.set_submodule(name, StreamedLinear(checkpoint, f"{prefix}{name}", shape))
+
+
+def _put(decoder: Decoder, name: str, value: Tensor) -> None:
+    """Set a tensor, a parameter or the bias of a streamed layer."""
+    module_name, _, attribute = name.rpartition(".")
+    module = decoder.get_submodule(module_name)
+    if isinstance(module, StreamedLinear):
+        module.bias = value
+    else:
+        module.register_parameter(attribute, nn.Parameter(value, requires_grad=False))

@@ -1,0 +1,39 @@
+"""Ranks generate what one process generates, also where tokens are hashed to experts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.commands import InferInput
+from moe.config.sampling import Sampling
+from tests import exports, runs
+from tests.local_decoder import LocalDecoder
+from tests.ranks import Ranks
+from tests.routed import routed
+
+SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hashed": True, "top_k": 1},
+        SHARED | {"score": "sigmoid", "balance_bias": True, "groups": 2, "scale": 2.5},
+    ],
+)
+def test_stages_of_gangs_choose_the_tokens_of_one_process(
+    options: dict[str, Any], ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(**options)
+    model = exports.export(config, tmp_path / "model")
+    team = ranks.started(runs.plan(config, (1, 2), (2, 1), (1, 3)), model)
+    local, greedy = LocalDecoder(model), Sampling(temperature=0.0)
+    tokens, position = (5, 17, 3, 96), 0
+    for _ in range(6):
+        expected = local.infer("a", tokens, greedy)
+        answers = team.all("infer", InferInput("a", tokens, position, greedy))
+        (found,) = (answer for answer in answers if answer is not None)
+        assert found.token == expected.token
+        assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
+        tokens, position = (found.token,), position + len(tokens)
