@@ -10,10 +10,12 @@ them routed to, and G columns held of the shared expert:
       dense        4 F                                 gate, silu, up, their product
       MoE          2 X k E / N  +  N                   gate and up, the rest made again; router
         shared     4 G  (+ H)                          as dense (and its output, if gated)
-    head           3 H + 3 V                           norm; logits, log-probabilities, gradient
+    head           3 H                                 norm, its input and gradient
 
 A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
 with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960).
+The head keeps, whatever the number of tokens, 2 V of at most ``LOGITS_AT_ONCE`` / V tokens, and
+the V H gradient of a micro-batch before it is added to that of the step.
 Under 1F1B, stage s of p keeps the activations of min(p - s, micro-batches) micro-batches. The head
 is done with each before the next. bf16 training needs less; no lower estimate is made for it.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
@@ -38,6 +40,9 @@ from moe.planning.costs import (
 PROCESS_BYTES = 512 * 2**20
 """What an actor takes beside its tensors: interpreter, torch and Ray 0.35 GB, then buffers."""
 
+LOGITS_AT_ONCE = 2**25
+"""Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
+
 _FLOAT_BYTES = 4
 
 
@@ -61,9 +66,8 @@ def rank_bytes(config: ModelConfig, share: Share, in_flight: int, workload: Work
     """Return what a rank needs that keeps ``in_flight`` micro-batches at once."""
     weights = _FLOAT_BYTES * sum(part.elements for part in held_by(config, share))
     blocks = [_block_floats(config, share, layer) for layer in share.layer_numbers]
-    head = 3 * config.hidden_size + 3 * config.vocab_size if share.head else 0
     if workload.training:
-        floats = (sum(blocks) * in_flight + head) * workload.tokens
+        floats = sum(blocks) * in_flight * workload.tokens + _head_floats(config, share, workload)
         return RankBytes(weights, weights, 2 * weights, ceil(_FLOAT_BYTES * floats))
     floats = max(blocks) * workload.tokens_at_once
     floats += 2 * attention_columns(config, share)[1] * len(blocks) * workload.tokens
@@ -74,6 +78,15 @@ def rank_bytes(config: ModelConfig, share: Share, in_flight: int, workload: Work
 def in_flight(stage: int, stages: int, micro_batches: int) -> int:
     """Return how many micro-batches a stage keeps at once under 1F1B."""
     return min(stages - stage, micro_batches)
+
+
+def _head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
+    """Return the floats that the head and its loss keep of one micro-batch."""
+    if not share.head:
+        return 0.0
+    at_once = min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
+    gradient = config.vocab_size * config.hidden_size
+    return 3 * config.hidden_size * workload.tokens + 2 * config.vocab_size * at_once + gradient
 
 
 def _block_floats(config: ModelConfig, share: Share, layer: int) -> float:

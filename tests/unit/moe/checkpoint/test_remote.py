@@ -107,6 +107,8 @@ def our_logits(path: Path, tokens: torch.Tensor = INPUTS) -> torch.Tensor:
 def loaded(path: Path, family: str) -> Any:
     model, report = CLASSES[family].from_pretrained(path, output_loading_info=True)
     assert not any(report.values()), report
+    if family == "skywork_moe":  # rows of tiny models are too short for grouped_mm
+        model.set_experts_implementation("eager")
     return model.eval()
 
 

@@ -8,8 +8,9 @@ import pytest
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
+from moe.nn import loss
 from moe.planning.costs import Workload
-from moe.planning.memory import PROCESS_BYTES, in_flight, rank_bytes
+from moe.planning.memory import LOGITS_AT_ONCE, PROCESS_BYTES, in_flight, rank_bytes
 from tests.plans import FINE, SMOLLM2, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=2, micro_batches=8)
@@ -44,7 +45,21 @@ def test_the_head_adds_its_logits_once() -> None:
         - rank_bytes(SMOLLM2, middle, flight, WORKLOAD).activations
         for flight in (1, 4)
     ]
-    assert more[0] == more[1] == 4 * WORKLOAD.tokens * 3 * (49152 + 576)
+    logits = 2 * 49152 * min(WORKLOAD.tokens, LOGITS_AT_ONCE // 49152)
+    assert more[0] == more[1] == 4 * (WORKLOAD.tokens * 3 * 576 + logits + 49152 * 576)
+
+
+def test_logits_do_not_grow_with_the_tokens() -> None:
+    last = replace(whole(SMOLLM2), layers=(3, 4), embedding=False)
+    middle = replace(last, head=False)
+    longer = replace(WORKLOAD, micro_batch=64)
+    kept, more = (rank_bytes(SMOLLM2, share, 1, longer).activations for share in (middle, last))
+    rows = LOGITS_AT_ONCE // 49152
+    assert more - kept == 4 * (longer.tokens * 3 * 576 + 2 * 49152 * rows + 49152 * 576)
+
+
+def test_the_loss_holds_as_many_logits_as_are_counted() -> None:
+    assert LOGITS_AT_ONCE == loss.LOGITS_AT_ONCE
 
 
 @pytest.mark.parametrize(
