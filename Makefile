@@ -2,14 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help install check format test test-unit test-ray demo bench lock clean
+.PHONY: help install check format test test-unit test-ray demo bench oracles lock clean
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
 	@echo "make test      every test"
 	@echo "make test-unit tests that start no Ray"
 	@echo "make check     formatting, lint, types, import contracts"
-	@echo "make bench     benchmarks, each a table"
+	@echo "make bench     benchmarks, each a table (an hour)"
+	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -42,13 +43,29 @@ test-ray: install
 demo: install
 	$(BIN)/python -m pipelines.demo
 
-bench: install
+bench: install .venv-mergekit/installed
+	$(BIN)/python -m benchmarks.moe_block --check
+	$(BIN)/python -m benchmarks.train_step --check
+	$(BIN)/python -m benchmarks.upcycle --check --mergekit .venv-mergekit/bin/mergekit-moe
 	$(BIN)/python -m benchmarks.training --check
 	$(BIN)/python -m benchmarks.serving --check
+
+.venv-mergekit/installed: benchmarks/mergekit-requirements.txt
+	$(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
+oracles: .venv-oracles/installed
+	.venv-oracles/bin/python -W ignore tests/oracles/megatron.py --check tests/oracles/megatron.json
+
+.venv-oracles/installed: tests/oracles/requirements.txt
+	$(PYTHON) -m venv .venv-oracles
+	.venv-oracles/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
 
 lock: install
 	$(BIN)/pip install --quiet --upgrade --editable '.[dev]'
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oracles .venv-mergekit demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
