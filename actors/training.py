@@ -127,6 +127,7 @@ class StageTrainer:
                 routing.drop_policy,
                 routing.virtual_capacity_factor,
                 routing.choose,
+                routing.reweigh,
             ),
             balance=self.balancer.losses(),
             logits=False,

@@ -63,7 +63,6 @@ def raymoe(draw: st.DrawFn) -> ModelConfig:
         "dense_layers": tuple(sorted(dense)),
         "shared_size": shared_size,
         "shared_gate": shared_size > 0 and draw(st.booleans()),
-        "renormalise": draw(st.booleans()),
     }
     routing = _hash_routing if draw(st.integers(0, 4)) == 0 else _gate_routing
     return draw(
@@ -119,6 +118,7 @@ def _gate_routing(draw: st.DrawFn, options: dict[str, Any]) -> MoeConfig:
         experts=groups * members,
         top_k=draw(st.integers(1, top_groups * members)),
         expert_size=draw(SIZES),
+        renormalise=draw(st.booleans()),
         gate_norm=draw(GATE_NORMS) if groups * members != 2 else None,
         score=score,
         softmax_after=softmax and draw(st.booleans()),
@@ -126,6 +126,7 @@ def _gate_routing(draw: st.DrawFn, options: dict[str, Any]) -> MoeConfig:
         balance_bias=draw(st.booleans()),
         groups=groups,
         top_groups=top_groups,
+        group_best=draw(st.integers(1, 3)) if groups > 1 else 2,
         **options,
     )
 

@@ -192,9 +192,10 @@ def _choice(table: Table, part: Tensors, z: Tensor) -> Choice:
 
 
 def _reachable(table: Table, merit: Tensor) -> Tensor:
-    """Leave the experts of the best groups, by the sum of the two best of each."""
+    """Leave the experts of the best groups, by the sum of the best few of each."""
     groups = merit.chunk(table["n_group"])
-    merits = torch.stack([group.sort(descending=True).values[:2].sum() for group in groups])
+    few = table["group_best"]
+    merits = torch.stack([group.sort(descending=True).values[:few].sum() for group in groups])
     best = _largest(merits, table["topk_group"])
     away = torch.full_like(groups[0], -math.inf)
     return torch.cat([group if g in best else away for g, group in enumerate(groups)])

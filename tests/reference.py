@@ -143,6 +143,7 @@ class PlainTraining:
             routing.drop_policy,
             routing.virtual_capacity_factor,
             routing.choose,
+            routing.reweigh,
         )
 
     def _watch(self) -> None:

@@ -37,7 +37,8 @@ class MoeConfig:
     None leaves them. ``softmax_after`` chooses by logits and takes the softmax over the chosen.
     ``renormalise`` lets the chosen scores of a token sum to one, ``scale`` multiplies them after
     that. ``balance_bias`` adds a bias per expert to the scores for the choice alone; no gradient
-    moves it. With ``groups`` a token may only reach experts of its best ``top_groups`` groups.
+    moves it. With ``groups`` a token may only reach experts of its best ``top_groups`` groups, a
+    group being as good as its ``group_best`` best experts together.
 
     ``dense_layers`` keep a feed-forward of ``ffn_size``. ``shared_size`` is the width of the expert
     that every token passes through (several shared experts are one wide one), ``shared_gate`` lets
@@ -55,6 +56,7 @@ class MoeConfig:
     balance_bias: bool = False
     groups: int = 1
     top_groups: int = 1
+    group_best: int = 2
     hashed: bool = False
     dense_layers: tuple[int, ...] = ()
     shared_size: int = 0
@@ -87,11 +89,21 @@ class MoeConfig:
         if self.hashed:
             self._check_hashed()
 
+    @property
+    def sums_to_one(self) -> bool:
+        """Whether the weights of a token's experts do, before ``scale``."""
+        return self.renormalise or self.softmax_after
+
     def _check_groups(self) -> None:
         if not 1 <= self.top_groups <= self.groups or self.experts % self.groups:
             raise ConfigError(
                 f"{self.experts} experts in {self.groups} groups of which a token reaches "
                 f"{self.top_groups}; groups must be of one size, and top_groups at most groups"
+            )
+        if self.group_best < 1 or (self.group_best != 2 and self.groups == 1):
+            raise ConfigError(
+                f"group_best is {self.group_best} with {self.groups} groups of experts; it must be "
+                "at least 1, and has no effect on a single group"
             )
         reached = self.experts // self.groups * self.top_groups
         if self.top_k > reached:
@@ -102,7 +114,7 @@ class MoeConfig:
 
     def _check_hashed(self) -> None:
         """A hash needs no gate, so nothing that shapes one may be set."""
-        for key in ("gate_norm", "score", "softmax_after", "balance_bias", "groups", "scale"):
+        for key in _GATE_OPTIONS:
             default = type(self).__dataclass_fields__[key].default
             if getattr(self, key) != default:
                 raise ConfigError(
@@ -111,6 +123,17 @@ class MoeConfig:
                 )
         if self.top_k != 1:
             raise ConfigError(f"a hash sends each token to 1 expert; top-k is {self.top_k}")
+
+
+_GATE_OPTIONS = (
+    "gate_norm",
+    "renormalise",
+    "score",
+    "softmax_after",
+    "balance_bias",
+    "groups",
+    "scale",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,15 @@ Chooser = Literal["tokens", "experts"]
 class Capacity:
     """Who chooses, and how many assignments an expert takes. ``factor`` None drops nothing.
 
-    ``virtual_factor`` is the capacity at which a dropless run reports its drop rate.
+    ``virtual_factor`` is the capacity at which a dropless run reports its drop rate. With
+    ``reweigh`` the survivors of a token share its whole weight, where weights sum to one.
     """
 
     factor: float | None = None
     policy: DropPolicy = "probability"
     virtual_factor: float = 1.0
     chooser: Chooser = "tokens"
+    reweigh: bool = True
 
     @property
     def measured_factor(self) -> float:
@@ -49,18 +51,16 @@ DROPLESS = Capacity()
 def assign(
     routing: Routing, capacity: Capacity, config: MoeConfig, valid_T: Tensor | None = None
 ) -> tuple[Routing, Tensor]:
-    """Return the routing that is carried out, and which of its assignments survive.
-
-    Where weights sum to one they do so over what survives.
-    """
+    """Return the routing that is carried out, and which of its assignments survive."""
     if capacity.chooser == "experts":
-        routing = _to_all(routing)
+        routing = _to_all(routing, config)
         kept_TK = _taken(routing, capacity.factor or 1.0, config.top_k, valid_T)
-        return _settled(routing, kept_TK, config), kept_TK
-    kept_TK = keep(routing, capacity, valid_T)
-    if capacity.factor is not None and config.renormalise:
-        routing = reweigh(routing, kept_TK, config.scale)
-    return routing, kept_TK
+    else:
+        kept_TK = keep(routing, capacity, valid_T)
+    all_kept = capacity.factor is None and capacity.chooser == "tokens"
+    if config.sums_to_one and capacity.reweigh and not all_kept:
+        return reweigh(routing, kept_TK, config.scale), kept_TK
+    return routing._replace(weights=routing.weights * kept_TK), kept_TK
 
 
 def slots(factor: float, assignments: int, experts: int) -> int:
@@ -103,11 +103,11 @@ def reweigh(routing: Routing, kept_TK: Tensor, scale: float = 1.0) -> Routing:
     return routing._replace(weights=weights_TK / safe_T1 * scale)
 
 
-def _to_all(routing: Routing) -> Routing:
+def _to_all(routing: Routing, config: MoeConfig) -> Routing:
     """Let every token apply to every expert with its score."""
     tokens, experts = routing.scores.shape
     everyone_TN = torch.arange(experts, device=routing.scores.device).expand(tokens, -1)
-    return routing._replace(experts=everyone_TN, weights=routing.scores)
+    return routing._replace(experts=everyone_TN, weights=routing.scores * config.scale)
 
 
 def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) -> Tensor:
@@ -118,13 +118,6 @@ def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) 
     experts = routing.scores.shape[1]
     limit = slots(factor, int(alive_TN[:, 0].sum()) * top_k, experts)
     return alive_TN & (_rank_in_expert(routing, "probability", alive_TN, experts) < limit)
-
-
-def _settled(routing: Routing, kept_TN: Tensor, config: MoeConfig) -> Routing:
-    """Weigh what experts took as the architecture weighs what tokens choose."""
-    if config.renormalise or config.softmax_after:
-        return reweigh(routing, kept_TN, config.scale)
-    return routing._replace(weights=routing.weights * kept_TN * config.scale)
 
 
 def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, experts: int) -> Tensor:

@@ -109,7 +109,8 @@ class _Bank(torch.autograd.Function):
             gate_RF, up_RF = product(x_RD, gate.to(dtype)), product(x_RD, up.to(dtype))
             y_RD = product(F.silu(gate_RF).mul_(up_RF), down.to(dtype))
             y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
-            inner += [gate_RF, up_RF]
+            if any(ctx.needs_input_grad):
+                inner += [gate_RF, up_RF]
         ctx.save_for_backward(x_TD, weights_A1, *inner, *matrices)
         ctx.blocks, ctx.dtype, ctx.shape = blocks, dtype, weights_TK.shape
         return y_TD.to(x_TD.dtype)
@@ -120,9 +121,10 @@ class _Bank(torch.autograd.Function):
         blocks: _Blocks = ctx.blocks
         x_TD, weights_A1, *saved = ctx.saved_tensors
         inner, matrices = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
+        trained = any(ctx.needs_input_grad[-len(matrices) :])
         x_grad_TD = torch.zeros_like(x_TD)
         weight_grads: list[Tensor] = []
-        matrix_grads: list[Tensor] = []
+        matrix_grads: list[Tensor | None] = []
         for expert, (tokens_R, weights_R1) in enumerate(
             zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         ):
@@ -132,22 +134,29 @@ class _Bank(torch.autograd.Function):
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
                 [matrix.to(ctx.dtype) for matrix in matrices[3 * expert : 3 * expert + 3]],
+                trained,
             )
             x_grad_TD.index_add_(0, tokens_R, found.x_RD.to(x_grad_TD.dtype))
             weight_grads.append(found.weights_R)
             matrix_grads += found.matrices
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
         weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
-        typed = (g.to(m.dtype) for g, m in zip(matrix_grads, matrices, strict=True))
+        typed = (
+            None if grad is None else grad.to(matrix.dtype)
+            for grad, matrix in zip(matrix_grads, matrices, strict=True)
+        )
         return (x_grad_TD, weights_grad, None, None, *typed)
 
 
 class _ExpertGradients(NamedTuple):
-    """Gradients of one expert's rows, of their routing weights, and of gate, up and down."""
+    """Gradients of one expert's rows, of their routing weights, and of gate, up and down.
+
+    Those of gate, up and down are None where the expert is not trained.
+    """
 
     x_RD: Tensor
     weights_R: Tensor
-    matrices: tuple[Tensor, Tensor, Tensor]
+    matrices: tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _expert_backward(
@@ -156,6 +165,7 @@ def _expert_backward(
     weights_R1: Tensor,
     inner: Sequence[Tensor],
     matrices: Sequence[Tensor],
+    trained: bool,
 ) -> _ExpertGradients:
     gate_RF, up_RF = inner
     gate, up, down = matrices
@@ -164,11 +174,13 @@ def _expert_backward(
     h_RF = silu_RF * up_RF
     weights_R = torch.sum(h_grad_RF * h_RF, dim=1, dtype=torch.float32)
     weights_R1 = weights_R1.to(h_RF.dtype)
-    down_grad = product(y_grad_RD.t(), h_RF.mul_(weights_R1).t())
+    down_grad = product(y_grad_RD.t(), h_RF.mul_(weights_R1).t()) if trained else None
     h_grad_RF.mul_(weights_R1)
     up_grad_RF = silu_RF.mul_(h_grad_RF)
     gate_grad_RF = torch.ops.aten.silu_backward(h_grad_RF.mul_(up_RF), gate_RF)
     x_grad_RD = product(gate_grad_RF, gate.t()).add_(product(up_grad_RF, up.t()))
+    if not trained:
+        return _ExpertGradients(x_grad_RD, weights_R, (None, None, None))
     columns_DR = x_RD.t()
     return _ExpertGradients(
         x_grad_RD,

@@ -61,33 +61,35 @@ class _HeadLoss(torch.autograd.Function):
         scale: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        wants_gradients = any(ctx.needs_input_grad)
+        wants_hidden, wants_head = ctx.needs_input_grad[:2]
         head = head_VD.to(dtype)
         loss = hidden_TD.new_zeros((), dtype=torch.float32)
-        hidden_grads, head_grad = [], None
+        hidden_grad = torch.empty_like(hidden_TD) if wants_hidden else None
+        head_grad = torch.zeros_like(head_VD) if wants_head and not len(labels_T) else None
         rows = rows_at_once(len(head_VD))
         for start in range(0, len(labels_T), rows):
             hidden_RD = hidden_TD[start : start + rows].to(dtype)
             logits_RV = product(hidden_RD, head).float()
             loss += _loss_and_gradient(logits_RV, labels_T[start : start + rows])
-            if wants_gradients:
-                errors_RV = logits_RV.mul_(scale).to(dtype)
-                hidden_grads.append(product(errors_RV, head.t()))
+            errors_RV = logits_RV.mul_(scale).to(dtype)
+            if hidden_grad is not None:
+                hidden_grad[start : start + rows] = product(errors_RV, head.t())
+            if wants_head:
                 part = product(errors_RV.t(), hidden_RD.t()).to(head_VD.dtype)
                 head_grad = part if head_grad is None else head_grad.add_(part)
-        if wants_gradients:
-            ctx.gradients = torch.cat(hidden_grads).to(hidden_TD.dtype), head_grad
+        ctx.gradients = hidden_grad, head_grad
         return loss * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad_TD, head_grad_VD = ctx.gradients
-        del ctx.gradients  # the caller keeps them without a copy
+        if ctx.gradients is None:
+            raise RuntimeError("the loss of a head has one backward pass; compute it again")
+        found, ctx.gradients = ctx.gradients, None  # the caller keeps them without a copy
         factor = grads[0].item()
         if factor != 1.0:
-            hidden_grad_TD, head_grad_VD = hidden_grad_TD * factor, head_grad_VD * factor
-        return hidden_grad_TD, head_grad_VD, None, None, None
+            found = tuple(None if grad is None else grad * factor for grad in found)
+        return (*found, None, None, None)
 
 
 def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor) -> Tensor:
@@ -95,8 +97,8 @@ def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor) -> Tensor:
     counted_R1 = (labels_R != IGNORED)[:, None]
     labels_R1 = torch.where(counted_R1, labels_R[:, None], 0)
     norm_R1 = logits_RV.logsumexp(dim=1, keepdim=True)
-    loss = ((norm_R1 - logits_RV.gather(1, labels_R1)) * counted_R1).sum()
+    loss = (norm_R1 - logits_RV.gather(1, labels_R1)).masked_fill(~counted_R1, 0.0).sum()
     logits_RV.sub_(norm_R1).exp_()
     logits_RV.scatter_add_(1, labels_R1, torch.full_like(norm_R1, -1.0))
-    logits_RV.mul_(counted_R1)
+    logits_RV.masked_fill_(~counted_R1, 0.0)
     return loss

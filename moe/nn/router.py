@@ -81,10 +81,9 @@ def choose(logits_TN: Tensor, config: MoeConfig, bias_N: Tensor | None = None) -
     experts_TK = _best(scores_TN.detach(), config, bias_N)
     if config.softmax_after:
         weights_TK = gate_TN.gather(1, experts_TK).softmax(dim=-1)
-        probabilities_TN = torch.zeros_like(scores_TN).scatter(1, experts_TK, weights_TK)
     else:
         weights_TK = scores_TN.gather(1, experts_TK)
-        probabilities_TN = _summing_to_one(scores_TN) if config.score == "sigmoid" else scores_TN
+    probabilities_TN = _summing_to_one(scores_TN) if config.score == "sigmoid" else scores_TN
     if config.renormalise:
         weights_TK = _summing_to_one(weights_TK)
     return Routing(logits_TN, scores_TN, probabilities_TN, experts_TK, weights_TK * config.scale)
@@ -113,16 +112,16 @@ def normalise_logits(logits_TN: Tensor, gate_norm: float) -> Tensor:
 def _best(scores_TN: Tensor, config: MoeConfig, bias_N: Tensor | None) -> Tensor:
     choice_TN = scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)
     if config.top_groups < config.groups:
-        choice_TN = _within_best_groups(choice_TN, config.groups, config.top_groups)
+        choice_TN = _within_best_groups(choice_TN, config)
     return choice_TN.topk(config.top_k, dim=-1).indices
 
 
-def _within_best_groups(choice_TN: Tensor, groups: int, top_groups: int) -> Tensor:
+def _within_best_groups(choice_TN: Tensor, config: MoeConfig) -> Tensor:
     """Put experts outside a token's best groups out of reach."""
-    size = choice_TN.shape[1] // groups
-    grouped_TGM = choice_TN.reshape(-1, groups, size)
-    merit_TG = grouped_TGM.topk(min(2, size), dim=-1).values.sum(dim=-1)
-    reached_TH = merit_TG.topk(top_groups, dim=-1).indices
+    size = config.experts // config.groups
+    grouped_TGM = choice_TN.reshape(-1, config.groups, size)
+    merit_TG = grouped_TGM.topk(min(config.group_best, size), dim=-1).values.sum(dim=-1)
+    reached_TH = merit_TG.topk(config.top_groups, dim=-1).indices
     outside_TG = torch.ones_like(merit_TG, dtype=torch.bool).scatter(1, reached_TH, False)
     return choice_TN.masked_fill(outside_TG.repeat_interleave(size, dim=1), -inf)
 

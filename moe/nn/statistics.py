@@ -12,6 +12,8 @@ from torch import Tensor
 from moe.nn.balance import BalanceScope, Losses, Spread, spread
 from moe.nn.router import Routing
 
+LEAST_SCORE = 1e-6
+
 
 class RoutingStatistics(NamedTuple):
     """What one MoE layer did with one micro-batch; detached.
@@ -76,8 +78,11 @@ def statistics(
 
 
 def sharpness(scores_TN: Tensor) -> Tensor:
-    """Return the mean of the largest score over the second (Skywork-MoE figure 3)."""
+    """Return the mean of the largest score over the second (Skywork-MoE figure 3).
+
+    A score is counted as at least 1e-6, so that one saturated token does not drown the others.
+    """
     if not len(scores_TN) or scores_TN.shape[1] < 2:
         return scores_TN.new_ones(())
     top_T2 = scores_TN.topk(2, dim=-1).values
-    return (top_T2[:, 0] / top_T2[:, 1].clamp(min=torch.finfo(top_T2.dtype).tiny)).mean()
+    return (top_T2[:, 0] / top_T2[:, 1].clamp(min=LEAST_SCORE)).mean()

@@ -41,4 +41,5 @@ class RaymoeConfig(MistralConfig):
     balance_bias: bool = False
     n_group: int = 1
     topk_group: int = 1
+    group_best: int = 2
     hashed: bool = False

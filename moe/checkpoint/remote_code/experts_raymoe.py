@@ -13,8 +13,9 @@ Per token x with routed experts 1..n, of which k are chosen::
     g   = 1  or  sigmoid(v . x)                       shared_gate
 
 With groups (DeepSeek-V2 and V3) the experts of all but the best ``topk_group`` groups are out of
-reach; a group is as good as its two best experts together. Hash layers (arXiv 2106.04426) have no
-gate: the number of the token decides. No balance loss is computed here; training is raymoe's work.
+reach; a group is as good as its ``group_best`` best experts together. Hash layers (arXiv
+2106.04426) have no gate: the number of the token decides. No balance loss is computed here;
+training is raymoe's work.
 
 Shapes: T tokens, N experts, K experts per token, D hidden.
 """
@@ -84,7 +85,9 @@ class RaymoeGate(nn.Module):
             scores_TN = scores_TN + self.e_score_correction_bias.float()
         if config.n_group > 1:
             grouped = scores_TN.unflatten(1, (config.n_group, -1))
-            merits = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(dim=-1)
+            merits = grouped.topk(min(config.group_best, grouped.shape[-1]), dim=-1).values.sum(
+                dim=-1
+            )
             reached = torch.zeros_like(merits, dtype=torch.bool)
             reached.scatter_(1, merits.topk(config.topk_group, dim=-1).indices, True)
             scores_TN = grouped.masked_fill(~reached[..., None], -torch.inf).flatten(1)

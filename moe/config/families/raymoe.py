@@ -59,6 +59,7 @@ def raymoe_table(config: ModelConfig) -> dict[str, Any]:
         "balance_bias": moe.balance_bias,
         "n_group": moe.groups,
         "topk_group": moe.top_groups,
+        "group_best": moe.group_best,
         "hashed": moe.hashed,
     }
 
@@ -76,6 +77,7 @@ def _read_experts(table: Table) -> MoeConfig:
         balance_bias=flag(table, "balance_bias"),
         groups=count(table, "n_group", 1),
         top_groups=count(table, "topk_group", 1),
+        group_best=count(table, "group_best", 2),
         hashed=flag(table, "hashed"),
         dense_layers=_layers(table),
         shared_size=count(table, "shared_expert_intermediate_size", 0, zero=True),

@@ -19,12 +19,18 @@ class RoutingSection(Section):
     virtual_capacity_factor: float = Field(default=1.0, gt=0)
     """Measures the drop rate that a dropless run would have had at this capacity."""
 
+    reweigh: bool = True
+    """Whether what survives a capacity shares the whole weight of its token, where weights sum to
+    one; Megatron leaves the weights as they were."""
+
     @model_validator(mode="after")
     def _one_capacity(self) -> "RoutingSection":
         if self.choose == "experts":
             return self._only_slots()
         if self.capacity_factor is None and self.drop_policy != "probability":
             raise ValueError(f"drop_policy {self.drop_policy} needs a capacity_factor to drop by")
+        if self.capacity_factor is None and not self.reweigh:
+            raise ValueError("without a capacity_factor nothing is dropped; remove reweigh")
         if self.capacity_factor is not None and self.virtual_capacity_factor != 1.0:
             raise ValueError(
                 "with a capacity_factor the drop rate is real; remove virtual_capacity_factor"
@@ -32,9 +38,10 @@ class RoutingSection(Section):
         return self
 
     def _only_slots(self) -> "RoutingSection":
-        if (self.drop_policy, self.virtual_capacity_factor) != ("probability", 1.0):
+        found = (self.drop_policy, self.virtual_capacity_factor, self.reweigh)
+        if found != ("probability", 1.0, True):
             raise ValueError(
-                "experts choose by probability until they are full, so drop_policy and "
-                "virtual_capacity_factor have no effect; remove them"
+                "experts choose by probability until they are full, so drop_policy, "
+                "virtual_capacity_factor and reweigh have no effect; remove them"
             )
         return self

@@ -138,3 +138,16 @@ def test_half_precision_tokens_come_back_in_half_precision() -> None:
     y.float().sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16
+
+
+def test_frozen_experts_pass_gradients_on() -> None:
+    x = torch.randn(6, HIDDEN, generator=seeded(1))
+    weights, chosen = torch.rand(6, 3, generator=seeded(2)).topk(2)
+    found = []
+    for trained in (True, False):
+        experts = bank([0, 1, 2], torch.float32).requires_grad_(trained)
+        rows, w = x.clone().requires_grad_(), weights.clone().requires_grad_()
+        experts(rows, chosen, w, torch.ones(6, 2, dtype=torch.bool)).square().sum().backward()
+        assert all((p.grad is not None) == trained for p in experts.parameters())
+        found.append((rows.grad, w.grad))
+    torch.testing.assert_close(found[0], found[1])

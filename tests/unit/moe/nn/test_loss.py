@@ -65,3 +65,29 @@ def test_autocast_computes_products_in_its_type() -> None:
     found.backward()
     assert head.grad is not None
     assert head.grad.dtype == torch.float32
+
+
+def test_no_tokens_no_loss() -> None:
+    hidden, head, _ = material(1, 0)
+    found = head_loss(hidden[:, :0], head, torch.zeros(1, 0), 1.0)
+    found.backward()
+    assert found.item() == 0.0
+    assert head.grad is not None
+    assert not head.grad.any()
+
+
+def test_a_row_that_does_not_count_may_hold_anything() -> None:
+    hidden, head, labels = material(4, 3, ignored=0.0)
+    labels[0, 1] = IGNORED
+    with torch.no_grad():
+        hidden[0, 1] = torch.nan
+    found = head_loss(hidden, head, labels, 1.0)
+    assert torch.isfinite(found)
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    hidden, head, labels = material(4, 3)
+    found = head_loss(hidden, head, labels, 1.0)
+    found.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        found.backward()

@@ -179,12 +179,12 @@ def test_every_option_has_its_gradient(config: MoeConfig, seed: int) -> None:
     assert torch.autograd.gradcheck(lambda z: differentiable(choose(z, config)), (z,))
 
 
-def test_probabilities_of_a_softmax_after_are_those_of_the_chosen_alone() -> None:
+def test_balance_is_judged_by_the_softmax_over_all_wherever_weights_come_from() -> None:
     z = logits(7, 4, 6)
-    routing = choose(z, MoeConfig(6, 2, 8, softmax_after=True))
-    expected = torch.zeros_like(z).scatter(1, routing.experts, routing.weights)
-    assert torch.equal(routing.probabilities, expected)
-    torch.testing.assert_close(routing.scores, z.softmax(dim=1))
+    for after in (False, True):
+        routing = choose(z, MoeConfig(6, 2, 8, softmax_after=after, renormalise=False))
+        torch.testing.assert_close(routing.probabilities, z.softmax(dim=1))
+        assert (routing.weights.sum(dim=1) < 0.999).all() != after
 
 
 def test_sigmoid_probabilities_are_scores_over_their_sum() -> None:
