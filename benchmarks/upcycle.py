@@ -28,6 +28,7 @@ import torch
 from benchmarks.results import finish
 from moe.checkpoint.reader import Checkpoint
 from moe.config.tensors import tensors
+from moe.surgery.calibration import Calibration
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.upcycle import upcycle
 
@@ -66,18 +67,22 @@ def _anonymous_bytes() -> int:
     raise RuntimeError("/proc/self/status has no RssAnon; measure on Linux")
 
 
-def peak_bytes(source: Path, to: Path, options: UpcycleOptions) -> int:
+def peak_bytes(
+    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None = None
+) -> int:
     """Return the most anonymous memory that an upcycling takes, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_watched, (source, to, options))
+        return pool.apply(_watched, (source, to, options, calibration))
 
 
-def _watched(source: Path, to: Path, options: UpcycleOptions) -> int:
+def _watched(
+    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None
+) -> int:
     torch.set_num_threads(1)
     watch = MemoryWatch()
     watch.start()
-    upcycle(source, to, options)
+    upcycle(source, to, options, calibration=calibration)
     return watch.stop()
 
 

@@ -1,12 +1,27 @@
-"""Directories that appear whole or not at all."""
+"""Directories that appear whole or not at all.
 
+They are written under a hidden name. A failed block removes what it wrote; a killed process cannot,
+but its lock on the hidden directory goes with it: the next run for the same destination removes
+every hidden directory that nobody holds. A directory is there a moment before it is locked, so one
+that another run has taken for a leftover is given up and another is made. Where the file system
+has no locks nothing is removed.
+"""
+
+import errno
+import fcntl
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from moe.errors import StorageError
+
+_TOKEN_BYTES = 4
+_TOKEN = "[0-9a-f]" * (2 * _TOKEN_BYTES)
+_ATTEMPTS = 100
 
 
 @contextmanager
@@ -14,17 +29,18 @@ def staged(to: Path) -> Iterator[Path]:
     """Yield a hidden directory beside ``to`` that takes its name when the block ends well.
 
     A block that fails or is interrupted leaves nothing; a killed process leaves only the hidden
-    directory, which no reader opens.
+    directory, which no reader opens and the next run removes.
     """
     refuse_existing(to)
     to = to.resolve()
-    partial = to.with_name(f".{to.name}.{secrets.token_hex(4)}.partial")
+    _clean(to)
+    partial, descriptor = _claimed(to)
     try:
-        _make(partial)
         yield partial
         partial.rename(to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
 
 
 def refuse_existing(to: Path) -> None:
@@ -35,6 +51,72 @@ def refuse_existing(to: Path) -> None:
         raise StorageError(f"{to} is not a directory; remove it or choose another destination")
     if any(to.iterdir()):
         raise StorageError(f"{to} exists and is not empty; remove it or choose another destination")
+
+
+def check_room(to: Path, needed_bytes: int) -> None:
+    """Raise StorageError where the disk of a destination cannot hold so much."""
+    parent = next(each for each in to.resolve().parents if each.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed_bytes > free:
+        raise StorageError(
+            f"the model takes {needed_bytes / 1e9:.1f} GB but {parent} has {free / 1e9:.1f} GB "
+            "free; choose another destination, or make the model smaller: fewer experts or layers"
+        )
+
+
+def _claimed(to: Path) -> tuple[Path, int]:
+    """Return a new hidden directory and the descriptor that holds its lock."""
+    for _ in range(_ATTEMPTS):
+        partial = to.with_name(f".{to.name}.{secrets.token_hex(_TOKEN_BYTES)}.partial")
+        _make(partial)
+        descriptor = _opened(partial)
+        if descriptor is None:
+            continue
+        if _lock(descriptor) is not False and _is_open_as(partial, descriptor):
+            return partial, descriptor
+        os.close(descriptor)
+    raise StorageError(
+        f"something removes the directories made in {to.parent}; stop it or choose another "
+        "destination"
+    )
+
+
+def _clean(to: Path) -> None:
+    """Remove the hidden directories of this destination whose processes are gone."""
+    for partial in to.parent.glob(f".{escape(to.name)}.{_TOKEN}.partial"):
+        descriptor = _opened(partial)
+        if descriptor is None:
+            continue
+        try:
+            if _lock(descriptor):
+                shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _opened(directory: Path) -> int | None:
+    """Return a descriptor; None where it is gone, is no directory or is not ours to open."""
+    try:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Tell whether nobody held the lock; None where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
+
+
+def _is_open_as(directory: Path, descriptor: int) -> bool:
+    """Tell whether the name still is that of the open directory."""
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _make(directory: Path) -> None:

@@ -38,7 +38,7 @@ def init(
         raise ConfigError(f"no type {dtype!r}; choose {' or '.join(types)}")
     config = override(find(preset).config, set_ or ())
     with counted(console, "initialising", "MB") as progress:
-        initialise(config, to, seed, types[dtype], progress)
+        initialise(config, to, seed, types[dtype], progress, preset)
     say(f"wrote {to}")
 
 

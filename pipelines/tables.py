@@ -1,9 +1,14 @@
 """Results as tables on the terminal."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
 from rich.table import Table
 
+from moe.config.model import MoeConfig
+from moe.surgery.methods import METHODS
+from moe.surgery.options import UpcycleOptions
 from moe.surgery.receipt import Receipt
 from pipelines.evaluate import Evaluation
 
@@ -31,9 +36,8 @@ def receipt_table(receipt: Receipt) -> Table:
     table = Table(title="receipt", show_header=False)
     distance = receipt.distance
     table.add_row("method", receipt.method)
-    for name, value in receipt.options.items():
-        if value not in (None, False):
-            table.add_row(name.replace("_", " "), _spoken(value))
+    for name, value in chosen(receipt).items():
+        table.add_row(name.replace("_", " "), value)
     table.add_row(
         "largest logit difference",
         f"{distance.max_absolute:.1e} ({distance.relative:.1e} relative)",
@@ -42,12 +46,34 @@ def receipt_table(receipt: Receipt) -> Table:
     return table
 
 
-def _spoken(value: object) -> str:
-    """Return a value of a receipt; of a table only what is set to something."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    said = {key: found for key, found in value.items() if found not in (None, False, 0, 1, ())}
-    return ", ".join(f"{key.replace('_', ' ')} {found}" for key, found in said.items())
+def chosen(receipt: Receipt) -> dict[str, str]:
+    """Return the seed, the options of the method, and of the rest what is not as it always is."""
+    own = {field.name for field in fields(METHODS[receipt.method])}
+    said = {}
+    for name, value in receipt.options.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            said[name] = _spoken(value, MoeConfig if name == "architecture" else None)
+        elif name == "seed" or name in own or _differs(UpcycleOptions, name, value):
+            said[name] = str(value)
+    return said
+
+
+def _spoken(values: Mapping[str, object], kind: type | None) -> str:
+    """Return a table of a receipt in one line; of a known kind only what is not its default."""
+    said = {
+        key.replace("_", " "): value
+        for key, value in values.items()
+        if value is not None and (kind is None or _differs(kind, key, value))
+    }
+    return ", ".join(f"{key} {value}" for key, value in said.items())
+
+
+def _differs(kind: Any, name: str, value: object) -> bool:
+    """Tell whether a value is not the default of a dataclass; 1 and 1.0 and True are not alike."""
+    default = {field.name: field.default for field in fields(kind)}.get(name, MISSING)
+    return type(value) is not type(default) or value != default
 
 
 def _summary(result: Evaluation) -> str:

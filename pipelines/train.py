@@ -23,9 +23,10 @@ from actors.commands import StepReport
 from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
-from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.reader import Checkpoint, read_json
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
+from moe.config.run.cautions import model_cautions
 from moe.errors import (
     ClusterError,
     ConfigError,
@@ -116,8 +117,8 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 
 def cautions(run: RunConfig) -> list[str]:
     """Return what a person should know before the run that is no error."""
-    found = []
-    fresh = (run.model.path / RECEIPT).exists() and not checkpoints(run.checkpoint.path)
+    found = model_cautions(run, Checkpoint.open(run.model.path).config)
+    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.path)
     if fresh and run.routing.capacity_factor is not None:
         found.append(
             f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
@@ -125,6 +126,12 @@ def cautions(run: RunConfig) -> list[str]:
             "without it first; the virtual drop rate is measured all the same."
         )
     return found
+
+
+def _upcycled(model: Path) -> bool:
+    """Tell whether a model comes from a dense one; its receipt says so."""
+    receipt = model / RECEIPT
+    return receipt.exists() and read_json(receipt).get("method") != "init"
 
 
 def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:

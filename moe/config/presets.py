@@ -14,11 +14,11 @@ its release. What the papers leave open is chosen so that their counts come out:
 Sixteen feed-forwards that are always on are one of sixteen times the width: ``dense-x16``.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from moe.config.assignment import hint
 from moe.config.model import ModelConfig, MoeConfig
 from moe.errors import ConfigError
 
@@ -84,9 +84,7 @@ _SKYWORK = replace(
 def preset(name: str) -> Preset:
     """Return a preset by name; ConfigError names the nearest."""
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(PRESETS)}"
-        raise ConfigError(f"no preset named {name}; {hint}")
+        raise ConfigError(f"no preset named {name}; {hint(name, PRESETS)}")
     return PRESETS[name]
 
 

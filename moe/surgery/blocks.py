@@ -9,10 +9,14 @@ BLOCK_ELEMENTS = 2**22
 """Elements of a block; 16 MiB in float32. Random draws go by block, so it is part of a seed."""
 
 
-def spans(weight: Tensor) -> Iterator[tuple[int, int]]:
+ACTIVITY_ELEMENTS = 2**20
+"""Elements of a block of what is computed in many copies at a time."""
+
+
+def spans(weight: Tensor, elements: int = BLOCK_ELEMENTS) -> Iterator[tuple[int, int]]:
     """Yield ``(start, stop)`` of consecutive runs of rows that together are the weight."""
     rows = weight.shape[0]
-    step = max(1, BLOCK_ELEMENTS * rows // max(weight.numel(), 1))
+    step = max(1, elements * rows // max(weight.numel(), 1))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 

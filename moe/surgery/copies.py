@@ -8,9 +8,10 @@ import torch
 from moe.config.model import MoeConfig
 from moe.errors import ConfigError
 from moe.surgery import change
-from moe.surgery.method import RouterKind, Site, sums_to_one
+from moe.surgery.method import RouterKind, Site, all_alike
 from moe.surgery.part import Cut, Part
 from moe.surgery.seeds import generator
+from moe.surgery.weights import sums_to_one, weight_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,12 @@ class Copy:
         return moe
 
     def gain(self, moe: MoeConfig) -> float:
-        """Weights that sum to one need none."""
-        return 1.0
+        """Undo what the weights of a token sum to."""
+        return 1.0 / weight_sum(moe)
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Hold whatever the router says."""
-        return sums_to_one(moe)
+        """Hold where the sum of the weights is known: else it differs from token to token."""
+        return sums_to_one(moe) or all_alike(moe, router)
 
     def cut(self, site: Site) -> Cut:
         """Take everything."""
@@ -67,7 +68,7 @@ class Noise(Copy):
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
         """Noise of no size is none."""
-        return self.deviation == 0 and sums_to_one(moe)
+        return self.deviation == 0 and Copy.exact(self, moe, router)
 
     def cut(self, site: Site) -> Cut:
         """Disturb every expert."""
@@ -90,21 +91,33 @@ class Drop(Copy):
         if not 0 <= self.ratio <= 1:
             raise ConfigError(f"ratio is {self.ratio}; give the share of columns, from 0 to 1")
 
+    def shape(self, moe: MoeConfig) -> MoeConfig:
+        """Leave experts as wide as the dense feed-forward, of which some columns must be new."""
+        if self.ratio and not self._count(moe.expert_size):
+            raise ConfigError(
+                f"ratio {self.ratio:g} of {moe.expert_size} columns is none, the experts would be "
+                f"mere copies; give at least {1 / moe.expert_size:.2g}, or the method copy"
+            )
+        return moe
+
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
         """Nothing dropped is a copy."""
-        return self.ratio == 0 and sums_to_one(moe)
+        return self.ratio == 0 and Copy.exact(self, moe, router)
 
     def cut(self, site: Site) -> Cut:
         """Choose the columns of every expert."""
         return Cut(tuple(self._expert(site, expert) for expert in range(site.moe.experts)))
 
     def _expert(self, site: Site, expert: int) -> Part:
-        count = round(self.ratio * site.ffn_size)
-        if not count:
+        if not self.ratio:
             return Part()
+        count = self._count(site.ffn_size)
         source = generator(site.seed, "drop", site.layer, expert)
         columns = torch.randperm(site.ffn_size, generator=source)[:count].sort().values
         return Part(change=change.Redraw(columns))
+
+    def _count(self, ffn_size: int) -> int:
+        return round(self.ratio * ffn_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +126,10 @@ class VirtualGroup(Copy):
 
     Each of E copies is cut into ``granularity`` G runs of columns: E * G experts, G * top-k chosen.
     Expert e * G + g is run g of copy e, as in megatron-core; the G experts of a copy, its virtual
-    group, share one row of the router. So they get one score, a token takes whole groups, each
-    shard with 1/G of its group's weight, and the sum times G is the sum of whole copies.
+    group, share one row of the router. So they get one score and a token takes whole groups. Where
+    weights sum to one a shard has 1/G of its group's and the gain is G; a softmax that is not
+    renormalised gives the N * G / k of the paper; a sigmoid weighs each shard by the whole of it,
+    so with two groups chosen the gain is 1.
     """
 
     name: ClassVar[str] = "virtual-group"
@@ -143,8 +158,8 @@ class VirtualGroup(Copy):
         )
 
     def gain(self, moe: MoeConfig) -> float:
-        """Every shard gets a G-th of its group's weight."""
-        return float(self.granularity)
+        """Undo the sum of the weights, of which each whole copy has G."""
+        return self.granularity / weight_sum(moe, self.granularity)
 
     def cut(self, site: Site) -> Cut:
         """Take consecutive runs of columns."""

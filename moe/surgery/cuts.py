@@ -9,10 +9,11 @@ from torch import Tensor
 from moe.config.model import MoeConfig
 from moe.errors import ConfigError
 from moe.surgery.copies import equal_width
-from moe.surgery.method import RouterKind, Site, sums_to_one
+from moe.surgery.method import RouterKind, Site, all_alike
 from moe.surgery.part import Cut, Part
 from moe.surgery.partition import clusters, random_sets, strongest
 from moe.surgery.seeds import generator
+from moe.surgery.weights import weight_sum
 
 Grouping = Literal["random", "activation"]
 
@@ -21,8 +22,9 @@ Grouping = Literal["random", "activation"]
 class Split:
     """Every column goes to one of m experts of 1/m of the width (LLaMA-MoE, Zhu et al. 2024).
 
-    ``by`` is random, or activation: columns that answer the same tokens go together. With m equal
-    weights of 1/m the sum is a m-th of the dense feed-forward, so it is multiplied by m.
+    ``by`` is random, or activation: columns that answer the same tokens go together. The k parts
+    that a token takes stand for all m, each with a weight that is made one: with weights that sum
+    to one the gain is m, with raw softmax weights m * m / k, with raw sigmoids 2 m / k.
     """
 
     name: ClassVar[str] = "split"
@@ -48,12 +50,12 @@ class Split:
         return replace(moe, expert_size=equal_width(moe.expert_size, moe.experts))
 
     def gain(self, moe: MoeConfig) -> float:
-        """Undo the weight of one of m."""
-        return float(moe.experts)
+        """Undo the sum of the weights, and let the chosen parts stand for all."""
+        return moe.experts / weight_sum(moe)
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
         """Hold only where every token takes every expert alike."""
-        return router == "zero" and moe.top_k == moe.experts and sums_to_one(moe)
+        return all_alike(moe, router)
 
     def cut(self, site: Site) -> Cut:
         """Divide all columns."""

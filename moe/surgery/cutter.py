@@ -32,6 +32,7 @@ class Cutter:
         self._config = config
         self._moe = config.moe
         self._options = options
+        self._gain = options.method.gain(config.moe) / config.moe.scale
         self._calibration = calibration
         self._last: tuple[int, Cut] | None = None
 
@@ -57,11 +58,13 @@ class Cutter:
     @cached_property
     def _measured(self) -> dict[int, Cut]:
         assert self._calibration is not None
-        return {
-            layer: self._made(self._site(layer, activity))
-            for layer, activity in activities(self._dense, self._calibration.tokens)
-            if self._config.has_experts(layer)
-        }
+        tokens, layers = self._calibration.tokens, self._config.moe_layers
+        return dict(map(self._measure, activities(self._dense, tokens, layers)))
+
+    def _measure(self, found: tuple[int, Tensor]) -> tuple[int, Cut]:
+        """Cut one layer; its activity is let go before that of the next comes."""
+        layer, activity = found
+        return layer, self._made(self._site(layer, activity))
 
     def _site(self, layer: int, activity: Tensor | None = None) -> Site:
         return Site(layer, self._config.ffn_size, self._moe, self._options.seed, activity)
@@ -69,5 +72,4 @@ class Cutter:
     def _made(self, site: Site) -> Cut:
         """Cut a layer; the gain that the format does not scale by falls to the experts."""
         cut = self._options.method.cut(site)
-        gain = self._options.method.gain(self._moe) / self._moe.scale
-        return cut._replace(experts=tuple(part.times(gain) for part in cut.experts))
+        return cut._replace(experts=tuple(part.times(self._gain) for part in cut.experts))

@@ -5,25 +5,23 @@ draws all of its own, norms one, biases zero. Each tensor has a generator of its
 and the tensor's name: experts differ, and the order of writing does not matter.
 """
 
-import hashlib
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import INDEX
 from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import ShardWriter, TensorSpec, pack, write_index, write_json
+from moe.checkpoint.writer import TensorSpec, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, tensors
-from moe.errors import StorageError
-from moe.staging import refuse_existing, staged
-
-Progress = Callable[[int, int], None]
+from moe.staging import check_room, refuse_existing, staged
+from moe.surgery.output import Progress, Values, write_model
+from moe.surgery.receipt import hashes, write_receipt
+from moe.surgery.seeds import generator
 
 
 def initialise(
@@ -32,30 +30,27 @@ def initialise(
     seed: int,
     dtype: torch.dtype = torch.float32,
     progress: Progress = lambda done, total: None,
+    preset: str | None = None,
 ) -> None:
-    """Write a model of random weights; ``progress`` is told the bytes written and in all."""
-    table = write_config(config, str(dtype).removeprefix("torch."))
-    ours = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
-    specs = [TensorSpec(name, tensor.shape, dtype) for name, tensor in ours.items()]
-    total = sum(spec.bytes for spec in specs)
+    """Write a model of random weights and a receipt; ``preset`` is where its sizes are from.
+
+    ``progress`` is told the bytes written and the bytes in all.
+    """
+    kind = str(dtype).removeprefix("torch.")
+    table = write_config(config, kind)
+    ours = tuple(tensors(config))
+    specs = [TensorSpec(disk_name(config.family, each.name), each.shape, dtype) for each in ours]
     refuse_existing(to)
-    _check_room(to, total)
-    shards = pack(specs)
-    files = {
-        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
-        for number, shard in enumerate(shards, start=1)
-    }
-    done = 0
+    check_room(to, sum(spec.bytes for spec in specs))
     with staged(to) as staging:
-        for file, shard in files.items():
-            with ShardWriter(staging / file, shard) as writer:
-                for spec in shard:
-                    writer.write(spec.name, initial(config, ours[spec.name], seed))
-                    done += spec.bytes
-                    progress(done, total)
-        write_index(staging, INDEX, files)
+        shards = write_model(staging, specs, _values(config, ours, seed, dtype), progress)
         write_json(staging / "config.json", table)
         copy_remote_code(config.family, staging)
+        rest = sorted(path for path in staging.iterdir() if path.name not in shards)
+        files = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
+        made = {"method": "init", "preset": preset, "seed": seed, "dtype": kind}
+        kept = {"architecture": asdict(config), "files": dict(sorted(files.items()))}
+        write_receipt(staging, {**made, **kept})
 
 
 def initial(config: ModelConfig, tensor: TensorSlice, seed: int) -> Tensor:
@@ -64,17 +59,12 @@ def initial(config: ModelConfig, tensor: TensorSlice, seed: int) -> Tensor:
         return torch.zeros(tensor.shape)
     if tensor.name.endswith("norm.weight"):
         return torch.ones(tensor.shape)
-    digest = hashlib.sha256(f"{seed}:{tensor.name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-    return torch.randn(tensor.shape, generator=generator) * config.initializer_range
+    source = generator(seed, tensor.name)
+    return torch.randn(tensor.shape, generator=source) * config.initializer_range
 
 
-def _check_room(to: Path, needed: int) -> None:
-    """Raise StorageError where the disk cannot hold the model: the papers' are large."""
-    parent = next(each for each in to.resolve().parents if each.is_dir())
-    free = shutil.disk_usage(parent).free
-    if needed > free:
-        raise StorageError(
-            f"the model takes {needed / 1e9:.1f} GB but {parent} has {free / 1e9:.1f} GB free; "
-            "choose another destination, or make the model smaller with --set layers=2 and the like"
-        )
+def _values(
+    config: ModelConfig, ours: tuple[TensorSlice, ...], seed: int, dtype: torch.dtype
+) -> Iterator[Values]:
+    for tensor in ours:
+        yield Values([initial(config, tensor, seed).to(dtype)])

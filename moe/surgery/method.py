@@ -1,8 +1,13 @@
 """What a method of upcycling is: a shape for the experts, and a cut of each layer.
 
 A routed sum is ``sum_i w_i FFN_i(x)``. Where the weights of a token sum to one and every FFN_i is
-the dense feed-forward, it is the dense feed-forward. A method that cuts the columns into pieces
-multiplies the sum by its ``gain``, so that equal weights over whole sets of pieces give it too.
+the dense feed-forward, it is the dense feed-forward. A method whose weights sum to something else,
+or whose FFN_i are pieces, multiplies the sum by its ``gain``. With s what the weights of a token
+sum to in the mean (``moe.surgery.weights``), w = s / k each, k of N experts chosen:
+
+- whole copies:  k w of it, gain 1 / s
+- shards of 1/G: k / G whole sets times w, gain G / s
+- parts of 1/N:  k of N parts times w, gain N / s
 """
 
 from dataclasses import dataclass
@@ -62,7 +67,6 @@ class Method(Protocol):
         ...
 
 
-def sums_to_one(moe: MoeConfig) -> bool:
-    """Tell whether the routing weights of every token sum to one."""
-    all_chosen = moe.top_k == moe.experts or moe.softmax_after
-    return moe.renormalise or (moe.score == "softmax" and all_chosen)
+def all_alike(moe: MoeConfig, router: RouterKind) -> bool:
+    """Tell whether every token takes every expert with the same weight, as a gate of zeros does."""
+    return router == "zero" and moe.top_k == moe.experts

@@ -8,6 +8,7 @@ from moe.config.families import FAMILIES, MOE_FAMILIES, write_config
 from moe.config.model import ModelConfig, MoeConfig, Score
 from moe.errors import ConfigError
 from moe.surgery.copies import Copy
+from moe.surgery.gates import check_gates
 from moe.surgery.method import Method, RouterKind
 
 ROUTER_STD = 0.02
@@ -98,6 +99,7 @@ def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
             f"cannot write family {options.family!r}; choose {' or '.join(MOE_FAMILIES)}"
         )
     moe = options.method.shape(_whole_experts(dense, options))
+    check_gates(moe, options.router == "zero" or options.deviation == 0)
     wanted = (
         (options.family,)
         if options.family

@@ -1,11 +1,13 @@
 """Safetensors files written from front to back and hashed on the way, a block of rows at a time."""
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +18,22 @@ from moe.errors import CheckpointError
 
 Progress = Callable[[int, int], None]
 _AHEAD = 3
-"""Blocks that may wait to be hashed."""
+"""Blocks in memory that may wait to be hashed."""
+
+
+class Values(NamedTuple):
+    """The blocks of rows of a tensor; ``mapped`` where they lie in a file and not in memory."""
+
+    blocks: Iterable[Tensor]
+    mapped: bool = False
 
 
 class HashedWriter(ShardWriter):
     """A shard whose tensors come in the order of the file; a second thread hashes what is written.
 
-    Hashing the file afterwards would read it once more, which costs as much as copying it.
+    Hashing the file afterwards would read it once more, which costs as much as copying it. Hashing
+    is slower than writing: of blocks in memory only a few may wait for it, of mapped ones any
+    number.
     """
 
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
@@ -31,20 +42,20 @@ class HashedWriter(ShardWriter):
         with path.open("rb") as file:
             self._sha = hashlib.sha256(file.read(min(self._offsets.values())))
         self._place = min(self._offsets.values())
-        self._thread = ThreadPoolExecutor(1)
+        self._thread, self._disk = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._hashing: deque[Future[None]] = deque()
 
     def __enter__(self) -> "HashedWriter":
         return self
 
-    def append(self, name: str, blocks: Iterable[Tensor]) -> None:
+    def append(self, name: str, values: Values) -> None:
         """Write the blocks of rows of the next tensor."""
         spec, begin = self._specs[name], self._place
         if self._offsets[name] != begin:
             raise RuntimeError(f"{name} is not the next tensor of {self._file.name}")
         self._file.seek(begin)
-        for block in blocks:
-            self._write(block.contiguous().view(-1).view(torch.uint8))
+        for block in values.blocks:
+            self._write(block.contiguous().view(-1).view(torch.uint8), values.mapped)
         if self._place - begin != spec.bytes:
             raise CheckpointError(
                 f"{name} came with {self._place - begin} bytes, the file has room for {spec.bytes}"
@@ -52,11 +63,13 @@ class HashedWriter(ShardWriter):
         self._missing.discard(name)
 
     def finish(self) -> Future[str]:
-        """Let others read the file; the second thread hashes the rest and waits for the disk."""
+        """Let others read the file; one thread waits for the disk, the other hashes the rest."""
         self._file.flush()
-        return self._thread.submit(self._close)
+        synced = self._disk.submit(os.fsync, self._file.fileno())
+        return self._thread.submit(self._close, synced)
 
-    def _close(self) -> str:
+    def _close(self, synced: Future[None]) -> str:
+        synced.result()
         super().__exit__(None, None, None)
         return self._sha.hexdigest()
 
@@ -67,15 +80,19 @@ class HashedWriter(ShardWriter):
         trace: TracebackType | None,
     ) -> None:
         """Leave a finished file to the second thread, and close one that failed."""
-        self._thread.shutdown(wait=kind is not None)
-        if kind is not None:
+        failed = kind is not None
+        self._thread.shutdown(wait=failed, cancel_futures=failed)
+        self._disk.shutdown(wait=failed)
+        if failed:
             super().__exit__(kind, error, trace)
 
-    def _write(self, raw: Tensor) -> None:
+    def _write(self, raw: Tensor, mapped: bool) -> None:
         data = raw.numpy().data
-        if len(self._hashing) == _AHEAD:
+        if not mapped and len(self._hashing) == _AHEAD:
             self._hashing.popleft().result()
-        self._hashing.append(self._thread.submit(self._sha.update, data))
+        hashing = self._thread.submit(self._sha.update, data)
+        if not mapped:
+            self._hashing.append(hashing)
         self._file.write(data)
         self._place += data.nbytes
 
@@ -83,7 +100,7 @@ class HashedWriter(ShardWriter):
 def write_model(
     directory: Path,
     specs: Iterable[TensorSpec],
-    values: Iterator[Iterable[Tensor]],
+    values: Iterator[Values],
     progress: Progress,
 ) -> dict[str, Future[str]]:
     """Write tensors in their order, and the index; return what will be the SHA-256 of each shard.

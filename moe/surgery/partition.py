@@ -4,14 +4,19 @@ Columns that answer the same tokens belong together: then a token needs few expe
 the activation vector of a column over calibration tokens, ``|silu(gate x) * (up x)|`` (LLaMA-MoE
 section 3.1 calls it co-activation), scaled to unit length so that what counts is which tokens, not
 how strongly. Balanced k-means: Lloyd's steps, the assignment by rounds in which every column asks
-the nearest set with room and each set takes the nearest of those who ask.
+the nearest set with room and each set takes the nearest of those who ask. Activity may come in half
+precision; blocks of rows are made float32 as they are needed.
 
 Shapes: C columns, T tokens, M sets.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from moe.surgery.blocks import ACTIVITY_ELEMENTS, spans
 
 _STEPS = 30
 
@@ -24,16 +29,19 @@ def random_sets(columns: int, sets: int, source: torch.Generator) -> list[Tensor
 
 def clusters(activity_CT: Tensor, sets: int, source: torch.Generator) -> list[Tensor]:
     """Return disjoint sets of equal size whose columns answer alike."""
-    points_CT = F.normalize(activity_CT.float(), dim=1)
-    first = torch.randperm(len(points_CT), generator=source)[:sets]
-    centres_MT = points_CT[first]
-    chosen_C = torch.full((len(points_CT),), -1)
+    columns = len(activity_CT)
+    first = torch.randperm(columns, generator=source)[:sets]
+    centres_MT = F.normalize(activity_CT[first].float(), dim=1)
+    chosen_C = torch.full((columns,), -1)
     for _ in range(_STEPS):
-        before_C, chosen_C = chosen_C, assign(torch.cdist(points_CT, centres_MT))
+        distances = [torch.cdist(points, centres_MT) for _, points in _points(activity_CT)]
+        before_C, chosen_C = chosen_C, assign(torch.cat(distances))
         if torch.equal(before_C, chosen_C):
             break
-        members_MC = F.one_hot(chosen_C, sets).T.float()
-        centres_MT = members_MC @ points_CT / (len(points_CT) // sets)
+        centres_MT = torch.zeros_like(centres_MT)
+        for place, points in _points(activity_CT):
+            centres_MT.index_add_(0, chosen_C[place], points)
+        centres_MT /= columns // sets
     return [(chosen_C == number).nonzero().flatten() for number in range(sets)]
 
 
@@ -57,4 +65,12 @@ def assign(distance_CM: Tensor) -> Tensor:
 
 def strongest(activity_CT: Tensor, count: int) -> Tensor:
     """Return the columns with the largest mean activity."""
-    return activity_CT.float().mean(dim=1).argsort(descending=True, stable=True)[:count]
+    runs = spans(activity_CT, ACTIVITY_ELEMENTS)
+    means = [activity_CT[start:stop].float().mean(dim=1) for start, stop in runs]
+    return torch.cat(means).argsort(descending=True, stable=True)[:count]
+
+
+def _points(activity_CT: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of rows in float32, of length one, and where they lie."""
+    for start, stop in spans(activity_CT, ACTIVITY_ELEMENTS):
+        yield slice(start, stop), F.normalize(activity_CT[start:stop].float(), dim=1)

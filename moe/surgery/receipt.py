@@ -32,7 +32,12 @@ class Receipt:
 
     def save(self, directory: Path) -> None:
         """Write ``receipt.json``."""
-        write_json(directory / RECEIPT, {"raymoe": __version__, **asdict(self)})
+        write_receipt(directory, asdict(self))
+
+
+def write_receipt(directory: Path, table: Mapping[str, Any]) -> None:
+    """Write ``receipt.json``: the table, and which raymoe made it."""
+    write_json(directory / RECEIPT, {"raymoe": __version__, **table})
 
 
 def hashes(paths: tuple[Path, ...]) -> dict[str, str]:

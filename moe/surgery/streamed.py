@@ -7,7 +7,7 @@ Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per tok
 expert.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,7 +22,7 @@ from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.product import linear
-from moe.surgery.blocks import spans
+from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 
 
 class StreamedLinear(nn.Module):
@@ -37,12 +37,49 @@ class StreamedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight in float32; attention asks for that of its output projection."""
-        return self._checkpoint.read(self._tensor).float()
+        return self.stored.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; the last dimension is the input."""
-        y = product(x, self._checkpoint.read(self._tensor))
+        y = by_rows(x, self.stored)
         return y if self.bias is None else y + self.bias
+
+    @property
+    def stored(self) -> Tensor:
+        """The weight as it lies in the file, mapped and not read."""
+        return self._checkpoint.read(self._tensor)
+
+    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Return some of the outputs."""
+        y = linear(x, self.stored[start:stop].float())
+        return y if self.bias is None else y + self.bias[start:stop]
+
+
+class StreamedFeedForward(FeedForward):
+    """A dense feed-forward a run of columns after the other, and what they answer if asked.
+
+    ``activity`` [column, token], where it is set, is filled with the size of what lies before the
+    down projection. All columns in float32 would be the largest thing in memory by far.
+    """
+
+    activity: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; the last dimension is hidden."""
+        gate, up, down = self.gate_proj, self.up_proj, self.down_proj
+        assert isinstance(gate, StreamedLinear)
+        assert isinstance(up, StreamedLinear)
+        assert isinstance(down, StreamedLinear)
+        weight, y = down.stored, torch.zeros_like(x)
+        elements = BLOCK_ELEMENTS if self.activity is None else ACTIVITY_ELEMENTS
+        step = max(1, elements // max(x.numel() // x.shape[-1], x.shape[-1]))
+        for start in range(0, weight.shape[1], step):
+            stop = min(start + step, weight.shape[1])
+            inner = F.silu(gate.rows(x, start, stop)).mul_(up.rows(x, start, stop))
+            if self.activity is not None:
+                self.activity[start:stop] = inner.flatten(0, -2).abs().T
+            y += linear(inner, weight[:, start:stop].float().contiguous())
+        return y if down.bias is None else y + down.bias
 
 
 class StreamedExperts(Experts):
@@ -61,7 +98,7 @@ class StreamedExperts(Experts):
         return y_TD
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
+def by_rows(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T`` in float32, block of rows by block."""
     parts = [linear(x, weight[start:stop].float()) for start, stop in spans(weight)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
@@ -88,26 +125,28 @@ def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
         x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
     norm = _whole(checkpoint, FINAL_NORM).float()
     x_BSD = F.rms_norm(x_BSD, norm.shape, norm, config.norm_eps)
-    return product(x_BSD, _whole(checkpoint, EMBEDDING if config.tie_embeddings else HEAD))
+    return by_rows(x_BSD, _whole(checkpoint, EMBEDDING if config.tie_embeddings else HEAD))
 
 
 @torch.no_grad()
-def activities(checkpoint: Checkpoint, tokens_BS: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield, for each layer of a dense model, how strongly its columns answer [column, token]."""
+def activities(
+    checkpoint: Checkpoint, tokens_BS: Tensor, layers: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield, for layers of a dense model, how strongly their columns answer [column, token].
+
+    In bfloat16: three digits tell columns apart, and this is all that is kept of a layer.
+    """
     x_BSD = embedded(checkpoint, tokens_BS)
-    for layer in range(checkpoint.config.layers):
+    for layer in range(max(layers) + 1):
         decoder = _layer(checkpoint, layer)
-        feed_forward = _feed_forward(decoder, layer)
-        caught: list[Tensor] = []
-        feed_forward.register_forward_pre_hook(lambda _, inputs, to=caught: to.append(inputs[0]))
+        found = decoder.get_submodule(f"model.layers.{layer}.mlp")
+        assert isinstance(found, StreamedFeedForward)
+        if layer in layers:
+            size = (checkpoint.config.ffn_size, tokens_BS.numel())
+            found.activity = torch.empty(size, dtype=torch.bfloat16)
         x_BSD = _run(decoder, tokens_BS, x_BSD)
-        yield layer, feed_forward.activate(caught[0]).flatten(0, -2).abs().T
-
-
-def _feed_forward(decoder: Decoder, layer: int) -> FeedForward:
-    found = decoder.get_submodule(f"model.layers.{layer}.mlp")
-    assert isinstance(found, FeedForward)
-    return found
+        if found.activity is not None:
+            yield layer, found.activity
 
 
 def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
@@ -129,7 +168,7 @@ def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
         decoder = Decoder(config, share)
         block = decoder.get_submodule(f"model.layers.{layer}")
         if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
-            block.mlp = FeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
+            block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
         if isinstance(block.mlp, MixtureOfExperts):
             moe, numbers = block.mlp.config, block.mlp.experts.numbers
             block.mlp.experts = StreamedExperts(config.hidden_size, moe.expert_size, numbers)

@@ -6,8 +6,9 @@ dense tensor is mapped once, its children are written a block of rows at a time 
 way, and the logits of both models are compared from their files. Memory holds a few blocks.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import frexp
 from pathlib import Path
@@ -23,14 +24,14 @@ from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, layer_prefix
 from moe.errors import CheckpointError, ConfigError
-from moe.staging import staged
+from moe.staging import check_room, refuse_existing, staged
 from moe.surgery.calibration import Calibration, calibrated
+from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
-from moe.surgery.leftovers import claimed, clean
 from moe.surgery.lineage import Litter, finite, layer_of, litters
 from moe.surgery.options import UpcycleOptions, upcycled_config
-from moe.surgery.output import Progress, write_model
+from moe.surgery.output import Progress, Values, write_model
 from moe.surgery.receipt import Receipt, hashes
 from moe.surgery.routers import new_tensor
 from moe.surgery.seeds import generator
@@ -60,10 +61,12 @@ def upcycle(
     dense = Checkpoint.open(source)
     config = upcycled_config(dense.config, options)
     calibration = calibrated(dense.config, options, calibration)
-    job = _Upcycling(dense, config, options, calibration)
+    job = _Upcycling(dense, config, options, calibration, litters(dense, config))
     job.check_gain()
-    clean(to)
-    with staged(to) as staging, claimed(staging), ThreadPoolExecutor(1) as thread:
+    refuse_existing(to)
+    check_room(to, job.bytes)
+    cores = nullcontext() if options.method.measures else one_core_spared()
+    with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
         shards = job.write(staging, progress)
         inputs = thread.submit(hashes, (source / "config.json", *dense.shards.paths))
         distance = job.distance(Checkpoint.open(staging))
@@ -82,6 +85,12 @@ class _Upcycling:
     config: ModelConfig
     options: UpcycleOptions
     calibration: Calibration | None
+    litters: list[Litter]
+
+    @property
+    def bytes(self) -> int:
+        """What the weights of the new model take."""
+        return sum(spec.bytes for spec in self._specs)
 
     def check_gain(self) -> None:
         """Raise ConfigError where an exact method would have to round what it multiplies."""
@@ -96,13 +105,7 @@ class _Upcycling:
 
     def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
         """Write all but the receipt; return what will be the SHA-256 of each shard."""
-        made = litters(self.dense, self.config)
-        specs = [
-            TensorSpec(disk_name(self.config.family, child.name), child.shape, litter.dtype)
-            for litter in made
-            for child in litter.children
-        ]
-        shards = write_model(directory, specs, self._values(made), progress)
+        shards = write_model(directory, self._specs, self._values(), progress)
         dtype = str(self.dense.dtype).removeprefix("torch.")
         write_json(directory / "config.json", write_config(self.config, dtype))
         copy_tokenizer(self.dense.path, directory)
@@ -111,7 +114,7 @@ class _Upcycling:
 
     def distance(self, result: Checkpoint) -> LogitDistance:
         """Compare the logits; CheckpointError where an exact method did not keep them."""
-        source = torch.Generator().manual_seed(self.options.seed)
+        source = generator(self.options.seed, "probe")
         length = min(self.options.probe_tokens, self.config.max_positions)
         probe = torch.randint(self.config.vocab_size, (1, length), generator=source)
         distance = logit_distance(self.dense, result, probe)
@@ -138,17 +141,26 @@ class _Upcycling:
         assert self.config.moe is not None
         return self.options.method.exact(self.config.moe, self.options.router)
 
-    def _values(self, made: list[Litter]) -> Iterator[Iterable[Tensor]]:
+    @property
+    def _specs(self) -> list[TensorSpec]:
+        family = self.config.family
+        return [
+            TensorSpec(disk_name(family, child.name), child.shape, litter.dtype)
+            for litter in self.litters
+            for child in litter.children
+        ]
+
+    def _values(self) -> Iterator[Values]:
         """Yield the blocks of every tensor of the new model, siblings together."""
         cutter = Cutter(self.dense, self.config, self.options, self.calibration)
-        for litter in made:
+        for litter in self.litters:
             if litter.parent is None:
-                yield from ([self._new(child, cutter)] for child in litter.children)
+                yield from (Values([self._new(child, cutter)]) for child in litter.children)
                 continue
             weight = finite(self.dense, litter.parent)
             for child in litter.children:
-                seed = generator(self.options.seed, child.name)
-                yield cutter.part(child).blocks(child.name, weight, seed)
+                part, seed = cutter.part(child), generator(self.options.seed, child.name)
+                yield Values(part.blocks(child.name, weight, seed), part.copies(child.name))
 
     def _new(self, tensor: TensorSlice, cutter: Cutter) -> Tensor:
         layer = layer_of(tensor.name)

@@ -39,6 +39,11 @@ class Family:
     holds: frozenset[str]
     experts: bool
 
+    @property
+    def one_width(self) -> bool:
+        """Whether one key is the width of experts: no layer is dense, so none has another."""
+        return self.experts and "dense_layers" not in self.holds
+
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(llama.read_llama, llama.llama_table, llama.HOLDS, experts=False),
@@ -66,6 +71,13 @@ DENSE_FAMILIES = tuple(name for name, family in FAMILIES.items() if not family.e
 MOE_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.experts)
 
 
+def family_named(name: str) -> Family:
+    """Return a format by its name; ConfigError lists them."""
+    if name not in FAMILIES:
+        raise ConfigError(f"no family {name!r}; choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
 def read_config(table: Table) -> ModelConfig:
     """Return the architecture a ``config.json`` describes."""
     model_type = table.get("model_type")
@@ -86,7 +98,7 @@ def read_config(table: Table) -> ModelConfig:
 
 def write_config(config: ModelConfig, dtype: str) -> dict[str, Any]:
     """Return the ``config.json`` of an architecture; ``dtype`` names the type of its tensors."""
-    family = FAMILIES[config.family]
+    family = family_named(config.family)
     if family.experts != (config.moe is not None):
         raise ConfigError(
             f"the {config.family} format holds {'models with' if family.experts else 'no'} "

@@ -1,5 +1,6 @@
 """What keeps the experts of a run evenly loaded."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,15 @@ class AdaptiveCoefficient(Section):
     maximum: float = Field(default=0.01, gt=0)
     beta: float = Field(default=0.99, ge=0, lt=1)
     start: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _starts_within_reach(self) -> "AdaptiveCoefficient":
+        if self.start > self.maximum:
+            raise ValueError(
+                f"start {self.start:g} is above maximum {self.maximum:g}, the most that alpha "
+                "is led to; lower start or raise maximum"
+            )
+        return self
 
 
 class FixedCoefficient(Section):
@@ -35,6 +45,12 @@ class BiasCoefficient(Section):
 
 
 Coefficient = AdaptiveCoefficient | FixedCoefficient | BiasCoefficient
+COEFFICIENTS: Mapping[str, type[Coefficient]] = {
+    "adaptive": AdaptiveCoefficient,
+    "fixed": FixedCoefficient,
+    "bias": BiasCoefficient,
+}
+"""The kinds by the ``type`` that names them."""
 
 
 class BalanceSection(Section):
@@ -62,5 +78,18 @@ class BalanceSection(Section):
             raise ValueError(
                 f"device_loss is {self.device_loss:g} over device_groups {self.device_groups}; it "
                 "takes a coefficient above 0 and at least 2 groups, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shape_of_a_loss(self) -> "BalanceSection":
+        """Refuse to shape a loss that is multiplied by 0; the device loss has the same scope."""
+        if isinstance(self.coefficient, AdaptiveCoefficient) or self.coefficient.value > 0:
+            return self
+        shaping = ("loss",) if self.device_loss > 0 else ("loss", "scope")
+        if any(getattr(self, key) != type(self).model_fields[key].default for key in shaping):
+            raise ValueError(
+                "the coefficient of the balance loss is 0, so there is no loss to shape; remove "
+                f"{' and '.join(shaping)}, or give coefficient.value"
             )
         return self

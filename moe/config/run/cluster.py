@@ -1,16 +1,14 @@
 """What a run runs on: its plan and the Ray cluster."""
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 
-from moe.config.run.section import Section
+from moe.config.run.section import Location, Section
 
 
 class PlanSection(Section):
     """A plan file, or the shape of the plan to make for this cluster."""
 
-    path: Path | None = None
+    path: Location | None = None
     stages: int = Field(default=1, gt=0)
     gang: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)

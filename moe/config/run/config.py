@@ -63,6 +63,11 @@ class RunConfig(Section):
                 f"{self.model.path} hashes tokens to experts, on which [balance] and "
                 'routing.choose = "experts" have no effect; remove them'
             )
+        if self.routing.drop_policy == "position":
+            raise ConfigError(
+                f"{self.model.path} hashes tokens to experts, all with one weight: of equals the "
+                "later are dropped anyway; remove routing.drop_policy"
+            )
 
     def _check_experts(self, model: ModelConfig) -> None:
         moe, groups = model.moe, self.balance.device_groups
@@ -76,6 +81,11 @@ class RunConfig(Section):
             raise ConfigError(
                 f"balance.device_groups is {groups} but {self.model.path} has {moe.experts} "
                 "experts; give at most one group for each"
+            )
+        if self.routing.choose == "experts" and moe.balance_bias:
+            raise ConfigError(
+                f"{self.model.path} has a balance bias on the choice of tokens, which experts that "
+                "choose do not heed; let tokens choose, or upcycle without it"
             )
         if self.routing.choose == "experts" and moe.groups > 1:
             raise ConfigError(

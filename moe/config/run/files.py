@@ -1,22 +1,20 @@
 """The directories a run reads and writes."""
 
-from pathlib import Path
-
 from pydantic import Field
 
-from moe.config.run.section import Section
+from moe.config.run.section import Location, Section
 
 
 class ModelSection(Section):
     """The checkpoint that training starts from, a Hugging Face directory."""
 
-    path: Path
+    path: Location
 
 
 class DataSection(Section):
     """Token shards made by ``raymoe tokenize``."""
 
-    path: Path
+    path: Location
     seed: int = Field(default=0, ge=0)
     """Seeds the order of the training sequences."""
 
@@ -24,7 +22,7 @@ class DataSection(Section):
 class CheckpointSection(Section):
     """Where the run leaves its results."""
 
-    path: Path
+    path: Location
     every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0 writes only the last."""
     keep: int = Field(default=2, gt=0)

@@ -1,20 +1,20 @@
 """A run file to a RunConfig and back; every fault with its dotted key."""
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from moe.config.run.balance import Coefficient
+from moe.config.assignment import fault, hint, value_of
+from moe.config.run.balance import COEFFICIENTS
 from moe.config.run.config import RunConfig
 from moe.config.run.section import Section
 from moe.errors import ConfigError
 
-_TYPES = ("adaptive", "fixed", "bias")
+_COEFFICIENT = ("balance", "coefficient")
 
 
 def load_run(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -55,39 +55,33 @@ def _override(table: dict[str, Any], override: str) -> None:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
-    table[key] = _value(text.strip())
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    table[key] = value_of(text.strip())
 
 
 def _fault(entry: Mapping[str, Any]) -> str:
-    location = [str(part) for part in entry["loc"] if part not in _TYPES]
-    dotted = ".".join(location) or "run"
+    location: tuple[str, ...] = tuple(map(str, entry["loc"]))
+    keys = location[:2] + location[3:] if location[:2] == _COEFFICIENT else location
+    dotted = ".".join(keys) or "run"
     if entry["type"] == "extra_forbidden":
-        return f"{dotted}: unknown key{_nearest(location)}"
+        return f"{dotted}: unknown key; {_hint(location)}"
     if entry["type"] == "missing":
         return f"{dotted}: missing; the run file must give it"
-    message = str(entry["msg"]).removeprefix("Value error, ")
-    found = entry.get("input")
-    shown = "" if isinstance(found, dict | Section) else f"; found {found!r}"
-    return f"{dotted}: {message}{shown}"
+    return fault(dotted, entry)
 
 
-def _nearest(location: list[str]) -> str:
-    fields = _fields(RunConfig, location[:-1])
-    close = difflib.get_close_matches(location[-1], fields, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known keys: {', '.join(sorted(fields))}"
+def _hint(location: tuple[str, ...]) -> str:
+    """Return what an unknown key may have meant; one of another coefficient says of which."""
+    *path, key = location
+    having = [kind for kind, section in COEFFICIENTS.items() if key in section.model_fields]
+    if tuple(path[:2]) == _COEFFICIENT and having:
+        return f"the type {' or '.join(having)} has it, this is {path[2]}"
+    return hint(key, sorted(_section(path).model_fields))
 
 
-def _fields(section: type[Section], location: list[str]) -> list[str]:
-    for name in location:
-        annotation = section.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
-            return sorted({field for kind in get_args(Coefficient) for field in kind.model_fields})
-        section = annotation
-    return list(section.model_fields)
+def _section(path: Sequence[str]) -> type[Section]:
+    """Return the section that a path leads to; the kind of a coefficient is part of the path."""
+    section: Any = RunConfig
+    for depth, name in enumerate(path):
+        kinds = tuple(path[:depth]) == _COEFFICIENT
+        section = COEFFICIENTS[name] if kinds else section.model_fields[name].annotation
+    return cast(type[Section], section)

@@ -115,7 +115,7 @@ def test_the_bias_is_saved_with_the_weights_and_has_no_moments(
     config = routed(score="sigmoid", balance_bias=True)
     model = exports.export(config, tmp_path / "model")
     coefficient = {"type": "bias", "rate": 0.25}
-    run = runs.run_config(model, balance={"coefficient": coefficient})
+    run = runs.run_config(model, balance={"loss": "skywork", "coefficient": coefficient})
     team = ranks.started(runs.plan(config, (2, 1), (2, 1), (1, 3)), model, run, runs.LENGTH)
     report = merge(team.step(runs.batch(config, run, 0)), 1, 0.0)
     saved = checkpoint(team, tmp_path / "saved", config, run, 1)

@@ -168,8 +168,12 @@ STRONG = {"coefficient": {"type": "fixed", "value": 0.5}}
         (BIASED | {"groups": 1}, {"balance": {"coefficient": {"type": "bias", "value": 0.1}}}),
         ({}, {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}),
         (SHARED | {"scale": 2.0}, {"routing": {"choose": "experts", "capacity_factor": 0.7}}),
+        ({}, {"routing": {"capacity_factor": 0.8, "reweigh": False}}),
         ({"top_k": 1, "hashed": True}, {}),
-        ({"top_k": 1, "hashed": True} | SHARED, {"routing": {"capacity_factor": 0.9}}),
+        (
+            {"top_k": 1, "hashed": True} | SHARED | {"renormalise": True},
+            {"routing": {"capacity_factor": 0.9}},
+        ),
         (SHARED, {}),
         (SHARED | {"shared_gate": False, "scale": 2.5}, {"balance": {"z_loss": 0.01}}),
     ],

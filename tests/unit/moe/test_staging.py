@@ -1,9 +1,11 @@
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from moe.errors import StorageError
-from moe.staging import staged
+from moe.staging import check_room, staged
 
 
 def test_appears_whole(tmp_path: Path) -> None:
@@ -41,3 +43,58 @@ def test_a_full_directory_and_a_file_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(StorageError, match="cannot make"), staged(tmp_path / "file" / "below"):
         pass
+
+
+ODD_NAMES = ["moe", "[a]*?", "x.0a1b2c3d.partial", "two words\n"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_what_a_dead_process_left_goes_and_a_living_neighbour_stays(
+    name: str, tmp_path: Path
+) -> None:
+    dead = tmp_path / f".{name}.0a1b2c3d.partial"
+    (dead / "below").mkdir(parents=True)
+    others = [tmp_path / ".other.0a1b2c3d.partial", tmp_path / f".{name}.my-notes.partial"]
+    for other in others:
+        other.mkdir()
+    with staged(tmp_path / name) as living:
+        assert not dead.exists()
+        (living / "file").write_text("x")
+        with contextlib.suppress(KeyError), staged(tmp_path / name) as second:
+            assert living != second
+            raise KeyError
+        assert (living / "file").exists(), "what a living process writes is let alone"
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / name])
+
+
+def test_a_file_or_a_link_with_the_name_of_a_leftover_is_let_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / ".moe.0a1b2c3d.partial").symlink_to(tmp_path / "precious")
+    (tmp_path / ".moe.1a1b2c3d.partial").touch()
+    before = sorted(tmp_path.iterdir())
+    with staged(tmp_path / "moe"):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "moe"])
+
+
+def test_runs_that_begin_together_do_not_take_each_others_directories(tmp_path: Path) -> None:
+    """The moment between making a directory and locking it is short: many runs, many times."""
+
+    def run(number: int) -> int:
+        kept = 0
+        for _ in range(40):
+            with contextlib.suppress(ValueError), staged(tmp_path / "moe") as partial:
+                (partial / "file").write_text(str(number))
+                kept += (partial / "file").read_text() == str(number)
+                raise ValueError
+        return kept
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(run, range(8))) == [40] * 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    check_room(tmp_path / "new" / "there", 1)
+    with pytest.raises(StorageError, match=r"takes 1000000000\.0 GB but .* GB free; choose"):
+        check_room(tmp_path / "new" / "there", 10**18)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from moe.config.families import read_config, write_config
 from moe.config.model import RopeScaling
 from moe.config.override import override
 from moe.config.presets import PRESETS
@@ -38,7 +39,7 @@ def test_nothing_changes_without_overrides() -> None:
     [
         ("layer=2", "unknown key layer; did you mean layers\\?"),
         ("moe=1", "unknown key moe; did you mean"),
-        ("zzz=1", "unknown key zzz; known keys: family, vocab_size, "),
+        ("zzz=1", "unknown key zzz; known: family, vocab_size, "),
         ("layers", "expected key=value, such as layers=2"),
         ("=2", "expected key=value"),
         ("layers=two", "layers: Input should be a valid integer; found 'two'"),
@@ -49,6 +50,10 @@ def test_nothing_changes_without_overrides() -> None:
         ("kv_heads=3", "16 attention heads cannot share 3 key-value heads"),
         ("top_k=65", "top-k is 65 but there are 64 experts"),
         ("layers=1", r"dense layers are \[0\] of 1"),
+        ("family=foo", "no family 'foo'; choose one of llama, mistral, "),
+        ("eos_token_ids=[1, x]", "eos_token_ids: Input should be a valid "),
+        ("eos_token_ids=[1, 'x']", "eos_token_ids.1: Input should be a valid integer; found 'x'"),
+        ("experts=2.5", "set: experts: Input should be a valid integer; found 2.5"),
     ],
 )
 def test_what_does_not_fit_is_named(word: str, message: str) -> None:
@@ -59,3 +64,34 @@ def test_what_does_not_fit_is_named(word: str, message: str) -> None:
 def test_a_dense_model_has_no_options_of_experts() -> None:
     with pytest.raises(ConfigError, match="--set experts=4: unknown key experts"):
         override(PRESETS["dense"].config, ["experts=4"])
+
+
+@pytest.mark.parametrize("family", ["skywork_moe", "mixtral", "olmoe"])
+@pytest.mark.parametrize(
+    ("words", "width"),
+    [(["ffn_size=7"], 7), (["expert_size=8"], 8), (["ffn_size=9", "expert_size=9"], 9), ([], 1408)],
+)
+def test_a_format_with_one_width_has_it_everywhere(
+    family: str, words: list[str], width: int
+) -> None:
+    start = ["dense_layers=[]", "shared_size=0", f"family={family}"]
+    start += ["query_key_norm=all"] if family == "olmoe" else ["renormalise=true"]
+    made = override(FINE, [*start, *words])
+    assert made.moe is not None
+    assert (made.ffn_size, made.moe.expert_size) == (width, width)
+    assert read_config(write_config(made, "float32")) == made
+
+
+def test_two_widths_for_a_format_with_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ffn_size = 7 and expert_size = 8, but the skywork_moe"):
+        override(PRESETS["skywork-moe-146b"].config, ["ffn_size=7", "expert_size=8"])
+
+
+def test_other_formats_keep_two_widths() -> None:
+    made = override(FINE, ["ffn_size=7"])
+    assert made == replace(FINE, ffn_size=7)
+
+
+def test_a_family_that_there_is_not_cannot_be_written() -> None:
+    with pytest.raises(ConfigError, match="no family 'foo'; choose one of llama, mistral, "):
+        write_config(replace(PRESETS["dense"].config, family="foo"), "float32")

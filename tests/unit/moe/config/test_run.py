@@ -2,14 +2,12 @@
 
 import json
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from moe.config.model import ModelConfig, MoeConfig
 from moe.config.run import (
     AdaptiveCoefficient,
     BiasCoefficient,
@@ -20,7 +18,6 @@ from moe.config.run import (
     parse_run,
 )
 from moe.errors import ConfigError
-from tests import plans
 
 MINIMAL = """
 name = "demo"
@@ -35,6 +32,7 @@ learning_rate = 1e-3
 [checkpoint]
 path = "out"
 """
+DEVICE_LOSS = {"device_loss": 1, "device_groups": 2}
 
 
 @pytest.fixture
@@ -79,6 +77,9 @@ def test_the_resolved_run_reads_back_as_the_same_run(run_file: Path) -> None:
         ("train.precision=bf16", lambda run: run.train.precision == "bf16"),
         ('model.path="a=b"', lambda run: run.model.path == Path("a=b")),
         ("model.path=a=b", lambda run: run.model.path == Path("a=b")),
+        ("train.learning_rate=.001", lambda run: run.train.learning_rate == 1e-3),
+        ("train.learning_rate=1", lambda run: run.train.learning_rate == 1.0),
+        ("plan.path=p.toml", lambda run: run.plan.path == Path("p.toml")),
         ("plan.stages=2", lambda run: run.plan.stages == 2),
         ("name=other", lambda run: run.name == "other"),
     ],
@@ -114,7 +115,7 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
     [
         ({"train": {"stpes": 3}}, "train.stpes: unknown key; did you mean steps?"),
         ({"trian": {}}, "trian: unknown key; did you mean train?"),
-        ({"data": {"zzz": 3}}, "data.zzz: unknown key; known keys: path, seed"),
+        ({"data": {"zzz": 3}}, "data.zzz: unknown key; known: path, seed"),
         (
             {"balance": {"coefficient": {"type": "adaptive", "bta": 3}}},
             "balance.coefficient.bta: unknown key; did you mean beta?",
@@ -129,6 +130,42 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
             {"balance": {"coefficient": {"type": "bias", "rte": 3}}},
             "balance.coefficient.rte: unknown key; did you mean rate?",
         ),
+        (
+            {"balance": {"coefficient": {"value": 0.1}}},
+            "balance.coefficient.value: unknown key; the type fixed or bias has it, this is adapt",
+        ),
+        (
+            {"balance": {"coefficient": {"type": "bias", "value": 0.1, "beta": 0.5}}},
+            "balance.coefficient.beta: unknown key; the type adaptive has it, this is bias",
+        ),
+        (
+            {"balance": {"coefficient": {"type": "fixed", "value": 1, "bta": 3}}},
+            "balance.coefficient.bta: unknown key; known: type, value",
+        ),
+        ({"balance": {"coefficient": {"adaptive": 3}}}, "balance.coefficient.adaptive: unknown"),
+        ({"balance": {"bias": 3}}, "balance.bias: unknown key; "),
+        (
+            {"balance": {"coefficient": {"start": 0.1, "maximum": 0.01}}},
+            "balance.coefficient: start 0.1 is above maximum 0.01",
+        ),
+        *(
+            (
+                {"balance": {"coefficient": {"type": kind, "value": 0}, key: value}},
+                "no loss to shape; remove loss and scope, or give coefficient.value",
+            )
+            for kind in ("fixed", "bias")
+            for key, value in (("loss", "switch"), ("scope", "sequence"))
+        ),
+        (
+            {"balance": DEVICE_LOSS | {"coefficient": {"type": "bias"}, "loss": "switch"}},
+            "no loss to shape; remove loss, or give coefficient.value",
+        ),
+        ({"balance": {"z_loss": "0.1"}}, "balance.z_loss: Input should be a valid number; found"),
+        ({"train": {"steps": "5"}}, "train.steps: Input should be a valid integer; found '5'"),
+        ({"train": {"steps": True}}, "train.steps: Input should be a valid integer; found True"),
+        ({"train": {"steps": 5.0}}, "train.steps: Input should be a valid integer; found 5.0"),
+        ({"train": {"learning_rate": True}}, "train.learning_rate: Input should be a valid number"),
+        ({"model": {"path": 3}}, "model.path: Input is not a valid path"),
         ({"balance": {"scope": "batch"}}, "balance.scope: Input should be 'micro-batch', 'seq"),
         ({"balance": {"device_loss": 0.1}}, "balance: device_loss is 0.1 over device_groups 1"),
         ({"balance": {"device_groups": 4}}, "balance: device_loss is 0 over device_groups 4"),
@@ -184,72 +221,17 @@ def test_the_options_of_every_controller_are_read() -> None:
     assert run.balance.coefficient == AdaptiveCoefficient(xi=0.5)
 
 
+def test_the_scope_of_a_device_loss_has_an_effect_without_a_balance_loss() -> None:
+    section = DEVICE_LOSS | {"scope": "sequence", "coefficient": {"type": "bias"}}
+    run = parse_run(minimal(balance=section), "run.toml")
+    assert run.balance.scope == "sequence"
+
+
 def test_experts_that_choose_may_have_a_z_loss() -> None:
     sections = {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}
     run = parse_run(minimal(**sections), "run.toml")
     assert not run.balances
     assert parse_run(minimal(), "run.toml").balances
-
-
-def model(**options: Any) -> ModelConfig:
-    sizes = {"experts": 4, "top_k": 1, "expert_size": 8} | options
-    return replace(plans.SMOLLM2, family="raymoe", moe=MoeConfig(**sizes))
-
-
-@pytest.mark.parametrize(
-    ("options", "sections", "message"),
-    [
-        (None, {"routing": {"capacity_factor": 1}}, "is a dense model, on which .routing. and"),
-        (None, {"balance": {"z_loss": 0.1}}, "is a dense model, on which .routing. and .balance."),
-        ({"hashed": True}, {"balance": {"z_loss": 0.1}}, "hashes tokens to experts, on which"),
-        ({"hashed": True}, {"balance": {"loss": "switch"}}, "hashes tokens to experts, on which"),
-        (
-            {"hashed": True},
-            {"balance": {"device_loss": 1, "device_groups": 2}},
-            "hashes tokens to experts, on which .balance. and",
-        ),
-        ({"hashed": True}, {"routing": {"choose": "experts"}}, "have no effect; remove them"),
-        (
-            {},
-            {"balance": {"coefficient": {"type": "bias"}}},
-            "no balance bias to move; upcycle with a balance bias into the raymoe family",
-        ),
-        (
-            {},
-            {"balance": {"device_loss": 1, "device_groups": 5}},
-            "balance.device_groups is 5 but model has 4 experts",
-        ),
-        (
-            {"groups": 2, "top_groups": 1},
-            {"routing": {"choose": "experts"}},
-            "limits a token to 1 of 2 groups of experts, which experts that choose do not heed",
-        ),
-    ],
-)
-def test_options_without_effect_on_a_model_are_refused(
-    options: dict[str, Any] | None, sections: dict[str, dict[str, Any]], message: str
-) -> None:
-    run = parse_run(minimal(**sections), "run.toml")
-    with pytest.raises(ConfigError, match=message):
-        run.check_model(plans.SMOLLM2 if options is None else model(**options))
-
-
-@pytest.mark.parametrize(
-    ("options", "sections"),
-    [
-        (None, {}),
-        ({"hashed": True}, {"routing": {"capacity_factor": 1.25, "drop_policy": "position"}}),
-        ({"balance_bias": True}, {"balance": {"coefficient": {"type": "bias"}}}),
-        ({"balance_bias": True}, {}),
-        ({}, {"routing": {"choose": "experts"}, "balance": {"z_loss": 0.1}}),
-        ({}, {"balance": {"device_loss": 1, "device_groups": 4, "scope": "global-batch"}}),
-    ],
-)
-def test_options_with_an_effect_on_a_model_are_taken(
-    options: dict[str, Any] | None, sections: dict[str, dict[str, Any]]
-) -> None:
-    run = parse_run(minimal(**sections), "run.toml")
-    run.check_model(plans.SMOLLM2 if options is None else model(**options))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

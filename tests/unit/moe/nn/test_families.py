@@ -9,16 +9,14 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import INDEX, Checkpoint
 from moe.checkpoint.writer import ShardWriter, TensorSpec, write_index, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.config.tensors import tensors
 from moe.nn.build import build
 from moe.nn.decoder import Pass, SequenceCache
-from tests import parity, tiny
+from tests import exports, parity, tiny
 
 FILE = "model-00001-of-00001.safetensors"
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -87,7 +85,10 @@ def test_we_compute_what_transformers_computes(
     model = tiny.model(family, **data.draw(shapes(family)))
     checkpoint = Checkpoint.open(tiny.saved(model, tmp_path_factory.mktemp(family)))
     assert checkpoint.config.family == family
-    parity.check_parity(build(checkpoint.config, checkpoint.read), model)
+    decoder = build(checkpoint.config, checkpoint.read)
+    if data.draw(st.booleans(), "in float32 first"):
+        parity.check_parity(decoder, model, torch.float32)
+    parity.check_parity(decoder, model)
 
 
 @pytest.mark.parametrize("family", tiny.OF_FAMILY)
@@ -126,14 +127,10 @@ def test_a_cache_changes_no_logits(family: str, tmp_path: Path) -> None:
 
 def write(config: ModelConfig, path: Path) -> None:
     """Write a directory of random weights as our conversions write one."""
-    generator = torch.Generator().manual_seed(5)
-    specs = [
-        TensorSpec(disk_name(config.family, tensor.name), tensor.shape, torch.float32)
-        for tensor in tensors(config)
-    ]
+    made = exports.random_tensors(config, seed=5)
+    specs = [TensorSpec(name, tensor.shape, torch.float32) for name, tensor in made.items()]
     with ShardWriter(path / FILE, specs) as writer:
-        for spec in specs:
-            value = 0.15 * torch.randn(spec.shape, generator=generator)
-            writer.write(spec.name, value + 1 if "norm.weight" in spec.name else value)
+        for name, tensor in made.items():
+            writer.write(name, tensor)
     write_index(path, INDEX, {FILE: specs})
     write_json(path / "config.json", write_config(config, "float32"))

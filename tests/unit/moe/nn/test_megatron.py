@@ -208,7 +208,9 @@ def test_a_whole_layer(case: dict[str, Any]) -> None:
         coefficients={0: options["aux_loss_coefficient"] or 0.0},
         z=options["z_loss_coefficient"] or 0.0,
     )
-    output, _ = mixture(hidden, LayerPass(Capacity(options["capacity_factor"], reweigh=False), losses))
+    output, _ = mixture(
+        hidden, LayerPass(Capacity(options["capacity_factor"], reweigh=False), losses)
+    )
     torch.testing.assert_close(output.transpose(0, 1), tensor(expected["output"]), **EQUAL)
     (output.transpose(0, 1) * tensor(inputs["cotangent"])).sum().backward()
     assert hidden.grad is not None

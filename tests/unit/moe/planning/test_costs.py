@@ -28,15 +28,15 @@ def milliseconds(experts: int) -> float:
     return 1000 * layer_work(config, whole(config), 0, WORKLOAD).seconds(device(), CPU_THREAD)
 
 
-@pytest.mark.parametrize(("experts", "measured"), [(0, 135), (4, 229), (8, 237)])
+@pytest.mark.parametrize(("experts", "measured"), [(0, 84), (4, 149), (8, 169)])
 def test_blocks_take_about_what_was_measured(experts: int, measured: float) -> None:
     assert milliseconds(experts) == pytest.approx(measured, rel=0.1)
 
 
-def test_head_with_loss_weighs_eight_dense_layers_or_five_of_experts() -> None:
+def test_head_with_loss_weighs_eight_dense_layers_or_four_and_a_half_of_experts() -> None:
     head = 1000 * head_work(SMOLLM2, whole(SMOLLM2), WORKLOAD).seconds(device(), CPU_THREAD)
     assert head / milliseconds(0) == pytest.approx(8, rel=0.1)
-    assert head / milliseconds(4) == pytest.approx(5, rel=0.1)
+    assert head / milliseconds(4) == pytest.approx(4.4, rel=0.1)
 
 
 def test_embedding_is_nearly_free() -> None:
@@ -148,6 +148,6 @@ def test_gradient_bytes_of_any_model_follow_its_parameters(config: ModelConfig) 
     full = whole(config)
     moved = [layer_work(config, full, layer, WORKLOAD).bytes for layer in range(config.layers)]
     moved += [part(config, full, replace(WORKLOAD)).bytes for part in (embedding_work, head_work)]
-    loss = 4 * 10 * config.vocab_size * WORKLOAD.tokens
+    loss = 4 * 3 * config.vocab_size * WORKLOAD.tokens
     tied = config.vocab_size * config.hidden_size * config.tie_embeddings
     assert sum(moved) - loss == 12 * (parameters(config) + tied)

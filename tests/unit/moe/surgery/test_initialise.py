@@ -1,5 +1,6 @@
 """Models from nothing: every preset, made tiny, is written, opened and run."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from moe.config.tensors import TensorSlice, parameters, tensors
 from moe.errors import ConfigError, StorageError
 from moe.nn.build import build
 from moe.surgery.initialise import initial, initialise
+from moe.surgery.receipt import RECEIPT
 
 TINY = [
     "vocab_size=97",
@@ -108,6 +110,21 @@ def test_the_type_is_that_asked_for_and_progress_is_told(tmp_path: Path) -> None
     assert index["metadata"]["total_size"] == size
     assert told[-1] == (size, size)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_the_receipt_tells_preset_seed_and_files(tmp_path: Path) -> None:
+    config, to = tiny("deepseek-moe-16b"), tmp_path / "m"
+    initialise(config, to, seed=2**70, preset="deepseek-moe-16b")
+    table = json.loads((to / RECEIPT).read_text())
+    assert (table["preset"], table["seed"], table["dtype"]) == (
+        "deepseek-moe-16b",
+        2**70,
+        "float32",
+    )
+    assert table["architecture"]["hidden_size"] == 24
+    paths = {path for path in to.iterdir() if path.is_file() and path.name != RECEIPT}
+    expected = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert table["files"] == expected
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from moe.config.model import MoeConfig
-from moe.surgery.copies import VirtualGroup
-from moe.surgery.method import Site
-from moe.surgery.part import Part
+from moe.config.tensors import TensorSlice
+from moe.surgery.copies import Copy, VirtualGroup
+from moe.surgery.method import Method, Site
+from moe.surgery.options import UpcycleOptions
+from moe.surgery.part import Cut, Part
+from moe.surgery.routers import new_tensor
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "oracles" / "megatron.json").read_text())
-CASES = {
+SCALES = {
     name: case
     for name, case in GOLDEN["upcycling"].items()
-    if case["options"]["granularity"] > 1 and case["options"]["activation"] == "swiglu"
+    if case["options"]["activation"] == "swiglu"
 }
+CASES = {name: case for name, case in SCALES.items() if case["options"]["granularity"] > 1}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -42,10 +46,29 @@ def test_the_experts_are_those_of_megatron(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_router_repeats_its_rows_as_megatron_does(name: str) -> None:
+    """Megatron repeats rows it is given and we draw ours, so which rows are alike is compared."""
     case = CASES[name]
-    rows = torch.tensor(case["outputs"]["router"])
-    pieces = VirtualGroup(case["options"]["granularity"]).repeats
-    assert torch.equal(rows, rows[::pieces].repeat_interleave(pieces, dim=0))
+    theirs, pieces = torch.tensor(case["outputs"]["router"]), case["options"]["granularity"]
+    options = UpcycleOptions(len(theirs) // pieces, 2, method=VirtualGroup(pieces))
+    router = TensorSlice("model.layers.0.mlp.router.weight", tuple(theirs.shape))
+    ours = new_tensor(router, Cut(()), torch.empty(0), options)
+    assert ours.shape == theirs.shape
+    assert torch.equal(_alike(ours), _alike(theirs))
+
+
+@pytest.mark.parametrize("name", list(SCALES))
+def test_the_gain_is_the_product_of_megatrons_factors(name: str) -> None:
+    """Three projections are multiplied by ``scale``, so without the silu the output by its cube."""
+    asked, scale = SCALES[name]["options"], SCALES[name]["outputs"]["scale"]
+    pieces, raw = asked["granularity"], asked["pre_softmax"]
+    whole = MoeConfig(asked["experts"] // pieces, asked["topk"] // pieces, 8, renormalise=not raw)
+    method: Method = VirtualGroup(pieces) if pieces > 1 else Copy()
+    assert method.gain(method.shape(whole)) == pytest.approx(scale**3, rel=1e-6)
+
+
+def _alike(rows: Tensor) -> Tensor:
+    """Tell of every two rows whether they are equal."""
+    return (rows[:, None] == rows[None]).all(dim=2)
 
 
 def _taken(part: Part, projection: str, weight: Tensor) -> Tensor:

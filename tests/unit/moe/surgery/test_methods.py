@@ -1,5 +1,6 @@
 """Every method: what the experts are made of, what is kept, what seeds decide."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from moe.surgery.cuts import Shared, Split
 from moe.surgery.method import Method
 from moe.surgery.methods import METHODS, method_named
 from moe.surgery.options import UpcycleOptions
+from moe.surgery.streamed import advance, embedded
 from moe.surgery.upcycle import upcycle
 from tests import tiny
 
@@ -325,6 +327,60 @@ def test_dense_layers_sigmoids_and_a_bias_go_to_raymoe(dense: Path, tmp_path: Pa
     assert torch.equal(weight(tmp_path / "moe", "up", layer=0), weight(dense, "up", layer=0))
 
 
+UNSUMMED: list[tuple[Method, dict[str, Any]]] = [
+    (method, {"renormalise": False, **changes})
+    for method in (Noise(0.0), VirtualGroup(2), Split(), Shared(shared=4))
+    for changes in (
+        {"router_std": 0.002},
+        {"router_std": 0.002, "score": "sigmoid"},
+        {"gate_norm": 0.5},
+        {"gate_norm": 1.0, "score": "sigmoid"},
+    )
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), UNSUMMED)
+def test_gains_bring_experts_to_the_size_of_the_dense_feed_forward(
+    method: Method, changes: dict[str, Any], dense: Path, tmp_path: Path
+) -> None:
+    """Family raymoe holds the gain as a scale, so without it is the same model with scale one."""
+    experts = 4 if isinstance(method, Shared) else 8
+    asked = options(method, experts, experts - 1, family="raymoe", **changes)
+    upcycle(dense, tmp_path / "moe", asked)
+    distance = _routed_distance(tmp_path / "moe", dense)
+    table = json.loads((tmp_path / "moe" / "config.json").read_text())
+    assert table["routed_scaling_factor"] != 1.0
+    for wrong in (1.0, _gain_of_old(method, experts)):
+        if wrong != pytest.approx(table["routed_scaling_factor"], rel=0.3):
+            changed = table | {"routed_scaling_factor": wrong}
+            (tmp_path / "moe" / "config.json").write_text(json.dumps(changed))
+            assert distance < _routed_distance(tmp_path / "moe", dense)
+
+
+def _gain_of_old(method: Method, experts: int) -> float:
+    """Return the gain for weights that sum to one."""
+    return {"virtual-group": 2.0, "split": experts, "shared": experts}.get(method.name, 1.0)
+
+
+def _routed_distance(path: Path, dense: Path) -> float:
+    """Return how far a middle layer lies from the dense one; only its feed-forward differs."""
+    tokens = tiny.tokens(97, 1, 64)
+    before, after = (Checkpoint.open(each) for each in (dense, path))
+    x = embedded(before, tokens)
+    expected = advance(before, 1, tokens, x)
+    return float((advance(after, 1, tokens, x) - expected).norm())
+
+
+@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
+def test_all_experts_alike_keep_the_function_whatever_the_weights(
+    score: Any, dense: Path, tmp_path: Path
+) -> None:
+    for number, method in enumerate((Noise(0.0), Split(), Shared(shared=4))):
+        asked = options(method, 4, 4, router="zero", score=score, renormalise=False)
+        receipt = upcycle(dense, tmp_path / str(number), asked)
+        assert receipt.distance.relative <= 1e-5
+
+
 def test_weights_that_do_not_sum_to_one_are_measured_not_promised(
     dense: Path, tmp_path: Path
 ) -> None:
@@ -387,6 +443,7 @@ def test_method_options_are_checked(name: str, given: dict[str, Any], message: s
         ({"method": VirtualGroup(), "router": "zero"}, "would not take whole groups"),
         ({"router": "zero", "router_std": 0.1}, "router_std has no effect on a router of zeros"),
         ({"router": "magic"}, "no router 'magic'; choose normal or zero or centroid"),
+        ({"method": Drop(0.01)}, "ratio 0.01 of 40 columns is none, .* or the method copy"),
         ({"first_dense": 3}, "leave at least one layer with experts"),
         ({"first_dense": -1}, "first_dense is -1"),
         ({"score": "relu"}, "score is 'relu'"),

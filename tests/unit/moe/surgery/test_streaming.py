@@ -13,10 +13,12 @@ from benchmarks.upcycle import memory_bar, peak_bytes
 from moe.checkpoint.reader import SINGLE, Checkpoint
 from moe.errors import CheckpointError
 from moe.nn.build import build
+from moe.staging import staged
+from moe.surgery.calibration import Calibration
 from moe.surgery.copies import Drop
-from moe.surgery.leftovers import claimed, clean
+from moe.surgery.cuts import Shared, Split
 from moe.surgery.options import UpcycleOptions
-from moe.surgery.streamed import logits
+from moe.surgery.streamed import activities, logits
 from moe.surgery.upcycle import upcycle
 from tests import tiny
 
@@ -43,7 +45,8 @@ def test_a_killed_run_leaves_nothing_that_loads_and_the_next_cleans_up(tmp_path:
         assert run.stdout.readline()
     living = [path for path in tmp_path.iterdir() if path != source]
     assert len(living) == 1
-    clean(to)
+    with pytest.raises(KeyError), staged(to):
+        raise KeyError
     assert living[0].exists(), "what a living process writes is let alone"
     run.send_signal(signal.SIGKILL)
     run.wait(timeout=30)
@@ -53,18 +56,6 @@ def test_a_killed_run_leaves_nothing_that_loads_and_the_next_cleans_up(tmp_path:
     upcycle(source, to, UpcycleOptions(4, 2))
     assert sorted(tmp_path.iterdir()) == [source, to]
     Checkpoint.open(to)
-
-
-def test_leftovers_of_other_destinations_are_let_alone(tmp_path: Path) -> None:
-    other = tmp_path / ".moe2.0a1b2c3d.partial"
-    mine = tmp_path / ".moe.0a1b2c3d.partial"
-    other.mkdir()
-    mine.mkdir()
-    with claimed(mine):
-        clean(tmp_path / "moe")
-        assert mine.exists()
-    clean(tmp_path / "moe")
-    assert [*tmp_path.iterdir()] == [other]
 
 
 def test_memory_is_that_of_a_few_blocks_whatever_the_experts(tmp_path: Path) -> None:
@@ -78,6 +69,35 @@ def test_memory_is_that_of_a_few_blocks_whatever_the_experts(tmp_path: Path) -> 
         assert peak < 8 * layer, "sixteen experts of a layer are never in memory together"
     to = tmp_path / "dropped"
     assert peak_bytes(source, to, UpcycleOptions(4, 2, method=Drop())) <= memory_bar(source)
+
+
+@pytest.mark.slow
+def test_memory_of_activity_is_bounded_for_wide_models(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 11008}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
+    source = tiny.saved(tiny.llama(**sizes, **heads, num_hidden_layers=2), tmp_path / "dense")
+    text = Calibration("text", tiny.tokens(1000, 16, 128))
+    for number, method in enumerate((Split("activation"), Shared("activation", shared=4))):
+        options = UpcycleOptions(8 - 4 * number, 2, method=method)
+        peak = peak_bytes(source, tmp_path / f"moe{number}", options, text)
+        assert peak <= memory_bar(source)
+
+
+def test_activity_in_half_precision_is_what_the_columns_answer(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.llama(), tmp_path / "dense"))
+    inputs = tiny.tokens(97, 2, 11)
+    model = build(checkpoint.config, checkpoint.read)
+    seen: list[torch.Tensor] = []
+    for layer in (1, 2):
+        found = model.get_submodule(f"model.layers.{layer}.mlp")
+        found.register_forward_pre_hook(lambda module, x: seen.append(module.activate(x[0])))
+    with torch.no_grad():
+        model(inputs)
+    measured = list(activities(checkpoint, inputs, (1, 2)))
+    assert [layer for layer, _ in measured] == [1, 2]
+    for (_, activity), expected in zip(measured, seen, strict=True):
+        assert activity.dtype == torch.bfloat16
+        assert torch.allclose(activity.float(), expected.flatten(0, 1).abs().T, rtol=0.01)
 
 
 def test_streamed_logits_are_those_of_the_built_model(tmp_path: Path) -> None:

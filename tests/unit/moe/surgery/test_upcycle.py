@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,10 @@ def test_the_dense_function_is_kept(
     assert result.config.family == ("mixtral" if gate_norm is None else "skywork_moe")
 
 
-@pytest.mark.parametrize(("experts", "top_k"), [(1, 1), (3, 3), (8, 1), (5, 2)])
-@pytest.mark.parametrize("gate_norm", [None, 2.0])
+@pytest.mark.parametrize(
+    ("experts", "top_k", "gate_norm"),
+    [(1, 1, None), (2, 2, None), *((n, k, g) for n, k in ((3, 3), (5, 2)) for g in (None, 2.0))],
+)
 def test_any_count_of_experts_keeps_the_function(
     experts: int, top_k: int, gate_norm: float | None, tmp_path: Path
 ) -> None:
@@ -134,6 +137,22 @@ def test_mixed_types_are_kept_tensor_by_tensor(tmp_path: Path) -> None:
     assert torch.equal(copied, before["model.layers.2.mlp.up_proj.weight"])
     assert result["model.embed_tokens.weight"].dtype == torch.bfloat16
     assert receipt.distance.max_absolute <= 1e-4
+
+
+@pytest.mark.parametrize("seed", [-(2**200), 2**64, 10**30])
+def test_any_seed_will_do(seed: int, tmp_path: Path) -> None:
+    receipt = upcycle(dense(tmp_path), tmp_path / "moe", replace(OPTIONS, seed=seed))
+    assert receipt.seed == seed
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, real = dense(tmp_path), shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=10_000))
+    with pytest.raises(StorageError, match=r"the model takes .* GB but .* GB free; choose another"):
+        upcycle(source, tmp_path / "moe", OPTIONS)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def routers(path: Path) -> dict[str, Tensor]:
@@ -222,6 +241,13 @@ def test_an_interruption_leaves_nothing(
         ({"top_k": 5}, "top-k is 5 but there are 4 experts"),
         ({"experts": 0}, "there are 0 experts"),
         ({"gate_norm": 0.0}, "gate norm is 0"),
+        ({"gate_norm": 1.0, "router_std": 0.0}, "deviation, which is 0 .* remove --gate-norm"),
+        ({"gate_norm": 1.0, "top_k": 4, "router": "zero"}, "million times .* --router normal"),
+        ({"gate_norm": 1.0, "experts": 2}, "of 2 experts .* at least 3 experts, or remove"),
+        ({"router": "zero"}, "lets 4 experts tie: .* the same 2 .* --router normal"),
+        ({"router_std": 0.0}, "lets 4 experts tie: .* --router-std above 0"),
+        ({"top_k": 1}, "the weight is always 1, .* add --no-renormalise, or raise --top-k to 2"),
+        ({"top_k": 1, "score": "sigmoid"}, "the weight is always 1, .* add --no-renormalise"),
         ({"family": "llama"}, "cannot write family 'llama'; choose mixtral or .* or skywork_moe"),
         ({"family": "mixtral", "gate_norm": 1.0}, "mixtral format cannot say gate_norm = 1.0"),
         ({"gate_norm": float("nan")}, "gate norm is nan"),
