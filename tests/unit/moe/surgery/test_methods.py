@@ -20,7 +20,7 @@ from moe.surgery.calibration import Calibration
 from moe.surgery.copies import Drop, Noise, VirtualGroup
 from moe.surgery.cuts import Shared, Split
 from moe.surgery.method import Method
-from moe.surgery.methods import METHODS, method_named
+from moe.surgery.methods import METHODS
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.streamed import advance, embedded
 from moe.surgery.upcycle import upcycle
@@ -28,11 +28,6 @@ from tests import tiny
 
 HIDDEN, WIDTH, LAYERS = 24, 40, 3
 PARTS = ("gate", "up", "down")
-
-
-@pytest.fixture(scope="module")
-def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.saved(tiny.llama(), tmp_path_factory.mktemp("model") / "dense")
 
 
 def options(method: Method, experts: int = 4, top_k: int = 2, **changes: Any) -> UpcycleOptions:
@@ -411,47 +406,3 @@ def test_any_size_of_virtual_group_keeps_the_function(
     source = tiny.saved(model, path / "dense")
     asked = options(VirtualGroup(shape[0]), experts, min(top_k, experts), seed=seed)
     assert upcycle(source, path / "moe", asked).distance.relative <= 1e-5
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "message"),
-    [
-        ("copy", {"ratio": 0.5}, "the method copy has no ratio, .* choose drop"),
-        ("split", {"shared": 1}, "the method split has no shared, .* choose shared"),
-        ("drop", {"by": "random"}, "the method drop has no by, .* choose split or shared"),
-        ("average", {}, "no method 'average'; choose copy, noise, drop, virtual-group"),
-        ("drop", {"ratio": 1.5}, "ratio is 1.5"),
-        ("drop", {"ratio": float("nan")}, "ratio is nan"),
-        ("noise", {"deviation": -1.0}, "deviation is -1.0"),
-        ("virtual-group", {"granularity": 1}, "give at least 2, or the method copy"),
-        ("shared", {"shared": 0}, "give at least 1 part, or the method split"),
-        ("split", {"by": "magic"}, "by is 'magic'; choose random or activation"),
-    ],
-)
-def test_method_options_are_checked(name: str, given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        method_named(name, given)
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"method": Split(), "experts": 7}, "40 columns cannot be cut into 7 equal .* 2, 4, 5, 8"),
-        ({"method": Shared(), "experts": 6}, "cannot be cut into 7 equal parts"),
-        ({"method": VirtualGroup(3)}, "cannot be cut into 3 equal parts"),
-        ({"router": "centroid"}, "all experts would get the same row; choose normal or zero"),
-        ({"method": VirtualGroup(), "router": "zero"}, "would not take whole groups"),
-        ({"router": "zero", "router_std": 0.1}, "router_std has no effect on a router of zeros"),
-        ({"router": "magic"}, "no router 'magic'; choose normal or zero or centroid"),
-        ({"method": Drop(0.01)}, "ratio 0.01 of 40 columns is none, .* or the method copy"),
-        ({"first_dense": 3}, "leave at least one layer with experts"),
-        ({"first_dense": -1}, "first_dense is -1"),
-        ({"score": "relu"}, "score is 'relu'"),
-    ],
-)
-def test_options_that_cannot_be_are_refused(
-    asked: dict[str, Any], message: str, dense: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        upcycle(dense, tmp_path / "moe", UpcycleOptions(**({"experts": 4, "top_k": 2} | asked)))
-    assert not (tmp_path / "moe").exists()
