@@ -178,10 +178,12 @@ def test_a_second_server_on_the_cluster_is_refused(url: str, model: Path) -> Non
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from pipelines.serving.app import run_server
 from pipelines.serving.arguments import ServeArguments
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and inherited
 arguments, port = ServeArguments(model=Path(sys.argv[1])), int(sys.argv[2])
 run_server(arguments, "127.0.0.1", port, report=lambda said: print(said, flush=True))
 """
