@@ -26,8 +26,10 @@ assert not ray.is_initialized()
 """
 
 STARTED_AND_WAITING = """
+import signal
 import time
 from cluster.session import session
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and inherited
 with session("local", cpus=1) as started:
     print(started.address, flush=True)
     time.sleep(300)
