@@ -266,7 +266,8 @@ def test_interrupting_the_command_line_leaves_nothing(
     run = config(material, tmp_path, train={"steps": 500}, cluster={"address": ray_session.address})
     file.write_text(json.dumps(run.model_dump(mode="json")))
     code = (
-        "import json, sys; from moe.config.run import parse_run\n"
+        "import json, signal, sys; from moe.config.run import parse_run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pipelines.train import Resume, train\n"
         "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
