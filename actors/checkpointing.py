@@ -13,7 +13,8 @@ from moe.checkpoint.writer import copy_tokenizer, write_index, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, dump_run
-from moe.planning.plan import Plan, save_plan, to_dict
+from moe.planning.plan import Plan
+from moe.planning.plan_file import save_plan, to_dict
 
 
 @dataclass(frozen=True, slots=True)

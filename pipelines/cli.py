@@ -103,7 +103,7 @@ def plan(
     from moe.checkpoint.reader import Checkpoint
     from moe.planning.costs import Workload
     from moe.planning.make import make_plan
-    from moe.planning.plan import save_plan
+    from moe.planning.plan_file import save_plan
     from pipelines.plan_table import plan_summary
 
     if ray == (inventory is not None):

@@ -24,7 +24,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, load_run
 from moe.errors import RaymoeError
 from moe.planning.make import make_plan
-from moe.planning.plan import save_plan
+from moe.planning.plan_file import save_plan
 from moe.surgery.upcycle import UpcycleOptions, upcycle
 from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize

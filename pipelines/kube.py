@@ -6,7 +6,7 @@ from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from moe.checkpoint.reader import Checkpoint
 from moe.planning.costs import Workload
-from moe.planning.plan import load_plan
+from moe.planning.plan_file import load_plan
 from moe.planning.predict import bytes_per_rank
 
 

@@ -37,7 +37,8 @@ from moe.errors import (
 )
 from moe.planning.costs import Workload
 from moe.planning.make import make_plan
-from moe.planning.plan import Plan, load_plan
+from moe.planning.plan import Plan
+from moe.planning.plan_file import load_plan
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards

@@ -61,7 +61,9 @@ def inventory(count: int, **changes: Any) -> Inventory:
 
 def single(config: ModelConfig) -> Plan:
     """Return the plan of one rank that holds everything."""
-    rank = RankPlan("a/0", (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.experts)))
+    rank = RankPlan(
+        ("a/0",), (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.experts))
+    )
     return Plan(config.summary(), (StagePlan((0, config.layers), (rank,)),))
 
 
@@ -150,7 +152,7 @@ def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple
         )
     return tuple(
         RankPlan(
-            f"a/{stage * gang + member}",
+            (f"a/{stage * gang + member}",),
             heads[member],
             columns[member],
             contiguous[member],

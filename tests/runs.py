@@ -52,7 +52,7 @@ def plan(
     wide = config.ffn_size - len(heads) + 1
     columns = spans((wide, *(1 for _ in heads[1:])))
     members = tuple(
-        RankPlan("test", kv, ffn, own)
+        RankPlan(("test",), kv, ffn, own)
         for kv, ffn, own in zip(spans(heads), columns, owned, strict=True)
     )
     stages = tuple(StagePlan(cut, members) for cut in spans(layers))

@@ -11,7 +11,8 @@ class Share:
 
     Spans are half-open ``(start, stop)``. ``kv_heads`` counts key-value heads; their query heads go
     with them. ``ffn`` counts columns of dense feed-forwards; the shared expert is cut in the same
-    proportion. ``experts`` are expert numbers, whole.
+    proportion. ``experts`` are expert numbers, whole; ``placed`` are (layer, experts) of layers
+    where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
     ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
     """
 
@@ -22,6 +23,12 @@ class Share:
     ffn: tuple[int, int]
     experts: tuple[int, ...]
     leader: bool = True
+    vocabulary: tuple[int, int] | None = None
+    placed: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    def experts_of(self, layer: int) -> tuple[int, ...]:
+        """Return the experts held of one layer."""
+        return next((experts for number, experts in self.placed if number == layer), self.experts)
 
     @property
     def layer_numbers(self) -> range:

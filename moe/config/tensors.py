@@ -146,7 +146,7 @@ def _feed_forward(prefix: str, hidden: int, size: int, bias: bool) -> Iterator[T
 def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
     words = tensor.name.split(".")
     if words[1] != "layers":
-        return tensor if _holds_end(config, share, tensor.name) else None
+        return _end_part(config, share, tensor)
     if int(words[2]) not in share.layer_numbers:
         return None
     if words[3] == "self_attn":
@@ -154,16 +154,18 @@ def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice
     if words[3] != "mlp" or words[4] in ("router", "shared_gate"):
         return tensor
     if words[4] == "experts":
-        return tensor if int(words[5]) in share.experts else None
+        return tensor if int(words[5]) in share.experts_of(int(words[2])) else None
     if words[4] == "shared":
         return _span(tensor, shared_span(config, share.ffn), config.shared_size)
     return _span(tensor, share.ffn, config.ffn_size)
 
 
-def _holds_end(config: ModelConfig, share: Share, name: str) -> bool:
-    if name == EMBEDDING:
-        return share.embedding or (share.head and config.tie_embeddings)
-    return share.head
+def _end_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
+    tied = share.head and config.tie_embeddings
+    held = share.embedding or tied if tensor.name == EMBEDDING else share.head
+    if not held or tensor.name == FINAL_NORM or share.vocabulary is None:
+        return tensor if held else None
+    return _span(tensor, share.vocabulary, config.vocab_size)
 
 
 def _attention_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice:

@@ -62,7 +62,7 @@ class MixtureOfExperts(nn.Module):
         self.config = moe
         self.exchange = gang
         self.router = Router(config.hidden_size, moe, layer)
-        self.experts = Experts(config.hidden_size, moe.expert_size, share.experts)
+        self.experts = Experts(config.hidden_size, moe.expert_size, share.experts_of(layer))
         if moe.shared_size:
             start, stop = shared_span(config, share.ffn)
             self.shared = FeedForward(config.hidden_size, stop - start)

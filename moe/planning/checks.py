@@ -6,7 +6,11 @@ from moe.errors import PlanError
 
 Span = tuple[int, int]
 
-_NOUNS = {"kv_heads": "key-value heads", "ffn": "feed-forward columns"}
+_NOUNS = {
+    "kv_heads": "key-value heads",
+    "ffn": "feed-forward columns",
+    "vocabulary": "rows of the vocabulary",
+}
 
 
 def check_layers(cuts: Sequence[Span], layers: int) -> None:
@@ -43,11 +47,34 @@ def check_spans(stage: int, key: str, spans: Sequence[Span], size: int) -> None:
         )
 
 
-def check_experts(stage: int, held: Sequence[int], experts: int) -> None:
+def check_vocabulary(stage: int, rows: Sequence[Span | None], size: int) -> None:
+    """Raise PlanError unless the ranks of a gang split the vocabulary, or each holds all of it."""
+    spans = [span for span in rows if span is not None]
+    if spans and len(spans) < len(rows):
+        raise PlanError(
+            f"stage {stage}: {len(spans)} of {len(rows)} ranks hold a span of the vocabulary and "
+            "the others all of it; give every rank of a gang a span, or none"
+        )
+    if spans:
+        check_spans(stage, "vocabulary", spans, size)
+
+
+def check_own_layers(stage: int, key: str, named: Sequence[int], layers: Span) -> None:
+    """Raise PlanError where a stage speaks of a layer twice, or of one it does not hold."""
+    strange = [layer for layer in named if not layers[0] <= layer < layers[1]]
+    if strange or len(set(named)) < len(named):
+        what = f"layer {strange[0]}" if strange else "a layer twice"
+        raise PlanError(
+            f"stage {stage}: {key} names {what}, the stage holds layers "
+            f"[{layers[0]}, {layers[1]}); name each of these at most once"
+        )
+
+
+def check_experts(label: str, held: Sequence[int], experts: int) -> None:
     """Raise PlanError unless a gang holds every expert once."""
     if sorted(held) != list(range(experts)):
         raise PlanError(
-            f"stage {stage} holds experts {sorted(held)} but the model has {experts}; "
+            f"{label} holds experts {sorted(held)} but the model has {experts}; "
             "every expert needs exactly one holder"
         )
 

@@ -132,7 +132,7 @@ def _ranks(config: ModelConfig, members: Gang) -> tuple[RankPlan, ...]:
         experts = groups(split(config.experts, len(members), weights))
     return tuple(
         RankPlan(
-            device=device.name,
+            devices=(device.name,),
             kv_heads=heads[member],
             ffn=columns[member],
             experts=experts[member],

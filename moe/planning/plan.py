@@ -1,22 +1,19 @@
-"""The Plan: who holds which layers, heads and experts. A value; its file form; its comparison.
+"""The Plan: who holds which layers, heads and experts, and which layers are recomputed. A value.
 
 Everything downstream is built from it: actors, placement, checkpoints, manifests, reports.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
-from typing import Any
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
-from moe.config.tensors import TensorSlice, held_by
 from moe.errors import PlanError
 from moe.planning import checks, tables
 from moe.planning.inventory import CPU, check_one_sort
 
-_SIZES = (
+SIZES = (
     "layers",
     "hidden_size",
     "heads",
@@ -30,54 +27,70 @@ _SIZES = (
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
-    """One actor: its device, by its name in the inventory, and its slice of every layer.
+    """One place in a gang: its devices, by their names in the inventory, and its slice of a layer.
 
-    ``kv_heads`` and ``ffn`` are half-open spans, ``experts`` expert numbers, ``threads`` the CPU
-    threads the actor computes with. ``kind`` is the device's, ``cpu`` or a GPU model.
+    ``devices`` has one name for every replica of the pipeline, all of one ``kind`` (``cpu`` or a
+    GPU model) and used with as many CPU ``threads``. ``kv_heads`` and ``ffn`` are half-open spans,
+    ``experts`` expert numbers. ``vocabulary`` are rows of embedding and head; None is all of them.
     """
 
-    device: str
+    devices: tuple[str, ...]
     kv_heads: tuple[int, int]
     ffn: tuple[int, int]
     experts: tuple[int, ...]
     threads: int = 1
     kind: str = CPU
+    vocabulary: tuple[int, int] | None = None
+
+    @property
+    def device(self) -> str:
+        """The device in the first replica."""
+        return self.devices[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLayer:
+    """A layer whose experts are not held as the ranks say: the experts of each member instead."""
+
+    layer: int
+    experts: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
     """Consecutive layers ``(start, stop)`` and the gang of ranks that holds them.
 
-    ``seconds`` is the predicted time of one micro-batch, forward and backward; 0 if not predicted.
+    ``recompute`` are the layers whose activations are made again in the backward pass instead of
+    being kept. ``seconds`` is the predicted time of one micro-batch, forward and backward; 0 if not
+    predicted.
     """
 
     layers: tuple[int, int]
     ranks: tuple[RankPlan, ...]
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A span of a tensor that one rank of the new plan needs and did not hold under the old."""
-
-    rank: int
-    tensor: TensorSlice
+    recompute: tuple[int, ...] = ()
+    placement: tuple[PlacedLayer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Stages in pipeline order for one model; ``model`` repeats the sizes it was made for."""
+    """Stages in pipeline order for one model; ``model`` repeats the sizes it was made for.
+
+    Every replica has the same stages, so what a rank holds is said once, for all of them.
+    """
 
     model: Mapping[str, int]
     stages: tuple[StagePlan, ...]
 
     def __post_init__(self) -> None:
-        tables.check_keys("the plan's model", self.model, _SIZES)
+        tables.check_keys("the plan's model", self.model, SIZES)
         if not self.stages or not self.stages[0].ranks:
             raise PlanError("the plan has no stage or no rank; give it at least one of each")
         checks.check_layers([stage.layers for stage in self.stages], self.model["layers"])
         for number, stage in enumerate(self.stages):
             self._check_gang(number, stage)
+            self._check_layers_of(number, stage)
+        self._check_replicas()
 
     @property
     def gang_size(self) -> int:
@@ -85,8 +98,13 @@ class Plan:
         return len(self.stages[0].ranks)
 
     @property
+    def replicas(self) -> int:
+        """Copies of the whole pipeline, each on devices of its own."""
+        return len(self.stages[0].ranks[0].devices)
+
+    @property
     def ranks(self) -> int:
-        """Ranks of the whole plan; rank = stage * gang size + member."""
+        """Ranks of one replica; rank = stage * gang size + member."""
         return len(self.stages) * self.gang_size
 
     def rank(self, number: int) -> RankPlan:
@@ -96,16 +114,19 @@ class Plan:
 
     def share(self, number: int) -> Share:
         """Return what rank ``number`` holds."""
-        stage, member = self._place(number)
-        part = self.stages[stage].ranks[member]
+        number, member = self._place(number)
+        stage = self.stages[number]
+        part = stage.ranks[member]
         return Share(
-            layers=self.stages[stage].layers,
-            embedding=stage == 0,
-            head=stage == len(self.stages) - 1,
+            layers=stage.layers,
+            embedding=number == 0,
+            head=number == len(self.stages) - 1,
             kv_heads=part.kv_heads,
             ffn=part.ffn,
             experts=part.experts,
             leader=member == 0,
+            vocabulary=part.vocabulary,
+            placed=tuple((placed.layer, placed.experts[member]) for placed in stage.placement),
         )
 
     def check_model(self, config: ModelConfig) -> None:
@@ -154,88 +175,39 @@ class Plan:
         checks.check_spans(number, "kv_heads", heads, self.model["kv_heads"])
         checks.check_spans(number, "ffn", columns, self.model["ffn_size"])
         checks.check_shared(number, columns, self.model["ffn_size"], self.model["shared_size"])
+        rows = [rank.vocabulary for rank in stage.ranks]
+        checks.check_vocabulary(number, rows, self.model["vocab_size"])
         if not (isfinite(stage.seconds) and stage.seconds >= 0):
             raise PlanError(
                 f"stage {number} has seconds = {stage.seconds}; give a finite number, 0 if unknown"
             )
-        idle = [rank.device for rank in stage.ranks if rank.threads < 1]
-        if idle:
-            raise PlanError(f"stage {number}: device {idle[0]} computes with no thread; give it 1")
         held = [expert for rank in stage.ranks for expert in rank.experts]
-        checks.check_experts(number, held, self.model["experts"])
+        checks.check_experts(f"stage {number}", held, self.model["experts"])
 
+    def _check_layers_of(self, number: int, stage: StagePlan) -> None:
+        """Check what a stage says of single layers: recomputed ones, experts placed otherwise."""
+        placed = [each.layer for each in stage.placement]
+        checks.check_own_layers(number, "recompute", stage.recompute, stage.layers)
+        checks.check_own_layers(number, "placement", placed, stage.layers)
+        for each in stage.placement:
+            label = f"stage {number} layer {each.layer}"
+            if len(each.experts) != self.gang_size:
+                raise PlanError(
+                    f"{label} places experts on {len(each.experts)} ranks, the gang has "
+                    f"{self.gang_size}; give each rank its experts"
+                )
+            held = [expert for experts in each.experts for expert in experts]
+            checks.check_experts(label, held, self.model["experts"])
 
-def save_plan(plan: Plan, path: Path) -> None:
-    """Write the plan as TOML."""
-    tables.write(to_dict(plan), path, "plan")
-
-
-def load_plan(path: Path) -> Plan:
-    """Read a plan from TOML; PlanError says what is wrong with it."""
-    remedy = f"make one with `raymoe plan MODEL --ray --to {path}`, or --inventory FILE"
-    return tables.read(path, "plan", from_dict, remedy)
-
-
-def to_dict(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plain tables, the form it has in TOML and JSON."""
-    return {"model": dict(plan.model), "stages": [asdict(stage) for stage in plan.stages]}
-
-
-def from_dict(table: Mapping[str, Any]) -> Plan:
-    """Return the plan a table describes; PlanError names a key that is unknown or missing."""
-    tables.check_keys("plan", table, ("model", "stages"))
-    if not isinstance(table["model"], Mapping):
-        raise PlanError(f"plan: model is {table['model']!r}; expected a table of sizes")
-    stages = tables.entries("plan", "stages", table["stages"])
-    plan = Plan(
-        model={key: tables.whole("model", key, size) for key, size in table["model"].items()},
-        stages=tuple(_stage(number, stage) for number, stage in enumerate(stages)),
-    )
-    plan.check_kinds()
-    return plan
-
-
-def diff(config: ModelConfig, old: Plan, new: Plan) -> Iterator[Move]:
-    """Yield what each rank of ``new`` holds that the rank of the same number in ``old`` does not.
-
-    A span inside what was held is no move; one that grew is yielded whole, because a holder reads
-    it in one piece.
-    """
-    old.check_model(config)
-    new.check_model(config)
-    for number in range(new.ranks):
-        before: dict[str, TensorSlice] = {}
-        if number < old.ranks:
-            before = {part.name: part for part in held_by(config, old.share(number))}
-        for tensor in held_by(config, new.share(number)):
-            if not _covers(before.get(tensor.name), tensor):
-                yield Move(number, tensor)
-
-
-def _covers(held: TensorSlice | None, wanted: TensorSlice) -> bool:
-    if held is None or held.dim is None:
-        return held is not None
-    return held.dim == wanted.dim and held.start <= wanted.start and wanted.stop <= held.stop
-
-
-def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
-    label = f"stage {number}"
-    tables.check_keys(label, table, ("layers", "ranks"), ("seconds",))
-    ranks = tables.entries(label, "ranks", table["ranks"])
-    return StagePlan(
-        layers=tables.span(label, "layers", table["layers"]),
-        ranks=tuple(_rank(f"{label} rank {member}", rank) for member, rank in enumerate(ranks)),
-        seconds=tables.number(label, "seconds", table.get("seconds", 0.0)),
-    )
-
-
-def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
-    tables.check_keys(label, table, ("device", "kv_heads", "ffn", "experts"), ("threads", "kind"))
-    return RankPlan(
-        device=tables.text(label, "device", table["device"]),
-        kv_heads=tables.span(label, "kv_heads", table["kv_heads"]),
-        ffn=tables.span(label, "ffn", table["ffn"]),
-        experts=tables.wholes(label, "experts", table["experts"]),
-        threads=tables.whole(label, "threads", table.get("threads", 1)),
-        kind=str(table.get("kind", CPU)),
-    )
+    def _check_replicas(self) -> None:
+        for number, stage in enumerate(self.stages):
+            for rank in stage.ranks:
+                if not rank.devices or len(rank.devices) != self.replicas:
+                    raise PlanError(
+                        f"stage {number} names {len(rank.devices)} devices for a rank, the plan "
+                        f"has {self.replicas} replicas; name one device for each"
+                    )
+                if rank.threads < 1:
+                    raise PlanError(
+                        f"stage {number}: device {rank.device} computes with no thread; give it 1"
+                    )

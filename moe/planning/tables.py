@@ -79,6 +79,13 @@ def wholes(label: str, key: str, value: Any) -> tuple[int, ...]:
     return tuple(whole(label, key, entry) for entry in value)
 
 
+def texts(label: str, key: str, value: Any) -> tuple[str, ...]:
+    """Return a value that must be a list of texts."""
+    if not isinstance(value, list | tuple):
+        raise PlanError(f"{label}: {key} is {value!r}; expected a list of texts in quotes")
+    return tuple(text(label, key, entry) for entry in value)
+
+
 def span(label: str, key: str, value: Any) -> tuple[int, int]:
     """Return a value that must be a half-open span, [start, stop]."""
     ends = wholes(label, key, value)

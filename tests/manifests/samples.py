@@ -42,8 +42,8 @@ def two_stages(kinds: tuple[str, str] = ("cpu", "cpu")) -> Plan:
 
 
 def _stage(number: int, kind: str) -> StagePlan:
-    small = RankPlan(f"n{number}/cpu0", kv_heads=(0, 1), ffn=(0, 2), experts=(0,))
+    small = RankPlan((f"n{number}/cpu0",), kv_heads=(0, 1), ffn=(0, 2), experts=(0,))
     large = RankPlan(
-        f"n{number}/{kind}1", (1, 4), ffn=(2, 8), experts=(1, 2, 3), threads=2, kind=kind
+        (f"n{number}/{kind}1",), (1, 4), ffn=(2, 8), experts=(1, 2, 3), threads=2, kind=kind
     )
     return StagePlan(layers=(2 * number, 2 * number + 2), ranks=(small, large))

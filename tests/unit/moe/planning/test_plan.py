@@ -18,7 +18,9 @@ from moe.config.share import shared_span
 from moe.config.tensors import EMBEDDING, TensorSlice, answers_for, held_by, tensors
 from moe.errors import PlanError
 from moe.planning.checks import shared_columns
-from moe.planning.plan import Plan, StagePlan, diff, from_dict, load_plan, save_plan, to_dict
+from moe.planning.difference import diff
+from moe.planning.plan import Plan, StagePlan
+from moe.planning.plan_file import from_dict, load_plan, save_plan, to_dict
 from tests.plans import FINE, SMOLLM2, configs, plans, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
@@ -194,8 +196,25 @@ def rank(table: dict[str, Any]) -> Any:
         (lambda table: stage(table).update(seconds=-1.0), "seconds = -1.0; give a finite number"),
         (lambda table: stage(table).update(ranks=[]), "the plan has no stage or no rank"),
         (lambda table: stage(table).update(speed=1), "stage 0: unknown key speed"),
-        (lambda table: rank(table).pop("device"), "stage 0 rank 0: device is missing"),
-        (lambda table: rank(table).update(device=7), "device is 7; expected text"),
+        (lambda table: rank(table).pop("devices"), "stage 0 rank 0: devices is missing"),
+        (
+            lambda table: rank(table).update(devices="a/0"),
+            "devices is 'a/0'; expected a list of texts",
+        ),
+        (lambda table: rank(table).update(devices=[7]), "devices is 7; expected text"),
+        (lambda table: rank(table).update(devices=[]), "names 0 devices for a rank"),
+        (lambda table: rank(table).update(vocabulary=[0, 9]), "holds 9 rows of the vocabulary"),
+        (lambda table: stage(table).update(recompute=[30]), "recompute names layer 30, the stage"),
+        (lambda table: stage(table).update(recompute=[2, 2]), "recompute names a layer twice"),
+        (lambda table: stage(table).update(placement=[{"layer": 31, "experts": []}]), "layer 31"),
+        (
+            lambda table: stage(table).update(placement=[{"layer": 3, "experts": [[0], [1]]}]),
+            "stage 0 layer 3 places experts on 2 ranks, the gang has 1",
+        ),
+        (
+            lambda table: stage(table).update(placement=[{"layer": 3, "experts": [[0, 1, 2]]}]),
+            r"stage 0 layer 3 holds experts \[0, 1, 2\]",
+        ),
         (lambda table: rank(table).update(threads=0), "device a/0 computes with no thread"),
         (lambda table: rank(table).update(gpu=7), "stage 0 rank 0: unknown key gpu"),
         (lambda table: rank(table).update(kv_heads=[0, 2]), "holds 2 key-value heads"),
@@ -239,7 +258,7 @@ def two_by_two(kinds: list[str], experts: int) -> Plan:
         {"kv_heads": (1, 3), "ffn": (9, 1536), "experts": whole.experts[1:]},
     )
     ranks = [
-        replace(whole, device=f"a/{number}", kind=kind, **halves[number % 2])
+        replace(whole, devices=(f"a/{number}",), kind=kind, **halves[number % 2])
         for number, kind in enumerate(kinds)
     ]
     cuts = (((0, 10), tuple(ranks[:2])), ((10, 30), tuple(ranks[2:])))
