@@ -2,12 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help install check format test test-unit test-ray demo bench oracles lock clean
+.PHONY: help install check format test test-unit test-ray browser demo bench oracles lock clean
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
 	@echo "make test      every test"
 	@echo "make test-unit tests that start no Ray"
+	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     benchmarks, each a table (an hour)"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
@@ -31,7 +32,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install
+test: install browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
 
 test-unit: install
@@ -39,6 +40,15 @@ test-unit: install
 
 test-ray: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/ray
+
+browser:
+	@command -v chromium > /dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get -qq update && \
+	  apt-get -qq install --yes --no-install-recommends chromium fonts-liberation > /dev/null; \
+	else \
+	  echo "pages of plans are not tested: install chromium and fonts-liberation (Debian)"; \
+	fi
 
 demo: install
 	$(BIN)/python -m pipelines.demo

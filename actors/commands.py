@@ -9,22 +9,21 @@ from numpy.typing import NDArray
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
+from moe.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class BuildCommand:
-    """What a rank is made of.
+    """What a rank is made of: its part of the plan.
 
-    ``gang`` lists the shares of its gang in order, ``run`` is None where the actors only serve.
-    ``checkpoint`` is a model directory; with ``resume`` it is one a run wrote, and optimiser,
-    balance and step are taken from it too.
+    ``run`` is None where the actors only serve. ``checkpoint`` is a model directory; with
+    ``resume`` it is one a run wrote, and optimiser, balance and step are taken from it too.
     """
 
     name: str
     checkpoint: Path
-    gang: tuple[Share, ...]
-    member: int
-    threads: int
+    plan: Plan
+    rank: int
     sequence_length: int
     run: RunConfig | None = None
     resume: bool = False
@@ -32,7 +31,23 @@ class BuildCommand:
     @property
     def share(self) -> Share:
         """The share of this rank."""
-        return self.gang[self.member]
+        return self.plan.share(self.rank)
+
+    @property
+    def gang(self) -> tuple[Share, ...]:
+        """The shares of its gang in order."""
+        first = self.rank - self.rank % self.plan.gang_size
+        return tuple(self.plan.share(first + member) for member in range(self.plan.gang_size))
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that this rank computes with."""
+        return self.plan.rank(self.rank).threads
+
+    @property
+    def recompute(self) -> frozenset[int]:
+        """Layers whose activations training makes again instead of keeping them."""
+        return frozenset(self.plan.stages[self.rank // self.plan.gang_size].recompute)
 
 
 @dataclass(frozen=True, slots=True)

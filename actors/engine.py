@@ -171,9 +171,8 @@ class Engine:
                     BuildCommand(
                         name=self.name,
                         checkpoint=checkpoint.absolute(),
-                        gang=tuple(self.plan.share(other) for other in self._gang_of(rank)),
-                        member=rank % self.plan.gang_size,
-                        threads=self.plan.rank(rank).threads,
+                        plan=self.plan,
+                        rank=rank,
                         sequence_length=sequence_length,
                         run=run,
                         resume=resume,
@@ -210,10 +209,6 @@ class Engine:
             for rank, actor in enumerate(self._actors)
         ]
         self._gather(refs, f"joining epoch {self._epoch}", self._deadlines.launch)
-
-    def _gang_of(self, rank: int) -> range:
-        first = rank - rank % self.plan.gang_size
-        return range(first, first + self.plan.gang_size)
 
     def _all(self, method: str, *args: Any, doing: str) -> list[Any]:
         """Give every rank a command in which they work together."""

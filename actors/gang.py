@@ -30,6 +30,15 @@ class GangExchange:
         left: Tensor = _Leave.apply(self.group, x)  # type: ignore[no-untyped-call]
         return left
 
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the x of every member, alike in shape, stacked in their order; no gradients."""
+        x = x.detach().contiguous()
+        if self.group is None:
+            return x[None]
+        parts = [torch.empty_like(x) for _ in range(self.group.size())]
+        dist.all_gather(parts, x, group=self.group)
+        return torch.stack(parts)
+
 
 class _Enter(torch.autograd.Function):
     @staticmethod

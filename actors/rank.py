@@ -145,7 +145,9 @@ class _Built:
         self.generator = StageGenerator(self.decoder)
         self.trainer: StageTrainer | None = None
         if command.run is not None:
-            self.trainer = StageTrainer(self.decoder, command.run, command.sequence_length)
+            self.trainer = StageTrainer(
+                self.decoder, command.run, command.sequence_length, command.recompute
+            )
             if command.resume:
                 self._resume(self.trainer)
 

@@ -96,6 +96,8 @@ class ShareSaver:
         value = value.detach()
         if tensor.dim is None:
             return value if self._writes(tensor) else None
+        if not answers_for(self._config, self._gang[self._member], tensor):
+            return None
         if self._member > 0:
             dist.send(value.contiguous(), self._groups.gang_rank(0), group=self._groups.gang)
             return None

@@ -19,7 +19,6 @@ from moe.config.run import RunConfig
 from moe.config.tensors import EMBEDDING, answers_for, held_by, is_trained
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
-from moe.nn.loss import head_loss
 from moe.nn.statistics import RoutingStatistics
 
 
@@ -27,10 +26,12 @@ class StageTrainer:
     """Trains one share of a decoder together with the ranks of its groups.
 
     The state that outlives a step: weights, optimiser moments, the balance of each layer held, and
-    how many steps are done.
+    how many steps are done. Layers in ``recompute`` keep no activations for the backward pass.
     """
 
-    def __init__(self, decoder: Decoder, run: RunConfig, sequence_length: int) -> None:
+    def __init__(
+        self, decoder: Decoder, run: RunConfig, sequence_length: int, recompute: frozenset[int]
+    ) -> None:
         self.run = run
         self.steps_done = 0
         self.balancer = ShareBalancer(decoder, run)
@@ -44,6 +45,7 @@ class StageTrainer:
         self._decoder = decoder
         self._forward = _StageForward(decoder, run.train.precision)
         self._sequence_length = sequence_length
+        self._recompute = recompute
         self._groups: Groups | None = None
         self._schedule: Schedule1F1B | None = None
         self._label_count = 1
@@ -131,10 +133,14 @@ class StageTrainer:
             ),
             balance=self.balancer.losses(),
             logits=False,
+            recompute=self._recompute,
         )
 
     def _sum_tied_embedding(self) -> None:
-        """Add the head's gradient of a tied embedding to the first stage's, on both ends alike."""
+        """Add the head's gradient of a tied embedding to the first stage's, on both ends alike.
+
+        Both ends of a member hold the same rows; a plan where they do not is refused.
+        """
         assert self._groups is not None
         if self._decoder.config.tie_embeddings and self._groups.ends is not None:
             gradient = self.optimizer.parameters[EMBEDDING].grad
@@ -187,7 +193,7 @@ class _StageForward(nn.Module):
     def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
         """Return the scaled loss of one micro-batch on the last stage."""
         with self._precision(hidden_BSD):
-            return head_loss(hidden_BSD, self.decoder.head_weight, labels_BS, scale)
+            return self.decoder.loss(hidden_BSD, labels_BS, scale)
 
     def _precision(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self._autocast)

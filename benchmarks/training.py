@@ -13,10 +13,11 @@ import torch
 from actors.commands import StepInput
 from actors.engine import Engine
 from benchmarks.results import finish, options, parse
+from benchmarks.run import bench_run
 from cluster.probe import probe
 from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import RunConfig, parse_run
+from moe.config.run import RunConfig
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.loss import cross_entropy_sum
@@ -63,7 +64,9 @@ def main() -> None:
     arguments = parse(parser)
     cores = os.cpu_count() or 2
     torch.set_num_threads(cores)
-    run = _run(arguments)
+    run = bench_run(
+        arguments.model, arguments.data, steps=arguments.steps, global_batch=arguments.micro_batches
+    )
     config = Checkpoint.open(run.model.path).config
     shards = TokenShards.open(run.data.path, "train")
     one = OneProcess(build(config, Checkpoint.open(run.model.path).read), run)
@@ -84,28 +87,6 @@ def main() -> None:
         finally:
             engine.shutdown()
     _finish(arguments, run, shards.sequence_length, seconds, gaps)
-
-
-def _run(arguments: object) -> RunConfig:
-    values = vars(arguments)
-    return parse_run(
-        {
-            "name": "bench",
-            "model": {"path": str(values["model"])},
-            "data": {"path": str(values["data"])},
-            "train": {
-                "steps": values["steps"],
-                "global_batch": values["micro_batches"],
-                "learning_rate": 1e-5,
-                "min_learning_rate": 1e-5,
-                "weight_decay": 0.0,
-                "beta2": 0.999,
-            },
-            "balance": {"coefficient": {"type": "fixed", "value": 0.0}},
-            "checkpoint": {"path": "unused"},
-        },
-        "the benchmark",
-    )
 
 
 def _finish(

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,10 +12,12 @@ from rich.text import Text
 
 from moe.errors import ClusterError, ConfigError, RaymoeError
 from pipelines import conversions
+from pipelines.planning.advise import advise
+from pipelines.planning.place import place
+from pipelines.planning.plan import plan
+from pipelines.planning.simulate import simulate
+from pipelines.profile import profile
 from pipelines.terminal import Model, To, console, say
-
-if TYPE_CHECKING:
-    from moe.planning.inventory import Inventory
 
 app = typer.Typer(
     help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
@@ -80,41 +82,12 @@ def tokenize(
         say(f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows")
 
 
-for verb in (conversions.presets, conversions.init, conversions.upcycle):
-    app.command()(verb)
-
-
-@app.command()
-def plan(
-    model: Model,
-    to: Annotated[Path, typer.Option("--to", help="Where to write the plan, TOML.")],
-    stages: Annotated[int, typer.Option(help="Pipeline stages.")] = 2,
-    gang: Annotated[int, typer.Option(help="Ranks of each stage.")] = 1,
-    threads: Annotated[int, typer.Option(help="Cores of each rank on a node without GPUs.")] = 1,
-    ray: Annotated[bool, typer.Option("--ray", help="Plan for the Ray cluster.")] = False,
-    address: Annotated[str, typer.Option(help="Of the Ray cluster; local is here.")] = "local",
-    inventory: Annotated[Path | None, typer.Option(help="Plan for an inventory file.")] = None,
-    sequence_length: Length = 512,
-    micro_batch: MicroBatch = 1,
-    micro_batches: MicroBatches = 8,
-    serving: Annotated[bool, typer.Option("--serving", help="Plan to serve only.")] = False,
-) -> None:
-    """Decide who holds what, and print it with the predicted times."""
-    from moe.checkpoint.reader import Checkpoint
-    from moe.planning.costs import Workload
-    from moe.planning.make import make_plan
-    from moe.planning.plan_file import save_plan
-    from pipelines.plan_table import plan_summary
-
-    if ray == (inventory is not None):
-        raise ConfigError("give either --ray or --inventory FILE: a plan is made for devices")
-    config = Checkpoint.open(model).config
-    found = _inventory(inventory, address, threads)
-    workload = Workload(sequence_length, micro_batch, micro_batches, training=not serving)
-    made = make_plan(config, found, stages, gang, workload)
-    save_plan(made, to)
-    console.print(plan_summary(config, made, found, workload))
-    say(f"wrote {to}")
+for verbs in (
+    (conversions.presets, conversions.init, conversions.upcycle),
+    (profile, plan, advise, place, simulate),
+):
+    for verb in verbs:
+        app.command()(verb)
 
 
 @app.command()
@@ -238,7 +211,7 @@ def kube_render(
 ) -> None:
     """Print a RayJob and a RayService for a plan."""
     from cluster.kuberay.options import KubeOptions
-    from moe.planning.costs import Workload
+    from moe.planning.workload import Workload
     from pipelines.kube import render
 
     options = KubeOptions(
@@ -264,18 +237,6 @@ def main() -> None:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-
-
-def _inventory(file: Path | None, address: str, threads: int) -> "Inventory":
-    if file is not None:
-        from moe.planning.inventory import load_inventory
-
-        return load_inventory(file)
-    from cluster.probe import probe
-    from cluster.session import session
-
-    with session(address):
-        return probe(threads)
 
 
 def _fail(message: str) -> None:

@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
+from actors.replicas import check_replicas
 from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from moe.checkpoint.reader import Checkpoint
-from moe.planning.costs import Workload
 from moe.planning.plan_file import load_plan
 from moe.planning.predict import bytes_per_rank
+from moe.planning.workload import Workload
 
 
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:
     """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML."""
     plan, config = load_plan(plan_file), Checkpoint.open(model).config
     plan.check_model(config)
+    check_replicas(plan)
     serving = Workload(workload.sequence_length, 1, 1, training=False)
     return dump(
         [

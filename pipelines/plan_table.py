@@ -1,28 +1,39 @@
 """A plan on one screen: who holds what, what it needs, how long it takes against an even split."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, shared_span
-from moe.planning.costs import Workload
 from moe.planning.inventory import Inventory
 from moe.planning.make import even_layers
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
+from moe.planning.widths import explain_heads
+from moe.planning.workload import Workload
+from pipelines.planning.comparison import comparison
+from pipelines.planning.words import count, numbers, ranged, span
 
-_BAR_WIDTH = 10
+MANY = 24
+"""With more ranks than this, those of a gang that hold alike share a row."""
+
+_BAR_WIDTH = 8
 _TIGHT = 0.9
 
 
 def plan_summary(
     config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
-) -> Table:
-    """Return the table of a plan with its prediction beside that of an even split."""
-    return plan_table(
+) -> RenderableType:
+    """Return a plan with its prediction beside that of an even split."""
+    return plan_picture(
         config,
         plan,
         inventory,
@@ -31,41 +42,106 @@ def plan_summary(
     )
 
 
+def plan_picture(
+    config: ModelConfig, plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
+) -> RenderableType:
+    """Return the table, and below it what a person would ask next."""
+    lines = comparison(plan, inventory, predicted, even)
+    heads = [stop - start for start, stop in (rank.kv_heads for rank in plan.stages[0].ranks)]
+    explained = explain_heads(config, heads)
+    lines += [explained] if explained else []
+    return Group(plan_table(config, plan, inventory, predicted), Text("\n".join(lines)))
+
+
 def plan_line(plan: Plan) -> str:
     """Return the layers of each stage in one line."""
-    cuts = " | ".join(_span(*stage.layers) for stage in plan.stages)
-    shape = f"{_count(len(plan.stages), 'stage')} x {_count(plan.gang_size, 'rank')}"
-    return f"{shape}, layers {cuts}"
+    cuts = " | ".join(span(*stage.layers) for stage in plan.stages)
+    return f"{_shape(plan)}, layers {cuts}"
 
 
 def plan_table(
-    config: ModelConfig, plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    predicted: Prediction,
+    brief: bool | None = None,
 ) -> Table:
-    """Return one row per rank; ``even`` is the prediction for the same gangs with layers even."""
-    table = Table(
-        title=_title(config, plan),
-        caption=_caption(predicted, even),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-    )
+    """Return one row per rank; where ``brief``, one per ranks of a gang that hold alike."""
+    table = Table(title=_title(config, plan), box=SIMPLE_HEAD, padding=0)
     table.add_column("stage", justify="right", no_wrap=True)
     table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("device", overflow="fold", min_width=12)
+    replicas = f"\nx {plan.replicas} replicas" if plan.replicas > 1 else ""
+    table.add_column(f"device{replicas}", overflow="fold", min_width=12)
     table.add_column("layers", no_wrap=True)
     table.add_column("heads\n(kv)", no_wrap=True)
     table.add_column(_width_heading(config), overflow="fold", min_width=7)
     table.add_column("memory\nGB", justify="right", no_wrap=True)
     table.add_column("time\ns", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=_BAR_WIDTH)
-    for rank in range(plan.ranks):
+    brief = plan.ranks > MANY if brief is None else brief
+    for row in _rows(config, plan, inventory, brief):
         table.add_row(
-            *_holds(config, plan, rank),
-            _memory(plan, inventory, predicted, rank),
-            *_time(plan, predicted, rank),
-            end_section=(rank + 1) % plan.gang_size == 0 and plan.gang_size > 1,
+            str(row.stage) if row.first else "",
+            row.numbers,
+            escape(row.devices),
+            _layers(config, row),
+            _heads(config, row),
+            _width(config, row),
+            _memory(inventory, predicted, row),
+            *_time(predicted, row),
+            end_section=row.last and plan.gang_size > 1 and not brief,
         )
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Neighbours of a gang that hold alike, and what each holds."""
+
+    plan: Plan
+    ranks: tuple[int, ...]
+    shares: tuple[Share, ...]
+
+    @property
+    def stage(self) -> int:
+        return self.ranks[0] // self.plan.gang_size
+
+    @property
+    def first(self) -> bool:
+        return self.ranks[0] % self.plan.gang_size == 0
+
+    @property
+    def last(self) -> bool:
+        return (self.ranks[-1] + 1) % self.plan.gang_size == 0
+
+    @property
+    def alone(self) -> bool:
+        return len(self.ranks) == 1
+
+    @property
+    def numbers(self) -> str:
+        return span(self.ranks[0], self.ranks[-1] + 1)
+
+    @property
+    def devices(self) -> str:
+        """The device of the first replica, or the first and the last of several."""
+        first, last = (self.plan.rank(rank).device for rank in (self.ranks[0], self.ranks[-1]))
+        if self.alone:
+            return first
+        node = first.rpartition("/")[0]
+        own = last.removeprefix(f"{node}/") if node else last
+        return f"{first} … {own}"
+
+
+def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) -> Iterable[_Row]:
+    def alike(rank: int) -> object:
+        share = plan.share(rank)
+        device = inventory.device(plan.rank(rank).device).sort if brief else rank
+        return rank // plan.gang_size, device, share.sizes[0], len(share.experts)
+
+    for _, ranks in groupby(range(plan.ranks), alike):
+        row = tuple(ranks)
+        yield _Row(plan, row, tuple(plan.share(rank) for rank in row))
 
 
 def _width_heading(config: ModelConfig) -> str:
@@ -75,90 +151,71 @@ def _width_heading(config: ModelConfig) -> str:
 
 
 def _title(config: ModelConfig, plan: Plan) -> str:
-    stages, gang = len(plan.stages), plan.gang_size
-    shape = f"{_count(stages, 'stage')} x {_count(gang, 'rank')}"
-    parts = [_count(config.layers, "layer")]
+    parts = [count(config.layers, "layer")]
     if config.moe is not None:
         dense = len(config.moe.dense_layers)
         parts += [f"{dense} of them dense"] * (dense > 0)
         parts += [f"{config.moe.experts} experts top-{config.moe.top_k}"]
         parts += [f"shared {config.shared_size} wide"] * (config.shared_size > 0)
-    return f"{shape}: {', '.join(parts)}"
+    return f"{_shape(plan)}: {', '.join(parts)}"
 
 
-def _caption(predicted: Prediction, even: Prediction) -> str:
-    slowest, step = predicted.slowest_seconds, predicted.step_seconds
-    return (
-        f"slowest stage: {slowest:.3g} s a micro-batch{_against(slowest, even.slowest_seconds)}\n"
-        f"step of {_count(predicted.micro_batches, 'micro-batch', 'es')}: "
-        f"{step:.3g} s{_against(step, even.step_seconds)}\n"
-        "counted from FLOPs and bytes, not measured; without communication"
-    )
+def _shape(plan: Plan) -> str:
+    shape = f"{count(len(plan.stages), 'stage')} x {count(plan.gang_size, 'rank')}"
+    return f"{shape} x {plan.replicas} replicas" if plan.replicas > 1 else shape
 
 
-def _against(planned: float, even: float) -> str:
-    if planned == even:
-        return ", as with even layers"
-    return f", with even layers {even:.3g} s ({even / planned:.2f} x)"
-
-
-def _holds(config: ModelConfig, plan: Plan, rank: int) -> tuple[str, str, str, str, str, str]:
-    """Return stage (on the first of its gang), rank, device, layers, heads, feed-forward."""
-    share = plan.share(rank)
-    stage, member = divmod(rank, plan.gang_size)
+def _layers(config: ModelConfig, row: _Row) -> str:
+    """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
+    share, stage = row.shares[0], row.plan.stages[row.stage]
     start, stop = share.layers
+    lines = [f"{span(start, stop)} ({stop - start})"]
+    if stage.recompute:
+        lines.append(f"again {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
-    layers = [f"{_span(start, stop)} ({stop - start})"]
-    columns = share.ffn[1] - share.ffn[0]
-    layers += [f"{_numbers(dense)}: ffn {columns}"] * bool(dense)
-    layers += ["+embedding"] * share.embedding + ["+head"] * share.head
-    kv_heads = share.kv_heads[1] - share.kv_heads[0]
-    return (
-        str(stage) if member == 0 else "",
-        str(rank),
-        escape(plan.rank(rank).device),
-        "\n".join(layers),
-        f"{kv_heads * config.heads_per_kv} ({kv_heads})",
-        _experts(config, share) if config.moe else str(columns),
-    )
+    if dense:
+        columns = ranged(each.ffn[1] - each.ffn[0] for each in row.shares)
+        lines.append(f"{numbers(dense)}: ffn {columns}")
+    lines += ["+embedding"] * share.embedding + ["+head"] * share.head
+    held = [each.vocabulary for each in row.shares]
+    if (share.embedding or share.head) and share.vocabulary is not None:
+        lines.append(f"rows {ranged(each[1] - each[0] for each in held if each)}")
+    return "\n".join(lines)
 
 
-def _experts(config: ModelConfig, share: Share) -> str:
-    """Return the numbers of the experts held, and below them the columns of the shared one."""
-    start, stop = shared_span(config, share.ffn)
-    return _numbers(share.experts) + (f"\n+{stop - start}" if config.shared_size else "")
+def _heads(config: ModelConfig, row: _Row) -> str:
+    kv_heads = [share.kv_heads[1] - share.kv_heads[0] for share in row.shares]
+    return f"{ranged(each * config.heads_per_kv for each in kv_heads)} ({ranged(kv_heads)})"
 
 
-def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, rank: int) -> Text:
-    need = predicted.rank_bytes[rank].total
-    have = inventory.device(plan.rank(rank).device).memory_bytes
+def _width(config: ModelConfig, row: _Row) -> str:
+    """Return columns, or experts and below them the columns of the shared one; * where placed."""
+    if config.moe is None:
+        return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
+    held = [len(share.experts) for share in row.shares]
+    text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"
+    text += " *" if row.plan.stages[row.stage].placement else ""
+    if not config.shared_size:
+        return text
+    shared = (shared_span(config, share.ffn) for share in row.shares)
+    return f"{text}\n+{ranged(stop - start for start, stop in shared)}"
+
+
+def _memory(inventory: Inventory, predicted: Prediction, row: _Row) -> Text:
+    """Return the bytes of the fullest rank of a row."""
+    sizes = [
+        (predicted.rank_bytes[rank].total, inventory.device(device).memory_bytes)
+        for rank in row.ranks
+        for device in row.plan.rank(rank).devices
+    ]
+    need, have = max(sizes, key=lambda each: each[0] / each[1])
     style = "red" if need > have else "yellow" if need > _TIGHT * have else ""
     return Text(f"{need / 1e9:.1f}/{have / 1e9:.1f}", style=style)
 
 
-def _time(plan: Plan, predicted: Prediction, rank: int) -> tuple[Text, Bar | str]:
-    stage, member = divmod(rank, plan.gang_size)
-    if member:
+def _time(predicted: Prediction, row: _Row) -> tuple[Text, Bar | str]:
+    if not row.first:
         return Text(""), ""
-    seconds, slowest = predicted.stage_seconds[stage], predicted.slowest_seconds
+    seconds, slowest = predicted.stage_seconds[row.stage], predicted.slowest_seconds
     colour = "yellow" if seconds == slowest else "green"
     return Text(f"{seconds:.3g}"), Bar(slowest, 0, seconds, width=_BAR_WIDTH, color=colour)
-
-
-def _numbers(numbers: tuple[int, ...]) -> str:
-    """Show numbers of experts or layers, runs of them by their ends."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1][1] = number + 1
-        else:
-            runs.append([number, number + 1])
-    return ", ".join(_span(start, stop) for start, stop in runs)
-
-
-def _span(start: int, stop: int) -> str:
-    return str(start) if stop - start == 1 else f"{start}-{stop - 1}"
-
-
-def _count(count: int, noun: str, plural: str = "s") -> str:
-    return f"{count} {noun}{plural if count != 1 else ''}"

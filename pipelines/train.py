@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from actors import launch
 from actors.checkpointing import SaveContext
 from actors.commands import StepReport
+from actors.replicas import check_replicas
 from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
@@ -35,10 +36,10 @@ from moe.errors import (
     RaymoeError,
     StorageError,
 )
-from moe.planning.costs import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
+from moe.planning.workload import Workload
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
@@ -140,6 +141,7 @@ def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
     if run.plan.path is not None:
         plan = load_plan(run.plan.path)
         plan.check_model(config)
+        check_replicas(plan)
     else:
         devices = probe(run.plan.threads)
         wanted = workload(run, sequence_length)

@@ -38,11 +38,15 @@ class ThreadGang:
 
     def sum(self, rank: int, part: Tensor) -> Tensor:
         """Return the sum of every rank's part, added in the order of the ranks."""
+        return self.gather(rank, part).sum(0)
+
+    def gather(self, rank: int, part: Tensor) -> Tensor:
+        """Return every rank's part, stacked in the order of the ranks."""
         self._parts[rank] = part.detach()
         self._barrier.wait()
-        total = torch.stack([part for part in self._parts if part is not None]).sum(0)
+        stack = torch.stack([part for part in self._parts if part is not None])
         self._barrier.wait()
-        return total
+        return stack
 
 
 class ThreadExchange:
@@ -59,6 +63,9 @@ class ThreadExchange:
     def leave(self, x: Tensor) -> Tensor:
         left: Tensor = _Leave.apply(self._gang, self._rank, x)
         return left
+
+    def gather(self, x: Tensor) -> Tensor:
+        return self._gang.gather(self._rank, x)
 
 
 class _Enter(torch.autograd.Function):

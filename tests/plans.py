@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
 from moe.planning.inventory import Device, Inventory
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
 from moe.planning.tensor import groups, spans
 
 SMOLLM2 = ModelConfig(
@@ -125,39 +125,66 @@ def _experts(draw: st.DrawFn, layers: int) -> MoeConfig:
 
 @st.composite
 def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
-    """Draw a plan of any valid shape for a model, made by hand as a person might."""
+    """Draw a plan of any valid shape for a model, made by hand as a person might; one replica."""
     narrowest = min(config.kv_heads, config.ffn_size, config.shared_size or config.ffn_size)
     gang = draw(st.integers(1, narrowest))
     stages = draw(st.integers(1, config.layers))
     cuts = spans(draw(_shares(config.layers, stages)))
-    made = [
-        StagePlan(cut, _ranks(draw, config, gang, stage), draw(st.floats(0, 100)))
-        for stage, cut in enumerate(cuts)
-    ]
+    made = [draw(_stage(config, gang, number, cut)) for number, cut in enumerate(cuts)]
+    if config.tie_embeddings:
+        rows = [rank.vocabulary for rank in made[0].ranks]
+        pairs = zip(made[-1].ranks, rows, strict=True)
+        last = tuple(replace(rank, vocabulary=own) for rank, own in pairs)
+        made[-1] = replace(made[-1], ranks=last)
     return Plan(config.summary(), tuple(made))
 
 
+@st.composite
+def _stage(
+    draw: st.DrawFn, config: ModelConfig, gang: int, number: int, cut: tuple[int, int]
+) -> StagePlan:
+    recompute = draw(st.sets(st.integers(cut[0], cut[1] - 1)))
+    mixed = [layer for layer in range(*cut) if config.has_experts(layer)]
+    placed = draw(st.sets(st.sampled_from(mixed))) if mixed else set()
+    return StagePlan(
+        layers=cut,
+        ranks=_ranks(draw, config, gang, number),
+        seconds=draw(st.floats(0, 100)),
+        recompute=tuple(sorted(recompute)),
+        placement=tuple(
+            PlacedLayer(layer, draw(_owned(config.experts, gang))) for layer in sorted(placed)
+        ),
+    )
+
+
 def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple[RankPlan, ...]:
+    rows: tuple[tuple[int, int] | None, ...] = (None,) * gang
+    if config.vocab_size >= gang and draw(st.booleans()):
+        rows = spans(draw(_shares(config.vocab_size, gang)))
     heads = spans(draw(_shares(config.kv_heads, gang)))
     columns = draw(_columns(config, gang))
-    owners = draw(
-        st.lists(st.integers(0, gang - 1), min_size=config.experts, max_size=config.experts)
-    )
-    if config.experts >= gang and draw(st.booleans()):
-        contiguous = groups(draw(_shares(config.experts, gang)))
-    else:
-        contiguous = tuple(
-            tuple(expert for expert, owner in enumerate(owners) if owner == member)
-            for member in range(gang)
-        )
+    experts = draw(_owned(config.experts, gang))
     return tuple(
         RankPlan(
             (f"a/{stage * gang + member}",),
             heads[member],
             columns[member],
-            contiguous[member],
+            experts[member],
             draw(st.integers(1, 4)),
+            vocabulary=rows[member],
         )
+        for member in range(gang)
+    )
+
+
+@st.composite
+def _owned(draw: st.DrawFn, experts: int, gang: int) -> tuple[tuple[int, ...], ...]:
+    """Draw the experts of each member of a gang: neighbours on each, or any, or none."""
+    if experts >= gang and draw(st.booleans()):
+        return groups(draw(_shares(experts, gang)))
+    owners = draw(st.lists(st.integers(0, gang - 1), min_size=experts, max_size=experts))
+    return tuple(
+        tuple(expert for expert, owner in enumerate(owners) if owner == member)
         for member in range(gang)
     )
 

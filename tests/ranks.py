@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -41,28 +42,12 @@ class Ranks:
     ) -> "Team":
         """Build and join the ranks of a plan."""
         team = Team(self._pipes[: plan.ranks], plan)
-        gangs = [
-            tuple(plan.share(r) for r in range(plan.ranks) if r // plan.gang_size == stage)
-            for stage in range(len(plan.stages))
+        lean = _single_threaded(plan)
+        commands = [
+            BuildCommand("test", checkpoint, lean, rank, sequence_length, run, resume)
+            for rank in range(plan.ranks)
         ]
-        team.each(
-            "build",
-            [
-                (
-                    BuildCommand(
-                        "test",
-                        checkpoint,
-                        gangs[rank // plan.gang_size],
-                        rank % plan.gang_size,
-                        1,
-                        sequence_length,
-                        run,
-                        resume,
-                    ),
-                )
-                for rank in range(plan.ranks)
-            ],
-        )
+        team.each("build", [(command,) for command in commands])
         self._epoch += 1
         host, port = team.one(0, "open_store", "127.0.0.1", SECONDS)
         shape = (len(plan.stages), plan.gang_size)
@@ -109,6 +94,15 @@ class Team:
 
     def step(self, batch: StepInput) -> list[Any]:
         return self.all("train_step", batch)
+
+
+def _single_threaded(plan: Plan) -> Plan:
+    """Return the plan for a machine that all its ranks share."""
+    stages = [
+        replace(stage, ranks=tuple(replace(rank, threads=1) for rank in stage.ranks))
+        for stage in plan.stages
+    ]
+    return replace(plan, stages=tuple(stages))
 
 
 @contextmanager

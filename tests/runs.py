@@ -1,5 +1,7 @@
 """Run sections, plans and batches for tests that train."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 from actors.commands import StepInput
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
 from moe.planning.tensor import groups, spans
 
 LENGTH = 12
@@ -57,6 +59,39 @@ def plan(
     )
     stages = tuple(StagePlan(cut, members) for cut in spans(layers))
     return Plan(config.summary(), stages)
+
+
+def splitting(plan: Plan, rows: tuple[int, ...]) -> Plan:
+    """Return the plan with so many rows of the vocabulary on each rank of a gang."""
+
+    def split(stage: StagePlan) -> StagePlan:
+        pairs = zip(stage.ranks, spans(rows), strict=True)
+        return replace(stage, ranks=tuple(replace(rank, vocabulary=own) for rank, own in pairs))
+
+    return replace(plan, stages=tuple(split(stage) for stage in plan.stages))
+
+
+def recomputing(plan: Plan, layers: Sequence[int]) -> Plan:
+    """Return the plan with these layers run again in the backward pass."""
+    stages = [
+        replace(stage, recompute=tuple(n for n in range(*stage.layers) if n in layers))
+        for stage in plan.stages
+    ]
+    return replace(plan, stages=tuple(stages))
+
+
+def placing(plan: Plan, experts: Mapping[int, tuple[tuple[int, ...], ...]]) -> Plan:
+    """Return the plan with the experts of some layers held as said, by member of the gang."""
+    stages = [
+        replace(
+            stage,
+            placement=tuple(
+                PlacedLayer(n, experts[n]) for n in range(*stage.layers) if n in experts
+            ),
+        )
+        for stage in plan.stages
+    ]
+    return replace(plan, stages=tuple(stages))
 
 
 def batch(config: ModelConfig, run: RunConfig, step: int) -> StepInput:

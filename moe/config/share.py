@@ -31,6 +31,14 @@ class Share:
         return next((experts for number, experts in self.placed if number == layer), self.experts)
 
     @property
+    def sizes(self) -> tuple[object, ...]:
+        """How much of every layer it holds, whichever parts those are; shares alike cost alike."""
+        spans = (self.kv_heads, self.ffn, self.vocabulary)
+        held = tuple(span and span[1] - span[0] for span in spans)
+        placed = tuple((layer, len(experts)) for layer, experts in self.placed)
+        return *held, len(self.experts), placed
+
+    @property
     def layer_numbers(self) -> range:
         """Numbers of the layers held, counted over the whole model."""
         return range(*self.layers)

@@ -19,9 +19,12 @@ from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.block import Block, LayerPass
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
+from moe.nn.loss import head_loss
 from moe.nn.product import linear
+from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from moe.nn.statistics import RoutingStatistics
+from moe.nn.vocabulary import SplitEmbedding, rows_of, split_logits
 
 
 class SequenceCache:
@@ -45,7 +48,8 @@ class Pass:
     needed where they are hashed to experts and the share has no embedding to take them from.
     What is not ``measured`` has neither statistics nor losses on routers. ``last_only`` gives the
     logits of the last position alone; without ``logits`` the share with the head gives the normed
-    hidden states that ``head_loss`` takes.
+    hidden states that its ``loss`` takes. Layers in ``recompute`` keep only their input for the
+    backward pass.
     """
 
     capacity: Capacity = DROPLESS
@@ -56,6 +60,7 @@ class Pass:
     measured: bool = True
     last_only: bool = False
     logits: bool = True
+    recompute: frozenset[int] = frozenset()
 
 
 PLAIN = Pass()
@@ -74,7 +79,7 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
         super().__init__()
         if share.embedding or (share.head and config.tie_embeddings):
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.embed_tokens = _embedding(config, share, exchange)
         self.layers = nn.ModuleDict(
             {str(layer): Block(config, layer, share, exchange) for layer in share.layer_numbers}
         )
@@ -92,12 +97,14 @@ class Decoder(nn.Module):
         self.config = config
         self.share = share or whole(config)
         self.model = Trunk(config, self.share, exchange or Alone())
+        self.rows = rows_of(config, self.share, exchange or Alone())
         if self.share.head and not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            held = self.rows.held if self.rows else config.vocab_size
+            self.lm_head = nn.Linear(config.hidden_size, held, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
-        """The output matrix [V, D]: its own, or the embedding where they are tied."""
+        """The rows held of the output matrix: its own, or the embedding where they are tied."""
         tied = self.config.tie_embeddings
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
@@ -110,16 +117,33 @@ class Decoder(nn.Module):
         positions_S = torch.arange(start, start + x.shape[1], device=x.device)
         turn = rotation(self.config, positions_S)
         statistics: dict[int, RoutingStatistics] = {}
+        again = run.recompute if torch.is_grad_enabled() else frozenset()
         for layer in self.share.layer_numbers:
-            block = self.model.layers[str(layer)]
-            output = block(x, turn, _of_layer(run, layer, tokens_BS))
+            block, own = self.model.layers[str(layer)], _of_layer(run, layer, tokens_BS)
+            output = recomputed(block, x, turn, own) if layer in again else block(x, turn, own)
             x = output.hidden
             if output.statistics is not None:
                 statistics[layer] = output.statistics
         if self.share.head:
             x = self.model.norm(x[:, -1:] if run.last_only else x)
-            x = linear(x, self.head_weight) if run.logits else x
+            x = self._logits(x) if run.logits else x
         return DecoderOutput(x, statistics)
+
+    def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
+        """Return ``head_loss`` of what a pass without logits gave, on the share with the head."""
+        return head_loss(hidden_BSD, self.head_weight, labels_BS, scale, self.rows)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.rows is None:
+            return linear(x, self.head_weight)
+        return split_logits(x, self.head_weight, self.rows)
+
+
+def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embedding:
+    rows = rows_of(config, share, exchange)
+    if rows is None:
+        return nn.Embedding(config.vocab_size, config.hidden_size)
+    return SplitEmbedding(rows, config.hidden_size)
 
 
 def _of_layer(run: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:

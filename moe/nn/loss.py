@@ -3,10 +3,17 @@
 With the head, logits exist for some rows at a time: their loss and their gradients are computed
 together and the logits are dropped, so that memory does not grow with tokens times vocabulary.
 
-Shapes: B batch, S sequence, T tokens = B * S, R rows at a time, D hidden, V vocabulary.
+Where a gang splits the vocabulary, every rank computes the logits of its own rows of the head, and
+two numbers of a token and rank pass between them: the logarithm of the rank's summed exponentials,
+and the label's logit where the rank holds it, else 0. Over ranks r and labels y::
+
+    log sum_v exp z_v = log sum_r exp (log sum_(v of r) exp z_v)
+
+Shapes: B batch, S sequence, T tokens = B * S, R tokens at a time, D hidden, V vocabulary held,
+G ranks.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from moe.nn.product import product
+from moe.nn.vocabulary import Rows
 
 IGNORED = -100
 LOGITS_AT_ONCE = 2**25
@@ -30,18 +38,30 @@ def cross_entropy_sum(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     )
 
 
-def head_loss(hidden_BSD: Tensor, head_VD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
+def head_loss(
+    hidden_BSD: Tensor,
+    head_VD: Tensor,
+    labels_BS: Tensor,
+    scale: float,
+    rows: Rows | None = None,
+) -> Tensor:
     """Return ``scale`` times the summed loss of ``hidden @ head.T``, in float32; one backward pass.
 
-    The scale is given here because the gradients are computed here.
+    The scale is given here because the gradients are computed here. ``rows`` are those that the
+    head holds of a split vocabulary; every rank gets the same loss.
     """
     device = hidden_BSD.device.type
+    if rows is not None:
+        (hidden_BSD,) = rows.exchange.enter(hidden_BSD)
     dtype = hidden_BSD.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
         loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            hidden_BSD.flatten(0, 1), head_VD, labels_BS.flatten().long(), scale, dtype
+            hidden_BSD.flatten(0, 1),
+            head_VD,
+            labels_BS.flatten().long(),
+            _Terms(scale, dtype, rows),
         )
     return loss
 
@@ -51,6 +71,14 @@ def rows_at_once(vocabulary: int) -> int:
     return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
+class _Terms(NamedTuple):
+    """How the loss is taken: its factor, the type of the products, the rows of a split head."""
+
+    scale: float
+    dtype: torch.dtype
+    rows: Rows | None
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -58,22 +86,22 @@ class _HeadLoss(torch.autograd.Function):
         hidden_TD: Tensor,
         head_VD: Tensor,
         labels_T: Tensor,
-        scale: float,
-        dtype: torch.dtype,
+        terms: _Terms,
     ) -> Tensor:
+        scale, dtype, rows = terms
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         head = head_VD.to(dtype)
         loss = hidden_TD.new_zeros((), dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden_TD) if wants_hidden else None
         head_grad = torch.zeros_like(head_VD) if wants_head and not len(labels_T) else None
-        rows = rows_at_once(len(head_VD))
-        for start in range(0, len(labels_T), rows):
-            hidden_RD = hidden_TD[start : start + rows].to(dtype)
+        step = rows_at_once(len(head_VD) if rows is None else rows.total)
+        for start in range(0, len(labels_T), step):
+            hidden_RD = hidden_TD[start : start + step].to(dtype)
             logits_RV = product(hidden_RD, head).float()
-            loss += _loss_and_gradient(logits_RV, labels_T[start : start + rows])
+            loss += _loss_and_gradient(logits_RV, labels_T[start : start + step], rows)
             errors_RV = logits_RV.mul_(scale).to(dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + rows] = product(errors_RV, head.t())
+                hidden_grad[start : start + step] = product(errors_RV, head.t())
             if wants_head:
                 part = product(errors_RV.t(), hidden_RD.t()).to(head_VD.dtype)
                 head_grad = part if head_grad is None else head_grad.add_(part)
@@ -89,16 +117,30 @@ class _HeadLoss(torch.autograd.Function):
         factor = grads[0].item()
         if factor != 1.0:
             found = tuple(None if grad is None else grad * factor for grad in found)
-        return (*found, None, None, None)
+        return (*found, None, None)
 
 
-def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor) -> Tensor:
+def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor, rows: Rows | None) -> Tensor:
     """Return the summed loss; leave its gradient, softmax less one-hot, in place of the logits."""
     counted_R1 = (labels_R != IGNORED)[:, None]
     labels_R1 = torch.where(counted_R1, labels_R[:, None], 0)
     norm_R1 = logits_RV.logsumexp(dim=1, keepdim=True)
-    loss = (norm_R1 - logits_RV.gather(1, labels_R1)).masked_fill(~counted_R1, 0.0).sum()
+    one_R1 = torch.ones_like(norm_R1)
+    if rows is None:
+        chosen_R1 = logits_RV.gather(1, labels_R1)
+    else:
+        labels_R1, elsewhere_R1 = rows.local(labels_R1)
+        one_R1.masked_fill_(elsewhere_R1, 0.0)
+        chosen_R1 = logits_RV.gather(1, labels_R1).masked_fill(elsewhere_R1, 0.0)
+        norm_R1, chosen_R1 = _of_all_rows(norm_R1, chosen_R1, rows)
+    loss = (norm_R1 - chosen_R1).masked_fill(~counted_R1, 0.0).sum()
     logits_RV.sub_(norm_R1).exp_()
-    logits_RV.scatter_add_(1, labels_R1, torch.full_like(norm_R1, -1.0))
+    logits_RV.scatter_add_(1, labels_R1, one_R1.neg_())
     logits_RV.masked_fill_(~counted_R1, 0.0)
     return loss
+
+
+def _of_all_rows(norm_R1: Tensor, chosen_R1: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return norm and label's logit over the whole vocabulary, the same bits on every rank."""
+    parts_GR2 = rows.exchange.gather(torch.cat((norm_R1, chosen_R1), dim=1))
+    return parts_GR2[..., :1].logsumexp(dim=0), parts_GR2[..., 1:].sum(dim=0)

@@ -59,6 +59,23 @@ def check_vocabulary(stage: int, rows: Sequence[Span | None], size: int) -> None
         check_spans(stage, "vocabulary", spans, size)
 
 
+def check_tied_vocabulary(
+    first: Sequence[Span | None], last: Sequence[Span | None], size: int
+) -> None:
+    """Raise PlanError unless each member of first and last stage holds the same rows.
+
+    A tied matrix stands on both; a member sums its gradient with the same member of the other end.
+    """
+    for member, (start, end) in enumerate(zip(first, last, strict=True)):
+        held, needed = start or (0, size), end or (0, size)
+        if held != needed:
+            raise PlanError(
+                f"the model ties embedding and head, but rank {member} of the gang holds rows "
+                f"[{held[0]}, {held[1]}) of the vocabulary in the first stage and "
+                f"[{needed[0]}, {needed[1]}) in the last; give it the same rows in both"
+            )
+
+
 def check_own_layers(stage: int, key: str, named: Sequence[int], layers: Span) -> None:
     """Raise PlanError where a stage speaks of a layer twice, or of one it does not hold."""
     strange = [layer for layer in named if not layers[0] <= layer < layers[1]]

@@ -1,23 +1,25 @@
-"""Seconds of each kind of layer on a device: embedding, dense block, MoE block, head with loss.
+"""Work of each kind of layer: embedding, dense block, MoE block, head with loss, the optimiser.
 
-A cost is counted, not measured: FLOPs and bytes, divided by the rates of one CPU thread and the
-device's speed relative to it. The rates below are an assumption that callers may replace; a profile
-measured on each device takes their place later. Per token, with H hidden, Q and K query and
-key-value columns held, S the sequence length, F feed-forward columns held, E experts held of N,
-each X wide, and G columns held of the shared expert:
+Work is counted, not measured: FLOPs and bytes. ``moe.planning.pace`` turns it into seconds of a
+device. Per token, with H hidden, Q and K query and key-value columns held, S the sequence length,
+F feed-forward columns held, E experts held of N, each X wide, G columns held of the shared expert,
+and V rows held of the vocabulary:
 
     attention      2 H (2 Q + 2 K)  +  2 Q S           projections; causal scores and values
     dense block    6 H F                               gate, up, down
-    MoE block      6 H X k E / N  +  6 H G             balanced routing; the shared expert
+    MoE block      6 H X k E / N  +  6 H G             the fullest rank's routing; the shared expert
                    +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
     head           2 H V
 
 A block is one kind or the other, also in one model (``dense_layers``). A hash has no router.
+Where a gang splits the experts, its fullest rank has ``Workload.overload`` times the mean.
 
-Those are forward FLOPs; backward takes twice as many. Two terms are bound by memory instead:
+Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
+its loss, forward. Some terms are bound by memory instead:
 
     loss           3 passes over the V float32 logits of each token
-    gradients      12 bytes per parameter and micro-batch: read the sum, read the new, write
+    gradients      3 of each parameter and micro-batch: read the sum, read the new, write
+    optimiser      10 numbers of a parameter a step: norm, clip, AdamW over weight and two moments
 
 The second is nearly all that an embedding costs, and why more experts cost time at equal top-k.
 SmolLM2-135M, sequences of 512, one thread, measured and (counted) milliseconds of a micro-batch:
@@ -25,106 +27,104 @@ dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with l
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import Share, shared_span
 from moe.config.tensors import held_by
-from moe.errors import PlanError
-from moe.planning.inventory import Device
+from moe.planning.workload import Numerics, Workload
 
-PASS_TOKENS = 512
-"""Tokens of a prompt that a server reads at once unless told otherwise."""
+PARTS = ("embedding", "dense", "moe", "head", "optimizer")
+"""Kinds of work that are counted, and measured, apart."""
 
 _FLOAT_BYTES = 4
 _LOSS_PASSES = 3
 _GRADIENT_PASSES = 3
+_OPTIMIZER_PASSES = 10
 _BACKWARD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """What one CPU thread, a device of speed 1, sustains; a device of speed 2 does twice both."""
-
-    flops_per_second: float
-    bytes_per_second: float
-
-
-CPU_THREAD = Rates(flops_per_second=1.4e11, bytes_per_second=1.25e10)
-"""One thread of a server CPU: float32 matrix products; passes over memory, fresh pages included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What a plan is to carry: sequences of one length, in micro-batches, for one step.
-
-    ``training`` False means forward only, with a key-value cache in place of gradients; a prompt
-    is then read ``pass_tokens`` at a time, and a pass gives the logits of its last token alone.
-    """
-
-    sequence_length: int
-    micro_batch: int
-    micro_batches: int
-    training: bool = True
-    pass_tokens: int = PASS_TOKENS
-
-    def __post_init__(self) -> None:
-        for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):
-            if getattr(self, key) < 1:
-                raise PlanError(
-                    f"the workload has {key} = {getattr(self, key)}; give a whole number above 0"
-                )
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one micro-batch."""
-        return self.sequence_length * self.micro_batch
-
-    @property
-    def tokens_at_once(self) -> int:
-        """Tokens of a micro-batch that are in the blocks together: all, or a part of a prompt."""
-        if self.training:
-            return self.tokens
-        return min(self.pass_tokens, self.sequence_length) * self.micro_batch
-
-
-@dataclass(frozen=True, slots=True)
 class Work:
-    """What one micro-batch asks of a rank: FLOPs, and bytes moved beyond those of the products."""
+    """FLOPs, and bytes moved beyond those of the products."""
 
     flops: float
     bytes: float
 
-    def seconds(self, device: Device, rates: Rates) -> float:
-        """Return the time it takes on a device."""
-        one_thread = self.flops / rates.flops_per_second + self.bytes / rates.bytes_per_second
-        return one_thread / device.threads_worth
+
+NO_WORK = Work(0.0, 0.0)
 
 
-def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Work:
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What one micro-batch asks of a rank, forward and backward."""
+
+    forward: Work
+    backward: Work = NO_WORK
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of both."""
+        return self.forward.flops + self.backward.flops
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of both."""
+        return self.forward.bytes + self.backward.bytes
+
+
+def part_of(config: ModelConfig, layer: int) -> str:
+    """Return the kind of a block."""
+    return "moe" if config.has_experts(layer) else "dense"
+
+
+def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Passes:
     """Return the work of one block, of the slice of it that a share holds."""
     query, key_value = attention_columns(config, share)
     flops: float = 2 * config.hidden_size * 2 * (query + key_value)
     flops += 2 * query * workload.sequence_length
     flops += 6 * config.hidden_size * feed_forward_columns(config, share, layer)
     if config.moe is not None and config.has_experts(layer):
-        flops += 6 * config.hidden_size * config.moe.expert_size * routed(config, share)
+        routes = routed(config, share, layer) * _overload(config, share, layer, workload)
+        flops += 6 * config.hidden_size * config.moe.expert_size * routes
         flops += 2 * config.hidden_size * _gate_rows(config.moe)
-    return _work(flops, _layer_parameters(config, share, layer), workload)
+    return _passes(flops, layer_parameters(config, share, layer), workload)
 
 
-def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Work:
+def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
+    """Return for each layer the first one of which a share holds as much, of the same kind."""
+    return _layers_like(config, tuple((layer, len(held)) for layer, held in share.placed))
+
+
+@lru_cache(maxsize=256)
+def _layers_like(config: ModelConfig, placed: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    counts, first = dict(placed), dict[tuple[bool, int | None], int]()
+    return tuple(
+        first.setdefault((config.has_experts(layer), counts.get(layer)), layer)
+        for layer in range(config.layers)
+    )
+
+
+def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
     """Return the work of looking tokens up: hardly any forward, a dense gradient backward."""
-    return _work(0, _end_parameters(config, share, "embedding"), workload)
+    return _passes(0, end_parameters(config, share, True, False), workload)
 
 
-def head_work(config: ModelConfig, share: Share, workload: Workload) -> Work:
-    """Return the work of the logits, and of their loss where training. No gang splits it."""
-    flops = 2 * config.hidden_size * config.vocab_size
-    work = _work(flops, _end_parameters(config, share, "head"), workload)
+def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
+    """Return the work of the logits, and of their loss where training."""
+    rows = vocabulary_rows(config, share)
+    work = _passes(
+        2 * config.hidden_size * rows, end_parameters(config, share, False, True), workload
+    )
     if not workload.training:
         return work
-    loss_bytes = _LOSS_PASSES * _FLOAT_BYTES * config.vocab_size * workload.tokens
-    return Work(work.flops, work.bytes + loss_bytes)
+    loss_bytes = _LOSS_PASSES * _FLOAT_BYTES * rows * workload.tokens
+    return Passes(Work(work.flops, loss_bytes), Work(0.0, work.backward.bytes))
+
+
+def optimizer_work(parameters: float, numerics: Numerics) -> Work:
+    """Return the work of one step of the optimiser over so many parameters."""
+    return Work(0.0, _OPTIMIZER_PASSES * numerics.gradient * parameters)
 
 
 def attention_columns(config: ModelConfig, share: Share) -> tuple[int, int]:
@@ -140,35 +140,57 @@ def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
     return stop - start
 
 
-def routed(config: ModelConfig, share: Share) -> float:
+def routed(config: ModelConfig, share: Share, layer: int) -> float:
     """Return how many of a token's top-k experts a share holds, on average under even load."""
     if config.moe is None:
         return 0.0
-    return config.moe.top_k * len(share.experts) / config.moe.experts
+    return config.moe.top_k * len(share.experts_of(layer)) / config.moe.experts
 
 
-def _work(flops: float, parameters: int, workload: Workload) -> Work:
+def vocabulary_rows(config: ModelConfig, share: Share) -> int:
+    """Return the rows of embedding and head that a share holds where it has them."""
+    start, stop = share.vocabulary or (0, config.vocab_size)
+    return stop - start
+
+
+def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
+    """Count what a share holds of one layer, in a model of no other."""
+    experts = share.experts_of(layer)
+    block = replace(share, layers=(0, 1), embedding=False, head=False, experts=experts, placed=())
+    return _block_parameters(config, block, config.has_experts(layer))
+
+
+def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> int:
+    """Count what a share holds of the embedding, of head and final norm, or of both."""
+    ends = replace(share, layers=(0, 0), embedding=embedding, head=head, placed=())
+    return _end_parameters(config, ends)
+
+
+@lru_cache(maxsize=1024)
+def _end_parameters(config: ModelConfig, ends: Share) -> int:
+    return sum(part.elements for part in held_by(replace(config, layers=1, moe=None), ends))
+
+
+@lru_cache(maxsize=4096)
+def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> int:
+    moe = config.moe and replace(config.moe, dense_layers=())
+    alone = replace(config, layers=1, moe=moe if experts else None)
+    return sum(part.elements for part in held_by(alone, block))
+
+
+def _overload(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:
+    """Return the load of a rank over the mean: a rank that holds all experts has no more."""
+    return workload.overload if len(share.experts_of(layer)) < config.experts else 1.0
+
+
+def _passes(flops: float, parameters: int, workload: Workload) -> Passes:
+    forward = Work(flops * workload.tokens, 0.0)
     if not workload.training:
-        return Work(flops * workload.tokens, 0.0)
-    return Work(
-        flops * workload.tokens * (1 + _BACKWARD),
-        float(_GRADIENT_PASSES * _FLOAT_BYTES * parameters),
-    )
+        return Passes(forward)
+    gradient_bytes = _GRADIENT_PASSES * workload.numerics.gradient * parameters
+    return Passes(forward, Work(forward.flops * _BACKWARD, float(gradient_bytes)))
 
 
 def _gate_rows(moe: MoeConfig) -> int:
     """Return the rows of the products that weigh experts: the router's, the shared gate's."""
     return (0 if moe.hashed else moe.experts) + moe.shared_gate
-
-
-def _layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
-    """Count what a share holds of one layer, in a model of no other."""
-    moe = config.moe and replace(config.moe, dense_layers=())
-    alone = replace(config, layers=1, moe=moe if config.has_experts(layer) else None)
-    block = replace(share, layers=(0, 1), embedding=False, head=False)
-    return sum(part.elements for part in held_by(alone, block))
-
-
-def _end_parameters(config: ModelConfig, share: Share, end: str) -> int:
-    no_layer = replace(share, layers=(0, 0), embedding=end == "embedding", head=end == "head")
-    return sum(part.elements for part in held_by(replace(config, layers=1, moe=None), no_layer))

@@ -1,22 +1,13 @@
-"""What there is to run on: the devices, their nodes, memory and relative speed. A value; its file.
-
-[[devices]]
-name = "node-a/0"
-node = "node-a"
-kind = "cpu"
-memory_bytes = 8_000_000_000
-threads = 2          # optional, 1
-speed = 1.0          # optional, 1.0
-"""
+"""What there is to run on: the devices, their nodes, memory, speed and links. A value."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 from moe.errors import PlanError
-from moe.planning import tables
+from moe.planning.links import ANY, LOOPBACK, NETWORK, Link, most_particular
+from moe.planning.pace import Pace, Profile
+from moe.planning.rates import CPU_THREAD, GPUS
 
 CPU = "cpu"
 
@@ -25,9 +16,9 @@ CPU = "cpu"
 class Device:
     """One place for one rank: a GPU, or some threads of a CPU.
 
-    ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to one CPU thread of the cost model
-    (``moe.planning.costs``): that of each thread where the kind is ``cpu``, that of the whole
-    device otherwise, where ``threads`` only counts the CPU threads that feed it.
+    ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
+    profile, its data sheet (``moe.planning.rates``), and without either one CPU thread of the cost
+    model. A CPU is ``threads`` times as fast as one thread; beside a GPU they only feed it.
     """
 
     name: str
@@ -49,16 +40,23 @@ class Device:
                 )
 
     @property
-    def threads_worth(self) -> float:
-        """Speed of the whole device, in CPU threads of the cost model."""
-        return self.speed * self.threads if self.kind == CPU else self.speed
+    def sort(self) -> tuple[str, int, int, float]:
+        """What makes two devices alike to a planner, wherever they are."""
+        return self.kind, self.threads, self.memory_bytes, self.speed
+
+    @property
+    def spot(self) -> tuple[str, str]:
+        """What its links depend on."""
+        return self.node, self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All devices a plan may use, in the order they are offered."""
+    """All devices a plan may use, in the order they are offered; links; what was measured."""
 
     devices: tuple[Device, ...]
+    links: tuple[Link, ...] = ()
+    profiles: tuple[Profile, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.devices:
@@ -68,6 +66,14 @@ class Inventory:
             raise PlanError(
                 f"the inventory names device {name} {count} times; give every device its own name"
             )
+        nodes = {device.node for device in self.devices} | {ANY}
+        for link in self.links:
+            strange = sorted(set(link.nodes) - nodes)
+            if strange:
+                raise PlanError(
+                    f"a link names node {strange[0]}, which no device is on; name a device's node "
+                    'or "*" for any'
+                )
 
     def device(self, name: str) -> Device:
         """Return one device by its name."""
@@ -87,6 +93,36 @@ class Inventory:
             nodes[device.node] = (*nodes.get(device.node, ()), device)
         return nodes
 
+    def link(self, one: Device, other: Device) -> Link:
+        """Return what connects two devices: as listed, else as is usual for their kind."""
+        listed = most_particular(self.links, one.node, other.node)
+        if listed is not None:
+            return listed
+        if one.node != other.node:
+            return NETWORK
+        gpus = [GPUS[each.kind] for each in (one, other) if each.kind in GPUS]
+        if len(gpus) < 2:
+            return LOOPBACK
+        return Link((ANY,), min(gpu.link_bytes_per_second for gpu in gpus), 1e-5)
+
+    def pace(self, device: Device, half: bool = False) -> Pace:
+        """Return how fast a device works, in ``half`` precision or float32, and how one knows."""
+        for profile in self.profiles:
+            if profile.kind == device.kind and (
+                device.kind != CPU or profile.threads == device.threads
+            ):
+                rates = profile.rates.times(device.speed)
+                return Pace(rates, profile.parts, profile.source or "measured")
+        if device.kind in GPUS:
+            rates = GPUS[device.kind].rates(half).times(device.speed)
+            return Pace(rates, source=f"data sheet of {device.kind}")
+        threads = device.threads if device.kind == CPU else 1
+        return Pace(CPU_THREAD.times(device.speed * threads), source="counted")
+
+    def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
+        """Return the inventory with what was measured beside what it knew."""
+        return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
+
 
 def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
     """Raise PlanError where CPUs and GPUs are mixed; ``devices`` are names with their kinds."""
@@ -99,33 +135,3 @@ def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
             f"the first is {gpus[0]}), whose ranks cannot talk to each other (gloo, nccl); "
             "leave out the one kind or the other"
         )
-
-
-def save_inventory(inventory: Inventory, path: Path) -> None:
-    """Write the inventory as TOML."""
-    table = {"devices": [asdict(device) for device in inventory.devices]}
-    tables.write(table, path, "inventory")
-
-
-def load_inventory(path: Path) -> Inventory:
-    """Read an inventory from TOML; PlanError says what is wrong with it."""
-    return tables.read(path, "inventory", _inventory, "write one [[devices]] table per device")
-
-
-def _inventory(table: Mapping[str, Any]) -> Inventory:
-    tables.check_keys("inventory", table, (), ("devices",))
-    listed = tables.entries("inventory", "devices", table.get("devices", []))
-    return Inventory(tuple(_device(number, entry) for number, entry in enumerate(listed)))
-
-
-def _device(number: int, entry: Mapping[str, Any]) -> Device:
-    label = f"device {entry.get('name', f'number {number}')}"
-    tables.check_keys(label, entry, ("name", "node", "kind", "memory_bytes"), ("threads", "speed"))
-    return Device(
-        name=tables.text(label, "name", entry["name"]),
-        node=tables.text(label, "node", entry["node"]),
-        kind=tables.text(label, "kind", entry["kind"]),
-        memory_bytes=tables.whole(label, "memory_bytes", entry["memory_bytes"]),
-        threads=tables.whole(label, "threads", entry.get("threads", 1)),
-        speed=tables.number(label, "speed", entry.get("speed", 1.0)),
-    )

@@ -130,13 +130,19 @@ class Plan:
         )
 
     def check_model(self, config: ModelConfig) -> None:
-        """Raise PlanError where the plan was made for a model of other sizes."""
+        """Raise PlanError where the plan was made for a model of other sizes.
+
+        Or where it holds a tied embedding in other rows than the head.
+        """
         for key, size in config.summary().items():
             if self.model.get(key) != size:
                 raise PlanError(
                     f"the plan was made for {key} = {self.model.get(key)}, the model has {size}; "
                     "make a plan for this model with `raymoe plan`"
                 )
+        if config.tie_embeddings and len(self.stages) > 1:
+            first, *_, last = ([rank.vocabulary for rank in s.ranks] for s in self.stages)
+            checks.check_tied_vocabulary(first, last, config.vocab_size)
 
     def check_kinds(self) -> None:
         """Raise PlanError where the kinds of devices cannot work together.

@@ -7,7 +7,7 @@ Any total goes over any number of ranks that leaves each at least one: 36 heads 
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from math import isfinite
+from math import inf, isfinite
 
 from moe.errors import PlanError
 
@@ -20,10 +20,14 @@ def split(total: int, parts: int, weights: Sequence[float] | None = None) -> tup
         raise PlanError(
             f"{total} cannot be split into {parts} parts of at least one; use at most {total} parts"
         )
-    if weights is None:
+    if weights is None or _alike(parts, weights):
         whole, extra = divmod(total, parts)
         return (whole + 1,) * extra + (whole,) * (parts - extra)
     return _largest_remainder(total, _exact(parts, weights))
+
+
+def _alike(parts: int, weights: Sequence[float]) -> bool:
+    return len(weights) == parts and len(set(weights)) == 1 and 0 < weights[0] < inf
 
 
 def spans(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from actors.replicas import check_replicas
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
-from moe.planning.costs import Workload
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
+from moe.planning.workload import Workload
 from pipelines.serving.limits import Limits
 from pipelines.serving.text import Text
 
@@ -79,6 +80,7 @@ class ServeArguments(BaseModel):
         plan = self.load_plan()
         if plan is not None:
             plan.check_model(config)
+            check_replicas(plan)
         Text.open(self.model)
 
 

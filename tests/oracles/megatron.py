@@ -102,6 +102,11 @@ never hangs on a tie.
             plus the attached losses
     A token is [s, b]; flattened it is row s * B + b.
 
+``layouts``: ``PipelineParallelLayerLayout``, parsed for one stage a part and then validated
+    options layout, layers; outputs parts, or null where megatron refuses it
+    A part is its symbols without repeats, e.g. Ettt for Et*3. What megatron alone understands (a
+    repeat of a repeated group, a number put together from two) is not asked for.
+
 Left out: everything fused (needs transformer-engine or CUDA), TEGroupedMLP, biases of linear
 layers in upcycling (megatron's own comment doubts its fc1), more than one process, expert bias
 inside the router with padding (``routing_map & ~padding_mask`` does not broadcast). Three lines are
@@ -126,10 +131,12 @@ from megatron.core.transformer.moe import moe_utils
 
 from tests.oracles.cases import Draw, compact
 from tests.oracles.functions import balance, bias, capacity, dropping, routing, z_loss
+from tests.oracles.layouts import layouts
 from tests.oracles.modules import layer, router_loss, upcycling
 
 TOLERANCE = 1e-6
 GROUPS = (routing, balance, z_loss, router_loss, capacity, dropping, bias, upcycling, layer)
+GROUPS += (layouts,)
 
 
 def golden() -> dict:

@@ -15,6 +15,7 @@ from tests.routed import routed
 SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,)}
 
 
+@pytest.mark.parametrize("rows", [None, (40, 57)])
 @pytest.mark.parametrize(
     "options",
     [
@@ -23,11 +24,12 @@ SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,)}
     ],
 )
 def test_stages_of_gangs_choose_the_tokens_of_one_process(
-    options: dict[str, Any], ranks: Ranks, tmp_path: Path
+    options: dict[str, Any], rows: tuple[int, int] | None, ranks: Ranks, tmp_path: Path
 ) -> None:
     config = routed(**options)
     model = exports.export(config, tmp_path / "model")
-    team = ranks.started(runs.plan(config, (1, 2), (2, 1), (1, 3)), model)
+    plan = runs.plan(config, (1, 2), (2, 1), (1, 3))
+    team = ranks.started(plan if rows is None else runs.splitting(plan, rows), model)
     local, greedy = LocalDecoder(model), Sampling(temperature=0.0)
     tokens, position = (5, 17, 3, 96), 0
     for _ in range(6):

@@ -109,6 +109,40 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(
         assert (again / file.relative_to(end)).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_and_placement_of_one_plan_resume_under_those_of_another(
+    tied: bool, ranks: Ranks, tmp_path: Path
+) -> None:
+    model = tiny.saved(tiny.mixtral(tie_word_embeddings=tied), tmp_path / "model")
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    split = runs.splitting(runs.plan(config, (1, 2), (2, 1), (2, 2)), (90, 7))
+    series = [
+        runs.placing(split, {1: ((3,), (0, 1, 2)), 2: ((), (0, 1, 2, 3))}),
+        runs.recomputing(
+            runs.splitting(runs.plan(config, (3,), (1, 1, 1), (1, 2, 1)), (5, 60, 32)), (0, 1)
+        ),
+        runs.placing(runs.plan(config, (2, 1), (1, 2), (1, 3)), {0: ((1, 2), (0, 3))}),
+        split,
+    ]
+    plain, at, losses = PlainTraining(model, run), model, []
+    for step, plan in enumerate(series):
+        batch = runs.batch(config, run, step)
+        plain.step(batch)
+        team = ranks.started(plan, at, run, runs.LENGTH, resume=step > 0)
+        losses.append(merge(team.step(batch), batch.label_count, 0.0).loss)
+        at = checkpoint(team, tmp_path / f"after-{step}", config, run, step + 1)
+        assert load_plan(at / "plan.toml") == plan
+    assert losses == pytest.approx(plain.losses, rel=1e-5)
+    weights, moments = Checkpoint.open(at), open_shards(at / OPTIMIZER, OPTIMIZER_INDEX)
+    expected = dict(plain.decoder.named_parameters())
+    for tensor in tensors(config):
+        parameter = expected[tensor.name]
+        torch.testing.assert_close(weights.read(tensor), parameter.detach(), rtol=1e-4, atol=1e-6)
+        second = moments.read(f"{disk_name(config.family, tensor.name)}.exp_avg_sq")
+        theirs = plain.adam.state[parameter]["exp_avg_sq"]
+        torch.testing.assert_close(second, theirs, rtol=1e-3, atol=1e-8)
+
+
 def test_the_bias_is_saved_with_the_weights_and_has_no_moments(
     ranks: Ranks, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Ranks under any plan train like one process: loss, norm, weights, moments, coefficients."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,55 @@ def test_dense_models_train_in_gangs(layers: tuple[int, ...], ranks: Ranks, tmp_
     directory, config = saved_model(tmp_path, "llama", attention_bias=True, mlp_bias=True)
     run = runs.run_config(directory)
     check_equal(ranks, directory, run, runs.plan(config, layers, (2, 1)), 4)
+
+
+ROWS = (61, 36)
+ELSEWHERE = {0: ((3, 1), (0, 2)), 2: ((), (2, 3, 0, 1))}
+
+
+@pytest.mark.parametrize("layers", [(3,), (2, 1), (1, 1, 1)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_split_vocabulary_recomputation_and_placement_by_layer(
+    layers: tuple[int, ...], tied: bool, ranks: Ranks, tmp_path: Path
+) -> None:
+    directory, config = saved_model(tmp_path, "mixtral", tie_word_embeddings=tied)
+    gang = ((2, 1), (3, 1)) if len(layers) < 3 else ((3,), (4,))
+    plan = runs.recomputing(runs.plan(config, layers, *gang), (0, 2))
+    if plan.gang_size == 2:
+        plan = runs.placing(runs.splitting(plan, ROWS), ELSEWHERE)
+    check_equal(ranks, directory, runs.run_config(directory), plan, 5)
+
+
+def test_untied_ends_may_split_the_vocabulary_unlike(ranks: Ranks, tmp_path: Path) -> None:
+    directory, config = saved_model(tmp_path, "llama", tie_word_embeddings=False)
+    plan = runs.plan(config, (1, 2), (2, 1))
+    first, last = (runs.splitting(plan, rows).stages for rows in ((1, 96), (50, 47)))
+    run = runs.run_config(directory)
+    check_equal(ranks, directory, run, replace(plan, stages=(first[0], last[1])), 3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_layers_that_run_again_train_to_the_same_bits(
+    precision: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(shared_size=11, shared_gate=True, dense_layers=(1,))
+    directory = exports.export(config, tmp_path / "model")
+    run = runs.run_config(directory, train={"precision": precision}, balance={"z_loss": 0.1})
+    plan = runs.splitting(runs.plan(config, (2, 1), (2, 1), (1, 3)), ROWS)
+    found = []
+    for layers in ((), (0, 2), (0, 1, 2)):
+        team = ranks.started(runs.recomputing(plan, layers), directory, run, runs.LENGTH)
+        reports = [team.step(runs.batch(config, run, step)) for step in range(3)]
+        to = tmp_path / f"saved-{len(layers)}"
+        (to / "optimizer").mkdir(parents=True)
+        team.all("save", to)
+        told = [[(r.loss, r.gradient_norm, r.layers) for r in step] for step in reports]
+        found.append((told, read_all(to), read_all(to / "optimizer")))
+    for told, *saved in found[1:]:
+        assert told == found[0][0]
+        for tensors, expected in zip(saved, found[0][1:], strict=True):
+            assert tensors.keys() == expected.keys()
+            assert all(tensors[name].equal(tensor) for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("policy", ["probability", "position"])

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from cluster.probe import GPU_MEMORY_BYTES, inventory, living_nodes
+from cluster.nodes import inventory
+from cluster.probe import living_nodes
 from moe.errors import ClusterError
 from moe.planning.inventory import Device
 
@@ -30,10 +31,9 @@ def test_a_node_without_gpu_yields_a_device_per_core_that_share_its_memory() -> 
 
 def test_a_node_with_gpus_yields_a_device_per_gpu_and_none_for_its_cores() -> None:
     row = _row("a", CPU=9.0, GPU=2.0, memory=64.0 * GIB, accelerator=1.0)
-    memory = GPU_MEMORY_BYTES["A100"]
     assert inventory(living_nodes([row])).devices == (
-        Device("a/gpu0", "a", "A100", memory, threads=4),
-        Device("a/gpu1", "a", "A100", memory, threads=4),
+        Device("a/gpu0", "a", "A100", 40 * GIB, threads=4),
+        Device("a/gpu1", "a", "A100", 40 * GIB, threads=4),
     )
 
 
@@ -53,7 +53,7 @@ def test_nodes_of_one_name_are_told_apart_by_their_ids() -> None:
 
 
 def test_a_cluster_without_workers_is_an_error() -> None:
-    with pytest.raises(ClusterError, match="none of the 1 living Ray nodes offers"):
+    with pytest.raises(ClusterError, match="none of the 1 living nodes offers"):
         inventory(living_nodes([_row("head", CPU=0.0, memory=GIB)]))
 
 

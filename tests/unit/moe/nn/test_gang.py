@@ -14,8 +14,9 @@ from moe.config.share import Share, whole
 from moe.config.tensors import TensorSlice, held_by
 from moe.nn.balance import Balance
 from moe.nn.build import build
-from moe.nn.decoder import Decoder, DecoderOutput, Pass
+from moe.nn.decoder import Decoder, DecoderOutput, Pass, SequenceCache
 from moe.nn.dispatch import Capacity, Chooser
+from moe.nn.loss import IGNORED
 from tests import exports, tiny
 from tests.fakes import ThreadExchange, ThreadGang
 from tests.routed import routed
@@ -25,23 +26,35 @@ BALANCED = Balance("switch", coefficients={0: 0.3, 1: 0.07}, z=0.01)
 
 
 class Split(NamedTuple):
-    """Width of each rank: key-value heads, feed-forward columns, experts by number."""
+    """Width of each rank: key-value heads, feed-forward columns, experts by number.
+
+    ``rows`` are those of the vocabulary, all on each rank where they are not given; ``placed`` the
+    experts of layers where they differ.
+    """
 
     kv_heads: tuple[int, ...]
     columns: tuple[int, ...]
     experts: tuple[tuple[int, ...], ...]
+    rows: tuple[int, ...] = ()
+    placed: tuple[tuple[int, tuple[tuple[int, ...], ...]], ...] = ()
 
     def shares(self, config: ModelConfig) -> list[Share]:
         return [
             replace(
                 whole(config),
-                kv_heads=(sum(self.kv_heads[:rank]), sum(self.kv_heads[: rank + 1])),
-                ffn=(sum(self.columns[:rank]), sum(self.columns[: rank + 1])),
+                kv_heads=span(self.kv_heads, rank),
+                ffn=span(self.columns, rank),
                 experts=self.experts[rank] if config.moe else (),
                 leader=rank == 0,
+                vocabulary=span(self.rows, rank) if self.rows else None,
+                placed=tuple((layer, experts[rank]) for layer, experts in self.placed),
             )
             for rank in range(len(self.kv_heads))
         ]
+
+
+def span(widths: tuple[int, ...], rank: int) -> tuple[int, int]:
+    return sum(widths[:rank]), sum(widths[: rank + 1])
 
 
 SPLITS = [
@@ -50,6 +63,14 @@ SPLITS = [
     Split((1, 1, 1), (20, 7, 13), ((0,), (3, 1), (2,))),
     Split((1, 2), (13, 27), ((0, 1, 2, 3), ())),
 ]
+
+
+ROWS = [
+    Split((2, 1), (27, 13), ((0, 1, 2), (3,)), (60, 37)),
+    Split((1, 2), (1, 39), ((3, 1), (2, 0)), (1, 96), ((1, ((), (3, 0, 2, 1))),)),
+    Split((1, 1, 1), (20, 7, 13), ((0,), (3, 1), (2,)), (50, 7, 40), ((0, ((2, 1), (), (0, 3))),)),
+]
+"""The vocabulary split too, and experts that lie elsewhere in one of the layers."""
 
 
 class Outcome(NamedTuple):
@@ -79,9 +100,18 @@ def check(checkpoint: Checkpoint, config: ModelConfig, split: Split, run: Pass) 
 
 
 def passed(decoder: Decoder, inputs: Tensor, run: Pass) -> Outcome:
+    """Weigh the logits at random; without logits take the loss, whose value stands for them."""
     output = decoder(inputs, run)
-    weights = torch.randn(output.values.shape, generator=torch.Generator().manual_seed(3))
-    (output.values * weights).sum().backward()
+    generator = torch.Generator().manual_seed(3)
+    if run.logits:
+        weights = torch.randn(output.values.shape, generator=generator)
+        (output.values * weights).sum().backward()
+    else:
+        labels = torch.randint(decoder.config.vocab_size, inputs.shape, generator=generator)
+        labels[0, 2:4] = IGNORED
+        loss = decoder.loss(output.values, labels, 0.3)
+        loss.backward()
+        output = output._replace(values=loss)
     gradients = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in decoder.named_parameters()
@@ -171,6 +201,77 @@ def test_every_kind_of_experts_equals_the_whole(
     checkpoint = Checkpoint.open(exports.export(config, tmp_path))
     assert checkpoint.config == config
     check(checkpoint, config, split, Pass(Capacity(0.75, chooser=chooser), BALANCED))
+
+
+@pytest.mark.parametrize("split", ROWS)
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("recompute", [(), (0, 1)])
+def test_rows_of_the_vocabulary_and_experts_by_layer_equal_the_whole(
+    split: Split, tied: bool, logits: bool, recompute: tuple[int, ...], tmp_path: Path
+) -> None:
+    model = tiny.mixtral(num_hidden_layers=2, tie_word_embeddings=tied)
+    checkpoint = Checkpoint.open(tiny.saved(model, tmp_path))
+    run = Pass(balance=BALANCED, logits=logits, recompute=frozenset(recompute))
+    check(checkpoint, checkpoint.config, split, run)
+
+
+@pytest.mark.parametrize("split", [SPLITS[2], SPLITS[3]])
+@pytest.mark.parametrize("name", ["dense layers", "sigmoid", "hashed"])
+def test_a_gang_that_recomputes_gets_the_same_bits(split: Split, name: str, tmp_path: Path) -> None:
+    """Ranks whose experts see no token make the same exchanges as the others."""
+    config = routed(layers=2, **OPTIONS[name])
+    checkpoint = Checkpoint.open(exports.export(config, tmp_path))
+    inputs = tiny.tokens(config.vocab_size, 1, 3)
+
+    def work(rank: int, exchange: ThreadExchange) -> list[Outcome]:
+        share = split.shares(config)[rank]
+        return [
+            passed(build(config, checkpoint.read, share, exchange), inputs, run)
+            for run in (
+                Pass(Capacity(0.75), BALANCED, recompute=frozenset(again))
+                for again in ((), (1,), (0, 1))
+            )
+        ]
+
+    for kept, *recomputed in ThreadGang(len(split.kv_heads)).run(work):
+        for outcome in recomputed:
+            assert torch.equal(outcome.output.values, kept.output.values)
+            check_statistics(outcome.output, kept.output)
+            for parameter, gradient in kept.gradients.items():
+                assert torch.equal(outcome.gradients[parameter], gradient), parameter
+
+
+@pytest.mark.parametrize("split", ROWS)
+def test_the_last_logits_and_those_of_a_sequence_in_parts_equal_the_whole(
+    split: Split, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.mixtral(num_hidden_layers=2), tmp_path))
+    config, inputs = checkpoint.config, tiny.tokens(97, 1, 9)
+    expected = build(config, checkpoint.read)(inputs).values
+
+    def work(rank: int, exchange: ThreadExchange) -> Tensor:
+        share = split.shares(config)[rank]
+        decoder, cache = build(config, checkpoint.read, share, exchange), SequenceCache(share)
+        with torch.inference_mode():
+            parts = [
+                decoder(part, Pass(cache=cache, measured=False, last_only=True)).values
+                for part in inputs.split([4, 1, 4], dim=1)
+            ]
+        return torch.cat(parts, dim=1)
+
+    for logits in ThreadGang(len(split.kv_heads)).run(work):
+        assert close(logits, expected[:, [3, 4, 8]])
+
+
+def test_a_token_of_no_vocabulary_is_refused_by_every_rank(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.llama(num_hidden_layers=1), tmp_path))
+    config = checkpoint.config
+    for token in (97, -1):
+        for share in ROWS[0].shares(config):
+            decoder = build(config, checkpoint.read, share)
+            with pytest.raises(IndexError):
+                decoder(torch.tensor([[5, token]]))
 
 
 def test_a_gate_s_gradient_is_that_of_the_whole_shared_expert(tmp_path: Path) -> None:

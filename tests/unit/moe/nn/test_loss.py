@@ -8,6 +8,8 @@ from torch import Tensor
 
 from moe.nn import loss
 from moe.nn.loss import IGNORED, cross_entropy_sum, head_loss
+from moe.nn.vocabulary import Rows
+from tests.fakes import ThreadExchange, ThreadGang
 
 
 def material(tokens: int, seed: int, ignored: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,6 +38,58 @@ def test_the_loss_and_every_gradient_are_those_of_the_logits(
     (2.0 * expected).backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients, (hidden.grad, head.grad), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+@given(
+    edges=st.lists(st.integers(1, 10), min_size=1, max_size=3, unique=True).map(sorted),
+    tokens=st.integers(0, 9),
+    seed=st.integers(0, 99),
+    precision=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_gang_that_splits_the_vocabulary_gets_the_loss_of_the_whole(
+    rows: int, edges: list[int], tokens: int, seed: int, precision: torch.dtype
+) -> None:
+    def work(rank: int, exchange: ThreadExchange) -> list[Tensor]:
+        start, stop = [0, *edges, 11][rank : rank + 2]
+        hidden, head, labels = material(tokens, seed)
+        own = head.detach()[start:stop].requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            found = head_loss(hidden, own, labels, 0.7, Rows(start, stop, 11, exchange))
+        (2.0 * found).backward()
+        assert hidden.grad is not None
+        assert own.grad is not None
+        return [found.detach(), hidden.grad, own.grad]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "LOGITS_AT_ONCE", rows * 11)
+        outcomes = ThreadGang(len(edges) + 1).run(work)
+    hidden, head, labels = material(tokens, seed)
+    expected = cross_entropy_sum(hidden @ head.t(), labels) * 0.7
+    (2.0 * expected).backward()
+    assert hidden.grad is not None
+    near = {"rtol": 1e-4, "atol": 1e-5}
+    if precision == torch.bfloat16:
+        near = {"rtol": 0.05, "atol": 0.2}
+    for found, hidden_grad, _ in outcomes:
+        assert torch.equal(found, outcomes[0][0])
+        assert torch.equal(hidden_grad, outcomes[0][1])
+    torch.testing.assert_close(outcomes[0][0], expected.detach(), **near)
+    torch.testing.assert_close(outcomes[0][1], hidden.grad, **near)
+    torch.testing.assert_close(torch.cat([own for *_, own in outcomes]), head.grad, **near)
+
+
+def test_a_label_of_no_vocabulary_is_refused() -> None:
+    hidden, head, labels = material(4, 0)
+    labels[0, 2] = 11
+
+    def work(rank: int, exchange: ThreadExchange) -> Tensor:
+        span = [(0, 5), (5, 11)][rank]
+        return head_loss(hidden, head[slice(*span)], labels, 1.0, Rows(*span, 11, exchange))
+
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        ThreadGang(2).run(work)
 
 
 def test_no_label_no_loss() -> None:

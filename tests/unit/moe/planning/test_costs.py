@@ -6,26 +6,32 @@ import pytest
 from hypothesis import given, settings
 
 from moe.config.model import ModelConfig, MoeConfig
-from moe.config.share import whole
+from moe.config.share import Share, whole
 from moe.config.tensors import parameters
 from moe.errors import PlanError
 from moe.planning.costs import (
-    CPU_THREAD,
-    Rates,
-    Workload,
+    Passes,
     embedding_work,
     feed_forward_columns,
     head_work,
     layer_work,
+    optimizer_work,
 )
-from tests.plans import FINE, SMOLLM2, configs, device, with_experts
+from moe.planning.pace import Pace
+from moe.planning.rates import CPU_THREAD, Rates
+from moe.planning.workload import BF16, FLOAT32, MEGATRON, Workload
+from tests.plans import FINE, SMOLLM2, configs, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
 
 
+def seconds(work: Passes, rates: Rates = CPU_THREAD) -> float:
+    return sum(Pace(rates).seconds("dense", work, WORKLOAD.tokens))
+
+
 def milliseconds(experts: int) -> float:
     config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
-    return 1000 * layer_work(config, whole(config), 0, WORKLOAD).seconds(device(), CPU_THREAD)
+    return 1000 * seconds(layer_work(config, whole(config), 0, WORKLOAD))
 
 
 @pytest.mark.parametrize(("experts", "measured"), [(0, 84), (4, 149), (8, 169)])
@@ -34,7 +40,7 @@ def test_blocks_take_about_what_was_measured(experts: int, measured: float) -> N
 
 
 def test_head_with_loss_weighs_eight_dense_layers_or_four_and_a_half_of_experts() -> None:
-    head = 1000 * head_work(SMOLLM2, whole(SMOLLM2), WORKLOAD).seconds(device(), CPU_THREAD)
+    head = 1000 * seconds(head_work(SMOLLM2, whole(SMOLLM2), WORKLOAD))
     assert head / milliseconds(0) == pytest.approx(8, rel=0.1)
     assert head / milliseconds(4) == pytest.approx(4.4, rel=0.1)
 
@@ -42,7 +48,7 @@ def test_head_with_loss_weighs_eight_dense_layers_or_four_and_a_half_of_experts(
 def test_embedding_is_nearly_free() -> None:
     work = embedding_work(SMOLLM2, whole(SMOLLM2), WORKLOAD)
     assert work.flops == 0
-    assert 1000 * work.seconds(device(), CPU_THREAD) < milliseconds(0) / 2
+    assert 1000 * seconds(work) < milliseconds(0) / 2
 
 
 def test_flops_are_those_of_the_products() -> None:
@@ -93,12 +99,42 @@ def test_without_training_there_is_no_backward_and_no_loss() -> None:
     assert head(SMOLLM2, whole(SMOLLM2), serving).bytes == 0
 
 
-def test_seconds_follow_speed_threads_and_rates() -> None:
+def test_seconds_follow_the_rates() -> None:
     work = layer_work(SMOLLM2, whole(SMOLLM2), 0, WORKLOAD)
-    one = work.seconds(device(), CPU_THREAD)
-    assert work.seconds(device(threads=2, speed=3.0), CPU_THREAD) == pytest.approx(one / 6)
+    one = seconds(work)
+    assert one == work.flops / 1.4e11 + work.bytes / 1.25e10
+    assert seconds(work, CPU_THREAD.times(6)) == pytest.approx(one / 6)
     slow = Rates(CPU_THREAD.flops_per_second / 2, CPU_THREAD.bytes_per_second / 2)
-    assert work.seconds(device(), slow) == pytest.approx(2 * one)
+    assert seconds(work, slow) == pytest.approx(2 * one)
+
+
+def test_the_optimiser_passes_over_gradients_ten_times() -> None:
+    for numerics in (FLOAT32, BF16, MEGATRON):
+        assert optimizer_work(7, numerics).bytes == 10 * 4 * 7
+        assert optimizer_work(7, numerics).flops == 0
+
+
+def test_the_head_does_its_backward_products_with_its_loss() -> None:
+    work = head_work(SMOLLM2, whole(SMOLLM2), WORKLOAD)
+    products = 512 * 2 * 576 * 49152
+    assert (work.forward.flops, work.backward.flops) == (3 * products, 0)
+    assert work.forward.bytes == 512 * 3 * 4 * 49152
+    assert work.backward.bytes == 3 * 4 * (49152 + 1) * 576
+
+
+def test_the_fullest_rank_of_a_gang_has_more_than_the_mean() -> None:
+    full = whole(FINE)
+    half = replace(full, experts=tuple(range(8)))
+    busy = replace(WORKLOAD, imbalance=1.5)
+    routes = 3 * 512 * 6 * 576 * 384 * 3
+
+    def flops(share: Share, workload: Workload) -> float:
+        return layer_work(FINE, share, 1, workload).flops
+
+    assert flops(half, busy) - flops(half, WORKLOAD) == 0.5 * routes / 2
+    assert flops(full, busy) == flops(full, WORKLOAD)
+    capped = replace(busy, capacity_factor=1.25)
+    assert flops(half, capped) - flops(half, WORKLOAD) == 0.25 * routes / 2
 
 
 @pytest.mark.parametrize("key", ["sequence_length", "micro_batch", "micro_batches", "pass_tokens"])

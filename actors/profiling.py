@@ -1,0 +1,92 @@
+"""The profile of a machine out of what its ranks found: medians, beside the seconds counted.
+
+Counted seconds are those of ``moe.planning.costs`` at the rates that were measured, for the whole
+layer. So measured over counted is what the planner corrects by, and on what was measured the
+planner's seconds are the measured ones.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from statistics import median
+
+from actors.crew import Found
+from actors.measure import Measuring, Timed
+from moe.config.model import ModelConfig
+from moe.config.share import whole
+from moe.planning.costs import (
+    Passes,
+    embedding_work,
+    head_work,
+    layer_work,
+    optimizer_work,
+    part_of,
+)
+from moe.planning.inventory import CPU
+from moe.planning.pace import Measured, Pace, Profile
+from moe.planning.rates import GPUS, Rates
+from moe.planning.workload import FLOAT32, Workload
+
+_IDLE_SHARE = 0.9
+
+
+def profile_of(asked: Measuring, found: Sequence[Found], source: str) -> Profile:
+    """Return what all ranks found, as a profile of their kind of device."""
+    rates = Rates(
+        median(each.rates.flops_per_second for each in found),
+        median(each.rates.bytes_per_second for each in found),
+    )
+    rounds = sorted((timed for each in found for timed in each.parts), key=_key)
+    parts = [_measured(asked, list(of_all), Pace(rates)) for _, of_all in groupby(rounds, key=_key)]
+    return Profile(kind_of(found[0].device), asked.threads, rates, tuple(parts), source)
+
+
+def kind_of(device: str) -> str:
+    """Return the kind by which an inventory knows a device: a GPU's as its data sheet is listed."""
+    if device == CPU:
+        return CPU
+    words = device.replace("-", " ").split()
+    memory = [word.removesuffix("B") for word in words if word.endswith("GB")]
+    for name in sorted(GPUS, key=len, reverse=True):
+        kind, _, size = name.partition("-")
+        if kind in words and (not size or size in memory):
+            return name
+    return device
+
+
+def passes_of(config: ModelConfig, part: str, workload: Workload) -> Passes:
+    """Return the work of a whole part on one micro-batch."""
+    share = whole(config)
+    if part == "embedding":
+        return embedding_work(config, share, workload)
+    if part == "head":
+        return head_work(config, share, workload)
+    layer = next(layer for layer in range(config.layers) if part_of(config, layer) == part)
+    return layer_work(config, share, layer, workload)
+
+
+def caution_of(asked: Measuring, found: Sequence[Found]) -> str | None:
+    """Say what makes the figures doubtful, if anything does."""
+    share = min(each.share for each in found)
+    if share >= _IDLE_SHARE:
+        return None
+    what = "messages" if asked.threads == 1 else "all figures"
+    return (
+        f"the ranks had a core for {share:.0%} of the time: others use this machine, and {what} "
+        "come out too slow; measure again when it is left alone, or with fewer --ranks"
+    )
+
+
+def _measured(asked: Measuring, rounds: Sequence[Timed], pace: Pace) -> Measured:
+    part, tokens = rounds[0].part, rounds[0].tokens
+    if part == "optimizer":
+        counted = pace.once(part, optimizer_work(rounds[0].parameters, FLOAT32)), 0.0
+    else:
+        workload = Workload(asked.sequence_length, tokens // asked.sequence_length, 1)
+        counted = pace.seconds(part, passes_of(asked.config, part, workload), tokens)
+    forward = median(seconds for timed in rounds for seconds in timed.forward)
+    backward = median(seconds for timed in rounds for seconds in timed.backward)
+    return Measured(part, tokens, forward, backward, *counted)
+
+
+def _key(timed: Timed) -> tuple[str, int]:
+    return timed.part, timed.tokens

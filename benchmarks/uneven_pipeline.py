@@ -1,0 +1,164 @@
+"""What an uneven split is worth: real steps of two stage actors, even layers against planned ones.
+
+Both pipelines are alive at once and take the same batches in turn, so that what else the machine
+does hits both alike; ratios are medians over pairs. Costs come from a profile measured before, in
+the same run or given by ``--profile``. The limit is what two stages of equal seconds would give:
+no split of whole layers does better.
+
+Bars: planned over even 1.10 for SmolLM2 with 4 experts, top-2, and 1.15 for dense SmolLM2; steps
+within 5 % of their prediction.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from actors.crew import measure
+from actors.engine import Engine
+from actors.measure import Measuring
+from actors.messages import link_of
+from actors.profiling import profile_of
+from benchmarks.results import finish, options
+from benchmarks.run import bench_run
+from cluster.probe import probe
+from cluster.session import session
+from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.planning.inventory_file import Measurements, load_profile
+from moe.planning.make import even_layers, make_plan
+from moe.planning.plan import Plan
+from moe.planning.predict import Prediction, predict
+from pipelines.corpus.shards import TokenShards
+from pipelines.drive import batches
+from pipelines.train import workload
+
+MODELS = (
+    ("SmolLM2, 4 experts", Path("demo/moe"), 1.10),
+    ("SmolLM2, dense", Path("demo/dense"), 1.15),
+)
+CLOSE = 0.05
+MICRO_BATCHES = 8
+PROFILE_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model with its plans, even and planned, and what was predicted for them."""
+
+    run: RunConfig
+    config: ModelConfig
+    plans: dict[str, Plan]
+    predictions: dict[str, Prediction]
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    shards = TokenShards.open(arguments.data, "train")
+    rows: list[dict[str, object]] = []
+    missed: list[str] = []
+    for number, (name, model, bar) in enumerate(MODELS):
+        given = arguments.profile[number] if arguments.profile else None
+        measured = _measured(given, model, shards.sequence_length)
+        with session("local", cpus=4):
+            case = _case(arguments, model, shards.sequence_length, measured)
+            seconds = _steps(case, shards, arguments.steps)
+        more, misses = _judge(name, bar, case, seconds)
+        rows += more
+        missed += misses
+    finish(arguments, f"Two stage actors, {MICRO_BATCHES} micro-batches", rows, missed)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = options(__doc__ or "", material=False)
+    parser.add_argument("--data", type=Path, default=Path("demo/tokens"))
+    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--profile", type=Path, action="append", help="of each model, in order")
+    return parser.parse_args()
+
+
+def _measured(given: Path | None, model: Path, length: int) -> Measurements:
+    if given is not None:
+        return load_profile(given)
+    config = Checkpoint.open(model).config
+    asked = Measuring(config, length, (1,), ranks=2, threads=1, seconds=PROFILE_SECONDS)
+    found = measure(asked)
+    wires = [each.wire for each in found if each.wire is not None]
+    return (profile_of(asked, found, "measured before"),), (link_of(wires),)
+
+
+def _case(arguments: argparse.Namespace, model: Path, length: int, measured: Measurements) -> Case:
+    run = bench_run(
+        model, arguments.data, steps=arguments.steps, global_batch=MICRO_BATCHES, micro_batch=1
+    )
+    config = Checkpoint.open(model).config
+    devices, wanted = probe(1).measured(*measured), workload(run, length)
+    planned = make_plan(config, devices, 2, 1, wanted)
+    plans = {"even": even_layers(planned), "planned": planned}
+    predictions = {which: predict(config, plan, devices, wanted) for which, plan in plans.items()}
+    return Case(run, config, plans, predictions)
+
+
+def _steps(case: Case, shards: TokenShards, steps: int) -> dict[str, list[float]]:
+    """Take every batch with both pipelines, each first in turn; the first pair warms up."""
+    engines: dict[str, Engine] = {}
+    seconds: dict[str, list[float]] = {which: [] for which in case.plans}
+    try:
+        for which, plan in case.plans.items():
+            run = case.run.model_copy(update={"name": f"bench-{which}"})
+            engines[which] = Engine.train(
+                run, plan, run.model.path, shards.sequence_length, resume=False
+            )
+        for number, batch in enumerate(batches(case.run, shards, 0)):
+            order = list(engines.items())
+            for which, engine in order if number % 2 else reversed(order):
+                seconds[which].append(engine.train_step(batch).seconds)
+    finally:
+        for engine in engines.values():
+            engine.shutdown()
+    return {which: values[1:] for which, values in seconds.items()}
+
+
+def _judge(
+    name: str, bar: float, case: Case, seconds: dict[str, list[float]]
+) -> tuple[list[dict[str, object]], list[str]]:
+    rows: list[dict[str, object]] = []
+    missed = []
+    for which, plan in case.plans.items():
+        predicted, found = case.predictions[which].step_seconds, median(seconds[which])
+        layers = ", ".join(str(stop - start) for start, stop in (s.layers for s in plan.stages))
+        rows.append(_row(f"{name}, {which}", layers, found, predicted, found / predicted))
+        if abs(found / predicted - 1) > CLOSE:
+            missed.append(f"{name}, {which}: measured {found / predicted:.3f} of the prediction")
+    pairs = zip(seconds["even"], seconds["planned"], strict=True)
+    gain = median(even / planned for even, planned in pairs)
+    even = case.predictions["even"].step_seconds
+    rows.append(_row("  gain", "", gain, even / case.predictions["planned"].step_seconds, ""))
+    rows.append(_row("  its limit", "", "", even / _least(case.predictions["planned"]), ""))
+    if gain < bar:
+        missed.append(f"{name}: {gain:.3f} x an even split, bar {bar}")
+    return rows, missed
+
+
+def _row(
+    what: str, layers: str, measured: object, predicted: object, part: object
+) -> dict[str, object]:
+    return {
+        "what": what,
+        "layers": layers,
+        "measured": measured,
+        "predicted": predicted,
+        "of prediction": part,
+    }
+
+
+def _least(predicted: Prediction) -> float:
+    """Return the step of two stages that share the seconds of both equally."""
+    each = sum(predicted.stage_seconds) / 2
+    return (MICRO_BATCHES + 1) * each + predicted.after_seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Kubernetes nodes as an Inventory: from the API server, or from ``kubectl get nodes -o json``.
+
+A node offers what it can allocate to pods at all, whether or not pods use some of it now. Kind and
+memory of its GPUs are in labels of NVIDIA's feature discovery, or of GKE and Karpenter. A taint
+with the name of the GPU resource keeps out only pods that ask for no GPU, so ours pass it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException
+from kubernetes.utils.quantity import parse_quantity
+
+from cluster.nodes import Node, inventory, kind_of_gpu
+from moe.errors import ClusterError
+from moe.planning.inventory import Inventory
+
+Table = Mapping[str, Any]
+
+GPU = "nvidia.com/gpu"
+PRODUCT_LABELS = (
+    "nvidia.com/gpu.product",
+    "cloud.google.com/gke-accelerator",
+    "karpenter.k8s.aws/instance-gpu-name",
+)
+MEMORY_LABELS = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
+"""In MiB."""
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A node that no plan may use, and why."""
+
+    node: str
+    reason: str
+
+
+def read_nodes(
+    context: str | None = None, kubeconfig: Path | None = None, timeout_seconds: float = 30
+) -> list[Table]:
+    """Ask the API server for all nodes, as it writes them; inside a pod with the pod's account.
+
+    ``context`` is one of the kubeconfig's, by default its current one.
+    """
+    api = _connect(context, kubeconfig)
+    nodes: list[Table] = []
+    more: str | None = None
+    try:
+        while True:
+            page = client.CoreV1Api(api).list_node(
+                limit=_PAGE, _continue=more, _request_timeout=timeout_seconds
+            )
+            nodes += api.sanitize_for_serialization(page)["items"]
+            more = page.metadata.var_continue if page.metadata else None
+            if not more:
+                return nodes
+    except ApiException as error:
+        raise ClusterError(
+            f"the API server at {api.configuration.host} did not list its nodes: {error.status} "
+            f"{error.reason}; use an account that may list nodes, or save them with `kubectl get "
+            "nodes -o json` where one may"
+        ) from error
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise ClusterError(
+            f"the API server at {api.configuration.host} was asked for its nodes and did not "
+            f"answer as one: {error}; check the address and the certificates of the kubeconfig"
+        ) from error
+
+
+def load_nodes(path: Path) -> list[Table]:
+    """Read a dump of nodes, JSON or YAML: a list of them, or one."""
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _no_dump(path, f"cannot be read as JSON or YAML: {error}") from error
+    if not isinstance(table, dict):
+        raise _no_dump(path, "holds no object")
+    items = table.get("items", [table])
+    if not isinstance(items, list):
+        raise _no_dump(path, "holds items that are no list")
+    for item in items:
+        # The items of a NodeList, as the API server writes it, do not repeat their kind.
+        kind = item.get("kind", "Node") if isinstance(item, dict) else type(item).__name__
+        if kind != "Node":
+            raise _no_dump(path, f"holds a {kind}")
+    return items
+
+
+def inventory_of_nodes(nodes: Sequence[Table], threads: int | None = 1) -> Inventory:
+    """Return the devices of the nodes that can be used; ``left_out`` names the others.
+
+    A device is a GPU or, where no node has one, ``threads`` cores (None: all of a node's).
+    """
+    usable, rest = _sorted_out(nodes, threads)
+    if not usable:
+        listed = "; ".join(f"{each.node}: {each.reason}" for each in rest[:5])
+        raise ClusterError(
+            f"none of the {len(nodes)} Kubernetes nodes can be used ({listed or 'there is none'}); "
+            "make one ready, free it of its taint, or add a node"
+        )
+    return inventory(usable, threads)
+
+
+def left_out(nodes: Sequence[Table], threads: int | None = 1) -> tuple[LeftOut, ...]:
+    """Return the nodes that ``inventory_of_nodes`` does not use, and why."""
+    return tuple(_sorted_out(nodes, threads)[1])
+
+
+def _sorted_out(nodes: Sequence[Table], threads: int | None) -> tuple[list[Node], list[LeftOut]]:
+    """Return the nodes to use, by name, and the others."""
+    reasons: dict[str, str] = {}
+    able = []
+    for item in sorted(nodes, key=_name):
+        node = _node(item)
+        reason = next(_reasons(item), None)
+        if reason is None:
+            able.append(node)
+        else:
+            reasons[node.name] = reason
+    has_gpus = any(node.gpus for node in able)
+    for node in able:
+        if has_gpus and not node.gpus:
+            reasons[node.name] = "it has no GPU as others have, and CPUs cannot talk to GPUs"
+        elif not node.gpus and node.cpus < (threads or 1):
+            reasons[node.name] = f"it offers {node.cpus} CPUs, a device takes {threads or 1}"
+    used = [node for node in able if node.name not in reasons]
+    return used, [LeftOut(name, reason) for name, reason in sorted(reasons.items())]
+
+
+def _reasons(item: Table) -> Iterator[str]:
+    """Yield what keeps our pods away from a node, or their collectives from its GPUs."""
+    spec, status = item.get("spec") or {}, item.get("status") or {}
+    if spec.get("unschedulable"):
+        yield "it is cordoned: no new pod is scheduled there"
+    ready = [each for each in status.get("conditions") or () if each.get("type") == "Ready"]
+    if not ready or ready[0].get("status") != "True":
+        told = ready[0].get("reason") or ready[0].get("status") if ready else "it reports nothing"
+        yield f"it is not ready ({told})"
+    for taint in spec.get("taints") or ():
+        ours = taint.get("key") == GPU and taint.get("effect") == "NoSchedule"
+        if taint.get("effect") in ("NoSchedule", "NoExecute") and not ours:
+            value = f"={taint['value']}" if taint.get("value") else ""
+            yield f"its taint {taint.get('key')}{value}:{taint['effect']} keeps pods away"
+    labels = _labels(item)
+    product = _first(labels, PRODUCT_LABELS)
+    if "-MIG-" in product:
+        yield f"its GPUs are cut into slices ({product}), which nccl does not join"
+    if product.endswith("-SHARED"):
+        yield f"its GPUs are shared in turns ({product}); a rank needs one of its own"
+
+
+def _node(item: Table) -> Node:
+    labels = _labels(item)
+    told = _first(labels, MEMORY_LABELS)
+    memory = _amount(item, "the label of GPU memory", told) * 2**20 if told else None
+    product = _first(labels, PRODUCT_LABELS)
+    return Node(
+        name=_name(item),
+        cpus=_allocatable(item, "cpu"),
+        gpus=_allocatable(item, GPU),
+        gpu_kind=kind_of_gpu(product, memory) if product else "",
+        memory_bytes=_allocatable(item, "memory"),
+        labels=labels,
+        gpu_memory_bytes=memory or None,
+    )
+
+
+def _name(item: Table) -> str:
+    name = (item.get("metadata") or {}).get("name")
+    if not name:
+        raise ClusterError(
+            "a Kubernetes node has no metadata.name; give nodes as `kubectl get nodes -o json` does"
+        )
+    return str(name)
+
+
+def _labels(item: Table) -> dict[str, str]:
+    return dict((item.get("metadata") or {}).get("labels") or {})
+
+
+def _first(labels: Mapping[str, str], keys: Sequence[str]) -> str:
+    return next((labels[key] for key in keys if labels.get(key)), "")
+
+
+def _allocatable(item: Table, resource: str) -> int:
+    """Return the whole part of what a node can give of a resource, 0 if it has none."""
+    amounts = (item.get("status") or {}).get("allocatable") or {}
+    return _amount(item, f"allocatable {resource}", amounts.get(resource, "0"))
+
+
+def _amount(item: Table, what: str, text: object) -> int:
+    try:
+        return int(parse_quantity(text))  # type: ignore[no-untyped-call]
+    except (ValueError, ArithmeticError) as error:
+        raise ClusterError(
+            f"node {_name(item)} gives {text!r} for {what}, which is no quantity of Kubernetes; "
+            "give one like 8, 7910m or 64Gi"
+        ) from error
+
+
+def _connect(context: str | None, kubeconfig: Path | None) -> Any:
+    """Return a client; only without a kubeconfig and a wish for one, that of the pod we are in."""
+    given = None if kubeconfig is None else str(kubeconfig)
+    try:
+        return config.new_client_from_config(  # type: ignore[no-untyped-call]
+            config_file=given, context=context
+        )
+    except (ConfigException, OSError, yaml.YAMLError) as error:
+        if context is None and given is None:
+            try:
+                settings = client.Configuration()
+                config.load_incluster_config(  # type: ignore[no-untyped-call]
+                    client_configuration=settings
+                )
+                return client.ApiClient(settings)
+            except ConfigException:
+                pass
+        wish = f"context {context} of " if context else ""
+        raise ClusterError(
+            f"asked for {wish}{given or 'the kubeconfig'}, which cannot be used: {error}; set "
+            "KUBECONFIG, name one of its contexts, or save the nodes with `kubectl get nodes -o "
+            "json`"
+        ) from error
+
+
+def _no_dump(path: Path, found: str) -> ClusterError:
+    return ClusterError(
+        f"{path} should hold Kubernetes nodes but {found}; write it with `kubectl get nodes -o "
+        f"json > {path}`"
+    )

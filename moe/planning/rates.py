@@ -1,0 +1,79 @@
+"""What devices sustain: the CPU thread of the cost model, and known GPUs from public data sheets.
+
+A data sheet gives peaks. What a training step reaches of the peak is calibrated on one published
+run, not guessed: Skywork-MoE trained at 690 tokens a second and GPU on 1,536 A800, which our
+simulator reproduces (``benchmarks/skywork.py``) if products run at ``EFFICIENCY`` of the peak
+while they run; bubbles, messages and memory-bound passes are simulated beside it. Other GPUs
+are given the same fraction, for want of a run that tells more; a profile replaces it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+EFFICIENCY = 0.632
+"""Part of the peak that products reach; see above."""
+
+_MEMORY_EFFICIENCY = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a device sustains: matrix products, and passes over memory, fresh pages included."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+    def times(self, factor: float) -> "Rates":
+        """Return the rates of a device so many times as fast."""
+        return Rates(self.flops_per_second * factor, self.bytes_per_second * factor)
+
+
+CPU_THREAD = Rates(flops_per_second=1.4e11, bytes_per_second=1.25e10)
+"""One thread of a server CPU, in float32: what a device of speed 1 counts as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Peaks of a data sheet: dense products in bf16 and float32, memory, links to its neighbours.
+
+    ``link_bytes_per_second`` is one direction between two GPUs of a node.
+    """
+
+    memory_bytes: int
+    half_flops: float
+    float32_flops: float
+    bytes_per_second: float
+    link_bytes_per_second: float
+
+    def rates(self, half: bool) -> Rates:
+        """Return what it sustains, at the calibrated part of the peaks."""
+        peak = self.half_flops if half else self.float32_flops
+        return Rates(peak * EFFICIENCY, self.bytes_per_second * _MEMORY_EFFICIENCY)
+
+
+_GIB = 2**30
+
+GPUS: Mapping[str, Gpu] = {
+    "T4": Gpu(16 * _GIB, 65e12, 8.1e12, 320e9, 16e9),
+    "P100": Gpu(16 * _GIB, 18.7e12, 9.3e12, 732e9, 16e9),
+    "V100": Gpu(16 * _GIB, 125e12, 15.7e12, 900e9, 150e9),
+    "V100-32G": Gpu(32 * _GIB, 125e12, 15.7e12, 900e9, 150e9),
+    "A10": Gpu(24 * _GIB, 125e12, 31.2e12, 600e9, 32e9),
+    "A10G": Gpu(24 * _GIB, 70e12, 35e12, 600e9, 32e9),
+    "L4": Gpu(24 * _GIB, 121e12, 30.3e12, 300e9, 32e9),
+    "L40": Gpu(48 * _GIB, 181e12, 90.5e12, 864e9, 32e9),
+    "L40S": Gpu(48 * _GIB, 362e12, 91.6e12, 864e9, 32e9),
+    "4090": Gpu(24 * _GIB, 165e12, 82.6e12, 1008e9, 32e9),
+    "A100": Gpu(40 * _GIB, 312e12, 19.5e12, 1555e9, 300e9),
+    "A100-40G": Gpu(40 * _GIB, 312e12, 19.5e12, 1555e9, 300e9),
+    "A100-80G": Gpu(80 * _GIB, 312e12, 19.5e12, 2039e9, 300e9),
+    "A800": Gpu(80 * _GIB, 312e12, 19.5e12, 2039e9, 200e9),
+    "H100": Gpu(80 * _GIB, 989e12, 67e12, 3350e9, 450e9),
+    "H100-PCIE": Gpu(80 * _GIB, 756e12, 51e12, 2000e9, 64e9),
+    "H800": Gpu(80 * _GIB, 989e12, 67e12, 3350e9, 200e9),
+    "H200": Gpu(141 * 10**9, 989e12, 67e12, 4800e9, 450e9),
+    "B200": Gpu(180 * 10**9, 2250e12, 80e12, 7700e9, 900e9),
+    "MI300X": Gpu(192 * 10**9, 1307e12, 163e12, 5300e9, 64e9),
+}
+"""By kind, as Ray names accelerators or as they are called. 16-bit peaks are without sparsity;
+those of T4, P100 and V100 are float16's. Where a name covers several sizes, the smallest."""

@@ -1,0 +1,185 @@
+"""In which order each stage works: GPipe, 1F1B, interleaved 1F1B, zero-bubble, ZB-V. Pure values.
+
+A chunk is a run of layers; chunks are numbered along the model, a stage holds ``chunks`` of them
+and one is the usual case, where chunk and stage are the same number. The backward pass is whole or
+cut in two: the gradient of the input, which the chunk before waits for, and that of the weights,
+which nobody waits for. With p stages, m micro-batches and c chunks a stage, stage s (from 0) first
+runs a number of forwards ahead and then alternates forward and backward until the forwards are out:
+
+    schedule          chunks  forwards ahead                    backward, and what is asked
+    gpipe             1       m                                 whole
+    1f1b              1       p - s - 1                         whole; m >= p
+    interleaved-1f1b  c       (c - 1) r + 2 (p - s - 1)         whole; m a multiple of the rounds
+    zero-bubble       c       (c - 1) r + (p - s - 1)           cut, weights s micro-batches late;
+                                                                m a multiple of the rounds
+    zbv               2       on the way down 2 (p - s) - 1     cut
+
+Rounds are max(1, m // p) and r = m / rounds is the micro-batches of one: a stage works through a
+round on one chunk before it turns to the next. Chunk k is on stage k mod p; only ZB-V folds the
+model, so that stage s holds chunks s and 2p - 1 - s. Sources: arXiv 1811.06965 (GPipe), 2104.04473
+(1F1B and interleaved), 2401.10241 (zero-bubble: ZB-H1 with one chunk a stage; ZB-V). These are the
+orders of ``torch.distributed.pipelining``, which runs them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from moe.errors import PlanError
+
+Kind = Literal["F", "B", "I", "W"]
+FORWARD: Kind = "F"
+BACKWARD: Kind = "B"
+"""The whole backward pass of a chunk."""
+INPUT: Kind = "I"
+"""The part of the backward pass that the chunk before waits for."""
+WEIGHT: Kind = "W"
+"""The part of the backward pass that can wait: what the weights get."""
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv")
+_CHUNKS = {"gpipe": 1, "1f1b": 1, "zbv": 2}
+_RELEASES = {FORWARD: 1, BACKWARD: -1, INPUT: 0, WEIGHT: -1}
+
+
+class Action(NamedTuple):
+    """One piece of work: what is done, on which chunk of the model, for which micro-batch."""
+
+    kind: Kind
+    chunk: int
+    micro_batch: int
+
+    def __str__(self) -> str:
+        return f"{self.chunk}{self.kind}{self.micro_batch}"
+
+
+Order = tuple[Action, ...]
+
+
+@lru_cache(maxsize=256)
+def actions(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> tuple[Order, ...]:
+    """Return the work of each stage in its order, or say what the schedule asks for."""
+    check_schedule(schedule, stages, micro_batches, chunks)
+    if schedule == "zbv":
+        return tuple(_folded(stage, stages, micro_batches) for stage in range(stages))
+    return tuple(_looped(schedule, stage, stages, micro_batches, chunks) for stage in range(stages))
+
+
+def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> tuple[int, ...]:
+    """Return how many micro-batches each stage keeps activations of, at the most, at once.
+
+    Counted by chunk: a stage of ``chunks`` equal chunks keeps that many times
+    1 / ``chunks`` of the activations of its layers.
+    """
+    return tuple(most_held(order) for order in actions(schedule, stages, micro_batches, chunks))
+
+
+def most_held(order: Iterable[Action]) -> int:
+    """Return the most (chunk, micro-batch) pairs at once that are forward and not yet back."""
+    return max(accumulate((_RELEASES[action.kind] for action in order), initial=0))
+
+
+def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> None:
+    """Raise PlanError where the schedule does not exist for these sizes."""
+    if schedule not in SCHEDULES:
+        raise PlanError(f"no schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
+    if min(stages, micro_batches, chunks) < 1:
+        raise PlanError(
+            f"asked for {schedule} of {stages} stages, {micro_batches} micro-batches and "
+            f"{chunks} chunks a stage; set each to at least 1"
+        )
+    needed = _CHUNKS.get(schedule, chunks)
+    if chunks != needed:
+        raise PlanError(
+            f"{schedule} has {needed} chunks a stage but {chunks} were asked for; set chunks to "
+            f"{needed}, or choose interleaved-1f1b or zero-bubble, which take any number"
+        )
+    if schedule == "1f1b" and micro_batches < stages:
+        raise PlanError(
+            f"1f1b of {stages} stages needs at least {stages} micro-batches but has "
+            f"{micro_batches}; raise the micro-batches or lower the stages"
+        )
+    rounds = max(1, micro_batches // stages)
+    if schedule not in _CHUNKS and micro_batches % rounds:
+        raise PlanError(
+            f"{schedule} takes {micro_batches} micro-batches over {stages} stages in {rounds} "
+            f"rounds, which do not divide them; set micro-batches to a multiple of {stages}"
+        )
+
+
+def _looped(schedule: str, stage: int, stages: int, micro_batches: int, chunks: int) -> Order:
+    """Return the order of a stage that holds every ``stages``-th chunk."""
+    held = range(stage, stages * chunks, stages)
+    after = stages - stage - 1
+    if schedule not in _CHUNKS:
+        in_round = micro_batches // max(1, micro_batches // stages)
+        ahead = (chunks - 1) * in_round + (1 if schedule == "zero-bubble" else 2) * after
+    else:
+        in_round = micro_batches
+        ahead = micro_batches if schedule == "gpipe" else after
+    split = schedule == "zero-bubble"
+    forwards = _rounds(FORWARD, held, micro_batches, in_round)
+    backwards = _rounds(INPUT if split else BACKWARD, held[::-1], micro_batches, in_round)
+    return _woven(forwards, backwards, min(ahead, len(forwards)), stage if split else None)
+
+
+def _rounds(kind: Kind, held: Sequence[int], micro_batches: int, in_round: int) -> list[Action]:
+    """Return one kind of work of a stage: a round on each chunk, then the next round."""
+    return [
+        Action(kind, chunk, micro_batch)
+        for first in range(0, micro_batches, in_round)
+        for chunk in held
+        for micro_batch in range(first, first + in_round)
+    ]
+
+
+def _woven(
+    forwards: list[Action], backwards: list[Action], ahead: int, postponed: int | None
+) -> Order:
+    """Alternate forward and backward after the first ``ahead`` forwards.
+
+    A number of ``postponed`` says that backwards are those of inputs and by how many of them the
+    weights come later.
+    """
+    order = forwards[:ahead]
+    late = len(backwards) if postponed is None else postponed
+    for done, backward in enumerate(backwards):
+        order += forwards[ahead + done : ahead + done + 1]
+        order.append(backward)
+        if done >= late:
+            order.append(backwards[done - late]._replace(kind=WEIGHT))
+    if postponed is not None:
+        left = backwards[max(0, len(backwards) - postponed) :]
+        order += [backward._replace(kind=WEIGHT) for backward in left]
+    return tuple(order)
+
+
+def _folded(stage: int, stages: int, micro_batches: int) -> Order:
+    """Return the order of a stage of ZB-V, which holds a chunk going down and one coming up.
+
+    The pattern needs at least 2p - 1 micro-batches to be whole; of fewer, the rest is left out.
+    """
+    down, up = stage, 2 * stages - 1 - stage
+    filled = max(2 * stages - 1, micro_batches)
+    after = stages - stage - 1
+    back_down = [(INPUT, down), (WEIGHT, down)]
+    through_up = [(FORWARD, up), (INPUT, up), (WEIGHT, up)]
+    pattern = [
+        *[(FORWARD, down)] * (2 * after + 1),
+        *[(FORWARD, up), (FORWARD, down)] * stage,
+        *through_up * (after + 1),
+        *[(FORWARD, down), *back_down, *through_up] * (filled - stages - after),
+        *[*back_down, *through_up] * after,
+        *[(INPUT, down), (INPUT, up)] * stage,
+        *back_down * (after + 1),
+        *[(WEIGHT, up)] * stage,
+        *[(WEIGHT, down)] * stage,
+    ]
+    seen: Counter[tuple[Kind, int]] = Counter()
+    order: list[Action] = []
+    for kind, chunk in pattern:
+        if seen[kind, chunk] < micro_batches:
+            order.append(Action(kind, chunk, seen[kind, chunk]))
+        seen[kind, chunk] += 1
+    return tuple(order)

@@ -1,0 +1,96 @@
+"""What a plan is to carry: sequences, micro-batches, the schedule, and the bytes of a number."""
+
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from moe.errors import PlanError
+
+PASS_TOKENS = 512
+"""Tokens of a prompt that a server reads at once unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """Bytes of a parameter's weight, gradient and optimiser states, of an activation, of a message.
+
+    ``message`` is what one hidden value takes on its way to another rank.
+    """
+
+    name: str
+    weight: int
+    gradient: int
+    optimizer: int
+    activation: int
+    message: int
+
+    @property
+    def half(self) -> bool:
+        """Whether products are of 16-bit numbers."""
+        return self.activation < 4
+
+
+FLOAT32 = Numerics("float32", 4, 4, 8, 4, 4)
+BF16 = Numerics("bf16", 4, 4, 8, 2, 4)
+MEGATRON = Numerics("megatron", 2, 4, 12, 2, 2)
+NUMERICS = {each.name: each for each in (FLOAT32, BF16, MEGATRON)}
+"""``float32`` and ``bf16`` (autocast over float32 weights) are what our actors do; ``megatron``
+keeps bf16 weights, float32 gradients and a float32 master copy: for comparison with others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Sequences of one length, in micro-batches of each replica, for one step.
+
+    ``training`` False means forward only, with a key-value cache in place of gradients; a prompt
+    is then read ``pass_tokens`` at a time, and a pass gives the logits of its last token alone.
+    ``imbalance`` is the load of the fullest rank of a gang over the mean, measured or feared;
+    with a ``capacity_factor`` it cannot exceed that. ``zero`` is how far the states of the
+    optimiser (1), gradients too (2) and weights too (3) are spread over the replicas.
+    """
+
+    sequence_length: int
+    micro_batch: int
+    micro_batches: int
+    training: bool = True
+    pass_tokens: int = PASS_TOKENS
+    schedule: str = "1f1b"
+    numerics: Numerics = FLOAT32
+    zero: int = 1
+    imbalance: float = 1.0
+    capacity_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):
+            if getattr(self, key) < 1:
+                raise PlanError(
+                    f"the workload has {key} = {getattr(self, key)}; give a whole number above 0"
+                )
+        if self.zero not in (0, 1, 2, 3):
+            raise PlanError(f"the workload has zero = {self.zero}; ZeRO has stages 0 to 3")
+        factor = self.capacity_factor
+        if not (isfinite(self.imbalance) and self.imbalance >= 1) or (factor or 1) <= 0:
+            raise PlanError(
+                f"the workload has imbalance {self.imbalance} and capacity factor {factor}; "
+                "an imbalance is max over mean, at least 1, and a capacity factor above 0"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.sequence_length * self.micro_batch
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of a micro-batch that are in the blocks together: all, or a part of a prompt."""
+        if self.training:
+            return self.tokens
+        return min(self.pass_tokens, self.sequence_length) * self.micro_batch
+
+    @property
+    def overload(self) -> float:
+        """Load of the fullest rank of a gang over the mean."""
+        return min(self.imbalance, self.capacity_factor or self.imbalance)
+
+    def cut(self, micro_batch: int, micro_batches: int) -> "Workload":
+        """Return the same work in other micro-batches."""
+        return replace(self, micro_batch=micro_batch, micro_batches=micro_batches)

@@ -1,0 +1,58 @@
+"""What a plan gives beside seconds: tokens it holds in serving, FLOP/s it reaches of the peak.
+
+Useful FLOPs of a token in training, forward and backward (``papers.md`` 5.3, the usual count):
+
+    6 A  +  12 L Q S        A active parameters, L layers, Q query columns, S the sequence length
+
+Nothing recomputed is useful, and causal attention counts as if each token saw the whole sequence.
+"""
+
+from collections.abc import Sequence
+
+from moe.config.model import ModelConfig
+from moe.config.tensors import active_parameters
+from moe.planning.inventory import Device, Inventory
+from moe.planning.member import Member, MemberCosts
+from moe.planning.plan import Plan
+from moe.planning.predict import Prediction, places_of
+from moe.planning.rates import GPUS
+from moe.planning.workload import Workload
+
+
+def useful_flops(config: ModelConfig, sequence_length: int) -> float:
+    """Return the FLOPs of a token in training."""
+    attention = 12 * config.layers * config.heads * config.head_size * sequence_length
+    return float(6 * active_parameters(config) + attention)
+
+
+def flops_per_second(config: ModelConfig, predicted: Prediction) -> float:
+    """Return the useful FLOP/s that a plan reaches in training."""
+    each = useful_flops(config, predicted.workload.sequence_length)
+    return predicted.tokens_per_second * each
+
+
+def peak_flops(inventory: Inventory, devices: Sequence[Device], half: bool) -> tuple[float, str]:
+    """Return the FLOP/s of devices at best, and what that is: data sheets, or what they sustain.
+
+    A device without a data sheet, as a CPU, counts with the rate of its products.
+    """
+    known = [device for device in devices if device.kind in GPUS]
+    if len(known) < len(devices):
+        rates = [inventory.pace(device, half).rates.flops_per_second for device in devices]
+        return sum(rates), "what their products sustain, for want of data sheets"
+    gpus = [GPUS[device.kind] for device in devices]
+    peaks = (gpu.half_flops if half else gpu.float32_flops for gpu in gpus)
+    return sum(peaks), f"data-sheet peak in {'16-bit' if half else 'float32'}"
+
+
+def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> int:
+    """Return how many tokens' keys and values fit on the fullest rank of a serving plan."""
+    known = {device.name: device for device in inventory.devices}
+    places = places_of(len(plan.stages), workload)
+    held = []
+    for rank in range(plan.ranks):
+        devices = tuple(known[name] for name in plan.rank(rank).devices)
+        costs = MemberCosts(config, inventory, workload, Member(plan.share(rank), devices))
+        stage = rank // plan.gang_size
+        held.append(costs.tokens(plan.stages[stage].layers, places[stage]))
+    return min(held)

@@ -1,0 +1,146 @@
+"""Experts of a plan as placements, stage by stage, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moe.config.model import ModelConfig
+from moe.config.share import whole
+from moe.errors import PlanError
+from moe.planning.costs import layer_parameters
+from moe.planning.inventory import CPU, Inventory
+from moe.planning.packing import Floats
+from moe.planning.placement import ExpertMove, Placement, moves
+from moe.planning.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.rebalance import improve, replicate
+
+Speeds = tuple[tuple[float, ...], ...]
+"""Of the ranks of each stage, relative to each other."""
+
+_NUMBER_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The experts of one stage before and after, and the load [layers, experts] they are for."""
+
+    stage: int
+    before: Placement
+    after: Placement
+    load: Floats
+    speeds: tuple[float, ...]
+
+    @property
+    def moves(self) -> tuple[ExpertMove, ...]:
+        """What the ranks of the gang copy from each other."""
+        return moves(self.before, self.after)
+
+    @property
+    def ratios(self) -> list[tuple[int, float, float]]:
+        """Each layer with the time of its slowest rank over a perfect spread, before and after."""
+        before = self.before.imbalance(self.load, self.speeds)
+        after = self.after.imbalance(self.load, self.speeds)
+        return list(zip(self.before.layers, before, after, strict=True))
+
+
+def improved(
+    plan: Plan, layers: Sequence[int], load: Floats, threshold: float, speeds: Speeds
+) -> list[Placed]:
+    """Return every stage with its experts moved where that gains enough."""
+    return [
+        replace(each, after=improve(each.before, each.load, threshold, each.speeds))
+        for each in _stages(plan, layers, load, speeds)
+    ]
+
+
+def replicated(
+    plan: Plan, layers: Sequence[int], load: Floats, spare: int, speeds: Speeds
+) -> list[Placed]:
+    """Return every stage with so many slots more on each rank, for copies of hot experts."""
+    placed = []
+    for each in _stages(plan, layers, load, speeds):
+        slots = [count + spare for count in each.before.slots]
+        after = replicate(each.load, slots, each.speeds, each.before.layers)
+        placed.append(replace(each, after=after))
+    return placed
+
+
+def with_experts(plan: Plan, placed: Sequence[Placed]) -> Plan:
+    """Return the plan with experts where the placements have them; other layers stay as is."""
+    stages = list(plan.stages)
+    for each in placed:
+        stages[each.stage] = _with_experts(stages[each.stage], each.after)
+    return replace(plan, stages=tuple(stages))
+
+
+def joined(placed: Sequence[Placed]) -> Placement:
+    """Return one placement of all stages."""
+    return Placement(
+        tuple(layer for each in placed for layer in each.after.layers),
+        tuple(experts for each in placed for experts in each.after.experts),
+    )
+
+
+def speeds_of(plan: Plan, inventory: Inventory | None) -> Speeds:
+    """Return how fast ranks are: as the inventory says, else by the threads of CPUs."""
+    if inventory is None:
+        return tuple(
+            tuple(float(rank.threads) if rank.kind == CPU else 1.0 for rank in stage.ranks)
+            for stage in plan.stages
+        )
+    return tuple(
+        tuple(
+            inventory.pace(inventory.device(rank.device)).rates.flops_per_second
+            for rank in stage.ranks
+        )
+        for stage in plan.stages
+    )
+
+
+def expert_bytes(config: ModelConfig, layer: int, numbers: int) -> int:
+    """Return the bytes of one expert with so many numbers for each of its parameters."""
+    share = whole(config)
+    one, none = (
+        layer_parameters(config, replace(share, experts=experts), layer) for experts in ((0,), ())
+    )
+    return _NUMBER_BYTES * numbers * (one - none)
+
+
+def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> list[Placed]:
+    """Return the stages whose layers have a load, as they are."""
+    strange = [layer for layer in layers if not 0 <= layer < plan.model["layers"]]
+    if strange or load.shape[1] != plan.model["experts"]:
+        raise PlanError(
+            f"the journal has layers up to {max(layers)} of {load.shape[1]} experts, the plan "
+            f"{plan.model['layers']} layers of {plan.model['experts']}; give the journal and the "
+            "plan of one run"
+        )
+    placed = []
+    for number, stage in enumerate(plan.stages):
+        rows = [row for row, layer in enumerate(layers) if layer in range(*stage.layers)]
+        if rows:
+            own = tuple(layers[row] for row in rows)
+            now = _placement(plan, number, own)
+            placed.append(Placed(number, now, now, load[rows], speeds[number]))
+    return placed
+
+
+def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
+    first = stage * plan.gang_size
+    shares = [plan.share(first + member) for member in range(plan.gang_size)]
+    return Placement(
+        layers,
+        tuple(
+            tuple(tuple(sorted(share.experts_of(layer))) for share in shares) for layer in layers
+        ),
+    )
+
+
+def _with_experts(stage: StagePlan, placement: Placement) -> StagePlan:
+    usual = tuple(tuple(sorted(rank.experts)) for rank in stage.ranks)
+    kept = [each for each in stage.placement if each.layer not in placement.layers]
+    new = [
+        PlacedLayer(layer, experts)
+        for layer, experts in zip(placement.layers, placement.experts, strict=True)
+        if experts != usual
+    ]
+    return replace(stage, placement=tuple(sorted(kept + new, key=lambda each: each.layer)))

@@ -1,0 +1,222 @@
+"""``raymoe plan``: search for the best plan, write it, show it, say it in other systems' words."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moe.errors import ConfigError
+from pipelines.planning.arguments import (
+    Architecture,
+    Imbalance,
+    InventoryFile,
+    Length,
+    MicroBatch,
+    MicroBatches,
+    NumericsName,
+    ProfileFile,
+    Sequences,
+)
+from pipelines.terminal import console, say
+
+if TYPE_CHECKING:
+    from moe.config.model import ModelConfig
+    from moe.planning.inventory import Inventory
+    from moe.planning.pins import Pins
+    from moe.planning.plan import Plan
+    from moe.planning.search import Found, Question
+    from moe.planning.workload import Workload
+
+
+def plan(  # noqa: PLR0913  options of a command
+    model: Architecture,
+    to: Annotated[Path | None, typer.Option("--to", help="Where to write it, TOML.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Plan for the Ray cluster.")] = False,
+    inventory: InventoryFile = None,
+    address: Annotated[str, typer.Option(help="Of the Ray cluster; local is here.")] = "local",
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Plan for the nodes of a Kubernetes cluster.")
+    ] = False,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig; its current one.")] = None,
+    nodes: Annotated[
+        Path | None, typer.Option(help="Plan for what kubectl get nodes -o json wrote.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Cores of each rank on a node without GPUs.")] = 1,
+    profile: ProfileFile = None,
+    stages: Annotated[int | None, typer.Option(help="Pipeline stages; the best.")] = None,
+    gang: Annotated[int | None, typer.Option(help="Ranks of each stage; the best.")] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Fix a part: stages, gang, replicas, micro_batch = 4, layers, recompute = 15,15, "
+            "order = a/0,b/0 (first device of each stage); again for more."
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Fix the layers by a Megatron layout: Et*15|t*15L.")
+    ] = None,
+    any_replicas: Annotated[
+        bool,
+        typer.Option(
+            "--any-replicas",
+            help="Search the number of data-parallel replicas too, which this version simulates "
+            "but does not train; one otherwise.",
+        ),
+    ] = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="step, memory, or to serve tokens; step, with --serving tokens."),
+    ] = None,
+    serving: Annotated[bool, typer.Option("--serving", help="Plan to serve only.")] = False,
+    sequence_length: Length = 512,
+    micro_batch: MicroBatch = None,
+    micro_batches: MicroBatches = None,
+    sequences: Sequences = None,
+    schedule: Annotated[
+        str, typer.Option(help="1f1b, which the actors run, or gpipe to compare.")
+    ] = "1f1b",
+    numerics: NumericsName = "float32",
+    imbalance: Imbalance = 1.0,
+    emit: Annotated[
+        str | None,
+        typer.Option(help="Print the layers for megatron, vllm, llama.cpp or torchtitan only."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Draw the plan into this page too.")] = None,
+) -> None:
+    """Decide who holds what; print it with the predicted step, and what else was near."""
+    from moe.planning.plan_file import save_plan
+    from moe.planning.search import Question, search
+    from moe.planning.workload import Workload
+    from pipelines.planning.arguments import architecture, batch, numerics_named
+    from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
+    from pipelines.planning.sources import Source
+
+    source = Source(inventory, ray, kubernetes, nodes, address, context, threads)
+    if to is None and emit is None:
+        raise ConfigError("give --to FILE for the plan, or --emit FORM to print its layers alone")
+    config = architecture(model)
+    options = (
+        ("--stages", "stages", stages),
+        ("--gang", "gang", gang),
+        ("--micro-batch", "micro_batch", micro_batch),
+        ("--layout", "layers", layers_of_layout(layout, config.layers)),
+    )
+    pins = replicas_of(pins_from(pin or (), options), any_replicas)
+    step = batch(sequences, pins.micro_batch, micro_batches, pins.replicas or 1)
+    workload = Workload(
+        sequence_length,
+        step.micro_batch or 1,
+        step.micro_batches,
+        training=not serving,
+        schedule=schedule,
+        numerics=numerics_named(numerics),
+        imbalance=imbalance,
+    )
+    there = source.devices(profile)
+    question = Question(
+        config,
+        there,
+        workload,
+        step.sequences,
+        with_micro_batch(pins, step.micro_batch),
+        chosen_objective(objective, serving),
+    )
+    found = search(question)
+    if to is not None:
+        save_plan(found.plan, to)
+    if html is not None:
+        draw(html, config, found.plan, there, found.workload)
+    if emit is not None:
+        _emit(emit, found.plan)
+    else:
+        show(question, found)
+    for path in (to, html):
+        if path is not None and emit is None:
+            say(f"wrote {path}")
+
+
+def chosen_objective(name: str | None, serving: bool) -> str:
+    """Return the objective: the one given where it makes sense, else the usual one."""
+    from moe.config.assignment import hint
+    from moe.planning.pins import OBJECTIVES
+
+    if name is None:
+        return "tokens" if serving else "step"
+    if name not in OBJECTIVES:
+        raise ConfigError(f"no objective {name!r}; {hint(name, OBJECTIVES)}")
+    if name == "tokens" and not serving:
+        raise ConfigError(
+            "the objective tokens counts keys and values that a server holds; add --serving"
+        )
+    return name
+
+
+def with_micro_batch(pins: "Pins", micro_batch: int | None) -> "Pins":
+    """Return the pins with the size of a micro-batch where it is not open."""
+    from dataclasses import replace
+
+    return replace(pins, micro_batch=micro_batch)
+
+
+def show(question: "Question", found: "Found") -> None:
+    """Print a plan, its prediction, and the alternatives."""
+    from moe.planning.make import even_layers
+    from moe.planning.predict import predict
+    from pipelines.plan_table import plan_picture
+    from pipelines.planning.comparison import alternatives_table
+
+    config, there, work = question.config, question.inventory, found.workload
+    predicted = predict(config, found.plan, there, work)
+    even = predict(config, even_layers(found.plan), there, work)
+    console.print(plan_picture(config, found.plan, there, predicted, even))
+    for line in _notes(question, found):
+        say(line)
+    table = alternatives_table(found, question.objective)
+    if table is not None:
+        console.print(table)
+
+
+def draw(
+    path: Path, config: "ModelConfig", plan: "Plan", there: "Inventory", workload: "Workload"
+) -> None:
+    """Write the page of a plan."""
+    from moe.planning.make import even_layers
+    from moe.planning.predict import predict
+    from pipelines.plan_page import write_page
+
+    predicted = predict(config, plan, there, workload)
+    even = predict(config, even_layers(plan), there, workload)
+    write_page(path, config, plan, there, predicted, even)
+
+
+def _notes(question: "Question", found: "Found") -> list[str]:
+    """Return what a person should know of how the plan was found, and of its use."""
+    from pipelines.planning.capacity import tokens_held
+
+    plan, work = found.plan, found.workload
+    notes = []
+    if not work.training:
+        held = tokens_held(question.config, plan, question.inventory, work)
+        notes.append(f"keys and values of {held:,} tokens fit beside the weights")
+    if question.pins.micro_batch is None and work.training:
+        notes.append(f"train it with train.micro_batch = {work.micro_batch}")
+    if plan.replicas > 1:
+        notes.append(
+            f"{plan.replicas} replicas: this version simulates them, it trains and serves one"
+        )
+    if found.node_by_node:
+        notes.append("so many nodes: devices are taken node by node, other orders were not tried")
+    if not (found.alternatives or (question.pins.gang and question.pins.depth)):
+        notes.append("no other shape comes near")
+    if found.gap > 0:
+        notes.append(f"not proved the best: another may be {found.gap:.1%} better at most")
+    return notes
+
+
+def _emit(form: str, plan: "Plan") -> None:
+    """Print the value alone on stdout, and the option that takes it on stderr."""
+    from moe.planning.layouts import FORMS, emit
+
+    value = emit(form, [stage.layers for stage in plan.stages])
+    typer.echo(FORMS[form].option, err=True)
+    typer.echo(value)

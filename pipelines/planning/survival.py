@@ -1,0 +1,141 @@
+"""Goodput of a plan under failures: the trace played with the plan's own step and state.
+
+On fewer devices the step is that of what then runs: with whole replicas left, those, each with
+more micro-batches; with less than one, the best plan for the devices that remain, its gangs as
+wide. Detection, restart and rebuilding are those measured (``moe.planning.goodput``). The state of
+a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a rank,
+which a restart reads as fast; copies travel over the plan's links. Saves are as often as Young's
+formula has it for the trace.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from moe.config.model import ModelConfig
+from moe.errors import PlanError
+from moe.planning.failures import Trace
+from moe.planning.goodput import (
+    POLICIES,
+    Goodput,
+    LivingActors,
+    Policy,
+    Saves,
+    StepSeconds,
+    compare,
+    tune,
+)
+from moe.planning.inventory import Inventory
+from moe.planning.links import LOOPBACK
+from moe.planning.pins import Pins
+from moe.planning.plan import Plan
+from moe.planning.predict import Prediction, predict
+from moe.planning.search import Question, search
+from pipelines.planning.comparison import devices_of
+
+CHECKPOINT_SECONDS = 1.0
+"""To write, or to read, one GB of a rank's state: an assumption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A plan in training, with what it is predicted to take."""
+
+    config: ModelConfig
+    plan: Plan
+    inventory: Inventory
+    predicted: Prediction
+
+    @property
+    def devices(self) -> int:
+        """Devices of all replicas."""
+        return self.plan.ranks * self.plan.replicas
+
+    @property
+    def state_bytes(self) -> int:
+        """Weights and optimiser of the rank that has most: what copies and transfers move."""
+        return max(rank.weights + rank.optimizer for rank in self.predicted.rank_bytes)
+
+
+def goodputs(run: Run, trace: Trace) -> tuple[tuple[str, Goodput], ...]:
+    """Return what each way to recover makes of the trace."""
+    mtbf = min(trace.mtbf_seconds, trace.horizon_seconds)
+    policies = {
+        name: tune(policy, run.predicted.step_seconds, mtbf) for name, policy in _sized(run).items()
+    }
+    return compare(trace, _steps(run), run.devices, policies)
+
+
+def _sized(run: Run) -> Mapping[str, Policy]:
+    """Return the policies with saves and transfers of the plan's state."""
+    size = run.state_bytes / 1e9
+    disk = CHECKPOINT_SECONDS * size
+    checkpoints = Saves(every_steps=1, stall_seconds=disk)
+    found: dict[str, Policy] = {}
+    for name, policy in POLICIES.items():
+        restart = policy.restart_seconds + disk
+        if isinstance(policy, LivingActors):
+            sent = run.state_bytes / _copy_rate(run)
+            stall = policy.copies.stall_seconds * size
+            found[name] = replace(
+                policy,
+                copies=Saves(1, stall, hidden_seconds=sent),
+                checkpoints=checkpoints,
+                transfer_seconds=sent,
+                restart_seconds=restart,
+            )
+        else:
+            found[name] = replace(policy, checkpoints=checkpoints, restart_seconds=restart)
+    return found
+
+
+def _copy_rate(run: Run) -> float:
+    """Return the bytes a second of the slowest link from one stage to the next, there and back."""
+    devices = [run.inventory.device(run.plan.rank(rank).device) for rank in range(run.plan.ranks)]
+    pairs = zip(devices, devices[run.plan.gang_size :] + devices[: run.plan.gang_size], strict=True)
+    rates = [run.inventory.link(*pair).bytes_per_second for pair in pairs]
+    return min((rate for rate in rates if rate), default=LOOPBACK.bytes_per_second)
+
+
+def _steps(run: Run) -> StepSeconds:
+    """Return the seconds of a step by the number of devices; None where nothing runs."""
+
+    @cache
+    def step(devices: int) -> float | None:
+        if devices >= run.devices:
+            return run.predicted.step_seconds
+        left = devices // run.plan.ranks
+        return _fewer_replicas(run, left) if left else _smaller(run, devices)
+
+    return step
+
+
+def _fewer_replicas(run: Run, replicas: int) -> float:
+    """Return the step of the same pipelines, fewer of them, over the same sequences."""
+    work = run.predicted.workload
+    stages = tuple(
+        replace(
+            stage,
+            ranks=tuple(replace(rank, devices=rank.devices[:replicas]) for rank in stage.ranks),
+        )
+        for stage in run.plan.stages
+    )
+    micro_batches = -(-work.micro_batches * run.plan.replicas // replicas)
+    more = replace(work, micro_batches=micro_batches)
+    fewer = replace(run.plan, stages=stages)
+    return predict(run.config, fewer, run.inventory, more).step_seconds
+
+
+def _smaller(run: Run, devices: int) -> float | None:
+    """Return the step of one replica on so many of the plan's devices, None where none fits."""
+    work = run.predicted.workload
+    kept = replace(run.inventory, devices=tuple(devices_of(run.plan, run.inventory))[:devices])
+    nodes = {device.node for device in kept.devices}
+    links = tuple(link for link in kept.links if set(link.nodes) <= nodes | {"*"})
+    pins = Pins(gang=run.plan.gang_size, replicas=1, micro_batch=work.micro_batch)
+    sequences = work.micro_batch * work.micro_batches * run.plan.replicas
+    try:
+        kept = replace(kept, links=links)
+        return search(Question(run.config, kept, work, sequences, pins)).best.seconds
+    except PlanError:
+        return None

@@ -1,0 +1,65 @@
+"""A search near an old plan: as good a plan as without, that moves the least there is to move."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+
+from moe.planning.difference import diff
+from moe.planning.inventory import Inventory
+from moe.planning.pins import Pins
+from moe.planning.plan import Plan
+from moe.planning.question import Question
+from moe.planning.search import search
+from moe.planning.workload import Workload
+from tests.plans import SMOLLM2, inventory, with_experts
+
+CONFIG = with_experts(SMOLLM2, 4)
+WORKLOAD = Workload(sequence_length=64, micro_batch=1, micro_batches=8)
+
+
+def renamed(plan: Plan, names: dict[str, str]) -> Plan:
+    """Return the plan on other devices."""
+    stages = (
+        replace(
+            stage,
+            ranks=tuple(
+                replace(rank, devices=tuple(names[each] for each in rank.devices))
+                for rank in stage.ranks
+            ),
+        )
+        for stage in plan.stages
+    )
+    return replace(plan, stages=tuple(stages))
+
+
+def question(there: Inventory, stages: int, gang: int, near: Plan | None) -> Question:
+    pins = Pins(stages=stages, gang=gang, replicas=1, micro_batch=1)
+    return Question(CONFIG, there, WORKLOAD, 8, pins, near=near)
+
+
+@pytest.mark.parametrize(("stages", "gang"), [(4, 1), (2, 2)])
+def test_a_plan_with_its_devices_shuffled_stays_where_it_was(stages: int, gang: int) -> None:
+    there = inventory(4)
+    plan = search(question(there, stages, gang, None)).plan
+    names = [device.name for device in there.devices]
+    for order in list(permutations(names))[::5]:
+        old = renamed(plan, dict(zip(names, order, strict=True)))
+        found = search(question(there, stages, gang, old))
+        assert diff(CONFIG, old, found.plan, WORKLOAD).bytes == 0
+        assert found.best.seconds == search(question(there, stages, gang, None)).best.seconds
+
+
+def test_a_lost_device_moves_only_what_it_held_and_what_shifts() -> None:
+    there = inventory(4)
+    old = search(question(there, 3, 1, None)).plan
+    lost = old.stages[1].ranks[0].device
+    left = Inventory(tuple(device for device in there.devices if device.name != lost))
+    found = search(question(left, 3, 1, old)).plan
+    held = {stage.ranks[0].device: stage.layers for stage in old.stages}
+    for stage in found.stages:
+        device = stage.ranks[0].device
+        assert held.get(device, stage.layers) == stage.layers
+    moved = diff(CONFIG, old, found, WORKLOAD, left)
+    assert moved.bytes > 0
+    assert set(moved.received) == {d.name for d in left.devices} - set(held)
