@@ -25,7 +25,7 @@ from moe.config.share import Share, whole
 from moe.config.tensors import held_by, is_trained
 from moe.nn.build import build
 from moe.nn.decoder import Pass
-from moe.planning.costs import part_of
+from moe.planning.counts.work import part_of
 from moe.surgery.initialise import initial
 
 CHAIN_BYTES = 2**27

@@ -19,8 +19,8 @@ from actors.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.membership import Groups, Membership, destroy_groups, open_store
 from actors.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
-from moe.planning.memory import PROCESS_BYTES
-from moe.planning.rates import Rates
+from moe.planning.counts.memory import PROCESS_BYTES
+from moe.planning.devices.rates import Rates
 
 Progress = Callable[[int, int], None]
 

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.replicas import check_replicas
 from actors.stage import CONTROL, StageActor
 from moe.errors import ClusterError, LaunchError
-from moe.planning.inventory import CPU
+from moe.planning.devices.inventory import CPU
 from moe.planning.plan import Plan, RankPlan
 
 Actors = tuple[ActorHandle[StageActor], ...]

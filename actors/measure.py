@@ -23,7 +23,7 @@ import torch.distributed as dist
 from actors.bench import Bench, OptimizerBench, PartBench, parts_of
 from moe.config.model import ModelConfig
 from moe.nn.product import product
-from moe.planning.rates import Rates
+from moe.planning.devices.rates import Rates
 
 FEWEST_ROUNDS = 3
 _MOST_ROUNDS = 50

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.measure import Clock, Measuring, together
-from moe.planning.links import ANY, Link
+from moe.planning.devices.links import ANY, Link
 
 _ROUNDS = 20
 _SUMS = 3

@@ -1,7 +1,7 @@
 """The profile of a machine out of what its ranks found: medians, beside the seconds counted.
 
-Counted seconds are those of ``moe.planning.costs`` at the rates that were measured, for the whole
-layer. So measured over counted is what the planner corrects by, and on what was measured the
+Counted seconds are those of ``moe.planning.counts.work`` at the rates that were measured, for the
+whole layer. So measured over counted is what the planner corrects by, and on what was measured the
 planner's seconds are the measured ones.
 """
 
@@ -13,7 +13,7 @@ from actors.crew import Found
 from actors.measure import Measuring, Timed
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.planning.costs import (
+from moe.planning.counts.work import (
     Passes,
     embedding_work,
     head_work,
@@ -21,10 +21,10 @@ from moe.planning.costs import (
     optimizer_work,
     part_of,
 )
-from moe.planning.inventory import CPU
-from moe.planning.pace import Measured, Pace, Profile
-from moe.planning.rates import GPUS, Rates
-from moe.planning.workload import FLOAT32, Workload
+from moe.planning.counts.workload import FLOAT32, Workload
+from moe.planning.devices.inventory import CPU
+from moe.planning.devices.pace import Measured, Pace, Profile
+from moe.planning.devices.rates import GPUS, Rates
 
 _IDLE_SHARE = 0.9
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import finish, options
-from moe.planning.packing import Floats
-from moe.planning.placement import Placement, moves
-from moe.planning.rebalance import improve, place, replicate
+from moe.planning.experts.packing import Floats
+from moe.planning.experts.placement import Placement, moves
+from moe.planning.experts.rebalance import improve, place, replicate
 
 LAYERS, EXPERTS, RANKS = 58, 256, 32
 SECONDS = 0.05

@@ -20,13 +20,13 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import PlanError
-from moe.planning.inventory import Inventory
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.make import make_plan
-from moe.planning.pins import Pins
 from moe.planning.plan import Plan
 from moe.planning.predict import bytes_per_rank
-from moe.planning.search import Question, search
-from moe.planning.workload import Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
 from pipelines.train import workload

@@ -13,16 +13,16 @@ import argparse
 from benchmarks.results import finish, options
 from moe.config.presets import preset
 from moe.config.tensors import active_parameters
-from moe.planning.inventory import Device, Inventory
-from moe.planning.links import ANY, Link
+from moe.planning.counts.workload import MEGATRON, Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import ANY, Link
+from moe.planning.devices.pace import Profile
+from moe.planning.devices.rates import EFFICIENCY, GPUS, Rates
 from moe.planning.make import even_layers
-from moe.planning.pace import Profile
-from moe.planning.pins import NO_PINS, Pins
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
-from moe.planning.rates import EFFICIENCY, GPUS, Rates
-from moe.planning.search import Found, Question, search
-from moe.planning.workload import MEGATRON, Workload
+from moe.planning.search.pins import NO_PINS, Pins
+from moe.planning.search.search import Found, Question, search
 
 NODES, GPUS_PER_NODE, KIND = 192, 8, "A800"
 SEQUENCES, LENGTH = 2048, 8192

@@ -26,7 +26,7 @@ from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.planning.inventory_file import Measurements, load_profile
+from moe.planning.devices.inventory_file import Measurements, load_profile
 from moe.planning.make import even_layers, make_plan
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict

@@ -19,7 +19,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from cluster.nodes import Node, inventory, kind_of_gpu
 from moe.errors import ClusterError
-from moe.planning.inventory import Inventory
+from moe.planning.devices.inventory import Inventory
 
 Table = Mapping[str, Any]
 

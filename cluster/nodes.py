@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe.errors import ClusterError
-from moe.planning.inventory import CPU, Device, Inventory
-from moe.planning.rates import GPUS
+from moe.planning.devices.inventory import CPU, Device, Inventory
+from moe.planning.devices.rates import GPUS
 
 _ABOUT = 0.07
 """A driver reports a little less or more than the gibibytes a GPU is sold with."""

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from cluster.nodes import Node, inventory, kind_of_gpu
-from moe.planning.inventory import Inventory
+from moe.planning.devices.inventory import Inventory
 
 
 def probe(threads: int | None = 1) -> Inventory:

@@ -211,7 +211,7 @@ def kube_render(
 ) -> None:
     """Print a RayJob and a RayService for a plan."""
     from cluster.kuberay.options import KubeOptions
-    from moe.planning.workload import Workload
+    from moe.planning.counts.workload import Workload
     from pipelines.kube import render
 
     options = KubeOptions(

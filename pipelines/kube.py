@@ -6,9 +6,9 @@ from actors.replicas import check_replicas
 from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from moe.checkpoint.reader import Checkpoint
+from moe.planning.counts.workload import Workload
 from moe.planning.plan_file import load_plan
 from moe.planning.predict import bytes_per_rank
-from moe.planning.workload import Workload
 
 
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:

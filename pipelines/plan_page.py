@@ -16,7 +16,7 @@ from pathlib import Path
 from moe.config.model import ModelConfig
 from moe.config.tensors import parameters
 from moe.errors import PlanError
-from moe.planning.inventory import Inventory
+from moe.planning.devices.inventory import Inventory
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction
 from pipelines.page.holdings import holdings, placed_otherwise

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, shared_span
-from moe.planning.inventory import Inventory
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.make import even_layers
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
-from moe.planning.widths import explain_heads
-from moe.planning.workload import Workload
+from moe.planning.stages.widths import explain_heads
 from pipelines.planning.comparison import comparison
 from pipelines.planning.words import count, numbers, ranged, span
 

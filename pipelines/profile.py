@@ -28,7 +28,7 @@ def profile(  # noqa: PLR0913  options of a command
     from actors.measure import Measuring
     from actors.messages import link_of
     from actors.profiling import caution_of, profile_of
-    from moe.planning.inventory_file import save_profile
+    from moe.planning.devices.inventory_file import save_profile
     from pipelines.profile_table import profile_table
     from pipelines.progress import counted
 

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from actors.crew import Found
 from actors.messages import sum_seconds
-from moe.planning.links import Link
-from moe.planning.pace import Measured, Profile
+from moe.planning.devices.links import Link
+from moe.planning.devices.pace import Measured, Profile
 
 
 def profile_table(profile: Profile, link: Link | None, found: Sequence[Found]) -> Table:

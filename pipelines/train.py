@@ -36,10 +36,10 @@ from moe.errors import (
     RaymoeError,
     StorageError,
 )
+from moe.planning.counts.workload import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
-from moe.planning.workload import Workload
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards

@@ -8,18 +8,18 @@ from math import inf, isfinite
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.assemble import unit_costs, widths
-from moe.planning.gang import GangCosts, StageCost
-from moe.planning.inventory import Inventory
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.predict import Prediction, hop_seconds, places_of, tied_seconds
-from moe.planning.question import Question
-from moe.planning.schedule import check_schedule
-from moe.planning.shapes import Shape
-from moe.planning.simulate import makespan_1f1b
-from moe.planning.units import Unit, form_gangs, form_units
-from moe.planning.widths import widest
-from moe.planning.workload import Workload
+from moe.planning.schedules.schedule import check_schedule
+from moe.planning.schedules.simulate import makespan_1f1b
+from moe.planning.search.assemble import unit_costs, widths
+from moe.planning.search.question import Question
+from moe.planning.search.shapes import Shape
+from moe.planning.stages.gang import GangCosts, StageCost
+from moe.planning.stages.units import Unit, form_gangs, form_units
+from moe.planning.stages.widths import widest
 
 Cut = tuple[tuple[int, int], ...]
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
-from moe.planning.inventory import Device, Inventory
+from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
-from moe.planning.tensor import groups, spans
+from moe.planning.stages.split import groups, spans
 
 SMOLLM2 = ModelConfig(
     family="llama",

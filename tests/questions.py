@@ -6,11 +6,11 @@ from random import Random
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.planning.inventory import Device, Inventory
-from moe.planning.links import Link
-from moe.planning.memory import PROCESS_BYTES, Place, rank_bytes
-from moe.planning.question import Question
-from moe.planning.workload import NUMERICS, Workload
+from moe.planning.counts.memory import PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.workload import NUMERICS, Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import Link
+from moe.planning.search.question import Question
 
 
 def draw_model(random: Random, layers: int) -> ModelConfig:

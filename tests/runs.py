@@ -11,7 +11,7 @@ from actors.commands import StepInput
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
 from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
-from moe.planning.tensor import groups, spans
+from moe.planning.stages.split import groups, spans
 
 LENGTH = 12
 

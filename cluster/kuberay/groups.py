@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cluster.kuberay.options import GIB, KubeOptions
 from moe.errors import PlanError
-from moe.planning.inventory import CPU
+from moe.planning.devices.inventory import CPU
 from moe.planning.plan import Plan
 
 OBJECT_STORE_BYTES = GIB // 4

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.kuberay.groups import Group, quantity
 from cluster.kuberay.options import KubeOptions
-from moe.planning.inventory import CPU
+from moe.planning.devices.inventory import CPU
 
 RUN_LABEL = "raymoe/run"
 ROLE_LABEL = "raymoe/role"

@@ -29,7 +29,7 @@ from types import MappingProxyType
 
 from moe.errors import PlanError
 from moe.planning.checks import Span, check_layers
-from moe.planning.tensor import spans as spans_of
+from moe.planning.stages.split import spans as spans_of
 
 LLAMA_CPP_DEVICES = 15
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from moe.config.model import ModelConfig
-from moe.planning.inventory import Inventory
-from moe.planning.pins import Pins
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.plan import Plan
-from moe.planning.search import Question, search
-from moe.planning.tensor import spans, split
-from moe.planning.workload import Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Question, search
+from moe.planning.stages.split import spans, split
 
 
 def make_plan(

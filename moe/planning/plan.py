@@ -11,7 +11,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.errors import PlanError
 from moe.planning import checks, tables
-from moe.planning.inventory import CPU, check_one_sort
+from moe.planning.devices.inventory import CPU, check_one_sort
 
 SIZES = (
     "layers",

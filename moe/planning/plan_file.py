@@ -7,7 +7,7 @@ from typing import Any
 
 from moe.errors import PlanError
 from moe.planning import tables
-from moe.planning.inventory import CPU
+from moe.planning.devices.inventory import CPU
 from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
 
 _OPTIONAL = {"seconds": 0.0, "recompute": (), "placement": ()}

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moe.config.model import ModelConfig
-from moe.planning.gang import GangCosts, StageCost
-from moe.planning.inventory import Device, Inventory
-from moe.planning.links import slowest
-from moe.planning.member import Member
-from moe.planning.memory import Place, RankBytes, rank_bytes
+from moe.planning.counts.memory import Place, RankBytes, rank_bytes
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import slowest
 from moe.planning.plan import Plan
-from moe.planning.schedule import in_flight
-from moe.planning.simulate import StageTimes, Timeline, simulate
-from moe.planning.workload import Workload
+from moe.planning.schedules.schedule import in_flight
+from moe.planning.schedules.simulate import StageTimes, Timeline, simulate
+from moe.planning.stages.gang import GangCosts, StageCost
+from moe.planning.stages.member import Member
 
 Columns = Sequence[Sequence[Device]]
 """Devices of a gang: for each member, one in each replica."""

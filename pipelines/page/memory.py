@@ -1,7 +1,7 @@
 """The picture of memory: a bar for each rank, by what the bytes are for, against its device."""
 
-from moe.planning.inventory import Inventory
-from moe.planning.memory import RankBytes
+from moe.planning.counts.memory import RankBytes
+from moe.planning.devices.inventory import Inventory
 from moe.planning.plan import Plan
 from pipelines.page.phrases import count, fullness, gigabytes
 from pipelines.page.svg import (

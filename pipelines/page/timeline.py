@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from moe.planning.predict import Prediction
-from moe.planning.schedule import BACKWARD, FORWARD, INPUT, WEIGHT, Kind
-from moe.planning.simulate import Event, StageTimes, Timeline, simulate
+from moe.planning.schedules.schedule import BACKWARD, FORWARD, INPUT, WEIGHT, Kind
+from moe.planning.schedules.simulate import Event, StageTimes, Timeline, simulate
 from pipelines.page.phrases import numbers, seconds
 from pipelines.page.svg import (
     PAGE_WIDTH,

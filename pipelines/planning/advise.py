@@ -21,7 +21,7 @@ from pipelines.terminal import console, say
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
     from moe.planning.predict import Prediction
-    from moe.planning.search import Question
+    from moe.planning.search.search import Question
 
 _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -47,9 +47,9 @@ def advise(  # noqa: PLR0913  options of a command
     ] = None,
 ) -> None:
     """Say what would run where and how fast, and whether to upcycle or to train from scratch."""
-    from moe.planning.pins import Pins
-    from moe.planning.search import Question
-    from moe.planning.workload import Workload
+    from moe.planning.counts.workload import Workload
+    from moe.planning.search.pins import Pins
+    from moe.planning.search.search import Question
     from pipelines.planning.arguments import architecture, batch, devices_of, numerics_named
 
     config, there = architecture(model), devices_of(inventory, profile)
@@ -111,7 +111,7 @@ def _check_budget(
 def _training(question: "Question") -> "Prediction | None":
     """Print how the model would train; None where it does not fit."""
     from moe.planning.predict import predict
-    from moe.planning.search import search
+    from moe.planning.search.search import search
     from pipelines.plan_table import plan_table
     from pipelines.planning.comparison import facts
 
@@ -133,7 +133,7 @@ def _serving(question: "Question") -> None:
     from dataclasses import replace
 
     from moe.planning.predict import predict
-    from moe.planning.search import Question, search
+    from moe.planning.search.search import Question, search
     from pipelines.plan_table import plan_line
     from pipelines.planning.capacity import tokens_held
     from pipelines.planning.words import seconds

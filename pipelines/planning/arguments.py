@@ -12,8 +12,8 @@ from moe.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
-    from moe.planning.inventory import Inventory
-    from moe.planning.workload import Numerics
+    from moe.planning.counts.workload import Numerics
+    from moe.planning.devices.inventory import Inventory
 
 Architecture = Annotated[
     str, typer.Argument(help="Model directory, of which config.json is read, or a preset's name.")
@@ -53,14 +53,14 @@ def architecture(model: str) -> "ModelConfig":
 
 def devices_of(file: Path, profile: Path | None = None) -> "Inventory":
     """Return the devices of an inventory file, with what a profile measured of them."""
-    from moe.planning.inventory_file import load_inventory
+    from moe.planning.devices.inventory_file import load_inventory
 
     return measured(load_inventory(file), profile)
 
 
 def measured(found: "Inventory", profile: Path | None) -> "Inventory":
     """Return an inventory with what a profile measured."""
-    from moe.planning.inventory_file import load_profile
+    from moe.planning.devices.inventory_file import load_profile
 
     return found if profile is None else found.measured(*load_profile(profile))
 
@@ -68,7 +68,7 @@ def measured(found: "Inventory", profile: Path | None) -> "Inventory":
 def numerics_named(name: str) -> "Numerics":
     """Return the bytes of numbers by name."""
     from moe.config.assignment import hint
-    from moe.planning.workload import NUMERICS
+    from moe.planning.counts.workload import NUMERICS
 
     if name not in NUMERICS:
         raise ConfigError(f"no numerics {name!r}; {hint(name, NUMERICS)}")

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 from moe.config.model import ModelConfig
 from moe.config.tensors import active_parameters
-from moe.planning.inventory import Device, Inventory
-from moe.planning.member import Member, MemberCosts
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.rates import GPUS
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, places_of
-from moe.planning.rates import GPUS
-from moe.planning.workload import Workload
+from moe.planning.stages.member import Member, MemberCosts
 
 
 def useful_flops(config: ModelConfig, sequence_length: int) -> float:

@@ -3,11 +3,11 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from moe.planning.inventory import Device, Inventory
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.rates import EFFICIENCY
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction
-from moe.planning.rates import EFFICIENCY
-from moe.planning.search import Candidate, Found
+from moe.planning.search.search import Candidate, Found
 from pipelines.planning.words import count, repeated, seconds
 
 _VALUES = {"step": "step\ns", "tokens": "tokens\nheld", "memory": "memory\n%"}

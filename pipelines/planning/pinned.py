@@ -6,7 +6,7 @@ from typing import Any
 
 from moe.errors import ConfigError
 from moe.planning.layouts import read_megatron
-from moe.planning.pins import Pins, parse_pins
+from moe.planning.search.pins import Pins, parse_pins
 
 
 def pins_from(written: Sequence[str], options: Sequence[tuple[str, str, Any]]) -> Pins:

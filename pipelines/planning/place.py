@@ -36,8 +36,8 @@ def place(  # noqa: PLR0913  options of a command
     ] = None,
 ) -> None:
     """Move experts between the ranks of a gang so that the measured load is even."""
-    from moe.planning.expert_load import load_from_journal
-    from moe.planning.placement import save_placement
+    from moe.planning.experts.load import load_from_journal
+    from moe.planning.experts.placement import save_placement
     from moe.planning.plan_file import load_plan, save_plan
     from pipelines.planning.arguments import architecture, devices_of
     from pipelines.planning.placing import improved, joined, replicated, speeds_of, with_experts

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.errors import PlanError
-from moe.planning.costs import layer_parameters
-from moe.planning.inventory import CPU, Inventory
-from moe.planning.packing import Floats
-from moe.planning.placement import ExpertMove, Placement, moves
+from moe.planning.counts.work import layer_parameters
+from moe.planning.devices.inventory import CPU, Inventory
+from moe.planning.experts.packing import Floats
+from moe.planning.experts.placement import ExpertMove, Placement, moves
+from moe.planning.experts.rebalance import improve, replicate
 from moe.planning.plan import PlacedLayer, Plan, StagePlan
-from moe.planning.rebalance import improve, replicate
 
 Speeds = tuple[tuple[float, ...], ...]
 """Of the ranks of each stage, relative to each other."""

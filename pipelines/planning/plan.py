@@ -21,11 +21,11 @@ from pipelines.terminal import console, say
 
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
-    from moe.planning.inventory import Inventory
-    from moe.planning.pins import Pins
+    from moe.planning.counts.workload import Workload
+    from moe.planning.devices.inventory import Inventory
     from moe.planning.plan import Plan
-    from moe.planning.search import Found, Question
-    from moe.planning.workload import Workload
+    from moe.planning.search.pins import Pins
+    from moe.planning.search.search import Found, Question
 
 
 def plan(  # noqa: PLR0913  options of a command
@@ -82,11 +82,15 @@ def plan(  # noqa: PLR0913  options of a command
         typer.Option(help="Print the layers for megatron, vllm, llama.cpp or torchtitan only."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Draw the plan into this page too.")] = None,
+    near: Annotated[
+        Path | None,
+        typer.Option(help="An old plan: of equal plans take the one that moves the least from it."),
+    ] = None,
 ) -> None:
     """Decide who holds what; print it with the predicted step, and what else was near."""
-    from moe.planning.plan_file import save_plan
-    from moe.planning.search import Question, search
-    from moe.planning.workload import Workload
+    from moe.planning.counts.workload import Workload
+    from moe.planning.plan_file import load_plan, save_plan
+    from moe.planning.search.search import Question, search
     from pipelines.planning.arguments import architecture, batch, numerics_named
     from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
     from pipelines.planning.sources import Source
@@ -120,6 +124,7 @@ def plan(  # noqa: PLR0913  options of a command
         step.sequences,
         with_micro_batch(pins, step.micro_batch),
         chosen_objective(objective, serving),
+        load_plan(near) if near else None,
     )
     found = search(question)
     if to is not None:
@@ -138,7 +143,7 @@ def plan(  # noqa: PLR0913  options of a command
 def chosen_objective(name: str | None, serving: bool) -> str:
     """Return the objective: the one given where it makes sense, else the usual one."""
     from moe.config.assignment import hint
-    from moe.planning.pins import OBJECTIVES
+    from moe.planning.search.pins import OBJECTIVES
 
     if name is None:
         return "tokens" if serving else "step"
@@ -189,6 +194,20 @@ def draw(
     write_page(path, config, plan, there, predicted, even)
 
 
+def _moved(question: "Question", found: "Found") -> str:
+    """Say what changes owner between the old plan and the one found."""
+    from moe.planning.moves.difference import diff
+
+    assert question.near is not None
+    there = question.inventory
+    moved = diff(question.config, question.near, found.plan, found.workload, there)
+    devices = len(moved.received)
+    return (
+        f"from the old plan: {moved.bytes / 1e9:.3g} GB to {devices} devices "
+        f"(weights {moved.weight_bytes / 1e9:.3g}, optimiser {moved.optimizer_bytes / 1e9:.3g})"
+    )
+
+
 def _notes(question: "Question", found: "Found") -> list[str]:
     """Return what a person should know of how the plan was found, and of its use."""
     from pipelines.planning.capacity import tokens_held
@@ -208,6 +227,10 @@ def _notes(question: "Question", found: "Found") -> list[str]:
         notes.append("so many nodes: devices are taken node by node, other orders were not tried")
     if not (found.alternatives or (question.pins.gang and question.pins.depth)):
         notes.append("no other shape comes near")
+    if found.node_by_node:
+        notes.append("alike devices are taken node by node; other orders of nodes were not tried")
+    if question.near is not None:
+        notes.append(_moved(question, found))
     if found.gap > 0:
         notes.append(f"not proved the best: another may be {found.gap:.1%} better at most")
     return notes

@@ -16,8 +16,8 @@ from pipelines.planning.arguments import (
 from pipelines.terminal import console, say
 
 if TYPE_CHECKING:
-    from moe.planning.failures import Trace
     from moe.planning.plan import Plan
+    from moe.planning.schedules.failures import Trace
     from pipelines.planning.survival import Run
 
 _HOURS = 24.0
@@ -47,9 +47,9 @@ def simulate(  # noqa: PLR0913  options of a command
     html: Annotated[Path | None, typer.Option(help="Draw the plan into this page too.")] = None,
 ) -> None:
     """Play a plan: step, bubbles, MFU, memory, and goodput where devices fail."""
+    from moe.planning.counts.workload import Workload
     from moe.planning.plan_file import load_plan
     from moe.planning.predict import predict
-    from moe.planning.workload import Workload
     from pipelines.planning.arguments import architecture, batch, devices_of, numerics_named
     from pipelines.planning.plan import draw
     from pipelines.planning.simulation_table import simulation_lines, simulation_table
@@ -92,7 +92,7 @@ def _trace(
     plan: "Plan", file: Path | None, mtbf_seconds: float | None, hours: float | None
 ) -> "Trace":
     """Return what fails: as a file says, else drawn, every lost process back at once."""
-    from moe.planning.failures import load_trace, poisson
+    from moe.planning.schedules.failures import load_trace, poisson
 
     if file is not None or mtbf_seconds is None:
         return load_trace(file or Path())

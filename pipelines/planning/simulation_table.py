@@ -5,8 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import ModelConfig
-from moe.planning.inventory import Inventory
-from moe.planning.memory import PROCESS_BYTES, RankBytes
+from moe.planning.counts.memory import PROCESS_BYTES, RankBytes
+from moe.planning.devices.inventory import Inventory
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction
 from pipelines.planning.capacity import flops_per_second, peak_flops, useful_flops

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe.errors import ConfigError
-from moe.planning.inventory import Inventory
+from moe.planning.devices.inventory import Inventory
 from pipelines.planning.arguments import devices_of, measured
 from pipelines.terminal import say
 

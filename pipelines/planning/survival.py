@@ -1,11 +1,11 @@
 """Goodput of a plan under failures: the trace played with the plan's own step and state.
 
-On fewer devices the step is that of what then runs: with whole replicas left, those, each with
-more micro-batches; with less than one, the best plan for the devices that remain, its gangs as
-wide. Detection, restart and rebuilding are those measured (``moe.planning.goodput``). The state of
-a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a rank,
-which a restart reads as fast; copies travel over the plan's links. Saves are as often as Young's
-formula has it for the trace.
+On fewer devices the step is that of what then runs: with whole replicas left, those, each with more
+micro-batches; with less than one, the best plan for the devices that remain, its gangs as wide.
+Detection, restart and rebuilding are those measured (``moe.planning.schedules.goodput``). The state
+of a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a
+rank, which a restart reads as fast; copies travel over the plan's links. Saves are as often as
+Young's formula has it for the trace.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,12 @@ from functools import cache
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.failures import Trace
-from moe.planning.goodput import (
+from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.links import LOOPBACK
+from moe.planning.plan import Plan
+from moe.planning.predict import Prediction, predict
+from moe.planning.schedules.failures import Trace
+from moe.planning.schedules.goodput import (
     POLICIES,
     Goodput,
     LivingActors,
@@ -25,12 +29,8 @@ from moe.planning.goodput import (
     compare,
     tune,
 )
-from moe.planning.inventory import Inventory
-from moe.planning.links import LOOPBACK
-from moe.planning.pins import Pins
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
-from moe.planning.search import Question, search
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Question, search
 from pipelines.planning.comparison import devices_of
 
 CHECKPOINT_SECONDS = 1.0

@@ -3,7 +3,7 @@
 from moe.config.model import ModelConfig
 from moe.planning.budget import Advice, Cost, Fleet, Terms, advise_budget
 from moe.planning.predict import Prediction
-from moe.planning.search import Question
+from moe.planning.search.search import Question
 from pipelines.planning.capacity import flops_per_second
 
 _VERDICTS = {

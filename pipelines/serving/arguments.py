@@ -12,9 +12,9 @@ from actors.replicas import check_replicas
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
+from moe.planning.counts.workload import Workload
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
-from moe.planning.workload import Workload
 from pipelines.serving.limits import Limits
 from pipelines.serving.text import Text
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from moe.errors import ConfigError
-from moe.planning.workload import PASS_TOKENS
+from moe.planning.counts.workload import PASS_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

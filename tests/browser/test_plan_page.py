@@ -9,14 +9,14 @@ import pytest
 
 from moe.config.model import ModelConfig
 from moe.config.presets import preset
-from moe.planning.inventory import Device, Inventory
-from moe.planning.links import Link
+from moe.planning.counts.workload import MEGATRON, Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import Link
 from moe.planning.make import even_layers
-from moe.planning.pins import Pins
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
-from moe.planning.search import Question, search
-from moe.planning.workload import MEGATRON, Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Question, search
 from pipelines.plan_page import write_page
 from tests.browser.chromium import look, photograph
 from tests.plans import SMOLLM2, with_experts

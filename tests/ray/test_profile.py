@@ -12,9 +12,9 @@ from actors.profiling import profile_of
 from cluster.probe import probe
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
+from moe.planning.counts.workload import Workload
 from moe.planning.make import make_plan
 from moe.planning.predict import predict
-from moe.planning.workload import Workload
 from tests import runs, tiny
 
 pytestmark = pytest.mark.ray

@@ -21,13 +21,13 @@ from moe.config.model import ModelConfig
 from moe.config.presets import PRESETS
 from moe.config.share import whole
 from moe.errors import ConfigError, RankLost
-from moe.planning.costs import layer_parameters, optimizer_work
-from moe.planning.inventory_file import load_profile, save_profile
+from moe.planning.counts.work import layer_parameters, optimizer_work
+from moe.planning.counts.workload import FLOAT32, Workload
+from moe.planning.devices.inventory_file import load_profile, save_profile
+from moe.planning.devices.pace import Pace
+from moe.planning.devices.rates import Rates
 from moe.planning.make import make_plan
-from moe.planning.pace import Pace
 from moe.planning.predict import predict
-from moe.planning.rates import Rates
-from moe.planning.workload import FLOAT32, Workload
 from tests import plans
 
 TINY = replace(

@@ -14,7 +14,7 @@ import yaml
 
 from cluster.kubernetes_nodes import inventory_of_nodes, left_out, load_nodes, read_nodes
 from moe.errors import ClusterError
-from moe.planning.inventory import Device
+from moe.planning.devices.inventory import Device
 
 GIB = 2**30
 

@@ -4,7 +4,7 @@ import pytest
 from ray.util.accelerators import accelerators
 
 from cluster.nodes import Node, inventory, kind_of_gpu
-from moe.planning.rates import GPUS
+from moe.planning.devices.rates import GPUS
 
 GIB = 2**30
 

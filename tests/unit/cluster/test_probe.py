@@ -5,7 +5,7 @@ import pytest
 from cluster.nodes import inventory
 from cluster.probe import living_nodes
 from moe.errors import ClusterError
-from moe.planning.inventory import Device
+from moe.planning.devices.inventory import Device
 
 GIB = 2**30
 

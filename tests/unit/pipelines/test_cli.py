@@ -10,7 +10,7 @@ import yaml
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
-from moe.planning.inventory_file import save_inventory
+from moe.planning.devices.inventory_file import save_inventory
 from moe.planning.plan_file import save_plan
 from pipelines.cli import main
 from tests import plans, runs, tiny

@@ -13,12 +13,12 @@ from lxml import html
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.inventory import Inventory
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.make import even_layers
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.predict import Prediction, predict
-from moe.planning.tensor import groups, spans, split
-from moe.planning.workload import Workload
+from moe.planning.stages.split import groups, spans, split
 from pipelines.page.phrases import fullness, numbers, short
 from pipelines.page.svg import Scale, fitted, fitted_list, text_width
 from pipelines.plan_page import draw_page, write_page

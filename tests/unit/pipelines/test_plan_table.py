@@ -9,13 +9,13 @@ from rich.console import Console
 
 from moe.config.model import ModelConfig
 from moe.config.presets import preset
-from moe.planning.inventory import Device, Inventory
+from moe.planning.counts.workload import MEGATRON, Workload
+from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.make import even_layers, make_plan
-from moe.planning.pins import Pins
 from moe.planning.plan import Plan
 from moe.planning.predict import predict
-from moe.planning.search import Question, search
-from moe.planning.workload import MEGATRON, Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Question, search
 from pipelines.plan_table import plan_picture
 from tests.plans import FINE, SMOLLM2, device, inventory, with_experts
 

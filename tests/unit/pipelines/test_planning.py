@@ -15,21 +15,21 @@ from cluster.journal import Journal
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.presets import preset
-from moe.planning.failures import Event, Trace, save_trace
-from moe.planning.inventory import Inventory
-from moe.planning.inventory_file import save_inventory, save_profile
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.inventory_file import save_inventory, save_profile
+from moe.planning.devices.links import Link
+from moe.planning.devices.pace import Measured, Profile
+from moe.planning.devices.rates import Rates
+from moe.planning.experts.placement import load_placement
 from moe.planning.layouts import read_megatron
-from moe.planning.links import Link
 from moe.planning.make import make_plan
-from moe.planning.pace import Measured, Profile
-from moe.planning.pins import Pins
-from moe.planning.placement import load_placement
 from moe.planning.plan_file import load_plan, save_plan
 from moe.planning.predict import predict, rank_bytes_of
-from moe.planning.rates import Rates
-from moe.planning.search import Candidate, Found, Question, search
-from moe.planning.shapes import Shape
-from moe.planning.workload import Workload
+from moe.planning.schedules.failures import Event, Trace, save_trace
+from moe.planning.search.pins import Pins
+from moe.planning.search.search import Candidate, Found, Question, search
+from moe.planning.search.shapes import Shape
 from pipelines.cli import main
 from pipelines.planning.capacity import tokens_held, useful_flops
 from pipelines.planning.comparison import alternatives_table

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from moe.errors import CheckpointError, ConfigError, RaymoeError
-from moe.planning.inventory_file import load_profile
+from moe.planning.devices.inventory_file import load_profile
 from pipelines.profile import profile, sizes_of, source_of
 from tests import tiny
 

@@ -22,7 +22,7 @@ from moe.config.tensors import (
     parameters,
     tensors,
 )
-from moe.planning.tensor import spans, split
+from moe.planning.stages.split import spans, split
 from tests.plans import FINE, SMOLLM2, configs, with_experts
 
 FAST = settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moe.errors import PlanError
 from moe.planning import layouts
-from moe.planning.tensor import spans
+from moe.planning.stages.split import spans
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "oracles" / "megatron.json").read_text())
 CASES = {name: case["options"] | case["outputs"] for name, case in GOLDEN["layouts"].items()}

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
 from moe.errors import PlanError
-from moe.planning.inventory import Inventory
-from moe.planning.links import Link
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.links import Link
 from moe.planning.make import even_layers, make_plan
-from moe.planning.pins import Pins
 from moe.planning.plan import Plan
 from moe.planning.predict import predict
-from moe.planning.question import Question
-from moe.planning.search import search
-from moe.planning.tensor import split
-from moe.planning.workload import Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.question import Question
+from moe.planning.search.search import search
+from moe.planning.stages.split import split
 from tests.plans import FINE, SMOLLM2, configs, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)

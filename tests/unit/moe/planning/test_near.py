@@ -5,13 +5,13 @@ from itertools import permutations
 
 import pytest
 
-from moe.planning.difference import diff
-from moe.planning.inventory import Inventory
-from moe.planning.pins import Pins
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.moves.difference import diff
 from moe.planning.plan import Plan
-from moe.planning.question import Question
-from moe.planning.search import search
-from moe.planning.workload import Workload
+from moe.planning.search.pins import Pins
+from moe.planning.search.question import Question
+from moe.planning.search.search import search
 from tests.plans import SMOLLM2, inventory, with_experts
 
 CONFIG = with_experts(SMOLLM2, 4)

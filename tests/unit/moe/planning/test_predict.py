@@ -7,7 +7,7 @@ import pytest
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.errors import PlanError
-from moe.planning.costs import (
+from moe.planning.counts.work import (
     Passes,
     embedding_work,
     head_work,
@@ -15,14 +15,14 @@ from moe.planning.costs import (
     optimizer_work,
     part_of,
 )
-from moe.planning.gang import StageCost
-from moe.planning.inventory import Inventory
-from moe.planning.links import Link
+from moe.planning.counts.workload import FLOAT32, Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.links import Link
+from moe.planning.devices.pace import Pace, Profile
+from moe.planning.devices.rates import CPU_THREAD, Rates
 from moe.planning.make import make_plan
-from moe.planning.pace import Pace, Profile
 from moe.planning.predict import Prediction, bytes_per_rank, predict
-from moe.planning.rates import CPU_THREAD, Rates
-from moe.planning.workload import FLOAT32, Workload
+from moe.planning.stages.gang import StageCost
 from tests.plans import FINE, SMOLLM2, device, inventory, single, with_experts
 
 WORKLOAD = Workload(sequence_length=128, micro_batch=1, micro_batches=4)

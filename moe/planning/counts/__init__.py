@@ -1,0 +1,1 @@
+"""What is asked of a rank, counted: work and bytes. Knows no device."""

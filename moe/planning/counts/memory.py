@@ -1,0 +1,195 @@
+"""Bytes that one rank needs: weights, gradients, AdamW states, activations, buffers, the process.
+
+Weights, gradients and the optimiser's states are counted from the tensor table; ZeRO spreads them
+over replicas. Activations are an estimate of what autograd keeps per token, in numbers, with H
+hidden, Q and K query and key-value columns held, F feed-forward columns held, E experts held of N,
+each X wide, k E / N of them routed to, and G columns held of the shared expert:
+
+    block          6 H + 2 Q + 2 K                     norms, products' inputs, attention
+      q-k norms    2 Q + 2 K                           their inputs, brought to unit size
+      dense        4 F                                 gate, silu, up, their product
+      MoE          2 X k E / N  +  N                   gate and up, the rest made again; router
+        shared     4 G  (+ H)                          as dense (and its output, if gated)
+      recomputed   H                                   its input; one such block whole, for a while
+    head           3 H                                 norm, its input and gradient
+
+A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
+with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960).
+Beside what is kept, a backward pass makes: as much again as the largest block keeps of a
+micro-batch (its gradients), a second gradient of embedding or head, a third set of logits; and
+freed activations leave fragments (``working``). Resident memory of actors was 0.98 to 1.05 of the
+sum (``benchmarks/recompute.py``).
+The head keeps, whatever the number of tokens, 2 V of at most ``LOGITS_AT_ONCE`` / V tokens, and
+the V H gradient of a micro-batch before it is added to that of the step.
+How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
+min(p - s, micro-batches). The head is done with each before the next. Buffers are those of tensors
+received, for every micro-batch of a step: hidden states with their gradients from the stage before,
+gradients from the stage after.
+Without training there are no gradients, AdamW states or kept activations: one block's at a time,
+for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
+key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
+sequence, so that length is what a plan must have room for, not the longest the model can read.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import ceil
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share
+from moe.config.tensors import held_by
+from moe.planning.counts.work import (
+    attention_columns,
+    feed_forward_columns,
+    routed,
+    vocabulary_rows,
+)
+from moe.planning.counts.workload import Workload
+
+PROCESS_BYTES = 512 * 2**20
+"""What an actor takes beside its tensors: interpreter, torch and Ray 0.35 GB, then buffers."""
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
+
+_FLOAT_BYTES = 4
+_WASTE = 0.12
+"""Part of the activations that fragments of freed ones take, as resident memory showed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankBytes:
+    """Bytes of one rank at its peak, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    working: int = 0
+    buffers: int = 0
+    process: int = PROCESS_BYTES
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        states = self.weights + self.gradients + self.optimizer
+        return states + self.activations + self.working + self.buffers + self.process
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage stands in its pipeline: it keeps ``in_flight`` micro-batches at once.
+
+    ``ends`` tells whether it is the first, with the embedding, and the last, with the head.
+    """
+
+    in_flight: int = 1
+    ends: tuple[bool, bool] = (True, True)
+
+
+def rank_bytes(
+    config: ModelConfig,
+    share: Share,
+    place: Place,
+    workload: Workload,
+    recompute: Collection[int] = (),
+    replicas: int = 1,
+) -> RankBytes:
+    """Return what a rank needs that makes the activations of ``recompute`` layers again."""
+    parameters = sum(part.elements for part in held_by(config, share))
+    weights, gradients, optimizer = state_bytes(parameters, workload, replicas)
+    if not workload.training:
+        widest = max(block_floats(config, share, layer) for layer in share.layer_numbers)
+        return RankBytes(weights, 0, 0, serving_bytes(config, share, workload, widest))
+    floats = {layer: block_floats(config, share, layer) for layer in share.layer_numbers}
+    kept = sum(floats[layer] for layer in floats if layer not in recompute)
+    again = [floats[layer] for layer in floats if layer in recompute]
+    numbers = (kept + config.hidden_size * len(again)) * place.in_flight + max(again, default=0.0)
+    numbers *= workload.tokens
+    if place.ends[1]:
+        numbers += head_floats(config, share, workload)
+    activations = ceil(workload.numerics.activation * numbers)
+    working = working_bytes(config, share, place, workload) + wasted_bytes(activations)
+    buffers = buffer_bytes(config, place, workload)
+    return RankBytes(weights, gradients, optimizer, activations, working, buffers)
+
+
+def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int, int, int]:
+    """Return the bytes of weights, gradients and optimiser states, those spread by ZeRO by rank."""
+    numerics = workload.numerics
+    sizes = (
+        (numerics.weight, workload.zero >= 3),
+        (numerics.gradient, workload.zero >= 2),
+        (numerics.optimizer, workload.zero >= 1),
+    )
+    weights, gradients, optimizer = (
+        -(-size * parameters // (replicas if spread else 1)) for size, spread in sizes
+    )
+    return weights, gradients, optimizer
+
+
+def working_bytes(config: ModelConfig, share: Share, place: Place, workload: Workload) -> int:
+    """Return the bytes that come and go in a backward pass."""
+    layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
+    widest = max(block_floats(config, share, layer) for layer in layers)
+    passing = workload.numerics.activation * widest * workload.tokens
+    rows = vocabulary_rows(config, share)
+    first, last = place.ends
+    passing += workload.numerics.gradient * rows * config.hidden_size * (first + last)
+    passing += _FLOAT_BYTES * rows * _logits_at_once(config, workload) * last
+    return ceil(passing)
+
+
+def wasted_bytes(activations: int) -> int:
+    """Return what fragments of freed activations take."""
+    return ceil(_WASTE * activations)
+
+
+def buffer_bytes(config: ModelConfig, place: Place, workload: Workload) -> int:
+    """Return the bytes of tensors received in a step, and of the gradients of those."""
+    first, last = place.ends
+    tensors = (2 * (not first) + (not last)) * workload.micro_batches
+    return tensors * workload.tokens * config.hidden_size * workload.numerics.message
+
+
+def cache_bytes_per_token(config: ModelConfig, share: Share) -> int:
+    """Return the bytes of keys and values of one position in all layers of a share."""
+    return _FLOAT_BYTES * 2 * attention_columns(config, share)[1] * len(share.layer_numbers)
+
+
+def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest: float) -> int:
+    """Return the bytes of a pass of prompts, of the key-value cache, of a row of logits each.
+
+    ``widest`` are the numbers per token of the largest block.
+    """
+    floats = widest * workload.tokens_at_once
+    floats += vocabulary_rows(config, share) * workload.micro_batch if share.head else 0
+    return ceil(_FLOAT_BYTES * floats) + cache_bytes_per_token(config, share) * workload.tokens
+
+
+def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
+    """Return the numbers that the head and its loss keep of one micro-batch."""
+    rows = vocabulary_rows(config, share)
+    gradient = rows * config.hidden_size
+    logits = 2 * rows * _logits_at_once(config, workload)
+    return 3 * config.hidden_size * workload.tokens + logits + gradient
+
+
+def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
+    """Return the tokens that the loss has logits of at a time."""
+    return min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
+
+
+def block_floats(config: ModelConfig, share: Share, layer: int) -> float:
+    """Return the numbers that one block keeps per token."""
+    query, key_value = attention_columns(config, share)
+    floats: float = 6 * config.hidden_size + 2 * query + 2 * key_value
+    if config.query_key_norm is not None:
+        floats += 2 * (query + key_value)
+    floats += 4 * feed_forward_columns(config, share, layer)
+    moe = config.moe
+    if moe is None or not config.has_experts(layer):
+        return floats
+    floats += 2 * moe.expert_size * routed(config, share, layer)
+    floats += config.hidden_size if moe.shared_gate else 0
+    return floats if moe.hashed else floats + moe.experts

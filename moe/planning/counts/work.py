@@ -1,0 +1,196 @@
+"""Work of each kind of layer: embedding, dense block, MoE block, head with loss, the optimiser.
+
+Work is counted, not measured: FLOPs and bytes. ``moe.planning.devices.pace`` turns it into seconds
+of a device. Per token, with H hidden, Q and K query and key-value columns held, S the sequence
+length, F feed-forward columns held, E experts held of N, each X wide, G columns held of the shared
+expert, and V rows held of the vocabulary:
+
+    attention      2 H (2 Q + 2 K)  +  2 Q S           projections; causal scores and values
+    dense block    6 H F                               gate, up, down
+    MoE block      6 H X k E / N  +  6 H G             the fullest rank's routing; the shared expert
+                   +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
+    head           2 H V
+
+A block is one kind or the other, also in one model (``dense_layers``). A hash has no router.
+Where a gang splits the experts, its fullest rank has ``Workload.overload`` times the mean.
+
+Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
+its loss, forward. Some terms are bound by memory instead:
+
+    loss           3 passes over the V float32 logits of each token
+    gradients      3 of each parameter and micro-batch: read the sum, read the new, write
+    optimiser      10 numbers of a parameter a step: norm, clip, AdamW over weight and two moments
+
+The second is nearly all that an embedding costs, and why more experts cost time at equal top-k.
+SmolLM2-135M, sequences of 512, one thread, measured and (counted) milliseconds of a micro-batch:
+dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with loss 654 (672).
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import Share, shared_span
+from moe.config.tensors import held_by
+from moe.planning.counts.workload import Numerics, Workload
+
+PARTS = ("embedding", "dense", "moe", "head", "optimizer")
+"""Kinds of work that are counted, and measured, apart."""
+
+_FLOAT_BYTES = 4
+_LOSS_PASSES = 3
+_GRADIENT_PASSES = 3
+_OPTIMIZER_PASSES = 10
+_BACKWARD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """FLOPs, and bytes moved beyond those of the products."""
+
+    flops: float
+    bytes: float
+
+
+NO_WORK = Work(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What one micro-batch asks of a rank, forward and backward."""
+
+    forward: Work
+    backward: Work = NO_WORK
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of both."""
+        return self.forward.flops + self.backward.flops
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of both."""
+        return self.forward.bytes + self.backward.bytes
+
+
+def part_of(config: ModelConfig, layer: int) -> str:
+    """Return the kind of a block."""
+    return "moe" if config.has_experts(layer) else "dense"
+
+
+def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Passes:
+    """Return the work of one block, of the slice of it that a share holds."""
+    query, key_value = attention_columns(config, share)
+    flops: float = 2 * config.hidden_size * 2 * (query + key_value)
+    flops += 2 * query * workload.sequence_length
+    flops += 6 * config.hidden_size * feed_forward_columns(config, share, layer)
+    if config.moe is not None and config.has_experts(layer):
+        routes = routed(config, share, layer) * _overload(config, share, layer, workload)
+        flops += 6 * config.hidden_size * config.moe.expert_size * routes
+        flops += 2 * config.hidden_size * _gate_rows(config.moe)
+    return _passes(flops, layer_parameters(config, share, layer), workload)
+
+
+def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
+    """Return for each layer the first one of which a share holds as much, of the same kind."""
+    return _layers_like(config, tuple((layer, len(held)) for layer, held in share.placed))
+
+
+@lru_cache(maxsize=256)
+def _layers_like(config: ModelConfig, placed: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    counts, first = dict(placed), dict[tuple[bool, int | None], int]()
+    return tuple(
+        first.setdefault((config.has_experts(layer), counts.get(layer)), layer)
+        for layer in range(config.layers)
+    )
+
+
+def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
+    """Return the work of looking tokens up: hardly any forward, a dense gradient backward."""
+    return _passes(0, end_parameters(config, share, True, False), workload)
+
+
+def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
+    """Return the work of the logits, and of their loss where training."""
+    rows = vocabulary_rows(config, share)
+    work = _passes(
+        2 * config.hidden_size * rows, end_parameters(config, share, False, True), workload
+    )
+    if not workload.training:
+        return work
+    loss_bytes = _LOSS_PASSES * _FLOAT_BYTES * rows * workload.tokens
+    return Passes(Work(work.flops, loss_bytes), Work(0.0, work.backward.bytes))
+
+
+def optimizer_work(parameters: float, numerics: Numerics) -> Work:
+    """Return the work of one step of the optimiser over so many parameters."""
+    return Work(0.0, _OPTIMIZER_PASSES * numerics.gradient * parameters)
+
+
+def attention_columns(config: ModelConfig, share: Share) -> tuple[int, int]:
+    """Return the columns of queries, and of keys (as many again of values), that a share holds."""
+    key_value = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
+    return key_value * config.heads_per_kv, key_value
+
+
+def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
+    """Return the columns that every token passes in a block: dense, or the shared expert's."""
+    experts = config.has_experts(layer)
+    start, stop = shared_span(config, share.ffn) if experts else share.ffn
+    return stop - start
+
+
+def routed(config: ModelConfig, share: Share, layer: int) -> float:
+    """Return how many of a token's top-k experts a share holds, on average under even load."""
+    if config.moe is None:
+        return 0.0
+    return config.moe.top_k * len(share.experts_of(layer)) / config.moe.experts
+
+
+def vocabulary_rows(config: ModelConfig, share: Share) -> int:
+    """Return the rows of embedding and head that a share holds where it has them."""
+    start, stop = share.vocabulary or (0, config.vocab_size)
+    return stop - start
+
+
+def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
+    """Count what a share holds of one layer, in a model of no other."""
+    experts = share.experts_of(layer)
+    block = replace(share, layers=(0, 1), embedding=False, head=False, experts=experts, placed=())
+    return _block_parameters(config, block, config.has_experts(layer))
+
+
+def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> int:
+    """Count what a share holds of the embedding, of head and final norm, or of both."""
+    ends = replace(share, layers=(0, 0), embedding=embedding, head=head, placed=())
+    return _end_parameters(config, ends)
+
+
+@lru_cache(maxsize=1024)
+def _end_parameters(config: ModelConfig, ends: Share) -> int:
+    return sum(part.elements for part in held_by(replace(config, layers=1, moe=None), ends))
+
+
+@lru_cache(maxsize=4096)
+def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> int:
+    moe = config.moe and replace(config.moe, dense_layers=())
+    alone = replace(config, layers=1, moe=moe if experts else None)
+    return sum(part.elements for part in held_by(alone, block))
+
+
+def _overload(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:
+    """Return the load of a rank over the mean: a rank that holds all experts has no more."""
+    return workload.overload if len(share.experts_of(layer)) < config.experts else 1.0
+
+
+def _passes(flops: float, parameters: int, workload: Workload) -> Passes:
+    forward = Work(flops * workload.tokens, 0.0)
+    if not workload.training:
+        return Passes(forward)
+    gradient_bytes = _GRADIENT_PASSES * workload.numerics.gradient * parameters
+    return Passes(forward, Work(forward.flops * _BACKWARD, float(gradient_bytes)))
+
+
+def _gate_rows(moe: MoeConfig) -> int:
+    """Return the rows of the products that weigh experts: the router's, the shared gate's."""
+    return (0 if moe.hashed else moe.experts) + moe.shared_gate

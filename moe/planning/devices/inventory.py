@@ -1,0 +1,138 @@
+"""What there is to run on: the devices, their nodes, memory, speed and links. A value."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from moe.errors import PlanError
+from moe.planning.devices.links import ANY, LOOPBACK, NETWORK, Link, most_particular
+from moe.planning.devices.pace import Pace, Profile
+from moe.planning.devices.rates import CPU_THREAD, GPUS
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One place for one rank: a GPU, or some threads of a CPU.
+
+    ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
+    profile, its data sheet (``moe.planning.devices.rates``), and without either one CPU thread of
+    the cost model. A CPU is ``threads`` times as fast as one thread; beside a GPU they only feed
+    it.
+    """
+
+    name: str
+    node: str
+    kind: str
+    memory_bytes: int
+    threads: int = 1
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("name", "node", "kind"):
+            if not getattr(self, key):
+                raise PlanError(f"a device has an empty {key}; give every device a {key}")
+        for key in ("memory_bytes", "threads", "speed"):
+            value = getattr(self, key)
+            if not 0 < value < float("inf"):
+                raise PlanError(
+                    f"device {self.name} has {key} = {value}; give a finite number above 0"
+                )
+
+    @property
+    def sort(self) -> tuple[str, int, int, float]:
+        """What makes two devices alike to a planner, wherever they are."""
+        return self.kind, self.threads, self.memory_bytes, self.speed
+
+    @property
+    def spot(self) -> tuple[str, str]:
+        """What its links depend on."""
+        return self.node, self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All devices a plan may use, in the order they are offered; links; what was measured."""
+
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise PlanError("the inventory has no device; list at least one under [[devices]]")
+        name, count = Counter(device.name for device in self.devices).most_common(1)[0]
+        if count > 1:
+            raise PlanError(
+                f"the inventory names device {name} {count} times; give every device its own name"
+            )
+        nodes = {device.node for device in self.devices} | {ANY}
+        for link in self.links:
+            strange = sorted(set(link.nodes) - nodes)
+            if strange:
+                raise PlanError(
+                    f"a link names node {strange[0]}, which no device is on; name a device's node "
+                    'or "*" for any'
+                )
+
+    def device(self, name: str) -> Device:
+        """Return one device by its name."""
+        for device in self.devices:
+            if device.name == name:
+                return device
+        known = ", ".join(device.name for device in self.devices)
+        raise PlanError(
+            f"the plan uses device {name}, the inventory has {known}; "
+            "make the plan again for this inventory"
+        )
+
+    def nodes(self) -> Mapping[str, tuple[Device, ...]]:
+        """Return the devices of each node, both in the order of the inventory."""
+        nodes: dict[str, tuple[Device, ...]] = {}
+        for device in self.devices:
+            nodes[device.node] = (*nodes.get(device.node, ()), device)
+        return nodes
+
+    def link(self, one: Device, other: Device) -> Link:
+        """Return what connects two devices: as listed, else as is usual for their kind."""
+        listed = most_particular(self.links, one.node, other.node)
+        if listed is not None:
+            return listed
+        if one.node != other.node:
+            return NETWORK
+        gpus = [GPUS[each.kind] for each in (one, other) if each.kind in GPUS]
+        if len(gpus) < 2:
+            return LOOPBACK
+        return Link((ANY,), min(gpu.link_bytes_per_second for gpu in gpus), 1e-5)
+
+    def pace(self, device: Device, half: bool = False) -> Pace:
+        """Return how fast a device works, in ``half`` precision or float32, and how one knows."""
+        for profile in self.profiles:
+            if profile.kind == device.kind and (
+                device.kind != CPU or profile.threads == device.threads
+            ):
+                rates = profile.rates.times(device.speed)
+                return Pace(rates, profile.parts, profile.source or "measured")
+        if device.kind in GPUS:
+            rates = GPUS[device.kind].rates(half).times(device.speed)
+            return Pace(rates, source=f"data sheet of {device.kind}")
+        threads = device.threads if device.kind == CPU else 1
+        return Pace(CPU_THREAD.times(device.speed * threads), source="counted")
+
+    def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
+        """Return the inventory with what was measured beside what it knew."""
+        return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
+
+
+def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
+    """Raise PlanError where CPUs and GPUs are mixed; ``devices`` are names with their kinds."""
+    named = list(devices)
+    cpus = [name for name, kind in named if kind == CPU]
+    gpus = [name for name, kind in named if kind != CPU]
+    if cpus and gpus:
+        raise PlanError(
+            f"{what} has CPU devices ({len(cpus)}, the first is {cpus[0]}) and GPUs ({len(gpus)}, "
+            f"the first is {gpus[0]}), whose ranks cannot talk to each other (gloo, nccl); "
+            "leave out the one kind or the other"
+        )

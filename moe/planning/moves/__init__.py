@@ -1,0 +1,1 @@
+"""What changes owner between two plans."""

@@ -1,0 +1,223 @@
+"""The plan that moves least, among plans that are equal.
+
+A plan stays equal where its devices change names with devices like them: of one sort within a node,
+and all that it uses of a node with devices like them of another node, if each has the links of the
+other. The bytes that a place of the plan lacks on a device depend on those two alone, so the least
+sum is an assignment (``moe.planning.moves.assignment``): for each pair of nodes one of places to
+devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes are equal, names
+stay.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from moe.config.model import ModelConfig
+from moe.config.tensors import is_trained
+from moe.errors import PlanError
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import most_particular
+from moe.planning.moves.assignment import Costs, assign
+from moe.planning.moves.holdings import Interval, rank_parts, shard_of, state_sizes
+from moe.planning.plan import Plan
+
+Parts = Sequence[Mapping[str, Interval]]
+"""For each rank, the span it holds of each tensor."""
+
+
+def nearest(
+    config: ModelConfig, old: Plan, new: Plan, inventory: Inventory, workload: Workload
+) -> Plan:
+    """Return ``new`` on such devices of the inventory, equal to its own, that least bytes move."""
+    return _Renaming(config, old, new, inventory, workload).plan
+
+
+def least_moving(
+    config: ModelConfig,
+    old: Plan,
+    candidates: Iterable[Plan],
+    inventory: Inventory,
+    workload: Workload,
+) -> Plan:
+    """Return the candidate that moves least, renamed so; of those that move as much, the first."""
+    renamed = [_Renaming(config, old, new, inventory, workload) for new in candidates]
+    if not renamed:
+        raise PlanError("asked which of no plans moves least; give at least one")
+    return min(renamed, key=lambda each: each.moved_bytes).plan
+
+
+class _Renaming:
+    """The plan under its new names, and the bytes that move to it."""
+
+    def __init__(
+        self, config: ModelConfig, old: Plan, new: Plan, inventory: Inventory, workload: Workload
+    ) -> None:
+        self._workload = workload
+        for plan in (old, new):
+            plan.check_model(config)
+            _check_devices(plan)
+        self._devices = {device.name: device for device in inventory.devices}
+        self._rows = {name: row for row, name in enumerate(_names(new))}
+        self._columns = {name: column for column, name in enumerate(self._devices)}
+        for name in self._rows:
+            inventory.device(name)
+        parts = rank_parts(config, new)
+        self._kept = self._overlap(old, new, rank_parts(config, old), parts)
+        self._worth = self._kept * (len(self._rows) + 1)
+        for name, row in self._rows.items():
+            self._worth[row, self._columns[name]] += 1
+        names = self._renamed(inventory)
+        self.plan = _with_devices(new, names)
+        kept = sum(int(self._kept[self._rows[a], self._columns[b]]) for a, b in names.items())
+        self.moved_bytes = self._needed(parts, new.replicas) - kept
+
+    def _overlap(self, old: Plan, new: Plan, before: Parts, after: Parts) -> Costs:
+        """Return the bytes [places, devices] that each place needs and each device holds."""
+        kept = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
+        for rank, wanted in enumerate(after):
+            rows = [self._rows[name] for name in new.rank(rank).devices]
+            for number, held in enumerate(before):
+                named = enumerate(old.rank(number).devices)
+                there = {copy: self._columns[name] for copy, name in named if name in self._columns}
+                common = wanted.keys() & held.keys()
+                if common and there:
+                    pairs = Counter((wanted[name], held[name], is_trained(name)) for name in common)
+                    table = self._common_bytes(pairs, new.replicas, old.replicas)
+                    kept[np.ix_(rows, list(there.values()))] = table[:, list(there)]
+        return kept
+
+    def _common_bytes(
+        self, pairs: Mapping[tuple[Interval, Interval, bool], int], replicas: int, copies: int
+    ) -> Costs:
+        """Return the bytes [replicas, copies] that replicas of two ranks have in common."""
+        total = np.zeros((replicas, copies), dtype=np.int64)
+        for (wanted, held, trained), count in pairs.items():
+            for size, spread in self._states(trained):
+                start, stop = _edges(wanted, replicas if spread else 1)
+                low, high = _edges(held, copies if spread else 1)
+                both = np.minimum(stop[:, None], high) - np.maximum(start[:, None], low)
+                total += count * size * both.clip(min=0)
+        return total
+
+    def _needed(self, parts: Parts, replicas: int) -> int:
+        """Return the bytes of all that the new plan holds."""
+        return sum(
+            size * (span[1] - span[0]) * (1 if spread else replicas)
+            for part in parts
+            for name, span in part.items()
+            for size, spread in self._states(is_trained(name))
+        )
+
+    def _states(self, trained: bool) -> list[tuple[int, bool]]:
+        """Return the bytes of an element of each state, and whether ZeRO spreads it."""
+        sizes, zero = state_sizes(self._workload), self._workload.zero
+        states = [(sizes["weights"], zero >= 3)]
+        if trained and self._workload.training:
+            states.append((sizes["optimizer"], zero >= 1))
+        return states
+
+    def _renamed(self, inventory: Inventory) -> dict[str, str]:
+        """Return the device that stands for each device of the new plan."""
+        loads: dict[str, list[Device]] = defaultdict(list)
+        for name in self._rows:
+            loads[self._devices[name].node].append(self._devices[name])
+        nodes, names = inventory.nodes(), dict[str, str]()
+        for alike in _link_classes(inventory):
+            used = [node for node in alike if node in loads]
+            if not used:
+                continue
+            found = [[self._within(loads[node], nodes[other]) for other in alike] for node in used]
+            never = 1 + sum(max(each[0] for each in row if each) for row in found)
+            costs = [[-each[0] if each else never for each in row] for row in found]
+            for row, column in zip(found, assign(np.array(costs, dtype=np.int64)), strict=True):
+                chosen = row[column]
+                names |= chosen[1] if chosen else {}
+        return names
+
+    def _within(
+        self, load: Sequence[Device], devices: Sequence[Device]
+    ) -> tuple[int, dict[str, str]] | None:
+        """Return the worth of a load on the devices of one node, and the names that have it."""
+        wanted, offered = _by_sort(load), _by_sort(devices)
+        worth, names = 0, dict[str, str]()
+        for sort, places in wanted.items():
+            there = offered.get(sort, [])
+            if len(there) < len(places):
+                return None
+            block = self._worth[
+                np.ix_(
+                    [self._rows[each] for each in places], [self._columns[each] for each in there]
+                )
+            ]
+            chosen = assign(-block) if block.any() else range(len(places))
+            worth += sum(int(block[row, column]) for row, column in enumerate(chosen))
+            names |= {place: there[column] for place, column in zip(places, chosen, strict=True)}
+        return worth, names
+
+
+def _edges(span: Interval, replicas: int) -> tuple[Costs, Costs]:
+    shards = np.array([shard_of(span, replica, replicas) for replica in range(replicas)])
+    return shards[:, 0], shards[:, 1]
+
+
+def _by_sort(devices: Sequence[Device]) -> dict[object, list[str]]:
+    sorts: dict[object, list[str]] = defaultdict(list)
+    for device in devices:
+        sorts[device.sort].append(device.name)
+    return dict(sorts)
+
+
+def _link_classes(inventory: Inventory) -> list[list[str]]:
+    """Return the nodes in groups within which any two may change places and no link notices."""
+    nodes = list(inventory.nodes())
+    named = {name for link in inventory.links for name in link.nodes}
+
+    def listed(one: str, other: str) -> tuple[float, float] | None:
+        link = most_particular(inventory.links, one, other)
+        return None if link is None else (link.bytes_per_second, link.latency_seconds)
+
+    def alike(one: str, other: str) -> bool:
+        if not named & {one, other}:
+            return True
+        others = [node for node in nodes if node not in (one, other)]
+        return listed(one, one) == listed(other, other) and all(
+            listed(one, node) == listed(other, node) for node in others
+        )
+
+    groups: list[list[str]] = []
+    for node in nodes:
+        group = next((each for each in groups if alike(each[0], node)), None)
+        if group is None:
+            groups.append([node])
+        else:
+            group.append(node)
+    return groups
+
+
+def _names(plan: Plan) -> list[str]:
+    return [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
+
+
+def _check_devices(plan: Plan) -> None:
+    name, count = Counter(_names(plan)).most_common(1)[0]
+    if count > 1:
+        raise PlanError(
+            f"the plan names device {name} for {count} places, so devices cannot change names; "
+            "give every rank, in every replica, a device of its own"
+        )
+
+
+def _with_devices(plan: Plan, names: Mapping[str, str]) -> Plan:
+    if all(name == other for name, other in names.items()):
+        return plan
+    stages = []
+    for stage in plan.stages:
+        ranks = (
+            replace(rank, devices=tuple(names[name] for name in rank.devices))
+            for rank in stage.ranks
+        )
+        stages.append(replace(stage, ranks=tuple(ranks)))
+    return replace(plan, stages=tuple(stages))

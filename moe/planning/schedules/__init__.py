@@ -1,0 +1,1 @@
+"""When each stage works: schedules, their simulation, failures and recovery."""

@@ -1,0 +1,1 @@
+"""The best plan for a question, exactly."""

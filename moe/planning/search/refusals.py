@@ -1,0 +1,104 @@
+"""Why a search found no plan: what was asked, what is there, what would help."""
+
+from moe.config.share import Share
+from moe.planning.counts.memory import RankBytes, rank_bytes
+from moe.planning.devices.inventory import Device
+from moe.planning.predict import places_of
+from moe.planning.search.question import Question
+from moe.planning.search.shapes import Shape
+from moe.planning.stages.split import spans, split
+from moe.planning.stages.units import Unit, form_gangs, form_units
+from moe.planning.stages.widths import cut_width, width_share
+
+
+def why_no_plan(question: Question) -> str:
+    """Return the first thing that stands in the way of the shape that is asked for.
+
+    Where the shape is open, that of the deepest pipeline, which needs the least memory.
+    """
+    shape = _tried(question)
+    gangs = form_gangs(question.inventory, shape.gang, mixed=question.config.moe is None)
+    units = form_units(gangs, shape.replicas, shape.stages)
+    if len(units) < shape.stages:
+        return (
+            f"plan needs {shape.stages} gangs of {shape.gang} in {shape.replicas} replicas, of "
+            f"devices of one kind that are connected, but {len(units)} can be formed of "
+            f"{len(question.inventory.devices)} devices; lower plan.gang or plan.stages, or add "
+            "devices or links"
+        )
+    lean = _does_not_fit(question, shape, units)
+    if lean is not None:
+        return lean
+    return (
+        f"no pipeline of {shape.stages} stages connects its stages within the pins; add links "
+        "between the nodes (an inventory's bytes_per_second of 0 is no connection), or free a pin"
+    )
+
+
+def _tried(question: Question) -> Shape:
+    pins, config = question.pins, question.config
+    devices = len(question.inventory.devices)
+    gang, replicas = pins.gang or 1, pins.replicas or 1
+    micro_batch = pins.micro_batch or 1
+    count = question.sequences // (replicas * micro_batch)
+    deepest = min(config.layers, devices // (gang * replicas), count)
+    return Shape(gang, replicas, pins.depth or max(1, deepest), micro_batch)
+
+
+def _does_not_fit(question: Question, shape: Shape, units: list[Unit]) -> str | None:
+    """Return what does not fit in a rank where all is recomputed that can be; None if all fit."""
+    layers = spans(question.pins.layers or split(question.config.layers, shape.stages))
+    work = question.cut(shape)
+    worst: tuple[float, str] | None = None
+    for stage, (place, held) in enumerate(zip(places_of(shape.stages, work), layers, strict=True)):
+        for member, devices in enumerate(units[stage].columns):
+            share = _share(question, units[stage], member, held, place.ends)
+            recompute = range(*held) if work.training else ()
+            need = rank_bytes(question.config, share, place, work, recompute, shape.replicas)
+            device = min(devices, key=lambda each: each.memory_bytes)
+            part = need.total / device.memory_bytes
+            if part > 1 and (worst is None or part > worst[0]):
+                rank = stage * shape.gang + member
+                worst = part, _short_of(rank, stage, need, device)
+    return worst and worst[1]
+
+
+def _share(
+    question: Question, unit: Unit, member: int, layers: tuple[int, int], ends: tuple[bool, bool]
+) -> Share:
+    width = cut_width(question.config, [1.0] * len(unit.columns))[member]
+    whole = width_share(question.config, width)
+    return Share(
+        layers=layers,
+        embedding=ends[0],
+        head=ends[1],
+        kv_heads=whole.kv_heads,
+        ffn=whole.ffn,
+        experts=whole.experts,
+        vocabulary=whole.vocabulary,
+    )
+
+
+def _short_of(rank: int, stage: int, need: RankBytes, device: Device) -> str:
+    return (
+        f"rank {rank} (stage {stage}) needs {_gigabytes(need.total)} ({_shown(need)}) but device "
+        f"{device.name} has {_gigabytes(device.memory_bytes)}; raise plan.stages or plan.gang, "
+        "lower the micro-batch or the sequence length, or use a device with more memory"
+    )
+
+
+def _shown(need: RankBytes) -> str:
+    parts = {
+        "weights": need.weights,
+        "gradients": need.gradients,
+        "AdamW": need.optimizer,
+        "activations": need.activations,
+        "working": need.working,
+        "buffers": need.buffers,
+        "process": need.process,
+    }
+    return ", ".join(f"{what} {_gigabytes(size)}" for what, size in parts.items() if size)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

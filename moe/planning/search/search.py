@@ -1,0 +1,190 @@
+"""The search for a plan: over shapes, and exactly inside each (``moe.planning.search.pipeline``).
+
+Shapes are tried in the order of what they can reach at best (``moe.planning.search.prospects``),
+until no other can be as good as the best. Equal plans of unlike shapes are told apart by their
+seconds, then by the number of devices. The alternatives are the best of what was tried on the way
+and of the shapes that looked best after that; that no other is nearer is not proved.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import inf
+from typing import NamedTuple
+
+from moe.errors import PlanError
+from moe.planning.counts.workload import Workload
+from moe.planning.plan import Plan
+from moe.planning.search.assemble import pipeline, to_plan
+from moe.planning.search.objectives import objective
+from moe.planning.search.pipeline import MOST_NODES, Answer, Pipeline
+from moe.planning.search.prospects import Prospects
+from moe.planning.search.question import Question, check_question
+from moe.planning.search.refusals import why_no_plan
+from moe.planning.search.shapes import Shape
+from moe.planning.stages.units import form_units
+
+__all__ = ["Candidate", "Found", "Question", "search"]
+
+_ALTERNATIVES = 3
+_PATIENCE = 120
+"""Shapes tried in vain after which a search stops proving that no other is better."""
+
+_LOOKED_AT = 16
+_NODES_OF_OTHERS = 1_000
+_FAR = 1.3
+"""An alternative that is worse by more than this is shown only if it was found on the way."""
+
+_SAME = 1 + 1e-12
+_EQUALS = 32
+"""Plans as good as the best that are looked at for the one that moves the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The best plan of a shape: the value of the objective, seconds of a step, and its stages."""
+
+    shape: Shape
+    value: float
+    seconds: float
+    layers: tuple[int, ...]
+    recomputed: tuple[int, ...]
+    fullness: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The plan, its workload, and the best of the next best shapes.
+
+    ``gap`` is how far from the optimum the plan may be, as a part of its seconds: 0 where proved.
+    With very many nodes that matter, units are taken ``node_by_node`` and other orders not tried.
+    """
+
+    plan: Plan
+    workload: Workload
+    best: Candidate
+    alternatives: tuple[Candidate, ...]
+    gap: float = 0.0
+    node_by_node: bool = False
+
+
+def search(question: Question) -> Found:
+    """Return the best plan for the objective, or say why there is none."""
+    check_question(question)
+    return _Run(question).found()
+
+
+class _Answered(NamedTuple):
+    """The best answer of a shape; what it is compared by comes first."""
+
+    value: float
+    seconds: float
+    devices: int
+    shape: Shape
+    answer: Answer
+    problem: Pipeline
+
+
+class _Run:
+    """One search and its best answers so far, best first."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._objective = objective(
+            question.objective, question.config, question.inventory, question.workload
+        )
+        self._prospects = Prospects(question, self._objective)
+        self._answers: list[_Answered] = []
+
+    def found(self) -> Found:
+        """Try shapes until no other can be among the best."""
+        question = self._question
+        promising, passed = self._prospects.promising(), list[tuple[float, Shape]]()
+        unproved, tried = 0.0, 0
+        for least, shape in promising:
+            if least > self._most() or tried > _PATIENCE:
+                unproved = max(0.0, self._most() - least)
+                passed.append((least, shape))
+                break
+            before = self._most()
+            if not self._try(shape, before):
+                passed.append((least, shape))
+            tried = 0 if self._most() < before else tried + 1
+        if not self._answers:
+            raise PlanError(why_no_plan(question))
+        best = self._answers[0]
+        others = self._others(best, heapq.merge(passed, promising))
+        answer = self._objective.refine(best.problem, (best.value, best.answer))
+        return Found(
+            plan=self._nearest(best.problem, answer, question.cut(best.shape)),
+            workload=question.cut(best.shape),
+            best=_candidate(best._replace(answer=answer)),
+            alternatives=tuple(map(_candidate, others)),
+            gap=max(answer.gap, unproved / abs(best.value)),
+            node_by_node=best.problem.node_by_node,
+        )
+
+    def _nearest(self, problem: Pipeline, answer: Answer, workload: Workload) -> Plan:
+        """Return the plan, or of equal ones the one that moves the least from the plan given."""
+        config, inventory = self._question.config, self._question.inventory
+        if self._question.near is None:
+            return to_plan(config, inventory, answer)
+        from moe.planning.moves.renaming import least_moving
+
+        equals = islice(self._objective.equals(problem, answer), _EQUALS)
+        plans = [to_plan(config, inventory, each) for each in equals]
+        plans = plans or [to_plan(config, inventory, answer)]
+        return least_moving(config, self._question.near, plans, inventory, workload)
+
+    def _most(self) -> float:
+        """Return the value that a shape must not be above to be the best."""
+        return _worse(self._answers[0].value, _SAME) if self._answers else inf
+
+    def _others(self, best: _Answered, promising: Iterator[tuple[float, Shape]]) -> list[_Answered]:
+        """Return the alternatives, each of another gang size, depth or number of replicas."""
+        for _, shape in islice(promising, _LOOKED_AT):
+            others = self._of_other_shapes(best)
+            full = len(others) == _ALTERNATIVES
+            near = others[-1].value if full else _worse(best.value, _FAR)
+            self._try(shape, near, _NODES_OF_OTHERS)
+        return self._of_other_shapes(best)
+
+    def _of_other_shapes(self, best: _Answered) -> list[_Answered]:
+        found = {best.shape[:3]: best}
+        for each in self._answers:
+            found.setdefault(each.shape[:3], each)
+        return list(found.values())[1 : _ALTERNATIVES + 1]
+
+    def _try(self, shape: Shape, below: float, nodes: int = MOST_NODES) -> bool:
+        """Solve a shape; tell whether it has a plan below, with units enough for its stages."""
+        question = self._question
+        units = form_units(self._prospects.gangs(shape.gang), shape.replicas, shape.stages)
+        if len(units) < shape.stages:
+            return False
+        floor = self._prospects.floor(shape.gang, shape.micro_batch)
+        problem = pipeline(question, shape, units, floor)
+        solved = self._objective.solve(problem, below, nodes)
+        if solved is not None:
+            value, answer = solved
+            seconds = answer.seconds
+            self._answers.append(_Answered(value, seconds, shape.devices, shape, answer, problem))
+            self._answers.sort(key=lambda each: each[:4])
+        return solved is not None
+
+
+def _worse(value: float, times: float) -> float:
+    """Return a value so many times as bad; what is to be large is negative."""
+    return value * times if value > 0 else value / times
+
+
+def _candidate(found: _Answered) -> Candidate:
+    stages = found.answer.stages
+    return Candidate(
+        shape=found.shape,
+        value=found.value,
+        seconds=found.answer.seconds,
+        layers=tuple(stage.layers[1] - stage.layers[0] for stage in stages),
+        recomputed=tuple(len(stage.cost.recompute) for stage in stages),
+        fullness=found.answer.fullness,
+    )

@@ -1,0 +1,214 @@
+"""What a stage costs a gang: seconds of each layer, sums over its members, the fullest memory.
+
+A gang waits for its slowest member after every layer, and sums over its members twice in every
+block, each way; where it splits the vocabulary, once more at either end. With replicas every member
+has one device in each of them, and the slowest and the smallest of these count.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, combinations
+
+from moe.config.model import ModelConfig
+from moe.planning.counts.memory import Place
+from moe.planning.counts.work import layers_like
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import slowest
+from moe.planning.stages.member import Member, MemberCosts, Seconds, Span
+
+_SUMS_OF_A_BLOCK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """What some layers cost as one stage.
+
+    Seconds of a micro-batch ``forward`` and ``backward`` (with what is computed again), and once a
+    step, ``reduce`` of gradients over the replicas and ``update`` of the optimiser; ``fullness`` is
+    the largest part of its memory that a member uses, above 1 where it does not fit.
+    """
+
+    forward: float
+    backward: float
+    reduce: float
+    update: float
+    fullness: float
+    recompute: tuple[int, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of one micro-batch, both ways."""
+        return self.forward + self.backward
+
+
+class GangCosts:
+    """Costs of any run of layers on one gang, under one workload."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        inventory: Inventory,
+        workload: Workload,
+        members: Sequence[Member],
+    ) -> None:
+        self.config, self.workload = config, workload
+        self.members = [MemberCosts(config, inventory, workload, each) for each in _unlike(members)]
+        gangs = {tuple(device.spot for device in gang): gang for gang in _replicas(members)}
+        self._sum_seconds = max(
+            _sum_seconds(config, inventory, workload, gang) for gang in gangs.values()
+        )
+        self._sums = _SUMS_OF_A_BLOCK * self._sum_seconds
+        self._splits_vocabulary = members[0].share.vocabulary is not None
+        self._again = self._blocks()
+        self._forward = tuple(accumulate((both[0] for both in self._again), initial=0.0))
+        self._backward = tuple(accumulate((both[1] for both in self._again), initial=0.0))
+        self._experts = tuple(
+            accumulate((config.has_experts(layer) for layer in range(config.layers)), initial=0)
+        )
+        self._ends: dict[tuple[bool, bool], Seconds] = {}
+        self._tokens: dict[tuple[int, int, tuple[bool, bool]], int] = {}
+        self._alike: dict[tuple[int, int, Place, float], StageCost] = {}
+
+    def alike(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
+        """Return ``stage`` of these layers, or of others of the same kinds, which cost the same."""
+        start, stop = layers
+        key = stop - start, self._experts[stop] - self._experts[start], place, room
+        if key not in self._alike:
+            self._alike[key] = self.stage(layers, place, room)
+        return self._alike[key]
+
+    def stage(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
+        """Return the cost of layers as a stage that recomputes as little as fits.
+
+        ``room`` is the part of its memory a device may use. Where not even recomputing all fits,
+        the cost is that of recomputing all, fuller than there is room.
+        """
+        kept = self.fixed(layers, place, ())
+        if kept.fullness <= room or not self.workload.training:
+            return kept
+        return self._recomputed(layers, place, room)
+
+    def fixed(self, layers: Span, place: Place, recompute: Collection[int]) -> StageCost:
+        """Return the cost of layers as a stage that recomputes these of them."""
+        start, stop = layers
+        ends = self._end_seconds(place)
+        again = sum(self._again[layer][0] + self._sums for layer in recompute)
+        sums = (stop - start) * self._sums
+        sums_back = sums if self.workload.training else 0.0
+        held = [member.parameters(layers, place) for member in self.members]
+        return StageCost(
+            forward=self._forward[stop] - self._forward[start] + ends[0] + sums,
+            backward=self._backward[stop] - self._backward[start] + ends[1] + again + sums_back,
+            reduce=max(map(MemberCosts.reduce_seconds, self.members, held)),
+            update=max(map(MemberCosts.update_seconds, self.members, held)),
+            fullness=max(member.fullness(layers, place, recompute) for member in self.members),
+            recompute=tuple(recompute),
+        )
+
+    def tokens(self, layers: Span, place: Place) -> int:
+        """Return how many tokens' keys and values fit beside the weights of these layers."""
+        start, stop = layers
+        key = stop - start, self._experts[stop] - self._experts[start], place.ends
+        if key not in self._tokens:
+            self._tokens[key] = min(member.tokens(layers, place) for member in self.members)
+        return self._tokens[key]
+
+    def _recomputed(self, layers: Span, place: Place, room: float) -> StageCost:
+        """Return the cost with the blocks recomputed that take the least time and make it fit.
+
+        Blocks of a kind are alike, so the first of each kind are tried: any number of dense ones,
+        with the fewest MoE ones that then suffice.
+        """
+        kinds: dict[bool, list[int]] = {True: [], False: []}
+        for layer in range(*layers):
+            kinds[self.config.has_experts(layer)].append(layer)
+        dense, experts = kinds[False], kinds[True]
+        fitting = []
+        for count in range(len(dense) + 1):
+            chosen = self._fewest(layers, place, room, (dense[:count], experts))
+            if chosen is not None:
+                fitting.append(self.fixed(layers, place, chosen))
+        if not fitting:
+            return self.fixed(layers, place, range(*layers))
+        return min(fitting, key=lambda cost: cost.backward)
+
+    def _fewest(
+        self, layers: Span, place: Place, room: float, blocks: tuple[list[int], list[int]]
+    ) -> tuple[int, ...] | None:
+        """Return the former blocks and the fewest of the latter that fit, None if not even all do.
+
+        The first block recomputed costs room for one block whole; after it, each frees some.
+        """
+
+        always, more = blocks
+
+        def fits(count: int) -> bool:
+            chosen = always + more[:count]
+            return all(member.fullness(layers, place, chosen) <= room for member in self.members)
+
+        least = 0 if always else 1
+        count = bisect_left(range(least, len(more) + 1), True, key=fits) + least
+        return tuple(sorted(always + more[:count])) if count <= len(more) else None
+
+    def _blocks(self) -> list[Seconds]:
+        """Return the seconds of every block on its slowest member."""
+        found: dict[tuple[int, ...], Seconds] = {}
+        blocks = []
+        likes = (layers_like(self.config, member.share) for member in self.members)
+        for like in zip(*likes, strict=True):
+            if like not in found:
+                found[like] = self._block(max(like))
+            blocks.append(found[like])
+        return blocks
+
+    def _block(self, layer: int) -> Seconds:
+        both = [member.block(layer) for member in self.members]
+        return max(each[0] for each in both), max(each[1] for each in both)
+
+    def _end_seconds(self, place: Place) -> Seconds:
+        """Return what embedding and head add where a stage has them."""
+        if place.ends not in self._ends:
+            both = [member.ends(place) for member in self.members]
+            split = sum(place.ends) if self._splits_vocabulary else 0
+            sums = split * self._sum_seconds if split else 0.0
+            forward = max(each[0] for each in both) + sums
+            self._ends[place.ends] = forward, max(each[1] for each in both)
+        return self._ends[place.ends]
+
+
+def _unlike(members: Sequence[Member]) -> list[Member]:
+    """Return one of each sort of member: of those with slices of one size on like devices."""
+    sorts: dict[Hashable, Member] = {}
+    for member in members:
+        devices = tuple(device.sort for device in member.devices)
+        sorts.setdefault((member.share.sizes, devices), member)
+    return list(sorts.values())
+
+
+def _replicas(members: Sequence[Member]) -> list[tuple[Device, ...]]:
+    """Return the devices of a gang in each replica."""
+    return list(zip(*(member.devices for member in members), strict=True))
+
+
+def sums_of_a_block(
+    config: ModelConfig, inventory: Inventory, workload: Workload, gang: Sequence[Device]
+) -> float:
+    """Return what a block adds for summing over a gang, forward; backward it adds as much."""
+    return _SUMS_OF_A_BLOCK * _sum_seconds(config, inventory, workload, gang)
+
+
+def _sum_seconds(
+    config: ModelConfig, inventory: Inventory, workload: Workload, gang: Sequence[Device]
+) -> float:
+    """Return the time to sum the hidden states of a micro-batch over a gang."""
+    if len(gang) == 1:
+        return 0.0
+    size = workload.tokens_at_once * config.hidden_size * workload.numerics.message
+    counts = Counter(device.spot for device in gang)
+    spots = {device.spot: device for device in gang}
+    pairs = [(spots[spot], spots[spot]) for spot, count in counts.items() if count > 1]
+    pairs += combinations(spots.values(), 2)
+    return slowest([inventory.link(*pair) for pair in pairs]).all_reduce_seconds(size, len(gang))

@@ -1,0 +1,171 @@
+"""What one member of a gang needs: seconds of its slice of each layer, and its bytes.
+
+Sums over layers are kept as running totals, because a search asks for very many runs of layers.
+``moe.planning.counts.memory`` has the same bytes for a rank of a finished plan, from the tensor
+table.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from math import ceil
+from typing import TypeVar
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share
+from moe.planning.counts.memory import (
+    PROCESS_BYTES,
+    Place,
+    block_floats,
+    buffer_bytes,
+    cache_bytes_per_token,
+    head_floats,
+    serving_bytes,
+    state_bytes,
+    wasted_bytes,
+    working_bytes,
+)
+from moe.planning.counts.work import (
+    Passes,
+    embedding_work,
+    end_parameters,
+    head_work,
+    layer_parameters,
+    layer_work,
+    layers_like,
+    optimizer_work,
+    part_of,
+)
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import slowest
+
+Number = TypeVar("Number", int, float)
+Span = tuple[int, int]
+Seconds = tuple[float, float]
+"""Forward and backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One place in a gang: its slice of every layer, and its device in each replica."""
+
+    share: Share
+    devices: tuple[Device, ...]
+
+
+class MemberCosts:
+    """Costs of any run of layers on one member, under one workload."""
+
+    def __init__(
+        self, config: ModelConfig, inventory: Inventory, workload: Workload, member: Member
+    ) -> None:
+        self.config, self.workload, self.share = config, workload, member.share
+        devices = member.devices
+        self.replicas = len(devices)
+        self.limit = min(device.memory_bytes for device in devices)
+        unlike = {device.sort: device for device in devices}.values()
+        self._paces = [inventory.pace(device, workload.numerics.half) for device in unlike]
+        ways = {(one.spot, two.spot): (one, two) for one, two in pairwise(devices)}
+        links = [inventory.link(one, two) for one, two in ways.values()]
+        self._link = slowest(links) if links else None
+        self._parameters = self._totals(layer_parameters, 0)
+        self._floats = self._totals(block_floats, 0.0)
+        self._working: dict[tuple[bool, bool], int] = {}
+        self._end_parameters: dict[tuple[bool, bool], int] = {}
+
+    def block(self, layer: int) -> Seconds:
+        """Return the seconds of one block of a micro-batch."""
+        work = layer_work(self.config, self.share, layer, self.workload)
+        return self._seconds(part_of(self.config, layer), work)
+
+    def ends(self, place: Place) -> Seconds:
+        """Return the seconds of embedding and head where a stage has them."""
+        forward = backward = 0.0
+        embedding, head = place.ends
+        if embedding:
+            work = embedding_work(self.config, self.share, self.workload)
+            forward, backward = self._seconds("embedding", work)
+        if head:
+            more = self._seconds("head", head_work(self.config, self.share, self.workload))
+            forward, backward = forward + more[0], backward + more[1]
+        return forward, backward
+
+    def parameters(self, layers: Span, place: Place) -> int:
+        """Return how many parameters a run of layers has, with the ends of its place."""
+        if place.ends not in self._end_parameters:
+            count = end_parameters(self.config, self.share, *place.ends)
+            self._end_parameters[place.ends] = count
+        start, stop = layers
+        return self._parameters[stop] - self._parameters[start] + self._end_parameters[place.ends]
+
+    def reduce_seconds(self, parameters: int) -> float:
+        """Return the time to sum the gradients over the replicas, once a step."""
+        if self._link is None:
+            return 0.0
+        size = self.workload.numerics.gradient * parameters
+        return self._link.all_reduce_seconds(size, self.replicas)
+
+    def update_seconds(self, parameters: int) -> float:
+        """Return the time of the optimiser, once a step; ZeRO spreads it over the replicas."""
+        if not self.workload.training:
+            return 0.0
+        own = parameters / self.replicas if self.workload.zero else parameters
+        work = optimizer_work(own, self.workload.numerics)
+        return max(pace.once("optimizer", work) for pace in self._paces)
+
+    def fullness(self, layers: Span, place: Place, recompute: Collection[int]) -> float:
+        """Return the part of its memory that a run of layers takes, as ``rank_bytes`` counts."""
+        return self.bytes(layers, place, recompute) / self.limit
+
+    def tokens(self, layers: Span, place: Place) -> int:
+        """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
+        share = replace(self.share, layers=layers)
+        each = cache_bytes_per_token(self.config, share)
+        rest = self.bytes(layers, place, ()) - each * self.workload.tokens
+        return max(0, (self.limit - rest) // each)
+
+    def bytes(self, layers: Span, place: Place, recompute: Collection[int]) -> int:
+        """Return the bytes that a run of layers takes."""
+        start, stop = layers
+        states = state_bytes(self.parameters(layers, place), self.workload, self.replicas)
+        if not self.workload.training:
+            return states[0] + self._serving_bytes(layers, place) + PROCESS_BYTES
+        again = [self._floats[layer + 1] - self._floats[layer] for layer in recompute]
+        kept = self._floats[stop] - self._floats[start] - sum(again)
+        kept += self.config.hidden_size * len(again)
+        numbers = (kept * place.in_flight + max(again, default=0.0)) * self.workload.tokens
+        if place.ends[1]:
+            numbers += head_floats(self.config, self.share, self.workload)
+        activations = ceil(self.workload.numerics.activation * numbers)
+        return sum(states) + activations + self._beside(place, activations) + PROCESS_BYTES
+
+    def _beside(self, place: Place, activations: int) -> int:
+        """Return the bytes of what comes and goes, and of tensors received."""
+        if place.ends not in self._working:
+            self._working[place.ends] = working_bytes(self.config, self.share, place, self.workload)
+        buffers = buffer_bytes(self.config, place, self.workload)
+        return self._working[place.ends] + wasted_bytes(activations) + buffers
+
+    def _serving_bytes(self, layers: Span, place: Place) -> int:
+        """Return the bytes of a pass and of the key-value cache."""
+        start, stop = layers
+        widest = max(after - before for before, after in pairwise(self._floats[start : stop + 1]))
+        share = replace(self.share, layers=layers, head=place.ends[1])
+        return serving_bytes(self.config, share, self.workload, widest)
+
+    def _seconds(self, part: str, work: Passes) -> Seconds:
+        both = [pace.seconds(part, work, self.workload.tokens) for pace in self._paces]
+        return max(each[0] for each in both), max(each[1] for each in both)
+
+    def _totals(
+        self, count: Callable[[ModelConfig, Share, int], Number], nothing: Number
+    ) -> tuple[Number, ...]:
+        """Return the running totals of what each layer has."""
+        found: dict[int, Number] = {}
+        values = []
+        for like in layers_like(self.config, self.share):
+            if like not in found:
+                found[like] = count(self.config, self.share, like)
+            values.append(found[like])
+        return tuple(accumulate(values, initial=nothing))

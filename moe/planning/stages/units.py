@@ -1,0 +1,126 @@
+"""Devices to units: what takes one stage, a gang in each replica.
+
+A rule, not a search. Gangs are formed of devices of one kind on one node, then of one kind across
+nodes, then, for a dense model, of any; fast devices go with fast. Where members of a gang cannot
+talk to each other there is none. A unit is formed of like gangs,
+one for each replica, replicas lying one after the other in the inventory; what is left over of each
+sort forms units of one kind with unlike speeds. The order of units over the stages is searched
+(``moe.planning.search.search``).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from moe.planning.devices.inventory import Device, Inventory
+
+Gang = tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What takes one stage: its gang in each replica."""
+
+    gangs: tuple[Gang, ...]
+
+    @property
+    def columns(self) -> tuple[tuple[Device, ...], ...]:
+        """The devices of each member of the gang, one in each replica."""
+        return tuple(zip(*self.gangs, strict=True))
+
+    @property
+    def nodes(self) -> tuple[tuple[str, ...], ...]:
+        """The nodes of each gang."""
+        return tuple(tuple(device.node for device in gang) for gang in self.gangs)
+
+
+def form_gangs(inventory: Inventory, size: int, mixed: bool) -> list[Gang]:
+    """Return as many gangs of a size as can be formed, in the order of the inventory."""
+    local, left = _pooled(inventory, inventory.devices, size, lambda each: (each.kind, each.node))
+    alike, left = _pooled(inventory, left, size, lambda each: each.kind)
+    formed = local + alike
+    if mixed:
+        formed += _pooled(inventory, left, size, lambda each: None)[0]
+    order = {device.name: number for number, device in enumerate(inventory.devices)}
+    formed = [gang for gang in formed if _connected(inventory, gang)]
+    return sorted(formed, key=lambda gang: min(order[device.name] for device in gang))
+
+
+def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
+    """Return units of so many gangs each; of alike ones, no more than there are stages."""
+    sorts: dict[Hashable, list[Gang]] = defaultdict(list)
+    for gang in gangs:
+        sorts[tuple(device.sort for device in gang)].append(gang)
+    units: list[Unit] = []
+    left: dict[str, list[Gang]] = defaultdict(list)
+    for alike in sorts.values():
+        count = min(len(alike) // replicas, stages)
+        units += [
+            Unit(tuple(alike[number::count][:replicas]) if count else ()) for number in range(count)
+        ]
+        used = count * replicas if count < stages else len(alike)
+        for gang in alike[used:]:
+            left[gang[0].kind].append(gang)
+    for kind in left.values():
+        full = len(kind) // replicas * replicas
+        units += [Unit(tuple(kind[start : start + replicas])) for start in range(0, full, replicas)]
+    return units
+
+
+def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
+    """Return one gang of each sort: of like devices that are spread over nodes in one way.
+
+    Where a link names a node, nodes are told apart.
+    """
+    named = {node for link in inventory.links for node in link.nodes}
+    found: dict[Hashable, Gang] = {}
+    for gang in gangs:
+        order = list(dict.fromkeys(device.node for device in gang))
+        spread = tuple(
+            device.node if device.node in named else order.index(device.node) for device in gang
+        )
+        found.setdefault((tuple(device.sort for device in gang), spread), gang)
+    return list(found.values())
+
+
+def unit_links(inventory: Inventory, unit: Unit) -> Hashable:
+    """Return what tells the links inside a unit from those inside another."""
+    within = {
+        (one.spot, other.spot): (one, other)
+        for gang in unit.gangs
+        for one, other in combinations({device.spot: device for device in gang}.values(), 2)
+    }
+    alone = {gang[0].spot: (gang[0], gang[1]) for gang in unit.gangs if len(gang) > 1}
+    across = {
+        (one[0].spot, other[0].spot): (one[0], other[0]) for one, other in pairwise(unit.gangs)
+    }
+    found = ((inventory.link(*pair) for pair in pairs.values()) for pairs in (within, across))
+    gangs = frozenset(inventory.link(*pair) for pair in alone.values())
+    return gangs, *map(frozenset, found)
+
+
+def _connected(inventory: Inventory, gang: Gang) -> bool:
+    spots = {device.spot: device for device in gang}
+    pairs = [gang[:2]] if len(spots) == 1 < len(gang) else list(combinations(spots.values(), 2))
+    return all(inventory.link(one, other).bytes_per_second for one, other in pairs)
+
+
+def _pooled(
+    inventory: Inventory,
+    devices: Sequence[Device],
+    size: int,
+    key: Callable[[Device], Hashable],
+) -> tuple[list[Gang], list[Device]]:
+    """Form gangs of devices of equal keys, fast with fast; return them and the devices left."""
+    pools: dict[Hashable, list[Device]] = defaultdict(list)
+    for device in devices:
+        pools[key(device)].append(device)
+    made: list[Gang] = []
+    left: list[Device] = []
+    for pool in pools.values():
+        pool.sort(key=lambda device: -inventory.pace(device).rates.flops_per_second)
+        full = len(pool) // size * size
+        made += [tuple(pool[start : start + size]) for start in range(0, full, size)]
+        left += pool[full:]
+    return made, left

@@ -1,0 +1,118 @@
+"""How a gang cuts the width of its stage: heads, feed-forward columns, experts, vocabulary rows.
+
+Any number goes over any number of ranks that leaves each at least one, evenly or by weight. Query
+heads stay with the key-value heads they read, so a rank has whole groups: 9 query heads in 3 groups
+over 2 ranks are 6 + 3. Cutting through a group would even that out to 5 + 4, at the price of keys
+and values held, cached and trained twice, with gradients to sum; a gang wider than the key-value
+heads would hold each of them more than once. So such a gang is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share, shared_span, whole
+from moe.errors import PlanError
+from moe.planning.stages.split import groups, spans, split
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """One rank's slice of every layer of its stage."""
+
+    kv_heads: Span
+    ffn: Span
+    experts: tuple[int, ...]
+    vocabulary: Span | None
+
+
+def cut_width(config: ModelConfig, weights: Sequence[float]) -> tuple[Width, ...]:
+    """Return the slice of each rank of a gang, in proportion to its weight.
+
+    The vocabulary of tied embeddings is cut evenly: first and last stage must cut it alike.
+    """
+    gang = len(weights)
+    heads = spans(split(config.kv_heads, gang, weights))
+    columns = _columns(config, weights)
+    experts: Sequence[tuple[int, ...]] = [()] * gang
+    if config.moe is not None:
+        experts = groups(split(config.experts, gang, weights))
+    rows: Sequence[Span | None] = [None]
+    if gang > 1:
+        by = None if config.tie_embeddings else weights
+        rows = spans(split(config.vocab_size, gang, by))
+    slices = zip(heads, columns, experts, rows, strict=True)
+    return tuple(Width(*each) for each in slices)
+
+
+def width_share(config: ModelConfig, width: Width) -> Share:
+    """Return the share of a rank that holds its slice of every layer, and of both ends."""
+    full = whole(config)
+    return Share(
+        layers=full.layers,
+        embedding=True,
+        head=True,
+        kv_heads=width.kv_heads,
+        ffn=width.ffn,
+        experts=width.experts,
+        vocabulary=width.vocabulary,
+    )
+
+
+def check_width(config: ModelConfig, gang: int) -> None:
+    """Raise PlanError where a gang is wider than the model can be cut."""
+    for what, count in _limits(config):
+        if gang > count:
+            raise PlanError(
+                f"plan needs a gang of {gang} ranks but the model has {count} {what}, and a rank "
+                f"holds at least one; lower plan.gang to {count} or less and raise plan.stages"
+            )
+
+
+def widest(config: ModelConfig) -> int:
+    """Return the most ranks that a gang of this model can have."""
+    return min(count for _, count in _limits(config))
+
+
+def explain_heads(config: ModelConfig, kv_heads: Sequence[int]) -> str | None:
+    """Say why a gang's query heads are uneven by more than one; None where they are not."""
+    group = config.heads_per_kv
+    heads = [count * group for count in kv_heads]
+    even = split(config.heads, len(heads))
+    if max(heads) - min(heads) <= 1:
+        return None
+    return (
+        f"{config.heads} query heads go over {len(heads)} ranks as {_listed(heads)}, not "
+        f"{_listed(even)}: each {group} read one key-value head and stay with it, so that keys and "
+        "values are held and cached once"
+    )
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, sizes))}]"
+
+
+def _limits(config: ModelConfig) -> list[tuple[str, int]]:
+    limits = [("key-value heads", config.kv_heads), ("feed-forward columns", config.ffn_size)]
+    if config.moe is not None:
+        limits.append(("experts", config.experts))
+    if config.shared_size:
+        limits.append(("columns of the shared expert", config.shared_size))
+    limits.append(("rows of the vocabulary", config.vocab_size))
+    return limits
+
+
+def _columns(config: ModelConfig, weights: Sequence[float]) -> tuple[Span, ...]:
+    """Cut the feed-forward, and where that leaves a rank nothing of the shared expert, the latter.
+
+    The feed-forward is then cut at the first column that goes with each cut of the shared expert.
+    """
+    columns = spans(split(config.ffn_size, len(weights), weights))
+    cut = [shared_span(config, span) for span in columns]
+    if not config.shared_size or all(start < stop for start, stop in cut):
+        return columns
+    edges = accumulate(split(config.shared_size, len(weights), weights), initial=0)
+    return tuple(pairwise(-(-edge * config.ffn_size // config.shared_size) for edge in edges))

@@ -1,0 +1,178 @@
+"""Bytes per rank against the parameter count and the floats that autograd was seen to keep."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from moe.config.model import ModelConfig, MoeConfig
+from moe.config.share import whole
+from moe.config.tensors import parameters
+from moe.nn import loss
+from moe.planning.counts.memory import LOGITS_AT_ONCE, PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.workload import MEGATRON, Workload
+from moe.planning.schedules.schedule import in_flight
+from tests.plans import FINE, SMOLLM2, with_experts
+
+WORKLOAD = Workload(sequence_length=512, micro_batch=2, micro_batches=8)
+MIDDLE = Place(1, (False, False))
+
+
+def test_a_whole_model_takes_sixteen_bytes_per_parameter() -> None:
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), WORKLOAD)
+    assert need.weights == 4 * parameters(SMOLLM2) == need.gradients == need.optimizer // 2
+    states = 16 * parameters(SMOLLM2)
+    assert need.total == states + need.activations + need.working + PROCESS_BYTES
+
+
+@pytest.mark.parametrize(("experts", "measured"), [(0, 11147), (4, 11161), (8, 11165)])
+def test_a_block_keeps_about_what_was_measured(experts: int, measured: int) -> None:
+    config = with_experts(SMOLLM2, experts) if experts else SMOLLM2
+    share = replace(whole(config), layers=(3, 4), embedding=False, head=False)
+    need = rank_bytes(config, share, MIDDLE, WORKLOAD)
+    assert need.activations / (4 * WORKLOAD.tokens) == pytest.approx(measured, rel=0.01)
+
+
+def test_activations_follow_layers_and_micro_batches_in_flight() -> None:
+    middle = replace(whole(SMOLLM2), layers=(3, 4), embedding=False, head=False)
+    one = rank_bytes(SMOLLM2, middle, MIDDLE, WORKLOAD).activations
+    longer = replace(middle, layers=(3, 8))
+    assert rank_bytes(SMOLLM2, longer, Place(3, (False, False)), WORKLOAD).activations == 15 * one
+
+
+def test_the_head_adds_its_logits_once() -> None:
+    middle = replace(whole(SMOLLM2), layers=(3, 4), embedding=False, head=False)
+    last = replace(middle, head=True)
+    more = [
+        rank_bytes(SMOLLM2, last, Place(flight, (False, True)), WORKLOAD).activations
+        - rank_bytes(SMOLLM2, middle, Place(flight, (False, False)), WORKLOAD).activations
+        for flight in (1, 4)
+    ]
+    logits = 2 * 49152 * min(WORKLOAD.tokens, LOGITS_AT_ONCE // 49152)
+    assert more[0] == more[1] == 4 * (WORKLOAD.tokens * 3 * 576 + logits + 49152 * 576)
+
+
+def test_logits_do_not_grow_with_the_tokens() -> None:
+    last = replace(whole(SMOLLM2), layers=(3, 4), embedding=False)
+    middle = replace(last, head=False)
+    longer = replace(WORKLOAD, micro_batch=64)
+    kept, more = (
+        rank_bytes(SMOLLM2, share, Place(1, (False, share.head)), longer).activations
+        for share in (middle, last)
+    )
+    rows = LOGITS_AT_ONCE // 49152
+    assert more - kept == 4 * (longer.tokens * 3 * 576 + 2 * 49152 * rows + 49152 * 576)
+
+
+def test_the_loss_holds_as_many_logits_as_are_counted() -> None:
+    assert LOGITS_AT_ONCE == loss.LOGITS_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("stage", "micro_batches", "kept"), [(0, 8, 4), (3, 8, 1), (0, 4, 4), (2, 4, 2)]
+)
+def test_early_stages_keep_more_under_1f1b(stage: int, micro_batches: int, kept: int) -> None:
+    assert in_flight("1f1b", 4, micro_batches)[stage] == kept
+
+
+def test_serving_needs_weights_and_cache_only() -> None:
+    serving = replace(WORKLOAD, training=False)
+    middle = replace(whole(SMOLLM2), embedding=False, head=False)
+    need = rank_bytes(SMOLLM2, middle, MIDDLE, serving)
+    assert (need.gradients, need.optimizer) == (0, 0)
+    cache = 4 * serving.tokens * 30 * 2 * 3 * 64
+    shallow = rank_bytes(SMOLLM2, replace(middle, layers=(0, 15)), MIDDLE, serving)
+    assert need.activations - shallow.activations == cache // 2
+
+
+def test_a_served_prompt_is_in_the_blocks_in_parts_with_one_row_of_logits() -> None:
+    long = replace(WORKLOAD, sequence_length=8192, micro_batch=3, training=False)
+    parts = [
+        rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), replace(long, pass_tokens=tokens)).activations
+        for tokens in (1, 101, 8192, 9999)
+    ]
+    block = 6 * 576 + 2 * (576 + 192) + 4 * 1536
+    assert parts[1] - parts[0] == 4 * 3 * 100 * block
+    assert parts[2] == parts[3]
+    cache = 30 * 2 * 192 * 8192
+    assert parts[0] == 4 * 3 * (block + cache + 49152)
+    assert replace(long, training=True).tokens_at_once == 3 * 8192
+
+
+def kept(config: ModelConfig, layer: int, **changes: Any) -> float:
+    """Return the floats that one block keeps per token."""
+    share = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
+    need = rank_bytes(config, replace(share, **changes), MIDDLE, WORKLOAD)
+    return need.activations / (4 * WORKLOAD.tokens)
+
+
+def test_each_layer_keeps_what_its_kind_does() -> None:
+    dense = kept(SMOLLM2, 0)
+    assert kept(FINE, 7) == dense
+    attention = dense - 4 * 1536
+    assert kept(FINE, 1) == attention + 2 * 384 * 3 + 16 + 4 * 768 + 576
+    assert kept(FINE, 1) == pytest.approx(10982, rel=0.01)
+    assert kept(FINE, 1) - kept(FINE, 1, ffn=(0, 768)) == 4 * 384
+    normed = replace(SMOLLM2, query_key_norm="head")
+    assert kept(normed, 0) == dense + 2 * (576 + 192) == pytest.approx(12695, rel=0.01)
+    hashed = replace(SMOLLM2, moe=MoeConfig(8, 1, 1536, hashed=True))
+    assert kept(hashed, 0) == attention + 2 * 1536 == pytest.approx(8076, rel=0.01)
+
+
+def test_unlike_layers_add_up_and_serving_holds_the_widest() -> None:
+    share = replace(whole(FINE), layers=(6, 9), embedding=False, head=False)
+    need = rank_bytes(FINE, share, Place(2, (False, False)), WORKLOAD)
+    assert need.activations == 8 * WORKLOAD.tokens * (2 * kept(FINE, 6) + kept(FINE, 7))
+    serving = rank_bytes(FINE, share, MIDDLE, replace(WORKLOAD, training=False))
+    cache = 3 * 2 * 192 * WORKLOAD.tokens
+    assert serving.activations == 4 * (max(kept(FINE, 6), kept(FINE, 7)) * 1024 + cache)
+
+
+def test_a_recomputed_block_keeps_its_input_and_one_is_whole_for_a_while() -> None:
+    share = replace(whole(FINE), layers=(5, 10), embedding=False, head=False)
+    place = Place(3, (False, False))
+    plain = rank_bytes(FINE, share, place, WORKLOAD).activations / (4 * WORKLOAD.tokens)
+    mixed, dense = kept(FINE, 6), kept(FINE, 7)
+    for recompute, whole_once in (((6,), mixed), ((6, 7), dense), (range(5, 10), dense)):
+        need = rank_bytes(FINE, share, place, WORKLOAD, recompute).activations
+        freed = sum(kept(FINE, layer) - 576 for layer in recompute)
+        assert need / (4 * WORKLOAD.tokens) == pytest.approx(plain - 3 * freed + whole_once)
+
+
+def test_a_backward_pass_makes_gradients_of_a_block_of_an_end_and_of_logits_beside() -> None:
+    logits = 4 * 49152 * (LOGITS_AT_ONCE // 49152)
+    ends = 4 * 49152 * 576
+    block = 4 * (6 * 576 + 2 * (576 + 192) + 4 * 1536) * WORKLOAD.tokens
+    for place, more in (((False, False), 0), ((True, False), ends), ((False, True), ends + logits)):
+        need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(1, place), WORKLOAD)
+        fragments = need.working - block - more
+        assert 0 <= fragments <= 0.2 * need.activations
+
+
+@pytest.mark.parametrize(
+    ("zero", "spread"), [(0, (4, 4, 8)), (1, (4, 4, 2)), (2, (4, 1, 2)), (3, (1, 1, 2))]
+)
+def test_zero_spreads_states_over_replicas(zero: int, spread: tuple[int, int, int]) -> None:
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), replace(WORKLOAD, zero=zero), (), 4)
+    count = parameters(SMOLLM2)
+    assert (need.weights, need.gradients, need.optimizer) == tuple(each * count for each in spread)
+
+
+def test_numbers_have_the_bytes_of_their_kind() -> None:
+    workload = replace(WORKLOAD, numerics=MEGATRON)
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), workload)
+    count = parameters(SMOLLM2)
+    assert (need.weights, need.gradients, need.optimizer) == (2 * count, 4 * count, 12 * count)
+    float32 = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), WORKLOAD)
+    assert need.activations == float32.activations // 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "tensors"),
+    [((True, True), 0), ((True, False), 1), ((False, False), 3), ((False, True), 2)],
+)
+def test_received_tensors_and_their_gradients_stay_for_the_step(
+    ends: tuple[bool, bool], tensors: int
+) -> None:
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(2, ends), WORKLOAD)
+    assert need.buffers == tensors * 8 * WORKLOAD.tokens * 576 * 4
