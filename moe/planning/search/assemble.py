@@ -18,7 +18,7 @@ from moe.planning.stages.member import Member
 from moe.planning.stages.units import Unit, unit_links
 from moe.planning.stages.widths import Width, cut_width, width_share
 
-_MOST_ORDERS = 500
+_MOST_ORDERS = 200
 """Ways to have used units by node as well as by sort, up to which nodes are told apart."""
 
 

@@ -32,7 +32,7 @@ _PATIENCE = 120
 """Shapes tried in vain after which a search stops proving that no other is better."""
 
 _LOOKED_AT = 16
-_NODES_OF_OTHERS = 1_000
+_NODES_OF_OTHERS = 300
 _FAR = 1.3
 """An alternative that is worse by more than this is shown only if it was found on the way."""
 
