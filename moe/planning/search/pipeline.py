@@ -152,18 +152,25 @@ class _Search:
                 yield self._answer(path, bound)
                 continue
             if next(ticks) > self._limits.nodes:
-                yield self._dive(path, bound)
+                reached = self._dive(path, bound)
+                if reached is not None:
+                    yield reached
                 return
             for child in self._children(path):
                 least = self._least(child)
                 if least < self._limits.below:
                     heapq.heappush(open_nodes, (least, -len(child), next(ticks), child))
 
-    def _dive(self, path: tuple[_Step, ...], bound: float) -> Answer:
+    def _dive(self, path: tuple[_Step, ...], bound: float) -> Answer | None:
         """Complete a node by the best child each time, and say how far off that may be."""
         while len(path) < self._stages:
-            path = min(self._children(path), key=self._least)
+            children = list(self._children(path))
+            if not children:
+                return None
+            path = min(children, key=self._least)
         seconds = self._least(path)
+        if seconds >= self._limits.below:
+            return None
         return self._answer(path, seconds, seconds / bound - 1)
 
     def _children(self, path: tuple[_Step, ...]) -> Iterator[tuple[_Step, ...]]:
