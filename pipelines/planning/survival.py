@@ -19,16 +19,8 @@ from moe.planning.devices.links import LOOPBACK
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
 from moe.planning.schedules.failures import Trace
-from moe.planning.schedules.goodput import (
-    POLICIES,
-    Goodput,
-    LivingActors,
-    Policy,
-    Saves,
-    StepSeconds,
-    compare,
-    tune,
-)
+from moe.planning.schedules.goodput import Goodput, StepSeconds, compare
+from moe.planning.schedules.recovery import POLICIES, LivingActors, Policy, Saves, tune
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.planning.comparison import devices_of
