@@ -59,6 +59,10 @@ bench: install .venv-mergekit/installed
 	$(BIN)/python -m benchmarks.upcycle --check --mergekit .venv-mergekit/bin/mergekit-moe
 	$(BIN)/python -m benchmarks.training --check
 	$(BIN)/python -m benchmarks.serving --check
+	$(BIN)/python -m benchmarks.placement --check
+	$(BIN)/python -m benchmarks.skywork --check
+	$(BIN)/python -m benchmarks.recompute --check
+	$(BIN)/python -m benchmarks.uneven_pipeline --check
 
 .venv-mergekit/installed: benchmarks/mergekit-requirements.txt
 	$(PYTHON) -m venv .venv-mergekit

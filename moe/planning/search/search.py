@@ -98,32 +98,41 @@ class _Run:
         self._answers: list[_Answered] = []
 
     def found(self) -> Found:
-        """Try shapes until no other can be among the best."""
+        """Try shapes until no other can be the best, then a few for alternatives."""
         question = self._question
-        promising, passed = self._prospects.promising(), list[tuple[float, Shape]]()
-        unproved, tried = 0.0, 0
-        for least, shape in promising:
-            if least > self._most() or tried > _PATIENCE:
-                unproved = max(0.0, self._most() - least)
-                passed.append((least, shape))
-                break
-            before = self._most()
-            if not self._try(shape, before):
-                passed.append((least, shape))
-            tried = 0 if self._most() < before else tried + 1
+        promising = self._prospects.promising()
+        unproved, passed = self._try_all(promising)
         if not self._answers:
             raise PlanError(why_no_plan(question))
+        self._look_further(heapq.merge(passed, promising))
         best = self._answers[0]
-        others = self._others(best, heapq.merge(passed, promising))
         answer = self._objective.refine(best.problem, (best.value, best.answer))
         return Found(
             plan=self._nearest(best.problem, answer, question.cut(best.shape)),
             workload=question.cut(best.shape),
             best=_candidate(best._replace(answer=answer)),
-            alternatives=tuple(map(_candidate, others)),
+            alternatives=tuple(map(_candidate, self._others())),
             gap=max(answer.gap, unproved / abs(best.value)),
             node_by_node=best.problem.node_by_node,
         )
+
+    def _try_all(
+        self, promising: Iterator[tuple[float, Shape]]
+    ) -> tuple[float, list[tuple[float, Shape]]]:
+        """Try shapes until none can be better, or too many were not.
+
+        Return by how much another may be better, and the shapes that are not, by their bounds.
+        """
+        passed: list[tuple[float, Shape]] = []
+        in_vain = 0
+        for least, shape in promising:
+            most = self._most()
+            if least > most or (self._answers and in_vain > _PATIENCE):
+                return max(0.0, most - least), [*passed, (least, shape)]
+            if not self._try(shape, most):
+                passed.append((least, shape))
+            in_vain = 0 if self._most() < most else in_vain + 1
+        return 0.0, passed
 
     def _nearest(self, problem: Pipeline, answer: Answer, workload: Workload) -> Plan:
         """Return the plan, or of equal ones the one that moves the least from the plan given."""
@@ -141,17 +150,17 @@ class _Run:
         """Return the value that a shape must not be above to be the best."""
         return _worse(self._answers[0].value, _SAME) if self._answers else inf
 
-    def _others(self, best: _Answered, promising: Iterator[tuple[float, Shape]]) -> list[_Answered]:
-        """Return the alternatives, each of another gang size, depth or number of replicas."""
+    def _look_further(self, promising: Iterator[tuple[float, Shape]]) -> None:
+        """Try shapes for alternatives."""
         for _, shape in islice(promising, _LOOKED_AT):
-            others = self._of_other_shapes(best)
+            others = self._others()
             full = len(others) == _ALTERNATIVES
-            near = others[-1].value if full else _worse(best.value, _FAR)
+            near = others[-1].value if full else _worse(self._answers[0].value, _FAR)
             self._try(shape, near, _NODES_OF_OTHERS)
-        return self._of_other_shapes(best)
 
-    def _of_other_shapes(self, best: _Answered) -> list[_Answered]:
-        found = {best.shape[:3]: best}
+    def _others(self) -> list[_Answered]:
+        """Return the best answers of other gang sizes, depths or numbers of replicas."""
+        found: dict[tuple[int, ...], _Answered] = {}
         for each in self._answers:
             found.setdefault(each.shape[:3], each)
         return list(found.values())[1 : _ALTERNATIVES + 1]
