@@ -25,7 +25,7 @@ from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, parse_run
-from moe.errors import ClusterError, ConfigError, LaunchError, TrainingDiverged
+from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL
@@ -196,7 +196,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         trained(again, resume="always")
     with pytest.raises(ConfigError, match="nothing to resume"):
         trained(config(material, tmp_path / "new"), resume="always")
-    with pytest.raises(ConfigError, match="2 micro-batches but the plan has 3 stages"):
+    with pytest.raises(PlanError, match="needs at least 3 micro-batches but has 2"):
         trained(config(material, tmp_path / "new", train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
         trained(config(material, tmp_path / "new", plan={"stages": 3, "gang": 3}))
