@@ -1,7 +1,7 @@
 """What an uneven split is worth: real steps of two stage actors, even layers against planned ones.
 
-Both pipelines are alive at once and take the same batches in turn, so that what else the machine
-does hits both alike; ratios are medians over pairs. Costs come from a profile measured before, in
+The pipelines take turns on the same batches in one run, each going first in every other turn; ratios
+are medians over pairs of steps. Costs come from a profile measured before, in
 the same run or given by ``--profile``. The limit is what two stages of equal seconds would give:
 no split of whole layers does better.
 
@@ -62,9 +62,9 @@ def main() -> None:
     for number, (name, model, bar) in enumerate(MODELS):
         given = arguments.profile[number] if arguments.profile else None
         measured = _measured(given, model, shards.sequence_length)
-        with session("local", cpus=4):
+        with session("local", cpus=2):
             case = _case(arguments, model, shards.sequence_length, measured)
-            seconds = _steps(case, shards, arguments.steps)
+            seconds = _steps(case, shards, arguments.turns)
         more, misses = _judge(name, bar, case, seconds)
         rows += more
         missed += misses
@@ -74,7 +74,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__ or "", material=False)
     parser.add_argument("--data", type=Path, default=Path("demo/tokens"))
-    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4, help="of a turn; one warms up")
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--profile", type=Path, action="append", help="of each model, in order")
     return parser.parse_args()
 
@@ -101,24 +102,24 @@ def _case(arguments: argparse.Namespace, model: Path, length: int, measured: Mea
     return Case(run, config, plans, predictions)
 
 
-def _steps(case: Case, shards: TokenShards, steps: int) -> dict[str, list[float]]:
-    """Take every batch with both pipelines, each first in turn; the first pair warms up."""
-    engines: dict[str, Engine] = {}
+def _steps(case: Case, shards: TokenShards, turns: int) -> dict[str, list[float]]:
+    """Let the pipelines take turns on the same batches; the first step of a turn warms up.
+
+    Both at once would not leave room for each other on a small machine.
+    """
     seconds: dict[str, list[float]] = {which: [] for which in case.plans}
-    try:
-        for which, plan in case.plans.items():
-            run = case.run.model_copy(update={"name": f"bench-{which}"})
-            engines[which] = Engine.train(
-                run, plan, run.model.path, shards.sequence_length, resume=False
+    for turn in range(turns):
+        order = list(case.plans.items())
+        for which, plan in order if turn % 2 else reversed(order):
+            engine = Engine.train(
+                case.run, plan, case.run.model.path, shards.sequence_length, resume=False
             )
-        for number, batch in enumerate(batches(case.run, shards, 0)):
-            order = list(engines.items())
-            for which, engine in order if number % 2 else reversed(order):
-                seconds[which].append(engine.train_step(batch).seconds)
-    finally:
-        for engine in engines.values():
-            engine.shutdown()
-    return {which: values[1:] for which, values in seconds.items()}
+            try:
+                found = [engine.train_step(each).seconds for each in batches(case.run, shards, 0)]
+            finally:
+                engine.shutdown()
+            seconds[which] += found[1:]
+    return seconds
 
 
 def _judge(
