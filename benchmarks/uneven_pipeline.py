@@ -1,9 +1,9 @@
 """What an uneven split is worth: real steps of two stage actors, even layers against planned ones.
 
-The pipelines take turns on the same batches in one run, each going first in every other turn; ratios
-are medians over pairs of steps. Costs come from a profile measured before, in
-the same run or given by ``--profile``. The limit is what two stages of equal seconds would give:
-no split of whole layers does better.
+The pipelines take turns on the same batches in one run, each going first in every other turn;
+ratios are medians over pairs of steps. Costs come from a profile measured before, in the same run
+or given by ``--profile``. The limit is what two stages of equal seconds would give: no split of
+whole layers does better.
 
 Bars: planned over even 1.10 for SmolLM2 with 4 experts, top-2, and 1.15 for dense SmolLM2; steps
 within 5 % of their prediction.
