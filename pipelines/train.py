@@ -24,7 +24,8 @@ from actors.replicas import check_replicas
 from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
-from moe.checkpoint.reader import Checkpoint, read_json
+from moe.checkpoint.reader import Checkpoint
+from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.run.cautions import model_cautions

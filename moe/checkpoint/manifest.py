@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.checkpoint.reader import read_json
 from moe.checkpoint.writer import write_json
 from moe.config.balance_state import BalanceState, read_state
+from moe.config.json_file import read_json
 from moe.errors import CheckpointError
 
 MANIFEST = "raymoe.json"

@@ -1,6 +1,5 @@
 """A Hugging Face model directory, opened for reading by tensor name and slice."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.config.families import read_config
+from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, tensors
 from moe.errors import CheckpointError
@@ -126,21 +126,6 @@ class Checkpoint:
                     f"config.json asks for {shape}"
                 )
             self.shards.dtype(name)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing; {path.parent} is not a model directory"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return table
 
 
 def open_shards(directory: Path, index: str) -> Shards:

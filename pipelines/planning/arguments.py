@@ -1,14 +1,12 @@
 """What the verbs of the planner are told alike: a model, devices, the work. No torch, no Ray."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moe.errors import CheckpointError, ConfigError
+from moe.errors import ConfigError
 
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
@@ -39,10 +37,11 @@ def architecture(model: str) -> "ModelConfig":
     """Return the sizes of a model, by its directory or its preset; no weights are looked at."""
     from moe.config.assignment import hint
     from moe.config.families import read_config
+    from moe.config.json_file import read_json
     from moe.config.presets import PRESETS
 
     if Path(model).is_dir():
-        return read_config(_config_table(Path(model) / "config.json"))
+        return read_config(read_json(Path(model) / "config.json"))
     if model not in PRESETS:
         raise ConfigError(
             f"{model} is no model directory, which has a config.json, and no preset; "
@@ -110,17 +109,3 @@ def batch(
             "make --micro-batch a divisor of --sequences"
         )
     return Batch(sequences, micro_batch)
-
-
-def _config_table(file: Path) -> Mapping[str, Any]:
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{file} is missing; {file.parent} is not a model directory"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{file} holds no JSON object")
-    return table

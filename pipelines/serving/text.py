@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
-from moe.checkpoint.reader import read_json
+from moe.config.json_file import read_json
 from moe.errors import CheckpointError
 from pipelines.serving.detokenize import Detokenizer
 from pipelines.serving.refusals import BadRequest

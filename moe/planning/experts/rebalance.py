@@ -56,7 +56,7 @@ def place(
             f"the ranks have {total} slots for {loads.shape[1]} experts; take slots away, or fill "
             "them with copies of hot experts by replicate"
         )
-    return _placement(_replicate(loads, ranks), ranks, layers)
+    return replicate(load, slots, speeds, layers)
 
 
 def replicate(

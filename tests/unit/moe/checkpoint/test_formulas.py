@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import Checkpoint, read_json
+from moe.checkpoint.reader import Checkpoint
+from moe.config.json_file import read_json
 from moe.config.model import ModelConfig, MoeConfig
 from moe.nn.build import build
 from tests import architectures, formulas, tiny

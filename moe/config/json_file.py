@@ -1,0 +1,22 @@
+"""A JSON object of a model directory; no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moe.errors import CheckpointError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} is missing; {path.parent} is not a model directory"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return table
