@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from math import ceil, floor
 
+from pipelines.planning.words import runs
+
 
 def span(bounds: tuple[int, int]) -> str:
     """Show a half-open span by its first and last number."""
@@ -14,13 +16,7 @@ def span(bounds: tuple[int, int]) -> str:
 
 def numbers(listed: Iterable[int]) -> str:
     """Show numbers, runs of them by their ends."""
-    runs: list[tuple[int, int]] = []
-    for number in listed:
-        if runs and runs[-1][1] == number:
-            runs[-1] = (runs[-1][0], number + 1)
-        else:
-            runs.append((number, number + 1))
-    return ", ".join(span(run) for run in runs) or "none"
+    return ", ".join(map(span, runs(listed))) or "none"
 
 
 def count(how_many: int, noun: str, plural: str = "s") -> str:

@@ -11,13 +11,18 @@ def span(start: int, stop: int) -> str:
 
 def numbers(listed: Iterable[int]) -> str:
     """Show numbers of experts or layers, runs of them by their ends."""
-    runs: list[list[int]] = []
+    return ", ".join(span(*run) for run in runs(listed))
+
+
+def runs(listed: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the half-open spans of numbers that follow each other."""
+    found: list[tuple[int, int]] = []
     for number in listed:
-        if runs and runs[-1][1] == number:
-            runs[-1][1] = number + 1
+        if found and found[-1][1] == number:
+            found[-1] = found[-1][0], number + 1
         else:
-            runs.append([number, number + 1])
-    return ", ".join(span(start, stop) for start, stop in runs)
+            found.append((number, number + 1))
+    return found
 
 
 def ranged(sizes: Iterable[int]) -> str:
@@ -28,8 +33,8 @@ def ranged(sizes: Iterable[int]) -> str:
 
 def repeated(sizes: Sequence[int]) -> str:
     """Show sizes in a row, equal neighbours once with how many they are."""
-    runs = ((size, len(list(same))) for size, same in groupby(sizes))
-    return " ".join(str(size) if times == 1 else f"{size}x{times}" for size, times in runs)
+    counted = ((size, len(list(same))) for size, same in groupby(sizes))
+    return " ".join(str(size) if times == 1 else f"{size}x{times}" for size, times in counted)
 
 
 def count(how_many: int, noun: str, plural: str = "s") -> str:
