@@ -18,9 +18,12 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from moe.errors import RankLost, RaymoeError, StorageError
 
 
+GLOO = "gloo"
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One rank's place in one epoch of a run; rank = stage * gang + member.
+    """One rank's place in one epoch of a run; rank = (replica * stages + stage) * gang + member.
 
     ``host`` and ``port`` lead to the store of rank 0, ``seconds`` bounds every wait of a group.
     """
@@ -28,6 +31,7 @@ class Membership:
     run: str
     epoch: int
     rank: int
+    replicas: int
     stages: int
     gang: int
     host: str
@@ -41,18 +45,32 @@ class Membership:
 
     @property
     def world(self) -> int:
-        """Number of ranks."""
-        return self.stages * self.gang
+        """Number of ranks of all replicas."""
+        return self.replicas * self.stages * self.gang
+
+    @property
+    def replica(self) -> int:
+        """Replica of this rank."""
+        return self.rank // (self.stages * self.gang)
 
     @property
     def stage(self) -> int:
         """Stage of this rank."""
-        return self.rank // self.gang
+        return self.rank // self.gang % self.stages
 
     @property
     def member(self) -> int:
         """Place of this rank in its gang."""
         return self.rank % self.gang
+
+    def at(
+        self, replica: int | None = None, stage: int | None = None, member: int | None = None
+    ) -> int:
+        """Return the rank of another place; what is not given is this rank's own."""
+        replica = self.replica if replica is None else replica
+        stage = self.stage if stage is None else stage
+        member = self.member if member is None else member
+        return (replica * self.stages + stage) * self.gang + member
 
 
 def open_store(host: str, seconds: float) -> TCPStore:
@@ -73,48 +91,54 @@ def use_interface_of(host: str) -> None:
 
 
 class Groups:
-    """The process groups of one rank in one epoch.
+    """The process groups of one rank in one epoch; None where it would be alone in one.
 
-    ``world`` holds all ranks; ``gang`` those of this stage; ``pipe`` this member of every stage;
-    ``ends`` this member of the first and the last stage, None on the stages between.
+    ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``down`` and ``up``
+    both hold this member of every stage of its replica: activations go down and gradients up, each
+    way on its own, so that a receive posted early on one never stands before a send on the other.
+    ``ends`` holds this member of the first and the last stage, and is None on the stages between.
+    ``data`` holds this place in every replica. ``files`` holds the gang again, on CPUs whatever the
+    device, for tensors on their way to a checkpoint while the next step runs.
     """
 
     def __init__(self, membership: Membership, device: torch.device, store: Store | None) -> None:
         self.membership = membership
-        wait = timedelta(seconds=membership.seconds)
+        self._wait = timedelta(seconds=membership.seconds)
         if store is None:
-            store = TCPStore(membership.host, membership.port, timeout=wait)
+            store = TCPStore(membership.host, membership.port, timeout=self._wait)
         prefix = membership.name
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            "nccl" if device.type == "cuda" else GLOO,
             store=PrefixStore(prefix, store),
             rank=membership.rank,
             world_size=membership.world,
-            timeout=wait,
+            timeout=self._wait,
             group_name=prefix,
         )
+        stages, gang = range(membership.stages), range(membership.gang)
         self.world = dist.group.WORLD
-        self.gang = self._own("gang", _gangs(membership), wait)
-        self.pipe = self._own("pipe", _pipes(membership), wait)
-        self.ends = self._own("ends", _ends(membership), wait)
+        self.gang = self._own("gang", [membership.at(member=each) for each in gang])
+        pipe = [membership.at(stage=each) for each in stages]
+        self.down = self._own("down", pipe)
+        self.up = self._own("up", pipe)
+        self.ends = self._own("ends", [pipe[0], pipe[-1]])
+        replicas = range(membership.replicas)
+        self.data = self._own("data", [membership.at(replica=each) for each in replicas])
+        self.files = self._own("files", [membership.at(member=each) for each in gang], GLOO)
 
-    def stage_rank(self, stage: int) -> int:
-        """Return the global rank of this member in another stage."""
-        return stage * self.membership.gang + self.membership.member
-
-    def gang_rank(self, member: int) -> int:
-        """Return the global rank of another member of this gang."""
-        return self.membership.stage * self.membership.gang + member
-
-    def _own(self, kind: str, groups: list[list[int]], wait: timedelta) -> dist.ProcessGroup | None:
-        """Create every group of a kind, as all ranks must, and keep the one of this rank."""
-        prefix = self.membership.name
-        own = None
-        for number, ranks in enumerate(groups):
-            group = dist.new_group(ranks, timeout=wait, group_desc=f"{prefix}/{kind}-{number}")
-            if self.membership.rank in ranks:
-                own = group
-        return own
+    def _own(
+        self, kind: str, ranks: list[int], backend: str | None = None
+    ) -> dist.ProcessGroup | None:
+        """Meet the ranks of one group of this rank; all make their kinds of groups in one order."""
+        if self.membership.rank not in ranks or len(set(ranks)) == 1:
+            return None
+        return dist.new_group(
+            ranks,
+            timeout=self._wait,
+            backend=backend,
+            use_local_synchronization=True,
+            group_desc=f"{self.membership.name}/{kind}",
+        )
 
 
 def destroy_groups() -> None:
@@ -140,20 +164,3 @@ def guarded(rank: int, doing: str) -> Iterator[None]:
     except Exception as error:
         destroy_groups()
         raise RankLost(f"rank {rank} failed during {doing}: {error}") from error
-
-
-def _gangs(membership: Membership) -> list[list[int]]:
-    size = membership.gang
-    return [[stage * size + m for m in range(size)] for stage in range(membership.stages)]
-
-
-def _pipes(membership: Membership) -> list[list[int]]:
-    size = membership.gang
-    return [[stage * size + m for stage in range(membership.stages)] for m in range(size)]
-
-
-def _ends(membership: Membership) -> list[list[int]]:
-    if membership.stages == 1:
-        return []
-    size = membership.gang
-    return [[m, (membership.stages - 1) * size + m] for m in range(size)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.exchange import Exchange
+from moe.nn.later import Later
 from moe.nn.product import Linear, linear
 from moe.nn.rotary import Rotation, rotate
 
@@ -83,25 +84,33 @@ class Attention(nn.Module):
             self.q_norm = QueryKeyNorm(config, queries, config.heads * size, exchange)
             self.k_norm = QueryKeyNorm(config, keys, config.kv_heads * size, exchange)
 
-    def forward(self, x_BSD: Tensor, turn: Rotation, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BSD: Tensor,
+        turn: Rotation,
+        cache: LayerCache | None = None,
+        later: Later | None = None,
+    ) -> Tensor:
         """Return [B, S, D]; with a cache, positions before x are read from it."""
         (x_BSD,) = self.exchange.enter(x_BSD)
-        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD))).transpose(1, 2), turn)
-        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD))).transpose(1, 2), turn)
-        v_BKPE = self._heads(self.v_proj(x_BSD)).transpose(1, 2)
+        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), turn)
+        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), turn)
+        v_BKPE = self._heads(self.v_proj(x_BSD, later)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
         mixed_BHSE = _attend(q_BHSE, k_BKPE, v_BKPE, self.window)
         flat = mixed_BHSE.transpose(1, 2).flatten(2)
-        return row_parallel(self.o_proj, flat, self.exchange)
+        return row_parallel(self.o_proj, flat, self.exchange, later)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], -1, self.head_size)
 
 
-def row_parallel(layer: Linear, x: Tensor, exchange: Exchange) -> Tensor:
+def row_parallel(
+    layer: Linear, x: Tensor, exchange: Exchange, later: Later | None = None
+) -> Tensor:
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
-    y = exchange.leave(linear(x, layer.weight))
+    y = exchange.leave(linear(x, layer.weight, later=later))
     return y if layer.bias is None else y + layer.bias
 
 

@@ -18,6 +18,7 @@ from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
 from moe.nn.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
+from moe.nn.later import Later
 from moe.nn.rotary import Rotation
 from moe.nn.router import Router, Routing
 from moe.nn.statistics import RoutingStatistics, statistics, tally
@@ -28,7 +29,7 @@ class LayerPass:
     """What a layer needs besides its input; ``tokens`` [B, S] are needed where they are hashed.
 
     ``valid`` [B, S] is False where a token is padding. What is not ``measured`` has neither
-    statistics nor losses.
+    statistics nor losses. Gradients of weights wait in ``later`` where it is given.
     """
 
     capacity: Capacity = DROPLESS
@@ -37,6 +38,7 @@ class LayerPass:
     valid: Tensor | None = None
     tokens: Tensor | None = None
     measured: bool = True
+    later: Later | None = None
 
 
 class BlockOutput(NamedTuple):
@@ -75,19 +77,19 @@ class MixtureOfExperts(nn.Module):
         raw = self.router(x_TD, None if run.tokens is None else run.tokens.flatten())
         valid_T = None if run.valid is None else run.valid.flatten()
         routing, kept_TK = dispatch.assign(raw, run.capacity, self.config, valid_T)
-        y_TD, account = self._gang(x_TD, routing, kept_TK), None
+        y_TD, account = self._gang(x_TD, routing, kept_TK, run.later), None
         if run.measured:
             loss, account = self._measure(routing, kept_TK, x_BSD.shape[:2], run)
             y_TD = balance.attach(y_TD, loss)
         return BlockOutput(y_TD.view_as(x_BSD), account)
 
-    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor) -> Tensor:
+    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, later: Later | None) -> Tensor:
         """Return the weighted sum of all experts of the gang, the shared one among them."""
         gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
-        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK)
+        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
         if self.config.shared_size:
-            shared_TD = self.shared(x_TD)
+            shared_TD = self.shared(x_TD, later)
             y_TD = y_TD + (gates[0] * shared_TD if gates else shared_TD)
         return self.exchange.leave(y_TD)
 
@@ -126,9 +128,10 @@ class Block(nn.Module):
 
     def forward(self, x_BSD: Tensor, turn: Rotation, run: LayerPass) -> BlockOutput:
         """Apply the block; tokens that are not valid are not routed."""
-        x_BSD = x_BSD + self.self_attn(self.input_layernorm(x_BSD), turn, run.cache)
+        normed_BSD = self.input_layernorm(x_BSD)
+        x_BSD = x_BSD + self.self_attn(normed_BSD, turn, run.cache, run.later)
         normed_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, MixtureOfExperts):
             output = self.mlp(normed_BSD, run)
             return BlockOutput(x_BSD + output.hidden, output.statistics)
-        return BlockOutput(x_BSD + self.mlp(normed_BSD), None)
+        return BlockOutput(x_BSD + self.mlp(normed_BSD, run.later), None)

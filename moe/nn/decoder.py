@@ -6,6 +6,7 @@ The top-level forward is a loop over the layers held.
 Shapes: B batch, S sequence, D hidden, V vocabulary, N experts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,13 +17,15 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.nn.attention import LayerCache
 from moe.nn.balance import NO_LOSS, Balance
-from moe.nn.block import Block, LayerPass
+from moe.nn.block import Block, BlockOutput, LayerPass
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
+from moe.nn.later import Later
 from moe.nn.loss import head_loss
 from moe.nn.product import linear
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
+from moe.nn.signal import Reached, signal
 from moe.nn.statistics import RoutingStatistics
 from moe.nn.vocabulary import SplitEmbedding, rows_of, split_logits
 
@@ -49,7 +52,9 @@ class Pass:
     What is not ``measured`` has neither statistics nor losses on routers. ``last_only`` gives the
     logits of the last position alone; without ``logits`` the share with the head gives the normed
     hidden states that its ``loss`` takes. Layers in ``recompute`` keep only their input for the
-    backward pass.
+    backward pass. ``layers`` is the run of layers to pass through, of a share that holds several;
+    None is all. Gradients of weights wait in ``later``; ``reached`` is called with the number of
+    each layer that the backward pass has gone through.
     """
 
     capacity: Capacity = DROPLESS
@@ -61,6 +66,9 @@ class Pass:
     last_only: bool = False
     logits: bool = True
     recompute: frozenset[int] = frozenset()
+    layers: tuple[int, int] | None = None
+    later: Later | None = None
+    reached: Reached | None = None
 
 
 PLAIN = Pass()
@@ -109,25 +117,43 @@ class Decoder(nn.Module):
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
     def forward(self, x: Tensor, run: Pass = PLAIN) -> DecoderOutput:
-        """Run the share on tokens [B, S] or hidden states [B, S, D]."""
+        """Run the share, or one run of its layers, on tokens [B, S] or hidden states [B, S, D]."""
         tokens_BS = run.tokens
-        if self.share.embedding:
+        first, last = self._ends(run)
+        if first:
             tokens_BS, x = x, self.model.embed_tokens(x)
-        start = run.cache.length if run.cache else 0
-        positions_S = torch.arange(start, start + x.shape[1], device=x.device)
-        turn = rotation(self.config, positions_S)
         statistics: dict[int, RoutingStatistics] = {}
-        again = run.recompute if torch.is_grad_enabled() else frozenset()
-        for layer in self.share.layer_numbers:
-            block, own = self.model.layers[str(layer)], _of_layer(run, layer, tokens_BS)
-            output = recomputed(block, x, turn, own) if layer in again else block(x, turn, own)
+        for layer, output in self._blocks(x, run, tokens_BS):
             x = output.hidden
             if output.statistics is not None:
                 statistics[layer] = output.statistics
-        if self.share.head:
+        if last:
             x = self.model.norm(x[:, -1:] if run.last_only else x)
             x = self._logits(x) if run.logits else x
         return DecoderOutput(x, statistics)
+
+    def _blocks(
+        self, x: Tensor, run: Pass, tokens_BS: Tensor | None
+    ) -> Iterator[tuple[int, BlockOutput]]:
+        """Yield what each layer of a run does, one after the other."""
+        start = run.cache.length if run.cache else 0
+        positions_S = torch.arange(start, start + x.shape[1], device=x.device)
+        turn = rotation(self.config, positions_S)
+        again = run.recompute if torch.is_grad_enabled() else frozenset()
+        for layer in range(*run.layers) if run.layers else self.share.layer_numbers:
+            block, own = self.model.layers[str(layer)], _of_layer(run, layer, tokens_BS)
+            if run.reached is not None:
+                x = signal(x, run.reached, layer)
+            output = recomputed(block, x, turn, own) if layer in again else block(x, turn, own)
+            yield layer, output
+            x = output.hidden
+
+    def _ends(self, run: Pass) -> tuple[bool, bool]:
+        """Return whether a pass begins with the embedding, and whether it ends with the head."""
+        if run.layers is None:
+            return self.share.embedding, self.share.head
+        start, stop = run.layers
+        return start == 0, stop == self.config.layers
 
     def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
         """Return ``head_loss`` of what a pass without logits gave, on the share with the head."""
@@ -148,4 +174,6 @@ def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embe
 
 def _of_layer(run: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
     cache = run.cache.layers[layer] if run.cache else None
-    return LayerPass(run.capacity, run.balance, cache, run.valid, tokens_BS, run.measured)
+    return LayerPass(
+        run.capacity, run.balance, cache, run.valid, tokens_BS, run.measured, run.later
+    )

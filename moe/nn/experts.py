@@ -14,7 +14,7 @@ Shapes: T tokens, K experts per token, A assignments kept by this rank, R rows o
 D hidden, F expert columns, N experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from moe.nn.feed_forward import FeedForward
+from moe.nn.later import Later
 from moe.nn.product import product
 
 
@@ -34,11 +35,17 @@ class Experts(nn.ModuleDict):
         self.numbers = tuple(numbers)
 
     def forward(
-        self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, kept_TK: Tensor
+        self,
+        x_TD: Tensor,
+        experts_TK: Tensor,
+        weights_TK: Tensor,
+        kept_TK: Tensor,
+        later: Later | None = None,
     ) -> Tensor:
         """Return the weighted sum of the experts held, [T, D], over the assignments kept.
 
-        It is zero where a token has no expert here.
+        It is zero where a token has no expert here. Gradients of the experts' weights wait in
+        ``later`` where it is given.
         """
         blocks = _blocks(experts_TK, kept_TK, self.numbers)
         if not blocks.sizes:
@@ -48,7 +55,8 @@ class Experts(nn.ModuleDict):
             dtype = torch.get_autocast_dtype(x_TD.device.type)
         matrices = [m for number in blocks.numbers for m in self.matrices(number)]
         with torch.autocast(x_TD.device.type, enabled=False):
-            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, blocks, dtype, *matrices)  # type: ignore[no-untyped-call]
+            way = _Way(blocks, dtype, later)
+            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, way, *matrices)  # type: ignore[no-untyped-call]
         return y_TD
 
     def matrices(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,16 +98,18 @@ def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blo
     )
 
 
+class _Way(NamedTuple):
+    """How a bank computes: which rows, the type of products, where gradients of weights wait."""
+
+    blocks: _Blocks
+    dtype: torch.dtype
+    later: Later | None
+
+
 class _Bank(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x_TD: Tensor,
-        weights_TK: Tensor,
-        blocks: _Blocks,
-        dtype: torch.dtype,
-        *matrices: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, x_TD: Tensor, weights_TK: Tensor, way: _Way, *matrices: Tensor) -> Tensor:
+        blocks, dtype, _ = way
         weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
@@ -112,13 +122,15 @@ class _Bank(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 inner += [gate_RF, up_RF]
         ctx.save_for_backward(x_TD, weights_A1, *inner, *matrices)
-        ctx.blocks, ctx.dtype, ctx.shape = blocks, dtype, weights_TK.shape
+        ctx.way, ctx.shape = way, weights_TK.shape
+        ctx.matrices = matrices if way.later is not None else ()
         return y_TD.to(x_TD.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        blocks: _Blocks = ctx.blocks
+        way: _Way = ctx.way
+        blocks, dtype = way.blocks, way.dtype
         x_TD, weights_A1, *saved = ctx.saved_tensors
         inner, matrices = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
         trained = any(ctx.needs_input_grad[-len(matrices) :])
@@ -128,35 +140,35 @@ class _Bank(torch.autograd.Function):
         for expert, (tokens_R, weights_R1) in enumerate(
             zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         ):
+            own = slice(3 * expert, 3 * expert + 3)
             found = _expert_backward(
-                x_TD.index_select(0, tokens_R).to(ctx.dtype),
-                grads[0].index_select(0, tokens_R).to(ctx.dtype),
+                x_TD.index_select(0, tokens_R).to(dtype),
+                grads[0].index_select(0, tokens_R).to(dtype),
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
-                [matrix.to(ctx.dtype) for matrix in matrices[3 * expert : 3 * expert + 3]],
-                trained,
+                [matrix.to(dtype) for matrix in matrices[own]],
             )
             x_grad_TD.index_add_(0, tokens_R, found.x_RD.to(x_grad_TD.dtype))
             weight_grads.append(found.weights_R)
-            matrix_grads += found.matrices
+            if way.later is not None and trained:
+                way.later.add(zip(ctx.matrices[own], found.matrices, strict=True))
+            elif trained:
+                pairs = zip(found.matrices, matrices[own], strict=True)
+                matrix_grads += [grad().to(matrix.dtype) for grad, matrix in pairs]
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
         weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
-        typed = (
-            None if grad is None else grad.to(matrix.dtype)
-            for grad, matrix in zip(matrix_grads, matrices, strict=True)
-        )
-        return (x_grad_TD, weights_grad, None, None, *typed)
+        return (x_grad_TD, weights_grad, None, *(matrix_grads or (None,) * len(matrices)))
 
 
 class _ExpertGradients(NamedTuple):
-    """Gradients of one expert's rows, of their routing weights, and of gate, up and down.
+    """Gradients of one expert's rows and routing weights; how to get those of its matrices.
 
-    Those of gate, up and down are None where the expert is not trained.
+    They are taken at once or later; what they take is kept until then.
     """
 
     x_RD: Tensor
     weights_R: Tensor
-    matrices: tuple[Tensor | None, Tensor | None, Tensor | None]
+    matrices: tuple[Callable[[], Tensor], ...]
 
 
 def _expert_backward(
@@ -165,7 +177,6 @@ def _expert_backward(
     weights_R1: Tensor,
     inner: Sequence[Tensor],
     matrices: Sequence[Tensor],
-    trained: bool,
 ) -> _ExpertGradients:
     gate_RF, up_RF = inner
     gate, up, down = matrices
@@ -174,18 +185,19 @@ def _expert_backward(
     h_RF = silu_RF * up_RF
     weights_R = torch.sum(h_grad_RF * h_RF, dim=1, dtype=torch.float32)
     weights_R1 = weights_R1.to(h_RF.dtype)
-    down_grad = product(y_grad_RD.t(), h_RF.mul_(weights_R1).t()) if trained else None
+    h_RF.mul_(weights_R1)
     h_grad_RF.mul_(weights_R1)
     up_grad_RF = silu_RF.mul_(h_grad_RF)
     gate_grad_RF = torch.ops.aten.silu_backward(h_grad_RF.mul_(up_RF), gate_RF)
     x_grad_RD = product(gate_grad_RF, gate.t()).add_(product(up_grad_RF, up.t()))
-    if not trained:
-        return _ExpertGradients(x_grad_RD, weights_R, (None, None, None))
-    columns_DR = x_RD.t()
     return _ExpertGradients(
         x_grad_RD,
         weights_R,
-        (product(gate_grad_RF.t(), columns_DR), product(up_grad_RF.t(), columns_DR), down_grad),
+        (
+            lambda: product(gate_grad_RF.t(), x_RD.t()),
+            lambda: product(up_grad_RF.t(), x_RD.t()),
+            lambda: product(y_grad_RD.t(), h_RF.t()),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.attention import row_parallel
 from moe.nn.exchange import Exchange
+from moe.nn.later import Later
 from moe.nn.product import Linear
 
 
@@ -24,14 +25,14 @@ class FeedForward(nn.Module):
         """Weights of gate, up and down."""
         return self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
 
-    def activate(self, x: Tensor) -> Tensor:
+    def activate(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Return the inner activation, before the down projection."""
-        inner: Tensor = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        inner: Tensor = F.silu(self.gate_proj(x, later)) * self.up_proj(x, later)
         return inner
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Apply the layer; the last dimension is hidden."""
-        out: Tensor = self.down_proj(self.activate(x))
+        out: Tensor = self.down_proj(self.activate(x, later), later)
         return out
 
 
@@ -42,7 +43,7 @@ class DenseFeedForward(FeedForward):
         super().__init__(config.hidden_size, share.ffn[1] - share.ffn[0], config.mlp_bias)
         self.exchange = exchange
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Apply the slice and sum over the gang."""
         (x,) = self.exchange.enter(x)
-        return row_parallel(self.down_proj, self.activate(x), self.exchange)
+        return row_parallel(self.down_proj, self.activate(x, later), self.exchange, later)
