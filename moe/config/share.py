@@ -11,10 +11,10 @@ class Share:
     """One rank's part: one or more runs of layers, and a slice of each of them.
 
     Spans are half-open ``(start, stop)``. ``layers`` is the first run, ``more`` are the others, in
-    the order of the model; between two of them other stages work. ``kv_heads`` counts key-value heads; their query heads go
-    with them. ``ffn`` counts columns of dense feed-forwards; the shared expert is cut in the same
-    proportion. ``experts`` are expert numbers, whole; ``placed`` are (layer, experts) of layers
-    where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
+    the order of the model; between two of them other stages work. ``kv_heads`` counts key-value
+    heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards; the shared
+    expert is cut in the same proportion. ``experts`` are expert numbers, whole; ``placed`` are
+    (layer, experts) of layers where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
     ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
     """
 

@@ -64,9 +64,9 @@ class StagePlan:
     """Consecutive layers ``(start, stop)`` and the gang of ranks that holds them.
 
     ``more`` are further runs of layers that the gang holds, in the order of the model, where the
-    model goes through the stages more than once. ``recompute`` are the layers whose activations are made again in the backward pass instead of
-    being kept. ``seconds`` is the predicted time of one micro-batch, forward and backward; 0 if not
-    predicted.
+    model goes through the stages more than once. ``recompute`` are the layers whose activations are
+    made again in the backward pass instead of being kept. ``seconds`` is the predicted time of one
+    micro-batch, forward and backward; 0 if not predicted.
     """
 
     layers: tuple[int, int]
