@@ -1,18 +1,20 @@
 """The part of a model that one rank holds."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 from moe.config.model import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One rank's part: a run of layers, and a slice of each of them.
+    """One rank's part: one or more runs of layers, and a slice of each of them.
 
-    Spans are half-open ``(start, stop)``. ``kv_heads`` counts key-value heads; their query heads go
-    with them. ``ffn`` counts columns of dense feed-forwards; the shared expert is cut in the same
-    proportion. ``experts`` are expert numbers, whole; ``placed`` are (layer, experts) of layers
-    where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
+    Spans are half-open ``(start, stop)``. ``layers`` is the first run, ``more`` are the others, in
+    the order of the model; between two of them other stages work. ``kv_heads`` counts key-value
+    heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards; the shared
+    expert is cut in the same proportion. ``experts`` are expert numbers, whole; ``placed`` are
+    (layer, experts) of layers where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
     ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
     """
 
@@ -25,6 +27,21 @@ class Share:
     leader: bool = True
     vocabulary: tuple[int, int] | None = None
     placed: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    more: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """All runs of layers, in the order of the model."""
+        return (self.layers, *self.more)
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...]:
+        """Numbers of the layers held, in order, counted over the whole model."""
+        return tuple(chain.from_iterable(range(*run) for run in self.runs))
+
+    def holds(self, layer: int) -> bool:
+        """Tell whether it holds a part of a layer."""
+        return any(start <= layer < stop for start, stop in self.runs)
 
     def experts_of(self, layer: int) -> tuple[int, ...]:
         """Return the experts held of one layer."""
@@ -37,11 +54,6 @@ class Share:
         held = tuple(span and span[1] - span[0] for span in spans)
         placed = tuple((layer, len(experts)) for layer, experts in self.placed)
         return *held, len(self.experts), placed
-
-    @property
-    def layer_numbers(self) -> range:
-        """Numbers of the layers held, counted over the whole model."""
-        return range(*self.layers)
 
 
 def shared_span(config: ModelConfig, ffn: tuple[int, int]) -> tuple[int, int]:

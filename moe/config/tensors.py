@@ -147,7 +147,7 @@ def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice
     words = tensor.name.split(".")
     if words[1] != "layers":
         return _end_part(config, share, tensor)
-    if int(words[2]) not in share.layer_numbers:
+    if not share.holds(int(words[2])):
         return None
     if words[3] == "self_attn":
         return _attention_part(config, share, tensor)

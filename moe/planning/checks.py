@@ -1,8 +1,10 @@
 """What must hold of a plan's parts: layers follow each other, a gang splits a stage completely."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from moe.errors import PlanError
+from moe.planning.chunks import chunk_places, is_folded
 
 Span = tuple[int, int]
 
@@ -13,14 +15,17 @@ _NOUNS = {
 }
 
 
-def check_layers(cuts: Sequence[Span], layers: int) -> None:
-    """Raise PlanError unless the stages hold every layer once, in order, and one each."""
+def check_layers(stages: Sequence[Sequence[Span]], layers: int) -> None:
+    """Raise PlanError unless the runs of the stages hold every layer once, in one of the orders."""
+    check_counts([len(runs) for runs in stages])
+    folded = is_folded(stages, layers)
     expected = 0
-    for number, (start, stop) in enumerate(cuts):
+    for chunk, (stage, run) in enumerate(chunk_places(len(stages), len(stages[0]), folded)):
+        start, stop = stages[stage][run]
         if start != expected or stop <= start:
             raise PlanError(
-                f"stage {number} holds layers [{start}, {stop}) but layer {expected} is next; "
-                "stages must follow each other without gaps and hold a layer each"
+                f"{_where(stage, run, chunk, len(stages[0]))} holds layers [{start}, {stop}) but "
+                f"layer {expected} is next; {_order(len(stages), len(stages[0]))}"
             )
         expected = stop
     if expected != layers:
@@ -28,6 +33,30 @@ def check_layers(cuts: Sequence[Span], layers: int) -> None:
             f"the stages hold {expected} layers but the model has {layers}; "
             "every layer needs a holder"
         )
+
+
+def check_counts(counts: Sequence[int]) -> None:
+    """Raise PlanError unless all stages hold as many runs of layers."""
+    for stage, count in enumerate(counts):
+        if count != counts[0]:
+            raise PlanError(
+                f"stage {stage} holds {count} runs of layers, stage 0 holds {counts[0]}; "
+                "all stages of a plan hold as many, so that the model goes through them in turn"
+            )
+
+
+def _where(stage: int, run: int, chunk: int, runs: int) -> str:
+    return f"stage {stage}" if runs == 1 else f"run {run} of stage {stage}, chunk {chunk},"
+
+
+def _order(stages: int, runs: int) -> str:
+    if runs == 1:
+        return "stages must follow each other without gaps and hold a layer each"
+    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" * (runs == 2)
+    return (
+        f"chunks must follow each other without gaps and hold a layer each, chunk k on stage "
+        f"k mod {stages}{folded}"
+    )
 
 
 def check_spans(stage: int, key: str, spans: Sequence[Span], size: int) -> None:
@@ -76,14 +105,16 @@ def check_tied_vocabulary(
             )
 
 
-def check_own_layers(stage: int, key: str, named: Sequence[int], layers: Span) -> None:
+def check_own_layers(stage: int, key: str, named: Sequence[int], runs: Sequence[Span]) -> None:
     """Raise PlanError where a stage speaks of a layer twice, or of one it does not hold."""
-    strange = [layer for layer in named if not layers[0] <= layer < layers[1]]
+    held = set(chain.from_iterable(range(*run) for run in runs))
+    strange = [layer for layer in named if layer not in held]
     if strange or len(set(named)) < len(named):
         what = f"layer {strange[0]}" if strange else "a layer twice"
+        spans = ", ".join(f"[{start}, {stop})" for start, stop in runs)
         raise PlanError(
-            f"stage {stage}: {key} names {what}, the stage holds layers "
-            f"[{layers[0]}, {layers[1]}); name each of these at most once"
+            f"stage {stage}: {key} names {what}, the stage holds layers {spans}; "
+            "name each of these at most once"
         )
 
 

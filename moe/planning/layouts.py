@@ -229,7 +229,7 @@ def _sizes(spans: Sequence[Span]) -> tuple[int, ...]:
     """Return the layers of each stage, checked to follow each other from layer 0."""
     if not spans:
         raise PlanError("there are no stages to write down; give the layers of at least one")
-    check_layers(spans, spans[-1][1])
+    check_layers([(span,) for span in spans], spans[-1][1])
     return tuple(stop - start for start, stop in spans)
 
 

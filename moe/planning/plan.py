@@ -5,13 +5,16 @@ Everything downstream is built from it: actors, placement, checkpoints, manifest
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.errors import PlanError
 from moe.planning import checks, tables
+from moe.planning.chunks import check_fits, chunk_places, is_folded
 from moe.planning.devices.inventory import CPU, check_one_sort
+from moe.planning.schedules.schedule import check_schedule
 
 SIZES = (
     "layers",
@@ -60,9 +63,10 @@ class PlacedLayer:
 class StagePlan:
     """Consecutive layers ``(start, stop)`` and the gang of ranks that holds them.
 
-    ``recompute`` are the layers whose activations are made again in the backward pass instead of
-    being kept. ``seconds`` is the predicted time of one micro-batch, forward and backward; 0 if not
-    predicted.
+    ``more`` are further runs of layers that the gang holds, in the order of the model, where the
+    model goes through the stages more than once. ``recompute`` are the layers whose activations are
+    made again in the backward pass instead of being kept. ``seconds`` is the predicted time of one
+    micro-batch, forward and backward; 0 if not predicted.
     """
 
     layers: tuple[int, int]
@@ -70,6 +74,17 @@ class StagePlan:
     seconds: float = 0.0
     recompute: tuple[int, ...] = ()
     placement: tuple[PlacedLayer, ...] = ()
+    more: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """All runs of layers, in the order of the model."""
+        return (self.layers, *self.more)
+
+    @property
+    def layer_numbers(self) -> tuple[int, ...]:
+        """Numbers of the layers held, in order."""
+        return tuple(chain.from_iterable(range(*run) for run in self.runs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ class Plan:
         tables.check_keys("the plan's model", self.model, SIZES)
         if not self.stages or not self.stages[0].ranks:
             raise PlanError("the plan has no stage or no rank; give it at least one of each")
-        checks.check_layers([stage.layers for stage in self.stages], self.model["layers"])
+        checks.check_layers([stage.runs for stage in self.stages], self.model["layers"])
         for number, stage in enumerate(self.stages):
             self._check_gang(number, stage)
             self._check_layers_of(number, stage)
@@ -107,6 +122,30 @@ class Plan:
         """Ranks of one replica; rank = stage * gang size + member."""
         return len(self.stages) * self.gang_size
 
+    @property
+    def chunks(self) -> int:
+        """Runs of layers of each stage; the model goes through the stages as many times."""
+        return len(self.stages[0].runs)
+
+    @property
+    def folded(self) -> bool:
+        """Whether chunks lie on a V (stage s holds s and 2p - 1 - s); on one stage any two do."""
+        return is_folded([stage.runs for stage in self.stages], self.model["layers"])
+
+    @property
+    def chunk_runs(self) -> tuple[tuple[int, int], ...]:
+        """The layers of each chunk, along the model."""
+        return tuple(self.stages[stage].runs[run] for stage, run in self._chunk_places)
+
+    def home(self, chunk: int) -> int:
+        """Return the stage of a chunk; -1 is the last chunk."""
+        return self._chunk_places[chunk][0]
+
+    def chunks_of(self, stage: int) -> tuple[int, ...]:
+        """Return the numbers of a stage's chunks, in the order of its runs."""
+        places = enumerate(self._chunk_places)
+        return tuple(chunk for chunk, (home, _) in places if home == stage)
+
     def rank(self, number: int) -> RankPlan:
         """Return one rank by its number."""
         stage, member = self._place(number)
@@ -119,14 +158,15 @@ class Plan:
         part = stage.ranks[member]
         return Share(
             layers=stage.layers,
-            embedding=number == 0,
-            head=number == len(self.stages) - 1,
+            embedding=number == self.home(0),
+            head=number == self.home(-1),
             kv_heads=part.kv_heads,
             ffn=part.ffn,
             experts=part.experts,
             leader=member == 0,
             vocabulary=part.vocabulary,
             placed=tuple((placed.layer, placed.experts[member]) for placed in stage.placement),
+            more=stage.more,
         )
 
     def check_model(self, config: ModelConfig) -> None:
@@ -140,9 +180,18 @@ class Plan:
                     f"the plan was made for {key} = {self.model.get(key)}, the model has {size}; "
                     "make a plan for this model with `raymoe plan`"
                 )
-        if config.tie_embeddings and len(self.stages) > 1:
-            first, *_, last = ([rank.vocabulary for rank in s.ranks] for s in self.stages)
+        if config.tie_embeddings and self.home(0) != self.home(-1):
+            ends = (self.stages[self.home(0)], self.stages[self.home(-1)])
+            first, last = ([rank.vocabulary for rank in stage.ranks] for stage in ends)
             checks.check_tied_vocabulary(first, last, config.vocab_size)
+
+    def check_schedule(self, schedule: str, micro_batches: int) -> None:
+        """Raise PlanError where the stages cannot work in this order.
+
+        ``micro_batches`` are those of one replica in a step.
+        """
+        check_fits(schedule, len(self.stages), self.chunks, self.folded)
+        check_schedule(schedule, len(self.stages), micro_batches, self.chunks)
 
     def check_kinds(self) -> None:
         """Raise PlanError where the kinds of devices cannot work together.
@@ -161,6 +210,10 @@ class Plan:
                     "ranks route tokens to experts each by itself and must agree to the last bit, "
                     "so give every gang devices of one kind (stages may differ), or lower plan.gang"
                 )
+
+    @property
+    def _chunk_places(self) -> tuple[tuple[int, int], ...]:
+        return chunk_places(len(self.stages), self.chunks, self.folded)
 
     def _place(self, number: int) -> tuple[int, int]:
         """Return the stage of a rank and its place in the gang."""
@@ -193,8 +246,8 @@ class Plan:
     def _check_layers_of(self, number: int, stage: StagePlan) -> None:
         """Check what a stage says of single layers: recomputed ones, experts placed otherwise."""
         placed = [each.layer for each in stage.placement]
-        checks.check_own_layers(number, "recompute", stage.recompute, stage.layers)
-        checks.check_own_layers(number, "placement", placed, stage.layers)
+        checks.check_own_layers(number, "recompute", stage.recompute, stage.runs)
+        checks.check_own_layers(number, "placement", placed, stage.runs)
         for each in stage.placement:
             label = f"stage {number} layer {each.layer}"
             if len(each.experts) != self.gang_size:

@@ -10,7 +10,7 @@ from moe.planning import tables
 from moe.planning.devices.inventory import CPU
 from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
 
-_OPTIONAL = {"seconds": 0.0, "recompute": (), "placement": ()}
+_OPTIONAL = ("more", "seconds", "recompute", "placement")
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -48,7 +48,8 @@ def _stage_table(stage: StagePlan) -> dict[str, Any]:
         {key: value for key, value in asdict(rank).items() if value is not None}
         for rank in stage.ranks
     ]
-    return asdict(stage) | {"ranks": ranks}
+    table = asdict(stage) | {"ranks": ranks}
+    return {key: value for key, value in table.items() if key != "more" or value}
 
 
 def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
@@ -62,7 +63,14 @@ def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
         seconds=tables.number(label, "seconds", table.get("seconds", 0.0)),
         recompute=tables.wholes(label, "recompute", table.get("recompute", ())),
         placement=tuple(_placed(label, layer) for layer in placed),
+        more=_runs(label, table.get("more", ())),
     )
+
+
+def _runs(label: str, listed: Any) -> tuple[tuple[int, int], ...]:
+    if not isinstance(listed, list | tuple):
+        raise PlanError(f"{label}: more is {listed!r}; expected a list of runs, [[start, stop]]")
+    return tuple(tables.span(label, "more", run) for run in listed)
 
 
 def _placed(label: str, table: Mapping[str, Any]) -> PlacedLayer:

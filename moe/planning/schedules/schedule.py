@@ -39,7 +39,8 @@ WEIGHT: Kind = "W"
 """The part of the backward pass that can wait: what the weights get."""
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv")
-_CHUNKS = {"gpipe": 1, "1f1b": 1, "zbv": 2}
+CHUNKS = {"gpipe": 1, "1f1b": 1, "zbv": 2}
+"""How many chunks a stage has in schedules that are not for any number."""
 _RELEASES = {FORWARD: 1, BACKWARD: -1, INPUT: 0, WEIGHT: -1}
 
 
@@ -80,16 +81,21 @@ def most_held(order: Iterable[Action]) -> int:
     return max(accumulate((_RELEASES[action.kind] for action in order), initial=0))
 
 
-def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> None:
-    """Raise PlanError where the schedule does not exist for these sizes."""
+def check_name(schedule: str) -> None:
+    """Raise PlanError where there is no such schedule."""
     if schedule not in SCHEDULES:
         raise PlanError(f"no schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
+
+
+def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> None:
+    """Raise PlanError where the schedule does not exist for these sizes."""
+    check_name(schedule)
     if min(stages, micro_batches, chunks) < 1:
         raise PlanError(
             f"asked for {schedule} of {stages} stages, {micro_batches} micro-batches and "
             f"{chunks} chunks a stage; set each to at least 1"
         )
-    needed = _CHUNKS.get(schedule, chunks)
+    needed = CHUNKS.get(schedule, chunks)
     if chunks != needed:
         raise PlanError(
             f"{schedule} has {needed} chunks a stage but {chunks} were asked for; set chunks to "
@@ -101,7 +107,7 @@ def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int =
             f"{micro_batches}; raise the micro-batches or lower the stages"
         )
     rounds = max(1, micro_batches // stages)
-    if schedule not in _CHUNKS and micro_batches % rounds:
+    if schedule not in CHUNKS and micro_batches % rounds:
         raise PlanError(
             f"{schedule} takes {micro_batches} micro-batches over {stages} stages in {rounds} "
             f"rounds, which do not divide them; set micro-batches to a multiple of {stages}"
@@ -112,7 +118,7 @@ def _looped(schedule: str, stage: int, stages: int, micro_batches: int, chunks: 
     """Return the order of a stage that holds every ``stages``-th chunk."""
     held = range(stage, stages * chunks, stages)
     after = stages - stage - 1
-    if schedule not in _CHUNKS:
+    if schedule not in CHUNKS:
         in_round = micro_batches // max(1, micro_batches // stages)
         ahead = (chunks - 1) * in_round + (1 if schedule == "zero-bubble" else 2) * after
     else:
