@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from actors.commands import LayerReport
 from moe.config.balance_state import BalanceState
@@ -13,10 +12,7 @@ from moe.nn.balance import Balance, Spread, balance_loss
 from moe.nn.block import MixtureOfExperts
 from moe.nn.controller import Observation
 from moe.nn.decoder import Decoder
-from moe.nn.statistics import RoutingStatistics
-
-Statistics = Mapping[int, Sequence[RoutingStatistics]]
-"""What routers did with each micro-batch of a step, by layer."""
+from moe.nn.totals import Totals
 
 
 class ShareBalancer:
@@ -47,10 +43,10 @@ class ShareBalancer:
             weight=1.0 / self._micro_batches,
         )
 
-    def after(self, statistics: Statistics) -> dict[int, LayerReport]:
-        """Move to the next step; return the account of the one that is over."""
-        seen = {layer: controller.observe(batches) for layer, batches in statistics.items()}
-        reports = {layer: self._report(layer, seen[layer], statistics[layer]) for layer in seen}
+    def after(self, step: Mapping[int, Totals]) -> dict[int, LayerReport]:
+        """Move to the next step; return the account of the one that is over, on all replicas."""
+        seen = {layer: controller.observe(found) for layer, found in step.items()}
+        reports = {layer: self._report(layer, seen[layer], step[layer]) for layer in seen}
         rule = self._section.coefficient
         for layer, state in self.states.items():
             self.states[layer] = controller.update(rule, state, seen[layer])
@@ -66,11 +62,9 @@ class ShareBalancer:
         assert bias_N is not None
         bias_N.copy_(controller.moved_bias(rule, bias_N, load))
 
-    def _report(
-        self, layer: int, seen: Observation, batches: Sequence[RoutingStatistics]
-    ) -> LayerReport:
+    def _report(self, layer: int, seen: Observation, step: Totals) -> LayerReport:
         state = self.states.get(layer, BalanceState(0.0))
-        balance = _mean([batch.balance_loss for batch in batches])
+        balance = step.balance_loss / step.batches
         if self._section.scope == "global-batch":
             now = self._spread(controller.update(self._section.coefficient, state, seen))
             balance = balance_loss(self._section.loss, now).item()
@@ -79,9 +73,9 @@ class ShareBalancer:
             drop_rate=seen.drop_rate,
             coefficient=state.coefficient,
             balance_loss=balance,
-            sharpness=_mean([batch.sharpness for batch in batches]),
-            z_loss=_mean_of_any([batch.z_loss for batch in batches]),
-            device_loss=_mean_of_any([batch.device_loss for batch in batches]),
+            sharpness=step.sharpness / step.batches,
+            z_loss=None if step.z_loss is None else step.z_loss / step.batches,
+            device_loss=None if step.device_loss is None else step.device_loss / step.batches,
         )
 
     def _spread(self, state: BalanceState) -> Spread:
@@ -95,12 +89,3 @@ def _balanced_layers(decoder: Decoder, run: RunConfig) -> list[int]:
     if config.moe is None or config.moe.hashed or not run.balances:
         return []
     return [layer for layer in decoder.share.layer_numbers if config.has_experts(layer)]
-
-
-def _mean(values: Sequence[Tensor]) -> float:
-    return torch.stack(list(values)).float().mean().item()
-
-
-def _mean_of_any(values: Sequence[Tensor | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return _mean(found) if found else None

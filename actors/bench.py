@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from actors.buckets import buckets_of
 from actors.optimizer import ShareOptimizer
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
@@ -128,16 +129,14 @@ class OptimizerBench:
     count = 1
 
     def __init__(self, part: PartBench) -> None:
-        named = part.decoder.named_parameters()
-        trained = {name: parameter for name, parameter in named if is_trained(name)}
-        self._optimizer = ShareOptimizer(trained, frozenset(trained), _TRAIN)
-        self.parameters = sum(parameter.numel() for parameter in trained.values())
+        self._buckets = buckets_of(part.decoder)
+        self._optimizer = ShareOptimizer(self._buckets, _TRAIN)
+        self.parameters = sum(bucket.slots[-1].stop for bucket in self._buckets)
 
     def prepare(self) -> None:
         """Give every parameter a gradient, large enough to be clipped."""
-        for parameter in self._optimizer.parameters.values():
-            assert parameter.grad is not None
-            parameter.grad.fill_(1.0)
+        for bucket in self._buckets:
+            bucket.gradients.fill_(1.0)
 
     def forward(self) -> None:
         """Clip by the norm of all ranks, update, clear."""

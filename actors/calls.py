@@ -13,8 +13,8 @@ from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 _GRACE_SECONDS = 2.0
 
 
-def gather(refs: Sequence[ObjectRef[Any]], doing: str, seconds: float) -> list[Any]:
-    """Return the answers of ranks 0, 1, ... in order.
+def gather(refs: Sequence[ObjectRef[Any]], doing: str, seconds: float, first: int = 0) -> list[Any]:
+    """Return the answers of ranks ``first``, ``first`` + 1, ... in order.
 
     The first failure ends the wait. A rank that died is named before neighbours that only noticed:
     these get a short grace, so that the cause and not an effect is reported.
@@ -26,19 +26,19 @@ def gather(refs: Sequence[ObjectRef[Any]], doing: str, seconds: float) -> list[A
             pending, num_returns=1, timeout=max(deadline - time.monotonic(), 0.0)
         )
         if not ready:
-            late = [rank for rank, ref in enumerate(refs) if ref in pending]
+            late = [rank for rank, ref in enumerate(refs, first) if ref in pending]
             raise DeadlineExceeded(
                 f"ranks {late} did not finish {doing} within {seconds:g} s; look at their logs, "
                 "or raise the deadline in the [cluster] section"
             )
         if _failure(ready[0]) is not None:
-            raise _cause(refs, doing)
+            raise _cause(refs, doing, first)
     return ray.get(list(refs))
 
 
-def _cause(refs: Sequence[ObjectRef[Any]], doing: str) -> RaymoeError:
+def _cause(refs: Sequence[ObjectRef[Any]], doing: str, first: int) -> RaymoeError:
     done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_GRACE_SECONDS)
-    failures = {rank: _failure(ref) for rank, ref in enumerate(refs) if ref in done}
+    failures = {rank: _failure(ref) for rank, ref in enumerate(refs, first) if ref in done}
     found = {rank: error for rank, error in failures.items() if error is not None}
     for rank, error in found.items():
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):

@@ -16,8 +16,9 @@ from moe.planning.plan import Plan
 class BuildCommand:
     """What a rank is made of: its part of the plan.
 
-    ``run`` is None where the actors only serve. ``checkpoint`` is a model directory; with
-    ``resume`` it is one a run wrote, and optimiser, balance and step are taken from it too.
+    ``rank`` counts the ranks of all replicas. ``run`` is None where the actors only serve.
+    ``checkpoint`` is a model directory; with ``resume`` it is one a run wrote, and optimiser,
+    balance and step are taken from it too.
     """
 
     name: str
@@ -29,33 +30,48 @@ class BuildCommand:
     resume: bool = False
 
     @property
+    def replica(self) -> int:
+        """The replica of this rank."""
+        return self.rank // self.plan.ranks
+
+    @property
+    def place(self) -> int:
+        """Its number among the ranks of its replica."""
+        return self.rank % self.plan.ranks
+
+    @property
+    def stage(self) -> int:
+        """Its stage."""
+        return self.place // self.plan.gang_size
+
+    @property
     def share(self) -> Share:
         """The share of this rank."""
-        return self.plan.share(self.rank)
+        return self.plan.share(self.place)
 
     @property
     def gang(self) -> tuple[Share, ...]:
         """The shares of its gang in order."""
-        first = self.rank - self.rank % self.plan.gang_size
+        first = self.place - self.place % self.plan.gang_size
         return tuple(self.plan.share(first + member) for member in range(self.plan.gang_size))
 
     @property
     def threads(self) -> int:
         """CPU threads that this rank computes with."""
-        return self.plan.rank(self.rank).threads
+        return self.plan.rank(self.place).threads
 
     @property
     def recompute(self) -> frozenset[int]:
         """Layers whose activations training makes again instead of keeping them."""
-        return frozenset(self.plan.stages[self.rank // self.plan.gang_size].recompute)
+        return frozenset(self.plan.stages[self.stage].recompute)
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """One global batch: tokens [B, S] for the first stage, labels [B, S] for the last.
+    """A global batch, or a replica's part of it: tokens [B, S] to embed, labels [B, S] to predict.
 
     A model that hashes tokens to experts needs them on every stage. Labels of -100 do not count;
-    ``label_count`` is how many do.
+    ``label_count`` is how many do in the whole global batch.
     """
 
     step: int
@@ -82,7 +98,7 @@ class LayerReport:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """One rank's account of one step; ``loss`` is None but on the last stage.
+    """One rank's account of one step; ``loss``, that of all replicas, is None but with the head.
 
     ``busy_seconds`` is the time of the whole step on this rank, ``peak_bytes`` the most memory its
     process ever held.
@@ -137,7 +153,8 @@ class RankStatus:
     """What a rank holds now: its epoch, the last step it finished, and the report of that step.
 
     ``built`` is false while its weights are not there yet, ``joined`` while it is in no epoch.
-    ``needs_tokens`` tells that its training steps take token numbers.
+    ``replicas`` is of how many its plan has; ``needs_tokens`` tells that its training steps take
+    token numbers.
     """
 
     rank: int
@@ -147,4 +164,5 @@ class RankStatus:
     step: int
     report: StageReport | None
     pid: int
+    replicas: int = 1
     needs_tokens: bool = False

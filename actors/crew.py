@@ -139,7 +139,8 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     if gpu:
         torch.cuda.set_device(device)
     try:
-        Groups(Membership("profile", 0, rank, 1, asked.ranks, _HOST, port, _PATIENCE), device, None)
+        place = Membership("profile", 0, rank, 1, 1, asked.ranks, (0, 0), _HOST, port, _PATIENCE)
+        Groups(place, device, None)
         tell: Progress = (lambda done, total: pipe.send((done, total))) if rank == 0 else _quiet
         pipe.send(_found(asked, Clock(device, asked.threads), tell))
     except Exception as error:

@@ -18,6 +18,7 @@ from actors.calls import gather
 from actors.checkpointing import SaveContext, complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
 from actors.membership import Membership
+from actors.replicas import check_step, part_of
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
@@ -39,14 +40,27 @@ class Deadlines:
 
 
 class Engine:
-    """Runs one plan under one name."""
+    """Runs one plan under one name: all replicas of its pipeline, or ``only`` one of them.
 
-    def __init__(self, name: str, plan: Plan, actors: launch.Actors, deadlines: Deadlines) -> None:
+    ``actors`` are those of all replicas. Where each replica has a driver of its own, one of them
+    launches, begins epochs and saves for all; every driver steps its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        actors: launch.Actors,
+        deadlines: Deadlines,
+        run: RunConfig | None = None,
+    ) -> None:
         self.name = name
         self.plan = plan
         self._actors = actors
         self._deadlines = deadlines
+        self._run = run
         self._epoch = 0
+        self._driven = range(plan.replicas)
         self._lengths: dict[str, int] = {}
         self._needs_tokens: tuple[bool, ...] = ()
 
@@ -55,53 +69,73 @@ class Engine:
         cls, run: RunConfig, plan: Plan, checkpoint: Path, sequence_length: int, resume: bool
     ) -> "Engine":
         """Launch detached actors that train from a model directory, or resume from a checkpoint."""
-        engine = cls._launched(run.name, plan, deadlines_of(run), detached=True)
-        return engine._ready(checkpoint, sequence_length, run, resume)
+        check_step(plan, run.train.schedule, run.train.micro_batches)
+        engine = cls._launched(run.name, plan, deadlines_of(run), run)
+        return engine._ready(checkpoint, sequence_length, resume)
 
     @classmethod
     def serve(
         cls, name: str, model: Path, plan: Plan, deadlines: Deadlines | None = None
     ) -> "Engine":
         """Launch actors that only generate; they end with the calling process."""
-        engine = cls._launched(name, plan, deadlines or Deadlines(), detached=False)
-        return engine._ready(model, 0, None, False)
+        engine = cls._launched(name, plan, deadlines or Deadlines(), None)
+        return engine._ready(model, 0, False)
 
     @classmethod
     def attach(cls, run: RunConfig, plan: Plan) -> "Engine | None":
         """Take over the living actors of a run; None unless all live and stand at one step.
 
-        Waits for a step that is still running. Actors whose groups broke meet under a new epoch.
+        Ranks in the middle of a step may have been left there by a driver that died before it had
+        commanded all: the step is commanded again, and who has done it answers at once. Actors
+        whose groups broke meet under a new epoch.
         """
-        actors = launch.find(run.name, plan.ranks)
+        actors = launch.find(run.name, plan.replicas * plan.ranks)
         if actors is None:
             return None
-        engine = cls(run.name, plan, actors, deadlines_of(run))
+        engine = cls(run.name, plan, actors, deadlines_of(run), run)
         try:
-            status = engine._ask("settled", engine._deadlines.command)
-            if not all(rank.built for rank in status) or len({rank.step for rank in status}) > 1:
+            status = engine.status()
+            if not all(rank.built and rank.replicas == plan.replicas for rank in status):
                 return None
-            engine._epoch = max(rank.epoch for rank in status)
-            engine._needs_tokens = tuple(rank.needs_tokens for rank in status)
-            if not all(rank.joined and rank.epoch == engine._epoch for rank in status):
+            engine._take(status)
+            if not engine._whole(status):
+                engine._abort()
+                status = engine._ask("settled", engine._deadlines.group)
+                if len({rank.step for rank in status}) > 1:
+                    return None
                 engine._begin_epoch()
         except RaymoeError:
             return None
         return engine
 
+    def only(self, replica: int) -> "Engine":
+        """Return an engine over the same actors that steps one replica."""
+        own = Engine(self.name, self.plan, self._actors, self._deadlines, self._run)
+        own._epoch, own._needs_tokens = self._epoch, self._needs_tokens
+        own._driven = range(replica, replica + 1)
+        return own
+
     def train_step(self, batch: StepInput) -> StepReport:
-        """Run one step on every rank; tokens go where they are needed, labels to the last stage."""
+        """Run one step of a global batch on every rank driven.
+
+        Tokens go where they are needed, labels to the stage with the head, each replica's to it.
+        """
         started = time.perf_counter()
+        assert self._run is not None
         refs: list[Any] = []
-        for rank, actor in enumerate(self._actors):
-            share = self.plan.share(rank)
-            own = StepInput(
-                batch.step,
-                batch.tokens if self._needs_tokens[rank] else None,
-                batch.labels if share.head else None,
-                batch.label_count,
-            )
-            refs.append(actor.train_step.remote(own))
-        reports = self._gather(refs, f"step {batch.step}", self._deadlines.command)
+        for replica in self._driven:
+            part = part_of(batch, self._run.train, replica, self.plan.replicas)
+            for rank in range(self.plan.ranks):
+                number = replica * self.plan.ranks + rank
+                own = StepInput(
+                    batch.step,
+                    part.tokens if self._needs_tokens[number] else None,
+                    part.labels if self.plan.share(rank).head else None,
+                    batch.label_count,
+                )
+                refs.append(self._actors[number].train_step.remote(own))
+        first = self._driven.start * self.plan.ranks
+        reports = self._gather(refs, f"step {batch.step}", self._deadlines.command, first)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
     def save(self, directory: Path, context: SaveContext) -> None:
@@ -114,7 +148,9 @@ class Engine:
         """Append tokens to a sequence and return the token that follows."""
         position = self._lengths.get(sequence, 0)
         work = InferInput(sequence, tuple(tokens), position, sampling)
-        answers = self._all("infer", work, doing="inference")
+        answers = self._all(
+            "infer", work, doing="inference", actors=self._actors[: self.plan.ranks]
+        )
         self._lengths[sequence] = position + len(work.tokens)
         token: SampledToken = next(answer for answer in answers if answer is not None)
         return token
@@ -129,17 +165,17 @@ class Engine:
         return self._ask("status", self._deadlines.group)
 
     def steps_done(self) -> int:
-        """Return how many steps the run has done."""
-        return max(rank.step for rank in self.status())
+        """Return how many steps every rank has done."""
+        return min(rank.step for rank in self.status())
 
     def last_report(self) -> StepReport | None:
-        """Return the report of the last step, or None before the first of these actors.
+        """Return the report of the last step; None before the first, or while some are in the next.
 
         Its ``seconds`` are those of the slowest rank, its ``tokens`` are not known here.
         """
         reports = [rank.report for rank in self.status()]
         done = [report for report in reports if report is not None]
-        if len(done) < len(reports):
+        if len(done) < len(reports) or len({report.step for report in done}) > 1:
             return None
         return merge(done, 0, max(report.busy_seconds for report in done))
 
@@ -156,13 +192,13 @@ class Engine:
         launch.remove(self.name)
 
     @classmethod
-    def _launched(cls, name: str, plan: Plan, deadlines: Deadlines, detached: bool) -> "Engine":
-        actors = launch.launch(name, plan, detached, deadlines.launch)
-        return cls(name, plan, actors, deadlines)
-
-    def _ready(
-        self, checkpoint: Path, sequence_length: int, run: RunConfig | None, resume: bool
+    def _launched(
+        cls, name: str, plan: Plan, deadlines: Deadlines, run: RunConfig | None
     ) -> "Engine":
+        actors = launch.launch(name, plan, run is not None, deadlines.launch)
+        return cls(name, plan, actors, deadlines, run)
+
+    def _ready(self, checkpoint: Path, sequence_length: int, resume: bool) -> "Engine":
         """Build every rank and begin the first epoch; on failure leave nothing behind."""
         try:
             self.plan.check_model(Checkpoint.open(checkpoint).config)
@@ -174,7 +210,7 @@ class Engine:
                         plan=self.plan,
                         rank=rank,
                         sequence_length=sequence_length,
-                        run=run,
+                        run=self._run,
                         resume=resume,
                     )
                 )
@@ -182,11 +218,22 @@ class Engine:
             ]
             self._gather(refs, "building", self._deadlines.launch)
             self._begin_epoch()
-            self._needs_tokens = tuple(rank.needs_tokens for rank in self.status())
+            self._take(self.status())
         except BaseException:
             self.shutdown()
             raise
         return self
+
+    def _take(self, status: Sequence[RankStatus]) -> None:
+        """Remember what the actors say of themselves."""
+        self._epoch = max(rank.epoch for rank in status)
+        self._needs_tokens = tuple(rank.needs_tokens for rank in status)
+
+    def _whole(self, status: Sequence[RankStatus]) -> bool:
+        """Tell whether all ranks are in one epoch, and in the same step or the next."""
+        steps = [rank.step for rank in status]
+        together = all(rank.joined and rank.epoch == self._epoch for rank in status)
+        return together and max(steps) - min(steps) <= 1
 
     def _begin_epoch(self) -> None:
         self._epoch += 1
@@ -199,8 +246,10 @@ class Engine:
                     run=self.name,
                     epoch=self._epoch,
                     rank=rank,
+                    replicas=self.plan.replicas,
                     stages=len(self.plan.stages),
                     gang=self.plan.gang_size,
+                    ends=(self.plan.home(0), self.plan.home(-1)),
                     host=host,
                     port=port,
                     seconds=self._deadlines.group,
@@ -210,9 +259,11 @@ class Engine:
         ]
         self._gather(refs, f"joining epoch {self._epoch}", self._deadlines.launch)
 
-    def _all(self, method: str, *args: Any, doing: str) -> list[Any]:
+    def _all(
+        self, method: str, *args: Any, doing: str, actors: launch.Actors | None = None
+    ) -> list[Any]:
         """Give every rank a command in which they work together."""
-        refs = [getattr(actor, method).remote(*args) for actor in self._actors]
+        refs = [getattr(actor, method).remote(*args) for actor in actors or self._actors]
         return self._gather(refs, doing, self._deadlines.command)
 
     def _ask(self, method: str, seconds: float) -> list[RankStatus]:
@@ -220,14 +271,18 @@ class Engine:
         refs = [getattr(actor, method).remote() for actor in self._actors]
         return gather(refs, f"the answer to {method}", seconds)
 
-    def _gather(self, refs: list[Any], doing: str, seconds: float) -> list[Any]:
-        """Wait for all ranks; where one fails or is late, free the others from waiting for it."""
+    def _gather(self, refs: list[Any], doing: str, seconds: float, first: int = 0) -> list[Any]:
+        """Wait for ranks from ``first`` on; where one fails or is late, free all others."""
         try:
-            return gather(refs, doing, seconds)
+            return gather(refs, doing, seconds, first)
         except RaymoeError:
-            aborted: list[Any] = [actor.abort.remote() for actor in self._actors]
-            ray.wait(aborted, num_returns=len(aborted), timeout=self._deadlines.group)
+            self._abort()
             raise
+
+    def _abort(self) -> None:
+        """Make every rank drop its process groups, under whatever it does."""
+        aborted: list[Any] = [actor.abort.remote() for actor in self._actors]
+        ray.wait(aborted, num_returns=len(aborted), timeout=self._deadlines.group)
 
 
 def deadlines_of(run: RunConfig) -> Deadlines:

@@ -1,5 +1,8 @@
 """One rank's part of generation: new tokens through its share, beside the cache it keeps."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -13,10 +16,15 @@ from moe.nn.sampling import sample
 
 
 class StageGenerator:
-    """Runs passes over one share; hidden states come from the stage before and go to the next."""
+    """Runs passes over one share; hidden states go from chunk to chunk, whichever stages hold them.
 
-    def __init__(self, decoder: Decoder) -> None:
+    ``home`` is the stage of every chunk, ``stage`` that of this share.
+    """
+
+    def __init__(self, decoder: Decoder, home: Sequence[int], stage: int) -> None:
         self._decoder = decoder
+        self._home = tuple(home)
+        self._chunks = tuple(chunk for chunk, held in enumerate(self._home) if held == stage)
         self._caches: dict[str, SequenceCache] = {}
         self._groups: Groups | None = None
 
@@ -27,21 +35,20 @@ class StageGenerator:
 
     @torch.inference_mode()
     def infer(self, work: InferInput) -> SampledToken | None:
-        """Append tokens to a sequence; return the next token on the last stage's leader."""
+        """Append tokens to a sequence; return the next token where the head's leader is."""
         cache = self._cache(work)
-        share = self._decoder.share
-        x = self._receive(len(work.tokens))
-        tokens = torch.tensor([work.tokens], device=x.device)
-        if share.embedding:
-            x = tokens
+        x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
         run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
-        output = self._decoder(x, run).values
-        if not share.head:
-            self._send(output)
-            return None
-        if not share.leader:
-            return None
-        return sample(output[0, -1], work.sampling, cache.length)
+        for chunk, layers in zip(self._chunks, self._decoder.share.runs, strict=True):
+            if chunk > 0:
+                x = self._from(chunk - 1, x, len(work.tokens))
+            x = self._decoder(x, replace(run, layers=layers)).values
+            if chunk + 1 < len(self._home):
+                self._to(chunk + 1, x)
+        share = self._decoder.share
+        if share.head and share.leader:
+            return sample(x[0, -1], work.sampling, cache.length)
+        return None
 
     def release(self, sequence: str) -> None:
         """Forget a sequence."""
@@ -59,18 +66,31 @@ class StageGenerator:
             )
         return cache
 
-    def _receive(self, length: int) -> Tensor:
-        assert self._groups is not None
-        place = self._groups.membership
+    def _from(self, chunk: int, x: Tensor, length: int) -> Tensor:
+        """Return what a chunk gave: x, where it is on this stage."""
+        source = self._neighbour(chunk)
+        if source is None:
+            return x
         weight = next(self._decoder.parameters())
         size = (1, length, self._decoder.config.hidden_size)
         x = torch.empty(size, device=weight.device, dtype=weight.dtype)
-        if not self._decoder.share.embedding:
-            source = self._groups.stage_rank(place.stage - 1)
-            dist.recv(x, source, group=self._groups.pipe)
+        dist.recv(x, source, group=self._down)
         return x
 
-    def _send(self, x: Tensor) -> None:
+    def _to(self, chunk: int, x: Tensor) -> None:
+        """Give x to a chunk; nothing moves where it is on this stage."""
+        target = self._neighbour(chunk)
+        if target is not None:
+            dist.send(x.contiguous(), target, group=self._down)
+
+    def _neighbour(self, chunk: int) -> int | None:
+        """Return the rank that holds a chunk; None for this one."""
         assert self._groups is not None
-        target = self._groups.stage_rank(self._groups.membership.stage + 1)
-        dist.send(x.contiguous(), target, group=self._groups.pipe)
+        place = self._groups.membership
+        rank = place.at(stage=self._home[chunk])
+        return None if rank == place.rank else rank
+
+    @property
+    def _down(self) -> dist.ProcessGroup | None:
+        assert self._groups is not None
+        return self._groups.down

@@ -21,7 +21,6 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.replicas import check_replicas
 from actors.stage import CONTROL, StageActor
 from moe.errors import ClusterError, LaunchError
 from moe.planning.devices.inventory import CPU
@@ -32,7 +31,6 @@ Actors = tuple[ActorHandle[StageActor], ...]
 
 def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
     """Start the actors of a plan within ``seconds``, or leave nothing behind."""
-    check_replicas(plan)
     check_room(plan)
     deadline = time.monotonic() + seconds
     try:

@@ -17,7 +17,6 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from moe.errors import RankLost, RaymoeError, StorageError
 
-
 GLOO = "gloo"
 
 
@@ -25,7 +24,8 @@ GLOO = "gloo"
 class Membership:
     """One rank's place in one epoch of a run; rank = (replica * stages + stage) * gang + member.
 
-    ``host`` and ``port`` lead to the store of rank 0, ``seconds`` bounds every wait of a group.
+    ``ends`` are the stages with the embedding and with the head. ``host`` and ``port`` lead to the
+    store of rank 0, ``seconds`` bounds every wait of a group.
     """
 
     run: str
@@ -34,6 +34,7 @@ class Membership:
     replicas: int
     stages: int
     gang: int
+    ends: tuple[int, int]
     host: str
     port: int
     seconds: float
@@ -96,7 +97,7 @@ class Groups:
     ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``down`` and ``up``
     both hold this member of every stage of its replica: activations go down and gradients up, each
     way on its own, so that a receive posted early on one never stands before a send on the other.
-    ``ends`` holds this member of the first and the last stage, and is None on the stages between.
+    ``ends`` holds this member of the stages with embedding and head, where these are two.
     ``data`` holds this place in every replica. ``files`` holds the gang again, on CPUs whatever the
     device, for tensors on their way to a checkpoint while the next step runs.
     """
@@ -121,7 +122,7 @@ class Groups:
         pipe = [membership.at(stage=each) for each in stages]
         self.down = self._own("down", pipe)
         self.up = self._own("up", pipe)
-        self.ends = self._own("ends", [pipe[0], pipe[-1]])
+        self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
         replicas = range(membership.replicas)
         self.data = self._own("data", [membership.at(replica=each) for each in replicas])
         self.files = self._own("files", [membership.at(member=each) for each in gang], GLOO)
@@ -132,13 +133,14 @@ class Groups:
         """Meet the ranks of one group of this rank; all make their kinds of groups in one order."""
         if self.membership.rank not in ranks or len(set(ranks)) == 1:
             return None
-        return dist.new_group(
+        group: dist.ProcessGroup = dist.new_group(
             ranks,
             timeout=self._wait,
             backend=backend,
             use_local_synchronization=True,
             group_desc=f"{self.membership.name}/{kind}",
         )
+        return group
 
 
 def destroy_groups() -> None:

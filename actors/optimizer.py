@@ -1,13 +1,16 @@
-"""AdamW over one share, with warm-up, cosine decay and clipping by the global norm."""
+"""AdamW over the part of a share that one replica owns, clipped by the global norm."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from actors.buckets import Bucket
 from moe.config.run import TrainSection
+from moe.config.tensors import TensorSlice
 from moe.errors import TrainingDiverged
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -23,23 +26,26 @@ def learning_rate(train: TrainSection, step: int) -> float:
     return train.min_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+@dataclass(frozen=True, slots=True)
+class OwnedState:
+    """The moments of elements ``start`` to ``stop`` of the part held of one tensor."""
+
+    part: TensorSlice
+    start: int
+    stop: int
+    moments: Mapping[str, Tensor]
+
+
 class ShareOptimizer:
-    """The optimiser state of one share.
+    """The optimiser's states of what this replica owns. Matrices decay, norms and biases do not."""
 
-    ``counted`` names the parameters this rank answers for in the global norm. Matrices decay,
-    norms and biases do not.
-    """
-
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], counted: frozenset[str], train: TrainSection
-    ) -> None:
-        self.parameters = dict(parameters)
-        self._counted = counted
+    def __init__(self, buckets: Sequence[Bucket], train: TrainSection) -> None:
+        self._buckets = buckets
         self._train = train
-        matrices = [p for p in self.parameters.values() if p.dim() > 1]
-        others = [p for p in self.parameters.values() if p.dim() <= 1]
+        decays = [bucket.owned for bucket in buckets if bucket.kind.decays]
+        others = [bucket.owned for bucket in buckets if not bucket.kind.decays]
         groups = [
-            {"params": matrices, "weight_decay": train.weight_decay},
+            {"params": decays, "weight_decay": train.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
         self._adam = torch.optim.AdamW(
@@ -48,22 +54,24 @@ class ShareOptimizer:
             eps=train.epsilon,
             fused=True,
         )
+        for bucket in buckets:
+            state = {moment: torch.zeros_like(bucket.owned) for moment in MOMENTS}
+            state["step"] = torch.zeros((), dtype=torch.float32, device=bucket.owned.device)
+            self._adam.state[bucket.owned] = state
 
     def clear(self) -> None:
         """Zero every gradient; an expert that sees no token still has one, of zeros."""
-        for parameter in self.parameters.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            else:
-                parameter.grad.zero_()
+        for bucket in self._buckets:
+            bucket.gradients.zero_()
 
     def clip(self, world: dist.ProcessGroup | None) -> float:
-        """Scale gradients to the allowed global norm; return the norm before.
+        """Scale the gradients owned to the allowed global norm; return the norm before.
 
         All ranks know the same norm, so all refuse one that is not finite before any weight moves.
         """
         squared = self._squared_norm()
-        dist.all_reduce(squared, group=world)
+        if world is not None:
+            dist.all_reduce(squared, group=world)
         norm = squared.sqrt().item()
         if not math.isfinite(norm):
             raise TrainingDiverged(
@@ -72,46 +80,39 @@ class ShareOptimizer:
             )
         if norm > self._train.clip_norm:
             factor = self._train.clip_norm / norm
-            for parameter in self.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+            for bucket in self._buckets:
+                bucket.gradients[bucket.own].mul_(factor)
         return norm
 
     def step(self, step: int) -> float:
-        """Update the parameters of a step; return its learning rate."""
+        """Update the weights owned; return the learning rate of the step."""
         rate = learning_rate(self._train, step)
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
         return rate
 
-    def moments(self, name: str) -> Iterator[tuple[str, Tensor]]:
-        """Yield the moments of one parameter by name, zeros before the first step."""
-        parameter = self.parameters[name]
-        state = self._adam.state.get(parameter, {})
-        for moment in MOMENTS:
-            yield moment, state[moment] if moment in state else torch.zeros_like(parameter)
+    def states(self) -> Iterator[OwnedState]:
+        """Yield the moments owned, tensor by tensor: views, which the next step changes."""
+        for bucket in self._buckets:
+            state = self._adam.state[bucket.owned]
+            for part, elements, place in bucket.owned_slots():
+                moments = {moment: state[moment][place] for moment in MOMENTS}
+                yield OwnedState(part, elements.start, elements.stop, moments)
 
-    def restore(self, name: str, moments: Mapping[str, Tensor], step: int) -> None:
-        """Take the moments of one parameter as they were after ``step`` steps."""
-        parameter = self.parameters[name]
-        state: dict[str, Tensor] = {
-            moment: value.to(parameter.device, parameter.dtype).contiguous()
-            for moment, value in moments.items()
-        }
-        state["step"] = torch.tensor(float(step), device=parameter.device)
-        self._adam.state[parameter] = state
+    def restored(self, step: int) -> Iterator[OwnedState]:
+        """Yield the moments owned for the caller to fill, as they were after ``step`` steps."""
+        for bucket in self._buckets:
+            self._adam.state[bucket.owned]["step"].fill_(float(step))
+        yield from self.states()
 
     def _squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""
+        device = self._buckets[0].owned.device
         parts = [
-            torch.linalg.vector_norm(parameter.grad, dtype=torch.float64).square()
-            for name, parameter in self.parameters.items()
-            if name in self._counted and parameter.grad is not None
+            torch.linalg.vector_norm(bucket.gradients[bucket.own], dtype=torch.float64).square()
+            for bucket in self._buckets
+            if bucket.kind.counted
         ]
-        device = next(iter(self.parameters.values())).device
-        return (
-            torch.stack(parts).sum()
-            if parts
-            else torch.zeros((), dtype=torch.float64, device=device)
-        )
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return torch.stack([zero, *parts]).sum()

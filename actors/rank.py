@@ -66,8 +66,10 @@ class Rank:
         destroy_groups()
 
     def train_step(self, batch: StepInput) -> StageReport:
-        """Run one step; a repeated or skipped step is refused."""
+        """Run one step; the one just done gives its report again, any other is refused."""
         trainer = self._trainer()
+        if self._report is not None and batch.step + 1 == trainer.steps_done:
+            return self._report
         if batch.step != trainer.steps_done:
             raise RankLost(
                 f"rank {self.number} has done {trainer.steps_done} steps, step {batch.step} was "
@@ -106,6 +108,7 @@ class Rank:
             step=trainer.steps_done if trainer else 0,
             report=self._report,
             pid=os.getpid(),
+            replicas=self._built.command.plan.replicas if self._built else 0,
             needs_tokens=trainer is not None and trainer.needs_tokens,
         )
 
@@ -142,12 +145,12 @@ class _Built:
         self.decoder: Decoder = build(
             checkpoint.config, checkpoint.read, command.share, exchange, self.device
         )
-        self.generator = StageGenerator(self.decoder)
+        plan = command.plan
+        home = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
+        self.generator = StageGenerator(self.decoder, home, command.stage)
         self.trainer: StageTrainer | None = None
         if command.run is not None:
-            self.trainer = StageTrainer(
-                self.decoder, command.run, command.sequence_length, command.recompute
-            )
+            self.trainer = StageTrainer(self.decoder, command.run, command)
             if command.resume:
                 self._resume(self.trainer)
 

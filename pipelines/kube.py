@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from actors.replicas import check_replicas
 from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from moe.checkpoint.reader import Checkpoint
@@ -15,11 +14,11 @@ def render(plan_file: Path, model: Path, workload: Workload, options: KubeOption
     """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML."""
     plan, config = load_plan(plan_file), Checkpoint.open(model).config
     plan.check_model(config)
-    check_replicas(plan)
+    one = plan.of_replicas(1)
     serving = Workload(workload.sequence_length, 1, 1, training=False)
     return dump(
         [
             rayjob(plan, bytes_per_rank(config, plan, workload), options),
-            rayservice(plan, bytes_per_rank(config, plan, serving), options),
+            rayservice(one, bytes_per_rank(config, one, serving), options),
         ]
     )

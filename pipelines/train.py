@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from actors import launch
 from actors.checkpointing import SaveContext
 from actors.commands import StepReport
-from actors.replicas import check_replicas
+from actors.replicas import check_step
 from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
@@ -142,17 +142,11 @@ def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
     if run.plan.path is not None:
         plan = load_plan(run.plan.path)
         plan.check_model(config)
-        check_replicas(plan)
     else:
         devices = probe(run.plan.threads)
         wanted = workload(run, sequence_length)
         plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted)
-    if run.train.micro_batches < len(plan.stages):
-        raise ConfigError(
-            f"a step has {run.train.micro_batches} micro-batches but the plan has "
-            f"{len(plan.stages)} stages; give at least one for each stage by a larger "
-            "train.global_batch or a smaller train.micro_batch"
-        )
+    check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
 
 

@@ -3,34 +3,34 @@
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from actors.commands import BuildCommand, StepInput
 from actors.membership import Membership
 from actors.rank import Rank
+from actors.replicas import part_of
+from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
+from moe.config.tensors import TensorSlice, held_by
 from moe.planning.plan import Plan
 
 SECONDS = 30.0
 
 
 class Ranks:
-    """A pool of processes; ``started`` makes the first of them the ranks of a plan."""
+    """Processes, as many as plans have asked for; ``started`` makes the first the ranks of one."""
 
-    def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
-        self._processes = []
+        self._processes: list[SpawnProcess] = []
         self._epoch = 0
-        for number in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(number, theirs), daemon=True)
-            process.start()
-            self._pipes.append(ours)
-            self._processes.append(process)
 
     def started(
         self,
@@ -41,24 +41,35 @@ class Ranks:
         resume: bool = False,
     ) -> "Team":
         """Build and join the ranks of a plan."""
-        team = Team(self._pipes[: plan.ranks], plan)
+        world = plan.replicas * plan.ranks
+        self._grow(world)
+        team = Team(self._pipes[:world], plan, run)
         lean = _single_threaded(plan)
         commands = [
             BuildCommand("test", checkpoint, lean, rank, sequence_length, run, resume)
-            for rank in range(plan.ranks)
+            for rank in range(world)
         ]
         team.each("build", [(command,) for command in commands])
         self._epoch += 1
         host, port = team.one(0, "open_store", "127.0.0.1", SECONDS)
-        shape = (len(plan.stages), plan.gang_size)
+        ends = (plan.home(0), plan.home(-1))
+        shape = (plan.replicas, len(plan.stages), plan.gang_size, ends)
         team.each(
             "join",
             [
                 (Membership("test", self._epoch, rank, *shape, host, port, SECONDS),)
-                for rank in range(plan.ranks)
+                for rank in range(world)
             ],
         )
         return team
+
+    def _grow(self, size: int) -> None:
+        for number in range(len(self._pipes), size):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_serve, args=(number, theirs), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
 
     def close(self) -> None:
         for process in self._processes:
@@ -69,9 +80,10 @@ class Ranks:
 class Team:
     """The ranks of one plan."""
 
-    def __init__(self, pipes: list[Connection], plan: Plan) -> None:
+    def __init__(self, pipes: list[Connection], plan: Plan, run: RunConfig | None) -> None:
         self._pipes = pipes
         self.plan = plan
+        self.run = run
 
     def each(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
         for pipe, own in zip(self._pipes, arguments, strict=True):
@@ -93,7 +105,58 @@ class Team:
         return answer
 
     def step(self, batch: StepInput) -> list[Any]:
-        return self.all("train_step", batch)
+        """Run a global batch, each replica its part of it."""
+        assert self.run is not None
+        parts = [
+            (part_of(batch, self.run.train, replica, self.plan.replicas),)
+            for replica in range(self.plan.replicas)
+            for _ in range(self.plan.ranks)
+        ]
+        return self.each("train_step", parts)
+
+    def held(self) -> list["Held"]:
+        """Return what every rank holds."""
+        return self.all("held")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Copies of what a rank holds: weights, and of what it owns the moments and gradients."""
+
+    weights: list[tuple[TensorSlice, torch.Tensor]]
+    owned: list[tuple[TensorSlice, slice, dict[str, torch.Tensor]]]
+    balance: dict[int, BalanceState]
+
+
+class TestedRank(Rank):
+    """A rank that can be looked into."""
+
+    def held(self) -> Held:
+        assert self._built is not None
+        trainer, decoder = self._built.trainer, self._built.decoder
+        assert trainer is not None
+        weights = dict(decoder.named_parameters())
+        gradients = {
+            (part.name, elements.start): bucket.owned.grad[place]
+            for bucket in trainer._buckets
+            for part, elements, place in bucket.owned_slots()
+        }
+        return Held(
+            [
+                (part, weights[part.name].detach().clone())
+                for part in held_by(decoder.config, decoder.share)
+            ],
+            [
+                (
+                    state.part,
+                    slice(state.start, state.stop),
+                    {name: value.clone() for name, value in state.moments.items()}
+                    | {"gradient": gradients[state.part.name, state.start].clone()},
+                )
+                for state in trainer.optimizer.states()
+            ],
+            dict(trainer.balancer.states),
+        )
 
 
 def _single_threaded(plan: Plan) -> Plan:
@@ -106,8 +169,8 @@ def _single_threaded(plan: Plan) -> Plan:
 
 
 @contextmanager
-def pool(size: int) -> Iterator[Ranks]:
-    ranks = Ranks(size)
+def pool() -> Iterator[Ranks]:
+    ranks = Ranks()
     try:
         yield ranks
     finally:
@@ -115,7 +178,7 @@ def pool(size: int) -> Iterator[Ranks]:
 
 
 def _serve(number: int, pipe: Connection) -> None:
-    rank = Rank(number)
+    rank = TestedRank(number)
     while True:
         method, arguments = pipe.recv()
         try:

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from moe.config.balance_state import BalanceState
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, Coefficient
-from moe.nn.statistics import RoutingStatistics
+from moe.nn.totals import Totals
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the router of one layer did with a step, or with one replica's part of it.
+    """What the router of one layer did with a step.
 
     ``load`` counts assignments and ``probabilities`` are means, both by expert.
     """
@@ -37,33 +37,14 @@ class Observation:
     drop_rate: float
 
 
-def observe(batches: Sequence[RoutingStatistics]) -> Observation:
-    """Return what the router did with all micro-batches of a step."""
-    tokens_M = torch.stack([batch.tokens for batch in batches])
-    weights_M = tokens_M.double() / tokens_M.sum().clamp(min=1)
-    means_MN = torch.stack([batch.probability for batch in batches]).double()
-    rates_M = torch.stack([batch.drop_rate for batch in batches]).double()
+def observe(step: Totals) -> Observation:
+    """Return what the router did with a step whose totals are known."""
+    tokens = max(step.tokens, 1.0)
     return Observation(
-        tokens=int(tokens_M.sum()),
-        load=tuple(torch.stack([batch.load for batch in batches]).sum(dim=0).tolist()),
-        probabilities=tuple((weights_M @ means_MN).tolist()),
-        drop_rate=float(weights_M @ rates_M),
-    )
-
-
-def merge(parts: Sequence[Observation]) -> Observation:
-    """Join the parts of a step that replicas observed: loads add up, the rest are token means."""
-    tokens = sum(part.tokens for part in parts)
-    weights = [part.tokens / max(tokens, 1) for part in parts]
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(weight * value for weight, value in zip(weights, values, strict=True))
-
-    return Observation(
-        tokens=tokens,
-        load=tuple(sum(column) for column in zip(*(part.load for part in parts), strict=True)),
-        probabilities=tuple(map(mean, zip(*(part.probabilities for part in parts), strict=True))),
-        drop_rate=mean([part.drop_rate for part in parts]),
+        tokens=int(step.tokens),
+        load=step.load,
+        probabilities=tuple(probability / tokens for probability in step.probability),
+        drop_rate=step.dropped / tokens,
     )
 
 

@@ -136,11 +136,12 @@ class Decoder(nn.Module):
         self, x: Tensor, run: Pass, tokens_BS: Tensor | None
     ) -> Iterator[tuple[int, BlockOutput]]:
         """Yield what each layer of a run does, one after the other."""
-        start = run.cache.length if run.cache else 0
+        layers = range(*run.layers) if run.layers else self.share.layer_numbers
+        start = run.cache.layers[layers[0]].length if run.cache else 0
         positions_S = torch.arange(start, start + x.shape[1], device=x.device)
         turn = rotation(self.config, positions_S)
         again = run.recompute if torch.is_grad_enabled() else frozenset()
-        for layer in range(*run.layers) if run.layers else self.share.layer_numbers:
+        for layer in layers:
             block, own = self.model.layers[str(layer)], _of_layer(run, layer, tokens_BS)
             if run.reached is not None:
                 x = signal(x, run.reached, layer)

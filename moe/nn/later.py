@@ -10,6 +10,7 @@ the head, whose gradient exists before the backward pass begins, do not.
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 Gradient = Callable[[], Tensor]
@@ -25,6 +26,7 @@ class Later:
         """Leave gradients of weights, which are leaves, to be computed and added to them."""
         self._work.extend(weights)
 
+    @torch.no_grad()
     def run(self) -> None:
         """Compute what was left, in the order it was, and let go of what it took."""
         work, self._work = self._work, []

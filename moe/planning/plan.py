@@ -4,7 +4,7 @@ Everything downstream is built from it: actors, placement, checkpoints, manifest
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import isfinite
 
@@ -145,6 +145,21 @@ class Plan:
         """Return the numbers of a stage's chunks, in the order of its runs."""
         places = enumerate(self._chunk_places)
         return tuple(chunk for chunk, (home, _) in places if home == stage)
+
+    def of_replicas(self, count: int) -> "Plan":
+        """Return the same plan for its first ``count`` replicas."""
+        if not 1 <= count <= self.replicas:
+            raise PlanError(
+                f"asked for {count} replicas of a plan of {self.replicas}; make a plan with more"
+            )
+        stages = tuple(
+            replace(
+                stage,
+                ranks=tuple(replace(rank, devices=rank.devices[:count]) for rank in stage.ranks),
+            )
+            for stage in self.stages
+        )
+        return replace(self, stages=stages)
 
     def rank(self, number: int) -> RankPlan:
         """Return one rank by its number."""

@@ -21,6 +21,7 @@ from moe.nn.block import MixtureOfExperts
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
+from moe.nn.later import Later
 from moe.nn.product import linear
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 
@@ -39,8 +40,8 @@ class StreamedLinear(nn.Module):
         """The weight in float32; attention asks for that of its output projection."""
         return self.stored.float()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; the last dimension is the input."""
+    def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
+        """Apply the layer; the last dimension is the input. Nothing here has a gradient."""
         y = by_rows(x, self.stored)
         return y if self.bias is None else y + self.bias
 
@@ -64,8 +65,8 @@ class StreamedFeedForward(FeedForward):
 
     activity: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; the last dimension is hidden."""
+    def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
+        """Apply the layer; the last dimension is hidden. Nothing here has a gradient."""
         gate, up, down = self.gate_proj, self.up_proj, self.down_proj
         assert isinstance(gate, StreamedLinear)
         assert isinstance(up, StreamedLinear)
@@ -86,9 +87,14 @@ class StreamedExperts(Experts):
     """Experts one after the other, where training keeps all of a layer's at hand."""
 
     def forward(
-        self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, kept_TK: Tensor
+        self,
+        x_TD: Tensor,
+        experts_TK: Tensor,
+        weights_TK: Tensor,
+        kept_TK: Tensor,
+        later: Later | None = None,
     ) -> Tensor:
-        """Return the weighted sum of the experts, [T, D]."""
+        """Return the weighted sum of the experts, [T, D]. Nothing here has a gradient."""
         y_TD = torch.zeros_like(x_TD)
         for number in self.numbers:
             rows, places = ((experts_TK == number) & kept_TK).nonzero(as_tuple=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from actors.replicas import check_replicas
+from actors.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
@@ -80,7 +80,7 @@ class ServeArguments(BaseModel):
         plan = self.load_plan()
         if plan is not None:
             plan.check_model(config)
-            check_replicas(plan)
+            check_one_replica(plan)
         Text.open(self.model)
 
 

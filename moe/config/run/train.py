@@ -23,6 +23,7 @@ class TrainSection(Section):
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
+    schedule: Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"] = "1f1b"
 
     @property
     def micro_batches(self) -> int:

@@ -9,5 +9,5 @@ from tests.ranks import Ranks, pool
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[Ranks]:
-    with pool(4) as started:
+    with pool() as started:
         yield started

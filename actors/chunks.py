@@ -1,0 +1,88 @@
+"""What one stage does with the micro-batches of one step, for its pipeline to call."""
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from actors.commands import StepInput
+from actors.pipeline import Turn
+from actors.reduction import Reduction
+from moe.nn.decoder import Decoder, Pass
+from moe.nn.statistics import RoutingStatistics
+
+
+class StageLayers(NamedTuple):
+    """The layers of each chunk that a stage holds, by its number along the model."""
+
+    runs: dict[int, tuple[int, int]]
+    last: int
+    """The chunk with the head, on whichever stage it is."""
+
+
+class StageStep:
+    """One step of one stage: its inputs, and what its passes leave to be told of."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        layers: StageLayers,
+        settings: Pass,
+        reduction: Reduction,
+        half: bool,
+    ) -> None:
+        self.statistics: dict[int, list[RoutingStatistics]] = defaultdict(list)
+        self.loss = torch.zeros((), dtype=torch.float64, device=_device(decoder))
+        self._decoder = decoder
+        self._layers = layers
+        self._settings = settings
+        self._reduction = reduction
+        self._half = half
+        self._tokens: tuple[Tensor, ...] = ()
+        self._labels: tuple[Tensor, ...] = ()
+        self._scale = 1.0
+
+    def take(self, batch: StepInput, micro_batch: int) -> None:
+        """Take the inputs of a step, cut into micro-batches of so many sequences."""
+        device = self.loss.device
+        if batch.tokens is not None:
+            self._tokens = torch.split(torch.from_numpy(batch.tokens).to(device), micro_batch)
+        if batch.labels is not None:
+            self._labels = torch.split(torch.from_numpy(batch.labels).to(device), micro_batch)
+        self._scale = 1.0 / batch.label_count
+
+    def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
+        """Run one micro-batch through one chunk; the last gives its part of the loss."""
+        tokens = self._tokens[turn.micro_batch] if self._tokens else None
+        reached = self._reduction.reached if turn.final and turn.later is None else None
+        run = replace(
+            self._settings,
+            tokens=tokens,
+            layers=self._layers.runs[turn.chunk],
+            later=turn.later,
+            reached=reached,
+        )
+        start = tokens if x is None else x
+        assert start is not None
+        with torch.autocast(start.device.type, torch.bfloat16, enabled=self._half):
+            output = self._decoder(start, run)
+            for layer, statistics in output.statistics.items():
+                self.statistics[layer].append(statistics)
+            if turn.chunk < self._layers.last:
+                values: Tensor = output.values
+                return values.float()
+            labels = self._labels[turn.micro_batch]
+            loss = self._decoder.loss(output.values, labels, self._scale)
+        self.loss += loss.detach()
+        return loss
+
+    def whole(self, chunk: int) -> None:
+        """Send the gradients of a chunk on their way."""
+        for layer in reversed(range(*self._layers.runs[chunk])):
+            self._reduction.reached(layer)
+
+
+def _device(decoder: Decoder) -> torch.device:
+    return next(decoder.parameters()).device

@@ -1,0 +1,95 @@
+"""Gradients to the replicas that own them, and updated weights back, bucket by bucket.
+
+A bucket leaves as soon as the last backward pass has gone through its layer, while the pass goes on
+(``moe.nn.signal``). Every replica goes through its layers in the same order, so buckets meet
+whatever the experts of each replica saw.
+
+On gloo a sum over all is faster than a reduction to each owner, and a broadcast from each owner
+than a gathering (benchmarks/README.md); other backends have both, and move half as much.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch.distributed as dist
+
+from actors.buckets import Bucket
+from actors.membership import GLOO, Groups
+from moe.config.tensors import EMBEDDING
+
+
+class Reduction:
+    """Sums the gradients of one share over the replicas, once a step.
+
+    ``tied`` says that embedding and head are one tensor held on two stages, whose gradients add up.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket], groups: Groups, tied: bool) -> None:
+        self._buckets = buckets
+        self._groups = groups
+        self._ends = groups.ends if tied else None
+        self._of_layer: dict[int, list[Bucket]] = defaultdict(list)
+        for bucket in buckets:
+            if bucket.kind.layer is not None:
+                self._of_layer[bucket.kind.layer].append(bucket)
+        self._sent: set[int] = set()
+        self._works: list[dist.Work] = []
+
+    def reached(self, layer: int) -> None:
+        """Send the gradients of a layer on their way; they are whole."""
+        for bucket in self._of_layer[layer]:
+            self._send(bucket)
+
+    def finish(self) -> None:
+        """Send what is left and wait for all: this replica's slices are whole."""
+        for bucket in self._buckets:
+            if id(bucket) not in self._sent:
+                self._add_ends(bucket)
+                self._send(bucket)
+        _wait(self._works)
+        self._sent.clear()
+
+    def spread(self) -> None:
+        """Give the weights that each replica has updated to all of them, and wait."""
+        if self._groups.data is None:
+            return
+        for bucket in self._buckets:
+            self._works += _share_out(bucket, self._groups)
+        _wait(self._works)
+
+    def _add_ends(self, bucket: Bucket) -> None:
+        """Add the gradients of a tied embedding on both its stages.
+
+        Both hold the same rows in buckets alike, so their sums and updates stay the same bits.
+        """
+        if self._ends is not None and bucket.kind.end == EMBEDDING:
+            dist.all_reduce(bucket.gradients, group=self._ends)
+
+    def _send(self, bucket: Bucket) -> None:
+        self._sent.add(id(bucket))
+        group = self._groups.data
+        if group is None:
+            return
+        if dist.get_backend(group) == GLOO:
+            work = dist.all_reduce(bucket.gradients, group=group, async_op=True)
+        else:
+            own = bucket.gradients[bucket.own]
+            work = dist.reduce_scatter_single(own, bucket.gradients, group=group, async_op=True)
+        self._works.append(work)
+
+
+def _share_out(bucket: Bucket, groups: Groups) -> list[dist.Work]:
+    group = groups.data
+    if dist.get_backend(group) != GLOO:
+        gathered = dist.all_gather_single(bucket.weights, bucket.owned, group=group, async_op=True)
+        return [gathered]
+    return [
+        dist.broadcast(part, groups.membership.at(replica=owner), group=group, async_op=True)
+        for owner, part in enumerate(bucket.shares)
+    ]
+
+
+def _wait(works: list[dist.Work]) -> None:
+    """Wait for messages under way, and forget them."""
+    while works:
+        works.pop(0).wait()
