@@ -14,8 +14,9 @@ class Share:
     the order of the model; between two of them other stages work. ``kv_heads`` counts key-value
     heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards; the shared
     expert is cut in the same proportion. ``experts`` are expert numbers, whole; ``placed`` are
-    (layer, experts) of layers where they differ. ``vocabulary`` counts rows of embedding and head, None is all of them.
-    ``leader`` marks the rank of a gang that speaks for tensors every member holds in full.
+    (layer, experts) of layers where they differ. ``vocabulary`` counts rows of embedding and head,
+    None is all of them. ``leader`` marks the rank of a gang that speaks for tensors every member
+    holds in full.
     """
 
     layers: tuple[int, int]
