@@ -33,6 +33,7 @@ from moe.errors import (
     ClusterError,
     ConfigError,
     LaunchError,
+    PlanError,
     RankLost,
     RaymoeError,
     StorageError,
@@ -41,6 +42,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
+from moe.planning.stages.split import split
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
@@ -146,19 +148,38 @@ def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
     else:
         devices = probe(run.plan.threads)
         wanted = workload(run, sequence_length)
-        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted)
-    if run.train.micro_batches < len(plan.stages):
-        raise ConfigError(
-            f"a step has {run.train.micro_batches} micro-batches but the plan has "
-            f"{len(plan.stages)} stages; give at least one for each stage by a larger "
-            "train.global_batch or a smaller train.micro_batch"
-        )
+        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted, run.plan.chunks)
+    check_schedule(run, plan)
     return plan
+
+
+def check_schedule(run: RunConfig, plan: Plan) -> None:
+    """Raise ConfigError where the plan's stages cannot work in the order of the run's schedule.
+
+    Replicas share the micro-batches of a step as evenly as whole ones can be.
+    """
+    total, replicas = run.train.micro_batches, plan.replicas
+    told = f"{total} micro-batches (train.global_batch / train.micro_batch)"
+    if total < replicas:
+        raise ConfigError(
+            f"a step has {told} but the plan has {replicas} replicas; give at least one for each "
+            "by a larger train.global_batch or a smaller train.micro_batch"
+        )
+    for count in sorted(set(split(total, replicas))):
+        try:
+            plan.check_schedule(run.train.schedule, count)
+        except PlanError as error:
+            raise ConfigError(f"a step has {told}, {count} for a replica: {error}") from error
 
 
 def workload(run: RunConfig, sequence_length: int) -> Workload:
     """Return what one step asks of a plan."""
-    return Workload(sequence_length, run.train.micro_batch, run.train.micro_batches)
+    return Workload(
+        sequence_length,
+        run.train.micro_batch,
+        run.train.micro_batches,
+        schedule=run.train.schedule,
+    )
 
 
 def _check_beginning(context: SaveContext, resume: Resume) -> None:
@@ -176,14 +197,15 @@ def _check_beginning(context: SaveContext, resume: Resume) -> None:
 
 
 def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
-    """Refuse to resume with what would make it another run; its length may grow."""
+    """Refuse to resume with what would make it another run; length and schedule may change."""
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")
     changed = [
         f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
         for section in ("data", "train", "routing", "balance")
         for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value and (section, key) != ("train", "steps")
+        if before.get(section, {}).get(key) != value
+        and (section, key) not in (("train", "steps"), ("train", "schedule"))
     ]
     if Checkpoint.open(checkpoint).config != context.config:
         changed.append(f"{context.run.model.path} is another architecture")

@@ -7,7 +7,7 @@ their gradients; where embedding and head are tied across stages, the sum of the
 the optimiser. What every step costs beside (commands, reports) is in no term.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,19 +65,22 @@ class Prediction:
         times = [
             StageTimes(forward + before, backward + after, reduce)
             for (forward, backward, reduce), before, after in zip(
-                self._chunk_seconds(), ways, ways[1:], strict=False
+                self.chunk_seconds, ways, ways[1:], strict=False
             )
         ]
         work, none = self.workload, [0.0] * len(self.stages)
         orders = actions(work.schedule, len(self.stages), work.micro_batches, self.chunks)
         return play(orders, times, none)
 
-    def _chunk_seconds(self) -> Iterator[tuple[float, float, float]]:
-        """Yield forward and backward of each chunk; a stage reduces after its last work."""
+    @property
+    def chunk_seconds(self) -> list[tuple[float, float, float]]:
+        """Forward and backward of each chunk, and what its stage reduces, said once a stage."""
+        found = []
         for stage, run in chunk_places(len(self.stages), self.chunks, self.folded):
             cost = self.stages[stage]
             forward, backward = cost.runs[run] if cost.runs else (cost.forward, cost.backward)
-            yield forward, backward, cost.reduce if run == 0 else 0.0
+            found.append((forward, backward, cost.reduce if run == 0 else 0.0))
+        return found
 
     @property
     def step_seconds(self) -> float:
@@ -141,7 +144,7 @@ def between_stages(
 ) -> Prediction:
     """Return the prediction for stages of these costs on the gangs of a plan."""
     gangs = columns_of(plan, inventory)
-    homes = [stage for stage, _ in chunk_places(len(gangs), plan.chunks, plan.folded)]
+    homes = [stage for stage, _ in plan.chunk_places]
     ends = homes[0], homes[-1]
     return Prediction(
         stages=stages,
