@@ -74,7 +74,7 @@ def splitting(plan: Plan, rows: tuple[int, ...]) -> Plan:
 def recomputing(plan: Plan, layers: Sequence[int]) -> Plan:
     """Return the plan with these layers run again in the backward pass."""
     stages = [
-        replace(stage, recompute=tuple(n for n in range(*stage.layers) if n in layers))
+        replace(stage, recompute=tuple(n for n in stage.layer_numbers if n in layers))
         for stage in plan.stages
     ]
     return replace(plan, stages=tuple(stages))
@@ -86,7 +86,7 @@ def placing(plan: Plan, experts: Mapping[int, tuple[tuple[int, ...], ...]]) -> P
         replace(
             stage,
             placement=tuple(
-                PlacedLayer(n, experts[n]) for n in range(*stage.layers) if n in experts
+                PlacedLayer(n, experts[n]) for n in stage.layer_numbers if n in experts
             ),
         )
         for stage in plan.stages

@@ -56,8 +56,8 @@ class RunConfig(Section):
         if self.plan.path is None and chunks != needed:
             more = ', or choose "interleaved-1f1b" or "zero-bubble"' * (needed == 1)
             raise ValueError(
-                f'train.schedule = "{schedule}" has {needed} runs of layers a stage, but '
-                f"plan.chunks is {chunks}; set plan.chunks to {needed}{more}"
+                f'train.schedule = "{schedule}" goes with plan.chunks = {needed}, runs of layers '
+                f"of a stage, but plan.chunks is {chunks}; set plan.chunks to {needed}{more}"
             )
         return self
 

@@ -36,7 +36,6 @@ sequence, so that length is what a plan must have room for, not the longest the 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
-from operator import mul
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
@@ -97,7 +96,9 @@ class Place:
         """Return the most that is kept at once, given what one micro-batch keeps in each run."""
         if not self.peaks:
             return sum(runs) * self.in_flight
-        return max(sum(map(mul, peak, runs)) for peak in self.peaks)
+        return max(
+            sum(count * kept for count, kept in zip(peak, runs, strict=True)) for peak in self.peaks
+        )
 
     @property
     def arrivals(self) -> tuple[int, int]:

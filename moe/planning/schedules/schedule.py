@@ -143,6 +143,14 @@ def _peaks(order: Order) -> tuple[tuple[int, ...], ...]:
     )
 
 
+def taken(schedule: str, stages: int, micro_batches: int) -> int:
+    """Return the least number of micro-batches, from this one on, that a schedule takes."""
+    count = max(micro_batches, stages) if schedule == "1f1b" else micro_batches
+    while schedule not in CHUNKS and count % max(1, count // stages):
+        count += 1
+    return count
+
+
 def _looped(schedule: str, stage: int, stages: int, micro_batches: int, chunks: int) -> Order:
     """Return the order of a stage that holds every ``stages``-th chunk."""
     held = range(stage, stages * chunks, stages)
