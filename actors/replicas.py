@@ -34,12 +34,16 @@ def check_one_replica(plan: Plan) -> None:
 
 
 def check_step(plan: Plan, schedule: str, micro_batches: int) -> None:
-    """Raise PlanError where some replica has no micro-batch, or fewer than its schedule takes."""
+    """Raise PlanError where some replica has no micro-batch, or not what its schedule takes."""
+    told = f"a step has {micro_batches} micro-batches (train.global_batch / train.micro_batch)"
     if micro_batches < plan.replicas:
         raise PlanError(
-            f"a step has {micro_batches} micro-batches but the plan has {plan.replicas} replicas; "
-            "give at least one for each by a larger train.global_batch or a smaller "
-            "train.micro_batch, or plan fewer replicas"
+            f"{told} but the plan has {plan.replicas} replicas; give at least one for each by a "
+            "larger train.global_batch or a smaller train.micro_batch, or plan fewer replicas"
         )
     for replica in range(plan.replicas):
-        plan.check_schedule(schedule, len(part_of_step(micro_batches, replica, plan.replicas)))
+        count = len(part_of_step(micro_batches, replica, plan.replicas))
+        try:
+            plan.check_schedule(schedule, count)
+        except PlanError as error:
+            raise PlanError(f"{told}, {count} for replica {replica}: {error}") from error

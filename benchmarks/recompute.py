@@ -69,7 +69,7 @@ def main() -> None:
 
 def _limit(config: ModelConfig, plan: Plan, wanted: Workload) -> int:
     """Return a limit half way between keeping everything and recomputing every layer."""
-    stages = (replace(each, recompute=tuple(range(*each.layers))) for each in plan.stages)
+    stages = (replace(each, recompute=each.layer_numbers) for each in plan.stages)
     lean = replace(plan, stages=tuple(stages))
     most, least = (max(bytes_per_rank(config, each, wanted)) for each in (plan, lean))
     return (most + least) // 2
@@ -82,7 +82,7 @@ def _limited(inventory: Inventory, limit: int) -> Inventory:
 
 def _refused(config: ModelConfig, inventory: Inventory, wanted: Workload, plan: Plan) -> str:
     """Return why the same layers do not fit without recomputing; empty if they do."""
-    layers = tuple(stop - start for start, stop in (stage.layers for stage in plan.stages))
+    layers = tuple(len(stage.layer_numbers) for stage in plan.stages)
     pins = Pins(2, 1, 1, MICRO_BATCH, layers, recompute=(0, 0))
     sequences = wanted.micro_batch * wanted.micro_batches
     try:
@@ -116,7 +116,7 @@ def _judge(
         rows.append(
             {
                 "what": f"{which}, stage {rank}",
-                "layers": stage.layers[1] - stage.layers[0],
+                "layers": len(stage.layer_numbers),
                 "recomputed": len(stage.recompute),
                 "predicted GB": wanted / 1e9,
                 "resident GB": held / 1e9,

@@ -106,7 +106,7 @@ def _per_gpu(predicted: Prediction) -> float:
 
 def _row(what: str, plan: Plan, predicted: Prediction, even: bool = False) -> dict[str, object]:
     shown = even_layers(plan) if even else plan
-    layers = [stage.layers[1] - stage.layers[0] for stage in shown.stages]
+    layers = [len(stage.layer_numbers) for stage in shown.stages]
     flops = 6.0 * active_parameters(CONFIG) + 12.0 * CONFIG.layers * CONFIG.hidden_size * LENGTH
     tokens = _per_gpu(predicted)
     return {

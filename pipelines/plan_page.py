@@ -106,7 +106,8 @@ def _title(config: ModelConfig, plan: Plan) -> str:
         parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
     shape = [count(len(plan.stages), "stage"), count(plan.gang_size, "rank")]
     shape += [count(plan.replicas, "replica")] * (plan.replicas > 1)
-    return f"{', '.join(parts)} on {_TIMES.join(shape)}"
+    runs = f", {plan.chunks} runs of layers a stage" * (plan.chunks > 1)
+    return f"{', '.join(parts)} on {_TIMES.join(shape)}{runs}"
 
 
 def _work(plan: Plan, prediction: Prediction) -> str:

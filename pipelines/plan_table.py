@@ -55,7 +55,7 @@ def plan_picture(
 
 def plan_line(plan: Plan) -> str:
     """Return the layers of each stage in one line."""
-    cuts = " | ".join(span(*stage.layers) for stage in plan.stages)
+    cuts = " | ".join(" + ".join(span(*run) for run in stage.runs) for stage in plan.stages)
     return f"{_shape(plan)}, layers {cuts}"
 
 
@@ -162,14 +162,15 @@ def _title(config: ModelConfig, plan: Plan) -> str:
 
 def _shape(plan: Plan) -> str:
     shape = f"{count(len(plan.stages), 'stage')} x {count(plan.gang_size, 'rank')}"
-    return f"{shape} x {plan.replicas} replicas" if plan.replicas > 1 else shape
+    shape += f" x {plan.replicas} replicas" * (plan.replicas > 1)
+    runs = f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
+    return shape + runs * (plan.chunks > 1)
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
     """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
     share, stage = row.shares[0], row.plan.stages[row.stage]
-    start, stop = share.layers
-    lines = [f"{span(start, stop)} ({stop - start})"]
+    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.runs]
     if stage.recompute:
         lines.append(f"again {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))

@@ -145,14 +145,19 @@ def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
     else:
         devices = probe(run.plan.threads)
         wanted = workload(run, sequence_length)
-        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted)
+        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted, run.plan.chunks)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
 
 
 def workload(run: RunConfig, sequence_length: int) -> Workload:
     """Return what one step asks of a plan."""
-    return Workload(sequence_length, run.train.micro_batch, run.train.micro_batches)
+    return Workload(
+        sequence_length,
+        run.train.micro_batch,
+        run.train.micro_batches,
+        schedule=run.train.schedule,
+    )
 
 
 def _check_beginning(context: SaveContext, resume: Resume) -> None:
@@ -170,14 +175,15 @@ def _check_beginning(context: SaveContext, resume: Resume) -> None:
 
 
 def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
-    """Refuse to resume with what would make it another run; its length may grow."""
+    """Refuse to resume with what would make it another run; length and schedule may change."""
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")
     changed = [
         f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
         for section in ("data", "train", "routing", "balance")
         for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value and (section, key) != ("train", "steps")
+        if before.get(section, {}).get(key) != value
+        and (section, key) not in (("train", "steps"), ("train", "schedule"))
     ]
     if Checkpoint.open(checkpoint).config != context.config:
         changed.append(f"{context.run.model.path} is another architecture")

@@ -38,22 +38,23 @@ def check_fits(schedule: str, stages: int, chunks: int, folded: bool) -> None:
     has = f"the plan has {_runs(chunks)} a stage"
     needed = schedules.CHUNKS.get(schedule, chunks)
     if chunks != needed:
-        folds = "folded to a V, " * (schedule == FOLDED_SCHEDULE)
+        folds = ", folded to a V" * (schedule == FOLDED_SCHEDULE)
         other = (FOLDED_SCHEDULE if folded else "interleaved-1f1b") if chunks > 1 else "1f1b"
         raise PlanError(
-            f"{schedule} needs {_runs(needed)} a stage, {folds}but {has}; set plan.chunks = "
-            f"{needed} and make the plan anew, or set train.schedule to {other}"
+            f"{schedule} needs {_runs(needed)} a stage{folds}, but {has}; make the plan anew with "
+            f"plan.chunks = {needed}, or set the schedule to {other}"
         )
     if stages == 1 or folded == (schedule == FOLDED_SCHEDULE):
         return
     if folded:
         raise PlanError(
-            f"{schedule} goes through the stages in a loop but {has} folded to a V; set "
-            f"train.schedule to {FOLDED_SCHEDULE}, or make the plan anew for {schedule}"
+            f"{schedule} goes through the stages in a loop, but {has}, folded to a V; set the "
+            f"schedule to {FOLDED_SCHEDULE}, or make the plan anew for {schedule}"
         )
+    other = "interleaved-1f1b or zero-bubble"
     raise PlanError(
-        f"{schedule} goes down a V and up again but {has} in a loop; make the plan anew for "
-        f"{schedule}, or set train.schedule to interleaved-1f1b or zero-bubble"
+        f"{schedule} goes down a V and up again, but {has}, in a loop; make the plan anew for "
+        f"{schedule}, or set the schedule to {other}"
     )
 
 

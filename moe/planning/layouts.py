@@ -17,6 +17,9 @@
                 0.2; a name torchtitan does not know is dropped without a word, so choose.
 
 Only the spans of layers are said; heads, experts and recomputed layers have no place in these.
+Where a stage holds several runs of layers, the parts are those runs along the model: virtual stages
+in a loop to Megatron, which asks for --pipeline-model-parallel-size beside, and in a loop or on a
+V, by its schedule, to torchtitan. vLLM and llama.cpp have none. Several are written, not read back.
 """
 
 import difflib
@@ -40,18 +43,31 @@ _NAMES = {"E": "the embedding", "L": "the loss"}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A way to write a plan down: the option that takes it, and what makes its value."""
+    """A way to write a plan down: the option that takes it, and what makes its value.
+
+    ``orders`` are those in which it can say several runs of layers a stage.
+    """
 
     option: str
     write: Callable[[Sequence[Span]], str]
+    orders: tuple[str, ...] = ()
 
 
-def emit(form: str, spans: Sequence[Span]) -> str:
-    """Return the value that another system's option takes for stages of these layers."""
+def emit(form: str, spans: Sequence[Span], order: str | None = None) -> str:
+    """Return the value that another system's option takes for stages of these layers.
+
+    With an ``order``, ``loop`` or ``V``, they are the runs along the model of fewer stages.
+    """
     if form not in FORMS:
         close = difflib.get_close_matches(form, FORMS, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(FORMS)}"
         raise PlanError(f"no form named {form} to write a plan in; {hint}")
+    if order is not None and order not in FORMS[form].orders:
+        which = "only in a loop" if FORMS[form].orders else "only one a stage"
+        raise PlanError(
+            f"the plan has several runs of layers a stage in a {order}, and {form} takes runs "
+            f"{which}; make a plan for it with another schedule, or with plan.chunks = 1"
+        )
     return FORMS[form].write(spans)
 
 
@@ -91,10 +107,12 @@ def torchtitan_modules(spans: Sequence[Span], head: str = "lm_head") -> str:
 
 FORMS: Mapping[str, Form] = MappingProxyType(
     {
-        "megatron": Form("--pipeline-model-parallel-layout", megatron_layout),
+        "megatron": Form("--pipeline-model-parallel-layout", megatron_layout, ("loop",)),
         "vllm": Form("VLLM_PP_LAYER_PARTITION", vllm_partition),
         "llama.cpp": Form("--tensor-split", llama_cpp_tensor_split),
-        "torchtitan": Form("parallelism.module_fqns_per_model_part", torchtitan_modules),
+        "torchtitan": Form(
+            "parallelism.module_fqns_per_model_part", torchtitan_modules, ("loop", "V")
+        ),
     }
 )
 
@@ -201,7 +219,7 @@ def _check_counts(units: Sequence[_Unit], layers: int, stages: int | None) -> No
 def _check_parts(parts: int, layers: int, stages: int | None) -> None:
     if stages is not None and parts != stages:
         chunks = parts // stages if stages > 0 and parts % stages == 0 else 0
-        because = f", {chunks} virtual chunks on each; our plans hold one" if chunks else ""
+        because = f", {chunks} virtual chunks on each, which are not read" if chunks else ""
         raise PlanError(
             f"Megatron layout: it has {parts} parts, asked for were {stages} stages{because}; "
             f"write a part for each stage, or ask for {parts}"

@@ -3,28 +3,42 @@
 from dataclasses import replace
 
 from moe.config.model import ModelConfig
+from moe.planning.chunks import FOLDED_SCHEDULE, check_fits
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
+from moe.planning.interleave import interleave
 from moe.planning.plan import Plan
+from moe.planning.search.chunked import for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from moe.planning.stages.split import spans, split
 
 
 def make_plan(
-    config: ModelConfig, inventory: Inventory, stages: int, gang: int, workload: Workload
+    config: ModelConfig,
+    inventory: Inventory,
+    stages: int,
+    gang: int,
+    workload: Workload,
+    chunks: int = 1,
 ) -> Plan:
-    """Return the plan for this many stages and ranks per stage, or say why there is none."""
+    """Return the plan for this many stages, ranks per stage and runs of layers per stage.
+
+    Or say why there is none.
+    """
+    if workload.training:
+        check_fits(workload.schedule, stages, chunks, workload.schedule == FOLDED_SCHEDULE)
     pins = Pins(stages=stages, gang=gang, replicas=1, micro_batch=workload.micro_batch)
     sequences = workload.micro_batch * workload.micro_batches
-    return search(Question(config, inventory, workload, sequences, pins)).plan
+    question = Question(config, inventory, searchable(workload, stages), sequences, pins)
+    return for_schedule(config, search(question).plan, inventory, workload, chunks)
 
 
 def even_layers(plan: Plan) -> Plan:
     """Return the same gangs with the layers spread evenly: what a plan is compared with."""
     cuts = spans(split(plan.model["layers"], len(plan.stages)))
     stages = (
-        replace(stage, layers=cut, seconds=0.0, recompute=(), placement=())
+        replace(stage, layers=cut, more=(), seconds=0.0, recompute=(), placement=())
         for stage, cut in zip(plan.stages, cuts, strict=True)
     )
-    return replace(plan, stages=tuple(stages))
+    return interleave(replace(plan, stages=tuple(stages)), plan.chunks, plan.folded)

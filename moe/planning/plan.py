@@ -133,17 +133,22 @@ class Plan:
         return is_folded([stage.runs for stage in self.stages], self.model["layers"])
 
     @property
+    def chunk_places(self) -> tuple[tuple[int, int], ...]:
+        """The stage of each chunk, and which of its runs it is, along the model."""
+        return chunk_places(len(self.stages), self.chunks, self.folded)
+
+    @property
     def chunk_runs(self) -> tuple[tuple[int, int], ...]:
         """The layers of each chunk, along the model."""
-        return tuple(self.stages[stage].runs[run] for stage, run in self._chunk_places)
+        return tuple(self.stages[stage].runs[run] for stage, run in self.chunk_places)
 
     def home(self, chunk: int) -> int:
         """Return the stage of a chunk; -1 is the last chunk."""
-        return self._chunk_places[chunk][0]
+        return self.chunk_places[chunk][0]
 
     def chunks_of(self, stage: int) -> tuple[int, ...]:
         """Return the numbers of a stage's chunks, in the order of its runs."""
-        places = enumerate(self._chunk_places)
+        places = enumerate(self.chunk_places)
         return tuple(chunk for chunk, (home, _) in places if home == stage)
 
     def of_replicas(self, count: int) -> "Plan":
@@ -225,10 +230,6 @@ class Plan:
                     "ranks route tokens to experts each by itself and must agree to the last bit, "
                     "so give every gang devices of one kind (stages may differ), or lower plan.gang"
                 )
-
-    @property
-    def _chunk_places(self) -> tuple[tuple[int, int], ...]:
-        return chunk_places(len(self.stages), self.chunks, self.folded)
 
     def _place(self, number: int) -> tuple[int, int]:
         """Return the stage of a rank and its place in the gang."""

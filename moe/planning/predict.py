@@ -1,5 +1,7 @@
 """What a plan will take: seconds of a step, played by the simulator, and bytes of every rank.
 
+Where a stage holds several runs of layers, each is a chunk with its own seconds and its own ways.
+
 A step is the schedule with what travels between its stages; then, where replicas are, the sum of
 their gradients; where embedding and head are tied across stages, the sum of the two gradients; and
 the optimiser. What every step costs beside (commands, reports) is in no term.
@@ -7,15 +9,18 @@ the optimiser. What every step costs beside (commands, reports) is in no term.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from moe.config.model import ModelConfig
-from moe.planning.counts.memory import Place, RankBytes, rank_bytes
+from moe.planning.chunks import chunk_places
+from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
+from moe.planning.places import plan_places
 from moe.planning.plan import Plan
-from moe.planning.schedules.schedule import in_flight
-from moe.planning.schedules.simulate import StageTimes, Timeline, simulate
+from moe.planning.schedules.schedule import actions
+from moe.planning.schedules.simulate import StageTimes, Timeline, play
 from moe.planning.stages.gang import GangCosts, StageCost
 from moe.planning.stages.member import Member
 
@@ -25,7 +30,11 @@ Columns = Sequence[Sequence[Device]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Costs of each stage and each hop between two, and bytes of each rank."""
+    """Costs of each stage, and bytes of each rank.
+
+    ``hops`` are the ways from each chunk of the model to the next, 0 on one stage; a stage has one
+    chunk, or ``chunks`` of them in a loop or ``folded`` to a V.
+    """
 
     stages: tuple[StageCost, ...]
     hops: tuple[float, ...]
@@ -33,6 +42,8 @@ class Prediction:
     rank_bytes: tuple[RankBytes, ...]
     workload: Workload
     replicas: int = 1
+    chunks: int = 1
+    folded: bool = False
 
     @property
     def stage_seconds(self) -> tuple[float, ...]:
@@ -52,11 +63,24 @@ class Prediction:
         """
         ways = (0.0, *self.hops, 0.0)
         times = [
-            StageTimes(each.forward + before, each.backward + after, each.reduce)
-            for each, before, after in zip(self.stages, ways, ways[1:], strict=False)
+            StageTimes(forward + before, backward + after, reduce)
+            for (forward, backward, reduce), before, after in zip(
+                self.chunk_seconds, ways, ways[1:], strict=False
+            )
         ]
-        none = [0.0] * len(self.hops)
-        return simulate(self.workload.schedule, times, self.workload.micro_batches, none)
+        work, none = self.workload, [0.0] * len(self.stages)
+        orders = actions(work.schedule, len(self.stages), work.micro_batches, self.chunks)
+        return play(orders, times, none)
+
+    @property
+    def chunk_seconds(self) -> list[tuple[float, float, float]]:
+        """Forward and backward of each chunk, and what its stage reduces, said once a stage."""
+        found = []
+        for stage, run in chunk_places(len(self.stages), self.chunks, self.folded):
+            cost = self.stages[stage]
+            forward, backward = cost.runs[run] if cost.runs else (cost.forward, cost.backward)
+            found.append((forward, backward, cost.reduce if run == 0 else 0.0))
+        return found
 
     @property
     def step_seconds(self) -> float:
@@ -84,48 +108,73 @@ def predict(
 ) -> Prediction:
     """Return what the plan takes on the devices it names."""
     plan.check_model(config)
-    places = places_of(len(plan.stages), workload)
+    places = plan_places(plan, workload)
+    costs = gang_costs(config, plan, inventory, workload)
+    stages = tuple(
+        each.of_runs(stage.runs, place, stage.recompute)
+        for each, stage, place in zip(costs, plan.stages, places, strict=True)
+    )
+    return between_stages(
+        config, plan, inventory, workload, stages, rank_bytes_of(config, plan, workload)
+    )
+
+
+def gang_costs(
+    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
+) -> list[GangCosts]:
+    """Return what layers cost on the gang of each stage."""
+    found = []
+    for number, columns in enumerate(columns_of(plan, inventory)):
+        first = number * plan.gang_size
+        members = [
+            Member(plan.share(first + member), tuple(devices))
+            for member, devices in enumerate(columns)
+        ]
+        found.append(GangCosts(config, inventory, workload, members))
+    return found
+
+
+def between_stages(
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    workload: Workload,
+    stages: tuple[StageCost, ...],
+    needed: tuple[RankBytes, ...] = (),
+) -> Prediction:
+    """Return the prediction for stages of these costs on the gangs of a plan."""
+    gangs = columns_of(plan, inventory)
+    homes = [stage for stage, _ in plan.chunk_places]
+    ends = homes[0], homes[-1]
+    return Prediction(
+        stages=stages,
+        hops=tuple(
+            0.0
+            if one == other
+            else hop_seconds(config, inventory, workload, gangs[one], gangs[other])
+            for one, other in pairwise(homes)
+        ),
+        tied_seconds=0.0
+        if ends[0] == ends[1]
+        else tied_seconds(config, inventory, workload, *(gangs[end] for end in ends)),
+        rank_bytes=needed,
+        workload=workload,
+        replicas=plan.replicas,
+        chunks=plan.chunks,
+        folded=plan.folded,
+    )
+
+
+def columns_of(plan: Plan, inventory: Inventory) -> list[list[list[Device]]]:
+    """Return the devices of the gang of each stage."""
     there = {device.name: device for device in inventory.devices}
-    gangs = [
+    return [
         [
             [there.get(name) or inventory.device(name) for name in rank.devices]
             for rank in stage.ranks
         ]
         for stage in plan.stages
     ]
-    stages = []
-    for number, stage in enumerate(plan.stages):
-        first = number * plan.gang_size
-        members = [
-            Member(plan.share(first + member), tuple(devices))
-            for member, devices in enumerate(gangs[number])
-        ]
-        costs = GangCosts(config, inventory, workload, members)
-        stages.append(costs.fixed(stage.layers, places[number], stage.recompute))
-    return Prediction(
-        stages=tuple(stages),
-        hops=tuple(
-            hop_seconds(config, inventory, workload, *gangs[number : number + 2])
-            for number in range(len(gangs) - 1)
-        ),
-        tied_seconds=tied_seconds(config, inventory, workload, gangs[0], gangs[-1])
-        if len(gangs) > 1
-        else 0.0,
-        rank_bytes=rank_bytes_of(config, plan, workload),
-        workload=workload,
-        replicas=plan.replicas,
-    )
-
-
-def places_of(stages: int, workload: Workload) -> tuple[Place, ...]:
-    """Return where each of so many stages stands."""
-    if workload.training:
-        kept = in_flight(workload.schedule, stages, workload.micro_batches)
-    else:
-        kept = (1,) * stages
-    return tuple(
-        Place(count, (number == 0, number == stages - 1)) for number, count in enumerate(kept)
-    )
 
 
 def hop_seconds(
@@ -151,7 +200,7 @@ def tied_seconds(
 
 def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[RankBytes, ...]:
     """Return what each rank of the plan needs, by what it is for."""
-    places = places_of(len(plan.stages), workload)
+    places = plan_places(plan, workload)
     return tuple(
         rank_bytes(
             config,

@@ -195,8 +195,7 @@ def _table(columns: list[_Column], left: float, grid: _Grid) -> list[str]:
 
 
 def _stage_words(stage: StagePlan) -> tuple[str, str]:
-    start, stop = stage.layers
-    held = count(stop - start, "layer")
+    held = count(len(stage.layer_numbers), "layer")
     return held, seconds(stage.seconds) if stage.seconds else ""
 
 
@@ -216,7 +215,8 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
         words(8, baseline + 14 * place, content, class_="" if place else "strong")
         for place, content in enumerate(lines)
     ]
-    told = f"stage {number}: layers {span(stage.layers)}, {held}, {time or 'not timed'}"
+    runs = " and ".join(map(span, stage.runs))
+    told = f"stage {number}: layers {runs}, {held}, {time or 'not timed'}"
     band = rect(0, top, PAGE_WIDTH, height, hint(told), class_="band", rx=3)
     return element("g", band, *shown, class_="stage", data_stage=number)
 

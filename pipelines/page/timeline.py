@@ -50,6 +50,7 @@ class _Piece:
 
     kinds: frozenset[Kind]
     micro_batches: tuple[int, ...]
+    chunks: tuple[int, ...]
     start: float
     stop: float
     pieces: int = 1
@@ -57,8 +58,9 @@ class _Piece:
     def with_next(self, other: "_Piece") -> "_Piece":
         """Return both as one."""
         batches = tuple(sorted({*self.micro_batches, *other.micro_batches}))
+        chunks = tuple(sorted({*self.chunks, *other.chunks}))
         kinds, pieces = self.kinds | other.kinds, self.pieces + other.pieces
-        return _Piece(kinds, batches, self.start, other.stop, pieces)
+        return _Piece(kinds, batches, chunks, self.start, other.stop, pieces)
 
 
 def played(prediction: Prediction) -> Timeline:
@@ -134,7 +136,8 @@ def _chart(
     for stage, events in enumerate(line_of.events):
         at = top + stage * row
         pieces = list(_pieces(events, scale))
-        drawn = [_drawn(piece, stage, scale, at, row - 4) for piece in pieces]
+        several = prediction.chunks > 1
+        drawn = [_drawn(piece, (stage, several), scale, at, row - 4) for piece in pieces]
         used |= {_kind(piece) for piece in pieces}
         tail = (events[-1].stop, events[-1].stop + line_of.tails[stage], _TAIL)
         after = (
@@ -165,8 +168,8 @@ def _pieces(events: tuple[Event, ...], scale: Scale) -> Iterator[_Piece]:
     for event in events:
         if event.stop <= event.start:
             continue
-        kind, _, batch = event.action
-        piece = _Piece(frozenset([kind]), (batch,), event.start, event.stop)
+        kind, chunk, batch = event.action
+        piece = _Piece(frozenset([kind]), (batch,), (chunk,), event.start, event.stop)
         if held is None:
             held = piece
             continue
@@ -185,14 +188,19 @@ def _kind(piece: _Piece) -> tuple[str, str]:
     return _KINDS[next(iter(piece.kinds))] if len(piece.kinds) == 1 else _MIXED
 
 
-def _drawn(piece: _Piece, stage: int, scale: Scale, top: float, height: float) -> str:
-    """Return a piece of work, numbered where the number has room."""
+def _drawn(piece: _Piece, place: tuple[int, bool], scale: Scale, top: float, height: float) -> str:
+    """Return a piece of work, numbered where the number has room.
+
+    ``place`` is its stage, and whether that holds several chunks, which are then told.
+    """
+    stage, several = place
+    chunk = f", chunk {numbers(piece.chunks)}" * several
     name, meaning = _kind(piece)
     left, right = scale.at(piece.start), scale.at(piece.stop)
     width = right - left - (0.6 if right - left > 3 else 0.0)
     first = piece.micro_batches[0]
     told = (
-        f"stage {stage}, micro-batch {numbers(piece.micro_batches)}: {meaning}\n"
+        f"stage {stage}{chunk}, micro-batch {numbers(piece.micro_batches)}: {meaning}\n"
         f"from {seconds(piece.start)} to {seconds(piece.stop)}: "
         f"{seconds(piece.stop - piece.start)}"
     )
@@ -207,6 +215,7 @@ def _drawn(piece: _Piece, stage: int, scale: Scale, top: float, height: float) -
         *parts,
         class_="piece",
         data_batch=first if one else None,
+        data_chunk=piece.chunks[0] if several and len(piece.chunks) == 1 else None,
         data_pieces=piece.pieces,
         data_start=_exact(piece.start),
         data_stop=_exact(piece.stop),

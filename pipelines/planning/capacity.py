@@ -14,8 +14,9 @@ from moe.config.tensors import active_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.rates import GPUS
+from moe.planning.places import plan_places
 from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, places_of
+from moe.planning.predict import Prediction
 from moe.planning.stages.member import Member, MemberCosts
 
 
@@ -48,7 +49,7 @@ def peak_flops(inventory: Inventory, devices: Sequence[Device], half: bool) -> t
 def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> int:
     """Return how many tokens' keys and values fit on the fullest rank of a serving plan."""
     known = {device.name: device for device in inventory.devices}
-    places = places_of(len(plan.stages), workload)
+    places = plan_places(plan, workload)
     held = []
     for rank in range(plan.ranks):
         devices = tuple(known[name] for name in plan.rank(rank).devices)

@@ -116,7 +116,7 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
         )
     placed = []
     for number, stage in enumerate(plan.stages):
-        rows = [row for row, layer in enumerate(layers) if layer in range(*stage.layers)]
+        rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
         if rows:
             own = tuple(layers[row] for row in rows)
             now = _placement(plan, number, own)

@@ -72,8 +72,11 @@ def plan(  # noqa: PLR0913  options of a command
     micro_batch: MicroBatch = None,
     micro_batches: MicroBatches = None,
     sequences: Sequences = None,
+    chunks: Annotated[
+        int, typer.Option(help="Runs of layers of each stage; zbv has 2, 1f1b and gpipe 1.")
+    ] = 1,
     schedule: Annotated[
-        str, typer.Option(help="1f1b, which the actors run, or gpipe to compare.")
+        str, typer.Option(help="gpipe, 1f1b, interleaved-1f1b, zero-bubble or zbv.")
     ] = "1f1b",
     numerics: NumericsName = "float32",
     imbalance: Imbalance = 1.0,
@@ -90,8 +93,10 @@ def plan(  # noqa: PLR0913  options of a command
     """Decide who holds what; print it with the predicted step, and what else was near."""
     from moe.planning.counts.workload import Workload
     from moe.planning.plan_file import load_plan, save_plan
+    from moe.planning.search.chunked import searchable
     from moe.planning.search.search import Question, search
     from pipelines.planning.arguments import architecture, batch, numerics_named
+    from pipelines.planning.chunking import check_chunking, chunked
     from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
     from pipelines.planning.sources import Source
 
@@ -120,13 +125,14 @@ def plan(  # noqa: PLR0913  options of a command
     question = Question(
         config,
         there,
-        workload,
+        searchable(workload, pins.depth),
         step.sequences,
         with_micro_batch(pins, step.micro_batch),
         chosen_objective(objective, serving),
         load_plan(near) if near else None,
     )
-    found = search(question)
+    check_chunking(question, workload, chunks)
+    found = chunked(question, search(question), schedule, chunks)
     if to is not None:
         save_plan(found.plan, to)
     if html is not None:
@@ -211,9 +217,10 @@ def _moved(question: "Question", found: "Found") -> str:
 def _notes(question: "Question", found: "Found") -> list[str]:
     """Return what a person should know of how the plan was found, and of its use."""
     from pipelines.planning.capacity import tokens_held
+    from pipelines.planning.chunking import moved_notes
 
     plan, work = found.plan, found.workload
-    notes = []
+    notes = moved_notes(found)
     if not work.training:
         held = tokens_held(question.config, plan, question.inventory, work)
         notes.append(f"keys and values of {held:,} tokens fit beside the weights")
@@ -240,6 +247,8 @@ def _emit(form: str, plan: "Plan") -> None:
     """Print the value alone on stdout, and the option that takes it on stderr."""
     from moe.planning.layouts import FORMS, emit
 
-    value = emit(form, [stage.layers for stage in plan.stages])
-    typer.echo(FORMS[form].option, err=True)
+    several = plan.chunks > 1
+    value = emit(form, plan.chunk_runs, ("V" if plan.folded else "loop") if several else None)
+    size = f" with --pipeline-model-parallel-size {len(plan.stages)}"
+    typer.echo(FORMS[form].option + size * (several and form == "megatron"), err=True)
     typer.echo(value)

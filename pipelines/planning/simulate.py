@@ -29,7 +29,7 @@ def simulate(  # noqa: PLR0913  options of a command
     inventory: Annotated[Path, typer.Option(help="Inventory file with the plan's devices.")],
     profile: ProfileFile = None,
     schedule: Annotated[
-        str, typer.Option(help="gpipe, 1f1b, interleaved-1f1b or zero-bubble.")
+        str, typer.Option(help="gpipe, 1f1b, interleaved-1f1b, zero-bubble or zbv.")
     ] = "1f1b",
     sequence_length: Length = 512,
     micro_batch: Annotated[int, typer.Option(help="Sequences of a micro-batch.")] = 1,

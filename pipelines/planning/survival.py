@@ -21,6 +21,8 @@ from moe.planning.predict import Prediction, predict
 from moe.planning.schedules.failures import Trace
 from moe.planning.schedules.goodput import Goodput, StepSeconds, compare
 from moe.planning.schedules.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.schedules.schedule import taken
+from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.planning.comparison import devices_of
@@ -112,14 +114,21 @@ def _fewer_replicas(run: Run, replicas: int) -> float:
         )
         for stage in run.plan.stages
     )
-    micro_batches = -(-work.micro_batches * run.plan.replicas // replicas)
+    micro_batches = taken(
+        work.schedule,
+        len(stages),
+        -(-work.micro_batches * run.plan.replicas // replicas),
+    )
     more = replace(work, micro_batches=micro_batches)
     fewer = replace(run.plan, stages=stages)
     return predict(run.config, fewer, run.inventory, more).step_seconds
 
 
 def _smaller(run: Run, devices: int) -> float | None:
-    """Return the step of one replica on so many of the plan's devices, None where none fits."""
+    """Return the step of one replica on so many of the plan's devices, None where none fits.
+
+    In as many runs of layers a stage, under the same schedule.
+    """
     work = run.predicted.workload
     kept = replace(run.inventory, devices=tuple(devices_of(run.plan, run.inventory))[:devices])
     nodes = {device.node for device in kept.devices}
@@ -128,6 +137,11 @@ def _smaller(run: Run, devices: int) -> float | None:
     sequences = work.micro_batch * work.micro_batches * run.plan.replicas
     try:
         kept = replace(kept, links=links)
-        return search(Question(run.config, kept, work, sequences, pins)).best.seconds
+        found = search(Question(run.config, kept, searchable(work), sequences, pins))
+        if work.schedule in SEARCHED:
+            return found.best.seconds
+        under = replace(found.workload, schedule=work.schedule)
+        plan = for_schedule(run.config, found.plan, kept, under, run.plan.chunks)
+        return predict(run.config, plan, kept, under).step_seconds
     except PlanError:
         return None

@@ -13,10 +13,13 @@ class PlanSection(Section):
     gang: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)
     """Cores of each rank on nodes without GPUs."""
+    chunks: int = Field(default=1, gt=0)
+    """Runs of layers of each stage; with several, stages wait less but send more."""
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
-        if self.path is not None and (self.stages, self.gang, self.threads) != (1, 1, 1):
+        shape = (self.stages, self.gang, self.threads, self.chunks)
+        if self.path is not None and shape != (1, 1, 1, 1):
             raise ValueError("plan.path names a whole plan; remove the other keys of [plan]")
         return self
 

@@ -11,6 +11,8 @@ from moe.config.run.section import Section
 from moe.config.run.train import TrainSection
 from moe.errors import ConfigError
 
+_PLAIN = ("1f1b", "gpipe")
+
 
 class RunConfig(Section):
     """One run file."""
@@ -37,6 +39,25 @@ class RunConfig(Section):
             raise ValueError(
                 "experts that choose are evenly loaded, so [balance] has no effect but for z_loss; "
                 "remove its other keys, or let tokens choose"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_of_the_stages(self) -> "RunConfig":
+        """A plan file brings its own runs of layers, which are checked with the plan."""
+        schedule, chunks, stages = self.train.schedule, self.plan.chunks, self.plan.stages
+        needed = {"gpipe": 1, "1f1b": 1, "zbv": 2}.get(schedule, chunks)
+        if self.plan.path is None and stages == 1 and (schedule not in _PLAIN or chunks > 1):
+            raise ValueError(
+                f'train.schedule = "{schedule}" with plan.chunks = {chunks} has stages wait less '
+                "for each other, but plan.stages is 1, which waits for none; raise plan.stages, "
+                'or leave both out (or train.schedule = "gpipe")'
+            )
+        if self.plan.path is None and chunks != needed:
+            more = ', or choose "interleaved-1f1b" or "zero-bubble"' * (needed == 1)
+            raise ValueError(
+                f'train.schedule = "{schedule}" goes with plan.chunks = {needed}, runs of layers '
+                f"of a stage, but plan.chunks is {chunks}; set plan.chunks to {needed}{more}"
             )
         return self
 

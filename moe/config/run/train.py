@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from moe.config.run.section import Section
 
+Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
+"""The same as ``moe.planning.schedules.schedule.SCHEDULES``, which says what each does."""
+
 
 class TrainSection(Section):
     """Batch, optimiser and learning rate. Batches are counted in sequences."""
@@ -21,9 +24,10 @@ class TrainSection(Section):
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
+    schedule: Schedule = "1f1b"
+    """The order of micro-batches on the stages; never changes what is computed."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
-    schedule: Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"] = "1f1b"
 
     @property
     def micro_batches(self) -> int:

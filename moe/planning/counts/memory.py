@@ -22,16 +22,18 @@ sum (``benchmarks/recompute.py``).
 The head keeps, whatever the number of tokens, 2 V of at most ``LOGITS_AT_ONCE`` / V tokens, and
 the V H gradient of a micro-batch before it is added to that of the step.
 How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
-min(p - s, micro-batches). The head is done with each before the next. Buffers are those of tensors
-received, for every micro-batch of a step: hidden states with their gradients from the stage before,
-gradients from the stage after.
+min(p - s, micro-batches). A stage of several runs of layers keeps unlike numbers of each; the
+fullest moment of the schedule counts, by what each run holds. The head is done with each before the
+next. Buffers are those of tensors received, for every micro-batch of a step: hidden states with
+their gradients from the stage before, gradients from the stage after, both for every run of layers
+whose neighbour is on another stage.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
 for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
 key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
 sequence, so that length is what a plan must have room for, not the longest the model can read.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -80,11 +82,29 @@ class RankBytes:
 class Place:
     """Where a stage stands in its pipeline: it keeps ``in_flight`` micro-batches at once.
 
-    ``ends`` tells whether it is the first, with the embedding, and the last, with the head.
+    ``ends`` tells whether it has the embedding, and the head. Of several runs of layers, ``peaks``
+    are how many micro-batches it keeps of each run, at each of the schedule's peaks, and
+    ``received`` of how many runs the input, and the gradient, come from another stage.
     """
 
     in_flight: int = 1
     ends: tuple[bool, bool] = (True, True)
+    peaks: tuple[tuple[int, ...], ...] = ()
+    received: tuple[int, int] | None = None
+
+    def most_kept(self, runs: Sequence[float]) -> float:
+        """Return the most that is kept at once, given what one micro-batch keeps in each run."""
+        if not self.peaks:
+            return sum(runs) * self.in_flight
+        return max(
+            sum(count * kept for count, kept in zip(peak, runs, strict=True)) for peak in self.peaks
+        )
+
+    @property
+    def arrivals(self) -> tuple[int, int]:
+        """Inputs and gradients that come from another stage for each micro-batch."""
+        first, last = self.ends
+        return self.received or (int(not first), int(not last))
 
 
 def rank_bytes(
@@ -102,10 +122,10 @@ def rank_bytes(
         widest = max(block_floats(config, share, layer) for layer in share.layer_numbers)
         return RankBytes(weights, 0, 0, serving_bytes(config, share, workload, widest))
     floats = {layer: block_floats(config, share, layer) for layer in share.layer_numbers}
-    kept = sum(floats[layer] for layer in floats if layer not in recompute)
-    again = [floats[layer] for layer in floats if layer in recompute]
-    numbers = (kept + config.hidden_size * len(again)) * place.in_flight + max(again, default=0.0)
-    numbers *= workload.tokens
+    kept = {layer: config.hidden_size if layer in recompute else floats[layer] for layer in floats}
+    again = max((floats[layer] for layer in floats if layer in recompute), default=0.0)
+    runs = [sum(kept[layer] for layer in range(*run)) for run in share.runs]
+    numbers = (place.most_kept(runs) + again) * workload.tokens
     if place.ends[1]:
         numbers += head_floats(config, share, workload)
     activations = ceil(workload.numerics.activation * numbers)
@@ -147,8 +167,8 @@ def wasted_bytes(activations: int) -> int:
 
 def buffer_bytes(config: ModelConfig, place: Place, workload: Workload) -> int:
     """Return the bytes of tensors received in a step, and of the gradients of those."""
-    first, last = place.ends
-    tensors = (2 * (not first) + (not last)) * workload.micro_batches
+    inputs, gradients = place.arrivals
+    tensors = (2 * inputs + gradients) * workload.micro_batches
     return tensors * workload.tokens * config.hidden_size * workload.numerics.message
 
 

@@ -76,6 +76,18 @@ def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -
     return tuple(most_held(order) for order in actions(schedule, stages, micro_batches, chunks))
 
 
+@lru_cache(maxsize=256)
+def held_at_peaks(
+    schedule: str, stages: int, micro_batches: int, chunks: int = 1
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Return of each stage how many micro-batches it keeps of each of its chunks, at its peaks.
+
+    A peak is a moment at which no other has as many of every chunk; which of them is the fullest
+    depends on what the chunks hold.
+    """
+    return tuple(_peaks(order) for order in actions(schedule, stages, micro_batches, chunks))
+
+
 def most_held(order: Iterable[Action]) -> int:
     """Return the most (chunk, micro-batch) pairs at once that are forward and not yet back."""
     return max(accumulate((_RELEASES[action.kind] for action in order), initial=0))
@@ -112,6 +124,31 @@ def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int =
             f"{schedule} takes {micro_batches} micro-batches over {stages} stages in {rounds} "
             f"rounds, which do not divide them; set micro-batches to a multiple of {stages}"
         )
+
+
+def _peaks(order: Order) -> tuple[tuple[int, ...], ...]:
+    """Return the most that is held of each chunk of a stage, at every peak."""
+    held = dict.fromkeys(sorted({action.chunk for action in order}), 0)
+    tops: set[tuple[int, ...]] = set()
+    for action in order:
+        if _RELEASES[action.kind] < 0:
+            tops.add(tuple(held.values()))
+        held[action.chunk] += _RELEASES[action.kind]
+    return tuple(
+        sorted(
+            top
+            for top in tops
+            if not any(top != other and all(map(int.__le__, top, other)) for other in tops)
+        )
+    )
+
+
+def taken(schedule: str, stages: int, micro_batches: int) -> int:
+    """Return the least number of micro-batches, from this one on, that a schedule takes."""
+    count = max(micro_batches, stages) if schedule == "1f1b" else micro_batches
+    while schedule not in CHUNKS and count % max(1, count // stages):
+        count += 1
+    return count
 
 
 def _looped(schedule: str, stage: int, stages: int, micro_batches: int, chunks: int) -> Order:

@@ -17,7 +17,7 @@ from moe.planning.counts.work import layers_like
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
-from moe.planning.stages.member import Member, MemberCosts, Seconds, Span
+from moe.planning.stages.member import Member, MemberCosts, Runs, Seconds, Span
 
 _SUMS_OF_A_BLOCK = 2
 
@@ -28,7 +28,8 @@ class StageCost:
 
     Seconds of a micro-batch ``forward`` and ``backward`` (with what is computed again), and once a
     step, ``reduce`` of gradients over the replicas and ``update`` of the optimiser; ``fullness`` is
-    the largest part of its memory that a member uses, above 1 where it does not fit.
+    the largest part of its memory that a member uses, above 1 where it does not fit. ``runs`` has
+    the forward and backward seconds of each of several runs of layers.
     """
 
     forward: float
@@ -37,6 +38,7 @@ class StageCost:
     update: float
     fullness: float
     recompute: tuple[int, ...] = ()
+    runs: tuple[Seconds, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -45,7 +47,10 @@ class StageCost:
 
 
 class GangCosts:
-    """Costs of any run of layers on one gang, under one workload."""
+    """Costs of any runs of layers on one gang, under one workload.
+
+    A search asks for one run, ``layers``, very often; ``of_runs`` and ``leanest`` take several.
+    """
 
     def __init__(
         self,
@@ -86,26 +91,51 @@ class GangCosts:
         ``room`` is the part of its memory a device may use. Where not even recomputing all fits,
         the cost is that of recomputing all, fuller than there is room.
         """
-        kept = self.fixed(layers, place, ())
+        return self.leanest((layers,), place, room)
+
+    def leanest(self, runs: Runs, place: Place, room: float = 1.0) -> StageCost:
+        """Return ``stage`` of several runs of layers.
+
+        Which layers of a kind are recomputed is then a rule, the first ones: the schedule keeps
+        most micro-batches of the first run.
+        """
+        kept = self.of_runs(runs, place, ())
         if kept.fullness <= room or not self.workload.training:
             return kept
-        return self._recomputed(layers, place, room)
+        return self._recomputed(runs, place, room)
 
     def fixed(self, layers: Span, place: Place, recompute: Collection[int]) -> StageCost:
         """Return the cost of layers as a stage that recomputes these of them."""
-        start, stop = layers
-        ends = self._end_seconds(place)
+        return self.of_runs((layers,), place, recompute)
+
+    def of_runs(self, runs: Runs, place: Place, recompute: Collection[int]) -> StageCost:
+        """Return the cost of runs of layers as a stage that recomputes these of them."""
+        last = len(runs) - 1
+        each = tuple(
+            self._run(run, (place.ends[0] and not number, place.ends[1] and number == last), again)
+            for number, (run, again) in enumerate(zip(runs, _by_run(runs, recompute), strict=True))
+        )
+        held = [member.parameters(runs, place) for member in self.members]
+        return StageCost(
+            forward=sum(forward for forward, _ in each),
+            backward=sum(backward for _, backward in each),
+            reduce=max(map(MemberCosts.reduce_seconds, self.members, held)),
+            update=max(map(MemberCosts.update_seconds, self.members, held)),
+            fullness=max(member.fullness(runs, place, recompute) for member in self.members),
+            recompute=tuple(recompute),
+            runs=each if last else (),
+        )
+
+    def _run(self, run: Span, ends: tuple[bool, bool], recompute: Collection[int]) -> Seconds:
+        """Return the seconds of one run of layers with embedding and head where it has them."""
+        start, stop = run
+        beside = self._end_seconds(ends)
         again = sum(self._again[layer][0] + self._sums for layer in recompute)
         sums = (stop - start) * self._sums
         sums_back = sums if self.workload.training else 0.0
-        held = [member.parameters(layers, place) for member in self.members]
-        return StageCost(
-            forward=self._forward[stop] - self._forward[start] + ends[0] + sums,
-            backward=self._backward[stop] - self._backward[start] + ends[1] + again + sums_back,
-            reduce=max(map(MemberCosts.reduce_seconds, self.members, held)),
-            update=max(map(MemberCosts.update_seconds, self.members, held)),
-            fullness=max(member.fullness(layers, place, recompute) for member in self.members),
-            recompute=tuple(recompute),
+        return (
+            self._forward[stop] - self._forward[start] + beside[0] + sums,
+            self._backward[stop] - self._backward[start] + beside[1] + again + sums_back,
         )
 
     def tokens(self, layers: Span, place: Place) -> int:
@@ -116,27 +146,28 @@ class GangCosts:
             self._tokens[key] = min(member.tokens(layers, place) for member in self.members)
         return self._tokens[key]
 
-    def _recomputed(self, layers: Span, place: Place, room: float) -> StageCost:
+    def _recomputed(self, runs: Runs, place: Place, room: float) -> StageCost:
         """Return the cost with the blocks recomputed that take the least time and make it fit.
 
         Blocks of a kind are alike, so the first of each kind are tried: any number of dense ones,
         with the fewest MoE ones that then suffice.
         """
         kinds: dict[bool, list[int]] = {True: [], False: []}
-        for layer in range(*layers):
+        layers = [layer for run in runs for layer in range(*run)]
+        for layer in layers:
             kinds[self.config.has_experts(layer)].append(layer)
         dense, experts = kinds[False], kinds[True]
         fitting = []
         for count in range(len(dense) + 1):
-            chosen = self._fewest(layers, place, room, (dense[:count], experts))
+            chosen = self._fewest(runs, place, room, (dense[:count], experts))
             if chosen is not None:
-                fitting.append(self.fixed(layers, place, chosen))
+                fitting.append(self.of_runs(runs, place, chosen))
         if not fitting:
-            return self.fixed(layers, place, range(*layers))
+            return self.of_runs(runs, place, layers)
         return min(fitting, key=lambda cost: cost.backward)
 
     def _fewest(
-        self, layers: Span, place: Place, room: float, blocks: tuple[list[int], list[int]]
+        self, runs: Runs, place: Place, room: float, blocks: tuple[list[int], list[int]]
     ) -> tuple[int, ...] | None:
         """Return the former blocks and the fewest of the latter that fit, None if not even all do.
 
@@ -147,7 +178,7 @@ class GangCosts:
 
         def fits(count: int) -> bool:
             chosen = always + more[:count]
-            return all(member.fullness(layers, place, chosen) <= room for member in self.members)
+            return all(member.fullness(runs, place, chosen) <= room for member in self.members)
 
         least = 0 if always else 1
         count = bisect_left(range(least, len(more) + 1), True, key=fits) + least
@@ -168,15 +199,22 @@ class GangCosts:
         both = [member.block(layer) for member in self.members]
         return max(each[0] for each in both), max(each[1] for each in both)
 
-    def _end_seconds(self, place: Place) -> Seconds:
+    def _end_seconds(self, ends: tuple[bool, bool]) -> Seconds:
         """Return what embedding and head add where a stage has them."""
-        if place.ends not in self._ends:
-            both = [member.ends(place) for member in self.members]
-            split = sum(place.ends) if self._splits_vocabulary else 0
+        if ends not in self._ends:
+            both = [member.ends(Place(ends=ends)) for member in self.members]
+            split = sum(ends) if self._splits_vocabulary else 0
             sums = split * self._sum_seconds if split else 0.0
             forward = max(each[0] for each in both) + sums
-            self._ends[place.ends] = forward, max(each[1] for each in both)
-        return self._ends[place.ends]
+            self._ends[ends] = forward, max(each[1] for each in both)
+        return self._ends[ends]
+
+
+def _by_run(runs: Runs, layers: Collection[int]) -> list[Collection[int]]:
+    """Return which of some layers are in each run."""
+    if len(runs) == 1:
+        return [layers]
+    return [[layer for layer in layers if start <= layer < stop] for start, stop in runs]
 
 
 def _unlike(members: Sequence[Member]) -> list[Member]:

@@ -5,7 +5,7 @@ Sums over layers are kept as running totals, because a search asks for very many
 table.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from math import ceil
@@ -42,6 +42,8 @@ from moe.planning.devices.links import slowest
 
 Number = TypeVar("Number", int, float)
 Span = tuple[int, int]
+Runs = tuple[Span, ...]
+"""Runs of layers of one stage, in the order of the model."""
 Seconds = tuple[float, float]
 """Forward and backward."""
 
@@ -91,13 +93,13 @@ class MemberCosts:
             forward, backward = forward + more[0], backward + more[1]
         return forward, backward
 
-    def parameters(self, layers: Span, place: Place) -> int:
-        """Return how many parameters a run of layers has, with the ends of its place."""
+    def parameters(self, runs: Runs, place: Place) -> int:
+        """Return how many parameters runs of layers have, with the ends of their place."""
         if place.ends not in self._end_parameters:
             count = end_parameters(self.config, self.share, *place.ends)
             self._end_parameters[place.ends] = count
-        start, stop = layers
-        return self._parameters[stop] - self._parameters[start] + self._end_parameters[place.ends]
+        held = sum(self._parameters[stop] - self._parameters[start] for start, stop in runs)
+        return held + self._end_parameters[place.ends]
 
     def reduce_seconds(self, parameters: int) -> float:
         """Return the time to sum the gradients over the replicas, once a step."""
@@ -114,31 +116,36 @@ class MemberCosts:
         work = optimizer_work(own, self.workload.numerics)
         return max(pace.once("optimizer", work) for pace in self._paces)
 
-    def fullness(self, layers: Span, place: Place, recompute: Collection[int]) -> float:
-        """Return the part of its memory that a run of layers takes, as ``rank_bytes`` counts."""
-        return self.bytes(layers, place, recompute) / self.limit
+    def fullness(self, runs: Runs, place: Place, recompute: Collection[int]) -> float:
+        """Return the part of its memory that runs of layers take, as ``rank_bytes`` counts."""
+        return self.bytes(runs, place, recompute) / self.limit
 
     def tokens(self, layers: Span, place: Place) -> int:
         """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
         share = replace(self.share, layers=layers)
         each = cache_bytes_per_token(self.config, share)
-        rest = self.bytes(layers, place, ()) - each * self.workload.tokens
+        rest = self.bytes((layers,), place, ()) - each * self.workload.tokens
         return max(0, (self.limit - rest) // each)
 
-    def bytes(self, layers: Span, place: Place, recompute: Collection[int]) -> int:
-        """Return the bytes that a run of layers takes."""
-        start, stop = layers
-        states = state_bytes(self.parameters(layers, place), self.workload, self.replicas)
+    def bytes(self, runs: Runs, place: Place, recompute: Collection[int]) -> int:
+        """Return the bytes that runs of layers take; in serving it is one run."""
+        states = state_bytes(self.parameters(runs, place), self.workload, self.replicas)
         if not self.workload.training:
-            return states[0] + self._serving_bytes(layers, place) + PROCESS_BYTES
-        again = [self._floats[layer + 1] - self._floats[layer] for layer in recompute]
-        kept = self._floats[stop] - self._floats[start] - sum(again)
-        kept += self.config.hidden_size * len(again)
-        numbers = (kept * place.in_flight + max(again, default=0.0)) * self.workload.tokens
+            return states[0] + self._serving_bytes(runs[0], place) + PROCESS_BYTES
+        again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
+        kept = [self._kept(run, again) for run in runs]
+        numbers = (place.most_kept(kept) + max(again.values(), default=0.0)) * self.workload.tokens
         if place.ends[1]:
             numbers += head_floats(self.config, self.share, self.workload)
         activations = ceil(self.workload.numerics.activation * numbers)
         return sum(states) + activations + self._beside(place, activations) + PROCESS_BYTES
+
+    def _kept(self, run: Span, again: Mapping[int, float]) -> float:
+        """Return what a run keeps of one token; recomputed layers keep their input."""
+        start, stop = run
+        own = [floats for layer, floats in again.items() if start <= layer < stop]
+        kept = self._floats[stop] - self._floats[start] - sum(own)
+        return kept + self.config.hidden_size * len(own)
 
     def _beside(self, place: Place, activations: int) -> int:
         """Return the bytes of what comes and goes, and of tensors received."""

@@ -63,10 +63,10 @@ def test_bytes_of_a_run_of_layers_are_those_of_the_rank_that_holds_it(data: st.D
         config, inventory(3), workload, Member(share, inventory(3).devices[:replicas])
     )
     need = rank_bytes(config, held, place, workload, recompute, replicas)
-    taken = member.bytes((start, stop), place, sorted(recompute))
+    taken = member.bytes(((start, stop),), place, sorted(recompute))
     assert abs(taken - need.total) <= ROUNDED
     limit = inventory(1).devices[0].memory_bytes
-    assert member.fullness((start, stop), place, sorted(recompute)) == taken / limit
+    assert member.fullness(((start, stop),), place, sorted(recompute)) == taken / limit
 
 
 def subsets(layers: range) -> list[tuple[int, ...]]:
@@ -178,7 +178,7 @@ def test_replicas_wait_for_the_slowest_and_fit_the_smallest() -> None:
     assert (two.forward, two.backward) == (one.forward, one.backward)
     assert two.update == one.update
     assert two.fullness == one.fullness
-    size = 4 * pair.members[0].parameters(layers, place)
+    size = 4 * pair.members[0].parameters((layers,), place)
     assert (one.reduce, two.reduce) == (0.0, pytest.approx(2 * (0.5 + size / 2 / 1e9)))
 
 
