@@ -61,6 +61,15 @@ class BuildCommand:
         return self.plan.rank(self.place).threads
 
     @property
+    def unlike(self) -> bool:
+        """Whether the members of its gang differ in kind or threads, and so may round differently.
+
+        A gang is on one node, so CPUs of one kind are the same CPU.
+        """
+        ranks = self.plan.stages[self.stage].ranks
+        return len({(rank.kind, rank.threads) for rank in ranks}) > 1
+
+    @property
     def recompute(self) -> frozenset[int]:
         """Layers whose activations training makes again instead of keeping them."""
         return frozenset(self.plan.stages[self.stage].recompute)

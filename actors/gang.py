@@ -10,11 +10,15 @@ from torch import Tensor
 class GangExchange:
     """Sums over the ranks of a gang: gradients where tensors enter, values where they leave.
 
-    ``group`` is set at the start of every membership epoch; None is a gang of one.
+    ``group`` and the rank of its ``leader`` are set at the start of every membership epoch; None is
+    a gang of one. Members that are ``unlike``, in kind or in threads, take the leader's choices:
+    they may round differently. Those alike compute the same bits of the same tensors.
     """
 
     def __init__(self) -> None:
         self.group: dist.ProcessGroup | None = None
+        self.leader = 0
+        self.unlike = False
 
     def enter(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors; in the backward pass, sum their gradients over the gang."""
@@ -38,6 +42,14 @@ class GangExchange:
         parts = [torch.empty_like(x) for _ in range(self.group.size())]
         dist.all_gather(parts, x, group=self.group)
         return torch.stack(parts)
+
+    def agree(self, x: Tensor) -> Tensor:
+        """Return the leader's x, the same on all members; no gradients."""
+        if self.group is None or not self.unlike:
+            return x
+        agreed = x.detach().contiguous().clone()
+        dist.broadcast(agreed, self.leader, group=self.group)
+        return agreed
 
 
 class _Enter(torch.autograd.Function):

@@ -54,7 +54,8 @@ class Rank:
         store = self._store if membership.rank == 0 else None
         with guarded(self.number, f"joining epoch {membership.epoch}"):
             groups = Groups(membership, built.device, store)
-        self._exchange.group = groups.gang if membership.gang > 1 else None
+        self._exchange.group, self._exchange.leader = groups.gang, membership.at(member=0)
+        self._exchange.unlike = built.command.unlike
         built.generator.join(groups)
         if built.trainer is not None:
             built.trainer.join(groups)

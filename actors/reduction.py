@@ -21,12 +21,17 @@ from moe.config.tensors import EMBEDDING
 class Reduction:
     """Sums the gradients of one share over the replicas, once a step.
 
-    ``tied`` says that embedding and head are one tensor held on two stages, whose gradients add up.
+    ``tied`` says that embedding and head are one tensor held on two stages, whose gradients add up;
+    ``unlike`` that members of the gang may round differently: what they all hold is then that of
+    their leader.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], groups: Groups, tied: bool) -> None:
+    def __init__(
+        self, buckets: Sequence[Bucket], groups: Groups, tied: bool, unlike: bool
+    ) -> None:
         self._buckets = buckets
         self._groups = groups
+        self._unlike = unlike
         self._ends = groups.ends if tied else None
         self._of_layer: dict[int, list[Bucket]] = defaultdict(list)
         for bucket in buckets:
@@ -51,11 +56,15 @@ class Reduction:
 
     def spread(self) -> None:
         """Give the weights that each replica has updated to all of them, and wait."""
-        if self._groups.data is None:
-            return
-        for bucket in self._buckets:
-            self._works += _share_out(bucket, self._groups)
-        _wait(self._works)
+        if self._groups.data is not None:
+            for bucket in self._buckets:
+                self._works += _share_out(bucket, self._groups)
+            _wait(self._works)
+        if self._unlike and self._groups.gang is not None:
+            leader = self._groups.membership.at(member=0)
+            for bucket in self._buckets:
+                if bucket.kind.common:
+                    dist.broadcast(bucket.weights, leader, group=self._groups.gang)
 
     def _add_ends(self, bucket: Bucket) -> None:
         """Add the gradients of a tied embedding on both its stages.

@@ -61,7 +61,12 @@ class StageTrainer:
         self._joined = _Joined(
             groups,
             Pipeline(orders, place.stage, mail),
-            Reduction(self._buckets, groups, self._decoder.config.tie_embeddings),
+            Reduction(
+                self._buckets,
+                groups,
+                tied=self._decoder.config.tie_embeddings,
+                unlike=self._command.unlike,
+            ),
         )
 
     def step(self, batch: StepInput) -> StageReport:

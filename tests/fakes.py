@@ -67,6 +67,9 @@ class ThreadExchange:
     def gather(self, x: Tensor) -> Tensor:
         return self._gang.gather(self._rank, x)
 
+    def agree(self, x: Tensor) -> Tensor:
+        return self._gang.gather(self._rank, x)[0]
+
 
 class _Enter(torch.autograd.Function):
     @staticmethod

@@ -39,6 +39,8 @@ def run_config(model: Path, **sections: dict[str, Any]) -> RunConfig:
     }
     for section, keys in sections.items():
         table[section] = table.get(section, {}) | keys
+    if "schedule" in table["train"]:
+        table.setdefault("plan", {"path": "unused"})
     return parse_run({"name": "test", **table}, "test")
 
 

@@ -51,7 +51,8 @@ class BlockOutput(NamedTuple):
 class MixtureOfExperts(nn.Module):
     """Router, dispatch, this rank's experts and its columns of the shared one; summed over a gang.
 
-    Every rank of the gang holds all tokens and routes them alike, so dispatch is local. Routing
+    Every rank of the gang holds all tokens and routes them alike, so dispatch is local: the choice
+    is the same bits, or the leader's where the devices of a gang might round differently. Routing
     weights and the shared expert's gate enter the gang like the tokens do: each rank knows only its
     own part's gradient of them, the sum is what router and gate must see.
     """
@@ -63,7 +64,7 @@ class MixtureOfExperts(nn.Module):
         self.layer = layer
         self.config = moe
         self.exchange = gang
-        self.router = Router(config.hidden_size, moe, layer)
+        self.router = Router(config.hidden_size, moe, layer, gang.agree)
         self.experts = Experts(config.hidden_size, moe.expert_size, share.experts_of(layer))
         if moe.shared_size:
             start, stop = shared_span(config, share.ffn)
@@ -76,7 +77,8 @@ class MixtureOfExperts(nn.Module):
         x_TD = x_BSD.flatten(0, 1)
         raw = self.router(x_TD, None if run.tokens is None else run.tokens.flatten())
         valid_T = None if run.valid is None else run.valid.flatten()
-        routing, kept_TK = dispatch.assign(raw, run.capacity, self.config, valid_T)
+        agree = self.exchange.agree
+        routing, kept_TK = dispatch.assign(raw, run.capacity, self.config, valid_T, agree)
         y_TD, account = self._gang(x_TD, routing, kept_TK, run.later), None
         if run.measured:
             loss, account = self._measure(routing, kept_TK, x_BSD.shape[:2], run)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from moe.config.model import MoeConfig
-from moe.nn.router import Routing
+from moe.nn.router import Agree, Routing, alone
 
 DropPolicy = Literal["probability", "position"]
 Chooser = Literal["tokens", "experts"]
@@ -49,7 +49,11 @@ DROPLESS = Capacity()
 
 
 def assign(
-    routing: Routing, capacity: Capacity, config: MoeConfig, valid_T: Tensor | None = None
+    routing: Routing,
+    capacity: Capacity,
+    config: MoeConfig,
+    valid_T: Tensor | None = None,
+    agree: Agree = alone,
 ) -> tuple[Routing, Tensor]:
     """Return the routing that is carried out, and which of its assignments survive."""
     if capacity.chooser == "experts":
@@ -58,6 +62,8 @@ def assign(
     else:
         kept_TK = keep(routing, capacity, valid_T)
     all_kept = capacity.factor is None and capacity.chooser == "tokens"
+    if not all_kept:
+        kept_TK = agree(kept_TK)
     if config.sums_to_one and capacity.reweigh and not all_kept:
         return reweigh(routing, kept_TK, config.scale), kept_TK
     return routing._replace(weights=routing.weights * kept_TK), kept_TK

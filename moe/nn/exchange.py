@@ -3,8 +3,8 @@
 A gang splits heads and experts and every member holds all tokens (expert data parallelism,
 Skywork-MoE appendix B). So a block needs two moves, each the gradient of the other: ``enter``
 passes tensors on and sums their gradients over the gang; ``leave`` sums a tensor over the gang and
-passes its gradient on. A loss over a split vocabulary also needs ``gather``, which has no gradient.
-``Alone`` is a gang of one.
+passes its gradient on. A loss over a split vocabulary also needs ``gather``, which has no gradient,
+and what all members decide each by itself they ``agree`` on. ``Alone`` is a gang of one.
 """
 
 from typing import Protocol
@@ -27,6 +27,10 @@ class Exchange(Protocol):
         """Return the x of every member, alike in shape, stacked in their order; no gradients."""
         ...
 
+    def agree(self, x: Tensor) -> Tensor:
+        """Return the leader's x, the same on all members; no gradients."""
+        ...
+
 
 class Alone:
     """A gang of one rank: nothing to exchange."""
@@ -42,3 +46,7 @@ class Alone:
     def gather(self, x: Tensor) -> Tensor:
         """Return x as the only one of its stack."""
         return x.detach()[None]
+
+    def agree(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x

@@ -18,6 +18,7 @@ Shapes: T tokens, N experts, K experts per token, G groups of M experts,
 H groups reached, D hidden.
 """
 
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
@@ -29,6 +30,14 @@ from moe.config.model import MoeConfig
 
 STD_EPSILON = 1e-6
 SUM_FLOOR = 1e-20
+
+Agree = Callable[[Tensor], Tensor]
+"""Gives all members of a gang the same choice, where each would make it by itself."""
+
+
+def alone(x: Tensor) -> Tensor:
+    """Agree with nobody else."""
+    return x
 
 
 class Routing(NamedTuple):
@@ -48,10 +57,13 @@ class Routing(NamedTuple):
 class Router(nn.Module):
     """The gate of one layer: a linear map without bias and the choice made from it, or a hash."""
 
-    def __init__(self, hidden_size: int, config: MoeConfig, layer: int) -> None:
+    def __init__(
+        self, hidden_size: int, config: MoeConfig, layer: int, agree: Agree = alone
+    ) -> None:
         super().__init__()
         self.config = config
         self.layer = layer
+        self._agree = agree
         if not config.hashed:
             self.weight = nn.Parameter(torch.empty(config.experts, hidden_size))
         self.balance_bias: nn.Parameter | None = None
@@ -69,16 +81,18 @@ class Router(nn.Module):
             return hashed(tokens_T, self.layer, self.config.experts)
         with torch.autocast(x_TD.device.type, enabled=False):
             logits_TN = F.linear(x_TD.float(), self.weight.float())
-            return choose(logits_TN, self.config, self.balance_bias)
+            return choose(logits_TN, self.config, self.balance_bias, self._agree)
 
 
-def choose(logits_TN: Tensor, config: MoeConfig, bias_N: Tensor | None = None) -> Routing:
+def choose(
+    logits_TN: Tensor, config: MoeConfig, bias_N: Tensor | None = None, agree: Agree = alone
+) -> Routing:
     """Turn gate logits into a routing."""
     gate_TN = logits_TN
     if config.gate_norm is not None:
         gate_TN = normalise_logits(logits_TN, config.gate_norm)
     scores_TN = gate_TN.sigmoid() if config.score == "sigmoid" else gate_TN.softmax(dim=-1)
-    experts_TK = _best(scores_TN.detach(), config, bias_N)
+    experts_TK = agree(_best(scores_TN.detach(), config, bias_N))
     if config.softmax_after:
         weights_TK = gate_TN.gather(1, experts_TK).softmax(dim=-1)
     else:

@@ -214,22 +214,12 @@ class Plan:
         check_schedule(schedule, len(self.stages), micro_batches, self.chunks)
 
     def check_kinds(self) -> None:
-        """Raise PlanError where the kinds of devices cannot work together.
+        """Raise PlanError where the kinds of devices cannot work together: GPUs speak nccl, CPUs gloo.
 
-        GPUs speak nccl and CPUs gloo. And every rank of a gang chooses the experts of all tokens by
-        itself: unlike devices round differently, so their choices differ where two experts are
-        nearly equal, and such a token would reach an expert twice or not at all.
+        The members of a gang may be of unlike kinds: they take their leader's choice of experts.
         """
         ranks = [rank for stage in self.stages for rank in stage.ranks]
         check_one_sort("the plan", ((rank.device, rank.kind) for rank in ranks))
-        for number, stage in enumerate(self.stages):
-            kinds = sorted({rank.kind for rank in stage.ranks})
-            if len(kinds) > 1 and self.model["experts"]:
-                raise PlanError(
-                    f"the gang of stage {number} has devices of kinds {', '.join(kinds)}; its "
-                    "ranks route tokens to experts each by itself and must agree to the last bit, "
-                    "so give every gang devices of one kind (stages may differ), or lower plan.gang"
-                )
 
     def _place(self, number: int) -> tuple[int, int]:
         """Return the stage of a rank and its place in the gang."""

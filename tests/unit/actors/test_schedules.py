@@ -6,40 +6,14 @@ from typing import Any
 
 import pytest
 
-from actors.engine import merge
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.planning.plan import Plan
-from tests import agreement, exports, runs, tiny
+from tests import exports, runs, tiny
 from tests.ranks import Ranks
-from tests.reference import PlainTraining
 from tests.routed import routed
-
-
-def train_both(
-    ranks: Ranks, directory: Path, run: RunConfig, plan: Plan, steps: int
-) -> PlainTraining:
-    """Train under a plan and in one process; compare every step and all that is held after."""
-    config = Checkpoint.open(directory).config
-    plain = PlainTraining(directory, run)
-    team = ranks.started(plan, directory, run, runs.LENGTH)
-    for step in range(steps):
-        batch = runs.batch(config, run, step)
-        plain.step(batch)
-        found = team.step(batch)
-        size = plan.ranks
-        reports = [
-            merge(found[first : first + size], batch.label_count, 0.0)
-            for first in range(0, len(found), size)
-        ]
-        agreement.check_reports(reports)
-        assert reports[0].loss == pytest.approx(plain.losses[-1], rel=1e-5)
-        assert reports[0].gradient_norm == pytest.approx(plain.norms[-1], rel=1e-5)
-        for layer, rate in plain.drop_rates.items():
-            assert reports[0].layers[layer].drop_rate == pytest.approx(rate, abs=1e-6)
-    agreement.check_held(team, plain)
-    return plain
+from tests.training import train_both
 
 
 def chunked(config: ModelConfig, *cuts: tuple[tuple[int, int], ...], **gang: Any) -> Plan:

@@ -303,3 +303,42 @@ def test_stages_of_gangs_in_a_row_equal_the_whole(tmp_path: Path) -> None:
         assert torch.equal(outputs[0], outputs[1])
         x = outputs[0]
     assert close(x, expected)
+
+
+@pytest.mark.parametrize("capacity", [Capacity(), Capacity(0.5), Capacity(chooser="experts")])
+def test_members_that_round_differently_take_the_leaders_choice(
+    capacity: Capacity, tmp_path: Path
+) -> None:
+    """The gate of every member but the leader is a little off, as another device would make it."""
+    checkpoint = Checkpoint.open(
+        tiny.saved(tiny.mixtral(**SHAPE | {"num_hidden_layers": 1}), tmp_path)
+    )
+    config, split = checkpoint.config, SPLITS[2]
+    inputs, run = tiny.tokens(config.vocab_size, 8, 40), Pass(capacity)
+    expected = build(config, checkpoint.read)(inputs, run)
+
+    def off(decoder: Decoder) -> Decoder:
+        for name, weight in decoder.named_parameters():
+            if ".router." in name:
+                noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(5))
+                weight.data += 1e-3 * noise
+        return decoder
+
+    def work(rank: int, exchange: ThreadExchange) -> DecoderOutput:
+        share = split.shares(config)[rank]
+        decoder = build(config, checkpoint.read, share, exchange)
+        return (off(decoder) if rank else decoder)(inputs, run)
+
+    alone = off(build(config, checkpoint.read))(inputs, run)
+    if capacity.chooser == "tokens":
+        found = [alone.statistics[layer].load for layer in expected.statistics]
+        right = [statistics.load for statistics in expected.statistics.values()]
+        assert any(not a.equal(b) for a, b in zip(found, right, strict=True))
+    outputs = ThreadGang(len(split.kv_heads)).run(work)
+    for output in outputs:
+        assert output.values.equal(outputs[0].values)
+        gap = (output.values - expected.values).abs().max()
+        assert gap < 1e-2 * expected.values.abs().max()
+        if capacity.chooser == "tokens":
+            for layer, statistics in expected.statistics.items():
+                assert output.statistics[layer].load.equal(statistics.load)
