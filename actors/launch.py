@@ -21,7 +21,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.stage import CONTROL, StageActor
+from actors.stage import CONTROL, FILES, StageActor
 from moe.errors import ClusterError, LaunchError
 from moe.planning.devices.inventory import CPU
 from moe.planning.plan import Plan, RankPlan
@@ -152,7 +152,7 @@ def _start(
 
 def _remote(actor: type[StageActor]) -> Any:
     """Ray types ``concurrency_groups`` as a decorator alone, which would hide the methods."""
-    return ray.remote(concurrency_groups={CONTROL: 2})(actor)  # type: ignore[call-overload]
+    return ray.remote(concurrency_groups={CONTROL: 2, FILES: 1})(actor)  # type: ignore[call-overload]
 
 
 def _await_actors(actors: Actors, deadline: float) -> None:

@@ -1,19 +1,20 @@
 """AdamW over the part of a share that one replica owns, clipped by the global norm."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from actors.buckets import Bucket
+from moe.checkpoint.records import MOMENTS, OwnedState
 from moe.config.run import TrainSection
 from moe.config.tensors import TensorSlice
 from moe.errors import TrainingDiverged
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+ReadMoment = Callable[[TensorSlice, str, int, int], Tensor]
+"""Gives elements ``start`` to ``stop`` of a moment of the part held of a tensor."""
 
 
 def learning_rate(train: TrainSection, step: int) -> float:
@@ -24,16 +25,6 @@ def learning_rate(train: TrainSection, step: int) -> float:
     progress = min((step - train.warmup_steps) / decay, 1.0)
     span = train.learning_rate - train.min_learning_rate
     return train.min_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-@dataclass(frozen=True, slots=True)
-class OwnedState:
-    """The moments of elements ``start`` to ``stop`` of the part held of one tensor."""
-
-    part: TensorSlice
-    start: int
-    stop: int
-    moments: Mapping[str, Tensor]
 
 
 class ShareOptimizer:
@@ -98,13 +89,17 @@ class ShareOptimizer:
             state = self._adam.state[bucket.owned]
             for part, elements, place in bucket.owned_slots():
                 moments = {moment: state[moment][place] for moment in MOMENTS}
-                yield OwnedState(part, elements.start, elements.stop, moments)
+                yield OwnedState(part.name, elements.start, elements.stop, moments)
 
-    def restored(self, step: int) -> Iterator[OwnedState]:
-        """Yield the moments owned for the caller to fill, as they were after ``step`` steps."""
+    def restore(self, read: ReadMoment, step: int) -> None:
+        """Fill the moments owned from ``read``, as they were after ``step`` steps."""
         for bucket in self._buckets:
-            self._adam.state[bucket.owned]["step"].fill_(float(step))
-        yield from self.states()
+            state = self._adam.state[bucket.owned]
+            state["step"].fill_(float(step))
+            for part, elements, place in bucket.owned_slots():
+                for moment in MOMENTS:
+                    found = read(part, moment, elements.start, elements.stop)
+                    state[moment][place].copy_(found)
 
     def _squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""

@@ -4,9 +4,9 @@ Knows nothing of Ray, so that tests run ranks as plain processes.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch._C._distributed_c10d import TCPStore
@@ -15,14 +15,19 @@ from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, S
 from actors.gang import GangExchange
 from actors.inference import StageGenerator
 from actors.membership import Groups, Membership, destroy_groups, guarded, open_store
-from actors.saving import SavedRank, ShareSaver, restore_optimizer
+from actors.saving import RankPlace, SavedRank, ShareSaver, restore_optimizer
 from actors.training import StageTrainer
-from moe.checkpoint.manifest import load_manifest
+from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.config.balance_state import BalanceState
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
+from moe.storage import Place
+
+ABANDON_SECONDS = 5.0
+"""A write that is given up ends with the tensor it is at; what takes longer keeps its memory."""
 
 
 class Rank:
@@ -36,6 +41,8 @@ class Rank:
         self._groups: Groups | None = None
         self._epoch = 0
         self._report: StageReport | None = None
+        self._saver: ShareSaver | None = None
+        self._balance: dict[int, BalanceState] = {}
 
     def build(self, command: BuildCommand) -> None:
         """Read this rank's tensors and make it ready to join."""
@@ -59,12 +66,15 @@ class Rank:
         built.generator.join(groups)
         if built.trainer is not None:
             built.trainer.join(groups)
+            self._saver = self._new_saver(built, groups)
         self._groups, self._epoch = groups, membership.epoch
 
     def leave(self) -> None:
         """Drop the groups of the epoch; neighbours that wait on them fail at once."""
         self._groups = None
         destroy_groups()
+        if self._saver is not None:
+            self._saver.abandon(ABANDON_SECONDS)
 
     def train_step(self, batch: StepInput) -> StageReport:
         """Run one step; the one just done gives its report again, any other is refused."""
@@ -80,13 +90,28 @@ class Rank:
             self._report = trainer.step(batch)
         return self._report
 
-    def save(self, directory: Path) -> SavedRank:
-        """Write this rank's files of a checkpoint; return them and the balance of its layers."""
-        trainer, built = self._trainer(), self._require_built()
-        with self._communicating(f"saving to {directory}") as groups:
-            saver = ShareSaver(built.decoder.config, built.command.gang, groups)
-            weights = dict(built.decoder.named_parameters())
-            return saver.save(directory, weights, trainer.optimizer), trainer.balancer.states
+    def snapshot(self) -> float:
+        """Copy what this rank contributes to a checkpoint of now; return the seconds it took."""
+        trainer, built, saver = self._trainer(), self._require_built(), self._require_saver()
+        started = time.perf_counter()
+        weights = dict(built.decoder.named_parameters())
+        saver.take(weights, trainer.optimizer.states(), trainer.run.cluster.step_seconds)
+        self._balance = dict(trainer.balancer.states)
+        return time.perf_counter() - started
+
+    def write(self, directory: Place) -> SavedRank:
+        """Write the snapshot, beside whatever else this rank does meanwhile.
+
+        Return the files written, and the balance of its layers when the snapshot was taken.
+        """
+        saver, balance = self._require_saver(), self._balance
+        saver.start(directory)
+        return saver.finish(self._trainer().run.cluster.step_seconds), balance
+
+    def save(self, directory: Place) -> SavedRank:
+        """Take a snapshot and write it."""
+        self.snapshot()
+        return self.write(directory)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -124,6 +149,22 @@ class Rank:
             self._groups = None
             raise
 
+    def _new_saver(self, built: "_Built", groups: Groups) -> ShareSaver:
+        """Return what saves during an epoch; memory for snapshots is kept from the last."""
+        place, before = groups.membership, self._saver
+        return ShareSaver(
+            built.decoder.config,
+            built.command.gang,
+            RankPlace(place.member, place.replica, place.replicas, place.rank),
+            groups.files,
+            None if before is None else before.buffers,
+        )
+
+    def _require_saver(self) -> ShareSaver:
+        if self._saver is None or self._groups is None:
+            raise RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
+        return self._saver
+
     def _require_built(self) -> "_Built":
         if self._built is None:
             raise RankLost(f"rank {self.number} holds no model yet; build it first")
@@ -142,7 +183,8 @@ class _Built:
     def __init__(self, command: BuildCommand, exchange: GangExchange) -> None:
         self.command = command
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        checkpoint = Checkpoint.open(command.checkpoint)
+        self._manifest = load_manifest(command.checkpoint) if command.resume else None
+        checkpoint = Checkpoint.open(command.checkpoint, self._manifest)
         self.decoder: Decoder = build(
             checkpoint.config, checkpoint.read, command.share, exchange, self.device
         )
@@ -152,19 +194,12 @@ class _Built:
         self.trainer: StageTrainer | None = None
         if command.run is not None:
             self.trainer = StageTrainer(self.decoder, command.run, command)
-            if command.resume:
-                self._resume(self.trainer)
+            if self._manifest is not None:
+                self._resume(self.trainer, self._manifest)
 
-    def _resume(self, trainer: StageTrainer) -> None:
+    def _resume(self, trainer: StageTrainer, manifest: Manifest) -> None:
         command = self.command
-        manifest = load_manifest(command.checkpoint)
         trainer.steps_done = manifest.step
         states = trainer.balancer.states
         states.update({layer: manifest.balance[layer] for layer in states})
-        restore_optimizer(
-            command.checkpoint,
-            self.decoder.config,
-            command.share,
-            trainer.optimizer,
-            manifest.step,
-        )
+        restore_optimizer(command.checkpoint, trainer.optimizer, manifest)

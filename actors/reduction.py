@@ -26,9 +26,7 @@ class Reduction:
     their leader.
     """
 
-    def __init__(
-        self, buckets: Sequence[Bucket], groups: Groups, tied: bool, unlike: bool
-    ) -> None:
+    def __init__(self, buckets: Sequence[Bucket], groups: Groups, tied: bool, unlike: bool) -> None:
         self._buckets = buckets
         self._groups = groups
         self._unlike = unlike

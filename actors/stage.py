@@ -1,10 +1,8 @@
 """The actor of one rank: a thin shell over its share of the model.
 
-Commands run one after the other in the default group; ``status`` and ``abort`` are answered in a
-group of their own, also while a command runs.
+Commands run one after the other in the default group. ``status`` and ``abort`` are answered in a
+group of their own, also while a command runs, and snapshots are written in another.
 """
-
-from pathlib import Path
 
 import ray
 from ray.util import get_node_ip_address
@@ -14,8 +12,10 @@ from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
 from actors.saving import SavedRank
 from moe.config.sampling import SampledToken
+from moe.storage import Place
 
 CONTROL = "control"
+FILES = "files"
 
 
 class StageActor:
@@ -46,9 +46,14 @@ class StageActor:
         return self._rank.train_step(batch)
 
     @ray.method
-    def save(self, directory: Path) -> SavedRank:
-        """Write this rank's files of a checkpoint."""
-        return self._rank.save(directory)
+    def snapshot(self) -> float:
+        """Copy what this rank contributes to a checkpoint."""
+        return self._rank.snapshot()
+
+    @ray.method(concurrency_group=FILES)
+    def write(self, directory: Place) -> SavedRank:
+        """Write the snapshot while other commands run."""
+        return self._rank.write(directory)
 
     @ray.method
     def infer(self, work: InferInput) -> SampledToken | None:

@@ -214,7 +214,7 @@ class Plan:
         check_schedule(schedule, len(self.stages), micro_batches, self.chunks)
 
     def check_kinds(self) -> None:
-        """Raise PlanError where the kinds of devices cannot work together: GPUs speak nccl, CPUs gloo.
+        """Raise PlanError where kinds of devices cannot work together: GPUs speak nccl, CPUs gloo.
 
         The members of a gang may be of unlike kinds: they take their leader's choice of experts.
         """
