@@ -36,6 +36,11 @@ def gather(refs: Sequence[ObjectRef[Any]], doing: str, seconds: float, first: in
     return ray.get(list(refs))
 
 
+def failed(ref: ObjectRef[Any]) -> bool:
+    """Tell whether an answer is there and is an error."""
+    return _failure(ref) is not None
+
+
 def _cause(refs: Sequence[ObjectRef[Any]], doing: str, first: int) -> RaymoeError:
     done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_GRACE_SECONDS)
     failures = {rank: _failure(ref) for rank, ref in enumerate(refs, first) if ref in done}

@@ -14,11 +14,12 @@ from typing import Any
 import ray
 
 from actors import launch
-from actors.calls import gather
+from actors.calls import failed, gather
 from actors.checkpointing import SaveContext, complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
 from actors.membership import Membership
 from actors.replicas import check_step, part_of
+from actors.saving import SavedRank
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
@@ -109,6 +110,16 @@ class Engine:
             return None
         return engine
 
+    @classmethod
+    def beside(cls, run: RunConfig, plan: Plan) -> "Engine":
+        """Return an engine over the actors that another driver has made ready."""
+        actors = launch.find(run.name, plan.replicas * plan.ranks)
+        if actors is None:
+            raise RankLost(f"some actors of {run.name} are gone before all drivers found them")
+        engine = cls(run.name, plan, actors, deadlines_of(run), run)
+        engine._take(engine.status())
+        return engine
+
     def only(self, replica: int) -> "Engine":
         """Return an engine over the same actors that steps one replica."""
         own = Engine(self.name, self.plan, self._actors, self._deadlines, self._run)
@@ -139,11 +150,27 @@ class Engine:
         reports = self._gather(refs, f"step {batch.step}", self._deadlines.command, first)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
+    def snapshot(self) -> float:
+        """Have every rank driven copy what it holds now; return the seconds the slowest took.
+
+        All ranks of the run must, after the same step: each driver asks its own.
+        """
+        ranks = slice(self._driven.start * self.plan.ranks, self._driven.stop * self.plan.ranks)
+        actors = self._actors[ranks]
+        seconds = self._all("snapshot", doing="taking a snapshot", actors=actors)
+        return float(max(seconds))
+
+    def write(self, directory: Place) -> "Writing":
+        """Have all ranks of the run write the snapshot there, while they train on."""
+        refs = [actor.write.remote(directory) for actor in self._actors]
+        return Writing(self, refs, f"writing {directory.name}")
+
     def save(self, directory: Place, context: SaveContext) -> None:
-        """Write a checkpoint of the steps done; it appears whole or not at all."""
+        """Write a checkpoint of the steps done and wait; it appears whole or not at all."""
+        step = self.steps_done()
         with drafted(directory) as staging:
-            saved = self._all("save", staging, doing=f"saving {directory.name}")
-            complete(staging, saved, self.steps_done(), self.plan, context)
+            self.snapshot()
+            complete(staging, self.write(staging).result(), step, self.plan, context)
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""
@@ -272,6 +299,10 @@ class Engine:
         refs = [getattr(actor, method).remote() for actor in self._actors]
         return gather(refs, f"the answer to {method}", seconds)
 
+    def gathered(self, refs: list[Any], doing: str) -> list[Any]:
+        """Wait for the answers of all ranks to a command."""
+        return self._gather(refs, doing, self._deadlines.command)
+
     def _gather(self, refs: list[Any], doing: str, seconds: float, first: int = 0) -> list[Any]:
         """Wait for ranks from ``first`` on; where one fails or is late, free all others."""
         try:
@@ -284,6 +315,24 @@ class Engine:
         """Make every rank drop its process groups, under whatever it does."""
         aborted: list[Any] = [actor.abort.remote() for actor in self._actors]
         ray.wait(aborted, num_returns=len(aborted), timeout=self._deadlines.group)
+
+
+class Writing:
+    """A checkpoint that ranks are writing; nothing waits for it until its result is asked for."""
+
+    def __init__(self, engine: Engine, refs: list[Any], doing: str) -> None:
+        self._engine = engine
+        self._refs = refs
+        self._doing = doing
+
+    def done(self) -> bool:
+        """Tell whether all ranks have written, or one has failed; at once."""
+        ready, waiting = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
+        return not waiting or any(failed(ref) for ref in ready)
+
+    def result(self) -> list[SavedRank]:
+        """Wait for what every rank has written."""
+        return self._engine.gathered(self._refs, self._doing)
 
 
 def deadlines_of(run: RunConfig) -> Deadlines:

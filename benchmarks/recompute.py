@@ -29,7 +29,7 @@ from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
-from pipelines.train import workload
+from pipelines.run_plan import workload
 
 CLOSE = 0.10
 STEPS, MICRO_BATCH, MICRO_BATCHES = 2, 4, 2

@@ -24,7 +24,7 @@ from moe.nn.loss import cross_entropy_sum
 from moe.planning.make import make_plan
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
-from pipelines.train import workload
+from pipelines.run_plan import workload
 
 TOLERANCE = 1e-4
 

@@ -32,7 +32,7 @@ from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
-from pipelines.train import workload
+from pipelines.run_plan import workload
 
 MODELS = (
     ("SmolLM2, 4 experts", Path("demo/moe"), 1.10),

@@ -1,4 +1,9 @@
-"""Where a run meets the person who started it: reports go up, the wish to stop comes down."""
+"""Where a run meets the person who started it: reports go up, the wish to stop comes down.
+
+Every replica of a run has a driver of its own and all must stop after the same step. A driver that
+was told to go on may be in the next step already, so the wish takes effect after the latest step
+that any of them was let into.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,23 +15,42 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
+from moe.planning.plan import Plan
 
 WAIT_SECONDS = 30.0
 """A board does nothing but answer; one that is silent this long is out of reach."""
 
 
 class Board:
-    """An actor that the command line owns and the driving worker posts to."""
+    """An actor that the command line owns and the driving workers post to."""
 
     def __init__(self) -> None:
         self._posts: list[StepReport] = []
         self._stopping = False
+        self._granted = 0
+        self._plan: Plan | None = None
 
     @ray.method
-    def post(self, report: StepReport) -> bool:
-        """Take a report; return whether the run should go on."""
+    def begin(self, plan: Plan, step: int) -> None:
+        """Show the plan that all drivers are to follow from a step on."""
+        self._plan, self._granted = plan, step
+
+    @ray.method
+    def plan(self) -> Plan | None:
+        """Return the plan that is followed."""
+        return self._plan
+
+    @ray.method
+    def post(self, report: StepReport) -> None:
+        """Take a report."""
         self._posts.append(report)
-        return not self._stopping
+
+    @ray.method
+    def done(self, step: int) -> bool:
+        """Take note that a driver has done ``step`` steps; return whether it should go on."""
+        if not self._stopping:
+            self._granted = max(self._granted, step + 1)
+        return step < self._granted
 
     @ray.method
     def drain(self) -> list[StepReport]:
@@ -73,21 +97,40 @@ def stop(run: str) -> None:
         return
 
 
-def post(board: ActorHandle[Board], report: StepReport) -> bool:
-    """Show a step on the board; return whether the run should go on."""
-    return _wanted(board.post.remote(report))
+def begin(board: ActorHandle[Board], plan: Plan, step: int) -> None:
+    """Show the plan of all drivers; a board that is gone is found to be so later."""
+    _answer(board.begin.remote(plan, step), None)
+
+
+def plan_on(board: ActorHandle[Board]) -> Plan | None:
+    """Return the plan that all drivers follow; None where the board is gone."""
+    plan: Plan | None = _answer(board.plan.remote(), None)
+    return plan
+
+
+def post(board: ActorHandle[Board], report: StepReport) -> None:
+    """Show a step on the board."""
+    _answer(board.post.remote(report), None)
+
+
+def go_on(board: ActorHandle[Board], step: int) -> bool:
+    """Say how many steps are done; return whether to do another."""
+    return bool(_answer(board.done.remote(step), True))
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:
     """Tell whether the run should go on."""
-    return _wanted(board.wanted.remote())
+    return bool(_answer(board.wanted.remote(), True))
 
 
-def _wanted(answer: Any) -> bool:
-    """Wait for a board's answer; one that died with its owner wants nothing more."""
+def _answer(answer: Any, late: Any) -> Any:
+    """Wait for a board's answer; ``late`` if it is out of reach. A dead one's owner wants nothing.
+
+    An owner that died wants nothing more, which is False.
+    """
     try:
-        return bool(ray.get(answer, timeout=WAIT_SECONDS))
+        return ray.get(answer, timeout=WAIT_SECONDS)
     except (ActorUnavailableError, GetTimeoutError):
-        return True
+        return late
     except RayActorError:
         return False

@@ -33,9 +33,10 @@ from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
 from pipelines.plan_table import plan_summary
 from pipelines.progress import counted, training_view
 from pipelines.recording import JOURNAL
+from pipelines.run_plan import workload
 from pipelines.smollm2 import fetch_smollm2
 from pipelines.tables import receipt_table
-from pipelines.train import train, workload
+from pipelines.train import train
 
 ROOT = Path("demo")
 RUN = Path("manifests/runs/smollm2-demo.toml")

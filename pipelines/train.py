@@ -20,8 +20,6 @@ from ray.train.torch import TorchTrainer
 from actors import launch
 from actors.checkpointing import SaveContext
 from actors.commands import StepReport
-from actors.replicas import check_step
-from cluster.probe import probe
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
@@ -37,19 +35,17 @@ from moe.errors import (
     RaymoeError,
     StorageError,
 )
-from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
 from moe.planning.plan import Plan
-from moe.planning.plan_file import load_plan
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
 from pipelines.inputs import fingerprint, open_shards
+from pipelines.run_plan import fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
 WORKER_BYTES = 2**20
-"""Memory the driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
+"""Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
 OnStep = Callable[[StepReport], None]
 Resume = Literal["never", "always", "if-saved"]
@@ -75,7 +71,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
                 f"a run named {run.name} is on this cluster already; "
                 f"end it with `raymoe stop {run.name}` or choose another name"
             )
-        plan = plan_for(run, config, shards.sequence_length)
+        plan = fullest_plan(run, config, shards.sequence_length)
         on_start(plan, joined)
         try:
             outcome = _fit(plan, context, on_step)
@@ -137,29 +133,6 @@ def _upcycled(model: Path) -> bool:
     return receipt.exists() and read_json(receipt).get("method") != "init"
 
 
-def plan_for(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
-    """Return the plan of a run: from its file, or made for the cluster it is on."""
-    if run.plan.path is not None:
-        plan = load_plan(run.plan.path)
-        plan.check_model(config)
-    else:
-        devices = probe(run.plan.threads)
-        wanted = workload(run, sequence_length)
-        plan = make_plan(config, devices, run.plan.stages, run.plan.gang, wanted, run.plan.chunks)
-    check_step(plan, run.train.schedule, run.train.micro_batches)
-    return plan
-
-
-def workload(run: RunConfig, sequence_length: int) -> Workload:
-    """Return what one step asks of a plan."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        run.train.micro_batches,
-        schedule=run.train.schedule,
-    )
-
-
 def _check_beginning(context: SaveContext, resume: Resume) -> None:
     run = context.run
     saved = checkpoints(run.checkpoint.path)
@@ -201,8 +174,10 @@ def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
 def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
     """Let Ray Train drive the run in a thread while this one watches the board."""
     name = context.run.name
+    elastic = context.run.plan.least_replicas is not None
     with open_board(name) as board, ThreadPoolExecutor(max_workers=1) as pool:
-        fitting = pool.submit(_trainer(Assignment(plan, context, board)).fit)
+        assignment = Assignment(None if elastic else plan, context, board)
+        fitting = pool.submit(_trainer(assignment).fit)
         try:
             while not fitting.done():
                 time.sleep(POLL_SECONDS)
@@ -217,11 +192,18 @@ def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
 
 def _trainer(assignment: Assignment) -> TorchTrainer:
     run, worker = assignment.run, cast(Any, drive)
+    least, most = replicas_of(run)
     return TorchTrainer(
         worker,
         train_loop_config={"assignment": assignment},
-        scaling_config=ScalingConfig(
-            num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
+        scaling_config=cast(Any, ScalingConfig)(
+            num_workers=most if least == most else (least, most),
+            resources_per_worker={
+                "CPU": 0,
+                "memory": WORKER_BYTES,
+                **run.cluster.worker_resources,
+            },
+            elastic_resize_monitor_interval_s=run.cluster.resize_seconds,
         ),
         run_config=RayRunConfig(
             name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",

@@ -1,6 +1,7 @@
 """Training under a plan beside one process: every step compared, and all that is held after."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,11 +38,25 @@ def train_both(
         assert report.gradient_norm == pytest.approx(plain.norms[-1], rel=10 * tolerance)
         for layer, rate in plain.drop_rates.items():
             assert report.layers[layer].drop_rate == pytest.approx(rate, abs=0.1 * tolerance)
+        check_losses(report, plain, run)
         assert tuple(sorted(report.layers)) == config.moe_layers
     if steps <= 5:
         agreement.check_held(team, plain)
     else:
         agreement.check_same_bits(team.held())
+
+
+def check_losses(report: StepReport, plain: PlainTraining, run: RunConfig) -> None:
+    """Compare what is reported of the losses on routers."""
+    for layer, found in report.layers.items():
+        assert found.z_loss == near(plain.extras["z"].get(layer))
+        assert found.device_loss == near(plain.extras["device"].get(layer))
+        if run.balance.scope == "global-batch":
+            assert found.balance_loss == near(plain.balance_losses[layer])
+
+
+def near(value: float | None) -> Any:
+    return None if value is None else pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
 def stepped(team: Team, step: int) -> StepReport:

@@ -1,4 +1,4 @@
-"""Makes a plan of a given shape, for one replica and a workload cut into its micro-batches."""
+"""Makes a plan of a given shape, for a workload cut into its micro-batches."""
 
 from dataclasses import replace
 
@@ -24,12 +24,23 @@ def make_plan(
 ) -> Plan:
     """Return the plan for this many stages, ranks per stage and runs of layers per stage.
 
-    Or say why there is none.
+    One replica, that is; or say why there is none.
     """
+    return make_replicas(config, inventory, Pins(stages=stages, gang=gang), workload, chunks)
+
+
+def make_replicas(
+    config: ModelConfig, inventory: Inventory, pins: Pins, workload: Workload, chunks: int = 1
+) -> Plan:
+    """Return the plan of a shape that is pinned: stages, gang and, if more than one, replicas.
+
+    The workload is that of each replica.
+    """
+    stages, replicas = pins.stages or 1, pins.replicas or 1
     if workload.training:
         check_fits(workload.schedule, stages, chunks, workload.schedule == FOLDED_SCHEDULE)
-    pins = Pins(stages=stages, gang=gang, replicas=1, micro_batch=workload.micro_batch)
-    sequences = workload.micro_batch * workload.micro_batches
+    pins = replace(pins, replicas=replicas, micro_batch=workload.micro_batch)
+    sequences = workload.micro_batch * workload.micro_batches * replicas
     question = Question(config, inventory, searchable(workload, stages), sequences, pins)
     return for_schedule(config, search(question).plan, inventory, workload, chunks)
 

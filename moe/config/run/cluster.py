@@ -15,12 +15,26 @@ class PlanSection(Section):
     """Cores of each rank on nodes without GPUs."""
     chunks: int = Field(default=1, gt=0)
     """Runs of layers of each stage; with several, stages wait less but send more."""
+    replicas: int = Field(default=1, gt=0)
+    """Copies of the whole pipeline, which share the sequences of every step."""
+    least_replicas: int | None = Field(default=None, gt=0)
+    """As few replicas as the run goes on with where workers are short; None is all of them."""
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
-        shape = (self.stages, self.gang, self.threads, self.chunks)
-        if self.path is not None and shape != (1, 1, 1, 1):
-            raise ValueError("plan.path names a whole plan; remove the other keys of [plan]")
+        shape = (self.stages, self.gang, self.threads, self.chunks, self.replicas)
+        if self.path is not None and shape != (1, 1, 1, 1, 1):
+            raise ValueError(
+                "plan.path names a whole plan; remove the other keys of [plan] but least_replicas"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _least_of_several(self) -> "PlanSection":
+        if self.path is None and (self.least_replicas or 0) > self.replicas:
+            raise ValueError(
+                f"least_replicas is {self.least_replicas} of {self.replicas} replicas; lower it"
+            )
         return self
 
 
@@ -35,7 +49,22 @@ class ClusterSection(Section):
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
-    """Restarts of the driving worker by Ray Train before the run fails."""
+    """Restarts of the driving workers by Ray Train before the run fails."""
+    worker_resources: dict[str, float] = Field(default={})
+    """Custom resources that the worker of each replica takes. Between plan.least_replicas and all,
+    as many replicas train as the cluster has these for, nodes that come and go included."""
+    resize_seconds: float = Field(default=60.0, gt=0)
+    """Time between two looks at whether there are resources for more replicas."""
+
+    @model_validator(mode="after")
+    def _positive_resources(self) -> "ClusterSection":
+        wrong = {name: amount for name, amount in self.worker_resources.items() if amount <= 0}
+        if wrong or self.worker_resources.keys() & {"CPU", "GPU", "memory"}:
+            raise ValueError(
+                "worker_resources takes custom resources in amounts above 0; workers compute "
+                f"nothing, so they take no CPU, GPU or memory; found {self.worker_resources}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cpus_of_a_local_ray(self) -> "ClusterSection":

@@ -61,6 +61,22 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _elastic_by_something(self) -> "RunConfig":
+        elastic, by = self.plan.least_replicas is not None, bool(self.cluster.worker_resources)
+        slow = self.cluster.resize_seconds != ClusterSection().resize_seconds
+        if elastic and not by:
+            raise ValueError(
+                "plan.least_replicas lets the run do with fewer replicas where their workers' "
+                "resources are short, but cluster.worker_resources names none; name a custom "
+                "resource that nodes have, one for each replica they are to hold"
+            )
+        if slow and not elastic:
+            raise ValueError(
+                "cluster.resize_seconds has no effect without plan.least_replicas; remove it"
+            )
+        return self
+
     def check_model(self, model: ModelConfig) -> None:
         """Raise ConfigError where an option has no effect on a model, or one it lacks is needed."""
         if model.moe is None:

@@ -1,0 +1,113 @@
+"""Checkpoints of a run, taken between two steps and finished beside those that follow.
+
+Every driver takes snapshots of its replica after the same steps. The leader's has all ranks write
+them and, when they have, makes a checkpoint of the files. Ray Train is told a step later by all
+drivers together, as it asks; the checkpoint it is given is a pointer to the newest that is whole.
+"""
+
+import json
+import tempfile
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import ray.train
+from ray.train import Checkpoint
+
+from actors.checkpointing import SaveContext, complete
+from actors.commands import StepReport
+from actors.engine import Engine, Writing
+from moe.checkpoint.drafts import drafted, prune
+from moe.checkpoint.manifest import step_directory
+from moe.storage import Place
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A checkpoint under way: what ranks write, where, and where it will be."""
+
+    step: int
+    writing: Writing
+    draft: Place
+    place: Place
+    scope: ExitStack
+
+
+class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
+    """Saves for the leader of a run; without a context, takes part for another driver."""
+
+    def __init__(self, engine: Engine, context: SaveContext | None) -> None:
+        self._engine = engine
+        self._context = context
+        self._pending: _Pending | None = None
+        self._untold = 0
+        self._newest: _Whole | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Remove what is not whole."""
+        if self._pending is not None:
+            self._pending.scope.__exit__(*error)
+
+    def take(self, step: int, driver: Engine) -> None:
+        """Take a snapshot of the driver's ranks after a step, and have it written."""
+        self._finish()
+        driver.snapshot()
+        self._untold += 1
+        if self._context is None:
+            return
+        run = self._context.run
+        scope, place = ExitStack(), step_directory(run.checkpoint.place, step)
+        draft = scope.enter_context(drafted(place))
+        self._pending = _Pending(step, self._engine.write(draft), draft, place, scope)
+
+    def tell(self, report: StepReport) -> None:
+        """Look whether a checkpoint has become whole; tell Ray Train of one taken before."""
+        if self._pending is not None and self._pending.writing.done():
+            self._finish()
+        if self._untold:
+            self._untold -= 1
+            metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
+            _tell(metrics, self._newest)
+            self._newest = None
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint, and tell of it."""
+        self._finish()
+        if self._untold:
+            self._untold -= 1
+            _tell({}, self._newest)
+
+    def _finish(self) -> None:
+        """Make a checkpoint of what ranks have written, and remove old ones."""
+        pending, self._pending = self._pending, None
+        if pending is None or self._context is None:
+            return
+        with pending.scope:
+            saved = pending.writing.result()
+            complete(pending.draft, saved, pending.step, self._engine.plan, self._context)
+        checkpoint = self._context.run.checkpoint
+        prune(checkpoint.place, checkpoint.keep)
+        self._newest = _Whole(pending.step, str(pending.place))
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A checkpoint that is whole: its step and where it lies."""
+
+    step: int
+    directory: str
+
+
+def _tell(metrics: dict[str, Any], whole: _Whole | None) -> None:
+    """Report to Ray Train; a barrier, which every driver must come to."""
+    if whole is None:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as pointer:
+        place = {"step": whole.step, "directory": whole.directory}
+        (Path(pointer) / "checkpoint.json").write_text(json.dumps(place), encoding="utf-8")
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(pointer))
