@@ -16,7 +16,7 @@ from moe.planning.plan import Plan
 from moe.planning.predict import predict
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.plan_table import plan_picture
+from pipelines.plan_table import plan_line, plan_picture
 from tests.plans import FINE, SMOLLM2, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)

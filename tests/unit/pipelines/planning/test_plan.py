@@ -15,7 +15,7 @@ from moe.planning.devices.pace import Measured, Profile
 from moe.planning.devices.rates import Rates
 from moe.planning.layouts import read_megatron
 from moe.planning.plan_file import load_plan
-from moe.planning.predict import rank_bytes_of
+from moe.planning.predict import predict, rank_bytes_of
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Candidate, Found, Question, search
 from moe.planning.search.shapes import Shape
@@ -114,7 +114,7 @@ def test_a_preset_is_a_model_and_an_unknown_one_is_named(shell: Shell) -> None:
         ("--schedule zero-bubble --objective memory", "the objective memory is searched under"),
         ("--schedule zbv --chunks 2 --serving", "are for training: a served token"),
         ("--serving --schedule gpipe", "--schedule gpipe and --chunks 1 are for training"),
-        ("--schedule interleaved-1f1b --chunks 2 --stages 3", "micro-batches to a multiple of 3"),
+        ("--schedule zero-bubble --stages 3 --micro-batches 7", "micro-batches to a multiple of 3"),
         ("--schedule zbv --chunks 2 --stages 3 --emit vllm", "vllm takes only one"),
         ("--emit vlm", "did you mean vllm?"),
         ("--ray", "either --ray or --inventory"),
