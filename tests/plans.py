@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
+from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.interleave import Runs, runs_by_stage
 from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
 from moe.planning.stages.split import groups, spans
 
@@ -123,15 +125,34 @@ def _experts(draw: st.DrawFn, layers: int) -> MoeConfig:
     )
 
 
+def any_plans(config: ModelConfig, most: int = 3) -> st.SearchStrategy[Plan]:
+    """Draw a plan of one run of layers a stage, or of several."""
+    counts = st.integers(1, min(most, config.layers))
+    return counts.flatmap(lambda chunks: plans(config, chunks))
+
+
+def suiting(plan: Plan, workload: Workload) -> Workload:
+    """Return the workload under a schedule that goes through the plan's runs of layers."""
+    loop = "interleaved-1f1b" if plan.chunks > 1 else workload.schedule
+    return replace(workload, schedule="zbv" if plan.folded else loop)
+
+
 @st.composite
-def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
-    """Draw a plan of any valid shape for a model, made by hand as a person might; one replica."""
+def plans(
+    draw: st.DrawFn, config: ModelConfig, chunks: int = 1, folded: bool | None = None
+) -> Plan:
+    """Draw a plan of any valid shape for a model, made by hand as a person might; one replica.
+
+    Every stage has so many runs of layers, for which the model has layers enough; two of them are
+    in a loop or ``folded``, either if that is left open.
+    """
     narrowest = min(config.kv_heads, config.ffn_size, config.shared_size or config.ffn_size)
     gang = draw(st.integers(1, narrowest))
-    stages = draw(st.integers(1, config.layers))
-    cuts = spans(draw(_shares(config.layers, stages)))
-    made = [draw(_stage(config, gang, number, cut)) for number, cut in enumerate(cuts)]
-    if config.tie_embeddings:
+    stages = draw(st.integers(1, config.layers // chunks))
+    on_v = chunks == 2 and (draw(st.booleans()) if folded is None else folded)
+    cuts = runs_by_stage(draw(_shares(config.layers, stages * chunks)), stages, on_v)
+    made = [draw(_stage(config, gang, number, runs)) for number, runs in enumerate(cuts)]
+    if config.tie_embeddings and not on_v:
         rows = [rank.vocabulary for rank in made[0].ranks]
         pairs = zip(made[-1].ranks, rows, strict=True)
         last = tuple(replace(rank, vocabulary=own) for rank, own in pairs)
@@ -140,14 +161,14 @@ def plans(draw: st.DrawFn, config: ModelConfig) -> Plan:
 
 
 @st.composite
-def _stage(
-    draw: st.DrawFn, config: ModelConfig, gang: int, number: int, cut: tuple[int, int]
-) -> StagePlan:
-    recompute = draw(st.sets(st.integers(cut[0], cut[1] - 1)))
-    mixed = [layer for layer in range(*cut) if config.has_experts(layer)]
+def _stage(draw: st.DrawFn, config: ModelConfig, gang: int, number: int, runs: Runs) -> StagePlan:
+    held = [layer for run in runs for layer in range(*run)]
+    recompute = draw(st.sets(st.sampled_from(held)))
+    mixed = [layer for layer in held if config.has_experts(layer)]
     placed = draw(st.sets(st.sampled_from(mixed))) if mixed else set()
     return StagePlan(
-        layers=cut,
+        layers=runs[0],
+        more=runs[1:],
         ranks=_ranks(draw, config, gang, number),
         seconds=draw(st.floats(0, 100)),
         recompute=tuple(sorted(recompute)),

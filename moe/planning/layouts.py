@@ -63,10 +63,10 @@ def emit(form: str, spans: Sequence[Span], order: str | None = None) -> str:
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(FORMS)}"
         raise PlanError(f"no form named {form} to write a plan in; {hint}")
     if order is not None and order not in FORMS[form].orders:
-        which = "only in a loop" if FORMS[form].orders else "only one a stage"
+        which = "them only in a loop" if FORMS[form].orders else "only one"
         raise PlanError(
-            f"the plan has several runs of layers a stage in a {order}, and {form} takes runs "
-            f"{which}; make a plan for it with another schedule, or with plan.chunks = 1"
+            f"the plan has several runs of layers a stage, in a {order}, and {form} takes {which}; "
+            "make a plan for it under another schedule, or with one run a stage"
         )
     return FORMS[form].write(spans)
 

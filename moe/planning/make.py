@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from moe.config.model import ModelConfig
+from moe.errors import PlanError
 from moe.planning.chunks import FOLDED_SCHEDULE, check_fits
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
@@ -12,6 +13,8 @@ from moe.planning.search.chunked import for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from moe.planning.stages.split import spans, split
+
+_PLENTY = 1000
 
 
 def make_plan(
@@ -42,7 +45,21 @@ def make_replicas(
     pins = replace(pins, replicas=replicas, micro_batch=workload.micro_batch)
     sequences = workload.micro_batch * workload.micro_batches * replicas
     question = Question(config, inventory, searchable(workload, stages), sequences, pins)
-    return for_schedule(config, search(question).plan, inventory, workload, chunks)
+    try:
+        plan = search(question).plan
+    except PlanError:
+        if question.workload == workload:
+            raise
+        plan = search(replace(question, inventory=_roomy(inventory))).plan
+    return for_schedule(config, plan, inventory, workload, chunks)
+
+
+def _roomy(inventory: Inventory) -> Inventory:
+    """Return the devices with more memory: what 1F1B has no room for another schedule may have."""
+    devices = (
+        replace(each, memory_bytes=_PLENTY * each.memory_bytes) for each in inventory.devices
+    )
+    return replace(inventory, devices=tuple(devices))
 
 
 def even_layers(plan: Plan) -> Plan:

@@ -6,7 +6,10 @@ span [a, b) of numbers that no plan changes. Of n = b - a elements in d replicas
 
     [a + j n / d,  a + (j + 1) n / d)                   each end rounded down
 
-under ZeRO: of the optimiser's states from stage 1, of the weights in stage 3. Every member of a
+under ZeRO: of the optimiser's states from stage 1, of the weights in stage 3. This is how bytes are
+counted, as if every tensor were cut alone. The actors cut flat buckets of many tensors into even
+slices instead, so a replica's part of one tensor may be anything from nothing to all of it; over
+the tensors of a rank both come to the same bytes. Every member of a
 gang that holds a tensor has states for it, and so has either end of a tied embedding.
 """
 

@@ -15,6 +15,7 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
+from moe.planning.interleave import interleave
 from moe.planning.make import even_layers
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.predict import Prediction, predict
@@ -22,7 +23,17 @@ from moe.planning.stages.split import groups, spans, split
 from pipelines.page.phrases import fullness, numbers, short
 from pipelines.page.svg import Scale, fitted, fitted_list, text_width
 from pipelines.plan_page import draw_page, write_page
-from tests.plans import FINE, SMOLLM2, configs, device, inventory, plans, single, with_experts
+from tests.plans import (
+    FINE,
+    SMOLLM2,
+    any_plans,
+    configs,
+    device,
+    inventory,
+    single,
+    suiting,
+    with_experts,
+)
 
 WORKLOAD = Workload(sequence_length=64, micro_batch=1, micro_batches=8)
 
@@ -47,6 +58,7 @@ def by_hand(config: ModelConfig, *layers: int, gang: int = 1) -> Plan:
 def drawn(
     config: ModelConfig, plan: Plan, there: Inventory, workload: Workload = WORKLOAD
 ) -> tuple[html.HtmlElement, Prediction]:
+    workload = suiting(plan, workload) if workload.schedule == "1f1b" else workload
     predicted = predict(config, plan, there, workload)
     even = predict(config, even_layers(plan), there, workload)
     return html.fromstring(draw_page(config, plan, there, predicted, even)), predicted
@@ -61,7 +73,7 @@ def picture(page: html.HtmlElement, name: str) -> html.HtmlElement:
 @given(st.data())
 def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) -> None:
     config = data.draw(configs())
-    plan = data.draw(plans(config))
+    plan = data.draw(any_plans(config))
     page, _ = drawn(config, plan, inventory(plan.ranks))
     rows = picture(page, "holdings").xpath(".//g[@class='rank']")
     assert [int(row.get("data-rank")) for row in rows] == list(range(plan.ranks))
@@ -84,7 +96,7 @@ def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) ->
 @given(st.data())
 def test_the_marks_of_a_cell_are_its_experts(data: st.DataObject) -> None:
     config = with_experts(replace(SMOLLM2, layers=3), data.draw(st.integers(1, 40)))
-    plan = data.draw(plans(config))
+    plan = data.draw(any_plans(config))
     page, _ = drawn(config, plan, inventory(plan.ranks))
     for cell in page.xpath("//g[@class='cell'][@data-layer]"):
         (name,) = cell.xpath("./use/@href")
@@ -111,7 +123,7 @@ def test_cells_of_few_and_of_very_many_layers_fill_their_row(layers: int) -> Non
 @given(st.data())
 def test_bars_are_as_long_as_bytes_are_many(data: st.DataObject) -> None:
     config = data.draw(configs())
-    plan = data.draw(plans(config))
+    plan = data.draw(any_plans(config))
     sizes = data.draw(st.lists(st.integers(10**8, 10**10), min_size=plan.ranks))
     there = Inventory(tuple(device(f"a/{n}", memory_bytes=sizes[n]) for n in range(plan.ranks)))
     page, predicted = drawn(config, plan, there)
@@ -130,11 +142,14 @@ def test_bars_are_as_long_as_bytes_are_many(data: st.DataObject) -> None:
         assert bool(bar.xpath("./text[@class='over']")) == (needed.total > sizes[rank])
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "zero-bubble"])
-def test_pieces_are_the_events_of_the_simulator(schedule: str) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "chunks"),
+    [("1f1b", 1), ("gpipe", 1), ("zero-bubble", 1), ("zbv", 2), ("interleaved-1f1b", 3)],
+)
+def test_pieces_are_the_events_of_the_simulator(schedule: str, chunks: int) -> None:
     config = with_experts(SMOLLM2, 4)
     there = inventory(3)
-    plan = by_hand(config, 12, 11, 7)
+    plan = interleave(by_hand(config, 12, 11, 7), chunks, schedule == "zbv")
     page, predicted = drawn(config, plan, there, replace(WORKLOAD, schedule=schedule))
     charts = picture(page, "timeline").xpath(".//g[@class='chart']")
     assert [chart.get("data-name") for chart in charts] == ["planned", "even layers"]
@@ -144,6 +159,8 @@ def test_pieces_are_the_events_of_the_simulator(schedule: str) -> None:
         assert len(pieces) == len(events)
         for piece, event in zip(pieces, events, strict=True):
             assert int(piece.get("data-batch")) == event.action.micro_batch
+            told = f"stage {stage}, chunk {event.action.chunk}, micro-batch" in piece.text_content()
+            assert told == (chunks > 1)
             assert isclose(float(piece.get("data-start")), event.start, rel_tol=1e-6, abs_tol=1e-9)
             assert isclose(float(piece.get("data-stop")), event.stop, rel_tol=1e-6)
     (end,) = charts[0].xpath("./line[@class='finish']/@data-at")

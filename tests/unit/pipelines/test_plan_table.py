@@ -16,7 +16,7 @@ from moe.planning.plan import Plan
 from moe.planning.predict import predict
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.plan_table import plan_picture
+from pipelines.plan_table import plan_line, plan_picture
 from tests.plans import FINE, SMOLLM2, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
@@ -60,6 +60,21 @@ def test_rows_say_who_holds_what() -> None:
     assert sum("+embedding" in line for line in lines) == 2
     assert sum("+head" in line for line in lines) == 2
     assert sum("rows 24576" in line for line in lines) == 4
+
+
+@pytest.mark.parametrize(("schedule", "chunks"), [("zbv", 2), ("interleaved-1f1b", 3)])
+def test_every_run_of_a_stage_has_a_line(schedule: str, chunks: int) -> None:
+    there, work = inventory(3), replace(WORKLOAD, micro_batches=9, schedule=schedule)
+    plan = make_plan(SMOLLM2, there, 3, 1, work, chunks)
+    text = picture(SMOLLM2, plan, there, work)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for start, stop in plan.chunk_runs:
+        shown = f"{start}-{stop - 1}" if stop - start > 1 else f"{start}"
+        assert text.count(f" {shown} ({stop - start})") == 1
+    first = plan_line(plan).partition("layers each, ")[2].partition(", layers ")
+    assert first[0] == ("folded" if schedule == "zbv" else "in a loop")
+    assert first[2].count(" + ") == 3 * (chunks - 1)
+    assert first[2].count(" | ") == 2
 
 
 def test_the_footer_compares_with_even_layers() -> None:

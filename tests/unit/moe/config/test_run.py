@@ -81,6 +81,7 @@ def test_the_resolved_run_reads_back_as_the_same_run(run_file: Path) -> None:
         ("train.learning_rate=1", lambda run: run.train.learning_rate == 1.0),
         ("plan.path=p.toml", lambda run: run.plan.path == Path("p.toml")),
         ("plan.stages=2", lambda run: run.plan.stages == 2),
+        ("train.schedule=gpipe", lambda run: run.train.schedule == "gpipe"),
         ("name=other", lambda run: run.name == "other"),
     ],
 )
@@ -126,6 +127,22 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
         ({"train": {"micro_batch": 3}}, "train: global_batch 8 is not a multiple of"),
         ({"train": {"min_learning_rate": 1.0}}, "train: min_learning_rate 1.0 is above"),
         ({"plan": {"path": "p", "stages": 2}}, "plan: plan.path names a whole plan; remove"),
+        ({"plan": {"path": "p", "chunks": 2}}, "plan: plan.path names a whole plan; remove"),
+        ({"train": {"schedule": "zb"}}, "train.schedule: Input should be 'gpipe', '1f1b', 'inter"),
+        (
+            {"train": {"schedule": "zbv"}, "plan": {"stages": 2}},
+            "goes with plan.chunks = 2, runs of layers of a stage, but plan.chunks is 1",
+        ),
+        (
+            {"plan": {"stages": 2, "chunks": 2}},
+            'set plan.chunks to 1, or choose "interleaved-1f1b" or "zero-bubble"',
+        ),
+        (
+            {"train": {"schedule": "gpipe"}, "plan": {"stages": 2, "chunks": 3}},
+            'run: train.schedule = "gpipe" goes with plan.chunks = 1, runs of layers of a stage',
+        ),
+        ({"train": {"schedule": "zero-bubble"}}, "but plan.stages is 1, which waits for none"),
+        ({"plan": {"chunks": 2}}, "but plan.stages is 1, which waits for none; raise plan.stages"),
         (
             {"balance": {"coefficient": {"type": "bias", "rte": 3}}},
             "balance.coefficient.rte: unknown key; did you mean rate?",
@@ -242,3 +259,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("name = ", encoding="utf-8")
     with pytest.raises(ConfigError, match="is not TOML"):
         load_run(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "plan"),
+    [
+        ("zbv", {"stages": 2, "chunks": 2}),
+        ("interleaved-1f1b", {"stages": 2}),
+        ("interleaved-1f1b", {"stages": 3, "chunks": 4}),
+        ("zero-bubble", {"stages": 2, "chunks": 2}),
+        ("zbv", {"path": "p"}),
+        ("gpipe", {}),
+    ],
+)
+def test_schedules_and_runs_of_layers_that_go_together(schedule: str, plan: dict[str, Any]) -> None:
+    run = parse_run(minimal(train={"schedule": schedule}, plan=plan), "run.toml")
+    assert run.train.schedule == schedule
+    assert run.plan.chunks == plan.get("chunks", 1)

@@ -155,6 +155,18 @@ def test_every_form_says_the_same_plan() -> None:
     assert json.loads(layouts.emit("torchtitan", cut))[1][0] == "layers.19"
 
 
+def test_several_runs_are_said_only_where_they_have_words() -> None:
+    cut = ((0, 5), (5, 12), (12, 20), (20, 30))
+    for order in ("loop", "V"):
+        assert len(json.loads(layouts.emit("torchtitan", cut, order))) == 4
+        for form in ("vllm", "llama.cpp"):
+            with pytest.raises(PlanError, match=rf"in a {order}, and {form} takes only one; make"):
+                layouts.emit(form, cut, order)
+    assert layouts.emit("megatron", cut, "loop") == "Et*5|t*7|t*8|t*10L"
+    with pytest.raises(PlanError, match=r"in a V, and megatron takes them only in a loop; make"):
+        layouts.emit("megatron", cut, "V")
+
+
 def test_an_unknown_form_is_told_the_nearest() -> None:
     with pytest.raises(PlanError, match=r"no form named torchtitans .* did you mean torchtitan"):
         layouts.emit("torchtitans", [(0, 2)])

@@ -20,7 +20,7 @@ from moe.errors import PlanError
 from moe.planning.checks import shared_columns
 from moe.planning.plan import Plan, StagePlan
 from moe.planning.plan_file import from_dict, load_plan, save_plan, to_dict
-from tests.plans import FINE, SMOLLM2, configs, plans, single, with_experts
+from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
 
@@ -29,7 +29,7 @@ def planned(count: int) -> st.SearchStrategy[tuple[ModelConfig, list[Plan]]]:
     """Draw a model and so many plans for it."""
     return configs().flatmap(
         lambda config: st.tuples(
-            st.just(config), st.lists(plans(config), min_size=count, max_size=count)
+            st.just(config), st.lists(any_plans(config), min_size=count, max_size=count)
         )
     )
 
@@ -48,14 +48,20 @@ def cells(config: ModelConfig, plan: Plan, rank: int) -> dict[str, np.ndarray[An
     return masks
 
 
+def home(plan: Plan, layer: int) -> int:
+    """Return the stage of a layer."""
+    return next(n for n, stage in enumerate(plan.stages) if layer in stage.layer_numbers)
+
+
 def replicas(config: ModelConfig, plan: Plan, tensor: TensorSlice) -> int:
     """Return how many ranks are meant to hold each element of a tensor."""
     gang = plan.gang_size
     if config.query_key_norm == "all" and "_norm." in tensor.name:
         return 1
     if tensor.name in (EMBEDDING, HEAD):
-        stage = plan.stages[0 if tensor.name == EMBEDDING else -1]
-        ends = 2 if config.tie_embeddings and len(plan.stages) > 1 else 1
+        homes = [home(plan, layer) for layer in (0, config.layers - 1)]
+        stage = plan.stages[homes[0 if tensor.name == EMBEDDING else 1]]
+        ends = len(set(homes)) if config.tie_embeddings else 1
         return ends * (gang if stage.ranks[0].vocabulary is None else 1)
     split = any(
         part in tensor.name
@@ -115,8 +121,9 @@ def test_one_leader_per_stage_and_ends_at_the_ends(
         share = plan.share(rank)
         stage, member = divmod(rank, plan.gang_size)
         assert share.leader == (member == 0)
-        assert share.embedding == (stage == 0)
-        assert share.head == (stage == len(plan.stages) - 1)
+        assert share.embedding == (stage == home(plan, 0))
+        assert share.head == (stage == home(plan, plan.model["layers"] - 1))
+        assert share.layer_numbers == plan.stages[stage].layer_numbers
         assert plan.rank(rank) is plan.stages[stage].ranks[member]
 
 
@@ -161,6 +168,11 @@ def rank(table: dict[str, Any]) -> Any:
         (lambda table: stage(table).update(layers=[0, 0]), r"layers \[0, 0\) but layer 0"),
         (lambda table: stage(table).update(layers=[0]), "expected two whole numbers"),
         (lambda table: stage(table).update(layers="all"), "layers is 'all'; expected a list"),
+        (lambda table: stage(table).update(more=7), r"more is 7; expected a list of runs"),
+        (lambda table: stage(table).update(more=[3]), "more is 3; expected a list of whole"),
+        (lambda table: stage(table).update(more=[[3]]), "expected two whole numbers"),
+        (lambda table: stage(table).update(more=[[30, 31]]), "hold 31 layers but the model has 30"),
+        (lambda table: stage(table).update(more=[[29, 30]]), "but layer 30 is next; chunks must"),
         (lambda table: stage(table).update(seconds="1"), "seconds is '1'; expected a number"),
         (lambda table: stage(table).update(seconds=float("nan")), "seconds = nan; give a finite"),
         (lambda table: stage(table).update(seconds=-1.0), "seconds = -1.0; give a finite number"),

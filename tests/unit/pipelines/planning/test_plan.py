@@ -15,7 +15,7 @@ from moe.planning.devices.pace import Measured, Profile
 from moe.planning.devices.rates import Rates
 from moe.planning.layouts import read_megatron
 from moe.planning.plan_file import load_plan
-from moe.planning.predict import rank_bytes_of
+from moe.planning.predict import predict, rank_bytes_of
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Candidate, Found, Question, search
 from moe.planning.search.shapes import Shape
@@ -104,7 +104,18 @@ def test_a_preset_is_a_model_and_an_unknown_one_is_named(shell: Shell) -> None:
         ("--objective tokens", "add --serving"),
         ("--objective stp", "did you mean step?"),
         ("--numerics bf17", "did you mean bf16?"),
-        ("--schedule zbv", "plan for 1f1b"),
+        ("--schedule zbv", "zbv needs 2 runs of layers a stage, folded to a V"),
+        ("--chunks 2", "1f1b needs one run of layers a stage"),
+        ("--schedule zbx", "no schedule 'zbx'; choose one of gpipe"),
+        ("--schedule zbv --chunks 2 --stages 1", "there is one stage; raise --stages"),
+        ("--schedule zbv --chunks 2", "the best pipeline has one stage"),
+        ("--schedule zbv --chunks 2 --stages 2 --pin layers=2,4", "layers are pinned to [2, 4]"),
+        ("--schedule zero-bubble --layout Et*3|t*3L", "leave the pin out"),
+        ("--schedule zero-bubble --objective memory", "the objective memory is searched under"),
+        ("--schedule zbv --chunks 2 --serving", "are for training: a served token"),
+        ("--serving --schedule gpipe", "--schedule gpipe and --chunks 1 are for training"),
+        ("--schedule zero-bubble --stages 3 --micro-batches 7", "micro-batches to a multiple of 3"),
+        ("--schedule zbv --chunks 2 --stages 3 --emit vllm", "vllm takes only one"),
         ("--emit vlm", "did you mean vllm?"),
         ("--ray", "either --ray or --inventory"),
         ("--context here", "--context here is for --kubernetes"),
@@ -141,6 +152,27 @@ def test_emit_prints_the_value_alone(shell: Shell) -> None:
     out, _ = shell.run(*words, "--pin", "layers=1,5", "--emit", "llama.cpp", "--to", to)
     assert out == "1,6"
     assert load_plan(to).stages[1].layers == (1, 6)
+
+
+def test_a_plan_of_several_runs_is_made_shown_and_said(shell: Shell) -> None:
+    there, to, html = plans.inventory(3), shell.path / "plan.toml", shell.path / "plan.html"
+    words = ("plan", shell.model(SMALL), "--inventory", shell.inventory(there), "--stages", 3)
+    words += ("--gang", 1, "--to", to)
+    out, _ = shell.run(*words, "--schedule", "zbv", "--chunks", 2, "--html", html)
+    folded = load_plan(to)
+    assert (folded.chunks, folded.folded, len(folded.stages)) == (2, True, 3)
+    work = Workload(512, 1, 8, schedule="zbv")
+    step = predict(SMALL, folded, there, work).step_seconds
+    assert f"step of 8 micro-batches of 1 x 512 tokens: {step:.3g} s" in out
+    assert "3 stages x 1 rank, 2 runs of layers each, folded" in out
+    assert "searched under 1f1b, then layers moved while the step under zbv shrank" in out
+    assert "2 runs of layers a stage" in html.read_text(encoding="utf-8")
+    looped = (*words, "--schedule", "zero-bubble", "--chunks", 2, "--micro-batches", 6)
+    out, err = shell.run(*looped, "--emit", "megatron")
+    parts = read_megatron(out, 6)
+    assert err == "--pipeline-model-parallel-layout with --pipeline-model-parallel-size 3\n"
+    assert parts == load_plan(to).chunk_runs
+    assert len(parts) == 6
 
 
 def test_one_replica_unless_asked(shell: Shell) -> None:

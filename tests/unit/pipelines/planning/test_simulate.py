@@ -41,6 +41,20 @@ def test_simulate_tells_the_step_of_the_prediction(shell: Shell) -> None:
         assert f"{rate * useful_flops(MOE, 512) / 3:.3g} FLOP/s a device" in out
 
 
+def test_a_plan_of_several_runs_is_played_under_its_schedules(shell: Shell) -> None:
+    there, work = plans.inventory(3), replace(WORK, schedule="zbv")
+    made = make_plan(MOE, there, 3, 1, work, 2)
+    file = shell.path / "plan.toml"
+    save_plan(made, file)
+    words = ("simulate", file, "--model", shell.model(MOE), "--inventory", shell.inventory(there))
+    out, _ = shell.run(*words, "--schedule", "zbv", "--failures-mtbf", 1800)
+    assert f"tokens: {predict(MOE, made, there, work).step_seconds:.3g} s" in out
+    assert "living actors" in out
+    refused = shell.refused(*words)
+    assert "1f1b needs one run of layers a stage, but the plan has 2" in refused
+    assert "set the schedule to zbv" in refused
+
+
 def test_what_counts_as_useful_is_what_the_paper_counts() -> None:
     """Skywork-MoE: 690 tokens/s and GPU are 35 % of 312 TFLOP/s by 6 A + 12 L Q S."""
     useful = useful_flops(preset("skywork-moe-146b").config, 8192)
@@ -77,6 +91,25 @@ def test_on_fewer_devices_the_run_goes_on_or_waits() -> None:
         assert restart.waiting_seconds == pytest.approx(600, abs=1)
         assert (living.waiting_seconds > 0) == waits
         assert (living.slower_seconds > 0) == (not waits)
+
+
+@pytest.mark.parametrize(("schedule", "chunks"), [("zero-bubble", 2), ("zbv", 2)])
+def test_fewer_replicas_and_devices_run_under_the_same_schedule(schedule: str, chunks: int) -> None:
+    """With 7 micro-batches left to one replica, zero-bubble of three stages takes 9."""
+    there, work = plans.inventory(6), Workload(512, 1, 6, schedule=schedule)
+    one = make_plan(MOE, there, 3, 1, work, chunks)
+    stages = (
+        replace(stage, ranks=(replace(stage.ranks[0], devices=(f"a/{n}", f"a/{n + 3}")),))
+        for n, stage in enumerate(one.stages)
+    )
+    plan = replace(one, stages=tuple(stages))
+    run = Run(MOE, plan, there, predict(MOE, plan, there, work))
+    lost = Trace((Event(10.0, 3, 0), Event(2000.0, 1, 0)), 4000.0)
+    for name, found in goodputs(run, lost):
+        if name.startswith("living"):
+            assert found.steps > 0
+            assert found.slower_seconds > 0
+            assert found.waiting_seconds == 0
 
 
 def test_replicas_that_are_left_share_the_sequences() -> None:

@@ -19,7 +19,7 @@ from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
 from moe.planning.moves.holdings import cut_dimension
 from moe.planning.plan import Plan
-from tests.plans import SMOLLM2, configs, device, plans, single, with_experts
+from tests.plans import SMOLLM2, any_plans, configs, device, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
 NODES = {f"{node}/{number}": node for number in range(14) for node in "abc"}
@@ -44,7 +44,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 @st.composite
 def replicated(draw: st.DrawFn, config: ModelConfig) -> Plan:
     """Draw a plan of a few replicas whose ranks are on any devices, each on its own."""
-    plan = draw(plans(config).filter(lambda plan: plan.ranks <= 14))
+    plan = draw(any_plans(config).filter(lambda plan: plan.ranks <= 14))
     replicas = draw(st.integers(1, 42 // plan.ranks if plan.ranks > 14 else 3))
     names = iter(draw(st.permutations(sorted(NODES))))
     stages = []
