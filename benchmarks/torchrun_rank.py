@@ -1,0 +1,53 @@
+"""One rank of a plan as ``torchrun`` starts it: the actors' own code without Ray around it.
+
+It does a step whenever the bench asks for one, and tells how long that took.
+"""
+
+import os
+import pickle
+import sys
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from torch._C._distributed_c10d import TCPStore
+
+from actors.commands import BuildCommand
+from actors.membership import Membership
+from actors.rank import Rank
+from actors.replicas import part_of
+from pipelines.corpus.shards import TokenShards
+from pipelines.drive import batches
+
+PATIENCE = timedelta(hours=2)
+
+
+def main() -> None:
+    """Build, join, and take part in steps until the bench is done."""
+    number = int(os.environ["RANK"])
+    command: BuildCommand = pickle.loads(Path(sys.argv[1]).read_bytes())
+    command = replace(command, rank=number)
+    bench = TCPStore("127.0.0.1", int(sys.argv[2]), is_master=False, timeout=PATIENCE)
+    plan, run = command.plan, command.run
+    assert run is not None
+    rank = Rank(number)
+    rank.build(command)
+    if number == 0:
+        _, port = rank.open_store("127.0.0.1", 600.0)
+        bench.set("meeting", str(port))
+    port = int(bench.get("meeting"))
+    shape = (plan.replicas, len(plan.stages), plan.gang_size)
+    ends = (plan.home(0), plan.home(-1))
+    rank.join(Membership("bench", 1, number, *shape, ends, "127.0.0.1", port, 600.0))
+    for batch in batches(run, TokenShards.open(run.data.path, "train"), 0):
+        bench.get(f"go-{batch.step}")
+        part = part_of(batch, run.train, number // plan.ranks, plan.replicas)
+        started = time.perf_counter()
+        report = rank.train_step(part)
+        seconds = time.perf_counter() - started
+        bench.set(f"done-{batch.step}-{number}", f"{seconds} {report.loss or 0.0}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Several replicas under Ray Train, each with a driver of its own: the curve of one."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors import launch
+from actors.commands import StepReport
+from cluster.journal import read
+from cluster.session import Session
+from moe.checkpoint.manifest import checkpoints, load_manifest
+from moe.config.run import RunConfig, parse_run
+from moe.errors import ClusterError
+from pipelines.board import stop
+from pipelines.recording import JOURNAL
+from pipelines.train import Resume, train
+from tests import material as tiny_material
+
+pytestmark = pytest.mark.ray
+
+STEPS = 24
+EVERY = 8
+RANKS = 4
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_material.make(tmp_path_factory.mktemp("material"))
+
+
+def config(material: Path, to: Path, **sections: Any) -> RunConfig:
+    """Return a run of two replicas of two stages; micro-batches 4 to each."""
+    table = tiny_material.run_table(material, to / "run", STEPS) | {"name": "replicas"}
+    table["checkpoint"] |= {"every": EVERY, "keep": 9}
+    table["train"] |= {"global_batch": 8}
+    table["plan"] |= {"replicas": 2}
+    for section, keys in sections.items():
+        table[section] = table[section] | keys
+    return parse_run(table, "test")
+
+
+def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
+    reports: list[StepReport] = []
+
+    def watch(report: StepReport) -> None:
+        reports.append(report)
+        if on_step is not None:
+            on_step(report)
+
+    train(run, resume, lambda plan, session: None, watch)
+    assert not launch.running(run.name)
+    return reports
+
+
+def losses(run: RunConfig) -> list[float]:
+    records = read(run.checkpoint.path / JOURNAL)
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]
+
+
+def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
+    done = threading.Event()
+
+    def watch(report: StepReport) -> None:
+        if report.step >= step and not done.is_set():
+            done.set()
+            act()
+
+    return watch
+
+
+def pids(run: RunConfig) -> list[int]:
+    actors = launch.find(run.name, RANKS)
+    assert actors is not None
+    references: list[Any] = [actor.status.remote() for actor in actors]
+    return [status.pid for status in ray.get(references)]
+
+
+def driver_pids(session: Session) -> list[int]:
+    from ray.util.state import list_actors
+
+    alive = list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
+    return [int(actor.pid) for actor in alive if "RayTrainWorker" in actor.class_name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    ray_session: Session, material: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunConfig:
+    run = config(material, tmp_path_factory.mktemp("undisturbed"))
+    trained(run)
+    return run
+
+
+def test_two_replicas_make_the_curve_of_one(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, plan={"replicas": 1})
+    trained(run)
+    assert losses(undisturbed) == pytest.approx(losses(run), rel=1e-5)
+    records = [read(each.checkpoint.path / JOURNAL)[-1] for each in (run, undisturbed)]
+    for layer, found in records[1]["layers"].items():
+        assert sum(found["load"]) == sum(records[0]["layers"][layer]["load"])
+    for each in (run, undisturbed):
+        saved = checkpoints(each.checkpoint.path)
+        assert [load_manifest(path).step for path in saved] == [8, 16, 24]
+
+
+def test_a_checkpoint_of_two_replicas_is_resumed_by_one_and_the_other_way(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(run, on_step=once(EVERY + 2, interrupt))
+    single = run.model_copy(update={"plan": run.plan.model_copy(update={"replicas": 1})})
+    with pytest.raises(KeyboardInterrupt):
+        trained(single, resume="always", on_step=once(2 * EVERY + 2, interrupt))
+    trained(run, resume="always")
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-5)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_driver_is_replaced_and_all_actors_stay(
+    victim: int, ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path)
+    before: list[int] = []
+    after: list[int] = []
+
+    def kill() -> None:
+        before.extend(pids(run))
+        os.kill(sorted(driver_pids(ray_session))[victim], signal.SIGKILL)
+
+    kill_once = once(3, kill)
+
+    def watch(report: StepReport) -> None:
+        if before and not after and report.step > EVERY:
+            after.extend(pids(run))
+        kill_once(report)
+
+    trained(run, on_step=watch)
+    assert losses(run) == losses(undisturbed)
+    assert before == after
+
+
+@pytest.mark.parametrize("victim", [1, 2])
+def test_a_killed_actor_restarts_all_from_the_checkpoint(
+    victim: int, undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path)
+    trained(run, on_step=once(EVERY + 3, lambda: os.kill(pids(run)[victim], signal.SIGKILL)))
+    assert losses(run) == losses(undisturbed)
+
+
+def test_all_drivers_stop_after_the_same_step(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, train={"steps": 5000})
+    with pytest.raises(ClusterError, match="was stopped before step 5000; --resume continues"):
+        trained(run, on_step=once(3, lambda: stop(run.name)))
+    deadline = time.monotonic() + 10
+    while driver_pids(ray_session) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert driver_pids(ray_session) == []
