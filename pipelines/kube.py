@@ -12,14 +12,15 @@ from moe.planning.predict import bytes_per_rank
 
 
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:
-    """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML."""
+    """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML.
+
+    A plan of several runs of layers a stage is for training: there is no service then.
+    """
     plan, config = load_plan(plan_file), Checkpoint.open(model).config
     plan.check_model(config)
     check_replicas(plan)
-    serving = Workload(workload.sequence_length, 1, 1, training=False)
-    return dump(
-        [
-            rayjob(plan, bytes_per_rank(config, plan, workload), options),
-            rayservice(plan, bytes_per_rank(config, plan, serving), options),
-        ]
-    )
+    objects = [rayjob(plan, bytes_per_rank(config, plan, workload), options)]
+    if plan.chunks == 1:
+        serving = Workload(workload.sequence_length, 1, 1, training=False)
+        objects.append(rayservice(plan, bytes_per_rank(config, plan, serving), options))
+    return dump(objects)
