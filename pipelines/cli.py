@@ -208,8 +208,9 @@ def kube_render(
     sequence_length: Length = 512,
     micro_batch: MicroBatch = 1,
     micro_batches: MicroBatches = 8,
+    schedule: Annotated[str, typer.Option(help="Of the run file; sizes the pods.")] = "1f1b",
 ) -> None:
-    """Print a RayJob and a RayService for a plan."""
+    """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
     from cluster.kuberay.options import KubeOptions
     from moe.planning.counts.workload import Workload
     from pipelines.kube import render
@@ -224,7 +225,7 @@ def kube_render(
         plan_file=plan_file,
         autoscale=autoscale,
     )
-    workload = Workload(sequence_length, micro_batch, micro_batches)
+    workload = Workload(sequence_length, micro_batch, micro_batches, schedule=schedule)
     console.out(render(plan, model, workload, options), highlight=False)
 
 

@@ -11,14 +11,14 @@ from moe.planning.predict import bytes_per_rank
 
 
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:
-    """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML."""
+    """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML.
+
+    A plan of several runs of layers a stage is for training: there is no service then.
+    """
     plan, config = load_plan(plan_file), Checkpoint.open(model).config
     plan.check_model(config)
-    one = plan.of_replicas(1)
-    serving = Workload(workload.sequence_length, 1, 1, training=False)
-    return dump(
-        [
-            rayjob(plan, bytes_per_rank(config, plan, workload), options),
-            rayservice(one, bytes_per_rank(config, one, serving), options),
-        ]
-    )
+    objects = [rayjob(plan, bytes_per_rank(config, plan, workload), options)]
+    if plan.chunks == 1:
+        one, serving = plan.of_replicas(1), Workload(workload.sequence_length, 1, 1, training=False)
+        objects.append(rayservice(one, bytes_per_rank(config, one, serving), options))
+    return dump(objects)

@@ -11,6 +11,7 @@ import yaml
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
+from moe.planning.interleave import interleave
 from moe.planning.plan_file import save_plan
 from pipelines.cli import main
 from tests import plans, runs, tiny
@@ -118,6 +119,19 @@ def test_kube_render_prints_a_job_and_a_service(
     assert "layers = 3, the model has 7" in refused(
         monkeypatch, capsys, *words, "--image", "raymoe:0.1.0"
     )
+
+
+def test_kube_render_prints_no_service_for_several_runs_of_layers(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = model.parent / "plan.toml"
+    save_plan(interleave(runs.plan(Checkpoint.open(model).config, (3,)), 2), plan)
+    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
+    words += ["--image", "raymoe:0.1.0"]
+    assert run(monkeypatch, *words, "--schedule", "zbv") == 0
+    (job,) = yaml.safe_load_all(capsys.readouterr().out)
+    assert job["kind"] == "RayJob"
+    assert "1f1b needs one run of layers a stage" in refused(monkeypatch, capsys, *words)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))

@@ -103,6 +103,7 @@ def test_even_layers_keep_the_number_of_runs_and_their_order(data: st.DataObject
     assert [stage.ranks for stage in even.stages] == [stage.ranks for stage in plan.stages]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 4), st.booleans())
 def test_runs_are_as_long_as_asked(lengths: list[int], chunks: int, folded: bool) -> None:
     assume(len(lengths) % chunks == 0 and (not folded or chunks == 2))

@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_recomputed_until_not_even_that_does(
         counts.append(sum(len(stage.recompute) for stage in plan.stages))
     assert counts == sorted(counts)
     assert counts[0] == 0 < counts[-1]
-    scarce = inventory(2, memory_bytes=PROCESS_BYTES + (need - PROCESS_BYTES) // 2)
+    scarce = inventory(2, memory_bytes=PROCESS_BYTES + (need - PROCESS_BYTES) // 4)
     with pytest.raises(PlanError, match=f"under {schedule} with 2 runs of layers a stage, stage"):
         make_plan(config, scarce, 2, 1, work, chunks)
 
