@@ -49,10 +49,9 @@ def _stage_table(stage: StagePlan) -> dict[str, Any]:
 
 def _rank_table(rank: RankPlan) -> dict[str, Any]:
     """Return a rank without what it does not ask for."""
-    asked = {"vocabulary": rank.vocabulary, "memory_bytes": rank.memory_bytes}
-    asked |= {"resources": dict(rank.resources), "labels": dict(rank.labels)}
-    left_out = {key for key, value in asked.items() if not value}
-    return {k: v for k, v in (asdict(rank) | asked).items() if k not in left_out}
+    table = asdict(rank) | {"resources": dict(rank.resources), "labels": dict(rank.labels)}
+    unsaid: dict[str, Any] = {"vocabulary": None, "memory_bytes": 0, "resources": {}, "labels": {}}
+    return {key: value for key, value in table.items() if key not in unsaid or value != unsaid[key]}
 
 
 def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:

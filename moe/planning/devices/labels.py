@@ -1,4 +1,4 @@
-"""Labels of nodes, and selectors of them in Ray's words: ``v``, ``!v``, ``in(v, w)``, ``!in(v, w)``.
+"""Labels of nodes, and what selects them in Ray's words: v, !v, in(v, w), !in(v, w).
 
 Keys and values are what Kubernetes takes as such, and Ray takes no less. A selector with ``!`` also
 takes a node that lacks the label.

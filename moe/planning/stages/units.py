@@ -4,8 +4,8 @@ A rule, not a search. Gangs are formed of devices of one kind on one node, then 
 nodes, then, for a dense model, of any; fast devices go with fast. Where members of a gang cannot
 talk to each other there is none. A unit is formed of like gangs,
 one for each replica, replicas lying one after the other in the inventory; what is left over of each
-sort forms units of one kind with unlike speeds (and like needs: a plan says them once for all). The order of units over the stages is searched
-(``moe.planning.search.search``).
+sort forms units of one kind with unlike speeds, but of like needs, which a plan says once for all.
+The order of units over the stages is searched (``moe.planning.search.search``).
 """
 
 from collections import defaultdict
