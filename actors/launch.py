@@ -26,7 +26,7 @@ from moe.planning.plan import Plan
 
 Actors = tuple[ActorHandle[StageActor], ...]
 
-STALE_SECONDS = 2.0
+STALE_SECONDS = 3.0
 """Ray may call busy for so long what was just given back."""
 
 

@@ -9,7 +9,7 @@ Amounts = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One living node: ``total`` when idle, ``free`` now. A plan may know it by any of ``names``."""
+    """One living node: ``total`` when idle, ``free`` now. Plans know it by any of ``names``."""
 
     id: str
     names: tuple[str, ...]

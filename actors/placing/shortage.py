@@ -161,7 +161,8 @@ def _nearest_text(need: Amounts, rooms: Sequence[Room], idle: bool) -> str:
         has = _amounts(room, idle)
         return sum(max(0.0, 1 - has.get(name, 0.0) / amount) for name, amount in need.items())
 
-    room = min(rooms, key=lack)
+    could = [room for room in rooms if _fits(need, room.total)]
+    room = min(could or rooms, key=lack)
     has = _amounts(room, idle)
     lacking = [name for name, amount in need.items() if not _fits({name: amount}, has)]
     return f"the node nearest to it, {room.name}, has {found_text(room, lacking, idle)}"
