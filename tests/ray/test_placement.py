@@ -1,4 +1,4 @@
-"""Plans on a cluster of several Ray nodes: where actors go, what is refused, what a lost node leaves.
+"""Plans on a cluster of several Ray nodes: where actors go, what is refused, what a loss leaves.
 
 The cluster is another process's (``tests.ray.scenarios``): nodes a (4 CPU, rack r0), b (4 CPU, rack
 r1) and c (2 CPU, rack r1, role big).
