@@ -1,8 +1,8 @@
 """A plan to placement groups and live actors; undone whole if any part fails.
 
-Every gang has a placement group of its own, because placement groups cannot grow. Actors and groups
-of a run are found again by name. A detached run outlives the process that launched it and ends with
-``remove``; otherwise its actors end with their owner.
+Where every gang goes is decided first (``actors.placing``), then reserved (``actors.reservation``).
+Actors and groups of a run are found again by name. A detached run outlives the process that
+launched it and ends with ``remove``; otherwise its actors end with their owner.
 """
 
 import time
@@ -12,32 +12,41 @@ from typing import Any, cast
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util import list_named_actors, placement_group_table
-from ray.util.placement_group import (
-    PlacementGroup,
-    get_placement_group,
-    placement_group,
-    remove_placement_group,
-)
+from ray.util import list_named_actors
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.placing.bundles import bundle
+from actors.placing.nodes import rooms
+from actors.placing.placement import Placement, place
+from actors.reservation import groups_of, release, reserve
 from actors.stage import CONTROL, FILES, StageActor
-from moe.errors import ClusterError, LaunchError
-from moe.planning.devices.inventory import CPU
-from moe.planning.plan import Plan, RankPlan
+from moe.errors import ClusterBusy, ClusterError, LaunchError
+from moe.planning.plan import Plan
 
 Actors = tuple[ActorHandle[StageActor], ...]
 
+STALE_SECONDS = 3.0
+"""Ray may call busy for so long what was just given back."""
+
 
 def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
-    """Start the actors of a plan within ``seconds``, or leave nothing behind."""
-    check_room(plan)
+    """Start the actors of all replicas within ``seconds``, or leave nothing behind.
+
+    They are in the order of their global ranks: replica by replica, each in the order of the plan.
+    """
+    if running(run) or groups_of(run):
+        raise LaunchError(
+            f"actors of a run named {run} are on this cluster already; end it with "
+            f"`raymoe stop {run}` or choose another name"
+        )
     deadline = time.monotonic() + seconds
+    placement = decide(plan)
     try:
-        groups = [_reserve(run, plan, stage, detached) for stage in range(len(plan.stages))]
-        for stage, group in enumerate(groups):
-            _await_group(plan, stage, group, deadline)
-        actors = tuple(_start(run, plan, rank, groups, detached) for rank in range(plan.ranks))
+        groups = reserve(run, plan, placement, detached)
+        actors = tuple(
+            _start(run, plan, rank, groups, detached) for rank in range(plan.replicas * plan.ranks)
+        )
         _await_actors(actors, deadline)
     except BaseException:
         remove(run)
@@ -45,8 +54,20 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
     return actors
 
 
+def decide(plan: Plan) -> Placement:
+    """Return where the gangs of a plan go on the cluster as it is now, or say what it lacks."""
+    deadline = time.monotonic() + STALE_SECONDS
+    while True:
+        try:
+            return place(plan, rooms())
+        except ClusterBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def find(run: str, ranks: int) -> Actors | None:
-    """Return the living actors of a run in rank order, or None unless all are there."""
+    """Return the living actors of a run by global rank, or None unless so many are there."""
     try:
         return tuple(ray.get_actor(actor_name(run, rank)) for rank in range(ranks))
     except ValueError:
@@ -63,10 +84,9 @@ def remove(run: str, seconds: float = 30.0) -> None:
     for name in list_named_actors():
         if name.startswith(f"{run}/rank-"):
             _kill(name)
-    for name in _group_names(run):
-        _remove_group(name)
+    release(run)
     deadline = time.monotonic() + seconds
-    while running(run) or _group_names(run):
+    while running(run) or groups_of(run):
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"the actors of {run} did not end within {seconds:g} s; look at the Ray dashboard, "
@@ -75,66 +95,18 @@ def remove(run: str, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def check_room(plan: Plan) -> None:
-    """Raise LaunchError at once where the cluster, even idle, is too small for the plan."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    wanted: dict[str, float] = {}
-    for rank in range(plan.ranks):
-        for name, amount in bundle(plan.rank(rank)).items():
-            wanted[name] = wanted.get(name, 0.0) + amount
-            largest = max((node.get(name, 0.0) for node in alive), default=0.0)
-            if amount > largest:
-                raise LaunchError(
-                    f"rank {rank} needs {amount:g} {name} on one node but the largest node has "
-                    f"{largest:g}; make the plan for this cluster with `raymoe plan --ray`"
-                )
-    for name, amount in wanted.items():
-        found = sum(node.get(name, 0.0) for node in alive)
-        if amount > found:
-            raise LaunchError(
-                f"the plan needs {amount:g} {name} for its {plan.ranks} ranks but the cluster has "
-                f"{found:g}; use fewer stages or a smaller gang, or add nodes"
-            )
-
-
-def bundle(rank: RankPlan) -> dict[str, float]:
-    """Return the resources one rank reserves; a GPU is one of the plan's kind."""
-    resources = {"CPU": float(rank.threads)}
-    if rank.kind == CPU:
-        return resources
-    return resources | {"GPU": 1.0, f"accelerator_type:{rank.kind}": 0.001}
-
-
 def actor_name(run: str, rank: int) -> str:
-    """Return the name under which a rank is found."""
+    """Return the name under which a global rank is found."""
     return f"{run}/rank-{rank}"
-
-
-def _reserve(run: str, plan: Plan, stage: int, detached: bool) -> PlacementGroup:
-    group: PlacementGroup = placement_group(
-        [bundle(rank) for rank in plan.stages[stage].ranks],
-        strategy="PACK",
-        name=f"{run}/stage-{stage}",
-        lifetime="detached" if detached else None,
-    )
-    return group
-
-
-def _await_group(plan: Plan, stage: int, group: PlacementGroup, deadline: float) -> None:
-    if not group.wait(max(deadline - time.monotonic(), 0.1)):
-        raise LaunchError(
-            f"stage {stage} found no place for {group.bundle_specs} in time; the cluster has "
-            f"{_free()} free; wait for other work to end, add nodes, or raise "
-            "cluster.launch_seconds"
-        )
 
 
 def _start(
     run: str, plan: Plan, rank: int, groups: Sequence[PlacementGroup], detached: bool
 ) -> ActorHandle[StageActor]:
-    stage, member = divmod(rank, plan.gang_size)
-    resources = bundle(plan.rank(rank))
+    """Start an actor that takes all of its bundle but the mark of a GPU's kind."""
+    gang, member = divmod(rank, plan.gang_size)
+    own = plan.rank(rank % plan.ranks)
+    resources = bundle(own)
     handle = (
         _remote(StageActor)
         .options(
@@ -142,8 +114,10 @@ def _start(
             lifetime="detached" if detached else None,
             num_cpus=resources["CPU"],
             num_gpus=resources.get("GPU", 0.0),
+            memory=resources.get("memory"),
+            resources=dict(own.resources),
             max_restarts=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(groups[stage], member),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(groups[gang], member),
         )
         .remote(rank)
     )
@@ -175,24 +149,3 @@ def _kill(name: str) -> None:
         ray.kill(ray.get_actor(name), no_restart=True)
     except ValueError:
         return
-
-
-def _remove_group(name: str) -> None:
-    try:
-        remove_placement_group(get_placement_group(name))
-    except ValueError:
-        return
-
-
-def _group_names(run: str) -> list[str]:
-    table = placement_group_table()
-    return [
-        group["name"]
-        for group in table.values()
-        if group["name"].startswith(f"{run}/stage-") and group["state"] != "REMOVED"
-    ]
-
-
-def _free() -> str:
-    available = ray.available_resources()  # type: ignore[no-untyped-call]
-    return ", ".join(f"{available.get(name, 0):g} {name}" for name in ("CPU", "GPU"))

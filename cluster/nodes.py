@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import CPU, Device, Inventory
+from moe.planning.devices.naming import device_name
 from moe.planning.devices.rates import GPUS
 
 _ABOUT = 0.07
@@ -73,7 +74,7 @@ def _devices(node: Node, threads: int | None) -> Iterator[Device]:
     count = node.cpus // threads
     for number in range(count):
         yield Device(
-            name=f"{node.name}/cpu{number}",
+            name=device_name(node.name, "cpu", number),
             node=node.name,
             kind=CPU,
             memory_bytes=node.memory_bytes // count,
@@ -93,7 +94,7 @@ def _gpu_devices(node: Node) -> Iterator[Device]:
         memory = GPUS[node.gpu_kind].memory_bytes
     for number in range(node.gpus):
         yield Device(
-            name=f"{node.name}/gpu{number}",
+            name=device_name(node.name, "gpu", number),
             node=node.name,
             kind=node.gpu_kind,
             memory_bytes=memory,

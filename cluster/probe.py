@@ -8,6 +8,7 @@ import ray
 
 from cluster.nodes import Node, inventory, kind_of_gpu
 from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.naming import told_apart
 
 
 def probe(threads: int | None = 1) -> Inventory:
@@ -33,7 +34,7 @@ def _node(row: Mapping[str, Any], shared: bool) -> Node:
     resources: Mapping[str, float] = row["Resources"]
     name = str(row["NodeName"])
     return Node(
-        name=f"{name}-{str(row['NodeID'])[:8]}" if shared else name,
+        name=told_apart(name, str(row["NodeID"])) if shared else name,
         cpus=int(resources.get("CPU", 0)),
         gpus=int(resources.get("GPU", 0)),
         gpu_kind=_gpu_kind(resources),

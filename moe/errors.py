@@ -7,6 +7,7 @@
     ├── StorageError            a directory cannot be written where asked
     ├── PlanError               no plan exists for what was asked, or a plan contradicts the model
     ├── LaunchError             the cluster cannot hold the plan, or the actors did not start
+    │   └── ClusterBusy         it could hold the plan, but others use it now; a retry may help
     ├── TrainingDiverged        a gradient is not finite; going on would ruin the weights
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
     ├── DeadlineExceeded        an actor did not answer in time; a retry may help
@@ -44,6 +45,10 @@ class PlanError(RaymoeError):
 
 class LaunchError(RaymoeError):
     """The cluster cannot hold the plan, or the actors did not start."""
+
+
+class ClusterBusy(LaunchError):
+    """The cluster could hold the plan, but others use it now; a retry may help."""
 
 
 class TrainingDiverged(RaymoeError):

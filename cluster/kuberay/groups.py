@@ -1,24 +1,35 @@
-"""Ranks that need the same pod, together: the worker groups of a plan."""
+"""Gangs that need the same pod, together: the worker groups of a plan.
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+A pod is a node to Ray, and the ranks of a gang are on one node, so a pod holds a gang.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 
 from cluster.kuberay.options import GIB, KubeOptions
 from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
-from moe.planning.plan import Plan
+from moe.planning.devices.labels import Selector, selector
+from moe.planning.devices.needs import Labels
+from moe.planning.plan import Plan, RankPlan
 
 OBJECT_STORE_BYTES = GIB // 4
-"""Object store of a rank's pod. Tensors never pass through it, so Ray's 30 % would be waste."""
+"""Object store of a gang's pod. Tensors never pass through it, so Ray's 30 % would be waste."""
 
 PROCESS_BYTES = 2 * GIB
-"""What a pod needs beside the tensors of its rank: Ray's agents, Python, torch, buffers."""
+"""What a pod needs beside what its ranks are predicted to need: Ray's agents, room for surprise."""
+
+_NODE_ID = "ray.io/node-id"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pods of one size; ``kind`` is the kind of device that each holds one of."""
+    """Pods of one size, with ``gpus`` of a ``kind`` each.
+
+    ``resources`` and ``labels`` are what Ray is told of them.
+    """
 
     name: str
     role: str
@@ -26,28 +37,26 @@ class Group:
     cpus: int
     memory_bytes: int
     pods: int
-
-    @property
-    def has_gpu(self) -> bool:
-        """Whether each pod takes a GPU."""
-        return self.kind != CPU
+    gpus: int = 0
+    resources: tuple[tuple[str, int], ...] = ()
+    labels: Labels = ()
 
 
-def rank_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> list[Group]:
-    """Return a group per kind of rank, one pod a rank, in the order of their first ranks.
+def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> list[Group]:
+    """Return a group per kind of gang, one pod a gang, in the order of the stages.
 
-    ``bytes_per_rank`` is what the tensors of each rank take; pods are sized in whole GiB above it,
-    so ranks that differ by little share a group.
+    ``bytes_per_rank`` is what each rank of a replica takes; pods are sized in whole GiB above it,
+    so gangs that differ by little share a group.
     """
     _check(plan, bytes_per_rank, options)
-    ranks = [plan.rank(number) for number in range(plan.ranks)]
-    needs = Counter(
-        (rank.kind, rank.threads, _pod_bytes(size))
-        for rank, size in zip(ranks, bytes_per_rank, strict=True)
-    )
+    needs: Counter[Group] = Counter()
+    for number, stage in enumerate(plan.stages):
+        first = number * plan.gang_size
+        sizes = bytes_per_rank[first : first + plan.gang_size]
+        needs[_pod(number, stage.ranks, sizes)] += plan.replicas
     return [
-        Group(f"{'cpu' if kind == CPU else 'gpu'}-{number}", "rank", kind, threads, memory, pods)
-        for number, ((kind, threads, memory), pods) in enumerate(needs.items())
+        replace(need, name=f"{'gpu' if need.gpus else 'cpu'}-{number}", pods=pods)
+        for number, (need, pods) in enumerate(needs.items())
     ]
 
 
@@ -62,8 +71,47 @@ def quantity(memory_bytes: int) -> str:
     return f"{mebibytes // 1024}Gi" if mebibytes % 1024 == 0 else f"{mebibytes}Mi"
 
 
-def _pod_bytes(tensor_bytes: int) -> int:
-    return -(-(tensor_bytes + PROCESS_BYTES + OBJECT_STORE_BYTES) // GIB) * GIB
+def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
+    """Return the pod of a gang, yet without a name."""
+    kinds = sorted({rank.kind for rank in ranks})
+    if len(kinds) > 1:
+        raise PlanError(
+            f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but it is to be "
+            "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
+        )
+    needed = sum(max(size, rank.memory_bytes) for size, rank in zip(sizes, ranks, strict=True))
+    custom: Counter[str] = Counter()
+    for rank in ranks:
+        custom.update(dict(rank.resources))
+    return Group(
+        name="",
+        role="rank",
+        kind=kinds[0],
+        cpus=sum(rank.threads for rank in ranks),
+        memory_bytes=ceil((needed + PROCESS_BYTES + OBJECT_STORE_BYTES) / GIB) * GIB,
+        pods=0,
+        gpus=0 if kinds[0] == CPU else len(ranks),
+        resources=tuple((name, ceil(amount)) for name, amount in custom.items()),
+        labels=tuple(_labels(stage, ranks)),
+    )
+
+
+def _labels(stage: int, ranks: Sequence[RankPlan]) -> Iterator[tuple[str, str]]:
+    """Yield labels that all ranks of a gang select, of those whose values they name."""
+    asked: dict[str, list[Selector]] = defaultdict(list)
+    for rank in ranks:
+        for key, text in rank.labels:
+            asked[key].append(selector(text))
+    for key, selectors in asked.items():
+        named = [value for each in selectors if not each.none_of for value in each.values]
+        good = [value for value in named if all(each.takes(value) for each in selectors)]
+        if key == _NODE_ID or (named and not good):
+            raise PlanError(
+                f"the ranks of stage {stage} select {key} so that no pod can have it; leave it "
+                "out of their labels, or let all ranks of a gang select one value"
+            )
+        if good:
+            yield key, good[0]
 
 
 def _check(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from cluster.kuberay.groups import OBJECT_STORE_BYTES, Group, driver_group, rank_groups
+from cluster.kuberay.groups import OBJECT_STORE_BYTES, Group, driver_group, gang_groups
 from cluster.kuberay.options import KubeOptions
 from cluster.kuberay.pods import (
     container_security,
@@ -58,8 +58,8 @@ def rayservice(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) 
 
 
 def raycluster_spec(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
-    """Return the cluster: a head without work, a driver, and a group per kind of rank."""
-    groups = [driver_group(options), *rank_groups(plan, tuple(bytes_per_rank), options)]
+    """Return the cluster: a head without work, a driver, and a group per kind of gang."""
+    groups = [driver_group(options), *gang_groups(plan, tuple(bytes_per_rank), options)]
     spec: Table = {
         "rayVersion": options.ray_version,
         "authOptions": {"mode": "token"},
@@ -96,6 +96,7 @@ def _worker_group(group: Group, options: KubeOptions) -> Table:
     floating = options.autoscale and group.role == "rank"
     size = {} if options.autoscale else {"replicas": group.pods}
     start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
+    custom = {name: str(amount) for name, amount in group.resources}
     return {
         "groupName": group.name,
         **size,
@@ -103,6 +104,7 @@ def _worker_group(group: Group, options: KubeOptions) -> Table:
         "maxReplicas": group.pods,
         "scaleStrategy": {"workersToDelete": []},
         "labels": node_labels(group),
+        **({"resources": custom} if custom else {}),
         "rayStartParams": start if group.role == "rank" else {"num-cpus": "0"},
         "template": worker_template(group, options),
     }

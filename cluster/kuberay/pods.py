@@ -40,14 +40,14 @@ def head_template(options: KubeOptions) -> Table:
 
 
 def worker_template(group: Group, options: KubeOptions) -> Table:
-    """Return a worker's pod: one rank's CPU threads and memory, and its GPU if it has one."""
-    gpu = {options.gpu_resource: "1"} if group.has_gpu else {}
+    """Return a worker's pod: the CPU threads, memory and GPUs of one gang."""
+    gpu = {options.gpu_resource: str(group.gpus)} if group.gpus else {}
     container = _container("ray-worker", options) | {
         "resources": resources(group.cpus, group.memory_bytes, gpu),
         "volumeMounts": [_mount(options)],
     }
     spec = _pod(options, container) | {"automountServiceAccountToken": False}
-    if group.has_gpu:
+    if group.gpus:
         tolerated = {"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
         spec["tolerations"] = [tolerated]
     if selector := options.node_selectors.get(group.kind):
@@ -72,8 +72,9 @@ def pod_labels(options: KubeOptions, role: str) -> dict[str, str]:
 
 
 def node_labels(group: Group) -> dict[str, str]:
-    """Return labels of a group's Ray nodes, by which actors can ask for a kind of device."""
-    return {ROLE_LABEL: group.role, KIND_LABEL: label_value(group.kind)}
+    """Return labels of a group's Ray nodes, by which actors can ask for them."""
+    own = {ROLE_LABEL: group.role, KIND_LABEL: label_value(group.kind)}
+    return dict(group.labels) | own
 
 
 def label_value(text: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from cluster.kuberay.names import MAX_NAME, is_label_key, is_label_value, is_name, is_namespace
+from cluster.kuberay.names import MAX_NAME, is_name, is_namespace
+from moe.planning.devices.labels import is_label_key, is_label_value
 
 Table = Mapping[str, Any]
 

@@ -14,6 +14,7 @@ from moe.errors import PlanError
 from moe.planning import checks, tables
 from moe.planning.chunks import check_fits, chunk_places, is_folded
 from moe.planning.devices.inventory import CPU, check_one_sort
+from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.schedules.schedule import check_schedule
 
 SIZES = (
@@ -35,6 +36,8 @@ class RankPlan:
     ``devices`` has one name for every replica of the pipeline, all of one ``kind`` (``cpu`` or a
     GPU model) and used with as many CPU ``threads``. ``kv_heads`` and ``ffn`` are half-open spans,
     ``experts`` expert numbers. ``vocabulary`` are rows of embedding and head; None is all of them.
+    ``memory_bytes`` of its node, 0 for none, ``resources`` and ``labels``
+    (``moe.planning.devices.needs``) are what it asks of a cluster beside its threads and its GPU.
     """
 
     devices: tuple[str, ...]
@@ -44,6 +47,9 @@ class RankPlan:
     threads: int = 1
     kind: str = CPU
     vocabulary: tuple[int, int] | None = None
+    memory_bytes: int = 0
+    resources: Resources = ()
+    labels: Labels = ()
 
     @property
     def device(self) -> str:
@@ -276,3 +282,9 @@ class Plan:
                     raise PlanError(
                         f"stage {number}: device {rank.device} computes with no thread; give it 1"
                     )
+                if rank.memory_bytes < 0:
+                    raise PlanError(
+                        f"stage {number}: device {rank.device} has memory_bytes = "
+                        f"{rank.memory_bytes}; give what its rank reserves, 0 for nothing"
+                    )
+                check_needs(f"stage {number} {rank.device}", rank.resources, rank.labels)

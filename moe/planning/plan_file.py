@@ -44,12 +44,15 @@ def from_dict(table: Mapping[str, Any]) -> Plan:
 
 
 def _stage_table(stage: StagePlan) -> dict[str, Any]:
-    ranks = [
-        {key: value for key, value in asdict(rank).items() if value is not None}
-        for rank in stage.ranks
-    ]
-    table = asdict(stage) | {"ranks": ranks}
+    table = asdict(stage) | {"ranks": [_rank_table(rank) for rank in stage.ranks]}
     return {key: value for key, value in table.items() if key != "more" or value}
+
+
+def _rank_table(rank: RankPlan) -> dict[str, Any]:
+    """Return a rank without what it does not ask for."""
+    table = asdict(rank) | {"resources": dict(rank.resources), "labels": dict(rank.labels)}
+    unsaid: dict[str, Any] = {"vocabulary": None, "memory_bytes": 0, "resources": {}, "labels": {}}
+    return {key: value for key, value in table.items() if key not in unsaid or value != unsaid[key]}
 
 
 def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
@@ -86,7 +89,8 @@ def _placed(label: str, table: Mapping[str, Any]) -> PlacedLayer:
 
 def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
     required = ("devices", "kv_heads", "ffn", "experts")
-    tables.check_keys(label, table, required, ("threads", "kind", "vocabulary"))
+    needs = ("memory_bytes", "resources", "labels")
+    tables.check_keys(label, table, required, ("threads", "kind", "vocabulary", *needs))
     rows = table.get("vocabulary")
     return RankPlan(
         devices=tables.texts(label, "devices", table["devices"]),
@@ -96,4 +100,7 @@ def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
         threads=tables.whole(label, "threads", table.get("threads", 1)),
         kind=tables.text(label, "kind", table.get("kind", CPU)),
         vocabulary=None if rows is None else tables.span(label, "vocabulary", rows),
+        memory_bytes=tables.whole(label, "memory_bytes", table.get("memory_bytes", 0)),
+        resources=tables.amounts(label, "resources", table.get("resources", {})),
+        labels=tables.words(label, "labels", table.get("labels", {})),
     )

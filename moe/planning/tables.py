@@ -86,6 +86,24 @@ def texts(label: str, key: str, value: Any) -> tuple[str, ...]:
     return tuple(text(label, key, entry) for entry in value)
 
 
+def amounts(label: str, key: str, value: Any) -> tuple[tuple[str, float], ...]:
+    """Return a value that must be a table of numbers, as pairs in its order."""
+    table = _table(label, key, value, "numbers")
+    return tuple((name, number(f"{label} {key}", name, each)) for name, each in table.items())
+
+
+def words(label: str, key: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """Return a value that must be a table of texts, as pairs in its order."""
+    table = _table(label, key, value, "texts")
+    return tuple((name, text(f"{label} {key}", name, each)) for name, each in table.items())
+
+
+def _table(label: str, key: str, value: Any, of: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise PlanError(f"{label}: {key} is {value!r}; expected a table of {of}")
+    return value
+
+
 def span(label: str, key: str, value: Any) -> tuple[int, int]:
     """Return a value that must be a half-open span, [start, stop]."""
     ends = wholes(label, key, value)

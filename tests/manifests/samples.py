@@ -1,6 +1,7 @@
 """Small plans and options for manifests: their shapes matter here, their numbers do not."""
 
 from dataclasses import replace
+from typing import Any
 
 from cluster.kuberay.options import KubeOptions
 from moe.planning.plan import Plan, RankPlan, StagePlan
@@ -37,12 +38,21 @@ SIZES = {
 
 
 def two_stages(kinds: tuple[str, str] = ("cpu", "cpu")) -> Plan:
-    """Return two stages of two ranks; the second of each has two threads, on a device of a kind."""
+    """Return two stages of two ranks, each on devices of a kind; second ranks have two threads."""
     return Plan(model=SIZES, stages=tuple(_stage(number, kinds[number]) for number in range(2)))
 
 
+def asking(plan: Plan, stage: int, member: int, **needs: Any) -> Plan:
+    """Return the plan with one rank asking for something more."""
+    stages = list(plan.stages)
+    ranks = list(stages[stage].ranks)
+    ranks[member] = replace(ranks[member], **needs)
+    stages[stage] = replace(stages[stage], ranks=tuple(ranks))
+    return replace(plan, stages=tuple(stages))
+
+
 def _stage(number: int, kind: str) -> StagePlan:
-    small = RankPlan((f"n{number}/cpu0",), kv_heads=(0, 1), ffn=(0, 2), experts=(0,))
+    small = RankPlan((f"n{number}/{kind}0",), (0, 1), ffn=(0, 2), experts=(0,), kind=kind)
     large = RankPlan(
         (f"n{number}/{kind}1",), (1, 4), ffn=(2, 8), experts=(1, 2, 3), threads=2, kind=kind
     )

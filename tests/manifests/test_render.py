@@ -14,7 +14,15 @@ from cluster.kuberay.options import KubeOptions
 from cluster.kuberay.rules import check
 from moe.errors import ConfigError, PlanError
 from moe.planning.plan import Plan
-from tests.manifests.samples import BYTES, GIB, GPU_KINDS, ON_CPUS, ON_GPUS, two_stages
+from tests.manifests.samples import (
+    BYTES,
+    GIB,
+    GPU_KINDS,
+    ON_CPUS,
+    ON_GPUS,
+    asking,
+    two_stages,
+)
 from tests.manifests.schema import faults
 
 VARIANTS = {
@@ -66,7 +74,7 @@ def test_ray_reads_the_sizes_that_the_plan_needs(
     assert types["headgroup"]["resources"]["CPU"] == 0
     assert types["driver"]["resources"]["CPU"] == 0
     ranks = {name: entry for name, entry in types.items() if name not in ("headgroup", "driver")}
-    assert sum(entry["max_workers"] for entry in ranks.values()) == 4
+    assert sum(entry["max_workers"] for entry in ranks.values()) == 2
     assert sum(entry["max_workers"] * entry["resources"]["CPU"] for entry in ranks.values()) == 6
     gpus = sum(entry["max_workers"] * entry["resources"].get("GPU", 0) for entry in ranks.values())
     assert gpus == sum(plan.rank(number).kind != "cpu" for number in range(plan.ranks))
@@ -75,26 +83,71 @@ def test_ray_reads_the_sizes_that_the_plan_needs(
         assert entry["labels"]["raymoe/role"] == "rank"
 
 
-def test_ranks_that_need_the_same_pod_share_a_group() -> None:
+def test_gangs_that_need_the_same_pod_share_a_group() -> None:
     same = (GIB, GIB + 1, GIB, GIB + 2)
     groups = _groups(rayjob(two_stages(), same, ON_CPUS))
     assert [(name, group["replicas"]) for name, group in groups.items()] == [
         ("driver", 1),
         ("cpu-0", 2),
-        ("cpu-1", 2),
     ]
-    amounts = groups["cpu-1"]["template"]["spec"]["containers"][0]["resources"]
-    assert amounts["limits"] == amounts["requests"] == {"cpu": "2", "memory": "4Gi"}
+    amounts = groups["cpu-0"]["template"]["spec"]["containers"][0]["resources"]
+    assert amounts["limits"] == amounts["requests"] == {"cpu": "3", "memory": "5Gi"}
+    assert "resources" not in groups["cpu-0"]
 
 
-def test_a_gpu_rank_asks_for_its_gpu_its_nodes_and_tolerates_their_taint() -> None:
+def test_a_gpu_gang_asks_for_its_gpus_its_nodes_and_tolerates_their_taint() -> None:
     groups = _groups(rayjob(two_stages(GPU_KINDS), BYTES, ON_GPUS))
-    pod = groups["gpu-1"]["template"]["spec"]
-    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    pod = groups["gpu-0"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert pod["nodeSelector"] == {"example.com/gpu": "a100"}
     assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
-    assert groups["gpu-3"]["labels"]["raymoe/kind"] == "NVIDIA-A100-SXM4-80GB"
-    assert "tolerations" not in groups["cpu-0"]["template"]["spec"]
+    assert groups["gpu-1"]["labels"]["raymoe/kind"] == "NVIDIA-A100-SXM4-80GB"
+    cpus = _groups(rayjob(two_stages(), BYTES, ON_CPUS))
+    assert "tolerations" not in cpus["cpu-0"]["template"]["spec"]
+
+
+def test_every_replica_has_a_pod_for_each_of_its_gangs() -> None:
+    stages = [
+        replace(stage, ranks=tuple(replace(each, devices=each.devices * 3) for each in stage.ranks))
+        for stage in two_stages().stages
+    ]
+    groups = _groups(rayjob(replace(two_stages(), stages=tuple(stages)), BYTES, ON_CPUS))
+    assert [group["maxReplicas"] for group in groups.values()] == [1, 3, 3]
+
+
+def test_what_ranks_ask_for_is_what_ray_is_told_of_their_pods() -> None:
+    """Custom resources and labels reach the groups; memory that is reserved is there."""
+    plan = asking(
+        two_stages(),
+        1,
+        0,
+        memory_bytes=20 * GIB,
+        resources=(("slot", 0.5), ("fast", 2.0)),
+        labels=(("rack", "in(r0, r1)"), ("zone", "!z0")),
+    )
+    plan = asking(plan, 1, 1, resources=(("slot", 1.0),), labels=(("rack", "!r0"),))
+    table = rayjob(plan, BYTES, ON_CPUS)
+    assert faults(table) == check([table]) == []
+    types = _autoscaling(table)["available_node_types"]
+    assert types["cpu-1"]["resources"] == {"CPU": 3, "memory": 26 * GIB, "slot": 2, "fast": 2}
+    assert types["cpu-1"]["labels"] == {
+        "rack": "r1",
+        "raymoe/role": "rank",
+        "raymoe/kind": "cpu",
+    }
+    assert types["cpu-0"]["resources"] == {"CPU": 3, "memory": 5 * GIB}
+
+
+def test_gangs_that_no_pod_can_hold_are_refused() -> None:
+    unlike = asking(two_stages(), 0, 0, kind="T4")
+    with pytest.raises(PlanError, match=r"stage 0 has devices of kinds T4, cpu, .* in one pod"):
+        rayjob(unlike, BYTES, ON_CPUS)
+    torn = asking(asking(two_stages(), 1, 0, labels=(("a", "b"),)), 1, 1, labels=(("a", "!b"),))
+    with pytest.raises(PlanError, match="ranks of stage 1 select a so that no pod can have it"):
+        rayjob(torn, BYTES, ON_CPUS)
+    pinned = asking(two_stages(), 0, 1, labels=(("ray.io/node-id", "0123"),))
+    with pytest.raises(PlanError, match=r"stage 0 select ray\.io/node-id so that no pod"):
+        rayjob(pinned, BYTES, ON_CPUS)
 
 
 @kinds

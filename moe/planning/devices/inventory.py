@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from moe.errors import PlanError
 from moe.planning.devices.links import ANY, LOOPBACK, NETWORK, Link, most_particular
+from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.devices.pace import Pace, Profile
 from moe.planning.devices.rates import CPU_THREAD, GPUS
 
@@ -19,7 +20,7 @@ class Device:
     ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
     profile, its data sheet (``moe.planning.devices.rates``), and without either one CPU thread of
     the cost model. A CPU is ``threads`` times as fast as one thread; beside a GPU they only feed
-    it.
+    it. A rank on it asks its cluster for ``resources`` and a node with ``labels``.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Device:
     memory_bytes: int
     threads: int = 1
     speed: float = 1.0
+    resources: Resources = ()
+    labels: Labels = ()
 
     def __post_init__(self) -> None:
         for key in ("name", "node", "kind"):
@@ -39,11 +42,17 @@ class Device:
                 raise PlanError(
                     f"device {self.name} has {key} = {value}; give a finite number above 0"
                 )
+        check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
-    def sort(self) -> tuple[str, int, int, float]:
+    def sort(self) -> tuple[object, ...]:
         """What makes two devices alike to a planner, wherever they are."""
-        return self.kind, self.threads, self.memory_bytes, self.speed
+        return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
+
+    @property
+    def needs(self) -> tuple[Resources, Labels]:
+        """What a rank on it asks of its node."""
+        return self.resources, self.labels
 
     @property
     def spot(self) -> tuple[str, str]:

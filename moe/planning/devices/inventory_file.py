@@ -7,6 +7,8 @@ kind = "cpu"
 memory_bytes = 8_000_000_000
 threads = 2          # optional, 1
 speed = 1.0          # optional, 1.0
+resources = { expert_slot = 1 }      # optional; what a rank on it takes of its node, by name
+labels = { rack = "in(r0, r1)" }     # optional; selectors of the node, moe.planning.devices.labels
 
 ``[[links]]`` are described in ``moe.planning.devices.links``, ``[[profiles]]`` in
 ``moe.planning.devices.pace``.
@@ -29,7 +31,7 @@ Measurements = tuple[tuple[Profile, ...], tuple[Link, ...]]
 
 def save_inventory(inventory: Inventory, path: Path) -> None:
     """Write the inventory as TOML."""
-    table = {"devices": [asdict(device) for device in inventory.devices]}
+    table = {"devices": [_device_table(device) for device in inventory.devices]}
     measured = _measurements(inventory.profiles, inventory.links)
     tables.write(table | measured, path, "inventory")
 
@@ -76,9 +78,16 @@ def _found(label: str, table: Mapping[str, Any]) -> Measurements:
     )
 
 
+def _device_table(device: Device) -> dict[str, Any]:
+    needs = {"resources": dict(device.resources), "labels": dict(device.labels)}
+    told = {key: value for key, value in asdict(device).items() if key not in needs}
+    return told | {key: value for key, value in needs.items() if value}
+
+
 def _device(number: int, entry: Mapping[str, Any]) -> Device:
     label = f"device {entry.get('name', f'number {number}')}"
-    tables.check_keys(label, entry, ("name", "node", "kind", "memory_bytes"), ("threads", "speed"))
+    optional = ("threads", "speed", "resources", "labels")
+    tables.check_keys(label, entry, ("name", "node", "kind", "memory_bytes"), optional)
     return Device(
         name=tables.text(label, "name", entry["name"]),
         node=tables.text(label, "node", entry["node"]),
@@ -86,4 +95,6 @@ def _device(number: int, entry: Mapping[str, Any]) -> Device:
         memory_bytes=tables.whole(label, "memory_bytes", entry["memory_bytes"]),
         threads=tables.whole(label, "threads", entry.get("threads", 1)),
         speed=tables.number(label, "speed", entry.get("speed", 1.0)),
+        resources=tables.amounts(label, "resources", entry.get("resources", {})),
+        labels=tables.words(label, "labels", entry.get("labels", {})),
     )

@@ -102,6 +102,8 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
                 threads=min(device.threads for device in column),
                 kind=column[0].kind,
                 vocabulary=width.vocabulary,
+                resources=column[0].resources,
+                labels=column[0].labels,
             )
         )
     return tuple(ranks)

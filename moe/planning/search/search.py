@@ -16,6 +16,7 @@ from typing import NamedTuple
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.plan import Plan
+from moe.planning.reserve import reserving
 from moe.planning.search.assemble import pipeline, to_plan
 from moe.planning.search.objectives import objective
 from moe.planning.search.pipeline import MOST_NODES, Answer, Pipeline
@@ -107,9 +108,11 @@ class _Run:
         self._look_further(heapq.merge(passed, promising))
         best = self._answers[0]
         answer = self._objective.refine(best.problem, (best.value, best.answer))
+        workload = question.cut(best.shape)
+        plan = self._nearest(best.problem, answer, workload)
         return Found(
-            plan=self._nearest(best.problem, answer, question.cut(best.shape)),
-            workload=question.cut(best.shape),
+            plan=reserving(question.config, plan, workload),
+            workload=workload,
             best=_candidate(best._replace(answer=answer)),
             alternatives=tuple(map(_candidate, self._others())),
             gap=max(answer.gap, unproved / abs(best.value)),

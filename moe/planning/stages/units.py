@@ -4,8 +4,8 @@ A rule, not a search. Gangs are formed of devices of one kind on one node, then 
 nodes, then, for a dense model, of any; fast devices go with fast. Where members of a gang cannot
 talk to each other there is none. A unit is formed of like gangs,
 one for each replica, replicas lying one after the other in the inventory; what is left over of each
-sort forms units of one kind with unlike speeds. The order of units over the stages is searched
-(``moe.planning.search.search``).
+sort forms units of one kind with unlike speeds, but of like needs, which a plan says once for all.
+The order of units over the stages is searched (``moe.planning.search.search``).
 """
 
 from collections import defaultdict
@@ -53,7 +53,7 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
     for gang in gangs:
         sorts[tuple(device.sort for device in gang)].append(gang)
     units: list[Unit] = []
-    left: dict[str, list[Gang]] = defaultdict(list)
+    left: dict[Hashable, list[Gang]] = defaultdict(list)
     for alike in sorts.values():
         count = min(len(alike) // replicas, stages)
         units += [
@@ -61,7 +61,7 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
         ]
         used = count * replicas if count < stages else len(alike)
         for gang in alike[used:]:
-            left[gang[0].kind].append(gang)
+            left[gang[0].kind, tuple(device.needs for device in gang)].append(gang)
     for kind in left.values():
         full = len(kind) // replicas * replicas
         units += [Unit(tuple(kind[start : start + replicas])) for start in range(0, full, replicas)]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from actors.launch import launch
 from actors.replicas import check_replicas
 from moe.errors import PlanError
 from moe.planning.plan import Plan
@@ -23,8 +22,3 @@ def test_one_replica_passes_and_two_do_not(twice: Plan) -> None:
     check_replicas(plans.single(plans.SMOLLM2))
     with pytest.raises(PlanError, match="has 2 replicas of its pipeline; actors train and serve"):
         check_replicas(twice)
-
-
-def test_a_launch_is_refused_before_the_cluster_is_asked(twice: Plan) -> None:
-    with pytest.raises(PlanError, match="2 replicas"):
-        launch("test", twice, detached=False, seconds=1.0)

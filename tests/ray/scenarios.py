@@ -1,0 +1,302 @@
+"""A cluster of several Ray nodes on this machine, unlike each other, and what plans meet there.
+
+Run as a program, so that the session of the other tests is not disturbed; what it saw goes to a
+JSON file, because Ray prints what it likes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+import ray
+from ray._private.state import actors as actor_table
+from ray.cluster_utils import Cluster
+from ray.util import placement_group, placement_group_table, remove_placement_group
+
+from actors import launch, reservation
+from actors.placing.bundles import takes
+from actors.placing.nodes import rooms
+from cluster.probe import probe
+from cluster.session import NAMESPACE
+from moe.errors import RaymoeError
+from moe.planning.plan import Plan, RankPlan
+from tests.places import GB, plan
+
+ONE = {"threads": 1}
+FAST = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+NODES: dict[str, dict[str, Any]] = {
+    "a": {"num_cpus": 4, "memory": 2 * GB, "labels": {"rack": "r0"}, "resources": {"slot": 2}},
+    "b": {"num_cpus": 4, "memory": 2 * GB, "labels": {"rack": "r1"}},
+    "c": {"num_cpus": 2, "memory": GB, "labels": {"rack": "r1", "role": "big"}},
+}
+SECONDS = 420
+_NUMBERS = count()
+
+Told = dict[str, Any]
+
+
+class Scenarios:
+    """The cluster, and a method for each scenario, in the order in which they run."""
+
+    def __init__(self) -> None:
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        small = {"object_store_memory": 80 * 2**20}
+        self._nodes = {key: self._cluster.add_node(**node, **small) for key, node in NODES.items()}
+        ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
+        self._ids = {node.node_id: key for key, node in self._nodes.items()}
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
+
+    def spread(self) -> Told:
+        """Two replicas of a gang of two; the name that probe gives leads one to its node."""
+        return self._launched(plan([[ONE, ONE]], ("test", f"{self._named('a')}/cpu0")))
+
+    def asking(self) -> Told:
+        """Stages that each fit one node only, by a resource, by a label, by memory."""
+        asked = [
+            {"resources": (("slot", 1.5),), "memory_bytes": GB},
+            {"labels": (("role", "!big"), ("rack", "in(r1, r2)"))},
+            {"labels": (("role", "big"),), "memory_bytes": GB // 2},
+        ]
+        return self._launched(plan([[rank] for rank in asked]), names=("memory", "slot"))
+
+    def refused(self) -> Told:
+        """Plans that even the idle cluster cannot hold."""
+        return {
+            "label": self._error(plan([[ONE], [{"labels": (("rack", "r7"),)}]])),
+            "rank": self._error(plan([[ONE, {"threads": 5}]])),
+            "memory": self._error(plan([[{"memory_bytes": 3 * GB}]])),
+            "gang": self._error(plan([[{"threads": 2}, {"threads": 3}]])),
+            "sum": self._error(plan([[{"threads": 3}]] * 4)),
+            "packing": self._error(plan([[{"threads": 3}]] * 3)),
+        }
+
+    def busy(self) -> Told:
+        """What others hold is not free; what they gave back is, at once."""
+        self._take({"CPU": 3}, "a")
+        other = self._take({"CPU": 3}, "b")
+        wide = plan([[{"threads": 3}]])
+        told = {"error": self._error(wide)}
+        remove_placement_group(other)
+        told |= {"freed": self._launched(wide)}
+        self._give_back()
+        return told
+
+    def forestalled(self) -> Told:
+        """Others take a node between the decision for it and the reservation."""
+        wanted = plan([[{"threads": 2}, {"threads": 2}]] * 2)
+        placement = launch.decide(wanted)
+        self._take({"CPU": 1}, self._ids[placement.nodes[0][1]])
+
+        def reserving() -> None:
+            try:
+                reservation.reserve("late", wanted, placement, detached=True)
+            finally:
+                launch.remove("late")
+
+        told = self._tried(reserving)
+        self._give_back()
+        return told
+
+    def selectors(self) -> Told:
+        """Every selector on every node: what we say, and what Ray does."""
+        told: Told = {}
+        texts = ("r0", "!r0", "in(r0,r1)", "in(r1,r2)", "!in(r1,r2)", "!in(r0,r1)")
+        for key, text in [("rack", text) for text in texts] + [("role", "big"), ("role", "!big")]:
+            rank = RankPlan(("x",), (0, 1), (0, 1), (), labels=((key, text),))
+            ours = {self._ids[r.id] for r in rooms() if r.id in self._ids and takes(rank, r.labels)}
+            theirs = {name: self._asked(name, {key: text}) for name in self._nodes}
+            told[f"{key} = {text}"] = [sorted(ours), theirs]
+        time.sleep(2)
+        table = placement_group_table()
+        for both in told.values():
+            states = {name: table[group]["state"] for name, group in both[1].items()}
+            both[1] = sorted(name for name, state in states.items() if state == "CREATED")
+        self._give_back()
+        return told
+
+    def drained(self) -> Told:
+        """A node that is told to leave is not chosen, although it still works."""
+        held = self._take({"CPU": 1}, "b")
+        worker = ray.remote(_Idle).options(num_cpus=1, placement_group=held).remote()
+        ray.get(worker.here.remote())
+        told = ["--address", self._cluster.address, "--node-id", self._nodes["b"].node_id]
+        told += ["--reason-message", "test"]
+        told += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *told],
+            check=True,
+            capture_output=True,
+        )
+        chosen = launch.decide(plan([[ONE], [ONE]]))
+        seen = sorted(self._ids.get(room.id, "head") for room in rooms())
+        return {"seen": seen, "chosen": sorted({self._ids[n] for n in chosen.nodes[0]})}
+
+    def lost(self) -> Told:
+        """A node dies under a run: its state is clear, and ends clean; the rest can be used."""
+        two = plan([[ONE, ONE]], (f"{self._named('a')}/cpu0", f"{self._named('c')}/cpu0"))
+        actors = launch.launch("lost", two, detached=True, seconds=120)
+        told: Told = {"before": self._places("lost"), "count": len(actors)}
+        self._nodes["a"].kill_raylet()
+        started = time.monotonic()
+        while launch.find("lost", 4) is not None and time.monotonic() < started + 30:
+            time.sleep(0.05)
+        told |= {"seconds": time.monotonic() - started, "after": self._places("lost")}
+        told |= {"running": launch.running("lost"), "groups": reservation.groups_of("lost")}
+        started = time.monotonic()
+        launch.remove("lost")
+        told |= {"ended": time.monotonic() - started, "left": _left()}
+        again = launch.decide(plan([[ONE, ONE]]))
+        wide = plan([[{"threads": 3}]] * 2)
+        return told | {"error": self._error(wide), "again": self._ids[again.nodes[0][0]]}
+
+    def _launched(self, wanted: Plan, names: tuple[str, ...] = ()) -> Told:
+        """Launch a plan, tell where everything is, end it, tell what is left."""
+        started = time.monotonic()
+        actors = launch.launch("run", wanted, detached=True, seconds=120)
+        status = ray.get([actor.status.remote() for actor in actors])
+        time.sleep(0.3)
+        told = {
+            "seconds": time.monotonic() - started,
+            "pids": len({each.pid for each in status}),
+            "places": self._places("run"),
+            "groups": {
+                group["name"]: [group["strategy"], group["state"]]
+                for group in placement_group_table().values()
+                if group["name"].startswith("run/") and group["state"] != "REMOVED"
+            },
+            "taken": self._used(names),
+            "found": launch.find("run", wanted.ranks * wanted.replicas) == actors,
+        }
+        launch.remove("run")
+        return told | {"left": _left()}
+
+    def _places(self, run: str) -> dict[str, str]:
+        """Return the node of every living actor of a run."""
+        return {
+            actor["Name"]: self._ids[actor["Address"]["NodeID"]]
+            for actor in actor_table().values()
+            if actor["Name"].startswith(f"{run}/") and actor["State"] == "ALIVE"
+        }
+
+    def _used(self, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+        """Return what is taken of some resources, by node."""
+        return {
+            self._ids[room.id]: {n: room.total[n] - room.free.get(n, 0.0) for n in names}
+            for room in rooms()
+            if room.id in self._ids and all(name in room.total for name in names)
+        }
+
+    def _error(self, wanted: Plan) -> Told:
+        return self._tried(lambda: launch.launch("bad", wanted, detached=True, seconds=60))
+
+    def _tried(self, work: Callable[[], object]) -> Told:
+        started = time.monotonic()
+        try:
+            work()
+        except RaymoeError as error:
+            seconds = time.monotonic() - started
+            text = str(error)
+            for node in rooms():
+                text = text.replace(node.name, f"node {self._ids.get(node.id, 'head')}")
+            return {
+                "type": type(error).__name__,
+                "text": text,
+                "seconds": seconds,
+                "left": _left(),
+            }
+        return {"type": None, "text": "no error", "left": _left()}
+
+    def _named(self, key: str) -> str:
+        """Return the name that probe gives a node."""
+        nodes = {device.node for device in probe().devices}
+        (name,) = [each for each in nodes if each.endswith(self._nodes[key].node_id[:8])]
+        return name
+
+    def _take(self, amounts: dict[str, float], key: str) -> Any:
+        """Hold resources of a node, as somebody else would."""
+        node = {"ray.io/node-id": self._nodes[key].node_id}
+        group = placement_group([amounts], name=_other(), bundle_label_selector=[node])
+        assert group.wait(10)
+        return group
+
+    def _asked(self, key: str, labels: dict[str, str]) -> str:
+        """Ask Ray for a little of a node if it has such labels; return the group's id."""
+        node = {"ray.io/node-id": self._nodes[key].node_id}
+        group = placement_group(
+            [{"CPU": 0.1}], name=_other(), bundle_label_selector=[node | labels]
+        )
+        return str(group.id.hex())
+
+    def _give_back(self) -> None:
+        for key, group in placement_group_table().items():
+            if group["name"].startswith("other-") and group["state"] != "REMOVED":
+                remove_placement_group(_group(key))
+
+
+def _other() -> str:
+    """Return a name for a group of somebody else; Ray wants names to differ."""
+    return f"other-{next(_NUMBERS)}"
+
+
+class _Idle:
+    def here(self) -> bool:
+        return True
+
+
+def _group(key: str) -> Any:
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup
+
+    return PlacementGroup(PlacementGroupID(bytes.fromhex(key)))
+
+
+def _left() -> list[str]:
+    """Return what there is beside what others hold."""
+    groups = [each for each in placement_group_table().values() if each["state"] != "REMOVED"]
+    actors = [each for each in actor_table().values() if each["State"] != "DEAD"]
+    named = [group["name"] for group in groups] + [actor["Name"] for actor in actors]
+    return sorted(name for name in named if name and not name.startswith("other-"))
+
+
+def main() -> None:
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit("the scenarios took too long"))
+    signal.alarm(SECONDS)
+    scenarios, told = Scenarios(), {}
+    try:
+        for name in ("spread", "asking", "refused", "busy", "forestalled"):
+            told[name] = _scene(getattr(scenarios, name))
+        for name in ("selectors", "lost", "drained"):
+            told[name] = _scene(getattr(scenarios, name))
+    finally:
+        scenarios.close()
+    Path(sys.argv[1]).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _scene(scene: Callable[[], Told]) -> Told:
+    try:
+        return scene()
+    except Exception:
+        return {"failed": traceback.format_exc()}
+
+
+if __name__ == "__main__":
+    main()
