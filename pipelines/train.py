@@ -64,7 +64,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
     config, shards = check_inputs(run)
     context = SaveContext(config, run, run.model.path, fingerprint(run.data.path))
     _check_beginning(context, resume)
-    _configure_ray_train()
+    _configure_ray_train(run)
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         if launch.running(run.name):
             raise LaunchError(
@@ -236,10 +236,19 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
     return outcome
 
 
-def _configure_ray_train() -> None:
-    """Notice a dead worker within a fraction of a second, and show the run on the dashboard."""
+def _configure_ray_train(run: RunConfig) -> None:
+    """Notice a dead worker within a fraction of a second, show the run, and wait for nothing long.
+
+    Workers wait for each other while one launches actors, and after a step for the slowest. Ray
+    Train may ask for workers whose nodes have just gone; it looks again when they do not start.
+    """
+    cluster = run.cluster
+    patience = 3 * cluster.launch_seconds + cluster.step_seconds
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(patience))
+    if run.plan.least_replicas is not None:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
 
 
 @contextmanager
