@@ -6,14 +6,14 @@ Receives are posted a few messages ahead of their use and sends are not waited f
 have arrived, so a message travels while its stage works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from actors.mail import DOWN, UP, Letter, Mail
+from actors.mail import DOWN, UP, Key, Letter, Mail
 from moe.nn.later import Later
 from moe.planning.schedules.schedule import FORWARD, INPUT, WEIGHT, Action, Order
 
@@ -66,13 +66,16 @@ class Pipeline:
         self._split = any(action.kind == WEIGHT for action in self._order)
         backward = [action for action in self._order if action.kind != FORWARD]
         self._final = {action.chunk: action.micro_batch for action in backward}
-        self._held: dict[tuple[int, int], _Held] = {}
+        self._answers = answers(orders, stage)
+        self._held: dict[Key, _Held] = {}
         self._here: dict[tuple[str, int, int], Tensor] = {}
+        self._unanswered: dict[Key, Letter] = {}
 
     def run(self, chunks: Chunks) -> None:
         """Take every micro-batch of a step through the chunks of this stage and back."""
         self._held.clear()
         self._here.clear()
+        self._unanswered.clear()
         self._mail.begin()
         for action in self._order:
             if action.kind == FORWARD:
@@ -112,7 +115,9 @@ class Pipeline:
         if chunk > 0:
             assert held.x is not None
             assert held.x.grad is not None
-            self._leave(UP, chunk - 1, micro_batch, held.x.grad)
+            letter = self._leave(UP, chunk - 1, micro_batch, held.x.grad)
+            if letter is not None:
+                self._unanswered[chunk - 1, micro_batch] = letter
             held.x.grad = None
         if kind != INPUT:
             self._release(chunk, micro_batch)
@@ -142,23 +147,57 @@ class Pipeline:
 
     def _arrived(self, way: str, chunk: int, micro_batch: int, source: int) -> Tensor:
         """Return what the chunk ``source`` sent to a chunk of this stage."""
-        if self._home[source] == self._stage:
+        home, key = self._home[source], (chunk, micro_batch)
+        if home == self._stage:
             return self._here.pop((way, chunk, micro_batch))
-        return self._mail.receive(way, self._home[source], (chunk, micro_batch))
+        tensor = self._mail.receive(way, home, key)
+        for answered in self._answers.get((way, home, key), ()):
+            self._mail.arrived(self._unanswered.pop(answered))
+        return tensor
 
 
-def expected(orders: Sequence[Order], stage: int) -> dict[tuple[str, int], list[tuple[int, int]]]:
+def expected(orders: Sequence[Order], stage: int) -> dict[tuple[str, int], list[Key]]:
     """Return what each other stage sends to this one, by way and sender, in the order it is sent.
 
     Messages are named by the chunk and the micro-batch that they are for.
     """
-    home = {action.chunk: s for s, order in enumerate(orders) for action in order}
-    found: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for sender, order in enumerate(orders):
-        for kind, chunk, micro_batch in order:
-            if sender == stage or kind == WEIGHT:
-                continue
-            way, target = (DOWN, chunk + 1) if kind == FORWARD else (UP, chunk - 1)
-            if home.get(target) == stage:
-                found.setdefault((way, sender), []).append((target, micro_batch))
+    found: dict[tuple[str, int], list[Key]] = {}
+    for sender in range(len(orders)):
+        for _, message in _messages(orders, sender, stage):
+            if message is not None:
+                way, key = message
+                found.setdefault((way, sender), []).append(key)
     return found
+
+
+def answers(orders: Sequence[Order], stage: int) -> dict[tuple[str, int, Key], list[Key]]:
+    """Return which gradients sent by this stage have been used when a message comes.
+
+    A message is named by way, sender and key. What its sender did before it sent, it must have
+    had: so a gradient need not be kept until the step ends.
+    """
+    home = {action.chunk: s for s, order in enumerate(orders) for action in order}
+    found: dict[tuple[str, int, Key], list[Key]] = {}
+    for sender in range(len(orders)):
+        used: list[Key] = []
+        for action, message in _messages(orders, sender, stage):
+            if action.kind != FORWARD and home.get(action.chunk + 1) == stage:
+                used.append((action.chunk, action.micro_batch))
+            if message is not None and used:
+                way, key = message
+                found[way, sender, key] = used
+                used = []
+    return found
+
+
+def _messages(
+    orders: Sequence[Order], sender: int, stage: int
+) -> Iterator[tuple[Action, tuple[str, Key] | None]]:
+    """Yield what another stage does, and the message to this stage that follows from it."""
+    home = {action.chunk: s for s, order in enumerate(orders) for action in order}
+    for action in orders[sender] if sender != stage else ():
+        kind, chunk, micro_batch = action
+        if kind == WEIGHT:
+            continue
+        way, target = (DOWN, chunk + 1) if kind == FORWARD else (UP, chunk - 1)
+        yield action, (way, (target, micro_batch)) if home.get(target) == stage else None

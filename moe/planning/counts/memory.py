@@ -24,9 +24,8 @@ the V H gradient of a micro-batch before it is added to that of the step.
 How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
 min(p - s, micro-batches). A stage of several runs of layers keeps unlike numbers of each; the
 fullest moment of the schedule counts, by what each run holds. The head is done with each before the
-next. Buffers are those of tensors received, for every micro-batch of a step: hidden states with
-their gradients from the stage before, gradients from the stage after, both for every run of layers
-whose neighbour is on another stage.
+next. Buffers are those of messages: hidden states with their gradients from the stage before,
+gradients from the stage after, both for every run of layers whose neighbour is on another stage.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
 for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
 key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
@@ -53,6 +52,9 @@ PROCESS_BYTES = 512 * 2**20
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
+
+MESSAGES_AHEAD = 2
+"""Messages of one sender asked for before they are needed; the same as in ``actors.mail``."""
 
 _FLOAT_BYTES = 4
 _WASTE = 0.12
@@ -166,9 +168,15 @@ def wasted_bytes(activations: int) -> int:
 
 
 def buffer_bytes(config: ModelConfig, place: Place, workload: Workload) -> int:
-    """Return the bytes of tensors received in a step, and of the gradients of those."""
+    """Return the bytes of messages on their way, and of those received and not used up yet.
+
+    Inputs lie in buffers until their micro-batch is back, and so do the gradients sent for them
+    until an answer comes; outputs until their gradient comes. Of each kind a few are asked for
+    ahead.
+    """
     inputs, gradients = place.arrivals
-    tensors = (2 * inputs + gradients) * workload.micro_batches
+    tensors = 2 * (place.in_flight + MESSAGES_AHEAD * inputs) if inputs else 0
+    tensors += place.in_flight + (MESSAGES_AHEAD + 1) * gradients if gradients else 0
     return tensors * workload.tokens * config.hidden_size * workload.numerics.message
 
 

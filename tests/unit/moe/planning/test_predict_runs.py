@@ -80,11 +80,15 @@ def test_tensors_come_from_other_stages_only(drawn) -> None:  # type: ignore[no-
         gradients[one] += one != other
     for stage, place in enumerate(plan_places(plan, work)):
         assert place.arrivals == (inputs[stage], gradients[stage])
-    one = work.tokens * config.hidden_size * work.numerics.message * work.micro_batches
+    one = work.tokens * config.hidden_size * work.numerics.message
+    places = plan_places(plan, work)
     needs = predict(config, plan, inventory(plan.ranks), work).rank_bytes
     for rank, need in enumerate(needs):
         stage = rank // plan.gang_size
-        assert need.buffers == one * (2 * inputs[stage] + gradients[stage])
+        held = places[stage].in_flight
+        into = 2 * (held + 2 * inputs[stage]) if inputs[stage] else 0
+        back = held + 3 * gradients[stage] if gradients[stage] else 0
+        assert need.buffers == one * (into + back)
 
 
 def costs(*stages: tuple[tuple[float, float], ...]) -> tuple[StageCost, ...]:

@@ -5,11 +5,18 @@ from typing import Any
 
 import pytest
 
+from actors.mail import AHEAD
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.nn import loss
-from moe.planning.counts.memory import LOGITS_AT_ONCE, PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.memory import (
+    LOGITS_AT_ONCE,
+    MESSAGES_AHEAD,
+    PROCESS_BYTES,
+    Place,
+    rank_bytes,
+)
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.schedules.schedule import in_flight
 from tests.plans import FINE, SMOLLM2, with_experts
@@ -169,10 +176,15 @@ def test_numbers_have_the_bytes_of_their_kind() -> None:
 
 @pytest.mark.parametrize(
     ("ends", "tensors"),
-    [((True, True), 0), ((True, False), 1), ((False, False), 3), ((False, True), 2)],
+    [((True, True), 0), ((True, False), 5), ((False, False), 13), ((False, True), 8)],
 )
-def test_received_tensors_and_their_gradients_stay_for_the_step(
+def test_messages_stay_while_their_micro_batch_is_in_flight(
     ends: tuple[bool, bool], tensors: int
 ) -> None:
+    """Of two in flight: two inputs and their gradients, two outputs; of each kind two ahead."""
     need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(2, ends), WORKLOAD)
-    assert need.buffers == tensors * 8 * WORKLOAD.tokens * 576 * 4
+    assert need.buffers == tensors * WORKLOAD.tokens * 576 * 4
+
+
+def test_messages_ahead_are_those_that_actors_ask_for() -> None:
+    assert MESSAGES_AHEAD == AHEAD
