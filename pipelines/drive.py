@@ -74,7 +74,7 @@ def _drive(work: Assignment) -> Outcome:
     shards = TokenShards.open(run.data.path, "train")
     if not still_wanted(work.board):
         return Outcome(step=0)
-    prune(run.checkpoint.path, run.checkpoint.keep)
+    prune(run.checkpoint.place, run.checkpoint.keep)
     engine = obtain(run, work.plan, shards.sequence_length)
     done = engine.steps_done()
     if not still_wanted(work.board):
@@ -98,7 +98,7 @@ def obtain(run: RunConfig, plan: Plan, sequence_length: int) -> Engine:
     if engine is not None:
         return engine
     launch.remove(run.name)
-    saved = checkpoints(run.checkpoint.path)
+    saved = checkpoints(run.checkpoint.place)
     source = saved[-1] if saved else run.model.path
     return Engine.train(run, plan, source, sequence_length, resume=bool(saved))
 
@@ -124,7 +124,7 @@ def _catch_up(record: RunRecord, engine: Engine, work: Assignment, shards: Token
         report = replace(report, tokens=count)
         record.step(report)
         post(work.board, report)
-    saved = step_directory(run.checkpoint.path, report.step)
+    saved = step_directory(run.checkpoint.place, report.step)
     if _checkpoint_due(run, report.step) and not saved.exists():
         _save(engine, work.context, report)
 
@@ -137,9 +137,9 @@ def _checkpoint_due(run: RunConfig, step: int) -> bool:
 def _save(engine: Engine, context: SaveContext, report: StepReport) -> None:
     """Let the actors write a checkpoint, and tell Ray Train where it lies."""
     run = context.run
-    directory = step_directory(run.checkpoint.path, report.step)
+    directory = step_directory(run.checkpoint.place, report.step)
     engine.save(directory, context)
-    prune(run.checkpoint.path, run.checkpoint.keep)
+    prune(run.checkpoint.place, run.checkpoint.keep)
     metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
     with tempfile.TemporaryDirectory() as pointer:
         place = {"step": report.step, "directory": str(directory)}

@@ -1,8 +1,10 @@
 """The directories a run reads and writes."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from moe.config.run.section import Location, Section
+from moe.errors import StorageError
+from moe.storage import Place, place
 
 
 class ModelSection(Section):
@@ -20,9 +22,33 @@ class DataSection(Section):
 
 
 class CheckpointSection(Section):
-    """Where the run leaves its results."""
+    """Where the run leaves its results: journal and Ray Train's files in ``path``, checkpoints
+    there too unless ``storage`` names another place.
+    """
 
     path: Location
+    storage: str | None = None
+    """A URI that ``pyarrow.fs`` knows, such as ``s3://bucket/prefix?region=eu-central-1``;
+    credentials come from the environment.
+    """
     every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0 writes only the last."""
     keep: int = Field(default=2, gt=0)
+
+    @property
+    def place(self) -> Place:
+        """The directory that holds the checkpoints."""
+        return self.path if self.storage is None else place(self.storage)
+
+    @field_validator("storage")
+    @classmethod
+    def _names_a_place(cls, storage: str | None) -> str | None:
+        if storage is not None and "://" not in storage:
+            raise ValueError(
+                "give a URI such as s3://bucket/prefix; a local directory goes into checkpoint.path"
+            )
+        try:
+            _ = storage and place(storage)
+        except StorageError as error:
+            raise ValueError(str(error)) from None
+        return storage
