@@ -25,6 +25,7 @@ from moe.config.run import RunConfig, load_run
 from moe.errors import RaymoeError
 from moe.planning.make import make_plan
 from moe.planning.plan_file import save_plan
+from moe.storage import local
 from moe.surgery.upcycle import UpcycleOptions, upcycle
 from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
@@ -99,7 +100,7 @@ class Demo:
         with session("local", cpus=cores):
             self._plan(run, threads=cores // 2)
             with training_view(self._console, run.train.steps) as view:
-                return train(run, "if-saved", view.start, view.step)
+                return local(train(run, "if-saved", view.start, view.step))
 
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""

@@ -36,6 +36,7 @@ from moe.errors import (
     StorageError,
 )
 from moe.planning.plan import Plan
+from moe.storage import Place
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
@@ -54,7 +55,7 @@ Resume = Literal["never", "always", "if-saved"]
 OnStart = Callable[[Plan, Session], None]
 
 
-def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Path:
+def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Place:
     """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
 
     ``on_start`` is told the plan and the Ray session before any actor starts, ``on_step`` every
@@ -84,7 +85,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
             f"{run.name} was stopped before step {run.train.steps}; --resume continues it from the "
             "last checkpoint"
         )
-    return checkpoints(run.checkpoint.path)[-1]
+    return checkpoints(run.checkpoint.place)[-1]
 
 
 def with_absolute_paths(run: RunConfig) -> RunConfig:
@@ -117,7 +118,7 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 def cautions(run: RunConfig) -> list[str]:
     """Return what a person should know before the run that is no error."""
     found = model_cautions(run, Checkpoint.open(run.model.path).config)
-    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.path)
+    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.place)
     if fresh and run.routing.capacity_factor is not None:
         found.append(
             f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
@@ -135,19 +136,19 @@ def _upcycled(model: Path) -> bool:
 
 def _check_beginning(context: SaveContext, resume: Resume) -> None:
     run = context.run
-    saved = checkpoints(run.checkpoint.path)
+    saved = checkpoints(run.checkpoint.place)
     if saved and resume == "never":
         raise ConfigError(
-            f"{run.checkpoint.path} holds checkpoints up to {saved[-1].name}; "
+            f"{run.checkpoint.place} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
         )
     if resume == "always" and not saved:
-        raise ConfigError(f"nothing to resume: {run.checkpoint.path} holds no complete checkpoint")
+        raise ConfigError(f"nothing to resume: {run.checkpoint.place} holds no complete checkpoint")
     if saved:
         _check_same_run(context, saved[-1])
 
 
-def _check_same_run(context: SaveContext, checkpoint: Path) -> None:
+def _check_same_run(context: SaveContext, checkpoint: Place) -> None:
     """Refuse to resume with what would make it another run; length and schedule may change."""
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")

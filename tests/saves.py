@@ -107,10 +107,11 @@ def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> tr
     return training.About(config, run, tokenizer, "data", to_dict(plan), step, balance)
 
 
-def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path) -> Place:
+def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step: int = 3) -> Place:
     """Write a checkpoint as the ranks of a plan do, all at once."""
     make_directory(to)
-    training.complete(to, about(whole.config, tokenizer, plan), parts(whole, plan, cuts, to))
+    written = parts(whole, plan, cuts, to)
+    training.complete(to, about(whole.config, tokenizer, plan, step), written)
     return to
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor in row-major order; a view where it lies so in memory."""
-    flat = tensor.detach().to("cpu").contiguous().view(-1).view(torch.uint8)
-    return flat.numpy().data
+    flat = tensor.detach().to("cpu").contiguous().as_strided((tensor.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
 
 
 def sha256(tensor: Tensor) -> str:

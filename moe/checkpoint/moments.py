@@ -9,6 +9,7 @@ from moe.checkpoint.boxes import Box, cut, lengths, overlap, shifted, within
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.records import Piece, by_moment, check_cover
+from moe.checkpoint.shard_files import NAMED
 from moe.checkpoint.shards import Shards
 from moe.config.families import read_config
 from moe.config.json_file import read_json
@@ -47,10 +48,13 @@ class Moments:
                 f"{part.elements} are held"
             )
         pieces = self._of(part, moment)
-        dtypes = {piece.dtype for piece in pieces}
-        if len(dtypes) > 1:
-            raise CheckpointError(f"{part.name}.{moment} was saved in several types: {dtypes}")
-        out = torch.empty(stop - start, dtype=self._shards.dtype(pieces[0].key))
+        dtypes = sorted({piece.dtype for piece in pieces})
+        if len(dtypes) > 1 or dtypes[0] not in NAMED:
+            raise CheckpointError(
+                f"{pieces[0].name}.{moment} was saved as {', '.join(dtypes)}; one of "
+                f"{', '.join(NAMED)} is read"
+            )
+        out = torch.empty(stop - start, dtype=NAMED[dtypes[0]])
         targets = list(_boxes(part, start, stop))
         for piece in pieces:
             sources = list(_boxes(piece.part, piece.start, piece.stop))

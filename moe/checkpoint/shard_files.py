@@ -18,9 +18,9 @@ from torch import Tensor
 from moe.errors import CheckpointError
 from moe.storage import Place, RemotePath
 
-_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-TYPES = {dtype: name for name, dtype in _TYPES.items()}
-"""Types that raymoe reads and writes, and their names in the format."""
+NAMED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Types that raymoe reads and writes, by their names in the format."""
+TYPES = {dtype: name for name, dtype in NAMED.items()}
 
 _FIRST_READ = 2**17
 """Bytes of a remote file that are read at once in the hope that the header is among them."""
@@ -122,7 +122,7 @@ class RemoteShard:
     def read(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> Tensor:
         """Return a tensor, or its span ``[start, stop)`` along ``dim``."""
         entry = self._entries[name]
-        dtype = _TYPES[entry.dtype]
+        dtype = NAMED[entry.dtype]
         if dim != 0:
             whole = self._bytes(name, entry.begin, entry.end).view(dtype).view(entry.shape)
             return whole if dim is None else whole.narrow(dim, start, stop - start).contiguous()

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from moe.checkpoint.digest import sha256
-from moe.checkpoint.shard_files import TYPES, ShardFile, open_shard
+from moe.checkpoint.shard_files import NAMED, ShardFile, open_shard
 from moe.config.json_file import read_json
 from moe.errors import CheckpointError
 from moe.storage import Place
-
-_DTYPES = {name: dtype for dtype, name in TYPES.items()}
 
 
 class Shards:
@@ -44,12 +42,12 @@ class Shards:
     def dtype(self, name: str) -> torch.dtype:
         """Return the type of a tensor without reading it."""
         found = self._file(name).dtype(name)
-        if found not in _DTYPES:
+        if found not in NAMED:
             raise CheckpointError(
-                f"{name} in {self._files[name]} is {found}; raymoe reads {', '.join(_DTYPES)}, "
+                f"{name} in {self._files[name]} is {found}; raymoe reads {', '.join(NAMED)}, "
                 "convert the model to one of them"
             )
-        return _DTYPES[found]
+        return NAMED[found]
 
     def read(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> Tensor:
         """Return a tensor, or its span ``[start, stop)`` along ``dim``."""

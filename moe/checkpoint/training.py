@@ -26,7 +26,7 @@ from moe.checkpoint.records import (
     check_tensors,
 )
 from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.shard_files import TYPES
+from moe.checkpoint.shard_files import NAMED, TYPES
 from moe.checkpoint.streamed import streamed
 from moe.checkpoint.writer import (
     SHARD_BYTES,
@@ -175,9 +175,8 @@ def _written(
 
 def _by_file(stored: Iterable[StoredTensor]) -> dict[str, list[TensorSpec]]:
     """Return the tensors of every file, as the index takes them."""
-    dtypes = {name: dtype for dtype, name in TYPES.items()}
     files: dict[str, list[TensorSpec]] = {}
     for tensor in stored:
-        spec = TensorSpec(tensor.name, tensor.shape, dtypes[tensor.dtype])
+        spec = TensorSpec(tensor.name, tensor.shape, NAMED[tensor.dtype])
         files.setdefault(tensor.file, []).append(spec)
     return files

@@ -58,8 +58,8 @@ def test_transformers_loads_it(tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    config = plans.with_experts(plans.SMOLLM2, 2)
-    config = replace(config, hidden_size=18, layers=1, vocab_size=20, ffn_size=8)
+    small = replace(plans.SMOLLM2, hidden_size=18, layers=1, vocab_size=20, ffn_size=8)
+    config = plans.with_experts(small, 2)
     whole = saves.Whole.of(config)
     about = saves.about(config, tmp_path, plans.single(config))
 

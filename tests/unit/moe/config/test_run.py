@@ -18,6 +18,7 @@ from moe.config.run import (
     parse_run,
 )
 from moe.errors import ConfigError
+from moe.storage import RemotePath
 
 MINIMAL = """
 name = "demo"
@@ -276,3 +277,25 @@ def test_schedules_and_runs_of_layers_that_go_together(schedule: str, plan: dict
     run = parse_run(minimal(train={"schedule": schedule}, plan=plan), "run.toml")
     assert run.train.schedule == schedule
     assert run.plan.chunks == plan.get("chunks", 1)
+
+
+def test_checkpoints_lie_in_the_path_or_in_the_storage(run_file: Path) -> None:
+    assert load_run(run_file).checkpoint.place == Path("out")
+    uri = "s3://bucket/runs?region=eu-central-1"
+    run = load_run(run_file, [f"checkpoint.storage={uri}"])
+    assert run.checkpoint.path == Path("out")
+    assert run.checkpoint.place == RemotePath(uri)
+    assert RunConfig.model_validate(json.loads(dump_run(run))) == run
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("some/where", "checkpoint.storage: give a URI such as .* goes into checkpoint.path"),
+        ("s3://key:secret@bucket/x", "checkpoint.storage: .* give credentials in the environment"),
+        ("s3://", "checkpoint.storage: s3:// names no place"),
+    ],
+)
+def test_a_storage_that_is_none_is_refused(storage: str, message: str, run_file: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_run(run_file, [f"checkpoint.storage={storage}"])
