@@ -80,6 +80,11 @@ class ShareSaver:
             if self._answers(tensor) and replica_of[tensor.name] == place.replica
         ]
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether something was taken that has not been written and collected."""
+        return not self._idle.is_set()
+
     def take(
         self, weights: Mapping[str, Tensor], states: Iterable[OwnedState], seconds: float
     ) -> None:
@@ -132,6 +137,18 @@ class ShareSaver:
         self._writing = None
         self._idle.set()
         return writing.result(self._place.rank)
+
+    def save(
+        self,
+        directory: Place,
+        weights: Mapping[str, Tensor],
+        states: Iterable[OwnedState],
+        seconds: float,
+    ) -> WrittenFiles:
+        """Take, start and finish."""
+        self.take(weights, states, seconds)
+        self.start(directory)
+        return self.finish(seconds)
 
     def abandon(self, seconds: float) -> None:
         """Give up an unfinished save, as when the epoch ends; its thread stops at the next tensor.

@@ -23,7 +23,7 @@ from actors.engine import Engine
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig
-from moe.errors import DeadlineExceeded, RankLost, RaymoeError
+from moe.errors import ClusterBusy, DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
 from pipelines.board import Board, begin, go_on, plan_on, post, still_wanted
 from pipelines.corpus.order import rows_of_step
@@ -77,7 +77,7 @@ def drive(settings: dict[str, Assignment]) -> Outcome:
     rank, size = context.get_world_rank(), context.get_world_size()
     try:
         return _lead(work, size) if rank == 0 else _follow(work, rank)
-    except (RankLost, DeadlineExceeded):
+    except (RankLost, DeadlineExceeded, ClusterBusy):
         if still_wanted(work.board):
             raise
         return Outcome(step=0)

@@ -21,7 +21,8 @@ def test_only_the_plan_s_layers_run_twice(tmp_path: Path) -> None:
     plan = runs.recomputing(runs.plan(config, (3,)), (0, 2))
     rank = Rank(0)
     rank.build(BuildCommand("test", model, plan, 0, runs.LENGTH, run))
-    rank.join(Membership("test", 1, 0, 1, 1, *rank.open_store("127.0.0.1", 30.0), 30.0))
+    store = rank.open_store("127.0.0.1", 30.0)
+    rank.join(Membership("test", 1, 0, 1, 1, 1, (0, 0), *store, 30.0))
     passes: Counter[nn.Module] = Counter()
 
     def count(module: nn.Module, *_: Any) -> None:

@@ -54,7 +54,8 @@ def test_what_is_saved_is_what_was_there_at_the_start(tmp_path: Path) -> None:
     whole, gang = saves.Whole.of(CONFIG), Blocking()
     leader, member = gang.saver(0), gang.saver(1)
     weights, owned = held(whole, 0), states(whole, 0)
-    leader.start(tmp_path, weights, owned)
+    leader.take(weights, owned, saves.SECONDS)
+    leader.start(tmp_path)
     assert leader.unfinished
     for tensor in weights.values():
         tensor.fill_(7)
@@ -74,13 +75,14 @@ def test_what_is_saved_is_what_was_there_at_the_start(tmp_path: Path) -> None:
         assert load_file(tmp_path / piece.file)[piece.key].equal(expected.reshape(-1))
 
 
-def test_a_second_start_is_refused_until_the_first_is_finished(tmp_path: Path) -> None:
+def test_a_second_snapshot_waits_until_the_first_is_collected(tmp_path: Path) -> None:
     whole, gang = saves.Whole.of(CONFIG), Blocking()
     leader, member = gang.saver(0), gang.saver(1)
     (tmp_path / "next").mkdir()
-    leader.start(tmp_path, held(whole, 0), states(whole, 0))
-    with pytest.raises(StorageError, match=r"is still being written; finish it before .*next"):
-        leader.start(tmp_path / "next", held(whole, 0), states(whole, 0))
+    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
+    leader.start(tmp_path)
+    with pytest.raises(DeadlineExceeded, match=r"rank 0 has not written the checkpoint before"):
+        leader.take(held(whole, 0), states(whole, 0), 0.1)
     with pytest.raises(DeadlineExceeded, match=r"rank 0 did not write .* in 0\.1 s"):
         leader.finish(0.1)
     assert leader.unfinished
@@ -88,18 +90,22 @@ def test_a_second_start_is_refused_until_the_first_is_finished(tmp_path: Path) -
     leader.finish(saves.SECONDS)
     size = leader.buffers.bytes
     for saver, number in ((leader, 0), (member, 1)):
-        saver.start(tmp_path / "next", held(whole, number), states(whole, number))
+        saver.take(held(whole, number), states(whole, number), saves.SECONDS)
+        saver.start(tmp_path / "next")
     assert isinstance(leader.finish(saves.SECONDS), WrittenFiles)
     member.finish(saves.SECONDS)
     assert leader.buffers.bytes == size
     with pytest.raises(StorageError, match="no checkpoint was started"):
         leader.finish(1)
+    with pytest.raises(StorageError, match=r"nothing was taken for .*next; take it before"):
+        leader.start(tmp_path / "next")
 
 
 def test_a_neighbour_that_goes_is_told_by_finish(tmp_path: Path) -> None:
     whole, gang = saves.Whole.of(CONFIG), Blocking()
     leader = gang.saver(0)
-    leader.start(tmp_path, held(whole, 0), states(whole, 0))
+    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
+    leader.start(tmp_path)
     gang.groups.clear()
     with pytest.raises(RankLost, match="rank 0 failed while it wrote"):
         leader.finish(saves.SECONDS)
@@ -110,11 +116,10 @@ def test_a_save_given_up_does_not_touch_the_next(tmp_path: Path) -> None:
     """The thread of the first still waits for its neighbour, with the buffers it was given."""
     whole, gang = saves.Whole.of(CONFIG), Blocking()
     leader = gang.saver(0)
-    leader.start(tmp_path, held(whole, 0), states(whole, 0))
-    first = leader.buffers
+    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
+    leader.start(tmp_path)
     leader.abandon(0.1)
     assert not leader.unfinished
-    assert leader.buffers is not first
     leader.abandon(0.1)
     alone = ShareSaver(
         CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 0), None, buffers=leader.buffers
@@ -128,7 +133,8 @@ def test_a_save_given_up_does_not_touch_the_next(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     whole = saves.Whole.of(CONFIG)
     saver = ShareSaver(CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 4), None)
-    saver.start(tmp_path / "nowhere", whole.weights, [])
+    saver.take(whole.weights, [], saves.SECONDS)
+    saver.start(tmp_path / "nowhere")
     with pytest.raises(StorageError, match=r"rank 4 could not write .*nowhere: .*room on the disk"):
         saver.finish(saves.SECONDS)
 

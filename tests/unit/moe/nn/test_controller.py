@@ -11,7 +11,7 @@ from moe.config.balance_state import BalanceState
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, FixedCoefficient
 from moe.nn import controller
 from moe.nn.controller import Observation
-from moe.nn.statistics import RoutingStatistics
+from moe.nn.totals import Totals
 
 PAPER = AdaptiveCoefficient()
 BIAS = BiasCoefficient(type="bias")
@@ -81,7 +81,8 @@ def test_a_step_without_tokens_is_finite() -> None:
     nothing = Observation(0, (0, 0), (0.0, 0.0), 0.0)
     state = controller.update(PAPER, BalanceState(0.01), nothing)
     assert state.shares == (0.0, 0.0)
-    assert controller.merge([nothing, nothing]) == nothing
+    empty = Totals(0.0, 0.0, 2.0, 0.0, 0.0, None, None, (0, 0), (0.0, 0.0))
+    assert controller.observe(empty) == nothing
     assert controller.moved_bias(BIAS, torch.ones(2), nothing.load).tolist() == [1.0, 1.0]
 
 
@@ -103,46 +104,9 @@ def test_the_bias_moves_by_one_rate_against_the_load(load: list[int], rate: floa
     assert moved.dtype == torch.float32
 
 
-@st.composite
-def batches(draw: st.DrawFn) -> list[RoutingStatistics]:
-    """Draw micro-batches, of unlike sizes where padding is unlike."""
-    count, experts = draw(st.integers(1, 6)), draw(st.integers(1, 4))
-    made = []
-    for _ in range(count):
-        load = draw(st.lists(st.integers(0, 9), min_size=experts, max_size=experts))
-        seed = draw(st.integers(0, 99))
-        generator = torch.Generator().manual_seed(seed)
-        probability = torch.rand(experts, generator=generator).softmax(0)
-        rate = torch.rand((), generator=generator)
-        zero = torch.zeros(())
-        tokens = torch.tensor(sum(load))
-        made.append(RoutingStatistics(tokens, torch.tensor(load), probability, rate, zero, zero))
-    return made
-
-
-@FAST
-@given(batches=batches(), data=st.data())
-def test_what_replicas_saw_merges_to_what_one_would_have_seen(
-    batches: list[RoutingStatistics], data: st.DataObject
-) -> None:
-    whole = controller.observe(batches)
-    cut = data.draw(st.integers(0, len(batches) - 1))
-    replicas = [part for part in (batches[:cut], batches[cut:]) if part]
-    merged = controller.merge([controller.observe(part) for part in replicas])
-    assert (merged.tokens, merged.load) == (whole.tokens, whole.load)
-    assert merged.probabilities == pytest.approx(whole.probabilities)
-    assert merged.drop_rate == pytest.approx(whole.drop_rate)
-    tokens = sum(int(batch.tokens) for batch in batches)
-    rates = [int(batch.tokens) * batch.drop_rate.item() for batch in batches]
-    assert whole.drop_rate == pytest.approx(sum(rates) / max(tokens, 1))
-    assert whole.load == tuple(
-        sum(column) for column in zip(*(batch.load.tolist() for batch in batches), strict=True)
-    )
-
-
-def test_replicas_alike_in_size_are_averaged() -> None:
-    one, other = Observation(8, (6, 2), (0.7, 0.3), 0.25), Observation(8, (1, 7), (0.1, 0.9), 0.5)
-    merged = controller.merge([one, other])
-    assert (merged.tokens, merged.load) == (16, (7, 9))
-    assert merged.probabilities == pytest.approx((0.4, 0.6))
-    assert merged.drop_rate == pytest.approx(0.375)
+def test_what_was_observed_are_means_over_tokens() -> None:
+    step = Totals(8.0, 2.0, 4.0, 0.0, 0.0, None, None, (6, 10), (3.2, 4.8))
+    seen = controller.observe(step)
+    assert (seen.tokens, seen.load) == (8, (6, 10))
+    assert seen.probabilities == pytest.approx((0.4, 0.6))
+    assert seen.drop_rate == pytest.approx(0.25)
