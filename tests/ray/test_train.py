@@ -162,14 +162,15 @@ def test_a_killed_actor_restarts_the_run_from_its_checkpoint(
     assert losses(run) == losses(undisturbed)
 
 
-def test_metrics_of_a_running_job_reach_prometheus(
+def test_a_running_run_is_on_prometheus_and_in_the_state_of_ray_train(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path, train={"steps": 5000})
-    page = ""
+    page, told = "", {}
 
     def look() -> None:
-        nonlocal page
+        nonlocal page, told
+        told = train_state(ray_session, run)
         deadline = time.monotonic() + 20
         while "ray_raymoe_drop_rate" not in page and time.monotonic() < deadline:
             page = metrics_page()
@@ -181,6 +182,10 @@ def test_metrics_of_a_running_job_reach_prometheus(
         assert f"ray_raymoe_{name}" in page, name
     assert 'layer="2"' in page
     assert "ray_raymoe_balance_coefficient" in page
+    assert told["status"] == "RUNNING"
+    assert told["name"].startswith("curve-")
+    (attempt,) = told["attempts"]
+    assert [worker["world_rank"] for worker in attempt["workers"]] == [0]
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(
@@ -297,6 +302,15 @@ def worker_pid(session: Session) -> int:
         if "RayTrainWorker" in actor.class_name
     ]
     return int(worker.pid)
+
+
+def train_state(session: Session, run: RunConfig) -> dict[str, Any]:
+    """Return what Ray Train's REST endpoint says of the run that is going on."""
+    url = f"{session.dashboard_url}/api/train/v2/runs/v1"
+    with urllib.request.urlopen(url, timeout=10) as page:
+        table = json.loads(page.read())
+    (told,) = [each for each in table["train_runs"] if each["status"] == "RUNNING"]
+    return dict(told)
 
 
 def metrics_page() -> str:
