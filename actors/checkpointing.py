@@ -1,9 +1,13 @@
 """What the engine adds to the files of its ranks to make them one checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import ray
+
+from actors.calls import failed
 from actors.saving import SavedRank
 from moe.checkpoint import training
 from moe.config.model import ModelConfig
@@ -24,6 +28,23 @@ class SaveContext:
     tokenizer: Path
     data: str
     """Fingerprint of the token shards, so that a resumed run reads the same."""
+
+
+class Writing:
+    """A checkpoint that ranks are writing; nothing waits for it until its result is asked for."""
+
+    def __init__(self, refs: Sequence[Any], gather: Callable[[], list[SavedRank]]) -> None:
+        self._refs = list(refs)
+        self._gather = gather
+
+    def done(self) -> bool:
+        """Tell whether all ranks have written, or one has failed; at once."""
+        ready, waiting = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
+        return not waiting or any(failed(ref) for ref in ready)
+
+    def result(self) -> list[SavedRank]:
+        """Wait for what every rank has written."""
+        return self._gather()
 
 
 def complete(

@@ -7,19 +7,19 @@ attaches to the same actors.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from actors import launch
-from actors.calls import failed, gather
-from actors.checkpointing import SaveContext, complete
-from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
+from actors.calls import gather
+from actors.checkpointing import SaveContext, Writing, complete
+from actors.commands import BuildCommand, InferInput, RankStatus, StepInput, StepReport
+from actors.deadlines import Deadlines, deadlines_of
 from actors.membership import Membership
 from actors.replicas import check_step, part_of
-from actors.saving import SavedRank
+from actors.reports import merge
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
@@ -30,15 +30,6 @@ from moe.storage import Place
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds to wait: for actors to start, for a command, for one message between ranks."""
-
-    launch: float = 180.0
-    command: float = 1800.0
-    group: float = 120.0
 
 
 class Engine:
@@ -160,10 +151,11 @@ class Engine:
         seconds = self._all("snapshot", doing="taking a snapshot", actors=actors)
         return float(max(seconds))
 
-    def write(self, directory: Place) -> "Writing":
+    def write(self, directory: Place) -> Writing:
         """Have all ranks of the run write the snapshot there, while they train on."""
-        refs = [actor.write.remote(directory) for actor in self._actors]
-        return Writing(self, refs, f"writing {directory.name}")
+        doing = f"writing {directory.name}"
+        refs: list[Any] = [actor.write.remote(directory) for actor in self._actors]
+        return Writing(refs, lambda: self._gather(refs, doing, self._deadlines.command))
 
     def save(self, directory: Place, context: SaveContext) -> None:
         """Write a checkpoint of the steps done and wait; it appears whole or not at all."""
@@ -299,10 +291,6 @@ class Engine:
         refs = [getattr(actor, method).remote() for actor in self._actors]
         return gather(refs, f"the answer to {method}", seconds)
 
-    def gathered(self, refs: list[Any], doing: str) -> list[Any]:
-        """Wait for the answers of all ranks to a command."""
-        return self._gather(refs, doing, self._deadlines.command)
-
     def _gather(self, refs: list[Any], doing: str, seconds: float, first: int = 0) -> list[Any]:
         """Wait for ranks from ``first`` on; where one fails or is late, free all others."""
         try:
@@ -315,44 +303,3 @@ class Engine:
         """Make every rank drop its process groups, under whatever it does."""
         aborted: list[Any] = [actor.abort.remote() for actor in self._actors]
         ray.wait(aborted, num_returns=len(aborted), timeout=self._deadlines.group)
-
-
-class Writing:
-    """A checkpoint that ranks are writing; nothing waits for it until its result is asked for."""
-
-    def __init__(self, engine: Engine, refs: list[Any], doing: str) -> None:
-        self._engine = engine
-        self._refs = refs
-        self._doing = doing
-
-    def done(self) -> bool:
-        """Tell whether all ranks have written, or one has failed; at once."""
-        ready, waiting = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
-        return not waiting or any(failed(ref) for ref in ready)
-
-    def result(self) -> list[SavedRank]:
-        """Wait for what every rank has written."""
-        return self._engine.gathered(self._refs, self._doing)
-
-
-def deadlines_of(run: RunConfig) -> Deadlines:
-    """Return the deadlines a run file sets."""
-    cluster = run.cluster
-    return Deadlines(cluster.launch_seconds, cluster.step_seconds, cluster.group_seconds)
-
-
-def merge(reports: Sequence[StageReport], tokens: int, seconds: float) -> StepReport:
-    """Join the accounts of all ranks into one of the run."""
-    losses = [report.loss for report in reports if report.loss is not None]
-    if not losses:
-        raise RankLost("no rank reported a loss; the last stage is missing from the reports")
-    return StepReport(
-        step=reports[0].step,
-        loss=losses[0],
-        gradient_norm=reports[0].gradient_norm,
-        learning_rate=reports[0].learning_rate,
-        tokens=tokens,
-        seconds=seconds,
-        layers={k: v for report in reports for k, v in report.layers.items()},
-        peak_bytes=tuple(report.peak_bytes for report in reports),
-    )

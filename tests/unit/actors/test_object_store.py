@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.checkpointing import SaveContext, complete
-from actors.engine import merge
+from actors.reports import merge
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.checkpointing import SaveContext, complete
-from actors.engine import merge
+from actors.reports import merge
 from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint

@@ -1,0 +1,20 @@
+"""How long an engine waits for its actors."""
+
+from dataclasses import dataclass
+
+from moe.config.run import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds to wait: for actors to start, for a command, for one message between ranks."""
+
+    launch: float = 180.0
+    command: float = 1800.0
+    group: float = 120.0
+
+
+def deadlines_of(run: RunConfig) -> Deadlines:
+    """Return the deadlines a run file sets."""
+    cluster = run.cluster
+    return Deadlines(cluster.launch_seconds, cluster.step_seconds, cluster.group_seconds)
