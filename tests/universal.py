@@ -1,4 +1,4 @@
-"""Universal checkpoints in the two forms that DeepSpeed's own converter leaves, without DeepSpeed."""
+"""Universal checkpoints in the two forms that DeepSpeed's converter leaves, made without it."""
 
 from pathlib import Path
 from typing import Any, Literal

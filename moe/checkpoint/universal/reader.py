@@ -1,6 +1,5 @@
 """A universal checkpoint, opened for reading: our tensors, their moments, and the step."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from moe.checkpoint.universal.layout import (
-    MOMENTS,
     OPTIMIZER_STATE,
     PARAM,
     STATES,
@@ -148,25 +146,22 @@ def _step(tag: Path, found: list[Parameter]) -> int:
             "empty directory, or copy it whole"
         )
     common = tag / ZERO / OPTIMIZER_STATE
-    sources = {path: _number(load(path), path) for path in there} or {
-        common: number for number in _common_steps(common)
-    }
-    steps = set(sources.values())
-    if not steps:
+    said = [(_number(load(path), path), path) for path in there] or [
+        (number, common) for number in _common_steps(common)
+    ]
+    if not said:
         raise CheckpointError(
             f"{tag / ZERO} says nowhere how many steps Adam has done: there is no {STEP}.pt beside "
             f"the moments and no step in {common.name}; train with torch's AdamW, FusedAdam or "
             "DeepSpeedCPUAdam"
         )
-    if len(steps) > 1:
-        low, high = (
-            next(p for p, n in sources.items() if n == s) for s in (min(steps), max(steps))
-        )
+    (few, low), (many, high) = min(said), max(said)
+    if few != many:
         raise CheckpointError(
-            f"{low} says {min(steps)} steps, {high} says {max(steps)}; raymoe continues only what "
-            "has done the same steps everywhere"
+            f"{low} says {few} steps, {high} says {many}; raymoe continues only what has done the "
+            "same steps everywhere"
         )
-    return steps.pop()
+    return few
 
 
 def _common_steps(path: Path) -> set[int]:
@@ -175,7 +170,7 @@ def _common_steps(path: Path) -> set[int]:
     inner = table.get("optimizer_state_dict", {}) if isinstance(table, Mapping) else {}
     states = inner.get("state", {}).values() if isinstance(inner, Mapping) else ()
     groups = table.get("param_groups", []) if isinstance(table, Mapping) else []
-    holders = deque(each for each in (*states, *groups) if isinstance(each, Mapping))
+    holders = [each for each in (*states, *groups) if isinstance(each, Mapping)]
     return {_number(each[STEP], path) for each in holders if STEP in each}
 
 

@@ -130,7 +130,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "a table holds none": (_holding(f"zero/{Q}/fp32.pt", {"x": 1}), "holds NoneType, not a tensor"),
     "a parameter is unknown": (
         lambda tag: (tag / "zero" / "model.layers.0.mlp.experts.w1").mkdir(),
-        r"has 1 parameters that a mixtral model .* first is model.layers.0.mlp.experts.w1; .*AutoEP",
+        r"has 1 parameters that a mixtral model .* is model.layers.0.mlp.experts.w1; .*AutoEP",
     ),
     "steps differ": (
         _holding(f"zero/{Q}/step.pt", torch.tensor(8.0)),
@@ -180,8 +180,15 @@ def test_steps_of_optimisers_that_keep_none_by_parameter_are_found(
     common: dict[str, Any] = {"param_groups": [{"step": 7, "lr": 0.1}]}
     if where == "state":
         common = {"optimizer_state_dict": {"state": {0: {"step": 7}, 1: {"step": 7.0}}}}
-    torch.save(common, tag / "zero" / "optimizer_state.pt")
+    torch.save(common, _common(tag))
     assert UniversalCheckpoint.open(tag, config).step == 7
+    torch.save(common | {"param_groups": [{"step": 6}, {"step": 7}]}, _common(tag))
+    with pytest.raises(CheckpointError, match=r"optimizer_state.pt says 6 .*_state.pt says 7"):
+        UniversalCheckpoint.open(tag, config)
+
+
+def _common(tag: Path) -> Path:
+    return tag / "zero" / "optimizer_state.pt"
 
 
 @pytest.mark.parametrize(
