@@ -8,7 +8,7 @@ alone and ZeRO-3 gives all of them what the first has.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,17 +52,18 @@ class UniversalWriter:
         self._tag = directory / f"global_step{step}_universal"
         self._count = step
         self._step: Tensor | int = torch.tensor(float(step)) if kind == "tensor" else step
-        self._written = 0
+        self._trained = 0
         (self._tag / ZERO).mkdir(parents=True)
 
-    def write(self, parameter: Parameter, states: Mapping[str, Tensor]) -> None:
-        """Write the weight and the moments of one parameter; one that is not trained has none."""
-        wanted = STATES if parameter.trained else (WEIGHT,)
-        if set(states) != set(wanted):
-            raise CheckpointError(f"{parameter.name} came with {sorted(states)}, not {wanted}")
+    def write(self, parameter: Parameter, read: Callable[[str], Tensor]) -> None:
+        """Write the weight of a parameter and, if it is trained, its moments, one after another.
+
+        ``read`` is asked for each by the name of its file, so memory holds one.
+        """
         folder = self._tag / ZERO / parameter.name
         folder.mkdir()
-        for state, value in states.items():
+        for state in STATES if parameter.trained else (WEIGHT,):
+            value = read(state)
             if tuple(value.shape) != parameter.shape:
                 raise CheckpointError(
                     f"{state} of {parameter.name} has shape {tuple(value.shape)}, "
@@ -71,7 +72,7 @@ class UniversalWriter:
             _save({PARAM: value.float().contiguous()}, folder / f"{state}.pt")
         if parameter.trained:
             _save(self._step, folder / f"{STEP}.pt")
-            self._written += 1
+            self._trained += 1
 
     def finish(self, settings: AdamSettings, sequences: int) -> None:
         """Write what parameters have in common, and the name of the latest checkpoint.
@@ -79,7 +80,7 @@ class UniversalWriter:
         ``sequences`` is how many the run has seen. No engine has more groups than parameters.
         """
         group: dict[str, Any] = {"params": [], **asdict(settings)}
-        groups = [dict(group) for _ in range(self._written)]
+        groups = [dict(group) for _ in range(self._trained)]
         common = {
             "ds_version": VERSION,
             "param_groups": groups,

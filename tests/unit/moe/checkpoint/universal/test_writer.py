@@ -31,7 +31,7 @@ def test_written_and_read_again_nothing_has_changed(kind: StepKind, tmp_path: Pa
     writer = UniversalWriter(tmp_path / "out", 5, kind)
     found = parameters(config, stacked=True)
     for each in found:
-        writer.write(each, states_of(model, each))
+        writer.write(each, states_of(model, each).__getitem__)
     writer.finish(SETTINGS, sequences=40)
     again = UniversalCheckpoint.open(tmp_path / "out", config)
     assert again.step == 5
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_was_not_finished_is_refused(tmp_path: Path) -> None:
     config = Checkpoint.open(tiny.saved(model, tmp_path / "model")).config
     writer = UniversalWriter(tmp_path / "out", 5, "tensor")
     for each in parameters(config, stacked=False):
-        writer.write(each, states_of(model, each))
+        writer.write(each, states_of(model, each).__getitem__)
     with pytest.raises(CheckpointError, match="half a universal checkpoint"):
         UniversalCheckpoint.open(tmp_path / "out" / "global_step5_universal", config)
 
@@ -67,7 +67,6 @@ def test_a_parameter_must_come_whole(tmp_path: Path) -> None:
     writer = UniversalWriter(tmp_path / "out", 5, "tensor")
     each = parameters(config, stacked=False)[0]
     states = states_of(model, each)
-    with pytest.raises(CheckpointError, match=r"came with \['fp32'\], not"):
-        writer.write(each, {"fp32": states["fp32"]})
+    short = states | {"exp_avg": states["exp_avg"][:-1]}
     with pytest.raises(CheckpointError, match=r"exp_avg of model.embed_tokens.weight has shape"):
-        writer.write(each, states | {"exp_avg": states["exp_avg"][:-1]})
+        writer.write(each, short.__getitem__)

@@ -1,6 +1,6 @@
 """One rank of a real DeepSpeed run, for tests: trains the jobs of a JSON file one after another.
 
-    python deepspeed_worker.py JOBS.json     with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+    python worker.py JOBS.json     with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
 
 A job trains a transformers model from ``model`` (or from the universal checkpoint ``load``) for the
 steps [``first``, ``save_at``), saves to ``save``, goes on to ``last`` and writes the weights as a
