@@ -1,7 +1,6 @@
 """Values that travel between the engine and its actors: commands down, reports up."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
 from moe.planning.plan import Plan
+from moe.storage import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class BuildCommand:
     """
 
     name: str
-    checkpoint: Path
+    checkpoint: Place
     plan: Plan
     rank: int
     sequence_length: int

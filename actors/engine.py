@@ -18,12 +18,13 @@ from actors.calls import gather
 from actors.checkpointing import SaveContext, complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput, StepReport
 from actors.membership import Membership
+from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import RankLost, RaymoeError
 from moe.planning.plan import Plan
-from moe.staging import staged
+from moe.storage import Place
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
@@ -52,7 +53,7 @@ class Engine:
 
     @classmethod
     def train(
-        cls, run: RunConfig, plan: Plan, checkpoint: Path, sequence_length: int, resume: bool
+        cls, run: RunConfig, plan: Plan, checkpoint: Place, sequence_length: int, resume: bool
     ) -> "Engine":
         """Launch detached actors that train from a model directory, or resume from a checkpoint."""
         engine = cls._launched(run.name, plan, deadlines_of(run), detached=True)
@@ -104,9 +105,9 @@ class Engine:
         reports = self._gather(refs, f"step {batch.step}", self._deadlines.command)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
-    def save(self, directory: Path, context: SaveContext) -> None:
+    def save(self, directory: Place, context: SaveContext) -> None:
         """Write a checkpoint of the steps done; it appears whole or not at all."""
-        with staged(directory) as staging:
+        with drafted(directory) as staging:
             saved = self._all("save", staging, doing=f"saving {directory.name}")
             complete(staging, saved, self.steps_done(), self.plan, context)
 
@@ -161,7 +162,7 @@ class Engine:
         return cls(name, plan, actors, deadlines)
 
     def _ready(
-        self, checkpoint: Path, sequence_length: int, run: RunConfig | None, resume: bool
+        self, checkpoint: Place, sequence_length: int, run: RunConfig | None, resume: bool
     ) -> "Engine":
         """Build every rank and begin the first epoch; on failure leave nothing behind."""
         try:

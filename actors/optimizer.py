@@ -7,10 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from moe.checkpoint.records import MOMENTS, OwnedState
 from moe.config.run import TrainSection
-from moe.errors import TrainingDiverged
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from moe.errors import CheckpointError, TrainingDiverged
 
 
 def learning_rate(train: TrainSection, step: int) -> float:
@@ -85,18 +84,28 @@ class ShareOptimizer:
         self._adam.step()
         return rate
 
-    def moments(self, name: str) -> Iterator[tuple[str, Tensor]]:
-        """Yield the moments of one parameter by name, zeros before the first step."""
-        parameter = self.parameters[name]
-        state = self._adam.state.get(parameter, {})
-        for moment in MOMENTS:
-            yield moment, state[moment] if moment in state else torch.zeros_like(parameter)
+    def states(self) -> Iterator[OwnedState]:
+        """Yield the moments of every parameter, zeros before the first step."""
+        for name, parameter in self.parameters.items():
+            state = self._adam.state.get(parameter, {})
+            moments = {
+                moment: state.get(moment, torch.zeros_like(parameter)).view(-1)
+                for moment in MOMENTS
+            }
+            yield OwnedState(name, 0, parameter.numel(), moments)
 
-    def restore(self, name: str, moments: Mapping[str, Tensor], step: int) -> None:
+    def restore(
+        self, name: str, start: int, stop: int, moments: Mapping[str, Tensor], step: int
+    ) -> None:
         """Take the moments of one parameter as they were after ``step`` steps."""
         parameter = self.parameters[name]
+        if (start, stop) != (0, parameter.numel()):
+            raise CheckpointError(
+                f"elements {start} to {stop} of {name} were restored, this rank owns all "
+                f"{parameter.numel()}; give it those"
+            )
         state: dict[str, Tensor] = {
-            moment: value.to(parameter.device, parameter.dtype).contiguous()
+            moment: value.to(parameter.device, parameter.dtype).view(parameter.shape)
             for moment, value in moments.items()
         }
         state["step"] = torch.tensor(float(step), device=parameter.device)

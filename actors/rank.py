@@ -6,7 +6,6 @@ Knows nothing of Ray, so that tests run ranks as plain processes.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch._C._distributed_c10d import TCPStore
@@ -15,14 +14,15 @@ from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, S
 from actors.gang import GangExchange
 from actors.inference import StageGenerator
 from actors.membership import Groups, Membership, destroy_groups, guarded, open_store
-from actors.saving import SavedRank, ShareSaver, restore_optimizer
+from actors.saving import RankPlace, SavedRank, ShareSaver, restore_optimizer
 from actors.training import StageTrainer
-from moe.checkpoint.manifest import load_manifest
+from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
+from moe.storage import Place
 
 
 class Rank:
@@ -77,13 +77,21 @@ class Rank:
             self._report = trainer.step(batch)
         return self._report
 
-    def save(self, directory: Path) -> SavedRank:
+    def save(self, directory: Place) -> SavedRank:
         """Write this rank's files of a checkpoint; return them and the balance of its layers."""
         trainer, built = self._trainer(), self._require_built()
         with self._communicating(f"saving to {directory}") as groups:
-            saver = ShareSaver(built.decoder.config, built.command.gang, groups)
+            place = groups.membership
+            saver = ShareSaver(
+                built.decoder.config,
+                built.command.gang,
+                RankPlace(place.member, 0, 1, place.rank),
+                groups.gang if place.gang > 1 else None,
+            )
             weights = dict(built.decoder.named_parameters())
-            return saver.save(directory, weights, trainer.optimizer), trainer.balancer.states
+            seconds = trainer.run.cluster.step_seconds
+            written = saver.save(directory, weights, trainer.optimizer.states(), seconds)
+            return written, trainer.balancer.states
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -138,7 +146,8 @@ class _Built:
     def __init__(self, command: BuildCommand, exchange: GangExchange) -> None:
         self.command = command
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        checkpoint = Checkpoint.open(command.checkpoint)
+        self._manifest = load_manifest(command.checkpoint) if command.resume else None
+        checkpoint = Checkpoint.open(command.checkpoint, self._manifest)
         self.decoder: Decoder = build(
             checkpoint.config, checkpoint.read, command.share, exchange, self.device
         )
@@ -148,12 +157,11 @@ class _Built:
             self.trainer = StageTrainer(
                 self.decoder, command.run, command.sequence_length, command.recompute
             )
-            if command.resume:
-                self._resume(self.trainer)
+            if self._manifest is not None:
+                self._resume(self.trainer, self._manifest)
 
-    def _resume(self, trainer: StageTrainer) -> None:
+    def _resume(self, trainer: StageTrainer, manifest: Manifest) -> None:
         command = self.command
-        manifest = load_manifest(command.checkpoint)
         trainer.steps_done = manifest.step
         states = trainer.balancer.states
         states.update({layer: manifest.balance[layer] for layer in states})
@@ -162,5 +170,5 @@ class _Built:
             self.decoder.config,
             command.share,
             trainer.optimizer,
-            manifest.step,
+            manifest,
         )

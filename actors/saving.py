@@ -1,126 +1,189 @@
-"""A rank's tensors to and from a checkpoint, whole on disk whatever the plan.
+"""A rank's tensors to and from a checkpoint, while training goes on.
 
-Spans of a tensor are brought together at the leader of the gang, one tensor at a time; experts are
-whole and every rank writes its own. Optimiser moments go the same way as the weights they belong
-to, so a checkpoint can be read under any plan.
+``start`` copies what the rank contributes into buffers of its own; that is all that training waits
+for. The rest is ``actors.writing``. Optimiser moments are written by their owner as they lie in
+memory, and any plan reads them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.membership import Groups
-from actors.optimizer import MOMENTS, ShareOptimizer
-from moe.checkpoint.manifest import OPTIMIZER, OPTIMIZER_INDEX
+from actors.optimizer import ShareOptimizer
+from actors.writing import GivenTensor, Spans, Writing
+from moe.checkpoint.buffers import Buffers
+from moe.checkpoint.manifest import OPTIMIZER, Manifest
+from moe.checkpoint.moments import Moments
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import open_shards
-from moe.checkpoint.writer import ShardWriter, TensorSpec
+from moe.checkpoint.records import MOMENTS, OwnedState, Piece, WrittenFiles
+from moe.checkpoint.shard_files import TYPES
+from moe.checkpoint.spread import writers
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.share import Share
-from moe.config.tensors import TensorSlice, answers_for, held_by, is_trained
+from moe.config.tensors import TensorSlice, answers_for, held_by
+from moe.errors import DeadlineExceeded, StorageError
+from moe.storage import Place
 
-
-@dataclass(frozen=True, slots=True)
-class SavedFiles:
-    """Which tensors a rank wrote, by file name, of the model and of the optimiser."""
-
-    model: dict[str, list[TensorSpec]]
-    optimizer: dict[str, list[TensorSpec]]
-
-
-SavedRank = tuple[SavedFiles, dict[int, BalanceState]]
+SavedRank = tuple[WrittenFiles, dict[int, BalanceState]]
 """What one rank adds to a checkpoint: its files, and the balance of the layers it holds."""
 
 
-class ShareSaver:
-    """Writes the tensors that one rank of a gang answers for."""
+@dataclass(frozen=True, slots=True)
+class RankPlace:
+    """Where a saving rank stands: its member of the gang, its replica, its number in the run."""
 
-    def __init__(self, config: ModelConfig, gang: tuple[Share, ...], groups: Groups) -> None:
+    member: int
+    replica: int
+    replicas: int
+    rank: int
+
+    @property
+    def file(self) -> str:
+        """Name of the files it writes."""
+        return f"rank-{self.rank:05d}.safetensors"
+
+
+class ShareSaver:
+    """Writes what one rank contributes to checkpoints, one checkpoint at a time.
+
+    Alive as long as its process groups: after an epoch it is replaced, and may hand over its
+    ``buffers``. ``files`` is the gang's own group for saving, None where the gang is one rank.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        gang: Sequence[Share],
+        place: RankPlace,
+        files: dist.ProcessGroup | None,
+        buffers: Buffers | None = None,
+    ) -> None:
+        self.buffers = buffers or Buffers()
         self._config = config
         self._gang = gang
-        self._groups = groups
-        self._member = groups.membership.member
+        self._share = gang[place.member]
+        self._place = place
+        self._spans = Spans(config, gang, place.member, files)
+        self._writing: Writing | None = None
+        replica_of = writers(config, gang, place.replicas)
+        self._held = {tensor.name: tensor for tensor in held_by(config, self._share)}
+        self._given = [
+            tensor
+            for tensor in self._held.values()
+            if self._answers(tensor) and replica_of[tensor.name] == place.replica
+        ]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a save was started and nobody has called ``finish`` for it."""
+        return self._writing is not None
+
+    def start(
+        self, directory: Place, weights: Mapping[str, Tensor], states: Iterable[OwnedState]
+    ) -> None:
+        """Copy weights and moments, and begin to write them; every rank of the run must.
+
+        One checkpoint at a time: while one is unfinished StorageError refuses the next.
+        """
+        if self._writing is not None:
+            raise StorageError(
+                f"{self._writing.directory} is still being written; finish it before {directory}"
+            )
+        owned = [
+            (self._piece(state, moment, value), value)
+            for state in states
+            if state.start < state.stop and self._answers(self._held[state.name])
+            for moment, value in state.moments.items()
+        ]
+        taken = [weights[tensor.name] for tensor in self._given]
+        copies = iter(self.buffers.copied([*taken, *(value for _, value in owned)]))
+        self._writing = Writing(
+            directory,
+            self._place.file,
+            [GivenTensor(self._disk(tensor), tensor, next(copies)) for tensor in self._given],
+            [(piece, next(copies)) for piece, _ in owned],
+            self._spans,
+        )
+        self._writing.start()
+
+    def finish(self, seconds: float) -> WrittenFiles:
+        """Wait until everything is safe in its storage; raise what went wrong.
+
+        DeadlineExceeded leaves the save unfinished, so that it may be waited for again.
+        """
+        writing = self._writing
+        if writing is None:
+            raise StorageError("no checkpoint was started; start one before it is finished")
+        writing.join(seconds)
+        if writing.is_alive():
+            raise DeadlineExceeded(
+                f"rank {self._place.rank} did not write {writing.directory} in {seconds:g} s; give "
+                "saving more time, or faster storage"
+            )
+        self._writing = None
+        return writing.result(self._place.rank)
 
     def save(
-        self, directory: Path, weights: Mapping[str, Tensor], optimizer: ShareOptimizer
-    ) -> SavedFiles:
-        """Write this rank's files; every rank of the gang must call it at the same time."""
-        file = f"rank-{self._groups.membership.rank:05d}.safetensors"
-        model = [
-            self._spec(tensor, "", weights[tensor.name].dtype)
-            for tensor in self._held()
-            if self._writes(tensor)
-        ]
-        with ShardWriter(directory / f"model-{file}", model) as writer:
-            for tensor in self._held():
-                self._write(writer, tensor, "", weights[tensor.name])
-        folder = directory / OPTIMIZER
-        folder.mkdir(exist_ok=True)
-        moments = [
-            self._spec(tensor, f".{moment}", optimizer.parameters[tensor.name].dtype)
-            for tensor in self._trained()
-            if self._writes(tensor)
-            for moment in MOMENTS
-        ]
-        with ShardWriter(folder / file, moments) as writer:
-            for tensor in self._trained():
-                for moment, part in optimizer.moments(tensor.name):
-                    self._write(writer, tensor, f".{moment}", part)
-        return SavedFiles({f"model-{file}": model}, {file: moments})
+        self,
+        directory: Place,
+        weights: Mapping[str, Tensor],
+        states: Iterable[OwnedState],
+        seconds: float,
+    ) -> WrittenFiles:
+        """Start and finish."""
+        self.start(directory, weights, states)
+        return self.finish(seconds)
 
-    def _held(self) -> Iterator[TensorSlice]:
-        return held_by(self._config, self._gang[self._member])
+    def abandon(self, seconds: float) -> None:
+        """Give up an unfinished save, as when the epoch ends; its thread stops at the next tensor.
 
-    def _trained(self) -> Iterator[TensorSlice]:
-        return (tensor for tensor in self._held() if is_trained(tensor.name))
+        A thread that waits for a neighbour ends when its process group is destroyed.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        writing.give_up()
+        writing.join(seconds)
+        if writing.is_alive():
+            self.buffers = Buffers()
 
-    def _spec(self, tensor: TensorSlice, suffix: str, dtype: torch.dtype) -> TensorSpec:
-        return TensorSpec(disk_name(self._config.family, tensor.name) + suffix, tensor.shape, dtype)
+    def _answers(self, tensor: TensorSlice) -> bool:
+        return answers_for(self._config, self._share, tensor)
 
-    def _write(self, writer: ShardWriter, tensor: TensorSlice, suffix: str, value: Tensor) -> None:
-        whole = self._whole(tensor, value)
-        if whole is not None:
-            writer.write(disk_name(self._config.family, tensor.name) + suffix, whole)
+    def _disk(self, tensor: TensorSlice) -> str:
+        return disk_name(self._config.family, tensor.name)
 
-    def _writes(self, tensor: TensorSlice) -> bool:
-        share = self._gang[self._member]
-        return answers_for(self._config, share, tensor) and (tensor.dim is None or share.leader)
-
-    def _whole(self, tensor: TensorSlice, value: Tensor) -> Tensor | None:
-        """Return the whole tensor where this rank writes it; else send its span, if it is one."""
-        value = value.detach()
-        if tensor.dim is None:
-            return value if self._writes(tensor) else None
-        if not answers_for(self._config, self._gang[self._member], tensor):
-            return None
-        if self._member > 0:
-            dist.send(value.contiguous(), self._groups.gang_rank(0), group=self._groups.gang)
-            return None
-        return torch.cat([value, *self._others(tensor, value)], dim=tensor.dim)
-
-    def _others(self, tensor: TensorSlice, like: Tensor) -> Iterator[Tensor]:
-        for member in range(1, len(self._gang)):
-            held = held_by(self._config, self._gang[member])
-            shape = next(other for other in held if other.name == tensor.name).held_shape
-            part = torch.empty(shape, dtype=like.dtype, device=like.device)
-            dist.recv(part, self._groups.gang_rank(member), group=self._groups.gang)
-            yield part
+    def _piece(self, state: OwnedState, moment: str, value: Tensor) -> Piece:
+        """Return what the manifest will say of a moment, but for its hash."""
+        part = self._held[state.name]
+        return Piece(
+            name=self._disk(part),
+            moment=moment,
+            file=f"{OPTIMIZER}/{self._place.file}",
+            shape=part.shape,
+            dim=part.dim,
+            first=part.start,
+            last=part.stop,
+            start=state.start,
+            stop=state.stop,
+            dtype=TYPES[value.dtype],
+            sha256="",
+        )
 
 
 def restore_optimizer(
-    directory: Path, config: ModelConfig, share: Share, optimizer: ShareOptimizer, step: int
+    directory: Place,
+    config: ModelConfig,
+    share: Share,
+    optimizer: ShareOptimizer,
+    manifest: Manifest,
 ) -> None:
-    """Read the moments of a share from a training checkpoint."""
-    shards = open_shards(directory / OPTIMIZER, OPTIMIZER_INDEX)
-    for tensor in held_by(config, share):
-        if not is_trained(tensor.name):
-            continue
-        name = disk_name(config.family, tensor.name)
-        span = (tensor.dim, tensor.start, tensor.stop)
-        moments = {moment: shards.read(f"{name}.{moment}", *span) for moment in MOMENTS}
-        optimizer.restore(tensor.name, moments, step)
+    """Read the moments a rank owns from a training checkpoint, written under whatever plan."""
+    moments = Moments.open(directory, manifest)
+    held = {tensor.name: tensor for tensor in held_by(config, share)}
+    for name, start, stop in [(own.name, own.start, own.stop) for own in optimizer.states()]:
+        values = {moment: moments.read_range(held[name], moment, start, stop) for moment in MOMENTS}
+        optimizer.restore(name, start, stop, values, manifest.step)

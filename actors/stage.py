@@ -4,8 +4,6 @@ Commands run one after the other in the default group; ``status`` and ``abort`` 
 group of their own, also while a command runs.
 """
 
-from pathlib import Path
-
 import ray
 from ray.util import get_node_ip_address
 
@@ -14,6 +12,7 @@ from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
 from actors.saving import SavedRank
 from moe.config.sampling import SampledToken
+from moe.storage import Place
 
 CONTROL = "control"
 
@@ -46,7 +45,7 @@ class StageActor:
         return self._rank.train_step(batch)
 
     @ray.method
-    def save(self, directory: Path) -> SavedRank:
+    def save(self, directory: Place) -> SavedRank:
         """Write this rank's files of a checkpoint."""
         return self._rank.save(directory)
 

@@ -37,10 +37,17 @@ def staged(to: Path) -> Iterator[Path]:
     partial, descriptor = _claimed(to)
     try:
         yield partial
+        _sync(partial)
         partial.rename(to)
+        _sync(to.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(descriptor)
+
+
+def clean(parent: Path, names: str) -> None:
+    """Remove the hidden directories of destinations by a pattern, where nobody writes."""
+    _clean_matching(parent, f".{names}.{_TOKEN}.partial")
 
 
 def refuse_existing(to: Path) -> None:
@@ -83,7 +90,11 @@ def _claimed(to: Path) -> tuple[Path, int]:
 
 def _clean(to: Path) -> None:
     """Remove the hidden directories of this destination whose processes are gone."""
-    for partial in to.parent.glob(f".{escape(to.name)}.{_TOKEN}.partial"):
+    _clean_matching(to.parent, f".{escape(to.name)}.{_TOKEN}.partial")
+
+
+def _clean_matching(parent: Path, pattern: str) -> None:
+    for partial in parent.glob(pattern):
         descriptor = _opened(partial)
         if descriptor is None:
             continue
@@ -117,6 +128,18 @@ def _is_open_as(directory: Path, descriptor: int) -> bool:
         return os.path.samestat(directory.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def _sync(directory: Path) -> None:
+    """Wait until the names in a directory are on the disk, where its file system can tell."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _make(directory: Path) -> None:

@@ -17,9 +17,10 @@ from ray.actor import ActorHandle
 from ray.train import Checkpoint
 
 from actors import launch
-from actors.checkpointing import SaveContext, prune
+from actors.checkpointing import SaveContext
 from actors.commands import StepInput, StepReport
 from actors.engine import Engine
+from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints, step_directory
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError

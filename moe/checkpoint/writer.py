@@ -5,8 +5,6 @@ written first from names, types and shapes alone; tensors follow in any order.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -17,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe.checkpoint.digest import raw_bytes
+from moe.checkpoint.shard_files import TYPES
 from moe.errors import CheckpointError
+from moe.storage import Place, copy_file, sync, write_text
 
-_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 SHARD_BYTES = 2 * 2**30
 
 
@@ -43,7 +43,7 @@ class ShardWriter:
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._missing = set(self._specs)
-        header, self._offsets, size = _layout(self._specs.values())
+        header, self._offsets, size = layout(self._specs.values())
         self._file = path.open("wb")
         self._file.write(header)
         self._file.truncate(size)
@@ -55,9 +55,8 @@ class ShardWriter:
             raise CheckpointError(
                 f"{name} has shape {tuple(tensor.shape)}, the file has room for {spec.shape}"
             )
-        raw = tensor.detach().to("cpu", spec.dtype).contiguous().view(-1).view(torch.uint8)
         self._file.seek(self._offsets[name])
-        self._file.write(raw.numpy().data)
+        self._file.write(raw_bytes(tensor.to("cpu", spec.dtype)))
         self._missing.discard(name)
 
     def __enter__(self) -> "ShardWriter":
@@ -70,8 +69,7 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            sync(self._file)
         if kind is None and self._missing:
             raise CheckpointError(
                 f"{self._file.name}: {len(self._missing)} tensors were never written, "
@@ -92,7 +90,7 @@ def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[Ten
     return shards
 
 
-def write_index(directory: Path, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
+def write_index(directory: Place, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
     """Write the index that says which tensor lies in which file."""
     pairs = [(spec, file) for file, specs in files.items() for spec in specs]
     table = {
@@ -102,7 +100,7 @@ def write_index(directory: Path, index: str, files: Mapping[str, Iterable[Tensor
     write_json(directory / index, table)
 
 
-def write_json(path: Path, table: Any) -> None:
+def write_json(path: Place, table: Any) -> None:
     """Write a value as indented JSON and wait for the disk; NaN and infinity are refused."""
     try:
         text = json.dumps(table, indent=2, default=str, allow_nan=False)
@@ -110,36 +108,38 @@ def write_json(path: Path, table: Any) -> None:
         raise CheckpointError(
             f"{path} cannot be written as JSON: {error}; give finite numbers"
         ) from error
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_text(path, text + "\n")
 
 
-def copy_tokenizer(source: Path, destination: Path) -> None:
+def copy_tokenizer(source: Path, destination: Place) -> None:
     """Copy what is not weights or architecture: tokenizer, chat template, licence."""
     wanted = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*")
     for pattern in (*wanted, "added_tokens.json", "generation_config.json", "LICENSE*"):
         for file in sorted(source.glob(pattern)):
             if file.is_file():
-                shutil.copy2(file, destination / file.name)
+                copy_file(file, destination / file.name)
 
 
-def _layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each tensor begins, and the size of the file.
+def in_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """Return specs as they lie in a file: wide types first, so that every tensor is aligned.
 
-    Wide types lie first, as the format's own library puts them, so that every tensor is aligned.
+    The format's own library puts them so too.
     """
+    return sorted(specs, key=lambda spec: -spec.dtype.itemsize)
+
+
+def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int], int]:
+    """Return the header, where each tensor begins, and the size of the file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for spec in sorted(specs, key=lambda spec: -spec.dtype.itemsize):
-        if spec.dtype not in _TYPES:
+    for spec in in_order(specs):
+        if spec.dtype not in TYPES:
             raise CheckpointError(
-                f"{spec.name} is {spec.dtype}; raymoe writes {', '.join(_TYPES.values())}"
+                f"{spec.name} is {spec.dtype}; raymoe writes {', '.join(TYPES.values())}"
             )
         place = [end, end + spec.bytes]
         header[spec.name] = {
-            "dtype": _TYPES[spec.dtype],
+            "dtype": TYPES[spec.dtype],
             "shape": list(spec.shape),
             "data_offsets": place,
         }

@@ -1,13 +1,13 @@
 """A JSON object of a model directory; no torch."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from moe.errors import CheckpointError
+from moe.storage import Place
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Return the JSON object in a file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

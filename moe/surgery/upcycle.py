@@ -25,6 +25,7 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, layer_prefix
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
+from moe.storage import local
 from moe.surgery.calibration import Calibration, calibrated
 from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
@@ -68,7 +69,7 @@ def upcycle(
     cores = nullcontext() if options.method.measures else one_core_spared()
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
         shards = job.write(staging, progress)
-        inputs = thread.submit(hashes, (source / "config.json", *dense.shards.paths))
+        inputs = thread.submit(hashes, (source / "config.json", *map(local, dense.shards.paths)))
         distance = job.distance(Checkpoint.open(staging))
         rest = sorted(path for path in staging.iterdir() if path.name not in shards)
         written = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
@@ -108,7 +109,7 @@ class _Upcycling:
         shards = write_model(directory, self._specs, self._values(), progress)
         dtype = str(self.dense.dtype).removeprefix("torch.")
         write_json(directory / "config.json", write_config(self.config, dtype))
-        copy_tokenizer(self.dense.path, directory)
+        copy_tokenizer(local(self.dense.path), directory)
         copy_remote_code(self.config.family, directory)
         return shards
 
@@ -118,7 +119,7 @@ class _Upcycling:
         length = min(self.options.probe_tokens, self.config.max_positions)
         probe = torch.randint(self.config.vocab_size, (1, length), generator=source)
         distance = logit_distance(self.dense, result, probe)
-        _check(distance, self.dense.path, self.options, self._exact)
+        _check(distance, local(self.dense.path), self.options, self._exact)
         return distance
 
     def receipt(
@@ -130,7 +131,7 @@ class _Upcycling:
             method=self.options.method.name,
             options=self.options.record(self.config) | {"calibration": measured},
             seed=self.options.seed,
-            source=self.dense.path.resolve().name,
+            source=local(self.dense.path).resolve().name,
             source_files=inputs,
             files=written,
             distance=distance,

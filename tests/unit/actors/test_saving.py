@@ -9,17 +9,11 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.checkpointing import SaveContext, complete, prune
+from actors.checkpointing import SaveContext, complete
 from actors.engine import merge
-from moe.checkpoint.manifest import (
-    OPTIMIZER,
-    OPTIMIZER_INDEX,
-    checkpoints,
-    load_manifest,
-    step_directory,
-)
-from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import Checkpoint, open_shards
+from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
+from moe.checkpoint.moments import Moments
+from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.tensors import tensors
@@ -133,12 +127,12 @@ def test_rows_and_placement_of_one_plan_resume_under_those_of_another(
         at = checkpoint(team, tmp_path / f"after-{step}", config, run, step + 1)
         assert load_plan(at / "plan.toml") == plan
     assert losses == pytest.approx(plain.losses, rel=1e-5)
-    weights, moments = Checkpoint.open(at), open_shards(at / OPTIMIZER, OPTIMIZER_INDEX)
+    weights, moments = Checkpoint.open(at), Moments.open(at)
     expected = dict(plain.decoder.named_parameters())
     for tensor in tensors(config):
         parameter = expected[tensor.name]
         torch.testing.assert_close(weights.read(tensor), parameter.detach(), rtol=1e-4, atol=1e-6)
-        second = moments.read(f"{disk_name(config.family, tensor.name)}.exp_avg_sq")
+        second = moments.read(tensor, "exp_avg_sq")
         theirs = plain.adam.state[parameter]["exp_avg_sq"]
         torch.testing.assert_close(second, theirs, rtol=1e-3, atol=1e-8)
 
@@ -153,7 +147,7 @@ def test_the_bias_is_saved_with_the_weights_and_has_no_moments(
     team = ranks.started(runs.plan(config, (2, 1), (2, 1), (1, 3)), model, run, runs.LENGTH)
     report = merge(team.step(runs.batch(config, run, 0)), 1, 0.0)
     saved = checkpoint(team, tmp_path / "saved", config, run, 1)
-    weights, moments = Checkpoint.open(saved), open_shards(saved / OPTIMIZER, OPTIMIZER_INDEX)
+    weights, moments = Checkpoint.open(saved), Moments.open(saved)
     for layer in range(3):
         name = f"model.layers.{layer}.mlp.router.balance_bias"
         tensor = next(t for t in tensors(config) if t.name == name)
@@ -161,7 +155,7 @@ def test_the_bias_is_saved_with_the_weights_and_has_no_moments(
         load = torch.tensor(report.layers[layer].load).float()
         torch.testing.assert_close(moved, 0.25 * (load.mean() - load).sign())
         with pytest.raises(CheckpointError):
-            moments.read(f"{disk_name('raymoe', name)}.exp_avg")
+            moments.read(tensor, "exp_avg")
 
 
 @pytest.fixture
@@ -191,17 +185,6 @@ def test_a_directory_without_manifest_is_no_checkpoint(saved: Path) -> None:
     assert checkpoints(saved.parent) == [saved]
     (saved / "raymoe.json").unlink()
     assert checkpoints(saved.parent) == []
-
-
-def test_only_the_newest_are_kept_and_leftovers_go(tmp_path: Path) -> None:
-    for step in (2, 4, 6, 10):
-        step_directory(tmp_path, step).mkdir()
-        (step_directory(tmp_path, step) / "raymoe.json").write_text("{}")
-    for leftover in (".step-00000008.1234.partial", ".step-00000000.removed"):
-        (tmp_path / leftover).mkdir()
-    prune(tmp_path, keep=2)
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ["step-00000006", "step-00000010"]
 
 
 def test_a_step_out_of_order_is_refused(ranks: Ranks, tmp_path: Path) -> None:

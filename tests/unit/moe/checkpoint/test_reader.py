@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import INDEX, SINGLE, Checkpoint, Shards
+from moe.checkpoint.reader import INDEX, SINGLE, Checkpoint
+from moe.checkpoint.shards import Shards
 from moe.config.json_file import read_json
 from moe.config.share import Share
 from moe.config.tensors import held_by, tensors

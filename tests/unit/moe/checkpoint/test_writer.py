@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from moe.checkpoint.reader import INDEX, Shards, open_shards
+from moe.checkpoint.reader import INDEX
+from moe.checkpoint.shards import Shards, open_shards
 from moe.checkpoint.writer import (
     ShardWriter,
     TensorSpec,

@@ -1,0 +1,96 @@
+"""The moments of a training checkpoint, read under any plan from pieces written under any other."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from moe.checkpoint.boxes import Box, cut, lengths, overlap, shifted, within
+from moe.checkpoint.manifest import Manifest, load_manifest
+from moe.checkpoint.names import disk_name
+from moe.checkpoint.records import Piece, by_moment, check_cover
+from moe.checkpoint.shards import Shards
+from moe.config.families import read_config
+from moe.config.json_file import read_json
+from moe.config.tensors import TensorSlice
+from moe.errors import CheckpointError
+from moe.storage import Place
+
+
+class Moments:
+    """Reads any part of any moment, or a range of it; only the pieces that overlap are opened."""
+
+    def __init__(self, family: str, pieces: Sequence[Piece], shards: Shards) -> None:
+        self._family = family
+        self._pieces = by_moment(pieces)
+        self._shards = shards
+        self._covered: set[tuple[str, str]] = set()
+
+    @classmethod
+    def open(cls, directory: Place, manifest: Manifest | None = None) -> "Moments":
+        """Open the moments of a checkpoint; its manifest is read unless the caller has it."""
+        manifest = manifest or load_manifest(directory)
+        config = read_config(read_json(directory / "config.json"))
+        files = {piece.key: directory / piece.file for piece in manifest.pieces}
+        hashes = {piece.key: piece.sha256 for piece in manifest.pieces}
+        return cls(config.family, manifest.pieces, Shards(files, hashes))
+
+    def read(self, part: TensorSlice, moment: str) -> Tensor:
+        """Return a moment of a part of a tensor, in the shape that part is held in."""
+        return self.read_range(part, moment, 0, part.elements).view(part.held_shape)
+
+    def read_range(self, part: TensorSlice, moment: str, start: int, stop: int) -> Tensor:
+        """Return elements ``[start, stop)`` of a moment of a part, counted in memory order."""
+        if not 0 <= start <= stop <= part.elements:
+            raise CheckpointError(
+                f"asked for elements {start} to {stop} of {part.name}, of which "
+                f"{part.elements} are held"
+            )
+        pieces = self._of(part, moment)
+        dtypes = {piece.dtype for piece in pieces}
+        if len(dtypes) > 1:
+            raise CheckpointError(f"{part.name}.{moment} was saved in several types: {dtypes}")
+        out = torch.empty(stop - start, dtype=self._shards.dtype(pieces[0].key))
+        targets = list(_boxes(part, start, stop))
+        for piece in pieces:
+            sources = list(_boxes(piece.part, piece.start, piece.stop))
+            if any(overlap(one, box) for one, _ in targets for box, _ in sources):
+                _copy(self._shards.read(piece.key), sources, out, targets)
+        return out
+
+    def _of(self, part: TensorSlice, moment: str) -> Sequence[Piece]:
+        """Return the pieces of a tensor, once it is known that they are all there."""
+        key = (disk_name(self._family, part.name), moment)
+        pieces = self._pieces.get(key, [])
+        if key not in self._covered:
+            check_cover(*key, part.shape, pieces)
+            self._covered.add(key)
+        return pieces
+
+
+def _boxes(part: TensorSlice, start: int, stop: int) -> Iterator[tuple[Box, int]]:
+    """Yield the boxes of a range of a part, placed in the whole tensor, and where each begins."""
+    at = 0
+    for box in cut(part.held_shape, start, stop):
+        yield shifted(box, part.dim, part.start), at
+        at += torch.Size(lengths(box)).numel()
+
+
+def _copy(
+    source: Tensor,
+    sources: Sequence[tuple[Box, int]],
+    target: Tensor,
+    targets: Sequence[tuple[Box, int]],
+) -> None:
+    """Copy what two one-dimensional ranges of a tensor have in common."""
+    for to, to_begin in targets:
+        for box, begin in sources:
+            common = overlap(to, box)
+            if common is not None:
+                into = _view(target, to, to_begin)[within(common, to)]
+                into.copy_(_view(source, box, begin)[within(common, box)])
+
+
+def _view(flat: Tensor, box: Box, begin: int) -> Tensor:
+    size = torch.Size(lengths(box))
+    return flat[begin : begin + size.numel()].view(size)

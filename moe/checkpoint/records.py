@@ -1,0 +1,191 @@
+"""What a manifest keeps of every stored tensor: where it lies and the hash of its bytes.
+
+Weights are stored whole, each once. Optimiser moments are stored in *pieces*: whoever owns a range
+of a tensor's elements writes that range, one-dimensional, as it lies in memory. A tensor is cut
+twice: the gang cuts it along a dimension into parts, and the replicas cut each part into ranges.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from torch import Tensor
+
+from moe.checkpoint.names import disk_name
+from moe.config.model import ModelConfig
+from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.errors import CheckpointError
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW knows of every trained element."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedState:
+    """The moments a rank owns of one tensor: elements ``[start, stop)`` of the part it holds, in
+    memory order, each moment one-dimensional.
+    """
+
+    name: str
+    start: int
+    stop: int
+    moments: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One whole weight, by its name in the family's files."""
+
+    name: str
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One range of one moment of one part of a tensor.
+
+    ``shape`` is the whole tensor's, ``dim``, ``first`` and ``last`` say which part of it (``dim``
+    is None where the part is all of it), ``start`` and ``stop`` which elements of the part.
+    """
+
+    name: str
+    moment: str
+    file: str
+    shape: tuple[int, ...]
+    dim: int | None
+    first: int
+    last: int
+    start: int
+    stop: int
+    dtype: str
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the file, which no other piece of a checkpoint has."""
+        part = "" if self.dim is None else f"[{self.first}:{self.last}]"
+        return f"{self.name}.{self.moment}{part}[{self.start}:{self.stop}]"
+
+    @property
+    def part(self) -> TensorSlice:
+        """The part it is cut from."""
+        return TensorSlice(self.name, self.shape, self.dim, self.first, self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFiles:
+    """What one rank, or another writer, has added to a checkpoint."""
+
+    tensors: tuple[StoredTensor, ...]
+    pieces: tuple[Piece, ...]
+
+
+def read_tensor(table: Mapping[str, Any]) -> StoredTensor:
+    """Return the tensor written as a table; what is missing or of another kind raises."""
+    return StoredTensor(**(dict(table) | {"shape": _shape(table)}))
+
+
+def read_piece(table: Mapping[str, Any]) -> Piece:
+    """Return the piece written as a table; what is missing or of another kind raises."""
+    return Piece(**(dict(table) | {"shape": _shape(table)}))
+
+
+def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
+    """Raise CheckpointError unless every tensor of a model is there, once, in its shape."""
+    expected = {disk_name(config.family, tensor.name): tensor.shape for tensor in tensors(config)}
+    seen: dict[str, StoredTensor] = {}
+    for tensor in stored:
+        if tensor.name in seen:
+            raise CheckpointError(
+                f"{tensor.name} lies in {seen[tensor.name].file} and in {tensor.file}; "
+                "every tensor must be written once"
+            )
+        if tensor.name not in expected:
+            raise CheckpointError(f"{tensor.name} in {tensor.file} is no tensor of this model")
+        if tensor.shape != expected[tensor.name]:
+            raise CheckpointError(
+                f"{tensor.name} in {tensor.file} has shape {tensor.shape}, the model asks for "
+                f"{expected[tensor.name]}"
+            )
+        seen[tensor.name] = tensor
+    if missing := sorted(expected.keys() - seen.keys()):
+        raise CheckpointError(f"nobody wrote {missing[0]}, nor {len(missing) - 1} other tensors")
+
+
+def check_moments(config: ModelConfig, pieces: Iterable[Piece]) -> None:
+    """Raise CheckpointError unless the pieces are every moment of a model, each element once."""
+    table = by_moment(pieces)
+    expected = {
+        (disk_name(config.family, tensor.name), moment): tensor.shape
+        for tensor in tensors(config)
+        if is_trained(tensor.name)
+        for moment in MOMENTS
+    }
+    if unknown := sorted(table.keys() - expected.keys()):
+        raise CheckpointError(f"{'.'.join(unknown[0])} is no moment of this model")
+    for (name, moment), shape in expected.items():
+        check_cover(name, moment, shape, table.get((name, moment), ()))
+
+
+def check_cover(name: str, moment: str, shape: tuple[int, ...], pieces: Sequence[Piece]) -> None:
+    """Raise CheckpointError unless pieces cover every element of a tensor once.
+
+    Parts of the gang follow each other along one dimension; the ranges of each follow each other.
+    """
+    label = f"{name}.{moment}"
+    if not pieces:
+        raise CheckpointError(f"{label} is missing: no piece of it was saved")
+    for piece in pieces:
+        if piece.shape != shape:
+            raise CheckpointError(
+                f"{label} in {piece.file} is cut from shape {piece.shape}, not {shape}"
+            )
+    if len({piece.dim for piece in pieces}) > 1:
+        raise CheckpointError(f"{label} is cut along several dimensions; its pieces do not fit")
+    dim = pieces[0].dim
+    parts = groupby(sorted(pieces, key=_order), key=lambda piece: (piece.first, piece.last))
+    spans = []
+    for span, group in parts:
+        ranges = [(piece.start, piece.stop) for piece in group]
+        elements = TensorSlice(name, shape, dim, *span).elements
+        _check_line(f"{label}, elements of its part {list(span)}", ranges, elements)
+        spans.append(span)
+    if dim is not None:
+        _check_line(f"{label}, its parts along dimension {dim}", spans, shape[dim])
+    elif len(spans) > 1:
+        raise CheckpointError(f"{label} was saved whole more than once; its pieces do not fit")
+
+
+def by_moment(pieces: Iterable[Piece]) -> dict[tuple[str, str], list[Piece]]:
+    """Return the pieces of every tensor and moment."""
+    table: dict[tuple[str, str], list[Piece]] = {}
+    for piece in pieces:
+        table.setdefault((piece.name, piece.moment), []).append(piece)
+    return table
+
+
+def _order(piece: Piece) -> tuple[int, int, int]:
+    return piece.first, piece.last, piece.start
+
+
+def _check_line(label: str, spans: Iterable[tuple[int, int]], size: int) -> None:
+    """Raise CheckpointError unless sorted spans lie end to end from 0 to the size."""
+    at = 0
+    for start, stop in spans:
+        if start > at:
+            raise CheckpointError(f"{label}: {at} to {start} of {size} are missing")
+        if start < at or stop <= start:
+            raise CheckpointError(f"{label}: {start} to {stop} of {size} were saved twice")
+        at = stop
+    if at < size:
+        raise CheckpointError(f"{label}: {at} to {size} of {size} are missing")
+    if at > size:
+        raise CheckpointError(f"{label}: {size} to {at} are beyond its size {size}")
+
+
+def _shape(table: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(int(size) for size in table["shape"])

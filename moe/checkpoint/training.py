@@ -1,0 +1,183 @@
+"""A training checkpoint as a whole: what belongs beside the tensors, and one from one process.
+
+Actors write their tensors in parallel and ``complete`` makes them one checkpoint. A conversion has
+all tensors in one process and uses ``write_training_checkpoint``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import Tensor
+
+from moe.checkpoint.drafts import drafted
+from moe.checkpoint.manifest import OPTIMIZER, Manifest
+from moe.checkpoint.names import disk_name
+from moe.checkpoint.reader import INDEX
+from moe.checkpoint.records import (
+    MOMENTS,
+    Piece,
+    StoredTensor,
+    WrittenFiles,
+    check_moments,
+    check_tensors,
+)
+from moe.checkpoint.remote import copy_remote_code
+from moe.checkpoint.shard_files import TYPES
+from moe.checkpoint.streamed import streamed
+from moe.checkpoint.writer import (
+    SHARD_BYTES,
+    TensorSpec,
+    copy_tokenizer,
+    in_order,
+    pack,
+    write_index,
+    write_json,
+)
+from moe.config.balance_state import BalanceState
+from moe.config.families import write_config
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig, dump_run
+from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.storage import Place, make_directory, sizes, write_text
+
+ReadWeight = Callable[[TensorSlice], Tensor]
+ReadMoment = Callable[[TensorSlice, str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a training checkpoint says beside its tensors.
+
+    ``tokenizer`` is the directory that the tokenizer is copied from, ``data`` the fingerprint of
+    the token shards, ``plan`` the plan as tables, ``balance`` the state of each layer with experts.
+    """
+
+    config: ModelConfig
+    run: RunConfig
+    tokenizer: Path
+    data: str
+    plan: Mapping[str, Any]
+    step: int
+    balance: Mapping[int, BalanceState]
+
+
+def complete(directory: Place, about: About, written: Sequence[WrittenFiles]) -> None:
+    """Write what belongs beside the tensors, and the manifest last.
+
+    Raises CheckpointError, and leaves no manifest, unless the tensors are the whole model and the
+    pieces every element of its moments, each once.
+    """
+    stored = [tensor for files in written for tensor in files.tensors]
+    pieces = [piece for files in written for piece in files.pieces]
+    check_tensors(about.config, stored)
+    check_moments(about.config, pieces)
+    write_index(directory, INDEX, _by_file(stored))
+    write_json(directory / "config.json", write_config(about.config, "float32"))
+    copy_tokenizer(about.tokenizer, directory)
+    copy_remote_code(about.config.family, directory)
+    write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
+    write_text(directory / "run.json", dump_run(about.run))
+    Manifest(
+        step=about.step,
+        balance=dict(sorted(about.balance.items())),
+        plan=about.plan,
+        data=about.data,
+        run=about.run.model_dump(mode="json"),
+        files=sizes(directory),
+        tensors={tensor.name: tensor for tensor in sorted(stored, key=lambda each: each.name)},
+        pieces=tuple(sorted(pieces, key=lambda piece: piece.key)),
+    ).save(directory)
+
+
+def write_training_checkpoint(
+    to: Place,
+    about: About,
+    read_weight: ReadWeight,
+    read_moment: ReadMoment,
+    limit: int = SHARD_BYTES,
+) -> None:
+    """Write a complete checkpoint from one process; it appears whole or not at all.
+
+    Both readers are asked for one whole tensor at a time, each once, so memory holds one. Weights
+    and moments are stored in float32, as training has them; files hold up to ``limit`` bytes.
+    """
+    config = about.config
+    wanted = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
+    with drafted(to) as directory:
+        weights = [TensorSpec(name, each.shape, torch.float32) for name, each in wanted.items()]
+        stored = [
+            StoredTensor(spec.name, file, spec.shape, TYPES[spec.dtype], digest)
+            for file, spec, digest in _written(
+                directory, "model", weights, limit, lambda name: read_weight(wanted[name])
+            )
+        ]
+        pieces = _whole_pieces(wanted)
+        make_directory(directory / OPTIMIZER)
+        moments = [
+            TensorSpec(key, (piece.stop,), torch.float32) for key, (piece, _) in pieces.items()
+        ]
+
+        def moment(key: str) -> Tensor:
+            piece, tensor = pieces[key]
+            return read_moment(tensor, piece.moment).reshape(-1)
+
+        owned = [
+            replace(pieces[spec.name][0], file=file, sha256=digest)
+            for file, spec, digest in _written(
+                directory, f"{OPTIMIZER}/whole", moments, limit, moment
+            )
+        ]
+        complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned))])
+
+
+def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, TensorSlice]]:
+    """Return one piece for every whole moment by its key, and the tensor it belongs to."""
+    pieces: dict[str, tuple[Piece, TensorSlice]] = {}
+    for name, tensor in wanted.items():
+        for moment in MOMENTS if is_trained(tensor.name) else ():
+            piece = Piece(
+                name=name,
+                moment=moment,
+                file="",
+                shape=tensor.shape,
+                dim=None,
+                first=0,
+                last=0,
+                start=0,
+                stop=tensor.elements,
+                dtype=TYPES[torch.float32],
+                sha256="",
+            )
+            pieces[piece.key] = piece, tensor
+    return pieces
+
+
+def _written(
+    directory: Place,
+    prefix: str,
+    specs: Sequence[TensorSpec],
+    limit: int,
+    read: Callable[[str], Tensor],
+) -> Iterator[tuple[str, TensorSpec, str]]:
+    """Write tensors to as many files as the limit asks for; yield file, tensor and hash."""
+    shards = pack(specs, limit)
+    for number, shard in enumerate(shards, start=1):
+        file = f"{prefix}-{number:05d}-of-{len(shards):05d}.safetensors"
+        with streamed(directory / file, shard) as writer:
+            for spec in in_order(shard):
+                tensor = read(spec.name).to(spec.dtype)
+                yield file, spec, writer.write(spec.name, tensor)
+
+
+def _by_file(stored: Iterable[StoredTensor]) -> dict[str, list[TensorSpec]]:
+    """Return the tensors of every file, as the index takes them."""
+    dtypes = {name: dtype for dtype, name in TYPES.items()}
+    files: dict[str, list[TensorSpec]] = {}
+    for tensor in stored:
+        spec = TensorSpec(tensor.name, tensor.shape, dtypes[tensor.dtype])
+        files.setdefault(tensor.file, []).append(spec)
+    return files
