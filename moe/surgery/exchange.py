@@ -15,7 +15,7 @@ from torch import Tensor
 from moe.checkpoint.manifest import MANIFEST, Manifest, load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import About, fill_training_checkpoint
+from moe.checkpoint.training import About, write_training_checkpoint
 from moe.checkpoint.universal.layout import WEIGHT
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
 from moe.checkpoint.universal.reader import UniversalCheckpoint
@@ -29,6 +29,7 @@ from moe.nn import controller
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from moe.planning.plan_file import to_dict
 from moe.staging import check_room, refuse_existing, staged
+from moe.storage import Place
 from moe.surgery.output import Progress
 from moe.surgery.receipt import hashes_below, write_receipt
 
@@ -64,10 +65,7 @@ def import_universal(
     def read(tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         return counted.passed(universal.read(*places[tensor.name], state))
 
-    refuse_existing(to)
-    check_room(to, counted.total)
-    with staged(to) as staging:
-        fill_training_checkpoint(staging, about, read, read)
+    def receipt(directory: Place) -> None:
         kind = "universal checkpoint" if origin is None else "ZeRO checkpoint by ds_to_universal"
         read_from = universal.tag if origin is None else origin
         table = {
@@ -76,7 +74,12 @@ def import_universal(
             "source": read_from.resolve().name,
             "source_files": hashes_below(read_from, universal.files if origin is None else None),
         }
-        write_receipt(staging, table | {"files": hashes_below(staging)})
+        assert isinstance(directory, Path)
+        write_receipt(directory, table | {"files": hashes_below(directory)})
+
+    refuse_existing(to)
+    check_room(to, counted.total)
+    write_training_checkpoint(to, about, read, read, beside=receipt)
 
 
 @dataclass(frozen=True, slots=True)

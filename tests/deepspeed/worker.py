@@ -1,6 +1,6 @@
-"""One rank of a real DeepSpeed run, for tests: trains the jobs of a JSON file one after another.
+"""A real DeepSpeed run of two ranks, for tests: trains the jobs of a JSON file one after another.
 
-    python worker.py JOBS.json     with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set
+    python worker.py JOBS.json PORT
 
 A job trains a transformers model from ``model`` (or from the universal checkpoint ``load``) for the
 steps [``first``, ``save_at``), saves to ``save``, goes on to ``last`` and writes the weights as a
@@ -9,6 +9,7 @@ the step, the same as ``batch`` gives to our own ranks.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -53,14 +54,25 @@ def tokens(step: int, vocabulary: int) -> Tensor:
     )
 
 
-def main(jobs: list[Job]) -> None:
-    """Run every job; the processes of all ranks do the same."""
+def main(jobs: list[Job], port: str) -> None:
+    """Run every job on two ranks, forked when all is imported, which is what takes time."""
     import deepspeed
     import deepspeed.ops
 
     # Inference alone uses this operator, and compiling it takes minutes.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     torch.set_num_threads(1)
+    fork = multiprocessing.get_context("fork")
+    other = fork.Process(target=_rank, args=(1, jobs, port, deepspeed))
+    other.start()
+    _rank(0, jobs, port, deepspeed)
+    other.join()
+    sys.exit(other.exitcode)
+
+
+def _rank(rank: int, jobs: list[Job], port: str, deepspeed: Any) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu"}
     for job in jobs:
         _run(job, deepspeed)
     dist.barrier()
@@ -139,5 +151,4 @@ def _step(engine: Any, step: int) -> float:
 
 
 if __name__ == "__main__":
-    assert "RANK" in os.environ
-    main([Job(**table) for table in json.loads(Path(sys.argv[1]).read_text())])
+    main([Job(**table) for table in json.loads(Path(sys.argv[1]).read_text())], sys.argv[2])

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
@@ -20,7 +22,7 @@ from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.planning.plan_file import from_dict
 from moe.surgery.exchange import TrainingCheckpoint, export_universal, import_universal
-from tests import runs, tiny
+from tests import plans, runs, saves, tiny
 from tests.universal import Form, moment, universal
 
 SETTINGS = AdamSettings(1e-3, (0.9, 0.95), 1e-8)
@@ -92,6 +94,28 @@ def test_there_and_back_again(family: str, form: Form, tied: bool, tmp_path: Pat
         for state in ("fp32", "exp_avg", "exp_avg_sq"):
             found = after.read(parameter, part, state)
             assert found.equal(before.read(parameter, part, state)), (parameter.name, state)
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_a_checkpoint_of_any_plan_and_replicas_is_exported(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, config = tmp_path_factory.mktemp("any"), data.draw(saves.models())
+    whole, plan = saves.Whole.of(config), data.draw(plans.plans(config))
+    cuts = saves.Cuts(data.draw(st.integers(1, 3)), data.draw(st.integers(0, 99)))
+    ours = saves.write(whole, plan, cuts, folder / "ours", folder)
+    opened = TrainingCheckpoint.open(Path(str(ours)))
+    export_universal(opened, folder / "out", SETTINGS, "tensor", silent)
+    after = UniversalCheckpoint.open(folder / "out", config)
+    for parameter, part in after.parts():
+        assert after.read(parameter, part).equal(whole.weight(part.tensor))
+        for state in ("exp_avg", "exp_avg_sq") if parameter.trained else ():
+            assert after.read(parameter, part, state).equal(whole.moment(part.tensor, state))
 
 
 def test_receipts_name_all_that_was_read_and_written(tmp_path: Path) -> None:
