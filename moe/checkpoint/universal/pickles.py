@@ -7,6 +7,7 @@ what is looked at is read.
 """
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,32 @@ def load(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, which would run code to be opened, "
             f"and raymoe opens none; save it again without: {_reason(error)}"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, cut short or no file of torch.save: {_reason(error)}; copy the "
-            "checkpoint again"
-        ) from error
+    except Exception as error:  # an unpickler that is fed noise raises anything
+        raise _damaged(path, _reason(error)) from error
+
+
+def load_checked(path: Path) -> Any:
+    """Return what a file holds, once its bytes are known to be those that torch.save wrote.
+
+    They lie in a zip archive, which keeps a checksum of each record that torch does not look at.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except FileNotFoundError:
+        return load(path)
+    except Exception as error:  # so does an archive of noise
+        raise _damaged(path, _reason(error)) from error
+    if record is not None:
+        raise _damaged(path, f"{record} has another CRC-32 than when it was saved")
+    return load(path)
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged, cut short or no file of torch.save: {reason}; copy the checkpoint "
+        "again"
+    )
 
 
 def _reason(error: Exception) -> str:

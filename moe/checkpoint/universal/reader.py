@@ -19,7 +19,7 @@ from moe.checkpoint.universal.layout import (
     tag_directory,
 )
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
-from moe.checkpoint.universal.pickles import load
+from moe.checkpoint.universal.pickles import load, load_checked
 from moe.config.model import ModelConfig
 from moe.config.tensors import HEAD
 from moe.errors import CheckpointError
@@ -39,7 +39,7 @@ class UniversalCheckpoint:
 
     @classmethod
     def open(cls, path: Path, config: ModelConfig) -> "UniversalCheckpoint":
-        """Open a directory and check every parameter's files, types and shapes."""
+        """Open a directory and check every parameter's files: checksums, types and shapes."""
         tag = tag_directory(path)
         check_whole(tag)
         found = _parameters(tag, config)
@@ -62,7 +62,7 @@ class UniversalCheckpoint:
     def read(self, parameter: Parameter, part: Part, state: str = WEIGHT) -> Tensor:
         """Map one tensor of ours: its weight, or one of its moments; it is finite."""
         path = _folder(self.tag, parameter) / f"{state}.pt"
-        value = part.of(_tensor(path).view(parameter.shape))
+        value = part.of(_tensor(load(path), path).view(parameter.shape))
         if not value.isfinite().all():
             raise CheckpointError(
                 f"{part.tensor.name} in {path} holds NaN or infinity; give a checkpoint from "
@@ -115,7 +115,8 @@ def _check(tag: Path, parameter: Parameter) -> None:
             "To begin anew from the weights alone, save the model with transformers"
         )
     for state in states:
-        value = _tensor(folder / f"{state}.pt")
+        path = folder / f"{state}.pt"
+        value = _tensor(load_checked(path), path)
         flat = value.dim() == 1 and value.numel() == torch.Size(parameter.shape).numel()
         if tuple(value.shape) != parameter.shape and not flat:
             raise CheckpointError(
@@ -124,9 +125,8 @@ def _check(tag: Path, parameter: Parameter) -> None:
             )
 
 
-def _tensor(path: Path) -> Tensor:
-    """Map the tensor of a file: bare from ZeRO-3, else in a table."""
-    found = load(path)
+def _tensor(found: Any, path: Path) -> Tensor:
+    """Return the tensor that a file holds: bare from ZeRO-3, else in a table."""
     value = found.get(PARAM) if isinstance(found, Mapping) else found
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -146,7 +146,7 @@ def _step(tag: Path, found: list[Parameter]) -> int:
             "empty directory, or copy it whole"
         )
     common = tag / ZERO / OPTIMIZER_STATE
-    said = [(_number(load(path), path), path) for path in there] or [
+    said = [(_number(load_checked(path), path), path) for path in there] or [
         (number, common) for number in _common_steps(common)
     ]
     if not said:
@@ -166,12 +166,15 @@ def _step(tag: Path, found: list[Parameter]) -> int:
 
 def _common_steps(path: Path) -> set[int]:
     """Return the steps that the optimiser's states and groups speak of."""
-    table = load(path)
-    inner = table.get("optimizer_state_dict", {}) if isinstance(table, Mapping) else {}
-    states = inner.get("state", {}).values() if isinstance(inner, Mapping) else ()
-    groups = table.get("param_groups", []) if isinstance(table, Mapping) else []
-    holders = [each for each in (*states, *groups) if isinstance(each, Mapping)]
-    return {_number(each[STEP], path) for each in holders if STEP in each}
+    table = _table(load(path))
+    states = _table(_table(table.get("optimizer_state_dict")).get("state")).values()
+    groups = table.get("param_groups")
+    holders = [*states, *(groups if isinstance(groups, list) else ())]
+    return {_number(each[STEP], path) for each in map(_table, holders) if STEP in each}
+
+
+def _table(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: Any, path: Path) -> int:

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.universal.pickles import load, load_checked
 from moe.checkpoint.universal.reader import UniversalCheckpoint
 from moe.config.model import ModelConfig
 from moe.errors import CheckpointError
@@ -83,6 +87,16 @@ def _cut(name: str) -> Callable[[Path], None]:
     return lambda tag: os.truncate(tag / name, (tag / name).stat().st_size // 2)
 
 
+def _flipped(name: str) -> Callable[[Path], None]:
+    def change(tag: Path) -> None:
+        weight = load(tag / name)["param"].numpy().tobytes()
+        data = bytearray((tag / name).read_bytes())
+        data[data.index(weight) + 5] ^= 1
+        (tag / name).write_bytes(data)
+
+    return change
+
+
 class Code:
     """Pickled, it makes a directory when it is opened by one who lets it."""
 
@@ -111,6 +125,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         r"lacks \*_model_states.pt, .* half a universal",
     ),
     "a file is cut": (_cut(f"zero/{Q}/exp_avg.pt"), f"{Q}/exp_avg.pt is damaged, cut short"),
+    "one bit is another": (
+        _flipped(f"zero/{GATE_UP}/exp_avg.pt"),
+        f"{GATE_UP}/exp_avg.pt is damaged, .* has another CRC-32",
+    ),
     "a file is empty": (
         lambda tag: os.truncate(tag / f"zero/{Q}/fp32.pt", 0),
         f"{Q}/fp32.pt is damaged, cut short",
@@ -208,3 +226,22 @@ def test_other_directories_are_no_universal_checkpoints(
     make(tmp_path / "other")
     with pytest.raises(CheckpointError, match=message):
         UniversalCheckpoint.open(tmp_path / "other", config)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_noise_is_refused_and_never_more_than_that(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fp32.pt"
+        torch.save({"cat_dim": 0, "param": torch.arange(12.0).view(3, 4)}, path)
+        sound = path.read_bytes()
+        noisy = bytearray(sound[: data.draw(st.integers(0, len(sound)))])
+        for place in data.draw(st.lists(st.integers(0, max(len(noisy) - 1, 0)), max_size=3)):
+            noisy[place : place + 1] = bytes([data.draw(st.integers(0, 255))])
+        path.write_bytes(noisy)
+        for read in (load, load_checked):
+            try:
+                read(path)
+            except CheckpointError:
+                continue
+            assert read is load or load(path)["param"].equal(torch.arange(12.0).view(3, 4))
