@@ -28,7 +28,6 @@ app = typer.Typer(
 fetch = typer.Typer(help="Bring a real checkpoint or real text.", no_args_is_help=True)
 kube = typer.Typer(help="Objects for Kubernetes.", no_args_is_help=True)
 checkpoint = typer.Typer(help="Checkpoints of runs.", no_args_is_help=True)
-checkpoint.callback()(lambda: None)
 checkpoint.command("convert")(exchange.convert)
 app.add_typer(fetch, name="fetch")
 app.add_typer(checkpoint, name="checkpoint")
