@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.errors import ClusterError, ConfigError, RaymoeError
-from pipelines import conversions
+from pipelines import conversions, exchange
 from pipelines.planning.advise import advise
 from pipelines.planning.place import place
 from pipelines.planning.plan import plan
@@ -27,7 +27,10 @@ app = typer.Typer(
 )
 fetch = typer.Typer(help="Bring a real checkpoint or real text.", no_args_is_help=True)
 kube = typer.Typer(help="Objects for Kubernetes.", no_args_is_help=True)
+checkpoint = typer.Typer(help="Checkpoints of runs.", no_args_is_help=True)
+checkpoint.command("convert")(exchange.convert)
 app.add_typer(fetch, name="fetch")
+app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(kube, name="kube")
 
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]

@@ -99,11 +99,13 @@ def write_training_checkpoint(
     read_weight: ReadWeight,
     read_moment: ReadMoment,
     limit: int = SHARD_BYTES,
+    beside: Callable[[Place], None] = lambda directory: None,
 ) -> None:
     """Write a complete checkpoint from one process; it appears whole or not at all.
 
     Both readers are asked for one whole tensor at a time, each once, so memory holds one. Weights
     and moments are stored in float32, as training has them; files hold up to ``limit`` bytes.
+    ``beside`` may add files, such as a receipt, before the checkpoint appears.
     """
     config = about.config
     wanted = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
@@ -132,6 +134,7 @@ def write_training_checkpoint(
             )
         ]
         complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned))])
+        beside(directory)
 
 
 def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, TensorSlice]]:

@@ -1,7 +1,7 @@
 """The JSON that a conversion leaves beside its output: what was done, to what, how exactly."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,13 @@ def write_receipt(directory: Path, table: Mapping[str, Any]) -> None:
 def hashes(paths: tuple[Path, ...]) -> dict[str, str]:
     """Return the SHA-256 of each file by its name."""
     return {path.name: _hash(path) for path in paths}
+
+
+def hashes_below(directory: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of files by their name below a directory; without ``files``, of all."""
+    found = directory.rglob("*") if files is None else files
+    paths = sorted(path for path in found if path.is_file())
+    return {str(path.relative_to(directory)): _hash(path) for path in paths}
 
 
 def _hash(path: Path) -> str:

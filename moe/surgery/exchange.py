@@ -1,0 +1,183 @@
+"""Training checkpoints to DeepSpeed's universal form and back, bit for bit, tensor by tensor.
+
+What one side knows and the other does not is decided here. DeepSpeed has no balance coefficients:
+an imported run begins with those its run file begins with. It has no position in our data: the
+step is taken for it. It has no plan: the checkpoint says one rank, and any plan resumes it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moe.checkpoint.manifest import MANIFEST, Manifest, load_manifest
+from moe.checkpoint.moments import Moments
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import About, write_training_checkpoint
+from moe.checkpoint.universal.layout import WEIGHT
+from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
+from moe.checkpoint.universal.reader import UniversalCheckpoint
+from moe.checkpoint.universal.writer import AdamSettings, StepKind, UniversalWriter
+from moe.config.balance_state import BalanceState
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.errors import CheckpointError
+from moe.nn import controller
+from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan_file import to_dict
+from moe.staging import check_room, refuse_existing, staged
+from moe.storage import Place
+from moe.surgery.output import Progress
+from moe.surgery.receipt import hashes_below, write_receipt
+
+_FLOAT_BYTES = 4
+
+
+def import_universal(
+    universal: UniversalCheckpoint,
+    to: Path,
+    run: RunConfig,
+    data: str,
+    origin: Path | None,
+    progress: Progress,
+) -> None:
+    """Write a training checkpoint that the run resumes, and a receipt.
+
+    Tokenizer and licence come from the run's model; ``data`` is the fingerprint of its shards.
+    ``origin`` is the directory of shards that DeepSpeed made the universal checkpoint of for this
+    import alone; the receipt then speaks of it. ``progress`` is told the bytes written and in all.
+    """
+    about = About(
+        config=universal.config,
+        run=run,
+        tokenizer=run.model.path,
+        data=data,
+        plan=to_dict(_one_rank(universal.config)),
+        step=universal.step,
+        balance=_beginning(universal.config, run),
+    )
+    places = {part.tensor.name: (each, part) for each, part in universal.parts()}
+    counted = _Counted(universal.config, progress)
+
+    def read(tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
+        return counted.passed(universal.read(*places[tensor.name], state))
+
+    def receipt(directory: Place) -> None:
+        kind = "universal checkpoint" if origin is None else "ZeRO checkpoint by ds_to_universal"
+        read_from = universal.tag if origin is None else origin
+        table = {
+            "method": f"import of a {kind}",
+            "options": {"step": universal.step},
+            "source": read_from.resolve().name,
+            "source_files": hashes_below(read_from, universal.files if origin is None else None),
+        }
+        assert isinstance(directory, Path)
+        write_receipt(directory, table | {"files": hashes_below(directory)})
+
+    refuse_existing(to)
+    check_room(to, counted.total)
+    write_training_checkpoint(to, about, read, read, beside=receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCheckpoint:
+    """A checkpoint of ours, opened to be exported: weights, moments, and what it says of itself."""
+
+    path: Path
+    weights: Checkpoint
+    moments: Moments
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "TrainingCheckpoint":
+        """Open a directory; CheckpointError where it is a model without a run."""
+        if not (path / MANIFEST).is_file():
+            Checkpoint.open(path)
+            raise CheckpointError(
+                f"{path} is a model, not a training checkpoint: it has no {MANIFEST}, so there are "
+                "no moments that DeepSpeed could go on with; give a step-... directory of a run, "
+                "or let DeepSpeed start from the model as it is"
+            )
+        manifest = load_manifest(path)
+        weights = Checkpoint.open(path, manifest)
+        return cls(path, weights, Moments.open(path, manifest), manifest)
+
+    def read(self, part: Part, state: str) -> Tensor:
+        """Return the weight or a moment of a tensor, in float32."""
+        if state == WEIGHT:
+            return self.weights.read(part.tensor).float()
+        return self.moments.read(part.tensor, state).float()
+
+    def assembled(self, parameter: Parameter, state: str) -> Tensor:
+        """Return a parameter as transformers holds it."""
+        if len(parameter.parts) == 1 and parameter.parts[0].expert is None:
+            return self.read(parameter.parts[0], state)
+        whole = torch.empty(parameter.shape)
+        for part in parameter.parts:
+            part.of(whole).copy_(self.read(part, state))
+        return whole
+
+
+def export_universal(
+    source: TrainingCheckpoint, to: Path, settings: AdamSettings, kind: StepKind, progress: Progress
+) -> None:
+    """Write a universal checkpoint that DeepSpeed loads, and a receipt.
+
+    ``settings`` are those of the next step. ``progress`` is told the bytes written and in all.
+    """
+    config, manifest = source.weights.config, source.manifest
+    counted = _Counted(config, progress)
+
+    def reader(parameter: Parameter) -> Callable[[str], Tensor]:
+        return lambda state: counted.passed(source.assembled(parameter, state))
+
+    refuse_existing(to)
+    check_room(to, counted.total)
+    with staged(to) as staging:
+        writer = UniversalWriter(staging, manifest.step, kind)
+        for parameter in parameters(config, stacked=config.family in STACKING):
+            writer.write(parameter, reader(parameter))
+        writer.finish(settings, manifest.step * int(manifest.run["train"]["global_batch"]))
+        table = {
+            "method": "export as a universal checkpoint",
+            "options": {"step": manifest.step, "steps_as": kind},
+            "source": source.path.resolve().name,
+            "source_files": hashes_below(source.path),
+        }
+        write_receipt(staging, table | {"files": hashes_below(staging)})
+
+
+class _Counted:
+    """Tells how many bytes of all weights and moments have passed."""
+
+    def __init__(self, config: ModelConfig, progress: Progress) -> None:
+        each = ((3 if is_trained(t.name) else 1) * t.elements for t in tensors(config))
+        self.total = _FLOAT_BYTES * sum(each)
+        self._done = 0
+        self._progress = progress
+
+    def passed(self, value: Tensor) -> Tensor:
+        self._done += _FLOAT_BYTES * value.numel()
+        self._progress(self._done, self.total)
+        return value
+
+
+def _one_rank(config: ModelConfig) -> Plan:
+    """Return the plan of what one process trained, as far as the checkpoint tells."""
+    rank = RankPlan(
+        devices=("deepspeed",),
+        kv_heads=(0, config.kv_heads),
+        ffn=(0, config.ffn_size),
+        experts=tuple(range(config.experts)),
+    )
+    return Plan(config.summary(), (StagePlan((0, config.layers), (rank,)),))
+
+
+def _beginning(config: ModelConfig, run: RunConfig) -> dict[int, BalanceState]:
+    """Return the balance that a run begins with, of every layer whose tokens choose by a gate."""
+    if config.moe is None or config.moe.hashed or not run.balances:
+        return {}
+    return dict.fromkeys(config.moe_layers, controller.initial(run.balance.coefficient))
