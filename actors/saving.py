@@ -81,6 +81,11 @@ class ShareSaver:
         """Whether a save was started and nobody has called ``finish`` for it."""
         return self._writing is not None
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being written; ``finish`` does not wait once it is not."""
+        return self._writing is not None and self._writing.is_alive()
+
     def start(
         self, directory: Place, weights: Mapping[str, Tensor], states: Iterable[OwnedState]
     ) -> None:

@@ -112,6 +112,8 @@ def test_a_save_given_up_does_not_touch_the_next(tmp_path: Path) -> None:
     leader = gang.saver(0)
     leader.start(tmp_path, held(whole, 0), states(whole, 0))
     first = leader.buffers
+    with pytest.raises(DeadlineExceeded):
+        leader.finish(0.5)
     leader.abandon(0.1)
     assert not leader.unfinished
     assert leader.buffers is not first
