@@ -2,13 +2,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help install check format test test-unit test-ray browser demo bench oracles lock clean
+.PHONY: help install check format test test-unit test-ray browser s3 demo bench oracles lock clean
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
 	@echo "make test      every test"
 	@echo "make test-unit tests that start no Ray"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
+	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     benchmarks, each a table (an hour)"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
@@ -32,10 +33,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install browser
+test: install browser s3
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
 
-test-unit: install
+test-unit: install s3
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/unit tests/manifests
 
 test-ray: install
@@ -50,6 +51,13 @@ browser:
 	  echo "pages of plans are not tested: install chromium and fonts-liberation (Debian)"; \
 	fi
 
+s3: .venv-s3/installed
+
+.venv-s3/installed: tests/moto-requirements.txt
+	$(PYTHON) -m venv .venv-s3
+	.venv-s3/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
 demo: install
 	$(BIN)/python -m pipelines.demo
 
@@ -63,6 +71,7 @@ bench: install .venv-mergekit/installed
 	$(BIN)/python -m benchmarks.skywork --check
 	$(BIN)/python -m benchmarks.recompute --check
 	$(BIN)/python -m benchmarks.uneven_pipeline --check
+	$(BIN)/python -m benchmarks.checkpoint_stall --check
 
 .venv-mergekit/installed: benchmarks/mergekit-requirements.txt
 	$(PYTHON) -m venv .venv-mergekit
@@ -82,4 +91,4 @@ lock: install
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-	rm -rf .venv .venv-oracles .venv-mergekit demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-oracles .venv-mergekit .venv-s3 demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

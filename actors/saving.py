@@ -85,6 +85,11 @@ class ShareSaver:
         """Whether something was taken that has not been written and collected."""
         return not self._idle.is_set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being written; ``finish`` does not wait once it is not."""
+        return self._writing is not None and self._writing.is_alive()
+
     def take(
         self, weights: Mapping[str, Tensor], states: Iterable[OwnedState], seconds: float
     ) -> None:

@@ -118,6 +118,8 @@ def test_a_save_given_up_does_not_touch_the_next(tmp_path: Path) -> None:
     leader = gang.saver(0)
     leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
     leader.start(tmp_path)
+    with pytest.raises(DeadlineExceeded):
+        leader.finish(0.5)
     leader.abandon(0.1)
     assert not leader.unfinished
     leader.abandon(0.1)

@@ -1,5 +1,7 @@
 """Any plan resumes the checkpoint of any other, and a damaged checkpoint is refused."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,27 @@ def test_a_truncated_file_is_named(victim: str, saved: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=f"{victim}.safetensors has .* its manifest says"):
         load_manifest(saved)
+
+
+@pytest.mark.parametrize("moments", [False, True])
+def test_one_flipped_byte_in_one_expert_stops_the_resume(
+    moments: bool, saved: Path, ranks: Ranks
+) -> None:
+    manifest = load_manifest(saved)
+    name = "model.layers.1.block_sparse_moe.experts.3.w2.weight"
+    file, key = manifest.tensors[name].file, name
+    if moments:
+        piece = next(each for each in manifest.pieces if each.name == name)
+        file, key = piece.file, piece.key
+    raw = bytearray((saved / file).read_bytes())
+    length = int.from_bytes(raw[:8], "little")
+    begin, _ = json.loads(raw[8 : 8 + length])[key]["data_offsets"]
+    raw[8 + length + begin + 5] ^= 4
+    (saved / file).write_bytes(raw)
+    model = saved.parent / "model"
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(key)} in .*{file} is damaged"):
+        ranks.started(runs.plan(config, (2, 1)), saved, run, runs.LENGTH, resume=True)
 
 
 def test_a_directory_without_manifest_is_no_checkpoint(saved: Path) -> None:
