@@ -90,6 +90,12 @@ class ShareSaver:
         """Whether something is still being written; ``finish`` does not wait once it is not."""
         return self._writing is not None and self._writing.is_alive()
 
+    def prepare(self, weights: Mapping[str, Tensor], states: Iterable[OwnedState]) -> None:
+        """Make the memory of the snapshots ready in the background, so that the first stalls no
+        longer than others.
+        """
+        self.buffers.prepare([*self._weights(weights), *(own for _, own in self._owned(states))])
+
     def take(
         self, weights: Mapping[str, Tensor], states: Iterable[OwnedState], seconds: float
     ) -> None:
@@ -104,14 +110,8 @@ class ShareSaver:
                 "storage"
             )
         self._idle.clear()
-        owned = [
-            (self._piece(state, moment, value), value)
-            for state in states
-            if state.start < state.stop and self._answers(self._held[state.name])
-            for moment, value in state.moments.items()
-        ]
-        taken = [weights[tensor.name] for tensor in self._given]
-        copies = iter(self.buffers.copied([*taken, *(value for _, value in owned)]))
+        owned = self._owned(states)
+        copies = iter(self.buffers.copied([*self._weights(weights), *(own for _, own in owned)]))
         self._taken = Snapshot(
             [GivenTensor(self._disk(tensor), tensor, next(copies)) for tensor in self._given],
             [(piece, next(copies)) for piece, _ in owned],
@@ -169,6 +169,18 @@ class ShareSaver:
         writing.join(seconds)
         if writing.is_alive():
             self.buffers = Buffers()
+
+    def _weights(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        return [weights[tensor.name] for tensor in self._given]
+
+    def _owned(self, states: Iterable[OwnedState]) -> list[tuple[Piece, Tensor]]:
+        """Return the pieces this rank writes: what it owns and no other member answers for."""
+        return [
+            (self._piece(state, moment, value), value)
+            for state in states
+            if state.start < state.stop and self._answers(self._held[state.name])
+            for moment, value in state.moments.items()
+        ]
 
     def _answers(self, tensor: TensorSlice) -> bool:
         return answers_for(self._config, self._share, tensor)

@@ -7,7 +7,7 @@ waits until weights and moments are copied, hashed, written and safe on the disk
 background, where it waits for the copy alone and goes on. The files are the same.
 
 Bar: the stall of a save in the background is at most a tenth of the time of a synchronous one. The
-first save, which asks for the memory of the copy, is held to it too.
+first save is held to it too: memory for the copy is made ready while training begins.
 """
 
 import argparse
@@ -87,8 +87,10 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     training = Training(arguments)
-    alone = [training.step() for _ in range(arguments.repeats + 1)][1:]
+    training.step()
     saver = ShareSaver(training.config, [whole(training.config)], RankPlace(0, 0, 1, 0), None)
+    saver.prepare(dict(training.decoder.named_parameters()), training.states())
+    alone = [training.step() for _ in range(arguments.repeats + 1)][1:]
     seconds: dict[str, list[float]] = {"synchronous": [], "stall": [], "during": []}
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         first, _, size = _background(training, saver, Path(folder) / "first")

@@ -1,6 +1,7 @@
 """Memory that snapshots of tensors are copied into, kept from one save to the next."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -8,36 +9,57 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _ALIGNED = 64
+_TOUCHED = 2**26
+"""Bytes that are touched at once; in between other threads of Python get their turn."""
 
 
 class Buffers:
     """One block of CPU memory; as long as the tensors stay alike no save allocates any.
 
-    The block comes from numpy, which asks the kernel for large pages: the first copy into it costs
-    little more than later ones.
+    Fresh memory costs several times its copy, page by page, so a block is made ready in a thread
+    beforehand where somebody asks for it.
     """
 
     def __init__(self) -> None:
         self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._making: threading.Thread | None = None
 
     @property
     def bytes(self) -> int:
         """Size of the block."""
         return self._block.nbytes
 
+    def prepare(self, tensors: Iterable[Tensor]) -> None:
+        """Begin to make memory ready for copies of tensors like these; return at once."""
+        size = sum(map(_room, tensors))
+        if self._making is None and size > self.bytes:
+            self._making = threading.Thread(target=self._make, args=(size,), daemon=True)
+            self._making.start()
+
     def copied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return copies of tensors; they stay until the next call."""
-        begins, end = [], 0
+        if self._making is not None:
+            self._making.join()
+            self._making = None
+        size = sum(map(_room, tensors))
+        if size > self.bytes:
+            self._make(size)
+        views, begin = [], 0
         for tensor in tensors:
-            begins.append(end)
-            end += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
-        if end > self.bytes:
-            self._block = np.empty(0, np.uint8)
-            self._block = np.empty(end, np.uint8)
-        views = []
-        for tensor, begin in zip(tensors, begins, strict=True):
             own = self._block[begin : begin + tensor.nbytes]
             view = torch.from_numpy(own).view(tensor.dtype).view(tensor.shape)
             view.copy_(tensor.detach())
             views.append(view)
+            begin += _room(tensor)
         return views
+
+    def _make(self, size: int) -> None:
+        self._block = np.empty(0, np.uint8)
+        block = np.empty(size, np.uint8)
+        for begin in range(0, size, _TOUCHED):
+            block[begin : begin + _TOUCHED].fill(0)
+        self._block = block
+
+
+def _room(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // _ALIGNED) * _ALIGNED

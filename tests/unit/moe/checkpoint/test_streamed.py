@@ -74,3 +74,15 @@ def test_buffers_hold_copies_in_the_same_memory_every_time() -> None:
     assert all(place % 64 == places[0] % 64 for place in places[:3])
     buffers.copied([torch.zeros(1000)])
     assert buffers.bytes >= 4000
+
+
+def test_memory_made_ready_is_the_memory_that_is_used() -> None:
+    buffers, tensors = Buffers(), [torch.randn(100, 30), torch.randn(70)]
+    buffers.prepare(tensors)
+    copies = buffers.copied(tensors)
+    size = buffers.bytes
+    assert 100 * 30 * 4 + 70 * 4 <= size < 100 * 30 * 4 + 70 * 4 + 128
+    assert all(copy.equal(tensor) for copy, tensor in zip(copies, tensors, strict=True))
+    buffers.prepare(tensors)
+    buffers.copied(tensors[:1])
+    assert buffers.bytes == size
