@@ -87,7 +87,10 @@ class Rank:
                 "asked for; the ranks no longer agree and must restart from a checkpoint"
             )
         with self._communicating(f"step {batch.step}"):
-            self._report = trainer.step(batch)
+            first, self._report = self._report is None, trainer.step(batch)
+        if first:
+            weights = dict(self._require_built().decoder.named_parameters())
+            self._require_saver().prepare(weights, trainer.optimizer.states())
         return self._report
 
     def snapshot(self) -> float:

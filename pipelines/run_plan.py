@@ -1,11 +1,14 @@
 """The plan of a run: from its file, or made for the cluster it is on."""
 
+from dataclasses import replace
+
 from actors.replicas import check_step
 from cluster.probe import probe
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import CPU
 from moe.planning.make import make_replicas
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
@@ -23,8 +26,10 @@ def plan_for(
     else:
         replicas = replicas or run.plan.replicas
         pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
-        wanted = workload(run, sequence_length, replicas)
-        plan = make_replicas(config, probe(run.plan.threads), pins, wanted, run.plan.chunks)
+        there = probe(run.plan.threads)
+        copies = all(device.kind == CPU for device in there.devices)
+        wanted = replace(workload(run, sequence_length, replicas), snapshots=copies)
+        plan = make_replicas(config, there, pins, wanted, run.plan.chunks)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
 

@@ -133,6 +133,7 @@ def rank_bytes(
     activations = ceil(workload.numerics.activation * numbers)
     working = working_bytes(config, share, place, workload) + wasted_bytes(activations)
     buffers = buffer_bytes(config, place, workload)
+    buffers += snapshot_bytes(parameters, workload, replicas)
     return RankBytes(weights, gradients, optimizer, activations, working, buffers)
 
 
@@ -148,6 +149,13 @@ def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int
         -(-size * parameters // (replicas if spread else 1)) for size, spread in sizes
     )
     return weights, gradients, optimizer
+
+
+def snapshot_bytes(parameters: int, workload: Workload, replicas: int) -> int:
+    """Return the bytes of a copy of weights and moments, each of which one replica writes."""
+    numerics = workload.numerics
+    kept = workload.training and workload.snapshots
+    return -(-(numerics.weight + numerics.optimizer) * parameters // replicas) if kept else 0
 
 
 def working_bytes(config: ModelConfig, share: Share, place: Place, workload: Workload) -> int:

@@ -45,7 +45,9 @@ class Workload:
     is then read ``pass_tokens`` at a time, and a pass gives the logits of its last token alone.
     ``imbalance`` is the load of the fullest rank of a gang over the mean, measured or feared;
     with a ``capacity_factor`` it cannot exceed that. ``zero`` is how far the states of the
-    optimiser (1), gradients too (2) and weights too (3) are spread over the replicas.
+    optimiser (1), gradients too (2) and weights too (3) are spread over the replicas. ``snapshots``
+    says that devices also hold what a checkpoint copies, as CPUs do that train; beside a GPU it is
+    the host that holds it.
     """
 
     sequence_length: int
@@ -58,6 +60,7 @@ class Workload:
     zero: int = 1
     imbalance: float = 1.0
     capacity_factor: float | None = None
+    snapshots: bool = False
 
     def __post_init__(self) -> None:
         for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):

@@ -21,6 +21,7 @@ from moe.planning.counts.memory import (
     cache_bytes_per_token,
     head_floats,
     serving_bytes,
+    snapshot_bytes,
     state_bytes,
     wasted_bytes,
     working_bytes,
@@ -129,7 +130,8 @@ class MemberCosts:
 
     def bytes(self, runs: Runs, place: Place, recompute: Collection[int]) -> int:
         """Return the bytes that runs of layers take; in serving it is one run."""
-        states = state_bytes(self.parameters(runs, place), self.workload, self.replicas)
+        parameters = self.parameters(runs, place)
+        states = state_bytes(parameters, self.workload, self.replicas)
         if not self.workload.training:
             return states[0] + self._serving_bytes(runs[0], place) + PROCESS_BYTES
         again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
@@ -138,7 +140,9 @@ class MemberCosts:
         if place.ends[1]:
             numbers += head_floats(self.config, self.share, self.workload)
         activations = ceil(self.workload.numerics.activation * numbers)
-        return sum(states) + activations + self._beside(place, activations) + PROCESS_BYTES
+        beside = self._beside(place, activations)
+        beside += snapshot_bytes(parameters, self.workload, self.replicas)
+        return sum(states) + activations + beside + PROCESS_BYTES
 
     def _kept(self, run: Span, again: Mapping[int, float]) -> float:
         """Return what a run keeps of one token; recomputed layers keep their input."""

@@ -188,3 +188,14 @@ def test_messages_stay_while_their_micro_batch_is_in_flight(
 
 def test_messages_ahead_are_those_that_actors_ask_for() -> None:
     assert MESSAGES_AHEAD == AHEAD
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_snapshots_copy_what_each_replica_writes(replicas: int) -> None:
+    place, share = Place(), whole(SMOLLM2)
+    saving = replace(WORKLOAD, snapshots=True)
+    more = rank_bytes(SMOLLM2, share, place, saving, replicas=replicas)
+    less = rank_bytes(SMOLLM2, share, place, WORKLOAD, replicas=replicas)
+    assert more.total - less.total == -(-12 * parameters(SMOLLM2) // replicas)
+    serving = replace(saving, training=False)
+    assert rank_bytes(SMOLLM2, share, place, serving).buffers == 0
