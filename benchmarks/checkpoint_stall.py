@@ -61,6 +61,8 @@ class Training:
             config = upcycled_config(SMOLLM2, UpcycleOptions(arguments.experts, top_k=2))
             self.config = config
             self.decoder = build(config, lambda tensor: initial(config, tensor, 0))
+        for parameter in self.decoder.parameters():
+            parameter.grad = torch.zeros_like(parameter)  # an expert may see no token
         self._adam = torch.optim.AdamW(self.decoder.parameters(), 1e-5, fused=True)
         self._size = (arguments.sequences, arguments.length)
 
@@ -68,7 +70,7 @@ class Training:
         """Take a step on random tokens; return its seconds."""
         started = time.perf_counter()
         tokens_BS = torch.randint(self.config.vocab_size, self._size)
-        self._adam.zero_grad()
+        self._adam.zero_grad(set_to_none=False)
         hidden = self.decoder(tokens_BS, Pass(logits=False)).values
         torch.autograd.backward(self.decoder.loss(hidden, tokens_BS, 1.0 / tokens_BS.numel()))
         self._adam.step()
