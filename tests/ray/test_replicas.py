@@ -2,16 +2,12 @@
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
-from actors import launch
 from actors.commands import StepReport
 from cluster.journal import read
 from cluster.session import Session
@@ -20,8 +16,8 @@ from moe.config.run import RunConfig, parse_run
 from moe.errors import ClusterError
 from pipelines.board import stop
 from pipelines.recording import JOURNAL
-from pipelines.train import Resume, train
 from tests import material as tiny_material
+from tests.driven import driver_pids, losses, once, pids, trained
 
 pytestmark = pytest.mark.ray
 
@@ -44,50 +40,6 @@ def config(material: Path, to: Path, **sections: Any) -> RunConfig:
     for section, keys in sections.items():
         table[section] = table[section] | keys
     return parse_run(table, "test")
-
-
-def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
-    reports: list[StepReport] = []
-
-    def watch(report: StepReport) -> None:
-        reports.append(report)
-        if on_step is not None:
-            on_step(report)
-
-    train(run, resume, lambda plan, session: None, watch)
-    assert not launch.running(run.name)
-    return reports
-
-
-def losses(run: RunConfig) -> list[float]:
-    records = read(run.checkpoint.path / JOURNAL)
-    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
-    return [record["loss"] for record in records]
-
-
-def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
-    done = threading.Event()
-
-    def watch(report: StepReport) -> None:
-        if report.step >= step and not done.is_set():
-            done.set()
-            act()
-
-    return watch
-
-
-def pids(run: RunConfig) -> list[int]:
-    actors = launch.find(run.name, RANKS)
-    assert actors is not None
-    references: list[Any] = [actor.status.remote() for actor in actors]
-    return [status.pid for status in ray.get(references)]
-
-
-def driver_pids(session: Session) -> list[int]:
-    from ray.util.state import list_actors
-
-    alive = list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
-    return [int(actor.pid) for actor in alive if "RayTrainWorker" in actor.class_name]
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +91,14 @@ def test_a_killed_driver_is_replaced_and_all_actors_stay(
     after: list[int] = []
 
     def kill() -> None:
-        before.extend(pids(run))
+        before.extend(pids(run, RANKS))
         os.kill(sorted(driver_pids(ray_session))[victim], signal.SIGKILL)
 
     kill_once = once(3, kill)
 
     def watch(report: StepReport) -> None:
         if before and not after and report.step > EVERY:
-            after.extend(pids(run))
+            after.extend(pids(run, RANKS))
         kill_once(report)
 
     trained(run, on_step=watch)
@@ -159,7 +111,7 @@ def test_a_killed_actor_restarts_all_from_the_checkpoint(
     victim: int, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path)
-    trained(run, on_step=once(EVERY + 3, lambda: os.kill(pids(run)[victim], signal.SIGKILL)))
+    trained(run, on_step=once(EVERY + 3, lambda: os.kill(pids(run, RANKS)[victim], signal.SIGKILL)))
     assert losses(run) == losses(undisturbed)
 
 

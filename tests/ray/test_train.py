@@ -6,10 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,10 @@ from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, Traini
 from pipelines.board import stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL
-from pipelines.train import Resume, train
+from pipelines.train import train
 from tests import material as tiny_material
 from tests import runs
+from tests.driven import driver_pids, losses, once, pids, trained
 
 pytestmark = pytest.mark.ray
 
@@ -52,40 +51,9 @@ def config(material: Path, to: Path, **sections: Any) -> RunConfig:
     return parse_run(table, "test")
 
 
-def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
-    reports: list[StepReport] = []
-
-    def watch(report: StepReport) -> None:
-        reports.append(report)
-        if on_step is not None:
-            on_step(report)
-
-    train(run, resume, lambda plan, session: None, watch)
-    assert not launch.running(run.name)
-    return reports
-
-
-def losses(run: RunConfig) -> list[float]:
-    records = read(run.checkpoint.path / JOURNAL)
-    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
-    return [record["loss"] for record in records]
-
-
 def weights(checkpoint: Path) -> dict[str, Any]:
     files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer/*.safetensors")]
     return {name: value for file in sorted(files) for name, value in load_file(file).items()}
-
-
-def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
-    """Return a watcher that acts when it first sees a step at or beyond the given one."""
-    done = threading.Event()
-
-    def watch(report: StepReport) -> None:
-        if report.step >= step and not done.is_set():
-            done.set()
-            act()
-
-    return watch
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +107,14 @@ def test_a_killed_driver_is_replaced_and_the_actors_stay(
     after: list[int] = []
 
     def kill() -> None:
-        before.extend(pids(run))
-        os.kill(worker_pid(ray_session), signal.SIGKILL)
+        before.extend(pids(run, 2))
+        os.kill(*driver_pids(ray_session), signal.SIGKILL)
 
     kill_once = once(3, kill)
 
     def watch(report: StepReport) -> None:
         if before and not after:
-            after.extend(pids(run))
+            after.extend(pids(run, 2))
         kill_once(report)
 
     trained(run, on_step=watch)
@@ -158,7 +126,7 @@ def test_a_killed_actor_restarts_the_run_from_its_checkpoint(
     undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path)
-    trained(run, on_step=once(EVERY + 2, lambda: os.kill(pids(run)[1], signal.SIGKILL)))
+    trained(run, on_step=once(EVERY + 2, lambda: os.kill(pids(run, 2)[1], signal.SIGKILL)))
     assert losses(run) == losses(undisturbed)
 
 
@@ -284,24 +252,6 @@ def test_interrupting_the_command_line_leaves_nothing(
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
     assert not launch.running(run.name)
-
-
-def pids(run: RunConfig) -> list[int]:
-    actors = launch.find(run.name, 2)
-    assert actors is not None
-    references: list[Any] = [actor.status.remote() for actor in actors]
-    return [status.pid for status in ray.get(references)]
-
-
-def worker_pid(session: Session) -> int:
-    from ray.util.state import list_actors
-
-    (worker,) = [
-        actor
-        for actor in list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
-        if "RayTrainWorker" in actor.class_name
-    ]
-    return int(worker.pid)
 
 
 def train_state(session: Session, run: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""Runs under Ray Train, watched step by step, and the processes that take part in them."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from actors import launch
+from actors.commands import StepReport
+from cluster.journal import read
+from cluster.session import Session
+from moe.config.run import RunConfig
+from pipelines.recording import JOURNAL
+from pipelines.train import Resume, train
+
+
+def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
+    """Train to the end and return every report; no actor may be left."""
+    reports: list[StepReport] = []
+
+    def watch(report: StepReport) -> None:
+        reports.append(report)
+        if on_step is not None:
+            on_step(report)
+
+    train(run, resume, lambda plan, session: None, watch)
+    assert not launch.running(run.name)
+    return reports
+
+
+def losses(run: RunConfig) -> list[float]:
+    """Return the loss of every step, each recorded once."""
+    records = read(run.checkpoint.path / JOURNAL)
+    assert [record["step"] for record in records] == list(range(1, len(records) + 1))
+    return [record["loss"] for record in records]
+
+
+def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
+    """Return a watcher that acts when it first sees a step at or beyond the given one."""
+    done = threading.Event()
+
+    def watch(report: StepReport) -> None:
+        if report.step >= step and not done.is_set():
+            done.set()
+            act()
+
+    return watch
+
+
+def pids(run: RunConfig, ranks: int) -> list[int]:
+    """Return the processes of a run's actors by rank."""
+    actors = launch.find(run.name, ranks)
+    assert actors is not None
+    references: list[Any] = [actor.status.remote() for actor in actors]
+    return [status.pid for status in ray.get(references)]
+
+
+def driver_pids(session: Session) -> list[int]:
+    """Return the processes of the driving workers."""
+    from ray.util.state import list_actors
+
+    alive = list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
+    return [int(actor.pid) for actor in alive if "RayTrainWorker" in actor.class_name]
