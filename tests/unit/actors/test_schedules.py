@@ -13,7 +13,7 @@ from moe.planning.plan import Plan
 from tests import exports, runs, tiny
 from tests.ranks import Ranks
 from tests.routed import routed
-from tests.training import train_both
+from tests.training import stepped, train_both
 
 
 def chunked(config: ModelConfig, *cuts: tuple[tuple[int, int], ...], **gang: Any) -> Plan:
@@ -103,3 +103,18 @@ def test_shared_experts_dense_layers_and_all_losses_over_replicas(
     )
     plan = runs.repeated(runs.recomputing(runs.plan(config, (1, 2), (3,), (5,)), (1,)), 2)
     train_both(ranks, directory, run, plan, 3)
+
+
+def test_bfloat16_computes_the_same_where_the_gradients_of_weights_wait(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    directory = tiny.saved(tiny.mixtral(), tmp_path / "model")
+    plan = runs.plan(Checkpoint.open(directory).config, (1, 2), (2, 1), (1, 3))
+    found = []
+    for schedule in ("1f1b", "zero-bubble"):
+        run = scheduled(directory, schedule, precision="bf16")
+        team = ranks.started(plan, directory, run, runs.LENGTH)
+        reports = [stepped(team, step) for step in range(3)]
+        found.append([(report.loss, report.gradient_norm) for report in reports])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3)
