@@ -1,30 +1,20 @@
 """A run's schedule against its plan and its micro-batches, before anything starts."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moe.errors import ConfigError
+from actors.replicas import check_step
+from moe.errors import PlanError
 from moe.planning.interleave import interleave
 from moe.planning.plan import Plan
 from moe.planning.plan_file import save_plan
-from pipelines.train import check_schedule, plan_for, workload
+from pipelines.run_plan import plan_for, workload
 from tests import runs
 from tests.plans import SMOLLM2
 
 TWO = runs.plan(SMOLLM2, (15, 15))
-
-
-def copied(plan: Plan, replicas: int) -> Plan:
-    """Return the plan in so many replicas."""
-    names = tuple(f"test/{number}" for number in range(replicas))
-    stages = (
-        replace(stage, ranks=tuple(replace(rank, devices=names) for rank in stage.ranks))
-        for stage in plan.stages
-    )
-    return replace(plan, stages=tuple(stages))
 
 
 def training(schedule: str, batch: int) -> dict[str, Any]:
@@ -34,29 +24,29 @@ def training(schedule: str, batch: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("plan", "schedule", "batch", "message"),
     [
-        (TWO, "1f1b", 1, r"has 1 micro-batches .*, 1 for a replica: 1f1b of 2 stages needs at"),
+        (TWO, "1f1b", 1, r"has 1 micro-batches .*, 1 for replica 0: 1f1b of 2 stages needs at"),
         (interleave(TWO, 2), "1f1b", 8, r"1f1b needs one run .* schedule to interleaved-1f1b"),
         (interleave(TWO, 2, True), "zero-bubble", 8, r"set the schedule to zbv"),
-        (interleave(TWO, 2), "zero-bubble", 7, r"7 for a replica: .* a multiple of 2"),
-        (copied(TWO, 3), "1f1b", 5, r"has 5 micro-batches .*, 1 for a replica: 1f1b of 2"),
-        (copied(TWO, 3), "zero-bubble", 17, r"17 micro-batches .*, 5 for a replica: zero"),
-        (copied(TWO, 3), "gpipe", 2, r"has 2 micro-batches .* but the plan has 3 replicas"),
+        (interleave(TWO, 2), "zero-bubble", 7, r"7 for replica 0: .* a multiple of 2"),
+        (runs.repeated(TWO, 3), "1f1b", 5, r"has 5 micro-batches .*, 1 for replica 0: 1f1b of 2"),
+        (runs.repeated(TWO, 3), "zero-bubble", 17, r"17 micro-batches .*, 5 for replica 0: zero"),
+        (runs.repeated(TWO, 3), "gpipe", 2, r"has 2 micro-batches .* but the plan has 3 replicas"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     tmp_path: Path, plan: Plan, schedule: str, batch: int, message: str
 ) -> None:
     run = runs.run_config(tmp_path, train=training(schedule, batch), plan={"path": "p"})
-    with pytest.raises(ConfigError, match=message):
-        check_schedule(run, plan)
+    with pytest.raises(PlanError, match=message):
+        check_step(plan, schedule, run.train.micro_batches)
 
 
 @pytest.mark.parametrize(
     ("plan", "schedule", "batch"),
     [
         (TWO, "gpipe", 1),
-        (copied(TWO, 3), "1f1b", 7),
-        (copied(interleave(TWO, 2, True), 2), "zbv", 3),
+        (runs.repeated(TWO, 3), "1f1b", 7),
+        (runs.repeated(interleave(TWO, 2, True), 2), "zbv", 3),
         (interleave(TWO, 3), "interleaved-1f1b", 6),
     ],
 )
@@ -66,7 +56,7 @@ def test_what_goes_together_is_taken_from_the_plan_file(
     path = tmp_path / "plan.toml"
     save_plan(plan, path)
     run = runs.run_config(tmp_path, train=training(schedule, batch), plan={"path": str(path)})
-    check_schedule(run, plan)
+    check_step(plan, schedule, run.train.micro_batches)
     assert workload(run, 16).schedule == schedule
     if plan.replicas == 1:
         assert plan_for(run, SMOLLM2, 16) == plan
