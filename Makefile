@@ -11,7 +11,7 @@ help:
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
-	@echo "make bench     benchmarks, each a table (an hour)"
+	@echo "make bench     benchmarks, each a table (two hours)"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
@@ -72,6 +72,10 @@ bench: install .venv-mergekit/installed
 	$(BIN)/python -m benchmarks.recompute --check
 	$(BIN)/python -m benchmarks.uneven_pipeline --check
 	$(BIN)/python -m benchmarks.checkpoint_stall --check
+	$(BIN)/python -m benchmarks.ray_overhead --check
+	$(BIN)/python -m benchmarks.scaling --check
+	$(BIN)/python -m benchmarks.one_curve --check
+	$(BIN)/python -m benchmarks.step_profile
 
 .venv-mergekit/installed: benchmarks/mergekit-requirements.txt
 	$(PYTHON) -m venv .venv-mergekit

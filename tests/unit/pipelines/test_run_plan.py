@@ -1,0 +1,38 @@
+"""How many replicas a run may have, and what each is asked to carry."""
+
+from pathlib import Path
+
+import pytest
+
+from moe.errors import ConfigError, PlanError
+from moe.planning.plan_file import save_plan
+from pipelines.run_plan import replicas_of, workload
+from tests import runs
+from tests.plans import SMOLLM2
+
+SLOTS = {"worker_resources": {"slot": 1.0}}
+
+
+def test_replicas_are_those_of_the_run_or_of_its_plan(tmp_path: Path) -> None:
+    save_plan(runs.repeated(runs.plan(SMOLLM2, (15, 15)), 3), tmp_path / "plan.toml")
+    path = str(tmp_path / "plan.toml")
+    assert replicas_of(runs.run_config(tmp_path)) == (1, 1)
+    assert replicas_of(runs.run_config(tmp_path, plan={"replicas": 2})) == (2, 2)
+    assert replicas_of(runs.run_config(tmp_path, plan={"path": path})) == (3, 3)
+    elastic = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 2}, cluster=SLOTS)
+    assert replicas_of(elastic) == (2, 3)
+    more = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 4}, cluster=SLOTS)
+    with pytest.raises(ConfigError, match=r"least_replicas is 4 but .*plan\.toml has 3 replicas"):
+        replicas_of(more)
+
+
+def test_the_fullest_replica_is_what_a_plan_must_carry(tmp_path: Path) -> None:
+    run = runs.run_config(tmp_path, train={"global_batch": 14})
+    assert [workload(run, 16, count).micro_batches for count in (1, 2, 3)] == [7, 4, 3]
+
+
+def test_a_plan_gives_no_more_replicas_than_it_has() -> None:
+    plan = runs.repeated(runs.plan(SMOLLM2, (30,)), 3)
+    assert plan.of_replicas(2).stages[0].ranks[0].devices == ("test/0", "test/1")
+    with pytest.raises(PlanError, match="asked for 4 replicas of a plan of 3"):
+        plan.of_replicas(4)
