@@ -78,7 +78,7 @@ CASES = [Case(family, stage) for family, stages in STAGES.items() for stage in s
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
-    with pool(2) as started:
+    with pool() as started:
         yield started
 
 

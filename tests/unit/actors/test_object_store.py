@@ -68,7 +68,7 @@ def test_a_run_goes_on_from_the_store(root: RemotePath, tmp_path: Path) -> None:
     losses = []
     context = SaveContext(config, run, model, "data")
     first, second = runs.plan(config, (3,), (1, 2), (3, 1)), runs.plan(config, (1, 2))
-    with pool(2) as ranks:
+    with pool() as ranks:
         team = ranks.started(first, model, run, runs.LENGTH)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
         with drafted(step_directory(root, 2)) as draft:
