@@ -42,7 +42,8 @@ class Share:
 
     def holds(self, layer: int) -> bool:
         """Tell whether it holds a part of a layer."""
-        return any(start <= layer < stop for start, stop in self.runs)
+        start, stop = self.layers
+        return start <= layer < stop or any(low <= layer < high for low, high in self.more)
 
     def experts_of(self, layer: int) -> tuple[int, ...]:
         """Return the experts held of one layer."""

@@ -14,6 +14,8 @@ def reserving(config: ModelConfig, plan: Plan, workload: Workload) -> Plan:
 
     What a rank on a GPU needs is the GPU's own memory, which comes with the GPU.
     """
+    if all(rank.kind != CPU for stage in plan.stages for rank in stage.ranks):
+        return plan
     needed = iter(bytes_per_rank(config, plan, workload))
     stages = []
     for stage in plan.stages:
