@@ -19,7 +19,6 @@ from actors.saving import RankPlace, SavedRank, ShareSaver, restore_optimizer
 from actors.training import StageTrainer
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
-from moe.config.balance_state import BalanceState
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
@@ -42,7 +41,6 @@ class Rank:
         self._epoch = 0
         self._report: StageReport | None = None
         self._saver: ShareSaver | None = None
-        self._balance: dict[int, BalanceState] = {}
 
     def build(self, command: BuildCommand) -> None:
         """Read this rank's tensors and make it ready to join."""
@@ -98,18 +96,18 @@ class Rank:
         trainer, built, saver = self._trainer(), self._require_built(), self._require_saver()
         started = time.perf_counter()
         weights = dict(built.decoder.named_parameters())
-        saver.take(weights, trainer.optimizer.states(), trainer.run.cluster.step_seconds)
-        self._balance = dict(trainer.balancer.states)
+        seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
+        saver.take(weights, states, seconds, trainer.balancer.states)
         return time.perf_counter() - started
 
     def write(self, directory: Place) -> SavedRank:
-        """Write the snapshot, beside whatever else this rank does meanwhile.
+        """Write the snapshot, beside whatever else this rank does meanwhile; wait for it first.
 
         Return the files written, and the balance of its layers when the snapshot was taken.
         """
-        saver, balance = self._require_saver(), self._balance
-        saver.start(directory)
-        return saver.finish(self._trainer().run.cluster.step_seconds), balance
+        saver, seconds = self._require_saver(), self._trainer().run.cluster.step_seconds
+        balance = saver.start(directory, seconds)
+        return saver.finish(seconds), balance
 
     def save(self, directory: Place) -> SavedRank:
         """Take a snapshot and write it."""

@@ -28,7 +28,10 @@ from moe.config.tensors import TensorSlice, answers_for, held_by
 from moe.errors import DeadlineExceeded, StorageError
 from moe.storage import Place
 
-SavedRank = tuple[WrittenFiles, dict[int, BalanceState]]
+Balances = dict[int, BalanceState]
+"""How the experts of each layer held are balanced."""
+
+SavedRank = tuple[WrittenFiles, Balances]
 """What one rank adds to a checkpoint: its files, and the balance of the layers it holds."""
 
 
@@ -72,6 +75,8 @@ class ShareSaver:
         self._writing: Writing | None = None
         self._idle = threading.Event()
         self._idle.set()
+        self._ready = threading.Event()
+        self._balance: Balances = {}
         replica_of = writers(config, gang, place.replicas)
         self._held = {tensor.name: tensor for tensor in held_by(config, self._share)}
         self._given = [
@@ -97,9 +102,15 @@ class ShareSaver:
         self.buffers.prepare([*self._weights(weights), *(own for _, own in self._owned(states))])
 
     def take(
-        self, weights: Mapping[str, Tensor], states: Iterable[OwnedState], seconds: float
+        self,
+        weights: Mapping[str, Tensor],
+        states: Iterable[OwnedState],
+        seconds: float,
+        balance: Balances | None = None,
     ) -> None:
         """Copy weights and moments; every rank of the run must, at the same step.
+
+        ``balance`` of the layers held is kept for who starts to write.
 
         One checkpoint at a time: waits until an earlier one has been written and collected.
         """
@@ -116,14 +127,22 @@ class ShareSaver:
             [GivenTensor(self._disk(tensor), tensor, next(copies)) for tensor in self._given],
             [(piece, next(copies)) for piece, _ in owned],
         )
+        self._balance = dict(balance or {})
+        self._ready.set()
 
-    def start(self, directory: Place) -> None:
-        """Begin to write what was taken; every rank of the run must."""
+    def start(self, directory: Place, seconds: float = 0.0) -> Balances:
+        """Begin to write what was taken, and return its balance; every rank of the run must.
+
+        Whoever asks for it need not be who has it taken: waits for that.
+        """
+        self._ready.wait(seconds)
+        self._ready.clear()
         taken, self._taken = self._taken, None
         if taken is None:
             raise StorageError(f"nothing was taken for {directory}; take it before it is written")
         self._writing = Writing(directory, self._place.file, taken, self._spans)
         self._writing.start()
+        return self._balance
 
     def finish(self, seconds: float) -> WrittenFiles:
         """Wait until everything is safe in its storage; raise what went wrong.
@@ -163,6 +182,7 @@ class ShareSaver:
         writing, self._writing = self._writing, None
         self._taken = None
         self._idle.set()
+        self._ready.set()
         if writing is None:
             return
         writing.give_up()

@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
+from moe.errors import RaymoeError
 from moe.planning.plan import Plan
 
 WAIT_SECONDS = 30.0
@@ -29,6 +30,7 @@ class Board:
         self._stopping = False
         self._granted = 0
         self._plan: Plan | None = None
+        self._failure: RaymoeError | None = None
 
     @ray.method
     def begin(self, plan: Plan, step: int) -> None:
@@ -62,6 +64,16 @@ class Board:
     def stop(self) -> None:
         """Ask the run to end."""
         self._stopping = True
+
+    @ray.method
+    def fail(self, error: RaymoeError) -> None:
+        """Take note of an error that no restart mends; the run ends with it."""
+        self._failure, self._stopping = self._failure or error, True
+
+    @ray.method
+    def failure(self) -> RaymoeError | None:
+        """Return the error that the run ends with."""
+        return self._failure
 
     @ray.method
     def wanted(self) -> bool:
@@ -116,6 +128,16 @@ def post(board: ActorHandle[Board], report: StepReport) -> None:
 def go_on(board: ActorHandle[Board], step: int) -> bool:
     """Say how many steps are done; return whether to do another."""
     return bool(_answer(board.done.remote(step), True))
+
+
+def fail(board: ActorHandle[Board], error: RaymoeError) -> None:
+    """Let the run end with an error that no restart mends."""
+    _answer(board.fail.remote(error), None)
+
+
+def failure(board: ActorHandle[Board]) -> RaymoeError | None:
+    """Return the error that the run ends with; None where there is none or no board."""
+    return _answer(board.failure.remote(), None) or None
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:

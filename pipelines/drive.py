@@ -25,7 +25,16 @@ from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig
 from moe.errors import ClusterBusy, DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
-from pipelines.board import Board, begin, go_on, plan_on, post, still_wanted
+from pipelines.board import (
+    Board,
+    begin,
+    fail,
+    failure,
+    go_on,
+    plan_on,
+    post,
+    still_wanted,
+)
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.recording import RunRecord
@@ -54,7 +63,9 @@ class Assignment:
 class Outcome:
     """How driving ended: at which step, short of the last if stopped, or with which error.
 
-    The error is one that no restart can mend; others are raised, for Ray Train to try again.
+    The error is one that no restart can mend; others are raised, for Ray Train to try again. Of
+    several drivers none may end while others wait for it, so each raises any error; the board tells
+    those that are started next.
     """
 
     step: int
@@ -80,9 +91,12 @@ def drive(settings: dict[str, Assignment]) -> Outcome:
     except (RankLost, DeadlineExceeded, ClusterBusy):
         if still_wanted(work.board):
             raise
-        return Outcome(step=0)
+        return Outcome(step=0, error=failure(work.board))
     except RaymoeError as error:
-        return Outcome(step=0, error=error)
+        if size == 1:
+            return Outcome(step=0, error=error)
+        fail(work.board, error)
+        raise
 
 
 def _lead(work: Assignment, replicas: int) -> Outcome:
@@ -100,7 +114,7 @@ def _lead(work: Assignment, replicas: int) -> Outcome:
     finally:
         broadcast_from_rank_zero(tuple(start))
     if start.step is None:
-        return Outcome(step=0)
+        return Outcome(step=0, error=failure(work.board))
     with (
         closing(RunRecord(run.name, run.checkpoint.path)) as record,
         CheckpointSaver(engine, work.context) as saver,

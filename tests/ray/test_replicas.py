@@ -1,19 +1,21 @@
 """Several replicas under Ray Train, each with a driver of its own: the curve of one."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from actors.commands import StepReport
 from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.config.run import RunConfig, parse_run
-from moe.errors import ClusterError
+from moe.errors import ClusterError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.recording import JOURNAL
 from tests import material as tiny_material
@@ -125,3 +127,17 @@ def test_all_drivers_stop_after_the_same_step(
     while driver_pids(ray_session) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert driver_pids(ray_session) == []
+
+
+def test_an_error_that_no_restart_mends_ends_all_drivers(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(material / "model", broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    run = config(material, tmp_path, model={"path": str(broken)})
+    with pytest.raises(TrainingDiverged, match="gradient norm is nan; nothing was updated"):
+        trained(run)
+    assert checkpoints(run.checkpoint.path) == []

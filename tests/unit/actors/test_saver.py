@@ -160,3 +160,14 @@ def _ours(name: str) -> str:
 
 def _rest(part: object) -> tuple[object, ...]:
     return tuple(getattr(part, field) for field in ("shape", "dim", "start", "stop"))
+
+
+def test_what_is_to_be_written_may_be_taken_after_it_is_asked_for(tmp_path: Path) -> None:
+    """The driver of one replica asks all ranks to write; another has its own take a snapshot."""
+    whole = saves.Whole.of(CONFIG)
+    saver = ShareSaver(CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 0), None)
+    asked = threading.Thread(target=saver.start, args=(tmp_path, saves.SECONDS))
+    asked.start()
+    saver.take(whole.weights, [], saves.SECONDS)
+    asked.join()
+    assert len(saver.finish(saves.SECONDS).tensors) == len(whole.weights)
