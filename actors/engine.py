@@ -146,10 +146,10 @@ class Engine:
 
         All ranks of the run must, after the same step: each driver asks its own.
         """
-        ranks = slice(self._driven.start * self.plan.ranks, self._driven.stop * self.plan.ranks)
-        actors = self._actors[ranks]
-        seconds = self._all("snapshot", doing="taking a snapshot", actors=actors)
-        return float(max(seconds))
+        first, end = (n * self.plan.ranks for n in (self._driven.start, self._driven.stop))
+        refs: list[Any] = [actor.snapshot.remote() for actor in self._actors[first:end]]
+        doing, wait = "taking a snapshot", self._deadlines.command
+        return float(max(self._gather(refs, doing, wait, first)))
 
     def write(self, directory: Place) -> Writing:
         """Have all ranks of the run write the snapshot there, while they train on."""
