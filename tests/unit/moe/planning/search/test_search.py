@@ -1,9 +1,9 @@
 """The search against every plan there is, on thousands of small questions of every sort."""
 
 from collections import Counter
+from cProfile import Profile
 from dataclasses import replace
 from math import inf
-from time import process_time
 
 import pytest
 
@@ -196,17 +196,22 @@ def test_all_pinned_is_what_comes_out() -> None:
     assert (found.workload.micro_batch, found.workload.micro_batches) == (2, 2)
 
 
-def timed(question: Question) -> tuple[Found, float]:
-    start = process_time()
-    return search(question), process_time() - start
+def counted(question: Question) -> tuple[Found, int]:
+    """Return what is found and the calls it took: the same number however busy the machine is."""
+    profile = Profile()
+    found = profile.runcall(search, question)
+    return found, sum(entry.callcount for entry in profile.getstats())
 
 
 @pytest.mark.parametrize(
     ("name", "length", "most"),
-    [("skywork-moe-146b", 8192, 1.0), ("deepseek-moe-145b", 4096, 3.0)],
+    [("skywork-moe-146b", 8192, 5_100_000), ("deepseek-moe-145b", 4096, 13_000_000)],
 )
-def test_large_models_are_planned_in_seconds(name: str, length: int, most: float) -> None:
-    """A quiet machine takes 0.5 and 1.5; the bar of 1 for the second is missed."""
+def test_large_models_are_planned_in_seconds(name: str, length: int, most: int) -> None:
+    """So many calls take 0.5 s and 1.5 s of a quiet core; the bar of 1 s for the second is missed.
+
+    A fifth more fails.
+    """
     nodes, sequences = 192, 1024
     devices = tuple(
         device(f"{node}/{gpu}", str(node), kind="A800", memory_bytes=80 * 2**30)
@@ -215,7 +220,7 @@ def test_large_models_are_planned_in_seconds(name: str, length: int, most: float
     )
     there = Inventory(devices, (Link(("*", "*"), 5e10, 1e-5),))
     workload = Workload(length, 1, 1, numerics=MEGATRON)
-    found, seconds = timed(Question(preset(name).config, there, workload, sequences))
+    found, calls = counted(Question(preset(name).config, there, workload, sequences))
     assert found.gap == 0
     assert len(devices) >= found.best.shape.devices > len(devices) // 2
-    assert seconds < 2 * most
+    assert calls < 1.2 * most
