@@ -14,12 +14,12 @@ import ray
 
 from actors import launch
 from actors.calls import gather
-from actors.checkpointing import SaveContext, Writing, complete
 from actors.commands import BuildCommand, InferInput, RankStatus, StepInput, StepReport
 from actors.deadlines import Deadlines, deadlines_of
 from actors.membership import Membership
 from actors.replicas import check_step, part_of
 from actors.reports import merge
+from actors.saving.checkpointing import SaveContext, Writing, complete
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig

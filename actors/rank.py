@@ -12,11 +12,11 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
-from actors.gang import GangExchange
 from actors.inference import StageGenerator
 from actors.membership import Groups, Membership, destroy_groups, guarded, open_store
-from actors.saving import RankPlace, SavedRank, ShareSaver, restore_optimizer
-from actors.training import StageTrainer
+from actors.saving.saver import RankPlace, SavedRank, ShareSaver, restore_optimizer
+from actors.step.gang import GangExchange
+from actors.step.training import StageTrainer
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken

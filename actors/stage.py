@@ -10,7 +10,7 @@ from ray.util import get_node_ip_address
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
 from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
-from actors.saving import SavedRank
+from actors.saving.saver import SavedRank
 from moe.config.sampling import SampledToken
 from moe.storage import Place
 

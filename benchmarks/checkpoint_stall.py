@@ -20,7 +20,7 @@ from statistics import median
 
 import torch
 
-from actors.saving import RankPlace, ShareSaver
+from actors.saving.saver import RankPlace, ShareSaver
 from benchmarks.results import finish, options
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState

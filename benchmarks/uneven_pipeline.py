@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from actors.crew import measure
 from actors.engine import Engine
-from actors.measure import Measuring
-from actors.messages import link_of
-from actors.profiling import profile_of
+from actors.profiling.crew import measure
+from actors.profiling.measure import Measuring
+from actors.profiling.messages import link_of
+from actors.profiling.profile import profile_of
 from benchmarks.results import finish, options
 from benchmarks.run import bench_run
 from cluster.probe import probe

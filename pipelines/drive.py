@@ -17,9 +17,9 @@ from ray.actor import ActorHandle
 from ray.train.collective import broadcast_from_rank_zero
 
 from actors import launch
-from actors.checkpointing import SaveContext
 from actors.commands import StepInput, StepReport
 from actors.engine import Engine
+from actors.saving.checkpointing import SaveContext
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig

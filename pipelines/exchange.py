@@ -61,7 +61,7 @@ def _refuse(what: str, options: dict[str, object]) -> None:
 
 
 def _export(source: Path, to: Path, optimizer: str) -> None:
-    from actors.optimizer import learning_rate
+    from actors.step.optimizer import learning_rate
     from moe.checkpoint.universal.writer import AdamSettings, StepKind
     from moe.config.run import parse_run
     from moe.surgery.exchange import TrainingCheckpoint, export_universal

@@ -24,10 +24,10 @@ def profile(  # noqa: PLR0913  options of a command
     """Measure one layer of each kind on this machine, and its link; weights are random."""
     from rich.text import Text
 
-    from actors.crew import measure
-    from actors.measure import Measuring
-    from actors.messages import link_of
-    from actors.profiling import caution_of, profile_of
+    from actors.profiling.crew import measure
+    from actors.profiling.measure import Measuring
+    from actors.profiling.messages import link_of
+    from actors.profiling.profile import caution_of, profile_of
     from moe.planning.devices.inventory_file import save_profile
     from pipelines.profile_table import profile_table
     from pipelines.progress import counted

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from actors.crew import Found
-from actors.messages import sum_seconds
+from actors.profiling.crew import Found
+from actors.profiling.messages import sum_seconds
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Measured, Profile
 

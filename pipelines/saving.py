@@ -15,9 +15,9 @@ from typing import Any, Self
 import ray.train
 from ray.train import Checkpoint
 
-from actors.checkpointing import SaveContext, Writing, complete
 from actors.commands import StepReport
 from actors.engine import Engine
+from actors.saving.checkpointing import SaveContext, Writing, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
 from moe.storage import Place

@@ -18,8 +18,8 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from actors import launch
-from actors.checkpointing import SaveContext
 from actors.commands import StepReport
+from actors.saving.checkpointing import SaveContext
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepInput
-from actors.optimizer import learning_rate
+from actors.step.optimizer import learning_rate
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, RunConfig
 from moe.nn.block import MixtureOfExperts

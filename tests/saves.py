@@ -13,8 +13,11 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.saving import RankPlace, ShareSaver
+from actors.saving.saver import RankPlace, ShareSaver
 from moe.checkpoint import training
+from moe.checkpoint.manifest import load_manifest
+from moe.checkpoint.moments import Moments
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState, WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
@@ -113,6 +116,21 @@ def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step
     written = parts(whole, plan, cuts, to)
     training.complete(to, about(whole.config, tokenizer, plan, step), written)
     return to
+
+
+def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
+    """Read every part and every range that the ranks of a plan hold, verified."""
+    manifest = load_manifest(at)
+    checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
+    for rank in range(plan.ranks):
+        for part in held_by(whole.config, plan.share(rank)):
+            assert checkpoint.read(part).equal(whole.weight(part))
+            for moment in MOMENTS if is_trained(part.name) else ():
+                own = whole.moment(part, moment)
+                assert moments.read(part, moment).equal(own)
+                for start, stop in cuts.of(part):
+                    read = moments.read_range(part, moment, start, stop)
+                    assert read.equal(own.reshape(-1)[start:stop])
 
 
 def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Place) -> list[WrittenFiles]:

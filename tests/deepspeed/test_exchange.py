@@ -20,9 +20,9 @@ import pytest
 import tomli_w
 import torch
 
-from actors.checkpointing import SaveContext, complete
 from actors.commands import StepInput
 from actors.engine import merge
+from actors.saving.checkpointing import SaveContext, complete
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig

@@ -11,8 +11,8 @@ import ray
 import transformers
 
 from actors import launch
-from actors.checkpointing import SaveContext
 from actors.engine import Engine
+from actors.saving.checkpointing import SaveContext
 from cluster.session import Session
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.crew import measure
 from actors.engine import Engine
-from actors.measure import Measuring
-from actors.messages import link_of
-from actors.profiling import profile_of
+from actors.profiling.crew import measure
+from actors.profiling.measure import Measuring
+from actors.profiling.messages import link_of
+from actors.profiling.profile import profile_of
 from cluster.probe import probe
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint

@@ -54,7 +54,7 @@ LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
 
 MESSAGES_AHEAD = 2
-"""Messages of one sender asked for before they are needed; the same as in ``actors.mail``."""
+"""Messages of one sender asked for before they are needed; the same as in ``actors.step.mail``."""
 
 _FLOAT_BYTES = 4
 _WASTE = 0.12

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.mail import AHEAD
+from actors.step.mail import AHEAD
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters

@@ -1,34 +1,14 @@
 """Any plan with any number of replicas reads, to the bit, what any other has written."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.checkpoint.manifest import load_manifest
-from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.records import MOMENTS
 from moe.checkpoint.spread import writers
-from moe.config.tensors import answers_for, held_by, is_trained, tensors
-from moe.planning.plan import Plan
+from moe.config.tensors import answers_for, held_by, tensors
 from tests import plans, saves
-
-
-def check_all(at: Path, whole: saves.Whole, plan: Plan, cuts: saves.Cuts) -> None:
-    """Read every part and every range that the ranks of a plan hold, verified."""
-    manifest = load_manifest(at)
-    checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
-    for rank in range(plan.ranks):
-        for part in held_by(whole.config, plan.share(rank)):
-            assert checkpoint.read(part).equal(whole.weight(part))
-            for moment in MOMENTS if is_trained(part.name) else ():
-                own = whole.moment(part, moment)
-                assert moments.read(part, moment).equal(own)
-                for start, stop in cuts.of(part):
-                    read = moments.read_range(part, moment, start, stop)
-                    assert read.equal(own.reshape(-1)[start:stop])
 
 
 @settings(max_examples=30, deadline=None)
@@ -44,7 +24,7 @@ def test_weights_and_moments_of_any_plan_are_those_of_any_other(
     )
     whole = saves.Whole.of(config)
     at = saves.write(whole, first, before, folder / "saved", folder)
-    check_all(at, whole, second, after)
+    saves.check(at, whole, second, after)
     assert Checkpoint.open(at).shards.names == load_manifest(at).tensors.keys()
 
 

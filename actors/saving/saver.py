@@ -1,8 +1,8 @@
 """A rank's tensors to and from a checkpoint, while training goes on.
 
 ``take`` copies what the rank contributes into buffers of its own; that is all that training waits
-for. The rest is ``actors.writing``. Optimiser moments are written by their owner as they lie in
-memory, and any plan reads them.
+for. The rest is ``actors.saving.writing``. Optimiser moments are written by their owner as they lie
+in memory, and any plan reads them.
 """
 
 import threading
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.optimizer import ShareOptimizer
-from actors.writing import GivenTensor, Snapshot, Spans, Writing
+from actors.saving.writing import GivenTensor, Snapshot, Spans, Writing
+from actors.step.optimizer import ShareOptimizer
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
 from moe.checkpoint.moments import Moments

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from actors.saving import RankPlace, ShareSaver
+from actors.saving.saver import RankPlace, ShareSaver
 from moe.checkpoint.records import OwnedState, WrittenFiles
 from moe.config.share import whole as whole_share
 from moe.config.tensors import held_by

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import torch
 
-from actors.bench import alone, parameters, parts_of
-from actors.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.membership import Groups, Membership, destroy_groups, open_store
-from actors.messages import Wire, measure_wire
+from actors.profiling.bench import alone, parameters, parts_of
+from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
+from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates

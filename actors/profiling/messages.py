@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.measure import Clock, Measuring, together
+from actors.profiling.measure import Clock, Measuring, together
 from moe.planning.devices.links import ANY, Link
 
 _ROUNDS = 20

@@ -12,11 +12,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from actors.bench import CHAIN_BYTES, OptimizerBench, PartBench, alone, parameters, parts_of
-from actors.crew import Found, measure
-from actors.measure import FEWEST_ROUNDS, Measuring, Timed
-from actors.messages import Message, Wire, link_of, sum_seconds
-from actors.profiling import caution_of, kind_of, passes_of, profile_of
+from actors.profiling.bench import (
+    CHAIN_BYTES,
+    OptimizerBench,
+    PartBench,
+    alone,
+    parameters,
+    parts_of,
+)
+from actors.profiling.crew import Found, measure
+from actors.profiling.measure import FEWEST_ROUNDS, Measuring, Timed
+from actors.profiling.messages import Message, Wire, link_of, sum_seconds
+from actors.profiling.profile import caution_of, kind_of, passes_of, profile_of
 from moe.config.model import ModelConfig
 from moe.config.presets import PRESETS
 from moe.config.share import whole

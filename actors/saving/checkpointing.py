@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from actors.calls import failed
-from actors.saving import SavedRank
+from actors.saving.saver import SavedRank
 from moe.checkpoint import training
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig

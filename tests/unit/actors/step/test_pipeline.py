@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from actors.mail import DOWN, UP
-from actors.pipeline import answers, expected
+from actors.step.mail import DOWN, UP
+from actors.step.pipeline import answers, expected
 from moe.errors import PlanError
 from moe.planning.schedules.schedule import FORWARD, SCHEDULES, WEIGHT, Order, actions
 

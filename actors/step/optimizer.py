@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.buckets import Bucket
+from actors.step.buckets import Bucket
 from moe.checkpoint.records import MOMENTS, OwnedState
 from moe.config.run import TrainSection
 from moe.config.tensors import TensorSlice

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors import buckets
-from actors.buckets import Bucket, Owners, buckets_of
-from actors.optimizer import ShareOptimizer, learning_rate
+from actors.step import buckets
+from actors.step.buckets import Bucket, Owners, buckets_of
+from actors.step.optimizer import ShareOptimizer, learning_rate
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.tensors import TensorSlice, held_by, is_trained

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
-from actors.buckets import Bucket
 from actors.membership import GLOO, Groups
+from actors.step.buckets import Bucket
 from moe.config.tensors import EMBEDDING
 
 

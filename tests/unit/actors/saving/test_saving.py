@@ -11,8 +11,8 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.checkpointing import SaveContext, complete
 from actors.reports import merge
+from actors.saving.checkpointing import SaveContext, complete
 from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint

@@ -20,7 +20,7 @@ from statistics import median
 import torch
 import torch.distributed as dist
 
-from actors.bench import Bench, OptimizerBench, PartBench, parts_of
+from actors.profiling.bench import Bench, OptimizerBench, PartBench, parts_of
 from moe.config.model import ModelConfig
 from moe.nn.product import product
 from moe.planning.devices.rates import Rates

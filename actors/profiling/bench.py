@@ -18,8 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from actors.buckets import buckets_of
-from actors.optimizer import ShareOptimizer
+from actors.step.buckets import buckets_of
+from actors.step.optimizer import ShareOptimizer
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.share import Share, whole

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.checkpointing import SaveContext, complete
 from actors.reports import merge
+from actors.saving.checkpointing import SaveContext, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
@@ -21,7 +21,6 @@ from tests import object_store, runs, saves, saving_process, tiny
 from tests.ranks import pool
 from tests.reference import PlainTraining
 from tests.routed import routed
-from tests.unit.actors.test_pairs import check_all
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_pieces_and_slices_are_those_of_the_whole(root: RemotePath) -> None:
     with drafted(step_directory(root, 3)) as draft:
         saves.write(whole, plan, cuts, draft, Path("nowhere"))
         assert checkpoints(root) == [step_directory(root, 3)]
-    check_all(draft, whole, runs.plan(config, (2,), (1, 1, 1), (1, 1, 2)), saves.Cuts(3, seed=2))
+    saves.check(draft, whole, runs.plan(config, (2,), (1, 1, 1), (1, 1, 2)), saves.Cuts(3, seed=2))
     checkpoint = Checkpoint.open(draft)
     for tensor in tensors(config):
         for dim in range(len(tensor.shape)):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepInput
-from actors.pipeline import Turn
-from actors.reduction import Reduction
+from actors.step.pipeline import Turn
+from actors.step.reduction import Reduction
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.statistics import RoutingStatistics
 

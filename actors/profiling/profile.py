@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
-from actors.crew import Found
-from actors.measure import Measuring, Timed
+from actors.profiling.crew import Found
+from actors.profiling.measure import Measuring, Timed
 from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.planning.counts.work import (

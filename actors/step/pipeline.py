@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from actors.mail import DOWN, UP, Key, Letter, Mail
+from actors.step.mail import DOWN, UP, Key, Letter, Mail
 from moe.nn.later import Later
 from moe.planning.schedules.schedule import FORWARD, INPUT, WEIGHT, Action, Order
 

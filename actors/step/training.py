@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from actors.balancing import ShareBalancer
-from actors.buckets import Owners, buckets_of
-from actors.chunks import StageLayers, StageStep
 from actors.commands import BuildCommand, StageReport, StepInput
-from actors.mail import Mail
 from actors.membership import Groups
-from actors.optimizer import ShareOptimizer
-from actors.pipeline import Pipeline, expected
-from actors.reduction import Reduction
 from actors.replicas import part_of_step
+from actors.step.balancing import ShareBalancer
+from actors.step.buckets import Owners, buckets_of
+from actors.step.chunks import StageLayers, StageStep
+from actors.step.mail import Mail
+from actors.step.optimizer import ShareOptimizer
+from actors.step.pipeline import Pipeline, expected
+from actors.step.reduction import Reduction
 from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
