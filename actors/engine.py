@@ -141,15 +141,15 @@ class Engine:
         reports = self._gather(refs, f"step {batch.step}", self._deadlines.command, first)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
-    def snapshot(self) -> float:
-        """Have every rank driven copy what it holds now; return the seconds the slowest took.
+    def snapshot(self) -> None:
+        """Have every rank driven copy what it holds now, and wait until they have.
 
         All ranks of the run must, after the same step: each driver asks its own.
         """
         first, end = (n * self.plan.ranks for n in (self._driven.start, self._driven.stop))
         refs: list[Any] = [actor.snapshot.remote() for actor in self._actors[first:end]]
         doing, wait = "taking a snapshot", self._deadlines.command
-        return float(max(self._gather(refs, doing, wait, first)))
+        self._gather(refs, doing, wait, first)
 
     def write(self, directory: Place) -> Writing:
         """Have all ranks of the run write the snapshot there, while they train on."""

@@ -4,7 +4,6 @@ Knows nothing of Ray, so that tests run ranks as plain processes.
 """
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,14 +90,12 @@ class Rank:
             self._require_saver().prepare(weights, trainer.optimizer.states())
         return self._report
 
-    def snapshot(self) -> float:
-        """Copy what this rank contributes to a checkpoint of now; return the seconds it took."""
+    def snapshot(self) -> None:
+        """Copy what this rank contributes to a checkpoint of now."""
         trainer, built, saver = self._trainer(), self._require_built(), self._require_saver()
-        started = time.perf_counter()
         weights = dict(built.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
         saver.take(weights, states, seconds, trainer.balancer.states)
-        return time.perf_counter() - started
 
     def write(self, directory: Place) -> SavedRank:
         """Write the snapshot, beside whatever else this rank does meanwhile; wait for it first.

@@ -46,9 +46,9 @@ class StageActor:
         return self._rank.train_step(batch)
 
     @ray.method
-    def snapshot(self) -> float:
+    def snapshot(self) -> None:
         """Copy what this rank contributes to a checkpoint."""
-        return self._rank.snapshot()
+        self._rank.snapshot()
 
     @ray.method(concurrency_group=FILES)
     def write(self, directory: Place) -> SavedRank:

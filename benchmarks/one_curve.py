@@ -16,8 +16,7 @@ from typing import Any
 import tomli_w
 
 from benchmarks.results import finish, options, parse
-from cluster.journal import read
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 
 PLANS: dict[str, dict[str, int]] = {
     "2 stages": {"stages": 2},
@@ -90,7 +89,7 @@ def _train(
 
 
 def _losses(folder: Path) -> list[float]:
-    return [record["loss"] for record in read(folder / JOURNAL)]
+    return [record["loss"] for record in recorded_steps(folder)]
 
 
 def _drawn(curves: dict[str, list[float]], changed: int) -> str:

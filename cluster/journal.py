@@ -39,7 +39,7 @@ class Journal:
         self._file.flush()
 
     def truncate_after(self, step: int) -> None:
-        """Drop the records of steps above ``step``, and what was written after the first of them.
+        """Drop the records of steps above ``step``, and what of no step came after them.
 
         A resumed run repeats those steps, so that none is there twice. The file is replaced whole:
         readers see it before or after, never between.
@@ -93,10 +93,9 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _until(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-    for index, record in enumerate(records):
-        if record.get(STEP, step) > step:
-            return records[:index]
-    return records
+    first = next((n for n, each in enumerate(records) if each.get(STEP, step) > step), len(records))
+    later = [each for each in records[first:] if each.get(STEP, step + 1) <= step]
+    return records[:first] + later
 
 
 def _remove_torn_line(path: Path) -> None:

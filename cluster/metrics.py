@@ -48,6 +48,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
     Metric("expert_load", "gauge", "fraction", "Share of assignments.", ("layer", "expert")),
     Metric("peak_memory_bytes", "gauge", "bytes", "Most memory a rank has held.", ("rank",)),
+    Metric("checkpoint_stall_seconds", "gauge", "seconds", "Wait of training for the last save."),
+    Metric("checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was whole."),
     Metric("serving_generations", "counter", "generations", "Generations begun.", ("end",)),
     Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens read."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),

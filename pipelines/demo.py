@@ -6,9 +6,10 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from openai import OpenAIError
 from rich.console import Console
@@ -16,7 +17,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cluster.journal import read
 from cluster.probe import probe
 from cluster.session import session
 from moe.checkpoint.manifest import checkpoints
@@ -33,7 +33,7 @@ from pipelines.demo_client import ask
 from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
 from pipelines.plan_table import plan_summary
 from pipelines.progress import counted, training_view
-from pipelines.recording import JOURNAL
+from pipelines.recording import JOURNAL, recorded_steps
 from pipelines.run_plan import workload
 from pipelines.smollm2 import fetch_smollm2
 from pipelines.tables import receipt_table
@@ -70,7 +70,7 @@ class Demo:
         self._say(PROMPT)
         answer = Text(ask(trained, PROMPT, self._say))
         self._console.print(Panel(answer, title="the trained MoE"))
-        self._console.print(_results(results, run.checkpoint.path / JOURNAL))
+        self._console.print(_results(results, recorded_steps(run.checkpoint.path)))
         self._console.print(_next_steps(trained, time.monotonic() - self._started))
 
     def _part(self, title: str, result: Path, make: Callable[[], object]) -> None:
@@ -126,8 +126,7 @@ class Demo:
         self._console.print(f"  {line}", highlight=False, markup=False, style="dim")
 
 
-def _results(results: dict[str, Evaluation], journal: Path) -> Table:
-    steps = read(journal)
+def _results(results: dict[str, Evaluation], steps: Sequence[Mapping[str, Any]]) -> Table:
     speed = median(step["tokens_per_second"] for step in steps)
     table = Table(
         title="\nHeld-out text",

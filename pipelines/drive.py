@@ -117,7 +117,7 @@ def _lead(work: Assignment, replicas: int) -> Outcome:
         return Outcome(step=0, error=failure(work.board))
     with (
         closing(RunRecord(run.name, run.checkpoint.path)) as record,
-        CheckpointSaver(engine, work.context) as saver,
+        CheckpointSaver(engine, work.context, record.checkpoint) as saver,
     ):
         _catch_up(record, engine, work, shards)
         steps = _Steps(work, engine.only(0), saver, start)

@@ -1,4 +1,4 @@
-"""Every step of a run to its journal and to Ray's metrics, under the same names."""
+"""Every step and checkpoint of a run to its journal and to Ray's metrics, under the same names."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 from actors.commands import LayerReport, StepReport
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
+from pipelines.saving import Saved
 
 JOURNAL = "journal.jsonl"
 
@@ -16,6 +17,7 @@ class RunRecord:
     """The record of one run; continues where an earlier writer of the same journal ended."""
 
     def __init__(self, run: str, directory: Path) -> None:
+        self._directory = directory
         self._journal = Journal(directory / JOURNAL)
         self._metrics = Recorder(run)
 
@@ -25,7 +27,7 @@ class RunRecord:
 
     def last_step(self) -> int:
         """Return the last step recorded."""
-        return max((record.get("step", 0) for record in read(self._journal.path)), default=0)
+        return max((record["step"] for record in recorded_steps(self._directory)), default=0)
 
     def step(self, report: StepReport) -> None:
         """Record one step."""
@@ -38,6 +40,17 @@ class RunRecord:
         for number, layer in report.layers.items():
             self._layer(number, layer)
 
+    def checkpoint(self, saved: Saved) -> None:
+        """Record a checkpoint that has become whole, and what it cost."""
+        cost = {
+            "checkpoint_stall_seconds": saved.stall_seconds,
+            "checkpoint_seconds": saved.seconds,
+        }
+        place = {"step": saved.step, "directory": saved.directory}
+        self._journal.append({"event": "checkpoint", **place, **cost})
+        for name, value in cost.items():
+            self._metrics.record(name, value)
+
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
@@ -48,6 +61,11 @@ class RunRecord:
         total = max(sum(layer.load), 1)
         for expert, load in enumerate(layer.load):
             self._metrics.record("expert_load", load / total, layer=number, expert=expert)
+
+
+def recorded_steps(directory: Path) -> list[dict[str, Any]]:
+    """Return the steps in the journal of a run, oldest first, without what happened between."""
+    return [record for record in read(directory / JOURNAL) if "event" not in record]
 
 
 def journal_line(report: StepReport) -> dict[str, Any]:

@@ -7,6 +7,8 @@ drivers together, as it asks; the checkpoint it is given is a pointer to the new
 
 import json
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +25,49 @@ from moe.checkpoint.manifest import step_directory
 from moe.storage import Place
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint that is whole: its step, where it lies, what it cost.
+
+    ``stall_seconds`` is what training waited for its snapshot (and for the checkpoint before, if
+    that was still being written), ``seconds`` all of it, until a driver saw between two steps that
+    it was whole.
+    """
+
+    step: int
+    directory: str
+    stall_seconds: float
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Pending:
-    """A checkpoint under way: what ranks write, where, and where it will be."""
+    """A checkpoint under way: what ranks write, where, where it will be, and since when."""
 
     step: int
     writing: Writing
     draft: Place
     place: Place
     scope: ExitStack
+    began: float
+    stall_seconds: float
 
 
 class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     """Saves for the leader of a run; without a context, takes part for another driver."""
 
-    def __init__(self, engine: Engine, context: SaveContext | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        context: SaveContext | None,
+        record: Callable[[Saved], None] = lambda saved: None,
+    ) -> None:
         self._engine = engine
         self._context = context
+        self._record = record
         self._pending: _Pending | None = None
         self._untold = 0
-        self._newest: _Whole | None = None
+        self._newest: Saved | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,15 +79,18 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
 
     def take(self, step: int, driver: Engine) -> None:
         """Take a snapshot of the driver's ranks after a step, and have it written."""
+        began = time.monotonic()
         self._finish()
         driver.snapshot()
+        stall = time.monotonic() - began
         self._untold += 1
         if self._context is None:
             return
         run = self._context.run
         scope, place = ExitStack(), step_directory(run.checkpoint.place, step)
         draft = scope.enter_context(drafted(place))
-        self._pending = _Pending(step, self._engine.write(draft), draft, place, scope)
+        writing = self._engine.write(draft)
+        self._pending = _Pending(step, writing, draft, place, scope, began, stall)
 
     def tell(self, report: StepReport) -> None:
         """Look whether a checkpoint has become whole; tell Ray Train of one taken before."""
@@ -87,22 +115,17 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         if pending is None or self._context is None:
             return
         with pending.scope:
-            saved = pending.writing.result()
-            complete(pending.draft, saved, pending.step, self._engine.plan, self._context)
+            written = pending.writing.result()
+            complete(pending.draft, written, pending.step, self._engine.plan, self._context)
         checkpoint = self._context.run.checkpoint
         prune(checkpoint.place, checkpoint.keep)
-        self._newest = _Whole(pending.step, str(pending.place))
+        seconds = time.monotonic() - pending.began
+        saved = Saved(pending.step, str(pending.place), pending.stall_seconds, seconds)
+        self._newest = saved
+        self._record(saved)
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
-    """A checkpoint that is whole: its step and where it lies."""
-
-    step: int
-    directory: str
-
-
-def _tell(metrics: dict[str, Any], whole: _Whole | None) -> None:
+def _tell(metrics: dict[str, Any], whole: Saved | None) -> None:
     """Report to Ray Train; a barrier, which every driver must come to."""
     if whole is None:
         ray.train.report(metrics)

@@ -8,10 +8,9 @@ import ray
 
 from actors import launch
 from actors.commands import StepReport
-from cluster.journal import read
 from cluster.session import Session
 from moe.config.run import RunConfig
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 from pipelines.train import Resume, train
 
 
@@ -31,7 +30,7 @@ def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> li
 
 def losses(run: RunConfig) -> list[float]:
     """Return the loss of every step, each recorded once."""
-    records = read(run.checkpoint.path / JOURNAL)
+    records = recorded_steps(run.checkpoint.path)
     assert [record["step"] for record in records] == list(range(1, len(records) + 1))
     return [record["loss"] for record in records]
 

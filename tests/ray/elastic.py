@@ -21,10 +21,9 @@ import tomli_w
 from ray.cluster_utils import Cluster
 
 from actors import launch
-from cluster.journal import read
 from cluster.session import NAMESPACE
 from moe.errors import DataError
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 from tests import material
 from tests.ray.scenarios import FAST
 
@@ -51,7 +50,7 @@ def run_table(folder: Path, address: str) -> dict[str, Any]:
 def steps(folder: Path) -> int:
     """Return how many steps are recorded."""
     try:
-        return len(read(folder / "run" / JOURNAL))
+        return len(recorded_steps(folder / "run"))
     except DataError:
         return 0
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.journal import read
 from moe.config.run import load_run
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 from tests.ray.elastic import SECONDS
 from tests.reference import PlainTraining
 
@@ -41,7 +40,7 @@ def test_replicas_follow_nodes_that_come_and_go(tmp_path: Path) -> None:
 def check_curve(folder: Path, steps: int) -> None:
     """Compare the journal with one process, over as many steps as the numbers changed in."""
     run = load_run(folder / "run.toml")
-    records = read(folder / "run" / JOURNAL)[:steps]
+    records = recorded_steps(folder / "run")[:steps]
     assert [record["step"] for record in records] == list(range(1, steps + 1))
     plain = PlainTraining(run.model.path, run)
     for record, batch in zip(

@@ -11,13 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from actors.commands import StepReport
-from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.config.run import RunConfig, parse_run
 from moe.errors import ClusterError, TrainingDiverged
 from pipelines.board import stop
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 from tests import material as tiny_material
 from tests.driven import driver_pids, losses, once, pids, trained
 
@@ -59,7 +58,7 @@ def test_two_replicas_make_the_curve_of_one(
     run = config(material, tmp_path, plan={"replicas": 1})
     trained(run)
     assert losses(undisturbed) == pytest.approx(losses(run), rel=1e-5)
-    records = [read(each.checkpoint.path / JOURNAL)[-1] for each in (run, undisturbed)]
+    records = [recorded_steps(each.checkpoint.path)[-1] for each in (run, undisturbed)]
     for layer, found in records[1]["layers"].items():
         assert sum(found["load"]) == sum(records[0]["layers"][layer]["load"])
     for each in (run, undisturbed):

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import parse_run
 from moe.errors import ClusterError
 from moe.planning.plan_file import save_plan
-from pipelines.recording import JOURNAL
+from pipelines.recording import recorded_steps
 from pipelines.submit import Target, submit_run
 from tests import material, runs
 
@@ -32,7 +31,7 @@ def test_a_run_trains_as_a_job(ray_session: Session, tmp_path: Path) -> None:
     assert submit_run(run, Target(address, sys.executable), lines.append) == "SUCCEEDED"
     assert any("step 6/6" in line for line in lines)
     assert [path.name for path in checkpoints(run.checkpoint.path)][-1] == "step-00000006"
-    assert len(read(run.checkpoint.path / JOURNAL)) == 6
+    assert len(recorded_steps(run.checkpoint.path)) == 6
     jobs = JobSubmissionClient(address).list_jobs()
     (job,) = [job for job in jobs if (job.metadata or {}).get("run") == "job"]
     assert (job.metadata or {})["plan"] == str(tmp_path / "plan.toml")

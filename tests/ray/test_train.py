@@ -26,7 +26,7 @@ from moe.config.run import RunConfig, parse_run
 from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
-from pipelines.recording import JOURNAL
+from pipelines.recording import JOURNAL, recorded_steps
 from pipelines.train import train
 from tests import material as tiny_material
 from tests import runs
@@ -75,9 +75,12 @@ def test_a_run_leaves_checkpoints_a_journal_and_no_actor(undisturbed: RunConfig)
     ]
     model = transformers.AutoModelForCausalLM.from_pretrained(saved[-1])
     assert model.config.model_type == "mixtral"
-    record = read(undisturbed.checkpoint.path / JOURNAL)[-1]
+    record = recorded_steps(undisturbed.checkpoint.path)[-1]
     assert sorted(record["layers"]) == ["0", "1", "2"]
     assert 0 < record["layers"]["0"]["coefficient"] <= 0.01
+    events = [each for each in read(undisturbed.checkpoint.path / JOURNAL) if "event" in each]
+    assert [each["directory"] for each in events] == list(map(str, saved))
+    assert all(0 < e["checkpoint_stall_seconds"] <= e["checkpoint_seconds"] for e in events)
 
 
 def test_resuming_continues_bit_for_bit(

@@ -39,6 +39,8 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
     with Journal(path) as journal:
         for record in ({"event": "start"}, {"step": 1}, {"step": 2}, {"event": "x"}, {"step": 3}):
             journal.append(record)
+        journal.append({"event": "of step 2, seen late", "step": 2})
+        journal.append({"event": "y"})
     with Journal(path) as journal:
         journal.truncate_after(2)
         journal.append({"step": 3, "again": True})
@@ -47,6 +49,7 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
         {"step": 1},
         {"step": 2},
         {"event": "x"},
+        {"event": "of step 2, seen late", "step": 2},
         {"step": 3, "again": True},
     ]
     assert [entry.name for entry in tmp_path.iterdir()] == ["j"]

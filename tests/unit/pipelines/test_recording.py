@@ -25,6 +25,9 @@ def test_what_a_run_has_not_is_left_out() -> None:
     assert line["layers"]["1"]["load"] == (3, 5)
 
 
-@pytest.mark.parametrize("name", ["z_loss", "device_loss", "balance_loss"])
-def test_every_loss_is_a_metric(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["z_loss", "device_loss", "balance_loss", "checkpoint_seconds", "checkpoint_stall_seconds"],
+)
+def test_all_of_it_is_a_metric(name: str) -> None:
     assert metric(name).kind == "gauge"
