@@ -1,6 +1,7 @@
 # Every target works on a bare machine with Python 3.11 and a C compiler: .venv is made on demand.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
 
 .PHONY: help install check format test test-unit test-ray browser s3 demo bench oracles lock clean
 
@@ -33,14 +34,14 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install browser s3
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
+test: test-unit browser
+	$(PYTEST) tests/browser tests/deepspeed tests/ray
 
 test-unit: install s3
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/unit tests/manifests
+	$(PYTEST) --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit tests/manifests
 
 test-ray: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/ray
+	$(PYTEST) tests/ray
 
 browser:
 	@command -v chromium > /dev/null || \
