@@ -1,10 +1,9 @@
 """What a checkpoint costs training: the snapshot it waits for, against a save it would wait out.
 
 One rank holds the model of ``make demo``, SmolLM2-135M upcycled, with AdamW's moments, and trains
-on random tokens. If ``--model`` is not there, the same architecture gets random weights; the values
-do not matter to the time. A save is repeated in two ways, in turn: *synchronous*, where training
-waits until weights and moments are copied, hashed, written and safe on the disk; and in the
-background, where it waits for the copy alone and goes on. The files are the same.
+on random tokens. A save is repeated in two ways, in turn: *synchronous*, where training waits until
+weights and moments are copied, hashed, written and safe on the disk; and in the background, where
+it waits for the copy alone and goes on. The files are the same.
 
 Bar: the stall of a save in the background is at most a tenth of the time of a synchronous one. The
 first save is held to it too: memory for the copy is made ready while training begins.
@@ -21,46 +20,24 @@ from statistics import median
 import torch
 
 from actors.saving.saver import RankPlace, ShareSaver
-from benchmarks.results import finish, options
+from benchmarks.results import finish, options, parse
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState
-from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.nn.build import build
 from moe.nn.decoder import Pass
-from moe.surgery.initialise import initial
-from moe.surgery.options import UpcycleOptions, upcycled_config
 
 STALL_BAR = 0.1
 SAVE_SECONDS = 600.0
-SMOLLM2 = ModelConfig(
-    family="llama",
-    vocab_size=49152,
-    hidden_size=576,
-    layers=30,
-    heads=9,
-    kv_heads=3,
-    head_size=64,
-    ffn_size=1536,
-    norm_eps=1e-5,
-    rope_theta=1e5,
-    max_positions=8192,
-    tie_embeddings=True,
-)
 
 
 class Training:
     """A model with its optimiser, one rank of one."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        if arguments.model.exists():
-            checkpoint = Checkpoint.open(arguments.model)
-            self.config = checkpoint.config
-            self.decoder = build(self.config, checkpoint.read)
-        else:
-            config = upcycled_config(SMOLLM2, UpcycleOptions(arguments.experts, top_k=2))
-            self.config = config
-            self.decoder = build(config, lambda tensor: initial(config, tensor, 0))
+        checkpoint = Checkpoint.open(arguments.model)
+        self.config = checkpoint.config
+        self.decoder = build(self.config, checkpoint.read)
         for parameter in self.decoder.parameters():
             parameter.grad = torch.zeros_like(parameter)  # an expert may see no token
         self._adam = torch.optim.AdamW(self.decoder.parameters(), 1e-5, fused=True)
@@ -122,15 +99,13 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = options(__doc__ or "", material=False)
-    parser.add_argument("--model", type=Path, default=Path("demo/moe"))
-    parser.add_argument("--experts", type=int, default=4, help="of the model where none is given")
+    parser = options(__doc__ or "")
     parser.add_argument("--directory", type=Path, help="disk to write to; default that of /tmp")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=4, help="of a step")
     parser.add_argument("--length", type=int, default=256, help="of a sequence")
-    return parser.parse_args()
+    return parse(parser)
 
 
 def _synchronous(training: Training, saver: ShareSaver, to: Path) -> float:

@@ -1,8 +1,10 @@
 """A tiny mixture of experts with a tokenizer, text in its tokens, and a run over both."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moe.config.run import RunConfig, parse_run
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import tiny, vocabularies
 
@@ -19,6 +21,16 @@ def make(folder: Path) -> Path:
     options = TokenizeOptions(sequence_length=16, held_out_fraction=0.1)
     tokenize([folder / "text"], folder / "model", folder / "tokens", options)
     return folder
+
+
+def run(folder: Path, to: Path, steps: int, every: int, *changes: Mapping[str, Any]) -> RunConfig:
+    """Return a run that keeps the checkpoint of every so many steps; changes are by section."""
+    table = run_table(folder, to, steps) | {"name": "tiny"}
+    table["checkpoint"] |= {"every": every, "keep": 9}
+    for change in changes:
+        for section, keys in change.items():
+            table[section] = table[section] | keys
+    return parse_run(table, "test")
 
 
 def run_table(folder: Path, to: Path, steps: int) -> dict[str, Any]:

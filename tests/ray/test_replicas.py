@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from actors.commands import StepReport
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, load_manifest
-from moe.config.run import RunConfig, parse_run
+from moe.config.run import RunConfig
 from moe.errors import ClusterError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.recording import recorded_steps
@@ -34,13 +34,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(material: Path, to: Path, **sections: Any) -> RunConfig:
     """Return a run of two replicas of two stages; micro-batches 4 to each."""
-    table = tiny_material.run_table(material, to / "run", STEPS) | {"name": "replicas"}
-    table["checkpoint"] |= {"every": EVERY, "keep": 9}
-    table["train"] |= {"global_batch": 8}
-    table["plan"] |= {"replicas": 2}
-    for section, keys in sections.items():
-        table[section] = table[section] | keys
-    return parse_run(table, "test")
+    two = {"train": {"global_batch": 8}, "plan": {"replicas": 2}}
+    return tiny_material.run(material, to / "run", STEPS, EVERY, two, sections)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import RunConfig, parse_run
+from moe.config.run import RunConfig
 from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
@@ -44,11 +44,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(material: Path, to: Path, **sections: Any) -> RunConfig:
-    table = tiny_material.run_table(material, to / "run", STEPS) | {"name": "curve"}
-    table["checkpoint"] |= {"every": EVERY, "keep": 9}
-    for section, keys in sections.items():
-        table[section] = table[section] | keys
-    return parse_run(table, "test")
+    return tiny_material.run(material, to / "run", STEPS, EVERY, sections)
 
 
 def weights(checkpoint: Path) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def test_a_running_run_is_on_prometheus_and_in_the_state_of_ray_train(
     assert 'layer="2"' in page
     assert "ray_raymoe_balance_coefficient" in page
     assert told["status"] == "RUNNING"
-    assert told["name"].startswith("curve-")
+    assert told["name"].startswith("tiny-")
     (attempt,) = told["attempts"]
     assert [worker["world_rank"] for worker in attempt["workers"]] == [0]
 
@@ -176,7 +172,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         trained(config(material, tmp_path / "new", train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
         trained(config(material, tmp_path / "new", plan={"stages": 3, "gang": 3}))
-    assert not launch.running("curve")
+    assert not launch.running("tiny")
 
 
 def tokens_again(run: RunConfig, folder: Path) -> RunConfig:
@@ -223,14 +219,14 @@ def test_a_second_run_of_the_same_name_is_refused(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     plan = runs.plan(Checkpoint.open(material / "model").config, (3,))
-    actors = launch.launch("curve", plan, detached=False, seconds=60)
+    actors = launch.launch("tiny", plan, detached=False, seconds=60)
     try:
-        with pytest.raises(LaunchError, match="a run named curve is on this cluster already"):
+        with pytest.raises(LaunchError, match="a run named tiny is on this cluster already"):
             train(
                 config(material, tmp_path), False, lambda plan, session: None, lambda report: None
             )
     finally:
-        launch.remove("curve")
+        launch.remove("tiny")
     assert len(actors) == 1
 
 
