@@ -228,7 +228,9 @@ def kube_render(
         plan_file=plan_file,
         autoscale=autoscale,
     )
-    workload = Workload(sequence_length, micro_batch, micro_batches, schedule=schedule)
+    workload = Workload(
+        sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
+    )
     console.out(render(plan, model, workload, options), highlight=False)
 
 

@@ -8,7 +8,6 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import CPU
 from moe.planning.make import make_replicas
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
@@ -27,8 +26,7 @@ def plan_for(
         replicas = replicas or run.plan.replicas
         pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
         there = probe(run.plan.threads)
-        copies = all(device.kind == CPU for device in there.devices)
-        wanted = replace(workload(run, sequence_length, replicas), snapshots=copies)
+        wanted = replace(workload(run, sequence_length, replicas), snapshots=there.of_cpus)
         plan = make_replicas(config, there, pins, wanted, run.plan.chunks)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan

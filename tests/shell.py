@@ -17,7 +17,7 @@ from tests import plans
 
 SMALL = replace(plans.SMOLLM2, layers=6)
 MOE = plans.with_experts(SMALL, 4)
-WORK = Workload(512, 1, 8)
+WORK = Workload(512, 1, 8, snapshots=True)
 
 
 class Shell:

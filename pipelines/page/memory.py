@@ -17,7 +17,16 @@ from pipelines.page.svg import (
     words,
 )
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "working", "buffers", "process")
+PARTS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "working",
+    "buffers",
+    "snapshot",
+    "process",
+)
 """What bytes are for, in the order of the bars."""
 
 _MEANINGS = {"optimizer": "optimiser states", "process": "process itself"}

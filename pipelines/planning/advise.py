@@ -63,6 +63,7 @@ def advise(  # noqa: PLR0913  options of a command
         step.micro_batches,
         numerics=numerics_named(numerics),
         imbalance=imbalance,
+        snapshots=there.of_cpus,
     )
     pins = Pins(replicas=1, micro_batch=step.micro_batch)
     question = Question(config, there, work, step.sequences, pins)

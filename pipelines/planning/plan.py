@@ -59,8 +59,7 @@ def plan(  # noqa: PLR0913  options of a command
         bool,
         typer.Option(
             "--any-replicas",
-            help="Search the number of data-parallel replicas too, which this version simulates "
-            "but does not train; one otherwise.",
+            help="Search the number of data-parallel replicas too; one otherwise.",
         ),
     ] = False,
     objective: Annotated[
@@ -112,6 +111,7 @@ def plan(  # noqa: PLR0913  options of a command
     )
     pins = replicas_of(pins_from(pin or (), options), any_replicas)
     step = batch(sequences, pins.micro_batch, micro_batches, pins.replicas or 1)
+    there = source.devices(profile)
     workload = Workload(
         sequence_length,
         step.micro_batch or 1,
@@ -120,8 +120,8 @@ def plan(  # noqa: PLR0913  options of a command
         schedule=schedule,
         numerics=numerics_named(numerics),
         imbalance=imbalance,
+        snapshots=there.of_cpus,
     )
-    there = source.devices(profile)
     question = Question(
         config,
         there,

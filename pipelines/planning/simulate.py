@@ -69,6 +69,7 @@ def simulate(  # noqa: PLR0913  options of a command
         schedule=schedule,
         numerics=numerics_named(numerics),
         imbalance=imbalance,
+        snapshots=there.of_cpus,
     )
     predicted = predict(config, what, there, work)
     console.print(simulation_table(what, there, predicted))

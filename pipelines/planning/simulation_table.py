@@ -19,6 +19,7 @@ _PARTS = {
     "activations": "activ-\nations",
     "working": "work-\ning",
     "buffers": "buf-\nfers",
+    "snapshot": "snap-\nshot",
 }
 """What the bytes of a rank are for, beside its process, with headings."""
 

@@ -24,7 +24,8 @@ the V H gradient of a micro-batch before it is added to that of the step.
 How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
 min(p - s, micro-batches). A stage of several runs of layers keeps unlike numbers of each; the
 fullest moment of the schedule counts, by what each run holds. The head is done with each before the
-next. Buffers are those of messages: hidden states with their gradients from the stage before,
+next. A snapshot is what a checkpoint copies, kept from one to the next; GPUs have it on their host.
+Buffers are those of messages: hidden states with their gradients from the stage before,
 gradients from the stage after, both for every run of layers whose neighbour is on another stage.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
 for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
@@ -71,13 +72,15 @@ class RankBytes:
     activations: int
     working: int = 0
     buffers: int = 0
+    snapshot: int = 0
     process: int = PROCESS_BYTES
 
     @property
     def total(self) -> int:
         """All of it."""
         states = self.weights + self.gradients + self.optimizer
-        return states + self.activations + self.working + self.buffers + self.process
+        passing = self.activations + self.working + self.buffers
+        return states + passing + self.snapshot + self.process
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,8 @@ def rank_bytes(
     activations = ceil(workload.numerics.activation * numbers)
     working = working_bytes(config, share, place, workload) + wasted_bytes(activations)
     buffers = buffer_bytes(config, place, workload)
-    buffers += snapshot_bytes(parameters, workload, replicas)
-    return RankBytes(weights, gradients, optimizer, activations, working, buffers)
+    snapshot = snapshot_bytes(parameters, workload, replicas)
+    return RankBytes(weights, gradients, optimizer, activations, working, buffers, snapshot)
 
 
 def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int, int, int]:

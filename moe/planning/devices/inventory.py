@@ -85,6 +85,11 @@ class Inventory:
                     'or "*" for any'
                 )
 
+    @property
+    def of_cpus(self) -> bool:
+        """Whether all devices are CPUs, whose memory also holds what a checkpoint copies."""
+        return all(device.kind == CPU for device in self.devices)
+
     def device(self, name: str) -> Device:
         """Return one device by its name."""
         for device in self.devices:

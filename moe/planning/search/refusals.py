@@ -95,6 +95,7 @@ def _shown(need: RankBytes) -> str:
         "activations": need.activations,
         "working": need.working,
         "buffers": need.buffers,
+        "snapshot": need.snapshot,
         "process": need.process,
     }
     return ", ".join(f"{what} {_gigabytes(size)}" for what, size in parts.items() if size)

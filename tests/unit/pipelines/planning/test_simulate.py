@@ -27,7 +27,7 @@ def test_simulate_tells_the_step_of_the_prediction(shell: Shell) -> None:
     for schedule in ("1f1b", "gpipe", "interleaved-1f1b", "zero-bubble"):
         count = 9 if schedule in ("interleaved-1f1b", "zero-bubble") else 8
         out, _ = shell.run(*words, "--schedule", schedule, "--micro-batches", count)
-        work = Workload(512, 1, count, schedule=schedule)
+        work = replace(WORK, micro_batches=count, schedule=schedule)
         predicted = predict(MOE, made, there, work)
         rate = predicted.tokens_per_second
         assert f"tokens: {predicted.step_seconds:.3g} s" in out
@@ -82,7 +82,7 @@ def test_goodput_under_failures(shell: Shell) -> None:
 def test_on_fewer_devices_the_run_goes_on_or_waits() -> None:
     """A stage less is slower; where the rest cannot hold the model, even living actors wait."""
     trace = Trace((Event(200.0, 1, 0), Event(800.0, 0, 1)), 1000.0)
-    for memory, waits in ((64 * 10**9, False), (2 * 10**9, True)):
+    for memory, waits in ((64 * 10**9, False), (3 * 10**9, True)):
         there = plans.inventory(2, memory_bytes=memory)
         plan = make_plan(MOE, there, 2, 1, WORK)
         run = Run(MOE, plan, there, predict(MOE, plan, there, WORK))

@@ -196,6 +196,6 @@ def test_snapshots_copy_what_each_replica_writes(replicas: int) -> None:
     saving = replace(WORKLOAD, snapshots=True)
     more = rank_bytes(SMOLLM2, share, place, saving, replicas=replicas)
     less = rank_bytes(SMOLLM2, share, place, WORKLOAD, replicas=replicas)
-    assert more.total - less.total == -(-12 * parameters(SMOLLM2) // replicas)
+    assert more.total - less.total == more.snapshot == -(-12 * parameters(SMOLLM2) // replicas)
     serving = replace(saving, training=False)
-    assert rank_bytes(SMOLLM2, share, place, serving).buffers == 0
+    assert rank_bytes(SMOLLM2, share, place, serving).snapshot == 0
