@@ -28,7 +28,7 @@ class Later:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Compute what was left, in the order it was, and let go of what it took."""
+        """Compute what was left, the last first, and let go of what it took."""
         work, self._work = self._work, []
         for weight, gradient in reversed(work):
             found = gradient().to(weight.dtype)

@@ -36,10 +36,10 @@ def linear(
     x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, later: Later | None = None
 ) -> Tensor:
     """Return ``x @ weight.T + bias`` over the last dimension of x, differentiable once."""
-    autocast = torch.is_autocast_enabled(x.device.type)
-    if later is None and (autocast or not _by_onednn(x, weight_NK)):
+    autocast, grad = torch.is_autocast_enabled(x.device.type), torch.is_grad_enabled()
+    if (later is None or not grad) and (autocast or not _by_onednn(x, weight_NK)):
         return F.linear(x, weight_NK, bias_N)
-    if not torch.is_grad_enabled():
+    if not grad:
         return product(x.flatten(0, -2), weight_NK, bias_N).view(*x.shape[:-1], -1)
     dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
     with torch.autocast(x.device.type, enabled=False):

@@ -15,6 +15,7 @@ from moe.nn.block import Block, LayerPass
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.dispatch import Capacity
 from moe.nn.exchange import Alone
+from moe.nn.later import Later
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from tests import tiny
@@ -47,18 +48,21 @@ def decoder_of(config: ModelConfig, seed: int = 0) -> Decoder:
     return decoder
 
 
-def step(config: ModelConfig, run: Pass, precision: str = "fp32") -> Step:
-    """Take the loss of two micro-batches, whose gradients add up."""
+def step(config: ModelConfig, run: Pass, precision: str = "fp32", waiting: bool = False) -> Step:
+    """Take the loss of two micro-batches, whose gradients add up, those of weights afterwards."""
     decoder, losses, statistics = decoder_of(config), [], []
+    work = [Later() if waiting else None for _ in range(2)]
     half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     for seed in range(2):
         tokens = tiny.tokens(config.vocab_size, 2, 9, seed=seed)
         with half:
-            output = decoder(tokens, replace(run, logits=False))
+            output = decoder(tokens, replace(run, logits=False, later=work[seed]))
             losses.append(decoder.loss(output.values, tokens.roll(-1, 1), 0.1))
         statistics.append(output.statistics)
     for loss in losses:  # the second runs forward before the first runs back, as in a pipeline
         loss.backward()
+    for later in filter(None, work):
+        later.run()
     gradients = {name: p.grad for name, p in decoder.named_parameters()}
     return Step(torch.stack(losses).detach(), statistics, gradients)
 
@@ -76,12 +80,14 @@ def assert_same(found: Step, expected: Step) -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 @pytest.mark.parametrize("layers", [{0}, {2}, {0, 1, 2}])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("waiting", [False, True])
 def test_loss_statistics_and_gradients_are_the_same_bits(
-    name: str, layers: set[int], precision: str
+    name: str, layers: set[int], precision: str, waiting: bool
 ) -> None:
     run = Pass(Capacity(0.75), settings_of("switch", "sequence"))
-    expected = step(KINDS[name], run, precision)
-    assert_same(step(KINDS[name], replace(run, recompute=frozenset(layers)), precision), expected)
+    again = replace(run, recompute=frozenset(layers))
+    expected = step(KINDS[name], run, precision, waiting)
+    assert_same(step(KINDS[name], again, precision, waiting), expected)
     trained = [gradient for gradient in expected.gradients.values() if gradient is not None]
     assert all(gradient.any() for gradient in trained[:3])
 
