@@ -37,7 +37,7 @@ def staged(to: Path) -> Iterator[Path]:
     partial, descriptor = _claimed(to)
     try:
         yield partial
-        _sync(partial)
+        _sync_tree(partial)
         partial.rename(to)
         _sync(to.parent)
     finally:
@@ -128,6 +128,11 @@ def _is_open_as(directory: Path, descriptor: int) -> bool:
         return os.path.samestat(directory.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
+
+
+def _sync_tree(directory: Path) -> None:
+    for folder, _, _ in os.walk(directory, topdown=False):
+        _sync(Path(folder))
 
 
 def _sync(directory: Path) -> None:

@@ -17,6 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from moe.errors import StorageError
 
+_BLOCK_BYTES = 2**20
+"""Bytes of a file that are copied at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
@@ -216,13 +219,14 @@ def write_text(file: Place, text: str) -> None:
         write(text.encode())
 
 
+_BLOCK_BYTES = 2**20
+
+
 def copy_file(source: Path, to: Place) -> None:
-    """Copy a local file to a place."""
-    if isinstance(to, RemotePath):
-        with writing(to) as write:
-            write(source.read_bytes())
-    else:
-        shutil.copy2(source, to)
+    """Copy a local file to a place, and wait until it is safe."""
+    with writing(to) as write, source.open("rb") as opened:
+        while block := opened.read(_BLOCK_BYTES):
+            write(block)
 
 
 def sync(file: BinaryIO) -> None:
