@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from ray.util import list_named_actors
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -21,7 +21,7 @@ from actors.placing.nodes import rooms
 from actors.placing.placement import Placement, place
 from actors.reservation import groups_of, release, reserve
 from actors.stage import CONTROL, FILES, StageActor
-from moe.errors import ClusterBusy, ClusterError, LaunchError
+from moe.errors import ClusterBusy, ClusterError, LaunchError, RankLost
 from moe.planning.plan import Plan
 
 Actors = tuple[ActorHandle[StageActor], ...]
@@ -140,8 +140,10 @@ def _await_actors(actors: Actors, deadline: float) -> None:
             f"{len(actors)} actors did not all start in time; look at their logs on the Ray "
             "dashboard, or raise cluster.launch_seconds"
         ) from None
+    except ActorDiedError as error:
+        raise RankLost(f"an actor died while starting: {error}") from error
     except RayError as error:
-        raise LaunchError(f"an actor died while starting: {error}") from error
+        raise LaunchError(f"an actor could not start: {error}") from error
 
 
 def _kill(name: str) -> None:

@@ -11,11 +11,16 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.exceptions import (
+    ActorAlreadyExistsError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
-from moe.errors import RaymoeError
+from moe.errors import LaunchError, RaymoeError
 from moe.planning.plan import Plan
 
 WAIT_SECONDS = 30.0
@@ -85,28 +90,37 @@ class Board:
 def open_board(run: str) -> Iterator[ActorHandle[Board]]:
     """Give the board of a run: on this node, found by name, gone with the block or its process."""
     here = ray.get_runtime_context().get_node_id()
-    handle: Any = (
-        ray.remote(Board)
-        .options(
-            name=f"{run}/board",
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-        )
-        .remote()
-    )
+    options = {
+        "name": f"{run}/board",
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+    }
+    try:
+        handle: Any = ray.remote(Board).options(**options).remote()
+    except ActorAlreadyExistsError:
+        raise name_taken(run) from None
     try:
         yield handle
     finally:
         ray.kill(handle)
 
 
-def stop(run: str) -> None:
-    """Ask a run to end, wherever its command line is; nothing happens if that is gone."""
+def name_taken(run: str) -> LaunchError:
+    """Return what a second run of the same name is told."""
+    return LaunchError(
+        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
+        "another name"
+    )
+
+
+def stop(run: str) -> bool:
+    """Ask a run to end, wherever its command line is; tell whether there is one to hear it."""
     try:
         asked: Any = ray.get_actor(f"{run}/board").stop.remote()
         ray.get(asked, timeout=WAIT_SECONDS)
     except (ValueError, RayActorError, GetTimeoutError):
-        return
+        return False
+    return True
 
 
 def begin(board: ActorHandle[Board], plan: Plan, step: int) -> None:

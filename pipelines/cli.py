@@ -165,13 +165,14 @@ def stop(
 ) -> None:
     """End a run wherever it was started, also one whose command line is gone."""
     from actors import launch
+    from actors.reservation import groups_of
     from cluster.session import session
     from pipelines.board import stop as stop_run
 
     with session(address):
-        if not launch.running(name):
+        heard = stop_run(name)
+        if not (heard or launch.running(name) or groups_of(name)):
             raise ConfigError(f"no run named {name} is on this cluster")
-        stop_run(name)
         launch.remove(name)
     say(f"ended {name}")
 

@@ -99,6 +99,11 @@ def _import(
     config = read_config(read_json(run.model.path / "config.json"))
     run.check_model(config)
     open_shards(run.model.path, config, run.data.path, "train")
+    if to is None and run.checkpoint.storage is not None:
+        raise ConfigError(
+            f"checkpoints of this run are in {run.checkpoint.place}, where a conversion cannot "
+            "write; give --to a directory and copy it there"
+        )
     saved = checkpoints(run.checkpoint.path)
     if to is None and saved:
         raise ConfigError(

@@ -33,14 +33,31 @@ def plan_for(
 
 
 def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
-    """Return the plan with as many replicas as the cluster has room for now, of those allowed."""
-    most = replicas_of(run)[1]
-    for replicas in range(most, replicas_of(run)[0], -1):
+    """Return the plan with as many replicas as the cluster has room for now, of those allowed.
+
+    The schedule must suit every smaller number that is allowed, too.
+    """
+    least, most = replicas_of(run)
+    plan = _fullest(run, config, sequence_length, least, most)
+    for replicas in range(least, plan.replicas):
+        try:
+            check_step(plan.of_replicas(replicas), run.train.schedule, run.train.micro_batches)
+        except PlanError as error:
+            raise PlanError(
+                f"plan.least_replicas allows {replicas} replicas, which cannot run: {error}"
+            ) from error
+    return plan
+
+
+def _fullest(
+    run: RunConfig, config: ModelConfig, sequence_length: int, least: int, most: int
+) -> Plan:
+    for replicas in range(most, least, -1):
         try:
             return plan_for(run, config, sequence_length, replicas)
         except PlanError:
             continue
-    return plan_for(run, config, sequence_length, replicas_of(run)[0])
+    return plan_for(run, config, sequence_length, least)
 
 
 def replicas_of(run: RunConfig) -> tuple[int, int]:

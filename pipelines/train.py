@@ -2,9 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,6 @@ from moe.config.run.cautions import model_cautions
 from moe.errors import (
     ClusterError,
     ConfigError,
-    LaunchError,
     RankLost,
     RaymoeError,
     StorageError,
@@ -38,13 +38,16 @@ from moe.errors import (
 from moe.planning.plan import Plan
 from moe.storage import Place
 from moe.surgery.receipt import RECEIPT
-from pipelines.board import Board, open_board, stop
+from pipelines.board import Board, name_taken, open_board, stop
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
 from pipelines.inputs import fingerprint, open_shards
 from pipelines.run_plan import fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
+
+END_SECONDS = 30.0
+"""Workers whose run is not wanted any more and whose actors are gone end within moments."""
 WORKER_BYTES = 2**20
 """Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
@@ -67,17 +70,15 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
     _check_beginning(context, resume)
     _configure_ray_train(run)
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
-        if launch.running(run.name):
-            raise LaunchError(
-                f"a run named {run.name} is on this cluster already; "
-                f"end it with `raymoe stop {run.name}` or choose another name"
-            )
         plan = fullest_plan(run, config, shards.sequence_length)
-        on_start(plan, joined)
-        try:
-            outcome = _fit(plan, context, on_step)
-        finally:
-            launch.remove(run.name)
+        with open_board(run.name) as board:
+            if launch.running(run.name):
+                raise name_taken(run.name)
+            on_start(plan, joined)
+            try:
+                outcome = _fit(board, plan, context, on_step)
+            finally:
+                launch.remove(run.name)
     if outcome.error is not None:
         raise outcome.error
     if outcome.step < run.train.steps:
@@ -172,23 +173,40 @@ def _check_same_run(context: SaveContext, checkpoint: Place) -> None:
         )
 
 
-def _fit(plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
-    """Let Ray Train drive the run in a thread while this one watches the board."""
+def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
+    """Let Ray Train drive the run in a thread while this one watches the board.
+
+    Interrupted, it waits a while for the workers to end. Ray Train may be waiting itself, for nodes
+    to run workers on; that ends with this process.
+    """
     name = context.run.name
     elastic = context.run.plan.least_replicas is not None
-    with open_board(name) as board, ThreadPoolExecutor(max_workers=1) as pool:
-        assignment = Assignment(None if elastic else plan, context, board)
-        fitting = pool.submit(_trainer(assignment).fit)
+    fitting = _begun(_trainer(Assignment(None if elastic else plan, context, board)).fit)
+    try:
+        while not fitting.done():
+            time.sleep(POLL_SECONDS)
+            _show(board, on_step)
+    except BaseException:
+        stop(name)
+        launch.remove(name)
+        wait([fitting], timeout=END_SECONDS)
+        raise
+    _show(board, on_step)
+    return _outcome(fitting.result)
+
+
+def _begun(work: Callable[[], Any]) -> "Future[Any]":
+    """Do something in a thread that does not keep the process."""
+    done: Future[Any] = Future()
+
+    def run() -> None:
         try:
-            while not fitting.done():
-                time.sleep(POLL_SECONDS)
-                _show(board, on_step)
-        except BaseException:
-            stop(name)
-            launch.remove(name)
-            raise
-        _show(board, on_step)
-        return _outcome(fitting.result)
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="Ray Train", daemon=True).start()
+    return done
 
 
 def _trainer(assignment: Assignment) -> TorchTrainer:

@@ -6,11 +6,16 @@ from moe.config.run.config import RunConfig
 
 
 def model_cautions(run: RunConfig, model: ModelConfig) -> list[str]:
-    """Return where a bias or the routers of a model learn less than one might think."""
+    """Return where a run on a model loses or learns less than one might think."""
+    found = []
+    if run.plan.least_replicas is not None and run.checkpoint.every == 0:
+        found.append(
+            "every change of replicas begins again at the last checkpoint, and checkpoint.every is "
+            "0: that is the start."
+        )
     moe = model.moe
     if moe is None or moe.hashed:
-        return []
-    found = []
+        return found
     if moe.balance_bias and not isinstance(run.balance.coefficient, BiasCoefficient):
         found.append(
             f"the balance bias stays as it is: balance.coefficient.type is "
