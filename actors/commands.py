@@ -162,8 +162,9 @@ class RankStatus:
     """What a rank holds now: its epoch, the last step it finished, and the report of that step.
 
     ``built`` is false while its weights are not there yet, ``joined`` while it is in no epoch.
-    ``replicas`` is of how many its plan has; ``needs_tokens`` tells that its training steps take
-    token numbers.
+    ``busy`` tells that a command runs, ``torn`` that one failed with its weights half updated, and
+    ``saving`` is the step of a snapshot taken, or asked for, and not written. ``replicas`` is of
+    how many its plan has; ``needs_tokens`` tells that its training steps take token numbers.
     """
 
     rank: int
@@ -175,3 +176,6 @@ class RankStatus:
     pid: int
     replicas: int = 1
     needs_tokens: bool = False
+    busy: bool = False
+    torn: bool = False
+    saving: int | None = None

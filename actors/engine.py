@@ -24,12 +24,15 @@ from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
-from moe.errors import RankLost, RaymoeError
+from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
 from moe.storage import Place
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
+
+
+POLL_SECONDS = 0.1
 
 
 class Engine:
@@ -80,7 +83,9 @@ class Engine:
 
         Ranks in the middle of a step may have been left there by a driver that died before it had
         commanded all: the step is commanded again, and who has done it answers at once. Actors
-        whose groups broke meet under a new epoch.
+        whose groups broke, or that hold a snapshot which a dead driver has not had written, end
+        what they do and meet under a new epoch. A rank that failed with its weights half updated
+        cannot go on.
         """
         actors = launch.find(run.name, plan.replicas * plan.ranks)
         if actors is None:
@@ -92,9 +97,8 @@ class Engine:
                 return None
             engine._take(status)
             if not engine._whole(status):
-                engine._abort()
-                status = engine._ask("settled", engine._deadlines.group)
-                if len({rank.step for rank in status}) > 1:
+                status = engine._settle(status)
+                if len({rank.step for rank in status}) > 1 or any(rank.torn for rank in status):
                     return None
                 engine._begin_epoch()
         except RaymoeError:
@@ -141,28 +145,39 @@ class Engine:
         reports = self._gather(refs, f"step {batch.step}", self._deadlines.command, first)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
-    def snapshot(self) -> None:
-        """Have every rank driven copy what it holds now, and wait until they have.
+    def snapshot(self, step: int) -> None:
+        """Have every rank driven copy what it holds after ``step``, and wait until they have.
 
         All ranks of the run must, after the same step: each driver asks its own.
         """
         first, end = (n * self.plan.ranks for n in (self._driven.start, self._driven.stop))
-        refs: list[Any] = [actor.snapshot.remote() for actor in self._actors[first:end]]
+        refs: list[Any] = [actor.snapshot.remote(step) for actor in self._actors[first:end]]
         doing, wait = "taking a snapshot", self._deadlines.command
         self._gather(refs, doing, wait, first)
 
-    def write(self, directory: Place) -> Writing:
-        """Have all ranks of the run write the snapshot there, while they train on."""
+    def write(self, directory: Place, step: int) -> Writing:
+        """Have all ranks of the run write the snapshot of a step there, while they train on."""
         doing = f"writing {directory.name}"
-        refs: list[Any] = [actor.write.remote(directory) for actor in self._actors]
+        refs: list[Any] = [actor.write.remote(directory, step) for actor in self._actors]
         return Writing(refs, lambda: self._gather(refs, doing, self._deadlines.command))
+
+    def written_before(self, step: int) -> None:
+        """Wait until all ranks of the run have written what they took before a step."""
+        deadline = time.monotonic() + self._deadlines.command
+        while late := [r.rank for r in self.status() if r.saving is not None and r.saving < step]:
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"ranks {late} have not written the checkpoint before step {step} within "
+                    f"{self._deadlines.command:g} s; raise cluster.step_seconds or checkpoint.every"
+                )
+            time.sleep(POLL_SECONDS)
 
     def save(self, directory: Place, context: SaveContext) -> None:
         """Write a checkpoint of the steps done and wait; it appears whole or not at all."""
         step = self.steps_done()
         with drafted(directory) as staging:
-            self.snapshot()
-            complete(staging, self.write(staging).result(), step, self.plan, context)
+            self.snapshot(step)
+            complete(staging, self.write(staging, step).result(), step, self.plan, context)
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""
@@ -189,15 +204,20 @@ class Engine:
         return min(rank.step for rank in self.status())
 
     def last_report(self) -> StepReport | None:
-        """Return the report of the last step; None before the first, or while some are in the next.
+        """Return the report of the last step; None before the first.
 
-        Its ``seconds`` are those of the slowest rank, its ``tokens`` are not known here.
+        None also while some have done the next. Its ``seconds`` are those of the slowest rank, its
+        ``tokens`` are not known here.
         """
         reports = [rank.report for rank in self.status()]
         done = [report for report in reports if report is not None]
         if len(done) < len(reports) or len({report.step for report in done}) > 1:
             return None
         return merge(done, 0, max(report.busy_seconds for report in done))
+
+    def busy(self) -> bool:
+        """Tell whether any rank is in a step, as a driver that died may have left it."""
+        return any(rank.busy for rank in self.status())
 
     def healthy(self) -> bool:
         """Tell whether every rank answers and belongs to the epoch."""
@@ -250,10 +270,21 @@ class Engine:
         self._needs_tokens = tuple(rank.needs_tokens for rank in status)
 
     def _whole(self, status: Sequence[RankStatus]) -> bool:
-        """Tell whether all ranks are in one epoch, and in the same step or the next."""
+        """Tell whether all ranks are in one epoch, in the same step or the next, with no save."""
         steps = [rank.step for rank in status]
         together = all(rank.joined and rank.epoch == self._epoch for rank in status)
-        return together and max(steps) - min(steps) <= 1
+        saving = any(rank.saving is not None for rank in status)
+        return together and not saving and max(steps) - min(steps) <= 1
+
+    def _settle(self, status: Sequence[RankStatus]) -> list[RankStatus]:
+        """Have all ranks end what they do: a step that can be finished is, else it is aborted."""
+        if all(rank.joined and rank.epoch == self._epoch for rank in status):
+            try:
+                return self._ask("settled", self._deadlines.group)
+            except DeadlineExceeded:
+                pass
+        self._abort()
+        return self._ask("settled", self._deadlines.group)
 
     def _begin_epoch(self) -> None:
         self._epoch += 1

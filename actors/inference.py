@@ -33,6 +33,10 @@ class StageGenerator:
         self._groups = groups
         self._caches.clear()
 
+    def leave(self) -> None:
+        """Let go of the groups of an epoch."""
+        self._groups = None
+
     @torch.inference_mode()
     def infer(self, work: InferInput) -> SampledToken | None:
         """Append tokens to a sequence; return the next token where the head's leader is."""

@@ -1,10 +1,14 @@
 """Who takes part: a membership epoch, and the process groups that belong to it.
 
-Process groups live for one epoch. When any rank is lost the survivors destroy theirs, which frees
-neighbours that wait on them within milliseconds, and meet again under the next epoch.
+Process groups live for one epoch. Connections close when nothing holds a group any more, and only
+that frees neighbours that wait on them, within milliseconds: gloo cannot be told to give up a wait.
+So a rank whose command failed lets go of all its groups, and the failure goes from neighbour to
+neighbour. Then all meet again under the next epoch.
 """
 
 import os
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from moe.errors import RankLost, RaymoeError, StorageError
 
 GLOO = "gloo"
+
+_DESTROYING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +150,32 @@ class Groups:
 
 
 def destroy_groups() -> None:
-    """Drop all process groups of this process; neighbours that wait on them fail at once."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Drop torch's own hold on all process groups of this process; from any thread."""
+    with _DESTROYING:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager
 def guarded(rank: int, doing: str) -> Iterator[None]:
-    """Free the neighbours when communication breaks, and say so as RankLost."""
+    """Say as RankLost that communication broke; what failed holds no group any more."""
     try:
         yield
-    except RaymoeError:
-        destroy_groups()
+    except RaymoeError as error:
+        _let_go(error)
         raise
     except OSError as error:
-        destroy_groups()
+        _let_go(error)
         raise StorageError(
             f"rank {rank} failed during {doing}: {error}; every rank must reach the same files "
             "with room on the disk"
         ) from error
     except Exception as error:
-        destroy_groups()
+        _let_go(error)
         raise RankLost(f"rank {rank} failed during {doing}: {error}") from error
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop the groups, also those that locals of the functions that failed hold."""
+    traceback.clear_frames(error.__traceback__)
+    destroy_groups()

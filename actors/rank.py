@@ -3,7 +3,9 @@
 Knows nothing of Ray, so that tests run ranks as plain processes.
 """
 
+import gc
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,6 +42,7 @@ class Rank:
         self._epoch = 0
         self._report: StageReport | None = None
         self._saver: ShareSaver | None = None
+        self._working = threading.Lock()
 
     def build(self, command: BuildCommand) -> None:
         """Read this rank's tensors and make it ready to join."""
@@ -58,18 +61,26 @@ class Rank:
         store = self._store if membership.rank == 0 else None
         with guarded(self.number, f"joining epoch {membership.epoch}"):
             groups = Groups(membership, built.device, store)
-        self._exchange.group, self._exchange.leader = groups.gang, membership.at(member=0)
-        self._exchange.unlike = built.command.unlike
-        built.generator.join(groups)
+        self._exchange.join(groups.gang, membership.at(member=0), built.command.unlike)
+        built.join(groups)
         if built.trainer is not None:
-            built.trainer.join(groups)
             self._saver = self._new_saver(built, groups)
         self._groups, self._epoch = groups, membership.epoch
 
     def leave(self) -> None:
-        """Drop the groups of the epoch; neighbours that wait on them fail at once."""
-        self._groups = None
-        destroy_groups()
+        """Drop the groups of the epoch, from any thread; neighbours that wait on them are freed.
+
+        A command that runs meanwhile fails when it next begins to communicate, or when what it
+        waits for does, and lets go of the groups itself.
+        """
+        if self._working.acquire(blocking=False):
+            try:
+                self._let_go()
+            finally:
+                self._working.release()
+        else:
+            self._groups = None
+            destroy_groups()
         if self._saver is not None:
             self._saver.abandon(ABANDON_SECONDS)
 
@@ -78,6 +89,11 @@ class Rank:
         trainer = self._trainer()
         if self._report is not None and batch.step + 1 == trainer.steps_done:
             return self._report
+        if trainer.torn:
+            raise RankLost(
+                f"rank {self.number} failed when step {trainer.steps_done} was half done; it must "
+                "restart from a checkpoint"
+            )
         if batch.step != trainer.steps_done:
             raise RankLost(
                 f"rank {self.number} has done {trainer.steps_done} steps, step {batch.step} was "
@@ -90,26 +106,32 @@ class Rank:
             self._require_saver().prepare(weights, trainer.optimizer.states())
         return self._report
 
-    def snapshot(self) -> None:
-        """Copy what this rank contributes to a checkpoint of now."""
+    def snapshot(self, step: int) -> None:
+        """Copy what this rank contributes to a checkpoint after ``step`` steps; no others do."""
         trainer, built, saver = self._trainer(), self._require_built(), self._require_saver()
+        if trainer.steps_done != step:
+            raise RankLost(
+                f"rank {self.number} has done {trainer.steps_done} steps, a snapshot after {step} "
+                "was asked for; the drivers no longer agree and must begin anew"
+            )
         weights = dict(built.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
-        saver.take(weights, states, seconds, trainer.balancer.states)
+        saver.take(weights, states, seconds, trainer.balancer.states, step)
 
-    def write(self, directory: Place) -> SavedRank:
-        """Write the snapshot, beside whatever else this rank does meanwhile; wait for it first.
+    def write(self, directory: Place, step: int) -> SavedRank:
+        """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
 
         Return the files written, and the balance of its layers when the snapshot was taken.
         """
         saver, seconds = self._require_saver(), self._trainer().run.cluster.step_seconds
-        balance = saver.start(directory, seconds)
+        balance = saver.start(directory, seconds, step)
         return saver.finish(seconds), balance
 
     def save(self, directory: Place) -> SavedRank:
         """Take a snapshot and write it."""
-        self.snapshot()
-        return self.write(directory)
+        step = self._trainer().steps_done
+        self.snapshot(step)
+        return self.write(directory, step)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -134,18 +156,34 @@ class Rank:
             pid=os.getpid(),
             replicas=self._built.command.plan.replicas if self._built else 0,
             needs_tokens=trainer is not None and trainer.needs_tokens,
+            busy=self._working.locked(),
+            torn=trainer is not None and trainer.torn,
+            saving=None if self._saver is None else self._saver.unfinished,
         )
 
     @contextmanager
-    def _communicating(self, doing: str) -> Iterator[Groups]:
-        if self._groups is None:
-            raise RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
-        try:
-            with guarded(self.number, doing):
-                yield self._groups
-        except RaymoeError:
-            self._groups = None
-            raise
+    def _communicating(self, doing: str) -> Iterator[None]:
+        with self._working:
+            if self._groups is None:
+                raise self._left()
+            try:
+                with guarded(self.number, doing):
+                    yield
+            except RaymoeError:
+                self._let_go()
+                raise
+
+    def _let_go(self) -> None:
+        """Hold no group of the epoch any more, which closes its connections."""
+        self._groups = None
+        self._exchange.join(None)
+        if self._built is not None:
+            self._built.leave()
+        destroy_groups()
+        gc.collect()
+
+    def _left(self) -> RankLost:
+        return RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
 
     def _new_saver(self, built: "_Built", groups: Groups) -> ShareSaver:
         """Return what saves during an epoch; memory for snapshots is kept from the last."""
@@ -160,7 +198,7 @@ class Rank:
 
     def _require_saver(self) -> ShareSaver:
         if self._saver is None or self._groups is None:
-            raise RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
+            raise self._left()
         return self._saver
 
     def _require_built(self) -> "_Built":
@@ -194,6 +232,18 @@ class _Built:
             self.trainer = StageTrainer(self.decoder, command.run, command)
             if self._manifest is not None:
                 self._resume(self.trainer, self._manifest)
+
+    def join(self, groups: Groups) -> None:
+        """Take part in an epoch."""
+        self.generator.join(groups)
+        if self.trainer is not None:
+            self.trainer.join(groups)
+
+    def leave(self) -> None:
+        """Let go of the groups of an epoch."""
+        self.generator.leave()
+        if self.trainer is not None:
+            self.trainer.leave()
 
     def _resume(self, trainer: StageTrainer, manifest: Manifest) -> None:
         command = self.command

@@ -46,14 +46,14 @@ class StageActor:
         return self._rank.train_step(batch)
 
     @ray.method
-    def snapshot(self) -> None:
+    def snapshot(self, step: int) -> None:
         """Copy what this rank contributes to a checkpoint."""
-        self._rank.snapshot()
+        self._rank.snapshot(step)
 
     @ray.method(concurrency_group=FILES)
-    def write(self, directory: Place) -> SavedRank:
+    def write(self, directory: Place, step: int) -> SavedRank:
         """Write the snapshot while other commands run."""
-        return self._rank.write(directory)
+        return self._rank.write(directory, step)
 
     @ray.method
     def infer(self, work: InferInput) -> SampledToken | None:
@@ -77,7 +77,7 @@ class StageActor:
 
     @ray.method(concurrency_group=CONTROL)
     def abort(self) -> None:
-        """Drop the process groups under a running command, which then fails."""
+        """Drop the process groups, also under a running command."""
         self._rank.leave()
 
 

@@ -23,7 +23,14 @@ from actors.saving.checkpointing import SaveContext
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig
-from moe.errors import ClusterBusy, DeadlineExceeded, RankLost, RaymoeError
+from moe.errors import (
+    ClusterBusy,
+    DeadlineExceeded,
+    LaunchError,
+    PlanError,
+    RankLost,
+    RaymoeError,
+)
 from moe.planning.plan import Plan
 from pipelines.board import (
     Board,
@@ -93,6 +100,8 @@ def drive(settings: dict[str, Assignment]) -> Outcome:
             raise
         return Outcome(step=0, error=failure(work.board))
     except RaymoeError as error:
+        if work.plan is None and isinstance(error, LaunchError | PlanError):
+            raise  # nodes came or went meanwhile; Ray Train tries again, with as many as there are
         if size == 1:
             return Outcome(step=0, error=error)
         fail(work.board, error)
@@ -203,8 +212,11 @@ def due(run: RunConfig, step: int) -> bool:
 
 
 def _unsaved(run: RunConfig, engine: Engine, done: int) -> bool:
-    """Tell whether a driver that died left the checkpoint of the last step unwritten."""
-    if not due(run, done) or engine.last_report() is None:
+    """Tell whether a driver that died left the checkpoint of the last step unwritten.
+
+    Where it left ranks in the next step there is nothing to take any more.
+    """
+    if not due(run, done) or engine.last_report() is None or engine.busy():
         return False
     return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.place))
 

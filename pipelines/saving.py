@@ -6,6 +6,7 @@ drivers together, as it asks; the checkpoint it is given is a pointer to the new
 """
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,16 +23,19 @@ from actors.engine import Engine
 from actors.saving.checkpointing import SaveContext, Writing, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
+from moe.config.run import CheckpointSection
+from moe.errors import StorageError
 from moe.storage import Place
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint that is whole: its step, where it lies, what it cost.
 
-    ``stall_seconds`` is what training waited for its snapshot (and for the checkpoint before, if
-    that was still being written), ``seconds`` all of it, until a driver saw between two steps that
-    it was whole.
+    ``stall_seconds`` is what training waited for its snapshot, and for its completion between two
+    steps; ``seconds`` is all of it, until it was whole.
     """
 
     step: int
@@ -78,10 +82,16 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             self._pending.scope.__exit__(*error)
 
     def take(self, step: int, driver: Engine) -> None:
-        """Take a snapshot of the driver's ranks after a step, and have it written."""
-        began = time.monotonic()
+        """Take a snapshot of the driver's ranks after a step, and have it written.
+
+        All drivers wait until the checkpoint before is written: ranks of one that went on would
+        wait in the next step for those of the leader.
+        """
+        if self._context is None:
+            self._engine.written_before(step)
         self._finish()
-        driver.snapshot()
+        began = time.monotonic()
+        driver.snapshot(step)
         stall = time.monotonic() - began
         self._untold += 1
         if self._context is None:
@@ -89,7 +99,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         run = self._context.run
         scope, place = ExitStack(), step_directory(run.checkpoint.place, step)
         draft = scope.enter_context(drafted(place))
-        writing = self._engine.write(draft)
+        writing = self._engine.write(draft, step)
         self._pending = _Pending(step, writing, draft, place, scope, began, stall)
 
     def tell(self, report: StepReport) -> None:
@@ -114,15 +124,27 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         pending, self._pending = self._pending, None
         if pending is None or self._context is None:
             return
-        with pending.scope:
-            written = pending.writing.result()
-            complete(pending.draft, written, pending.step, self._engine.plan, self._context)
-        checkpoint = self._context.run.checkpoint
-        prune(checkpoint.place, checkpoint.keep)
-        seconds = time.monotonic() - pending.began
-        saved = Saved(pending.step, str(pending.place), pending.stall_seconds, seconds)
-        self._newest = saved
-        self._record(saved)
+        waited = time.monotonic()
+        try:
+            with pending.scope:
+                written = pending.writing.result()
+                complete(pending.draft, written, pending.step, self._engine.plan, self._context)
+        except OSError as error:
+            raise StorageError(
+                f"could not complete {pending.place}: {error}; see that there is room"
+            ) from error
+        now = time.monotonic()
+        stall, seconds = pending.stall_seconds + now - waited, now - pending.began
+        self._newest = Saved(pending.step, str(pending.place), stall, seconds)
+        self._record(self._newest)
+        self._prune(self._context.run.checkpoint)
+
+    def _prune(self, checkpoint: CheckpointSection) -> None:
+        """Remove old checkpoints; those that will not go are tried again after the next."""
+        try:
+            prune(checkpoint.place, checkpoint.keep)
+        except (OSError, StorageError) as error:
+            logger.warning("old checkpoints in %s stay for now: %s", checkpoint.place, error)
 
 
 def _tell(metrics: dict[str, Any], whole: Saved | None) -> None:

@@ -25,7 +25,7 @@ from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, answers_for, held_by
-from moe.errors import DeadlineExceeded, StorageError
+from moe.errors import DeadlineExceeded, RankLost, StorageError
 from moe.storage import Place
 
 Balances = dict[int, BalanceState]
@@ -77,6 +77,8 @@ class ShareSaver:
         self._idle.set()
         self._ready = threading.Event()
         self._balance: Balances = {}
+        self._step = 0
+        self._asked: int | None = None
         replica_of = writers(config, gang, place.replicas)
         self._held = {tensor.name: tensor for tensor in held_by(config, self._share)}
         self._given = [
@@ -86,9 +88,9 @@ class ShareSaver:
         ]
 
     @property
-    def unfinished(self) -> bool:
-        """Whether something was taken that has not been written and collected."""
-        return not self._idle.is_set()
+    def unfinished(self) -> int | None:
+        """Step of what was taken, or asked for, and has not been written and collected."""
+        return self._asked if self._idle.is_set() else self._step
 
     @property
     def busy(self) -> bool:
@@ -107,8 +109,9 @@ class ShareSaver:
         states: Iterable[OwnedState],
         seconds: float,
         balance: Balances | None = None,
+        step: int = 0,
     ) -> None:
-        """Copy weights and moments; every rank of the run must, at the same step.
+        """Copy weights and moments; every rank of the run must, after the same ``step``.
 
         ``balance`` of the layers held is kept for who starts to write.
 
@@ -120,6 +123,7 @@ class ShareSaver:
                 f"{seconds:g} s; raise cluster.step_seconds, checkpoint.every, or the speed of its "
                 "storage"
             )
+        self._step = step
         self._idle.clear()
         owned = self._owned(states)
         copies = iter(self.buffers.copied([*self._weights(weights), *(own for _, own in owned)]))
@@ -130,16 +134,30 @@ class ShareSaver:
         self._balance = dict(balance or {})
         self._ready.set()
 
-    def start(self, directory: Place, seconds: float = 0.0) -> Balances:
-        """Begin to write what was taken, and return its balance; every rank of the run must.
+    def start(self, directory: Place, seconds: float = 0.0, step: int = 0) -> Balances:
+        """Begin to write what was taken after ``step``, and return its balance.
 
-        Whoever asks for it need not be who has it taken: waits for that.
+        Every rank of the run must. Whoever asks need not be who has it taken: waits for that.
         """
-        self._ready.wait(seconds)
+        self._asked = step
+        try:
+            there = self._ready.wait(seconds)
+        finally:
+            self._asked = None
+        if not there:
+            raise DeadlineExceeded(
+                f"rank {self._place.rank} took no snapshot for {directory} within {seconds:g} s; "
+                "every driver has its ranks take one after the same step"
+            )
         self._ready.clear()
         taken, self._taken = self._taken, None
         if taken is None:
-            raise StorageError(f"nothing was taken for {directory}; take it before it is written")
+            raise RankLost(f"writing {directory} was given up")
+        if self._step != step:
+            raise RankLost(
+                f"rank {self._place.rank} took a snapshot after step {self._step}, that of {step} "
+                f"was to be written to {directory}; the drivers no longer agree"
+            )
         self._writing = Writing(directory, self._place.file, taken, self._spans)
         self._writing.start()
         return self._balance

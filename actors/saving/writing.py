@@ -168,7 +168,7 @@ class Writing(threading.Thread):
 
     def _check_wanted(self) -> None:
         if self._unwanted.is_set():
-            raise StorageError(f"writing {self.directory} was given up")
+            raise RankLost(f"writing {self.directory} was given up")
 
 
 def _narrow(whole: Tensor, part: TensorSlice) -> Tensor:

@@ -20,6 +20,10 @@ class GangExchange:
         self.leader = 0
         self.unlike = False
 
+    def join(self, group: dist.ProcessGroup | None, leader: int = 0, unlike: bool = False) -> None:
+        """Take part in an epoch; with no group, let go of that of the last."""
+        self.group, self.leader, self.unlike = group, leader, unlike
+
     def enter(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors; in the backward pass, sum their gradients over the gang."""
         if self.group is None:

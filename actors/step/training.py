@@ -42,6 +42,7 @@ class StageTrainer:
     def __init__(self, decoder: Decoder, run: RunConfig, command: BuildCommand) -> None:
         self.run = run
         self.steps_done = 0
+        self.torn = False
         self.balancer = ShareBalancer(decoder, run)
         plan = command.plan
         owners = Owners(command.replica, plan.replicas, plan.gang_size)
@@ -69,8 +70,16 @@ class StageTrainer:
             ),
         )
 
+    def leave(self) -> None:
+        """Let go of the groups of an epoch."""
+        self._joined = None
+
     def step(self, batch: StepInput) -> StageReport:
-        """Run one optimiser step; every rank of the run is in the same step at the same time."""
+        """Run one optimiser step; every rank of the run is in the same step at the same time.
+
+        If it fails between the update and the end, the trainer is ``torn`` for good: some weights
+        are those of the next step, and doing it again would update them twice.
+        """
         assert self._joined is not None
         groups, pipeline, reduction = self._joined
         started = time.perf_counter()
@@ -87,10 +96,12 @@ class StageTrainer:
         reduction.finish()
         loss, layers = _account(work, groups)
         norm = self.optimizer.clip(groups.world)
+        self.torn = True
         rate = self.optimizer.step(self.steps_done)
         reduction.spread()
         reports = self.balancer.after(layers)
         self.steps_done += 1
+        self.torn = False
         share = self._decoder.share
         return StageReport(
             rank=groups.membership.rank,

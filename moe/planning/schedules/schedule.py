@@ -18,7 +18,7 @@ Rounds are max(1, m // p) and r = m / rounds is the micro-batches of one: a stag
 round on one chunk before it turns to the next. Chunk k is on stage k mod p; only ZB-V folds the
 model, so that stage s holds chunks s and 2p - 1 - s. Sources: arXiv 1811.06965 (GPipe), 2104.04473
 (1F1B and interleaved), 2401.10241 (zero-bubble: ZB-H1 with one chunk a stage; ZB-V). These are the
-orders of ``torch.distributed.pipelining``, which runs them.
+orders of ``torch.distributed.pipelining``; ``actors.step.pipeline`` plays them.
 """
 
 from collections import Counter
