@@ -2,9 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
+from safetensors.torch import load_file
+from torch import Tensor
 
 from actors import launch
 from actors.commands import StepReport
@@ -61,3 +64,9 @@ def driver_pids(session: Session) -> list[int]:
 
     alive = list_actors(session.dashboard_url, [("state", "=", "ALIVE")])
     return [int(actor.pid) for actor in alive if "RayTrainWorker" in actor.class_name]
+
+
+def tensors_of(checkpoint: Path) -> dict[str, Tensor]:
+    """Return weights and moments by name, whoever wrote them."""
+    files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer/*.safetensors")]
+    return {name: value for file in sorted(files) for name, value in load_file(file).items()}

@@ -18,7 +18,7 @@ from moe.errors import ClusterError, TrainingDiverged
 from pipelines.board import stop
 from pipelines.recording import recorded_steps
 from tests import material as tiny_material
-from tests.driven import driver_pids, losses, once, pids, trained
+from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
 
 pytestmark = pytest.mark.ray
 
@@ -100,6 +100,37 @@ def test_a_killed_driver_is_replaced_and_all_actors_stay(
     trained(run, on_step=watch)
     assert losses(run) == losses(undisturbed)
     assert before == after
+
+
+def test_drivers_killed_around_saves_leave_no_checkpoint_of_another_step(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    """Every step is saved, so the blows fall between a snapshot, its write and the next step."""
+    saving = {"checkpoint": {"every": 1, "keep": STEPS}, "cluster": {"max_failures": 9}}
+    calm, run = config(material, tmp_path / "calm", **saving), config(material, tmp_path, **saving)
+    trained(calm)
+    kills = [
+        once(step, lambda number=number: kill_driver(ray_session, number % 2))
+        for number, step in enumerate((2, 7, 12, 17))
+    ]
+    trained(run, on_step=lambda report: [kill(report) for kill in kills])
+    assert losses(run) == losses(calm)
+    expected = {path.name: path for path in checkpoints(calm.checkpoint.path)}
+    found = checkpoints(run.checkpoint.path)
+    assert len(expected) == STEPS
+    assert found[-1].name == f"step-{STEPS:08d}"
+    for path in found:
+        ours, theirs = tensors_of(path), tensors_of(expected[path.name])
+        assert ours.keys() == theirs.keys()
+        assert all(ours[name].equal(theirs[name]) for name in theirs), path.name
+        assert load_manifest(path).balance == load_manifest(expected[path.name]).balance
+
+
+def kill_driver(session: Session, replica: int) -> None:
+    """Kill one of the driving workers, if they have started."""
+    drivers = sorted(driver_pids(session))
+    if len(drivers) > replica:
+        os.kill(drivers[replica], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("victim", [1, 2])

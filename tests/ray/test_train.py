@@ -30,7 +30,7 @@ from pipelines.recording import JOURNAL, recorded_steps
 from pipelines.train import train
 from tests import material as tiny_material
 from tests import runs
-from tests.driven import driver_pids, losses, once, pids, trained
+from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
 
 pytestmark = pytest.mark.ray
 
@@ -45,11 +45,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(material: Path, to: Path, **sections: Any) -> RunConfig:
     return tiny_material.run(material, to / "run", STEPS, EVERY, sections)
-
-
-def weights(checkpoint: Path) -> dict[str, Any]:
-    files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("optimizer/*.safetensors")]
-    return {name: value for file in sorted(files) for name, value in load_file(file).items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def test_resuming_continues_bit_for_bit(
     assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
     trained(full, resume="always")
     assert losses(full) == losses(undisturbed)
-    ours, theirs = (weights(checkpoints(r.checkpoint.path)[-1]) for r in (full, undisturbed))
+    ours, theirs = (tensors_of(checkpoints(r.checkpoint.path)[-1]) for r in (full, undisturbed))
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
