@@ -33,6 +33,7 @@ HEALTH_SECONDS = 10.0
 
 
 POLL_SECONDS = 0.1
+GRACE_SECONDS = 1.0
 
 
 class Engine:
@@ -277,12 +278,19 @@ class Engine:
         return together and not saving and max(steps) - min(steps) <= 1
 
     def _settle(self, status: Sequence[RankStatus]) -> list[RankStatus]:
-        """Have all ranks end what they do: a step that can be finished is, else it is aborted."""
-        if all(rank.joined and rank.epoch == self._epoch for rank in status):
-            try:
-                return self._ask("settled", self._deadlines.group)
-            except DeadlineExceeded:
-                pass
+        """Have all ranks end what they do: a step that all are in is finished, others are not.
+
+        Those that are in a step wait for those that are not, whose driver died before it had
+        commanded them; a moment is left for the step to end on all.
+        """
+        began = split = time.monotonic()
+        while all(rank.joined for rank in status) and any(rank.busy for rank in status):
+            now = time.monotonic()
+            split = now if all(rank.busy for rank in status) else split
+            if now - began > self._deadlines.group or now - split > GRACE_SECONDS:
+                break
+            time.sleep(POLL_SECONDS)
+            status = self.status()
         self._abort()
         return self._ask("settled", self._deadlines.group)
 

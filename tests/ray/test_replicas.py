@@ -24,6 +24,7 @@ pytestmark = pytest.mark.ray
 
 STEPS = 24
 EVERY = 8
+EVERY_STEP = {"every": 1, "keep": STEPS}
 RANKS = 4
 
 
@@ -42,7 +43,7 @@ def config(material: Path, to: Path, **sections: Any) -> RunConfig:
 def undisturbed(
     ray_session: Session, material: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> RunConfig:
-    run = config(material, tmp_path_factory.mktemp("undisturbed"))
+    run = config(material, tmp_path_factory.mktemp("undisturbed"), checkpoint=EVERY_STEP)
     trained(run)
     return run
 
@@ -56,9 +57,8 @@ def test_two_replicas_make_the_curve_of_one(
     records = [recorded_steps(each.checkpoint.path)[-1] for each in (run, undisturbed)]
     for layer, found in records[1]["layers"].items():
         assert sum(found["load"]) == sum(records[0]["layers"][layer]["load"])
-    for each in (run, undisturbed):
-        saved = checkpoints(each.checkpoint.path)
-        assert [load_manifest(path).step for path in saved] == [8, 16, 24]
+    saved = checkpoints(run.checkpoint.path)
+    assert [load_manifest(path).step for path in saved] == [8, 16, 24]
 
 
 def test_a_checkpoint_of_two_replicas_is_resumed_by_one_and_the_other_way(
@@ -103,21 +103,18 @@ def test_a_killed_driver_is_replaced_and_all_actors_stay(
 
 
 def test_drivers_killed_around_saves_leave_no_checkpoint_of_another_step(
-    ray_session: Session, material: Path, tmp_path: Path
+    ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     """Every step is saved, so the blows fall between a snapshot, its write and the next step."""
-    saving = {"checkpoint": {"every": 1, "keep": STEPS}, "cluster": {"max_failures": 9}}
-    calm, run = config(material, tmp_path / "calm", **saving), config(material, tmp_path, **saving)
-    trained(calm)
+    run = config(material, tmp_path, checkpoint=EVERY_STEP)
     kills = [
         once(step, lambda number=number: kill_driver(ray_session, number % 2))
-        for number, step in enumerate((2, 7, 12, 17))
+        for number, step in enumerate((2, 12))
     ]
     trained(run, on_step=lambda report: [kill(report) for kill in kills])
-    assert losses(run) == losses(calm)
-    expected = {path.name: path for path in checkpoints(calm.checkpoint.path)}
+    assert losses(run) == losses(undisturbed)
+    expected = {path.name: path for path in checkpoints(undisturbed.checkpoint.path)}
     found = checkpoints(run.checkpoint.path)
-    assert len(expected) == STEPS
     assert found[-1].name == f"step-{STEPS:08d}"
     for path in found:
         ours, theirs = tensors_of(path), tensors_of(expected[path.name])
