@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .PHONY: help install check format test test-unit test-ray browser s3 demo bench oracles lock clean
 
@@ -34,11 +35,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: test-unit browser
-	$(PYTEST) tests/browser tests/deepspeed tests/ray
+test: install browser s3
+	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
+	$(PYTEST) tests/ray
 
 test-unit: install s3
-	$(PYTEST) --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit tests/manifests
+	$(PYTEST) $(PARALLEL) tests/unit tests/manifests
 
 test-ray: install
 	$(PYTEST) tests/ray
