@@ -46,7 +46,8 @@ def main() -> None:
     config = Checkpoint.open(arguments.model).config
     shards = TokenShards.open(arguments.data, "train")
     with session("local", cpus=2):
-        there, wanted = probe(1), workload(run, shards.sequence_length)
+        there = probe(1)
+        wanted = workload(run, shards.sequence_length, there)
         plenty = make_plan(config, there, 2, 1, wanted)
         limit = _limit(config, plenty, wanted)
         scarce = _limited(there, limit)

@@ -73,8 +73,9 @@ def _plan(config: ModelConfig, run: RunConfig, shards: TokenShards, way: str, co
     stages, gang, replicas = WAYS[way]
     threads = cores // (stages * gang * replicas)
     pins = Pins(stages=stages, gang=gang, replicas=replicas)
-    wanted = workload(run, shards.sequence_length, replicas)
-    return make_replicas(config, probe(threads), pins, wanted)
+    there = probe(threads)
+    wanted = workload(run, shards.sequence_length, there, replicas)
+    return make_replicas(config, there, pins, wanted)
 
 
 def _turns(

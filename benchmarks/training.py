@@ -73,7 +73,8 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"one": [], "two": []}
     gaps = []
     with session("local", cpus=max(cores, 2)):
-        devices, wanted = probe(max(cores // 2, 1)), workload(run, shards.sequence_length)
+        devices = probe(max(cores // 2, 1))
+        wanted = workload(run, shards.sequence_length, devices)
         plan = make_plan(config, devices, 2, 1, wanted)
         engine = Engine.train(run, plan, run.model.path, shards.sequence_length, resume=False)
         try:

@@ -95,7 +95,8 @@ def _case(arguments: argparse.Namespace, model: Path, length: int, measured: Mea
         model, arguments.data, steps=arguments.steps, global_batch=MICRO_BATCHES, micro_batch=1
     )
     config = Checkpoint.open(model).config
-    devices, wanted = probe(1).measured(*measured), workload(run, length)
+    devices = probe(1).measured(*measured)
+    wanted = workload(run, length, devices)
     planned = make_plan(config, devices, 2, 1, wanted)
     plans = {"even": even_layers(planned), "planned": planned}
     predictions = {which: predict(config, plan, devices, wanted) for which, plan in plans.items()}

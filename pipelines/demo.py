@@ -105,7 +105,7 @@ class Demo:
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""
         config, devices = Checkpoint.open(run.model.path).config, probe(threads)
-        wanted = workload(run, SEQUENCE_LENGTH)
+        wanted = workload(run, SEQUENCE_LENGTH, devices)
         plan = make_plan(config, devices, stages=2, gang=1, workload=wanted)
         assert run.plan.path is not None
         save_plan(plan, run.plan.path)

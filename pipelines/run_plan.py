@@ -1,13 +1,12 @@
 """The plan of a run: from its file, or made for the cluster it is on."""
 
-from dataclasses import replace
-
 from actors.replicas import check_step
 from cluster.probe import probe
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.make import make_replicas
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
@@ -26,7 +25,7 @@ def plan_for(
         replicas = replicas or run.plan.replicas
         pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
         there = probe(run.plan.threads)
-        wanted = replace(workload(run, sequence_length, replicas), snapshots=there.of_cpus)
+        wanted = workload(run, sequence_length, there, replicas)
         plan = make_replicas(config, there, pins, wanted, run.plan.chunks)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
@@ -71,11 +70,12 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
     return least, most
 
 
-def workload(run: RunConfig, sequence_length: int, replicas: int = 1) -> Workload:
-    """Return what one step asks of the fullest replica of a plan."""
+def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
+    """Return what one step asks of the fullest replica of a plan for these devices."""
     return Workload(
         sequence_length,
         run.train.micro_batch,
         -(-run.train.micro_batches // replicas),
         schedule=run.train.schedule,
+        snapshots=there.of_cpus,
     )

@@ -12,7 +12,7 @@ from moe.planning.plan import Plan
 from moe.planning.plan_file import save_plan
 from pipelines.run_plan import plan_for, workload
 from tests import runs
-from tests.plans import SMOLLM2
+from tests.plans import SMOLLM2, inventory
 
 TWO = runs.plan(SMOLLM2, (15, 15))
 
@@ -57,6 +57,6 @@ def test_what_goes_together_is_taken_from_the_plan_file(
     save_plan(plan, path)
     run = runs.run_config(tmp_path, train=training(schedule, batch), plan={"path": str(path)})
     check_step(plan, schedule, run.train.micro_batches)
-    assert workload(run, 16).schedule == schedule
+    assert workload(run, 16, inventory(1)).schedule == schedule
     if plan.replicas == 1:
         assert plan_for(run, SMOLLM2, 16) == plan
