@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 
 from actors import launch
 from actors.commands import StepReport
+from actors.reservation import groups_of
 from actors.saving.checkpointing import SaveContext
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
@@ -46,8 +47,8 @@ from pipelines.run_plan import fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
 
-END_SECONDS = 30.0
-"""Workers whose run is not wanted any more and whose actors are gone end within moments."""
+QUIET_SECONDS = 10.0
+"""Workers that have started nothing for so long, though they may, are not there."""
 WORKER_BYTES = 2**20
 """Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
@@ -71,7 +72,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
     _configure_ray_train(run)
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         plan = fullest_plan(run, config, shards.sequence_length)
-        with open_board(run.name) as board:
+        with _termination_interrupts(), open_board(run.name) as board:  # Ray has taken SIGTERM
             if launch.running(run.name):
                 raise name_taken(run.name)
             on_start(plan, joined)
@@ -176,8 +177,8 @@ def _check_same_run(context: SaveContext, checkpoint: Place) -> None:
 def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
     """Let Ray Train drive the run in a thread while this one watches the board.
 
-    Interrupted, it waits a while for the workers to end. Ray Train may be waiting itself, for nodes
-    to run workers on; that ends with this process.
+    Interrupted, it waits for the workers to end. Where Ray Train is waiting itself, for nodes to
+    run workers on, there are none; that wait ends with this process.
     """
     name = context.run.name
     elastic = context.run.plan.least_replicas is not None
@@ -187,12 +188,22 @@ def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, on_step: O
             time.sleep(POLL_SECONDS)
             _show(board, on_step)
     except BaseException:
-        stop(name)
-        launch.remove(name)
-        wait([fitting], timeout=END_SECONDS)
+        _end(name, fitting)
         raise
     _show(board, on_step)
     return _outcome(fitting.result)
+
+
+def _end(name: str, fitting: "Future[Any]") -> None:
+    """Remove what a run has started, and what its workers still start, until they have ended."""
+    stop(name)
+    launch.remove(name)
+    quiet = time.monotonic()
+    while not fitting.done() and time.monotonic() - quiet < QUIET_SECONDS:
+        if launch.running(name) or groups_of(name):
+            launch.remove(name)
+            quiet = time.monotonic()
+        time.sleep(POLL_SECONDS)
 
 
 def _begun(work: Callable[[], Any]) -> "Future[Any]":

@@ -24,7 +24,7 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
-from pipelines.board import stop
+from pipelines.board import open_board, stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL, recorded_steps
 from pipelines.train import train
@@ -225,12 +225,15 @@ def test_a_second_run_of_the_same_name_is_refused(
     assert len(actors) == 1
 
 
-def test_interrupting_the_command_line_leaves_nothing(
+def test_a_second_run_is_refused_while_the_first_has_no_actors_yet(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
-    """A process on the shared cluster is interrupted in the middle of a run."""
-    file = tmp_path / "run.json"
-    run = config(material, tmp_path, train={"steps": 500}, cluster={"address": ray_session.address})
+    with open_board("tiny"), pytest.raises(LaunchError, match="a run named tiny is on this"):
+        trained(config(material, tmp_path))
+
+
+def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
+    """Start a run in a process of its own, which prints the number of every step."""
     file.write_text(json.dumps(run.model_dump(mode="json")))
     code = (
         "import json, signal, sys; from moe.config.run import parse_run\n"
@@ -240,12 +243,46 @@ def test_interrupting_the_command_line_leaves_nothing(
         "lambda r: print(r.step, flush=True))"
     )
     command = [sys.executable, "-c", code, str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def test_interrupting_the_command_line_leaves_nothing(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    """A process on the shared cluster is interrupted in the middle of a run."""
+    run = config(material, tmp_path, train={"steps": 500}, cluster={"address": ray_session.address})
+    with begun(run, tmp_path / "run.json") as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip().isdigit()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
     assert not launch.running(run.name)
+
+
+def test_a_run_that_waits_for_nodes_ends_when_it_is_terminated(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    """Ray takes SIGTERM for itself when it starts, and aborts; Ray Train waits without end."""
+    nowhere = {"address": ray_session.address, "worker_resources": {"nowhere": 1.0}}
+    run = config(material, tmp_path, cluster=nowhere)
+    with begun(run, tmp_path / "run.json") as process:
+        deadline = time.monotonic() + 60
+        while not board_of(run):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=60) == -signal.SIGINT
+    assert not board_of(run)
+    assert not launch.running(run.name)
+
+
+def board_of(run: RunConfig) -> bool:
+    """Tell whether somebody drives a run of that name."""
+    try:
+        ray.get_actor(f"{run.name}/board")
+    except ValueError:
+        return False
+    return True
 
 
 def train_state(session: Session, run: RunConfig) -> dict[str, Any]:
