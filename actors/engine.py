@@ -33,7 +33,9 @@ HEALTH_SECONDS = 10.0
 
 
 POLL_SECONDS = 0.1
+
 GRACE_SECONDS = 1.0
+"""All ranks end a step at nearly the same time; one that is not in it by then was not told of it."""
 
 
 class Engine:
