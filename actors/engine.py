@@ -31,11 +31,11 @@ from moe.storage import Place
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
 
-
 POLL_SECONDS = 0.1
 
 GRACE_SECONDS = 1.0
-"""All ranks end a step at nearly the same time; one that is not in it by then was not told of it."""
+"""All ranks begin and end a step at nearly the same time; one that is out of it for so long while
+others are in it was never told of it."""
 
 
 class Engine:
