@@ -36,10 +36,7 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
     They are in the order of their global ranks: replica by replica, each in the order of the plan.
     """
     if running(run) or groups_of(run):
-        raise LaunchError(
-            f"actors of a run named {run} are on this cluster already; end it with "
-            f"`raymoe stop {run}` or choose another name"
-        )
+        raise name_taken(run)
     deadline = time.monotonic() + seconds
     placement = decide(plan)
     try:
@@ -52,6 +49,14 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
         remove(run)
         raise
     return actors
+
+
+def name_taken(run: str) -> LaunchError:
+    """Return what a second run of the same name is told."""
+    return LaunchError(
+        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
+        "another name"
+    )
 
 
 def decide(plan: Plan) -> Placement:

@@ -20,7 +20,8 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
-from moe.errors import LaunchError, RaymoeError
+from actors.launch import name_taken
+from moe.errors import RaymoeError
 from moe.planning.plan import Plan
 
 WAIT_SECONDS = 30.0
@@ -103,14 +104,6 @@ def open_board(run: str) -> Iterator[ActorHandle[Board]]:
         yield handle
     finally:
         ray.kill(handle)
-
-
-def name_taken(run: str) -> LaunchError:
-    """Return what a second run of the same name is told."""
-    return LaunchError(
-        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
-        "another name"
-    )
 
 
 def stop(run: str) -> bool:

@@ -17,7 +17,6 @@ class RunRecord:
     """The record of one run; continues where an earlier writer of the same journal ended."""
 
     def __init__(self, run: str, directory: Path) -> None:
-        self._directory = directory
         self._journal = Journal(directory / JOURNAL)
         self._metrics = Recorder(run)
 
@@ -27,7 +26,9 @@ class RunRecord:
 
     def last_step(self) -> int:
         """Return the last step recorded."""
-        return max((record["step"] for record in recorded_steps(self._directory)), default=0)
+        return max(
+            (record["step"] for record in recorded_steps(self._journal.path.parent)), default=0
+        )
 
     def step(self, report: StepReport) -> None:
         """Record one step."""

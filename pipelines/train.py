@@ -39,7 +39,7 @@ from moe.errors import (
 from moe.planning.plan import Plan
 from moe.storage import Place
 from moe.surgery.receipt import RECEIPT
-from pipelines.board import Board, name_taken, open_board, stop
+from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
 from pipelines.inputs import fingerprint, open_shards
@@ -74,7 +74,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
         plan = fullest_plan(run, config, shards.sequence_length)
         with _termination_interrupts(), open_board(run.name) as board:  # Ray has taken SIGTERM
             if launch.running(run.name):
-                raise name_taken(run.name)
+                raise launch.name_taken(run.name)
             on_start(plan, joined)
             try:
                 outcome = _fit(board, plan, context, on_step)
