@@ -1,8 +1,11 @@
 """A tiny mixture of experts with a tokenizer, text in its tokens, and a run over both."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_file, save_file
 
 from moe.config.run import RunConfig, parse_run
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
@@ -31,6 +34,15 @@ def run(folder: Path, to: Path, steps: int, every: int, *changes: Mapping[str, A
         for section, keys in change.items():
             table[section] = table[section] | keys
     return parse_run(table, "test")
+
+
+def diverging(folder: Path, to: Path) -> Path:
+    """Copy the model with a weight that is no number."""
+    shutil.copytree(folder / "model", to)
+    weights = load_file(to / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    return to
 
 
 def run_table(folder: Path, to: Path, steps: int) -> dict[str, Any]:

@@ -25,7 +25,10 @@ PATIENCE_SECONDS = 30.0
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Start a server with one bucket; yield the URI of a prefix in it, with ``{}`` for its name."""
+    """Start a server with one bucket, with the credentials it takes in the environment.
+
+    Yield the URI of a prefix in it, with ``{}`` for its name.
+    """
     if not SERVER.exists():
         pytest.skip(f"no {SERVER}; make it with `make s3`")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -38,8 +41,11 @@ def running() -> Iterator[str]:
     try:
         _wait(server, port)
         query = f"scheme=http&endpoint_override=127.0.0.1:{port}&region=us-east-1"
-        _make_bucket(query)
-        yield "s3://bucket/runs/{}?" + query
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in CREDENTIALS.items():
+                patch.setenv(name, value)
+            _make_bucket(query)
+            yield "s3://bucket/runs/{}?" + query
     finally:
         server.terminate()
         server.wait(PATIENCE_SECONDS)

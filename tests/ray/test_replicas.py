@@ -1,14 +1,12 @@
 """Several replicas under Ray Train, each with a driver of its own: the curve of one."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from actors.commands import StepReport
 from cluster.session import Session
@@ -154,11 +152,7 @@ def test_all_drivers_stop_after_the_same_step(
 def test_an_error_that_no_restart_mends_ends_all_drivers(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(material / "model", broken)
-    weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    broken = tiny_material.diverging(material, tmp_path / "broken")
     run = config(material, tmp_path, model={"path": str(broken)})
     with pytest.raises(TrainingDiverged, match="gradient norm is nan; nothing was updated"):
         trained(run)

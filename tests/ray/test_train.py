@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import ray
 import transformers
-from safetensors.torch import load_file, save_file
 
 from actors import launch
 from actors.commands import StepReport
@@ -199,11 +198,7 @@ def test_a_run_stopped_from_elsewhere_ends_and_says_so(
 def test_a_diverging_run_stops_before_it_ruins_a_checkpoint(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(material / "model", broken)
-    weights = load_file(broken / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    broken = tiny_material.diverging(material, tmp_path / "broken")
     run = config(material, tmp_path, model={"path": str(broken)})
     with pytest.raises(TrainingDiverged, match="gradient norm is nan; nothing was updated"):
         trained(run)

@@ -23,11 +23,8 @@ from tests import object_store
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in object_store.CREDENTIALS.items():
-            patch.setenv(name, value)
-        with object_store.running() as uri:
-            yield uri
+    with object_store.running() as uri:
+        yield uri
 
 
 @pytest.fixture(params=["disk", "store"])

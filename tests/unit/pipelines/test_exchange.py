@@ -105,6 +105,18 @@ def test_a_run_that_cannot_go_on_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_saves_to_a_store_is_asked_for_a_directory(
+    material: Path, run_file: Path, tmp_path: Path
+) -> None:
+    words = ("--format", "raymoe", "--run", run_file, "--set", "checkpoint.storage=s3://bucket/run")
+    with pytest.raises(
+        ConfigError, match=r"s3://bucket/run, where a conversion cannot write; .*--to"
+    ):
+        convert(material / "universal", *words)
+    convert(material / "universal", *words, "--to", tmp_path / "here")
+    assert (tmp_path / "here" / "raymoe.json").exists()
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """What save_checkpoint leaves, as far as it can be told from outside."""

@@ -25,11 +25,8 @@ from tests.routed import routed
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in object_store.CREDENTIALS.items():
-            patch.setenv(name, value)
-        with object_store.running() as uri:
-            yield uri
+    with object_store.running() as uri:
+        yield uri
 
 
 @pytest.fixture

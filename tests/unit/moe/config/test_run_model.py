@@ -128,3 +128,14 @@ def test_what_learns_little_is_told(
     )
     assert len(found) == len(told)
     assert all(each.startswith(start) for each, start in zip(found, told, strict=True))
+
+
+@pytest.mark.parametrize(("every", "told"), [(0, True), (10, False)])
+def test_replicas_that_change_without_checkpoints_are_told(every: int, told: bool) -> None:
+    run = run_of(
+        plan={"replicas": 2, "least_replicas": 1},
+        cluster={"worker_resources": {"slot": 1.0}},
+        checkpoint={"path": "unused", "every": every},
+    )
+    found = model_cautions(run, plans.SMOLLM2)
+    assert any("checkpoint.every is 0: that is the start" in each for each in found) == told
