@@ -16,6 +16,7 @@ from moe.planning.chunks import check_fits, chunk_places, is_folded
 from moe.planning.devices.inventory import CPU, check_one_sort
 from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.schedules.schedule import check_schedule
+from moe.planning.seats import Seats
 
 SIZES = (
     "layers",
@@ -122,6 +123,11 @@ class Plan:
     def replicas(self) -> int:
         """Copies of the whole pipeline, each on devices of its own."""
         return len(self.stages[0].ranks[0].devices)
+
+    @property
+    def seats(self) -> Seats:
+        """Where the ranks of all replicas sit, in the order of their numbers."""
+        return Seats(self.replicas, len(self.stages), self.gang_size)
 
     @property
     def ranks(self) -> int:
