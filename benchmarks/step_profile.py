@@ -18,7 +18,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
 from moe.planning.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 WARM = 2
 ROWS = 16

@@ -18,7 +18,7 @@ from actors.membership import Membership
 from actors.rank import Rank
 from actors.replicas import part_of
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 PATIENCE = timedelta(hours=2)
 

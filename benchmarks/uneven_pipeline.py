@@ -31,8 +31,8 @@ from moe.planning.make import even_layers, make_plan
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 MODELS = (
     ("SmolLM2, 4 experts", Path("demo/moe"), 1.10),
