@@ -1,6 +1,6 @@
 """Where a step's time goes: torch's profiler over one rank that holds the whole model.
 
-``--markdown FILE`` writes the table as it stands in docs/profile.md. It has no bar.
+``--markdown FILE`` writes the table as it stands in docs/reference/step-profile.md. It has no bar.
 """
 
 import time

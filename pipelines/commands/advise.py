@@ -28,7 +28,7 @@ _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 def advise(
     model: Architecture,
-    inventory: Annotated[Path, typer.Option(help="Inventory file: docs/planning.md.")],
+    inventory: Annotated[Path, typer.Option(help="Inventory file: docs/guide/planning.md.")],
     profile: ProfileFile = None,
     sequence_length: Length = 512,
     micro_batch: MicroBatch = None,

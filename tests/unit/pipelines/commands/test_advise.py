@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def test_advise_needs_no_torch_and_no_ray_and_little_time(shell: Shell) -> None:
-    """The bound is generous for a busy machine; docs/planning.md has the figure."""
+    """The bound is generous for a busy machine; docs/guide/planning.md has the figure."""
     dense = shell.model(SMALL, "dense")
     words = ["advise", shell.model(MOE), "--inventory", shell.inventory(plans.inventory(4))]
     words += ["--upcycle-from", dense, "--dense-tokens", "3.2T", "--moe-tokens", "1T"]
