@@ -62,7 +62,7 @@ def _make(words: list[str]) -> str | None:
 def _module(words: list[str]) -> str | None:
     path = ROOT.joinpath(*words[0].split("."))
     ours = path.parent.exists() and path.parts[len(ROOT.parts)] in ("benchmarks", "pipelines")
-    if not ours or words[0].endswith("NAME"):
+    if not ours or "<" in words[0]:
         return None
     there = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
     return None if there else f"no module {words[0]}"
