@@ -10,13 +10,13 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from actors.commands import BuildCommand
-from actors.membership import Membership
-from actors.rank import Rank
+from actors.epochs.groups import Membership
+from actors.rank.rank import Rank
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.drive import batches
 
