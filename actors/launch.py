@@ -22,7 +22,7 @@ from actors.placing.placement import Placement, place
 from actors.reservation import groups_of, release, reserve
 from actors.stage import CONTROL, FILES, StageActor
 from moe.errors import ClusterBusy, ClusterError, LaunchError, RankLost
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 Actors = tuple[ActorHandle[StageActor], ...]
 

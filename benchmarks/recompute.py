@@ -22,9 +22,9 @@ from moe.config.run import RunConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.make import make_plan
-from moe.planning.plan import Plan
-from moe.planning.predict import bytes_per_rank
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import bytes_per_rank
+from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards

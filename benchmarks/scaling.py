@@ -18,8 +18,8 @@ from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.planning.make import make_replicas
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches

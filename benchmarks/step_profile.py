@@ -16,7 +16,7 @@ from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import batches
 

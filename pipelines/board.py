@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.commands import StepReport
 from actors.launch import name_taken
 from moe.errors import RaymoeError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 WAIT_SECONDS = 30.0
 """A board does nothing but answer; one that is silent this long is out of reach."""

@@ -23,8 +23,8 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, load_run
 from moe.errors import RaymoeError
-from moe.planning.make import make_plan
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.search.make import make_plan
 from moe.storage import local
 from moe.surgery.upcycle import UpcycleOptions, upcycle
 from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts

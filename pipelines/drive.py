@@ -31,7 +31,7 @@ from moe.errors import (
     RankLost,
     RaymoeError,
 )
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from pipelines.board import (
     Board,
     begin,

@@ -6,8 +6,8 @@ from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from moe.checkpoint.reader import Checkpoint
 from moe.planning.counts.workload import Workload
-from moe.planning.plan_file import load_plan
-from moe.planning.predict import bytes_per_rank
+from moe.planning.plan.file import load_plan
+from moe.planning.prediction.predict import bytes_per_rank
 
 
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:

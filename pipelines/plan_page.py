@@ -17,8 +17,8 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import parameters
 from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction
 from pipelines.page.holdings import holdings, placed_otherwise
 from pipelines.page.memory import limits, memory
 from pipelines.page.phrases import count, fullness, gigabytes, seconds, short

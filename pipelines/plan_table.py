@@ -15,9 +15,9 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share, shared_span
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.make import even_layers
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
+from moe.planning.search.make import even_layers
 from moe.planning.stages.widths import explain_heads
 from pipelines.planning.comparison import comparison
 from pipelines.planning.words import count, numbers, ranged, span

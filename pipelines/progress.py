@@ -16,7 +16,7 @@ from rich.progress import (
 
 from actors.commands import StepReport
 from cluster.session import Session
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from pipelines.plan_table import plan_line
 
 

@@ -7,9 +7,9 @@ from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.make import make_replicas
-from moe.planning.plan import Plan
-from moe.planning.plan_file import load_plan
+from moe.planning.plan.file import load_plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 
 

@@ -36,7 +36,7 @@ from moe.errors import (
     RaymoeError,
     StorageError,
 )
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 from moe.surgery.receipt import RECEIPT
 from pipelines.board import Board, open_board, stop

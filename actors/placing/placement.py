@@ -16,7 +16,7 @@ from actors.placing.room import Room
 from actors.placing.search import Found, search
 from actors.placing.shortage import busy, impossible
 from moe.errors import ClusterBusy, LaunchError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from actors.placing.problem import counted, fits
 from actors.placing.room import Amounts, Room
 from actors.placing.search import Found
 from actors.placing.words import amount_text, asked_text, found_text, labels_text
-from moe.planning.plan import RankPlan
+from moe.planning.plan.plan import RankPlan
 
 _PLAN = "make the plan for this cluster with `raymoe plan --ray`"
 _SOME = 6

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from moe.config.model import ModelConfig
 from moe.config.share import Share, shared_span
 from moe.planning.devices.inventory import Inventory
-from moe.planning.plan import Plan, StagePlan
+from moe.planning.plan.plan import Plan, StagePlan
 from pipelines.page.cells import Marks, end_cell, layer_cell, marks, vocabulary
 from pipelines.page.phrases import count, numbers, seconds, span
 from pipelines.page.svg import (

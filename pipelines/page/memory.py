@@ -2,7 +2,7 @@
 
 from moe.planning.counts.memory import RankBytes
 from moe.planning.devices.inventory import Inventory
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from pipelines.page.phrases import count, fullness, gigabytes
 from pipelines.page.svg import (
     PAGE_WIDTH,

@@ -7,7 +7,7 @@ Pieces too narrow to see are drawn together, with the micro-batches of all of th
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moe.planning.predict import Prediction
+from moe.planning.prediction.predict import Prediction
 from moe.planning.schedules.schedule import BACKWARD, FORWARD, INPUT, WEIGHT, Kind
 from moe.planning.schedules.simulate import Event, StageTimes, Timeline, simulate
 from pipelines.page.phrases import numbers, seconds

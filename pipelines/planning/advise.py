@@ -20,7 +20,7 @@ from pipelines.terminal import console, say
 
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
-    from moe.planning.predict import Prediction
+    from moe.planning.prediction.predict import Prediction
     from moe.planning.search.search import Question
 
 _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
@@ -111,7 +111,7 @@ def _check_budget(
 
 def _training(question: "Question") -> "Prediction | None":
     """Print how the model would train; None where it does not fit."""
-    from moe.planning.predict import predict
+    from moe.planning.prediction.predict import predict
     from moe.planning.search.search import search
     from pipelines.plan_table import plan_table
     from pipelines.planning.comparison import facts
@@ -133,7 +133,7 @@ def _serving(question: "Question") -> None:
     """Print how much the model would serve."""
     from dataclasses import replace
 
-    from moe.planning.predict import predict
+    from moe.planning.prediction.predict import predict
     from moe.planning.search.search import Question, search
     from pipelines.plan_table import plan_line
     from pipelines.planning.capacity import tokens_held

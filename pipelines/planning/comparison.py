@@ -5,8 +5,8 @@ from rich.table import Table
 
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.rates import EFFICIENCY
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction
 from moe.planning.search.search import Candidate, Found
 from pipelines.planning.words import count, repeated, seconds
 

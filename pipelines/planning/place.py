@@ -38,7 +38,7 @@ def place(  # noqa: PLR0913  options of a command
     """Move experts between the ranks of a gang so that the measured load is even."""
     from moe.planning.experts.load import load_from_journal
     from moe.planning.experts.placement import save_placement
-    from moe.planning.plan_file import load_plan, save_plan
+    from moe.planning.plan.file import load_plan, save_plan
     from pipelines.planning.arguments import architecture, devices_of
     from pipelines.planning.placing import improved, joined, replicated, speeds_of, with_experts
     from pipelines.planning.placing_table import placing_table, summary_lines

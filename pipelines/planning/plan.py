@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moe.config.model import ModelConfig
     from moe.planning.counts.workload import Workload
     from moe.planning.devices.inventory import Inventory
-    from moe.planning.plan import Plan
+    from moe.planning.plan.plan import Plan
     from moe.planning.search.pins import Pins
     from moe.planning.search.search import Found, Question
 
@@ -91,7 +91,7 @@ def plan(  # noqa: PLR0913  options of a command
 ) -> None:
     """Decide who holds what; print it with the predicted step, and what else was near."""
     from moe.planning.counts.workload import Workload
-    from moe.planning.plan_file import load_plan, save_plan
+    from moe.planning.plan.file import load_plan, save_plan
     from moe.planning.search.chunked import searchable
     from moe.planning.search.search import Question, search
     from pipelines.planning.arguments import architecture, batch, numerics_named
@@ -171,8 +171,8 @@ def with_micro_batch(pins: "Pins", micro_batch: int | None) -> "Pins":
 
 def show(question: "Question", found: "Found") -> None:
     """Print a plan, its prediction, and the alternatives."""
-    from moe.planning.make import even_layers
-    from moe.planning.predict import predict
+    from moe.planning.prediction.predict import predict
+    from moe.planning.search.make import even_layers
     from pipelines.plan_table import plan_picture
     from pipelines.planning.comparison import alternatives_table
 
@@ -191,8 +191,8 @@ def draw(
     path: Path, config: "ModelConfig", plan: "Plan", there: "Inventory", workload: "Workload"
 ) -> None:
     """Write the page of a plan."""
-    from moe.planning.make import even_layers
-    from moe.planning.predict import predict
+    from moe.planning.prediction.predict import predict
+    from moe.planning.search.make import even_layers
     from pipelines.plan_page import write_page
 
     predicted = predict(config, plan, there, workload)
@@ -245,7 +245,7 @@ def _notes(question: "Question", found: "Found") -> list[str]:
 
 def _emit(form: str, plan: "Plan") -> None:
     """Print the value alone on stdout, and the option that takes it on stderr."""
-    from moe.planning.layouts import FORMS, emit
+    from moe.planning.plan.other_systems import FORMS, emit
 
     several = plan.chunks > 1
     value = emit(form, plan.chunk_runs, ("V" if plan.folded else "loop") if several else None)

@@ -16,8 +16,8 @@ from pipelines.planning.arguments import (
 from pipelines.terminal import console, say
 
 if TYPE_CHECKING:
-    from moe.planning.plan import Plan
-    from moe.planning.schedules.failures import Trace
+    from moe.planning.failures.traces import Trace
+    from moe.planning.plan.plan import Plan
     from pipelines.planning.survival import Run
 
 _HOURS = 24.0
@@ -48,8 +48,8 @@ def simulate(  # noqa: PLR0913  options of a command
 ) -> None:
     """Play a plan: step, bubbles, MFU, memory, and goodput where devices fail."""
     from moe.planning.counts.workload import Workload
-    from moe.planning.plan_file import load_plan
-    from moe.planning.predict import predict
+    from moe.planning.plan.file import load_plan
+    from moe.planning.prediction.predict import predict
     from pipelines.planning.arguments import architecture, batch, devices_of, numerics_named
     from pipelines.planning.plan import draw
     from pipelines.planning.simulation_table import simulation_lines, simulation_table
@@ -93,7 +93,7 @@ def _trace(
     plan: "Plan", file: Path | None, mtbf_seconds: float | None, hours: float | None
 ) -> "Trace":
     """Return what fails: as a file says, else drawn, every lost process back at once."""
-    from moe.planning.schedules.failures import load_trace, poisson
+    from moe.planning.failures.traces import load_trace, poisson
 
     if file is not None or mtbf_seconds is None:
         return load_trace(file or Path())

@@ -7,8 +7,8 @@ from rich.text import Text
 from moe.config.model import ModelConfig
 from moe.planning.counts.memory import PROCESS_BYTES, RankBytes
 from moe.planning.devices.inventory import Inventory
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction
 from pipelines.planning.capacity import flops_per_second, peak_flops, useful_flops
 from pipelines.planning.comparison import devices_of, facts
 

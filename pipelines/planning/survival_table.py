@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from moe.planning.schedules.failures import Trace
-from moe.planning.schedules.goodput import Goodput
+from moe.planning.failures.goodput import Goodput
+from moe.planning.failures.traces import Trace
 from pipelines.planning.words import count, seconds
 
 _CAPTION = (

@@ -12,7 +12,7 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import parse_run
 from moe.errors import ClusterError
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
 from pipelines.recording import recorded_steps
 from pipelines.submit import Target, submit_run
 from tests import material, runs

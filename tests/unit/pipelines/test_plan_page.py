@@ -15,10 +15,10 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.interleave import interleave
-from moe.planning.make import even_layers
-from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
+from moe.planning.prediction.predict import Prediction, predict
+from moe.planning.search.interleave import interleave
+from moe.planning.search.make import even_layers
 from moe.planning.stages.split import groups, spans, split
 from pipelines.page.phrases import fullness, numbers, short
 from pipelines.page.svg import Scale, fitted, fitted_list, text_width

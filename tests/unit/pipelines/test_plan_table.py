@@ -11,9 +11,9 @@ from moe.config.model import ModelConfig
 from moe.config.presets import preset
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.devices.inventory import Device, Inventory
-from moe.planning.make import even_layers, make_plan
-from moe.planning.plan import Plan
-from moe.planning.predict import predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import even_layers, make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.plan_table import plan_line, plan_picture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moe.errors import ConfigError, PlanError
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
 from pipelines.run_plan import fullest_plan, replicas_of, workload
 from tests import runs
 from tests.plans import SMOLLM2, inventory

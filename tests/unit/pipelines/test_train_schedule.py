@@ -7,9 +7,9 @@ import pytest
 
 from actors.replicas import check_step
 from moe.errors import PlanError
-from moe.planning.interleave import interleave
-from moe.planning.plan import Plan
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.interleave import interleave
 from pipelines.run_plan import plan_for, workload
 from tests import runs
 from tests.plans import SMOLLM2, inventory

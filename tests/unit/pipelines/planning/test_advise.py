@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.planning.capacity import useful_flops

@@ -13,9 +13,9 @@ from moe.planning.devices.inventory_file import save_profile
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Measured, Profile
 from moe.planning.devices.rates import Rates
-from moe.planning.layouts import read_megatron
-from moe.planning.plan_file import load_plan
-from moe.planning.predict import predict, rank_bytes_of
+from moe.planning.plan.file import load_plan
+from moe.planning.plan.other_systems import read_megatron
+from moe.planning.prediction.predict import predict, rank_bytes_of
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Candidate, Found, Question, search
 from moe.planning.search.shapes import Shape

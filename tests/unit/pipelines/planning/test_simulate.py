@@ -6,10 +6,10 @@ import pytest
 
 from moe.config.presets import preset
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
-from moe.planning.plan_file import save_plan
-from moe.planning.predict import predict
-from moe.planning.schedules.failures import Event, Trace, save_trace
+from moe.planning.failures.traces import Event, Trace, save_trace
+from moe.planning.plan.file import save_plan
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.planning.capacity import useful_flops

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from moe.config.model import ModelConfig
-from moe.planning.chunks import chunk_places
 from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
+from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
 from moe.planning.schedules.schedule import actions
 from moe.planning.schedules.simulate import StageTimes, Timeline, play
 from moe.planning.stages.gang import GangCosts, StageCost

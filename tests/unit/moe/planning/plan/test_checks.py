@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from moe.errors import PlanError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import runs
 from tests.plans import SMOLLM2
 

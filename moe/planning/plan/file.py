@@ -8,7 +8,7 @@ from typing import Any
 from moe.errors import PlanError
 from moe.planning import tables
 from moe.planning.devices.inventory import CPU
-from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
 
 _OPTIONAL = ("more", "seconds", "recompute", "placement")
 

@@ -11,12 +11,13 @@ from math import isfinite
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.errors import PlanError
-from moe.planning import checks, tables
-from moe.planning.chunks import check_fits, chunk_places, is_folded
+from moe.planning import tables
 from moe.planning.devices.inventory import CPU, check_one_sort
 from moe.planning.devices.needs import Labels, Resources, check_needs
+from moe.planning.plan import checks
+from moe.planning.plan.chunks import check_fits, chunk_places, is_folded
+from moe.planning.plan.seats import Seats
 from moe.planning.schedules.schedule import check_schedule
-from moe.planning.seats import Seats
 
 SIZES = (
     "layers",

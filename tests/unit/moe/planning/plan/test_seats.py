@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 sizes = st.builds(Seats, *[st.integers(1, 5)] * 3)
 

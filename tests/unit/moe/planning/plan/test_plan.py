@@ -17,9 +17,9 @@ from moe.config.model import ModelConfig
 from moe.config.share import shared_span
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by, tensors
 from moe.errors import PlanError
-from moe.planning.checks import shared_columns
-from moe.planning.plan import Plan, StagePlan
-from moe.planning.plan_file import from_dict, load_plan, save_plan, to_dict
+from moe.planning.plan.checks import shared_columns
+from moe.planning.plan.file import from_dict, load_plan, save_plan, to_dict
+from moe.planning.plan.plan import Plan, StagePlan
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import CPU
-from moe.planning.plan import Plan
-from moe.planning.predict import bytes_per_rank
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import bytes_per_rank
 
 
 def reserving(config: ModelConfig, plan: Plan, workload: Workload) -> Plan:

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.schedules.failures import Event, SpotMarket, Trace, poisson, spot
-from moe.planning.schedules.goodput import Goodput, compare, simulate_run
-from moe.planning.schedules.recovery import (
+from moe.planning.failures.goodput import Goodput, compare, simulate_run
+from moe.planning.failures.recovery import (
     POLICIES,
     CheckpointRestart,
     LivingActors,
@@ -22,6 +21,7 @@ from moe.planning.schedules.recovery import (
     tune,
     young_interval,
 )
+from moe.planning.failures.traces import Event, SpotMarket, Trace, poisson, spot
 from tests.ticking import ACCOUNTS, Ticking
 
 DAY = 86_400.0

@@ -18,8 +18,8 @@ from functools import cache
 from random import Random
 
 from moe.errors import PlanError
-from moe.planning.schedules.failures import Copies, Event, Presence, Trace
-from moe.planning.schedules.recovery import POLICIES, LivingActors, Policy, Saves
+from moe.planning.failures.recovery import POLICIES, LivingActors, Policy, Saves
+from moe.planning.failures.traces import Copies, Event, Presence, Trace
 
 NANO = 1_000_000_000
 StepSeconds = Callable[[int], float | None]

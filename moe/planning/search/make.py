@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.chunks import FOLDED_SCHEDULE, check_fits
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.interleave import interleave
-from moe.planning.plan import Plan
+from moe.planning.plan.chunks import FOLDED_SCHEDULE, check_fits
+from moe.planning.plan.plan import Plan
 from moe.planning.search.chunked import for_schedule, searchable
+from moe.planning.search.interleave import interleave
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from moe.planning.stages.split import spans, split

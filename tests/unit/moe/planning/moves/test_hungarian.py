@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.planning.moves.assignment import Costs, assign
+from moe.planning.moves.hungarian import Costs, assign
 
 
 @st.composite

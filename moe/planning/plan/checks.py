@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from moe.errors import PlanError
-from moe.planning.chunks import chunk_places, is_folded
+from moe.planning.plan.chunks import chunk_places, is_folded
 
 Span = tuple[int, int]
 

@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.presets import preset
 from moe.config.tensors import active_parameters, parameters
 from moe.errors import PlanError
-from moe.planning.budget import Advice, Fleet, Terms, advise_budget
+from moe.planning.advice.upcycle_or_scratch import Advice, Fleet, Terms, advise_budget
 
 BILLION = 1e9
 DENSE = ModelConfig(

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.interleave import interleave, runs_by_stage
-from moe.planning.make import even_layers
-from moe.planning.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.search.interleave import interleave, runs_by_stage
+from moe.planning.search.make import even_layers
 from tests import runs
 from tests.plans import FINE, SMOLLM2, configs, plans, with_experts
 

@@ -13,10 +13,10 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.inventory_file import load_inventory, save_inventory
 from moe.planning.devices.naming import device_name, node_of
-from moe.planning.make import make_plan
-from moe.planning.plan import Plan
-from moe.planning.plan_file import from_dict, load_plan, save_plan, to_dict
-from moe.planning.predict import bytes_per_rank
+from moe.planning.plan.file import from_dict, load_plan, save_plan, to_dict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import bytes_per_rank
+from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import search

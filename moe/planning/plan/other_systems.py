@@ -31,7 +31,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from moe.errors import PlanError
-from moe.planning.checks import Span, check_layers
+from moe.planning.plan.checks import Span, check_layers
 from moe.planning.stages.split import spans as spans_of
 
 LLAMA_CPP_DEVICES = 15

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.schedules.failures import (
+from moe.planning.failures.traces import (
     Copies,
     Event,
     Presence,

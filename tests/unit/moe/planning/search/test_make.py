@@ -14,9 +14,9 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
-from moe.planning.make import even_layers, make_plan
-from moe.planning.plan import Plan
-from moe.planning.predict import predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import even_layers, make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import search

@@ -5,7 +5,7 @@ from itertools import pairwise
 from moe.errors import PlanError
 from moe.planning.counts.memory import Place
 from moe.planning.counts.workload import Workload
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.planning.schedules.schedule import held_at_peaks, in_flight
 
 

@@ -20,8 +20,8 @@ from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Pace, Profile
 from moe.planning.devices.rates import CPU_THREAD, Rates
-from moe.planning.make import make_plan
-from moe.planning.predict import Prediction, bytes_per_rank, predict
+from moe.planning.prediction.predict import Prediction, bytes_per_rank, predict
+from moe.planning.search.make import make_plan
 from moe.planning.stages.gang import StageCost
 from tests.plans import FINE, SMOLLM2, device, inventory, single, with_experts
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.chunks import chunk_places
-from moe.planning.plan import Plan, StagePlan
+from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.plan import Plan, StagePlan
 from moe.planning.stages.split import spans, split
 
 Runs = tuple[tuple[int, int], ...]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from moe.config.run.train import Schedule
 from moe.errors import PlanError
-from moe.planning.chunks import chunk_places
-from moe.planning.plan import PlacedLayer, Plan
+from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.plan import PlacedLayer, Plan
 from moe.planning.schedules.schedule import SCHEDULES, actions, check_schedule
 from tests import runs
 from tests.plans import SMOLLM2, any_plans, configs, single

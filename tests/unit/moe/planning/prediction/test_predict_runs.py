@@ -13,11 +13,11 @@ from moe.planning.counts.memory import block_floats, head_floats, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
-from moe.planning.interleave import interleave
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import actions
+from moe.planning.search.interleave import interleave
 from moe.planning.stages.gang import StageCost
 from moe.planning.stages.member import Member, MemberCosts
 from tests import runs

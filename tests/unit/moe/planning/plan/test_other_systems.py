@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning import layouts
+from moe.planning.plan import other_systems
 from moe.planning.stages.split import spans
 
-GOLDEN = json.loads((Path(__file__).parents[3] / "oracles" / "megatron.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[4] / "oracles" / "megatron.json").read_text())
 CASES = {name: case["options"] | case["outputs"] for name, case in GOLDEN["layouts"].items()}
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=14)
 LONG = "Et*3|(tt|)*29,m|L"
@@ -33,13 +33,13 @@ def ours(parts: Sequence[str] | None) -> bool:
 def test_reads_what_megatron_reads(case: str) -> None:
     asked = CASES[case]
     expected = spans([part.count("t") for part in asked["parts"]])
-    assert layouts.read_megatron(asked["layout"], asked["layers"]) == expected
+    assert other_systems.read_megatron(asked["layout"], asked["layers"]) == expected
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if not ours(CASES[name]["parts"])])
 def test_refuses_what_megatron_or_our_plans_do_not_take(case: str) -> None:
     with pytest.raises(PlanError, match="Megatron layout"):
-        layouts.read_megatron(CASES[case]["layout"], CASES[case]["layers"])
+        other_systems.read_megatron(CASES[case]["layout"], CASES[case]["layers"])
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_refuses_what_megatron_or_our_plans_do_not_take(case: str) -> None:
 def test_writes_texts_that_megatron_read_so(sizes: tuple[int, ...], text: str) -> None:
     read = GOLDEN["layouts"][f"{text} of {sum(sizes)}"]["outputs"]["parts"]
     assert [part.count("t") for part in read] == list(sizes)
-    assert layouts.emit("megatron", spans(sizes)) == text
+    assert other_systems.emit("megatron", spans(sizes)) == text
 
 
 @given(SIZES)
 def test_megatron_reads_back_what_was_written(sizes: list[int]) -> None:
-    text = layouts.megatron_layout(spans(sizes))
-    assert layouts.read_megatron(text, sum(sizes), len(sizes)) == spans(sizes)
+    text = other_systems.megatron_layout(spans(sizes))
+    assert other_systems.read_megatron(text, sum(sizes), len(sizes)) == spans(sizes)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_megatron_reads_back_what_was_written(sizes: list[int]) -> None:
 )
 def test_faults_name_their_place(text: str, layers: int, stages: int | None, words: str) -> None:
     with pytest.raises(PlanError, match=words):
-        layouts.read_megatron(text, layers, stages)
+        other_systems.read_megatron(text, layers, stages)
 
 
 @given(SIZES)
 def test_vllm_reads_a_span_for_each_rank(sizes: list[int]) -> None:
     """Its rule: whole numbers apart by commas; a rank begins where the ranks before it end."""
-    counts = [int(count) for count in layouts.vllm_partition(spans(sizes)).split(",")]
+    counts = [int(count) for count in other_systems.vllm_partition(spans(sizes)).split(",")]
     found = [(sum(counts[:rank]), sum(counts[:rank]) + counts[rank]) for rank in range(len(counts))]
     assert found == list(spans(sizes))
 
@@ -110,7 +110,7 @@ def llama_cpp_device(text: str, layer: int, layers: int) -> int:
 
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=15))
 def test_llama_cpp_puts_each_layer_where_the_plan_does(sizes: list[int]) -> None:
-    text, layers = layouts.llama_cpp_tensor_split(spans(sizes)), sum(sizes)
+    text, layers = other_systems.llama_cpp_tensor_split(spans(sizes)), sum(sizes)
     devices = [llama_cpp_device(text, layer, layers) for layer in range(layers + 1)]
     planned = [stage for stage, size in enumerate(sizes) for _ in range(size)]
     assert devices == [*planned, len(sizes) - 1]  # and the output with the last
@@ -118,19 +118,19 @@ def test_llama_cpp_puts_each_layer_where_the_plan_does(sizes: list[int]) -> None
 
 def test_llama_cpp_counts_the_output_as_a_layer() -> None:
     layers, uncounted = 30, "19,11"
-    assert layouts.llama_cpp_tensor_split([(0, 19), (19, 30)]) == "19,12"
+    assert other_systems.llama_cpp_tensor_split([(0, 19), (19, 30)]) == "19,12"
     assert llama_cpp_device(uncounted, 19, layers) == 0  # the plan has it on the second
 
 
 def test_llama_cpp_takes_no_more_than_fifteen() -> None:
-    assert layouts.llama_cpp_tensor_split(spans([1] * 15)).count(",") == 14
+    assert other_systems.llama_cpp_tensor_split(spans([1] * 15)).count(",") == 14
     with pytest.raises(PlanError, match=r"16 stages but llama\.cpp takes"):
-        layouts.llama_cpp_tensor_split(spans([1] * 16))
+        other_systems.llama_cpp_tensor_split(spans([1] * 16))
 
 
 @given(SIZES)
 def test_torchtitan_names_every_module_once(sizes: list[int]) -> None:
-    text = layouts.torchtitan_modules(spans(sizes))
+    text = other_systems.torchtitan_modules(spans(sizes))
     parts = json.loads(text)
     assert tomllib.loads(f"module_fqns_per_model_part = {text}") == {
         "module_fqns_per_model_part": parts
@@ -141,41 +141,43 @@ def test_torchtitan_names_every_module_once(sizes: list[int]) -> None:
 
 
 def test_torchtitan_head_had_another_name() -> None:
-    text = layouts.torchtitan_modules([(0, 1), (1, 2)], head="output")
+    text = other_systems.torchtitan_modules([(0, 1), (1, 2)], head="output")
     assert json.loads(text) == [["tok_embeddings", "layers.0"], ["layers.1", "norm", "output"]]
 
 
 def test_every_form_says_the_same_plan() -> None:
     cut = ((0, 19), (19, 30))
-    assert {form: layouts.emit(form, cut) for form in layouts.FORMS if form != "torchtitan"} == {
+    assert {
+        form: other_systems.emit(form, cut) for form in other_systems.FORMS if form != "torchtitan"
+    } == {
         "megatron": "Et*19|t*11L",
         "vllm": "19,11",
         "llama.cpp": "19,12",
     }
-    assert json.loads(layouts.emit("torchtitan", cut))[1][0] == "layers.19"
+    assert json.loads(other_systems.emit("torchtitan", cut))[1][0] == "layers.19"
 
 
 def test_several_runs_are_said_only_where_they_have_words() -> None:
     cut = ((0, 5), (5, 12), (12, 20), (20, 30))
     for order in ("loop", "V"):
-        assert len(json.loads(layouts.emit("torchtitan", cut, order))) == 4
+        assert len(json.loads(other_systems.emit("torchtitan", cut, order))) == 4
         for form in ("vllm", "llama.cpp"):
             with pytest.raises(PlanError, match=rf"in a {order}, and {form} takes only one; make"):
-                layouts.emit(form, cut, order)
-    assert layouts.emit("megatron", cut, "loop") == "Et*5|t*7|t*8|t*10L"
+                other_systems.emit(form, cut, order)
+    assert other_systems.emit("megatron", cut, "loop") == "Et*5|t*7|t*8|t*10L"
     with pytest.raises(PlanError, match=r"in a V, and megatron takes them only in a loop; make"):
-        layouts.emit("megatron", cut, "V")
+        other_systems.emit("megatron", cut, "V")
 
 
 def test_an_unknown_form_is_told_the_nearest() -> None:
     with pytest.raises(PlanError, match=r"no form named torchtitans .* did you mean torchtitan"):
-        layouts.emit("torchtitans", [(0, 2)])
+        other_systems.emit("torchtitans", [(0, 2)])
     with pytest.raises(PlanError, match=r"known: megatron, vllm, llama.cpp, torchtitan"):
-        layouts.emit("xyz", [(0, 2)])
+        other_systems.emit("xyz", [(0, 2)])
 
 
-@pytest.mark.parametrize("form", layouts.FORMS)
+@pytest.mark.parametrize("form", other_systems.FORMS)
 @pytest.mark.parametrize("cut", [(), ((1, 2),), ((0, 2), (3, 4)), ((0, 2), (2, 2)), ((0, 0),)])
 def test_spans_that_are_no_plan(form: str, cut: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(PlanError):
-        layouts.emit(form, cut)
+        other_systems.emit(form, cut)
