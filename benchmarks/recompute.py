@@ -11,7 +11,7 @@ first; both within 10 % of what was predicted, the process itself included; the 
 from dataclasses import replace
 from pathlib import Path
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options
 from benchmarks.run import bench_run
 from cluster.probe import probe

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from statistics import median
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe

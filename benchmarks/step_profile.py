@@ -10,8 +10,8 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from actors.commands import BuildCommand
-from actors.membership import Membership
-from actors.rank import Rank
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint

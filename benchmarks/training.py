@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from actors.commands import StepInput
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from actors.profiling.crew import measure
 from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of

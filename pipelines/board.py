@@ -20,7 +20,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
-from actors.launch import name_taken
+from actors.crew.launch import name_taken
 from moe.errors import RaymoeError
 from moe.planning.plan import Plan
 

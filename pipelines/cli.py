@@ -164,8 +164,8 @@ def stop(
     address: Annotated[str, typer.Option(help="Ray cluster.")] = "auto",
 ) -> None:
     """End a run wherever it was started, also one whose command line is gone."""
-    from actors import launch
-    from actors.reservation import groups_of
+    from actors.crew import launch
+    from actors.crew.reservation import groups_of
     from cluster.session import session
     from pipelines.board import stop as stop_run
 

@@ -16,10 +16,10 @@ import ray.train
 from ray.actor import ActorHandle
 from ray.train.collective import broadcast_from_rank_zero
 
-from actors import launch
 from actors.commands import StepInput, StepReport
-from actors.engine import Engine
-from actors.saving.checkpointing import SaveContext
+from actors.crew import launch
+from actors.engine.engine import Engine
+from actors.state.checkpointing import SaveContext
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig

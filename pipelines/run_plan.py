@@ -1,6 +1,6 @@
 """The plan of a run: from its file, or made for the cluster it is on."""
 
-from actors.replicas import check_step
+from actors.step.replicas import check_step
 from cluster.probe import probe
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig

@@ -19,8 +19,8 @@ import ray.train
 from ray.train import Checkpoint
 
 from actors.commands import StepReport
-from actors.engine import Engine
-from actors.saving.checkpointing import SaveContext, Writing, complete
+from actors.engine.engine import Engine
+from actors.state.checkpointing import SaveContext, Writing, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
 from moe.config.run import CheckpointSection

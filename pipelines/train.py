@@ -18,10 +18,10 @@ from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
-from actors import launch
 from actors.commands import StepReport
-from actors.reservation import groups_of
-from actors.saving.checkpointing import SaveContext
+from actors.crew import launch
+from actors.crew.reservation import groups_of
+from actors.state.checkpointing import SaveContext
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint

@@ -9,8 +9,8 @@ import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from actors import launch
 from actors.commands import StepReport
+from actors.crew import launch
 from cluster.session import Session
 from moe.config.run import RunConfig
 from pipelines.recording import recorded_steps

@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, StageReport, StepInput
-from actors.membership import Groups
-from actors.replicas import part_of_step
+from actors.epochs.groups import Groups
 from actors.step.balancing import ShareBalancer
 from actors.step.buckets import Owners, buckets_of
 from actors.step.chunks import StageLayers, StageStep
@@ -17,6 +16,7 @@ from actors.step.mail import Mail
 from actors.step.optimizer import ShareOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
+from actors.step.replicas import part_of_step
 from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity

@@ -15,8 +15,8 @@ import pytest
 import ray
 import transformers
 
-from actors import launch
 from actors.commands import StepReport
+from actors.crew import launch
 from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints

@@ -10,7 +10,7 @@ import pytest
 
 from actors.commands import RankStatus
 from actors.deadlines import Deadlines
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from moe.errors import DeadlineExceeded, StorageError
 from pipelines import saving
 from pipelines.saving import CheckpointSaver, Saved

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.replicas import check_step
+from actors.step.replicas import check_step
 from moe.errors import PlanError
 from moe.planning.interleave import interleave
 from moe.planning.plan import Plan
