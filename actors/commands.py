@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 

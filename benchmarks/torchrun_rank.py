@@ -18,7 +18,7 @@ from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.step.replicas import part_of
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 PATIENCE = timedelta(hours=2)
 

@@ -23,21 +23,21 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig, load_run
 from moe.errors import RaymoeError
-from moe.planning.make import make_plan
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.search.make import make_plan
 from moe.storage import local
 from moe.surgery.upcycle import UpcycleOptions, upcycle
-from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.demo_client import ask
-from pipelines.evaluate import EvaluateOptions, Evaluation, evaluate
-from pipelines.plan_table import plan_summary
-from pipelines.progress import counted, training_view
-from pipelines.recording import JOURNAL, recorded_steps
-from pipelines.run_plan import workload
-from pipelines.smollm2 import fetch_smollm2
-from pipelines.tables import receipt_table
-from pipelines.train import train
+from pipelines.fetching.smollm2 import fetch_smollm2
+from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
+from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
+from pipelines.screen.model_tables import receipt_table
+from pipelines.screen.plan_table import plan_summary
+from pipelines.screen.progress import counted, training_view
+from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.run_plan import workload
+from pipelines.training.train import train
 
 ROOT = Path("demo")
 RUN = Path("manifests/runs/smollm2-demo.toml")

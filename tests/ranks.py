@@ -18,7 +18,7 @@ from actors.step.replicas import part_of
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 SECONDS = 30.0
 

@@ -25,8 +25,8 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
 from moe.storage import Place, make_directory
 from tests import plans, runs
 

@@ -23,7 +23,7 @@ from actors.crew.nodes.placement import Placement, place
 from actors.crew.reservation import groups_of, release, reserve
 from actors.rank.actor import CONTROL, FILES, RankActor
 from moe.errors import ClusterBusy, ClusterError, LaunchError, RankLost
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 Actors = tuple[ActorHandle[RankActor], ...]
 

@@ -25,7 +25,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 HEALTH_SECONDS = 10.0

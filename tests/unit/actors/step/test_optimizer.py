@@ -16,7 +16,7 @@ from moe.config.run import TrainSection
 from moe.config.tensors import TensorSlice, held_by, is_trained
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.surgery.initialise import initial
 from tests import agreement, plans
 from tests.routed import routed
