@@ -10,7 +10,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from actors.commands import BuildCommand
-from actors.epochs.groups import Membership
+from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run

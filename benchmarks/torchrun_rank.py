@@ -14,7 +14,7 @@ from pathlib import Path
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand
-from actors.epochs.groups import Membership
+from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.step.replicas import part_of
 from pipelines.corpus.shards import TokenShards

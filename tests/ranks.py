@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from actors.commands import BuildCommand, StepInput
-from actors.epochs.groups import Membership
+from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.step.replicas import part_of
 from moe.config.balance_state import BalanceState

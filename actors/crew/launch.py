@@ -21,11 +21,11 @@ from actors.crew.nodes.bundles import bundle
 from actors.crew.nodes.nodes import rooms
 from actors.crew.nodes.placement import Placement, place
 from actors.crew.reservation import groups_of, release, reserve
-from actors.rank.actor import CONTROL, FILES, StageActor
+from actors.rank.actor import CONTROL, FILES, RankActor
 from moe.errors import ClusterBusy, ClusterError, LaunchError, RankLost
 from moe.planning.plan.plan import Plan
 
-Actors = tuple[ActorHandle[StageActor], ...]
+Actors = tuple[ActorHandle[RankActor], ...]
 
 STALE_SECONDS = 3.0
 """Ray may call busy for so long what was just given back."""
@@ -108,13 +108,13 @@ def actor_name(run: str, rank: int) -> str:
 
 def _start(
     run: str, plan: Plan, rank: int, groups: Sequence[PlacementGroup], detached: bool
-) -> ActorHandle[StageActor]:
+) -> ActorHandle[RankActor]:
     """Start an actor that takes all of its bundle but the mark of a GPU's kind."""
     gang, member = divmod(rank, plan.gang_size)
     own = plan.rank(rank % plan.ranks)
     resources = bundle(own)
     handle = (
-        _remote(StageActor)
+        _remote(RankActor)
         .options(
             name=actor_name(run, rank),
             lifetime="detached" if detached else None,
@@ -127,10 +127,10 @@ def _start(
         )
         .remote(rank)
     )
-    return cast("ActorHandle[StageActor]", handle)
+    return cast("ActorHandle[RankActor]", handle)
 
 
-def _remote(actor: type[StageActor]) -> Any:
+def _remote(actor: type[RankActor]) -> Any:
     """Ray types ``concurrency_groups`` as a decorator alone, which would hide the methods."""
     return ray.remote(concurrency_groups={CONTROL: 2, FILES: 1})(actor)  # type: ignore[call-overload]
 

@@ -1,4 +1,4 @@
-"""One rank's part of generation: new tokens through its share, beside the cache it keeps."""
+"""One rank's part of generation: it runs new tokens through its share and keeps their cache."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.sampling import sample
 
 
-class StageGenerator:
-    """Runs passes over one share; hidden states go from chunk to chunk, whichever stages hold them.
+class RankDecoder:
+    """Runs forward passes over one share and sends hidden states to the stage of the next chunk.
 
-    ``home`` is the stage of every chunk, ``stage`` that of this share.
+    ``home`` is the stage of every chunk, ``stage`` the stage of this share.
     """
 
     def __init__(self, decoder: Decoder, home: Sequence[int], stage: int) -> None:

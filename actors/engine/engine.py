@@ -17,7 +17,7 @@ from actors.commands import BuildCommand, InferInput, RankStatus, StepInput, Ste
 from actors.crew import launch
 from actors.deadlines import Deadlines, deadlines_of
 from actors.engine.reports import merge
-from actors.epochs.groups import Membership
+from actors.epochs.membership import Membership
 from actors.state.checkpointing import SaveContext, Writing, complete
 from actors.step.replicas import check_step, part_of
 from moe.checkpoint.drafts import drafted

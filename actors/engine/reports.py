@@ -1,13 +1,13 @@
-"""The accounts of all ranks of a step, joined into one of the run."""
+"""The reports of all ranks on one step, merged into one report of the run."""
 
 from collections.abc import Sequence
 
-from actors.commands import StageReport, StepReport
+from actors.commands import RankReport, StepReport
 from moe.errors import RankLost
 
 
-def merge(reports: Sequence[StageReport], tokens: int, seconds: float) -> StepReport:
-    """Join the accounts of all ranks into one of the run."""
+def merge(reports: Sequence[RankReport], tokens: int, seconds: float) -> StepReport:
+    """Merge the reports of all ranks on one step into one report of the run."""
     losses = [report.loss for report in reports if report.loss is not None]
     if not losses:
         raise RankLost("no rank reported a loss; the last stage is missing from the reports")

@@ -1,4 +1,4 @@
-"""Who takes part: a membership epoch, and the process groups that belong to it.
+"""The process groups of one rank in one membership epoch, and how it lets go of them.
 
 Process groups live for one epoch. Connections close when nothing holds a group any more, and only
 that frees neighbours that wait on them, within milliseconds: gloo cannot be told to give up a wait.
@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import psutil
@@ -19,65 +18,12 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from actors.epochs.membership import Membership
 from moe.errors import RankLost, RaymoeError, StorageError
 
 GLOO = "gloo"
 
 _DESTROYING = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """One rank's place in one epoch of a run; rank = (replica * stages + stage) * gang + member.
-
-    ``ends`` are the stages with the embedding and with the head. ``host`` and ``port`` lead to the
-    store of rank 0, ``seconds`` bounds every wait of a group.
-    """
-
-    run: str
-    epoch: int
-    rank: int
-    replicas: int
-    stages: int
-    gang: int
-    ends: tuple[int, int]
-    host: str
-    port: int
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        """Prefix of the names of this epoch's process groups."""
-        return f"{self.run}/epoch-{self.epoch}"
-
-    @property
-    def world(self) -> int:
-        """Number of ranks of all replicas."""
-        return self.replicas * self.stages * self.gang
-
-    @property
-    def replica(self) -> int:
-        """Replica of this rank."""
-        return self.rank // (self.stages * self.gang)
-
-    @property
-    def stage(self) -> int:
-        """Stage of this rank."""
-        return self.rank // self.gang % self.stages
-
-    @property
-    def member(self) -> int:
-        """Place of this rank in its gang."""
-        return self.rank % self.gang
-
-    def at(
-        self, replica: int | None = None, stage: int | None = None, member: int | None = None
-    ) -> int:
-        """Return the rank of another place; what is not given is this rank's own."""
-        replica = self.replica if replica is None else replica
-        stage = self.stage if stage is None else stage
-        member = self.member if member is None else member
-        return (replica * self.stages + stage) * self.gang + member
 
 
 def open_store(host: str, seconds: float) -> TCPStore:

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from actors.epochs.groups import Groups, Membership, destroy_groups, open_store
+from actors.epochs.groups import Groups, destroy_groups, open_store
+from actors.epochs.membership import Membership
 from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.profiling.messages import Wire, measure_wire

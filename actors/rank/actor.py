@@ -7,8 +7,9 @@ group of their own, also while a command runs, and snapshots are written in anot
 import ray
 from ray.util import get_node_ip_address
 
-from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
-from actors.epochs.groups import Membership, use_interface_of
+from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
+from actors.epochs.groups import use_interface_of
+from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.saver import SavedRank
 from moe.config.sampling import SampledToken
@@ -18,7 +19,7 @@ CONTROL = "control"
 FILES = "files"
 
 
-class StageActor:
+class RankActor:
     """Hosts one rank; every method is one command of the engine, told in ``actors.rank.rank``."""
 
     def __init__(self, rank: int) -> None:
@@ -41,7 +42,7 @@ class StageActor:
         self._rank.join(membership)
 
     @ray.method
-    def train_step(self, batch: StepInput) -> StageReport:
+    def train_step(self, batch: StepInput) -> RankReport:
         """Run one optimiser step."""
         return self._rank.train_step(batch)
 

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 import torch
 from torch._C._distributed_c10d import TCPStore
 
-from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
-from actors.decode.rank_decoder import StageGenerator
-from actors.epochs.groups import Groups, Membership, destroy_groups, guarded, open_store
+from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
+from actors.decode.rank_decoder import RankDecoder
+from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
+from actors.epochs.membership import Membership
 from actors.state.saver import RankPlace, SavedRank, ShareSaver, restore_optimizer
 from actors.step.gang import GangExchange
-from actors.step.training import StageTrainer
+from actors.step.training import RankTrainer
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken
@@ -40,7 +41,7 @@ class Rank:
         self._store: TCPStore | None = None
         self._groups: Groups | None = None
         self._epoch = 0
-        self._report: StageReport | None = None
+        self._report: RankReport | None = None
         self._saver: ShareSaver | None = None
         self._working = threading.Lock()
 
@@ -84,7 +85,7 @@ class Rank:
         if self._saver is not None:
             self._saver.abandon(ABANDON_SECONDS)
 
-    def train_step(self, batch: StepInput) -> StageReport:
+    def train_step(self, batch: StepInput) -> RankReport:
         """Run one step; the one just done gives its report again, any other is refused."""
         trainer = self._trainer()
         if self._report is not None and batch.step + 1 == trainer.steps_done:
@@ -206,7 +207,7 @@ class Rank:
             raise RankLost(f"rank {self.number} holds no model yet; build it first")
         return self._built
 
-    def _trainer(self) -> StageTrainer:
+    def _trainer(self) -> RankTrainer:
         trainer = self._require_built().trainer
         if trainer is None:
             raise RankLost(f"rank {self.number} was built to serve, not to train")
@@ -226,10 +227,10 @@ class _Built:
         )
         plan = command.plan
         home = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
-        self.generator = StageGenerator(self.decoder, home, command.stage)
-        self.trainer: StageTrainer | None = None
+        self.generator = RankDecoder(self.decoder, home, command.stage)
+        self.trainer: RankTrainer | None = None
         if command.run is not None:
-            self.trainer = StageTrainer(self.decoder, command.run, command)
+            self.trainer = RankTrainer(self.decoder, command.run, command)
             if self._manifest is not None:
                 self._resume(self.trainer, self._manifest)
 
@@ -245,7 +246,7 @@ class _Built:
         if self.trainer is not None:
             self.trainer.leave()
 
-    def _resume(self, trainer: StageTrainer, manifest: Manifest) -> None:
+    def _resume(self, trainer: RankTrainer, manifest: Manifest) -> None:
         command = self.command
         trainer.steps_done = manifest.step
         states = trainer.balancer.states

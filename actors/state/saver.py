@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.state.writing import GivenTensor, Snapshot, Spans, Writing
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
 from moe.checkpoint.moments import Moments
@@ -244,7 +244,7 @@ class ShareSaver:
         )
 
 
-def restore_optimizer(directory: Place, optimizer: ShareOptimizer, manifest: Manifest) -> None:
+def restore_optimizer(directory: Place, optimizer: RankOptimizer, manifest: Manifest) -> None:
     """Read the moments a rank owns from a training checkpoint, written under whatever plan."""
     moments = Moments.open(directory, manifest)
     optimizer.restore(moments.read_range, manifest.step)

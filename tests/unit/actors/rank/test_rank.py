@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from actors.commands import BuildCommand
-from actors.epochs.groups import Membership
+from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
