@@ -11,7 +11,7 @@ first; both within 10 % of what was predicted, the process itself included; the 
 from dataclasses import replace
 from pathlib import Path
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options
 from benchmarks.run import bench_run
 from cluster.probe import probe
@@ -28,8 +28,8 @@ from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 CLOSE = 0.10
 STEPS, MICRO_BATCH, MICRO_BATCHES = 2, 4, 2

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options, parse
 from cluster.probe import probe
 from cluster.session import session

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.saving.saver import RankPlace, ShareSaver
+from actors.state.saver import RankPlace, ShareSaver
 from moe.checkpoint import training
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments

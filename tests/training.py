@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.commands import StepReport
-from actors.reports import merge
+from actors.engine.reports import merge
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan

@@ -25,7 +25,7 @@ from moe.planning.schedules.schedule import taken
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.planning.comparison import devices_of
+from pipelines.screen.comparison import devices_of
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""

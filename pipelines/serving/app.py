@@ -175,7 +175,7 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
     """Start the actors; a name of their own keeps them apart from those of an earlier try."""
     from actors.deadlines import Deadlines
-    from actors.engine import Engine as ActorEngine
+    from actors.engine.engine import Engine as ActorEngine
 
     step = arguments.step_seconds
     deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)

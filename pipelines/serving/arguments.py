@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from actors.replicas import check_one_replica
+from actors.step.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError

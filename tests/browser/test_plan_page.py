@@ -17,7 +17,7 @@ from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.make import even_layers
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.plan_page import write_page
+from pipelines.screen.plan_page import write_page
 from tests.browser.chromium import look, photograph
 from tests.plans import SMOLLM2, with_experts
 

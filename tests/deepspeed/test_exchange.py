@@ -21,8 +21,8 @@ import tomli_w
 import torch
 
 from actors.commands import StepInput
-from actors.engine import merge
-from actors.saving.checkpointing import SaveContext, complete
+from actors.engine.engine import merge
+from actors.state.checkpointing import SaveContext, complete
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig

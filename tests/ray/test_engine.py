@@ -10,9 +10,9 @@ import pytest
 import ray
 import transformers
 
-from actors import launch
-from actors.engine import Engine
-from actors.saving.checkpointing import SaveContext
+from actors.crew import launch
+from actors.engine.engine import Engine
+from actors.state.checkpointing import SaveContext
 from cluster.session import Session
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from actors.profiling.crew import measure
 from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of

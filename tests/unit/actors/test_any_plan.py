@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from actors.replicas import check_step
+from actors.step.replicas import check_step
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
 from moe.errors import PlanError
