@@ -122,8 +122,8 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
     """Read every part and every range that the ranks of a plan hold, verified."""
     manifest = load_manifest(at)
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
-    for rank in range(plan.ranks):
-        for part in held_by(whole.config, plan.share(rank)):
+    for seat in plan.seats.of_replica(0):
+        for part in held_by(whole.config, plan.share(seat)):
             assert checkpoint.read(part).equal(whole.weight(part))
             for moment in MOMENTS if part.role.trained else ():
                 own = whole.moment(part, moment)
