@@ -87,14 +87,14 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BSD: Tensor,
-        turn: Rotation,
+        rotary: Rotation,
         cache: LayerCache | None = None,
         later: Later | None = None,
     ) -> Tensor:
         """Return [B, S, D]; with a cache, positions before x are read from it."""
         (x_BSD,) = self.exchange.enter(x_BSD)
-        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), turn)
-        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), turn)
+        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), rotary)
+        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), rotary)
         v_BKPE = self._heads(self.v_proj(x_BSD, later)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ConfigError
-from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
@@ -127,14 +126,13 @@ def _health(decoder: Decoder, layer: int, found: Sequence[RoutingStatistics]) ->
     def mean(values: list[Tensor]) -> float:
         return torch.stack(values).float().mean().item()
 
+    experts = decoder.mixture(layer).experts
     load = torch.stack([statistics.load for statistics in found]).sum(dim=0).double()
-    block = decoder.model.layers[str(layer)].mlp
-    assert isinstance(block, MixtureOfExperts)
     return RouterHealth(
         load=tuple((load / load.sum()).tolist()),
         drop_rate=mean([statistics.drop_rate for statistics in found]),
         sharpness=mean([statistics.sharpness for statistics in found]),
-        similarity=expert_similarity([list(e.parameters()) for e in block.experts.values()]),
+        similarity=expert_similarity([list(expert.parameters()) for expert in experts.values()]),
     )
 
 

@@ -1,6 +1,6 @@
 """Every step and checkpoint of a run to its journal and to Ray's metrics, under the same names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from actors.commands import LayerReport, StepReport
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
+from moe.config.layer_statistics import STATISTICS, Statistic
 from pipelines.training.saving import Saved
 
 JOURNAL = "journal.jsonl"
@@ -57,11 +58,15 @@ class RunRecord:
         self._journal.close()
 
     def _layer(self, number: int, layer: LayerReport) -> None:
-        self._metrics.record("drop_rate", layer.drop_rate, layer=number)
         self._metrics.record("balance_coefficient", layer.coefficient, layer=number)
-        total = max(sum(layer.load), 1)
-        for expert, load in enumerate(layer.load):
-            self._metrics.record("expert_load", load / total, layer=number, expert=expert)
+        for each, name in _exported():
+            value = getattr(layer, each.name)
+            if each.by_expert:
+                total = max(sum(value), 1)
+                for expert, count in enumerate(value):
+                    self._metrics.record(name, count / total, layer=number, expert=expert)
+            elif each.export is not None and each.export.tags:
+                self._metrics.record(name, value, layer=number)
 
 
 def recorded_steps(directory: Path) -> list[dict[str, Any]]:
@@ -86,14 +91,21 @@ def _measured(layer: LayerReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(layer).items() if value is not None}
 
 
+def _exported() -> Iterator[tuple[Statistic, str]]:
+    """Yield the statistics of routers that monitoring shows, and their names there."""
+    return ((each, each.export.name) for each in STATISTICS if each.export is not None)
+
+
 def _sum_over_layers(report: StepReport) -> dict[str, float]:
-    """Return the losses on routers, those that the run has."""
-    layers = [_measured(layer) for layer in report.layers.values()]
-    sums = {"balance_loss": sum(layer["balance_loss"] for layer in layers)}
-    for name in ("z_loss", "device_loss"):
-        found = [layer[name] for layer in layers if name in layer]
-        if found:
-            sums[name] = sum(found)
+    """Return the losses on routers that the run has, summed over layers."""
+    sums: dict[str, float] = {}
+    for each, name in _exported():
+        if each.export is None or each.export.tags:
+            continue
+        found = [getattr(layer, each.name) for layer in report.layers.values()]
+        used = [value for value in found if value is not None]
+        if used or not each.optional:
+            sums[name] = sum(used)
     return sums
 
 
