@@ -7,7 +7,7 @@ Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per tok
 expert.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
-from moe.config.tensors import EMBEDDING, FINAL_NORM, HEAD, TensorSlice, held_by, layer_prefix
+from moe.config.tensors import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    TensorSlice,
+    end_tensors,
+    held_by,
+    layer_prefix,
+)
 from moe.nn.block import MixtureOfExperts
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts import Experts
@@ -31,10 +39,10 @@ from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 class StreamedLinear(nn.Module):
     """A linear layer in float32 whose weight stays in the file."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, weight: TensorSlice) -> None:
         super().__init__()
         self._checkpoint = checkpoint
-        self._tensor = TensorSlice(f"{name}.weight", shape)
+        self._tensor = weight
         self.bias: Tensor | None = None
 
     @property
@@ -163,9 +171,8 @@ def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
 
 
 def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
-    config = checkpoint.config
-    shape = (config.hidden_size,) if name == FINAL_NORM else (config.vocab_size, config.hidden_size)
-    return checkpoint.read(TensorSlice(name, shape))
+    ends = {tensor.name: tensor for tensor in end_tensors(checkpoint.config)}
+    return checkpoint.read(ends[name])
 
 
 def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
@@ -177,22 +184,25 @@ def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
         block = decoder.get_submodule(f"model.layers.{layer}")
         if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
-        if isinstance(block.mlp, MixtureOfExperts):
-            moe, numbers = block.mlp.config, block.mlp.experts.numbers
-            block.mlp.experts = StreamedExperts(config.hidden_size, moe.expert_size, numbers)
-    _exchange_linears(checkpoint, block, layer_prefix(layer))
+        mixture = block.mlp
+        if isinstance(mixture, MixtureOfExperts):
+            size, numbers = mixture.config.expert_size, mixture.experts.numbers
+            mixture.experts = StreamedExperts(config.hidden_size, size, numbers)
+    held = {tensor.name: tensor for tensor in held_by(config, share)}
+    _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}
-    for tensor in held_by(config, share):
-        if tensor.name in remaining or tensor.name.endswith("_proj.bias"):
+    for tensor in held.values():
+        if tensor.name in remaining or tensor.role.bias:
             _put(decoder, tensor.name, checkpoint.read(tensor).float())
     return decoder
 
 
-def _exchange_linears(checkpoint: Checkpoint, block: nn.Module, prefix: str) -> None:
-    linears = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
-    for name, found in linears:
-        shape = (found.out_features, found.in_features)
-        block.set_submodule(name, StreamedLinear(checkpoint, f"{prefix}{name}", shape))
+def _exchange_linears(
+    checkpoint: Checkpoint, block: nn.Module, prefix: str, held: Mapping[str, TensorSlice]
+) -> None:
+    for name in [name for name, each in block.named_modules() if isinstance(each, nn.Linear)]:
+        weight = held[f"{prefix}{name}.weight"]
+        block.set_submodule(name, StreamedLinear(checkpoint, weight))
 
 
 def _put(decoder: Decoder, name: str, value: Tensor) -> None:

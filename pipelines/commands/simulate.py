@@ -97,5 +97,4 @@ def _trace(
 
     if file is not None or mtbf_seconds is None:
         return load_trace(file or Path())
-    devices = plan.ranks * plan.replicas
-    return poisson(devices, mtbf_seconds, (hours or _HOURS) * 3600, seed=0)
+    return poisson(len(plan.seats), mtbf_seconds, (hours or _HOURS) * 3600, seed=0)

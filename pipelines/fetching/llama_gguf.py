@@ -79,15 +79,17 @@ class LlamaGguf:
     def weights(self) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         """Yield every tensor, dequantised to float32, under its Hugging Face name."""
         config = self.architecture()
-        missing = {tensor.name: tensor.shape for tensor in tensors(config)}
+        missing = {tensor.name: tensor for tensor in tensors(config)}
         for tensor in self._reader.tensors:
             name = _hugging_face_name(tensor.name)
             values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-            if name.endswith("q_proj.weight"):
+            ours = missing.pop(name, None)
+            part = None if ours is None else ours.role.part
+            if part == "query":
                 values = _split_halves(values, config.heads)
-            elif name.endswith("k_proj.weight"):
+            elif part == "key":
                 values = _split_halves(values, config.kv_heads)
-            if missing.pop(name, None) != values.shape:
+            if ours is None or ours.shape != values.shape:
                 raise CheckpointError(
                     f"{self._path} holds {tensor.name} with shape {values.shape}, which the "
                     "model of its metadata does not have; the file is damaged or not a plain Llama"

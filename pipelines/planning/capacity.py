@@ -51,9 +51,8 @@ def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload:
     known = {device.name: device for device in inventory.devices}
     places = plan_places(plan, workload)
     held = []
-    for rank in range(plan.ranks):
-        devices = tuple(known[name] for name in plan.rank(rank).devices)
-        costs = MemberCosts(config, inventory, workload, Member(plan.share(rank), devices))
-        stage = rank // plan.gang_size
-        held.append(costs.tokens(plan.stages[stage].layers, places[stage]))
+    for seat in plan.seats.of_replica(0):
+        devices = tuple(known[name] for name in plan.rank(seat).devices)
+        costs = MemberCosts(config, inventory, workload, Member(plan.share(seat), devices))
+        held.append(costs.tokens(plan.stages[seat.stage].layers, places[seat.stage]))
     return min(held)

@@ -125,8 +125,7 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
 
 
 def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
-    first = stage * plan.gang_size
-    shares = [plan.share(first + member) for member in range(plan.gang_size)]
+    shares = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
     return Placement(
         layers,
         tuple(

@@ -43,7 +43,7 @@ class Run:
     @property
     def devices(self) -> int:
         """Devices of all replicas."""
-        return self.plan.ranks * self.plan.replicas
+        return len(self.plan.seats)
 
     @property
     def state_bytes(self) -> int:
@@ -85,9 +85,14 @@ def _sized(run: Run) -> Mapping[str, Policy]:
 
 def _copy_rate(run: Run) -> float:
     """Return the bytes a second of the slowest link from one stage to the next, there and back."""
-    devices = [run.inventory.device(run.plan.rank(rank).device) for rank in range(run.plan.ranks)]
-    pairs = zip(devices, devices[run.plan.gang_size :] + devices[: run.plan.gang_size], strict=True)
-    rates = [run.inventory.link(*pair).bytes_per_second for pair in pairs]
+    stages = [
+        [run.inventory.device(rank.device) for rank in stage.ranks] for stage in run.plan.stages
+    ]
+    rates = [
+        run.inventory.link(here, there).bytes_per_second
+        for gang, next_gang in zip(stages, stages[1:] + stages[:1], strict=True)
+        for here, there in zip(gang, next_gang, strict=True)
+    ]
     return min((rate for rate in rates if rate), default=LOOPBACK.bytes_per_second)
 
 

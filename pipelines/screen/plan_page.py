@@ -116,7 +116,7 @@ def _work(plan: Plan, prediction: Prediction) -> str:
     batches = count(workload.micro_batches, "micro-batch", "es")
     sequences = f"{count(workload.micro_batch, 'sequence')} of {workload.sequence_length:,} tokens"
     parts = [
-        count(plan.ranks * plan.replicas, "device"),
+        count(len(plan.seats), "device"),
         f"{batches}{each}, each of {sequences}",
     ]
     if not workload.training:
@@ -146,7 +146,7 @@ def _speed(prediction: Prediction) -> Iterator[Card]:
 
 def _fullest(plan: Plan, prediction: Prediction, room: list[int]) -> Card:
     needed = [each.total for each in prediction.rank_bytes]
-    rank = max(range(plan.ranks), key=lambda number: needed[number] / room[number])
+    rank = max(range(len(needed)), key=lambda number: needed[number] / room[number])
     full = needed[rank] / room[rank]
     about = f"rank {rank}: {gigabytes(needed[rank])} of {gigabytes(room[rank])} GB"
     return "fullest device", fullness(needed[rank], room[rank]), about, full > 1

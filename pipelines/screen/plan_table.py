@@ -16,6 +16,7 @@ from moe.config.share import Share, shared_span
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.make import even_layers
 from moe.planning.stages.widths import explain_heads
@@ -99,33 +100,34 @@ class _Row:
     """Neighbours of a gang that hold alike, and what each holds."""
 
     plan: Plan
-    ranks: tuple[int, ...]
+    seats: tuple[Seat, ...]
     shares: tuple[Share, ...]
 
     @property
     def stage(self) -> int:
-        return self.ranks[0] // self.plan.gang_size
+        return self.seats[0].stage
 
     @property
     def first(self) -> bool:
-        return self.ranks[0] % self.plan.gang_size == 0
+        return self.seats[0].member == 0
 
     @property
     def last(self) -> bool:
-        return (self.ranks[-1] + 1) % self.plan.gang_size == 0
+        return self.seats[-1].member == self.plan.gang_size - 1
 
     @property
     def alone(self) -> bool:
-        return len(self.ranks) == 1
+        return len(self.seats) == 1
 
     @property
     def numbers(self) -> str:
-        return span(self.ranks[0], self.ranks[-1] + 1)
+        first, last = (self.plan.seats.rank(seat) for seat in (self.seats[0], self.seats[-1]))
+        return span(first, last + 1)
 
     @property
     def devices(self) -> str:
         """The device of the first replica, or the first and the last of several."""
-        first, last = (self.plan.rank(rank).device for rank in (self.ranks[0], self.ranks[-1]))
+        first, last = (self.plan.rank(seat).device for seat in (self.seats[0], self.seats[-1]))
         if self.alone:
             return first
         node = first.rpartition("/")[0]
@@ -134,14 +136,14 @@ class _Row:
 
 
 def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) -> Iterable[_Row]:
-    def alike(rank: int) -> object:
-        share = plan.share(rank)
-        device = inventory.device(plan.rank(rank).device).sort if brief else rank
-        return rank // plan.gang_size, device, share.sizes[0], len(share.experts)
+    def alike(seat: Seat) -> object:
+        share = plan.share(seat)
+        device = inventory.device(plan.rank(seat).device).sort if brief else seat
+        return seat.stage, device, share.sizes[0], len(share.experts)
 
-    for _, ranks in groupby(range(plan.ranks), alike):
-        row = tuple(ranks)
-        yield _Row(plan, row, tuple(plan.share(rank) for rank in row))
+    for _, seats in groupby(plan.seats.of_replica(0), alike):
+        row = tuple(seats)
+        yield _Row(plan, row, tuple(plan.share(seat) for seat in row))
 
 
 def _width_heading(config: ModelConfig) -> str:
@@ -205,9 +207,9 @@ def _width(config: ModelConfig, row: _Row) -> str:
 def _memory(inventory: Inventory, predicted: Prediction, row: _Row) -> Text:
     """Return the bytes of the fullest rank of a row."""
     sizes = [
-        (predicted.rank_bytes[rank].total, inventory.device(device).memory_bytes)
-        for rank in row.ranks
-        for device in row.plan.rank(rank).devices
+        (predicted.rank_bytes[row.plan.seats.rank(seat)].total, inventory.device(name).memory_bytes)
+        for seat in row.seats
+        for name in row.plan.rank(seat).devices
     ]
     need, have = max(sizes, key=lambda each: each[0] / each[1])
     style = "red" if need > have else "yellow" if need > _TIGHT * have else ""

@@ -8,6 +8,7 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.memory import PROCESS_BYTES, RankBytes
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.planning.prediction.predict import Prediction
 from pipelines.planning.capacity import flops_per_second, peak_flops, useful_flops
 from pipelines.screen.comparison import devices_of, facts
@@ -62,17 +63,19 @@ def simulation_lines(
 
 
 def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, stage: int) -> list[Text]:
-    gang = plan.gang_size
     known = {device.name: device.memory_bytes for device in inventory.devices}
 
-    def limit(rank: int) -> int:
-        return min(known[name] for name in plan.rank(rank).devices)
+    def needed(seat: Seat) -> RankBytes:
+        return predicted.rank_bytes[plan.seats.rank(seat)]
 
-    def fullness(rank: int) -> float:
-        return predicted.rank_bytes[rank].total / limit(rank)
+    def limit(seat: Seat) -> int:
+        return min(known[name] for name in plan.rank(seat).devices)
 
-    fullest = max(range(stage * gang, (stage + 1) * gang), key=fullness)
-    need: RankBytes = predicted.rank_bytes[fullest]
+    def fullness(seat: Seat) -> float:
+        return needed(seat).total / limit(seat)
+
+    fullest = max(plan.seats.of_stage(stage), key=fullness)
+    need = needed(fullest)
     parts = [Text(f"{getattr(need, part) / 1e9:.2f}") for part in _PARTS]
     style = "red" if fullness(fullest) > 1 else ""
     return [*parts, Text(f"{need.total / 1e9:.1f}/{limit(fullest) / 1e9:.1f}", style=style)]

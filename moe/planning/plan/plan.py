@@ -16,7 +16,7 @@ from moe.planning.devices.inventory import CPU, check_one_sort
 from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.plan import checks
 from moe.planning.plan.chunks import check_fits, chunk_places, is_folded
-from moe.planning.plan.seats import Seats
+from moe.planning.plan.seats import Seat, Seats
 from moe.planning.schedules.schedule import check_schedule
 
 SIZES = (
@@ -33,7 +33,7 @@ SIZES = (
 
 @dataclass(frozen=True, slots=True)
 class RankPlan:
-    """One place in a gang: its devices, by their names in the inventory, and its slice of a layer.
+    """One member of a gang: its devices, by their names in the inventory, and its slice of a layer.
 
     ``devices`` has one name for every replica of the pipeline, all of one ``kind`` (``cpu`` or a
     GPU model) and used with as many CPU ``threads``. ``kv_heads`` and ``ffn`` are half-open spans,
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def ranks(self) -> int:
-        """Ranks of one replica; rank = stage * gang size + member."""
+        """Ranks of one replica."""
         return len(self.stages) * self.gang_size
 
     @property
@@ -179,26 +179,26 @@ class Plan:
         )
         return replace(self, stages=stages)
 
-    def rank(self, number: int) -> RankPlan:
-        """Return one rank by its number."""
-        stage, member = self._place(number)
-        return self.stages[stage].ranks[member]
+    def rank(self, seat: Seat | int) -> RankPlan:
+        """Return the rank at a seat; it is the same in every replica."""
+        seat = self._seat(seat)
+        return self.stages[seat.stage].ranks[seat.member]
 
-    def share(self, number: int) -> Share:
-        """Return what rank ``number`` holds."""
-        number, member = self._place(number)
-        stage = self.stages[number]
-        part = stage.ranks[member]
+    def share(self, seat: Seat | int) -> Share:
+        """Return what the rank at a seat holds; it is the same in every replica."""
+        seat = self._seat(seat)
+        stage = self.stages[seat.stage]
+        part = stage.ranks[seat.member]
         return Share(
             layers=stage.layers,
-            embedding=number == self.home(0),
-            head=number == self.home(-1),
+            embedding=seat.stage == self.home(0),
+            head=seat.stage == self.home(-1),
             kv_heads=part.kv_heads,
             ffn=part.ffn,
             experts=part.experts,
-            leader=member == 0,
+            leader=seat.member == 0,
             vocabulary=part.vocabulary,
-            placed=tuple((placed.layer, placed.experts[member]) for placed in stage.placement),
+            placed=tuple((placed.layer, placed.experts[seat.member]) for placed in stage.placement),
             more=stage.more,
         )
 
@@ -234,13 +234,12 @@ class Plan:
         ranks = [rank for stage in self.stages for rank in stage.ranks]
         check_one_sort("the plan", ((rank.device, rank.kind) for rank in ranks))
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """Return the stage of a rank and its place in the gang."""
-        if not 0 <= number < self.ranks:
-            raise PlanError(
-                f"asked for rank {number} of a plan of {self.ranks}; count ranks from 0"
-            )
-        return divmod(number, self.gang_size)
+    def _seat(self, asked: Seat | int) -> Seat:
+        """Return a seat of the plan; a number is a rank of the first replica."""
+        if isinstance(asked, int):
+            return replace(self.seats, replicas=1).seat(asked)
+        self.seats.rank(asked)
+        return asked
 
     def _check_gang(self, number: int, stage: StagePlan) -> None:
         if len(stage.ranks) != self.gang_size:

@@ -8,6 +8,7 @@ that order; everybody else names a seat.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from moe.errors import PlanError
 
@@ -67,15 +68,16 @@ class Seats:
 
     def of_replica(self, replica: int) -> tuple[Seat, ...]:
         """Return the seats of one pipeline, in the order of their ranks."""
-        return tuple(
-            Seat(replica, stage, member)
-            for stage in range(self.stages)
-            for member in range(self.gang)
-        )
+        stages = (self.of_stage(stage, replica) for stage in range(self.stages))
+        return tuple(chain.from_iterable(stages))
+
+    def of_stage(self, stage: int, replica: int = 0) -> tuple[Seat, ...]:
+        """Return the seats of one gang: a stage of one replica, all members."""
+        return tuple(Seat(replica, stage, member) for member in range(self.gang))
 
     def gang_of(self, seat: Seat) -> tuple[Seat, ...]:
         """Return the seats of a seat's gang: its stage of its replica, all members."""
-        return tuple(replace(seat, member=member) for member in range(self.gang))
+        return self.of_stage(seat.stage, seat.replica)
 
     def pipeline_of(self, seat: Seat) -> tuple[Seat, ...]:
         """Return the same member of every stage of a seat's replica."""

@@ -125,10 +125,9 @@ def gang_costs(
     """Return what layers cost on the gang of each stage."""
     found = []
     for number, columns in enumerate(columns_of(plan, inventory)):
-        first = number * plan.gang_size
         members = [
-            Member(plan.share(first + member), tuple(devices))
-            for member, devices in enumerate(columns)
+            Member(plan.share(seat), tuple(devices))
+            for seat, devices in zip(plan.seats.of_stage(number), columns, strict=True)
         ]
         found.append(GangCosts(config, inventory, workload, members))
     return found
@@ -204,13 +203,13 @@ def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[
     return tuple(
         rank_bytes(
             config,
-            plan.share(rank),
-            places[rank // plan.gang_size],
+            plan.share(seat),
+            places[seat.stage],
             workload,
-            plan.stages[rank // plan.gang_size].recompute,
+            plan.stages[seat.stage].recompute,
             plan.replicas,
         )
-        for rank in range(plan.ranks)
+        for seat in plan.seats.of_replica(0)
     )
 
 

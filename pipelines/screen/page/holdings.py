@@ -11,6 +11,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share, shared_span
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan, StagePlan
+from moe.planning.plan.seats import Seat, Seats
 from pipelines.screen.page.cells import Marks, end_cell, layer_cell, marks, vocabulary
 from pipelines.screen.page.phrases import count, numbers, seconds, span
 from pipelines.screen.page.svg import (
@@ -61,7 +62,7 @@ class _Grid:
     ends: float
     cell: float
     row: float
-    gang: int
+    seats: Seats
 
     def layer(self, number: int) -> float:
         """Return the left edge of a layer, or of the head for the number of layers."""
@@ -72,9 +73,14 @@ class _Grid:
         """Between a cell and the edge of its column or row."""
         return min(_WIDEST_INSET, self.cell / 8)
 
-    def top(self, rank: int) -> float:
-        """Return the upper edge of a rank's row."""
-        return _TOP + rank * self.row + rank // self.gang * _GAP
+    def top(self, seat: Seat) -> float:
+        """Return the upper edge of the row of a rank of the first replica."""
+        return _TOP + self.seats.rank(seat) * self.row + seat.stage * _GAP
+
+    @property
+    def bottom(self) -> float:
+        """The lower edge of the last row."""
+        return self.top(self.seats.of_replica(0)[-1]) + self.row
 
     @property
     def right(self) -> float:
@@ -84,7 +90,7 @@ class _Grid:
 
 def holdings(config: ModelConfig, plan: Plan, inventory: Inventory) -> str:
     """Return the picture of ranks by layers by experts."""
-    shares = [plan.share(rank) for rank in range(plan.ranks)]
+    shares = [plan.share(seat) for seat in plan.seats.of_replica(0)]
     before = _devices(plan, inventory)
     after = _slices(config, shares)
     stages = _stage_width(plan)
@@ -94,8 +100,8 @@ def holdings(config: ModelConfig, plan: Plan, inventory: Inventory) -> str:
     parts += [_stage(number, stage, grid) for number, stage in enumerate(plan.stages)]
     parts += _ruled(plan, grid)
     parts += _table(before, stages, grid) + _table(after, grid.right + _MARGIN, grid)
-    parts += [_row(known, plan, grid, rank, share) for rank, share in enumerate(shares)]
-    height = grid.top(plan.ranks - 1) + grid.row + 6
+    parts += [_row(known, plan, grid, seat) for seat in plan.seats.of_replica(0)]
+    height = grid.bottom + 6
     label = f"which of {plan.ranks} ranks holds which of {config.layers} layers"
     return figure("holdings", height, label, parts)
 
@@ -105,8 +111,8 @@ def placed_otherwise(plan: Plan) -> list[str]:
     return [
         f"layer {placed.layer}: "
         + "; ".join(
-            f"rank {number * plan.gang_size + member} holds {numbers(sorted(experts))}"
-            for member, experts in enumerate(placed.experts)
+            f"rank {plan.seats.rank(seat)} holds {numbers(sorted(experts))}"
+            for seat, experts in zip(plan.seats.of_stage(number), placed.experts, strict=True)
         )
         for number, stage in enumerate(plan.stages)
         for placed in stage.placement
@@ -122,7 +128,7 @@ def _grid(
     room = PAGE_WIDTH - before - after - _MARGIN - 2 * ends - 8
     cell = min(_WIDEST_CELL, room / config.layers)
     row = max(_LOWEST_ROW, min(_HIGHEST_ROW, _ROWS_HIGH / plan.ranks, 2 * cell))
-    return _Grid(config.layers, before, ends, cell, row, plan.gang_size)
+    return _Grid(config.layers, before, ends, cell, row, plan.seats)
 
 
 def _widths(columns: Iterable[_Column]) -> float:
@@ -131,7 +137,7 @@ def _widths(columns: Iterable[_Column]) -> float:
 
 def _devices(plan: Plan, inventory: Inventory) -> list[_Column]:
     """Return rank, device and node of the first replica; the others are told under the mouse."""
-    ranks = [plan.rank(number) for number in range(plan.ranks)]
+    ranks = [rank for stage in plan.stages for rank in stage.ranks]
     others = plan.replicas - 1
     listed = tuple(
         "\n".join(f"replica {replica}: {name}" for replica, name in enumerate(rank.devices))
@@ -183,11 +189,10 @@ def _table(columns: list[_Column], left: float, grid: _Grid) -> list[str]:
     parts = []
     for column in columns:
         parts.append(words(left, _TOP - 10, column.heading, class_="heading"))
-        for rank, (cell, under) in enumerate(zip(column.cells, column.hints, strict=True)):
-            shown, baseline = (
-                fitted(cell, column.width - _MARGIN),
-                grid.top(rank) + grid.row / 2 + 4,
-            )
+        seats = grid.seats.of_replica(0)
+        for seat, cell, under in zip(seats, column.cells, column.hints, strict=True):
+            shown = fitted(cell, column.width - _MARGIN)
+            baseline = grid.top(seat) + grid.row / 2 + 4
             named = {"data_column": column.heading}
             parts.append(words(left, baseline, shown, hint(under), **named))
         left += column.width
@@ -206,8 +211,8 @@ def _stage_width(plan: Plan) -> float:
 
 def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
     """Return the band of a stage and what it is, in as many lines as its ranks have room for."""
-    top = grid.top(number * grid.gang)
-    height = grid.gang * grid.row
+    top = grid.top(Seat(0, number, 0))
+    height = grid.seats.gang * grid.row
     held, time = _stage_words(stage)
     lines = [f"stage {number}", held, time][: max(1, int(height // 15))]
     baseline = top + height / 2 - 7 * (len(lines) - 1) + 4
@@ -223,7 +228,7 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
 
 def _ruled(plan: Plan, grid: _Grid) -> list[str]:
     """Return the numbers of layers above, as many as have room, and the names of both ends."""
-    bottom = grid.top(plan.ranks - 1) + grid.row
+    bottom = grid.bottom
     room = text_width(str(grid.layers)) + 5
     steps = (step for step in (1, 2, 5, 10, 20, 50, 100, 200) if step * grid.cell >= room)
     every = next(steps, grid.layers)
@@ -244,10 +249,10 @@ def _ruled(plan: Plan, grid: _Grid) -> list[str]:
     return parts
 
 
-def _row(known: Marks, plan: Plan, grid: _Grid, rank: int, share: Share) -> str:
+def _row(known: Marks, plan: Plan, grid: _Grid, seat: Seat) -> str:
     """Return the cells of one rank."""
-    recomputed = plan.stages[rank // plan.gang_size].recompute
-    top = grid.top(rank) + grid.inset
+    share, recomputed = plan.share(seat), plan.stages[seat.stage].recompute
+    top = grid.top(seat) + grid.inset
     ends = [("embedding", grid.left)] * share.embedding
     ends += [("head", grid.layer(grid.layers))] * share.head
     parts = [
@@ -257,7 +262,7 @@ def _row(known: Marks, plan: Plan, grid: _Grid, rank: int, share: Share) -> str:
     for layer in share.layer_numbers:
         place = (grid.layer(layer) + grid.inset, top)
         parts.append(layer_cell(known, place, share, layer, layer in recomputed))
-    return element("g", *parts, class_="rank", data_rank=rank)
+    return element("g", *parts, class_="rank", data_rank=plan.seats.rank(seat))
 
 
 def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:

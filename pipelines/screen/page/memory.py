@@ -42,8 +42,8 @@ _TOTALS = 150.0
 def limits(plan: Plan, inventory: Inventory) -> list[int]:
     """Return the bytes each rank may take: those of the smallest device among its replicas."""
     return [
-        min(inventory.device(name).memory_bytes for name in plan.rank(rank).devices)
-        for rank in range(plan.ranks)
+        min(inventory.device(name).memory_bytes for name in plan.rank(seat).devices)
+        for seat in plan.seats.of_replica(0)
     ]
 
 
@@ -65,11 +65,10 @@ def memory(plan: Plan, inventory: Inventory, needed: tuple[RankBytes, ...]) -> s
         parts.append(words(left, _TOP - 10, "rank", class_="heading"))
         parts.append(words(left + 28, _TOP - 10, "device", class_="heading"))
         for stage in range(column * here, min(stages, (column + 1) * here)):
-            for member in range(plan.gang_size):
-                rank = stage * plan.gang_size + member
-                place = stage - column * here
-                top = _TOP + place * (plan.gang_size * row + _GAP) + member * row
-                name = plan.rank(rank).device
+            for seat in plan.seats.of_stage(stage):
+                rank, above = plan.seats.rank(seat), stage - column * here
+                top = _TOP + above * (plan.gang_size * row + _GAP) + seat.member * row
+                name = plan.rank(seat).device
                 parts.append(_bar(rank, name, scale, (left, top, row), needed[rank], most[rank]))
     label = f"bytes of {count(plan.ranks, 'rank')} against the memory of their devices"
     return figure("memory", bottom + 26, label, parts)

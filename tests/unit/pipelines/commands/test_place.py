@@ -28,9 +28,9 @@ def test_experts_are_placed_by_measured_load(shell: Shell) -> None:
     words = ("place", "--journal", journal, "--plan", old, "--to", new)
     out, _ = shell.run(*words, "--model", shell.model(config))
     plan = load_plan(new)
-    for rank in range(plan.ranks):
-        for layer in plan.share(rank).layer_numbers:
-            held = plan.share(rank).experts_of(layer)
+    for share in map(plan.share, plan.seats):
+        for layer in share.layer_numbers:
+            held = share.experts_of(layer)
             assert len(held) == 3
             assert sum(load[expert] for expert in held) in (70, 80)
     assert "1.600 before, 1.067 after" in out

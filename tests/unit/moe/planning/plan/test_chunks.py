@@ -11,6 +11,7 @@ from moe.config.run.train import Schedule
 from moe.errors import PlanError
 from moe.planning.plan.chunks import chunk_places
 from moe.planning.plan.plan import PlacedLayer, Plan
+from moe.planning.plan.seats import Seat
 from moe.planning.schedules.schedule import SCHEDULES, actions, check_schedule
 from tests import runs
 from tests.plans import SMOLLM2, any_plans, configs, single
@@ -83,7 +84,7 @@ def test_chunks_follow_each_other_and_are_where_the_runs_are(data: st.DataObject
     assert all(one[1] == two[0] for one, two in pairwise(runs_of))
     for number, stage in enumerate(plan.stages):
         assert stage.runs == tuple(runs_of[chunk] for chunk in plan.chunks_of(number))
-        assert plan.share(number * plan.gang_size).runs == stage.runs
+        assert plan.share(Seat(0, number, 0)).runs == stage.runs
         assert all(plan.home(chunk) == number for chunk in plan.chunks_of(number))
 
 

@@ -20,6 +20,7 @@ from moe.errors import PlanError
 from moe.planning.plan.checks import shared_columns
 from moe.planning.plan.file import from_dict, load_plan, save_plan, to_dict
 from moe.planning.plan.plan import Plan, StagePlan
+from moe.planning.plan.seats import Seat
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
@@ -34,10 +35,10 @@ def planned(count: int) -> st.SearchStrategy[tuple[ModelConfig, list[Plan]]]:
     )
 
 
-def cells(config: ModelConfig, plan: Plan, rank: int) -> dict[str, np.ndarray[Any, Any]]:
+def cells(config: ModelConfig, plan: Plan, seat: Seat) -> dict[str, np.ndarray[Any, Any]]:
     """Return a mask per tensor of the elements a rank holds."""
     masks = {}
-    for held in held_by(config, plan.share(rank)):
+    for held in held_by(config, plan.share(seat)):
         mask = np.zeros(held.shape, dtype=np.int64)
         index = [slice(None)] * len(held.shape)
         if held.dim is not None:
@@ -86,8 +87,8 @@ def test_every_element_is_held_as_often_as_it_should_be(
 ) -> None:
     config, (plan,) = drawn
     total: dict[str, Any] = defaultdict(int)
-    for rank in range(plan.ranks):
-        for name, mask in cells(config, plan, rank).items():
+    for seat in plan.seats.of_replica(0):
+        for name, mask in cells(config, plan, seat).items():
             total[name] = total[name] + mask
     expected = list(tensors(config))
     assert set(total) == {tensor.name for tensor in expected}
@@ -102,8 +103,8 @@ def test_exactly_one_rank_answers_for_every_element(
 ) -> None:
     config, (plan,) = drawn
     total: dict[str, Any] = defaultdict(int)
-    for rank in range(plan.ranks):
-        share, masks = plan.share(rank), cells(config, plan, rank)
+    for seat in plan.seats.of_replica(0):
+        share, masks = plan.share(seat), cells(config, plan, seat)
         for held in held_by(config, share):
             if answers_for(config, share, held):
                 total[held.name] = total[held.name] + masks[held.name]
@@ -117,14 +118,13 @@ def test_one_leader_per_stage_and_ends_at_the_ends(
     drawn: tuple[ModelConfig, list[Plan]],
 ) -> None:
     _, (plan,) = drawn
-    for rank in range(plan.ranks):
-        share = plan.share(rank)
-        stage, member = divmod(rank, plan.gang_size)
-        assert share.leader == (member == 0)
-        assert share.embedding == (stage == home(plan, 0))
-        assert share.head == (stage == home(plan, plan.model["layers"] - 1))
-        assert share.layer_numbers == plan.stages[stage].layer_numbers
-        assert plan.rank(rank) is plan.stages[stage].ranks[member]
+    for seat in plan.seats:
+        share, stage = plan.share(seat), plan.stages[seat.stage]
+        assert share.leader == (seat.member == 0)
+        assert share.embedding == (seat.stage == home(plan, 0))
+        assert share.head == (seat.stage == home(plan, plan.model["layers"] - 1))
+        assert share.layer_numbers == stage.layer_numbers
+        assert plan.rank(seat) is stage.ranks[seat.member]
 
 
 @SOME
@@ -277,12 +277,12 @@ def test_a_plan_for_another_model_is_refused() -> None:
         plan.check_model(with_experts(SMOLLM2, 8))
 
 
-@pytest.mark.parametrize("number", [-1, 1])
-def test_a_rank_that_is_not_there_is_refused(number: int) -> None:
-    with pytest.raises(PlanError, match=f"asked for rank {number} of a plan of 1"):
-        single(SMOLLM2).share(number)
-    with pytest.raises(PlanError, match=f"asked for rank {number} of a plan of 1"):
-        single(SMOLLM2).rank(number)
+@pytest.mark.parametrize("seat", [Seat(1, 0, 0), Seat(0, 1, 0), Seat(0, 0, -1)])
+def test_a_seat_that_is_not_there_is_refused(seat: Seat) -> None:
+    with pytest.raises(PlanError, match=f"asked for {seat} of 1 replicas x 1 stages x 1 members"):
+        single(SMOLLM2).share(seat)
+    with pytest.raises(PlanError, match=f"asked for {seat} of 1 replicas x 1 stages x 1 members"):
+        single(SMOLLM2).rank(seat)
 
 
 def test_a_rank_without_a_part_of_the_shared_expert_is_refused() -> None:

@@ -38,3 +38,11 @@ def test_a_rank_that_does_not_exist_is_refused(rank: int) -> None:
 def test_a_seat_that_does_not_exist_is_refused(seat: Seat) -> None:
     with pytest.raises(PlanError, match="2 replicas x 3 stages x 2 members"):
         Seats(2, 3, 2).rank(seat)
+
+
+def test_a_stage_of_a_replica_is_a_gang() -> None:
+    seats = Seats(replicas=2, stages=3, gang=2)
+    gangs = [seats.of_stage(stage, replica) for replica in range(2) for stage in range(3)]
+    assert [seat for gang in gangs for seat in gang] == list(seats)
+    assert all(seats.gang_of(seat) == gang for gang in gangs for seat in gang)
+    assert seats.of_stage(1) == seats.of_stage(1, replica=0)

@@ -52,7 +52,7 @@ def test_a_gang_waits_for_its_slowest_member() -> None:
     alike = predict(SMOLLM2, plan, there, WORKLOAD).slowest_seconds
     assert predict(SMOLLM2, plan, slowed, WORKLOAD).slowest_seconds > 3 * alike
     first = predict(SMOLLM2, plan, faster, WORKLOAD).slowest_seconds
-    assert plan.rank(0).kv_heads == (0, 2)
+    assert plan.stages[0].ranks[0].kv_heads == (0, 2)
     assert alike / 2 < first < alike
 
 

@@ -45,8 +45,8 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
     config, plan, work = drawn
     places = plan_places(plan, work)
     orders = actions(work.schedule, len(plan.stages), work.micro_batches, plan.chunks)
-    for rank in range(plan.ranks):
-        number, share = rank // plan.gang_size, plan.share(rank)
+    for seat in plan.seats.of_replica(0):
+        number, share = seat.stage, plan.share(seat)
         again = plan.stages[number].recompute
         kept = {
             chunk: sum(
@@ -83,8 +83,8 @@ def test_tensors_come_from_other_stages_only(drawn) -> None:  # type: ignore[no-
     one = work.tokens * config.hidden_size * work.numerics.message
     places = plan_places(plan, work)
     needs = predict(config, plan, inventory(plan.ranks), work).rank_bytes
-    for rank, need in enumerate(needs):
-        stage = rank // plan.gang_size
+    for seat, need in zip(plan.seats.of_replica(0), needs, strict=True):
+        stage = seat.stage
         held = places[stage].in_flight
         into = 2 * (held + 2 * inputs[stage]) if inputs[stage] else 0
         back = held + 3 * gradients[stage] if gradients[stage] else 0

@@ -67,7 +67,7 @@ def test_no_other_cut_of_the_same_gangs_is_faster(data: st.DataObject) -> None:
     plan = make_plan(config, there, stages, gang, SMALL)
     predicted = predict(config, plan, there, SMALL)
     assert [stage.seconds for stage in plan.stages] == list(predicted.stage_seconds)
-    assert len({plan.rank(rank).device for rank in range(plan.ranks)}) == stages * gang
+    assert len({plan.rank(seat).device for seat in plan.seats}) == stages * gang
     others = combinations(range(1, config.layers), stages - 1)
     best = min(
         predict(config, recut(plan, (0, *cut, config.layers)), there, SMALL).step_seconds
@@ -96,7 +96,7 @@ def test_a_fast_stage_holds_more_layers() -> None:
     alike = make_plan(SMOLLM2, inventory(2), 2, 1, WORKLOAD)
     unlike = make_plan(SMOLLM2, there, 2, 1, WORKLOAD)
     assert sizes(unlike)[1] > sizes(alike)[1]
-    assert [unlike.rank(rank).threads for rank in range(2)] == [1, 4]
+    assert [unlike.rank(seat).threads for seat in unlike.seats] == [1, 4]
 
 
 def test_cpus_and_gpus_in_one_inventory_are_refused() -> None:

@@ -88,11 +88,11 @@ def test_devices_are_checked_alike_and_names_are_given_once() -> None:
 def test_a_made_plan_asks_for_the_memory_that_it_predicts() -> None:
     config = with_experts(SMOLLM2, 4)
     plan = make_plan(config, inventory(4, **NEEDS), 2, 2, WORKLOAD)
-    ranks = [plan.rank(number) for number in range(4)]
+    ranks = [plan.rank(seat) for seat in plan.seats]
     assert tuple(rank.memory_bytes for rank in ranks) == bytes_per_rank(config, plan, WORKLOAD)
     assert {(rank.resources, rank.labels) for rank in ranks} == {tuple(NEEDS.values())}
     gpus = make_plan(config, inventory(2, kind="A800"), 2, 1, WORKLOAD)
-    assert [gpus.rank(number).memory_bytes for number in range(2)] == [0, 0]
+    assert [gpus.rank(seat).memory_bytes for seat in gpus.seats] == [0, 0]
 
 
 def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:
@@ -101,7 +101,7 @@ def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:
     there = Inventory(tuple(device(f"a/{n}", **needs) for n, needs in enumerate(sorts)))
     pins = Pins(stages=2, gang=1, replicas=2, micro_batch=1)
     plan = search(Question(SMOLLM2, there, WORKLOAD, 8, pins)).plan
-    for rank in (plan.rank(0), plan.rank(1)):
+    for rank in (plan.rank(seat) for seat in plan.seats):
         asked = {there.device(name).needs for name in rank.devices}
         assert asked == {(rank.resources, rank.labels)}
     with pytest.raises(PlanError):

@@ -35,8 +35,9 @@ def found_by(question: Question) -> Found | None:
     assert found.gap == 0
     assert not found.node_by_node
     assert found.best.seconds == pytest.approx(predicted.step_seconds, rel=SAME)
-    for rank, need in enumerate(predicted.rank_bytes):
-        for name in found.plan.rank(rank).devices:
+    seats = found.plan.seats.of_replica(0)
+    for seat, need in zip(seats, predicted.rank_bytes, strict=True):
+        for name in found.plan.rank(seat).devices:
             assert need.total <= question.inventory.device(name).memory_bytes
     return found
 
