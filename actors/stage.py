@@ -12,7 +12,7 @@ from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
 from actors.saving.saver import SavedRank
 from moe.config.sampling import SampledToken
-from moe.storage import Place
+from moe.storage import Location
 
 CONTROL = "control"
 FILES = "files"
@@ -51,7 +51,7 @@ class StageActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=FILES)
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> SavedRank:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

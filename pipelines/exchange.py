@@ -101,7 +101,7 @@ def _import(
     open_shards(run.model.path, config, run.data.path, "train")
     if to is None and run.checkpoint.storage is not None:
         raise ConfigError(
-            f"checkpoints of this run are in {run.checkpoint.place}, where a conversion cannot "
+            f"checkpoints of this run are in {run.checkpoint.location}, where a conversion cannot "
             "write; give --to a directory and copy it there"
         )
     saved = checkpoints(run.checkpoint.path)
@@ -117,11 +117,11 @@ def _import(
                 f"{source} has done {universal.step} steps, train.steps is {run.train.steps}; "
                 "raise it"
             )
-        place = to or step_directory(run.checkpoint.path, universal.step)
+        location = to or step_directory(run.checkpoint.path, universal.step)
         with counted(console, "converting", "MB") as progress:
             data = fingerprint(run.data.path)
-            import_universal(universal, place, run, data, origin, progress)
-    say(f"wrote {place}")
+            import_universal(universal, location, run, data, origin, progress)
+    say(f"wrote {location}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from moe.checkpoint.writer import write_json
 from moe.config.balance_state import BalanceState, read_state
 from moe.config.json_file import read_json
 from moe.errors import CheckpointError
-from moe.storage import P, Place, sizes
+from moe.storage import Location, P, sizes
 
 MANIFEST = "raymoe.json"
 OPTIMIZER = "optimizer"
@@ -48,7 +48,7 @@ class Manifest:
         """Coefficient of the balance loss by layer."""
         return {layer: state.coefficient for layer, state in self.balance.items()}
 
-    def save(self, directory: Place) -> None:
+    def save(self, directory: Location) -> None:
         """Write the manifest; the caller has written everything else."""
         write_json(directory / MANIFEST, {"format": FORMAT, **asdict(self)})
 
@@ -58,7 +58,7 @@ class Manifest:
         return sorted(held | {piece.name for piece in self.pieces if piece.file == file})
 
 
-def load_manifest(directory: Place) -> Manifest:
+def load_manifest(directory: Location) -> Manifest:
     """Read a manifest and check that the files it lists are there in their sizes, and no others.
 
     The files themselves are not read: whoever reads a tensor checks its hash.
@@ -97,7 +97,7 @@ def step_directory(directory: P, step: int) -> P:
     return cast(P, directory / f"step-{step:08d}")
 
 
-def _check_files(directory: Place, manifest: Manifest) -> None:
+def _check_files(directory: Location, manifest: Manifest) -> None:
     found = sizes(directory)
     for name, size in manifest.files.items():
         if found.get(name) != size:
@@ -113,7 +113,7 @@ def _check_files(directory: Place, manifest: Manifest) -> None:
             )
 
 
-def _lost(path: Place, held: list[str]) -> str:
+def _lost(path: Location, held: list[str]) -> str:
     """Return which tensors a file of the wrong size has lost, as far as can be told."""
     lost = sorted({key.partition("[")[0] for key in cut_off(path)}) or held
     if not lost:

@@ -12,7 +12,7 @@ from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, tensors
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -21,13 +21,13 @@ SINGLE = "model.safetensors"
 class Checkpoint:
     """One model: its architecture, and its tensors under our names."""
 
-    def __init__(self, path: Place, config: ModelConfig, shards: Shards) -> None:
+    def __init__(self, path: Location, config: ModelConfig, shards: Shards) -> None:
         self.path = path
         self.config = config
         self.shards = shards
 
     @classmethod
-    def open(cls, path: Place, manifest: Manifest | None = None) -> "Checkpoint":
+    def open(cls, path: Location, manifest: Manifest | None = None) -> "Checkpoint":
         """Open a directory and check that every tensor is there in its right shape.
 
         With the manifest of a training checkpoint every tensor must lie where it says, and what is
@@ -80,7 +80,7 @@ class Checkpoint:
             self.shards.dtype(name)
 
 
-def _find(path: Place) -> Shards:
+def _find(path: Location) -> Shards:
     """Return the shards of a directory; where it holds both forms, the one transformers takes."""
     if (path / SINGLE).is_file():
         return Shards(dict.fromkeys(open_shard(path / SINGLE).names, path / SINGLE))
@@ -96,7 +96,7 @@ def _find(path: Place) -> Shards:
     raise CheckpointError(f"{path} holds no {SINGLE} and no {INDEX}")
 
 
-def _listed(path: Place, manifest: Manifest) -> Shards:
+def _listed(path: Location, manifest: Manifest) -> Shards:
     """Return the shards of a training checkpoint, which its index must place as its manifest."""
     index = weight_map(path, INDEX)
     files = {name: tensor.file for name, tensor in manifest.tensors.items()}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moe.errors import CheckpointError
-from moe.storage import Place, RemotePath
+from moe.storage import Location, RemotePath
 
 NAMED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Types that raymoe reads and writes, by their names in the format."""
@@ -140,12 +140,12 @@ class RemoteShard:
         return raw
 
 
-def open_shard(path: Place) -> ShardFile:
+def open_shard(path: Location) -> ShardFile:
     """Open a file; CheckpointError where it is missing or its header is damaged."""
     return RemoteShard(path) if isinstance(path, RemotePath) else LocalShard(path)
 
 
-def cut_off(path: Place) -> list[str]:
+def cut_off(path: Location) -> list[str]:
     """Return the tensors that a file too short for its header has lost; all where that is lost."""
     try:
         with path.open_input() if isinstance(path, RemotePath) else path.open("rb") as file:
@@ -174,5 +174,5 @@ def _header(file: Any, size: int) -> tuple[dict[str, _Entry], int]:
     return entries, 8 + length
 
 
-def _damaged(path: Place, error: object) -> CheckpointError:
+def _damaged(path: Location, error: object) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or cut short: {error}; copy it again")

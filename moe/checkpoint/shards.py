@@ -9,7 +9,7 @@ from moe.checkpoint.digest import sha256
 from moe.checkpoint.shard_files import NAMED, ShardFile, open_shard
 from moe.config.json_file import read_json
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 
 class Shards:
@@ -19,10 +19,12 @@ class Shards:
     is read whole and checked.
     """
 
-    def __init__(self, files: Mapping[str, Place], hashes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, files: Mapping[str, Location], hashes: Mapping[str, str] | None = None
+    ) -> None:
         self._files = files
         self._hashes = hashes
-        self._open: dict[Place, ShardFile] = {}
+        self._open: dict[Location, ShardFile] = {}
         self._checked: set[str] = set()
 
     @property
@@ -31,7 +33,7 @@ class Shards:
         return frozenset(self._files)
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[Location, ...]:
         """The files, each once, sorted."""
         return tuple(sorted(set(self._files.values()), key=str))
 
@@ -81,7 +83,7 @@ class Shards:
             raise CheckpointError(f"{path} does not hold {name}, as its index says")
         return self._open[path]
 
-    def _check_names(self, path: Place, file: ShardFile) -> None:
+    def _check_names(self, path: Location, file: ShardFile) -> None:
         expected = {name for name, own in self._files.items() if own == path}
         for name in sorted(file.names - expected):
             other = self._files.get(name)
@@ -94,12 +96,12 @@ class Shards:
             raise CheckpointError(f"{path} does not hold {name}, as its manifest says")
 
 
-def open_shards(directory: Place, index: str) -> Shards:
+def open_shards(directory: Location, index: str) -> Shards:
     """Open the shards that an index file of a directory names."""
     return Shards({name: directory / file for name, file in weight_map(directory, index).items()})
 
 
-def weight_map(directory: Place, index: str) -> dict[str, str]:
+def weight_map(directory: Location, index: str) -> dict[str, str]:
     """Return which file of a directory holds which tensor, as an index file says."""
     table = read_json(directory / index).get("weight_map")
     if not isinstance(table, dict) or not table:

@@ -42,7 +42,7 @@ from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, dump_run
 from moe.config.tensors import TensorSlice, is_trained, tensors
-from moe.storage import Place, make_directory, sizes, write_text
+from moe.storage import Location, make_directory, sizes, write_text
 
 ReadWeight = Callable[[TensorSlice], Tensor]
 ReadMoment = Callable[[TensorSlice, str], Tensor]
@@ -65,7 +65,7 @@ class About:
     balance: Mapping[int, BalanceState]
 
 
-def complete(directory: Place, about: About, written: Sequence[WrittenFiles]) -> None:
+def complete(directory: Location, about: About, written: Sequence[WrittenFiles]) -> None:
     """Write what belongs beside the tensors, and the manifest last.
 
     Raises CheckpointError, and leaves no manifest, unless the tensors are the whole model and the
@@ -94,12 +94,12 @@ def complete(directory: Place, about: About, written: Sequence[WrittenFiles]) ->
 
 
 def write_training_checkpoint(
-    to: Place,
+    to: Location,
     about: About,
     read_weight: ReadWeight,
     read_moment: ReadMoment,
     limit: int = SHARD_BYTES,
-    beside: Callable[[Place], None] = lambda directory: None,
+    beside: Callable[[Location], None] = lambda directory: None,
 ) -> None:
     """Write a complete checkpoint from one process; it appears whole or not at all.
 
@@ -160,7 +160,7 @@ def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, T
 
 
 def _written(
-    directory: Place,
+    directory: Location,
     prefix: str,
     specs: Sequence[TensorSpec],
     limit: int,

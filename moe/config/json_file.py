@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 
-def read_json(path: Place) -> dict[str, Any]:
+def read_json(path: Location) -> dict[str, Any]:
     """Return the JSON object in a file."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
