@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+from moe.checkpoint.header import cut_off
 from moe.checkpoint.records import Piece, StoredTensor, read_piece, read_tensor
-from moe.checkpoint.shard_files import cut_off
 from moe.checkpoint.writer import write_json
 from moe.config.balance_state import BalanceState, read_state
 from moe.config.json_file import read_json

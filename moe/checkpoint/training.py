@@ -16,7 +16,6 @@ from torch import Tensor
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import INDEX
 from moe.checkpoint.records import (
     MOMENTS,
     Piece,
@@ -28,6 +27,7 @@ from moe.checkpoint.records import (
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.shard_files import NAMED, TYPES
 from moe.checkpoint.streamed import streamed
+from moe.checkpoint.weight_files import INDEX
 from moe.checkpoint.writer import (
     SHARD_BYTES,
     TensorSpec,

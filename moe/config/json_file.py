@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from moe.config.stand_ins import what_stands_for
 from moe.errors import CheckpointError
 from moe.storage import Location
 
@@ -16,7 +17,7 @@ def read_json(path: Location) -> dict[str, Any]:
             f"{path} is missing; {path.parent} is not a model directory"
         ) from None
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(what_stands_for(path) or f"{path} cannot be read: {error}") from error
     if not isinstance(table, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return table

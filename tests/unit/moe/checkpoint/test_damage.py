@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from moe.checkpoint.manifest import MANIFEST, load_manifest
 from moe.checkpoint.moments import Moments
-from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
+from moe.checkpoint.weight_files import INDEX
 from moe.config.tensors import is_trained, tensors
 from moe.errors import CheckpointError
 from tests import runs, saves

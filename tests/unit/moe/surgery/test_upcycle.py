@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from moe import __version__
-from moe.checkpoint.reader import SINGLE, Checkpoint
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.weight_files import SINGLE
 from moe.config.model import MoeConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, ConfigError, StorageError
