@@ -17,7 +17,7 @@ from pipelines.planning.place import place
 from pipelines.planning.plan import plan
 from pipelines.planning.simulate import simulate
 from pipelines.profile import profile
-from pipelines.terminal import Model, To, console, say
+from pipelines.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
     help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
@@ -109,8 +109,8 @@ def train(
     from pipelines.train import train as start
 
     config = load_run(run, set_ or ())
-    for caution in cautions(config):
-        console.print(Text.assemble(("caution: ", "yellow"), caution))
+    for line in cautions(config):
+        caution(line)
     with training_view(console, config.train.steps) as view:
         how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
         last = start(config, how, view.start, view.step)
@@ -128,11 +128,14 @@ def evaluate(
     """Measure held-out loss and the health of every router."""
     from pipelines.evaluate import EvaluateOptions
     from pipelines.evaluate import evaluate as run
+    from pipelines.inputs import notes_on
     from pipelines.progress import counted
     from pipelines.tables import evaluation_table
 
     if split not in ("held_out", "train"):
         raise ConfigError(f"no split {split!r}; choose held_out or train")
+    for line in notes_on(model):
+        caution(line)
     options = EvaluateOptions("train" if split == "train" else "held_out", rows, batch)
     with counted(console, "evaluating") as progress:
         result = run(model, data, options, progress)
@@ -149,12 +152,15 @@ def serve(
     address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
 ) -> None:
     """Serve a model over the OpenAI API until interrupted."""
+    from pipelines.inputs import notes_on
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
     arguments = parse_arguments(
         {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
     )
+    for line in notes_on(model):
+        caution(line)
     run_server(arguments, host, port, address, say)
 
 

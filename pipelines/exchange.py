@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.terminal import console, say
+from pipelines.terminal import caution, console, say
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="With --run: section.key=value.")]
 
@@ -85,10 +85,9 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
 def _import(
     source: Path, to: Path | None, run_file: Path, overrides: Sequence[str], trust: bool
 ) -> None:
+    from moe.checkpoint.architecture import read_architecture
     from moe.checkpoint.manifest import checkpoints, step_directory
     from moe.checkpoint.universal.reader import UniversalCheckpoint
-    from moe.config.families import read_config
-    from moe.config.json_file import read_json
     from moe.config.run import load_run
     from moe.surgery.exchange import import_universal
     from pipelines.inputs import fingerprint, open_shards
@@ -96,7 +95,10 @@ def _import(
     from pipelines.train import with_absolute_paths
 
     run = with_absolute_paths(load_run(run_file, overrides))
-    config = read_config(read_json(run.model.path / "config.json"))
+    found = read_architecture(run.model.path)
+    for note in found.notes:
+        caution(note)
+    config = found.config
     run.check_model(config)
     open_shards(run.model.path, config, run.data.path, "train")
     if to is None and run.checkpoint.storage is not None:

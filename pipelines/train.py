@@ -119,7 +119,8 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 
 def cautions(run: RunConfig) -> list[str]:
     """Return what a person should know before the run that is no error."""
-    found = model_cautions(run, Checkpoint.open(run.model.path).config)
+    model = Checkpoint.open(run.model.path)
+    found = [*model.notes, *model_cautions(run, model.config)]
     fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.location)
     if fresh and run.routing.capacity_factor is not None:
         found.append(
