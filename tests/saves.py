@@ -105,7 +105,10 @@ def narrowed(whole: Tensor, part: TensorSlice) -> Tensor:
 
 
 def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> training.About:
-    balance = {layer: BalanceState(0.5 + layer, (0.25,), (0.75,)) for layer in config.moe_layers}
+    balance = {
+        layer: BalanceState(0.01 / (1 + layer), (0.25, 0.75), (0.5, 0.5))
+        for layer in config.moe_layers
+    }
     run = runs.run_config(tokenizer)
     return training.About(config, run, tokenizer, "data", to_dict(plan), step, balance)
 

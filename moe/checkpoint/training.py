@@ -13,6 +13,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from moe.checkpoint.digest import file_sha256
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
 from moe.checkpoint.names import disk_name
@@ -81,13 +82,16 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     copy_remote_code(about.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(about.run))
+    files = sizes(directory)
+    others = sorted(name for name in files if not name.endswith(".safetensors"))
     Manifest(
         step=about.step,
         balance=dict(sorted(about.balance.items())),
         plan=about.plan,
         data=about.data,
         run=about.run.model_dump(mode="json"),
-        files=sizes(directory),
+        files=files,
+        hashes={name: file_sha256(directory / name) for name in others},
         tensors={tensor.name: tensor for tensor in sorted(stored, key=lambda each: each.name)},
         pieces=tuple(sorted(pieces, key=lambda piece: piece.key)),
     ).save(directory)

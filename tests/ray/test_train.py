@@ -19,7 +19,7 @@ from actors import launch
 from actors.commands import StepReport
 from cluster.journal import read
 from cluster.session import Session
-from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.manifest import checkpoints, sealed
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
@@ -181,7 +181,7 @@ def tokens_again(run: RunConfig, folder: Path) -> RunConfig:
     manifest = checkpoints(copied)[-1] / "raymoe.json"
     table = json.loads(manifest.read_text())
     table["run"]["data"]["path"] = str(moved / "tokens")
-    manifest.write_text(json.dumps(table))
+    manifest.write_text(json.dumps(sealed(table)))
     data = run.data.model_copy(update={"path": moved / "tokens"})
     checkpoint = run.checkpoint.model_copy(update={"path": copied})
     return run.model_copy(update={"data": data, "checkpoint": checkpoint})
