@@ -5,6 +5,7 @@ of a path that checkpoints need. Object stores have no rename and no locks, so n
 them.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -225,6 +226,15 @@ def copy_file(source: Path, to: Location) -> None:
     with writing(to) as write, source.open("rb") as opened:
         while block := opened.read(_BLOCK_BYTES):
             write(block)
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "see that there is room"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "it is read-only or belongs to another user; see that this user can write there"
+    return "see that the storage answers"
 
 
 def sync(file: BinaryIO) -> None:

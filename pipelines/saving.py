@@ -25,7 +25,7 @@ from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
 from moe.config.run import CheckpointSection
 from moe.errors import StorageError
-from moe.storage import Location
+from moe.storage import Location, remedy
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
                 complete(pending.draft, written, pending.step, self._engine.plan, self._context)
         except OSError as error:
             raise StorageError(
-                f"could not complete {pending.location}: {error}; see that there is room"
+                f"could not complete {pending.location}: {error}; {remedy(error)}"
             ) from error
         now = time.monotonic()
         stall, seconds = pending.stall_seconds + now - waited, now - pending.began

@@ -1,5 +1,7 @@
 """Locations on a disk and in an object store, which a real server keeps."""
 
+import errno
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from moe.storage import (
     copy_file,
     local,
     location,
+    remedy,
     remove_tree,
     sizes,
     write_text,
@@ -95,3 +98,11 @@ def test_a_bucket_that_is_not_there_is_told(store: str) -> None:
     wrong = location(store.format("x").replace("bucket/", "nobucket/"))
     with pytest.raises(StorageError, match=r"cannot write s3://nobucket/runs/x/a: .*; check the"):
         write_text(wrong / "a", "text")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "room"), (errno.EROFS, "read-only"), (errno.EIO, "storage answers")],
+)
+def test_what_cannot_be_written_is_told_from_what_is_full(number: int, advice: str) -> None:
+    assert advice in remedy(OSError(number, os.strerror(number)))
