@@ -21,6 +21,7 @@ from actors.replicas import check_step, part_of
 from actors.reports import merge
 from actors.saving.checkpointing import SaveContext, Writing, complete
 from moe.checkpoint.drafts import drafted
+from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
@@ -244,7 +245,8 @@ class Engine:
     def _ready(self, checkpoint: Location, sequence_length: int, resume: bool) -> "Engine":
         """Build every rank and begin the first epoch; on failure leave nothing behind."""
         try:
-            self.plan.check_model(Checkpoint.open(checkpoint).config)
+            manifest = load_manifest(checkpoint) if resume else None
+            self.plan.check_model(Checkpoint.open(checkpoint, manifest).config)
             refs = [
                 actor.build.remote(
                     BuildCommand(

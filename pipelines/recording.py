@@ -41,7 +41,8 @@ class RunRecord:
             logger.warning(
                 "no label counts in the rows of step %d: each row holds one token of each of its "
                 "documents, so there is nothing to predict. The loss of such a step is 0 and "
-                "no gradient comes of it; tokenize with a longer --sequence-length, or longer documents",
+                "no gradient comes of it; tokenize with a longer --sequence-length, or longer "
+                "documents",
                 report.step,
             )
         self._journal.append(journal_line(report))

@@ -74,11 +74,8 @@ def cut_off(path: Location) -> list[str]:
 
 def missing(path: Location) -> CheckpointError:
     """Return the error of a file that an index names and that is not there."""
-    if isinstance(path, RemotePath) or not path.is_symlink():
-        return CheckpointError(f"{path} is missing though the index names it; copy it too")
     return CheckpointError(
-        f"{path} is a link to {path.readlink()}, which is not there; copy the files themselves, "
-        "following links (cp -L), or restore what the link names"
+        what_stands_for(path) or f"{path} is missing though the index names it; copy it too"
     )
 
 

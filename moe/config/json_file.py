@@ -14,7 +14,7 @@ def read_json(path: Location) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is missing; {path.parent} is not a model directory"
+            what_stands_for(path) or f"{path} is missing; {path.parent} is not a model directory"
         ) from None
     except (ValueError, OSError) as error:
         raise CheckpointError(what_stands_for(path) or f"{path} cannot be read: {error}") from error

@@ -1,4 +1,6 @@
-"""Files that are not what their name says, though a copy went well: pointers and web pages."""
+"""Files that are not what their name says: pointers, web pages, links to what is not there."""
+
+from pathlib import Path
 
 from moe.storage import Location, RemotePath
 
@@ -9,8 +11,13 @@ def what_stands_for(path: Location) -> str | None:
     """Return what a file really is and how to get the real one; None where it is neither.
 
     A clone without Git LFS holds pointers of three lines. A download that needed a login, or that
-    took the address of a page, holds HTML.
+    took the address of a page, holds HTML. A folder copied out of a cache may hold links alone.
     """
+    if isinstance(path, Path) and path.is_symlink() and not path.exists():
+        return (
+            f"{path} is a link to {path.readlink()}, which is not there; copy the files "
+            "themselves, following links (cp -L), or restore what the link names"
+        )
     try:
         with path.open_input() if isinstance(path, RemotePath) else path.open("rb") as file:
             head = bytes(file.read(_READ_BYTES))

@@ -22,7 +22,14 @@ from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, sealed
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
-from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
+from moe.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    LaunchError,
+    PlanError,
+    TrainingDiverged,
+)
 from pipelines.board import open_board, stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.recording import JOURNAL, recorded_steps
@@ -160,6 +167,13 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     again = tokens_again(undisturbed, tmp_path)
     with pytest.raises(ConfigError, match="was tokenized again"):
         trained(again, resume="always")
+    copied = tmp_path / "edited"
+    shutil.copytree(undisturbed.checkpoint.path, copied)
+    edited = checkpoints(copied)[-1] / "config.json"
+    edited.write_text(edited.read_text().replace('"rope_theta": 1', '"rope_theta": 2'))
+    moved = undisturbed.checkpoint.model_copy(update={"path": copied})
+    with pytest.raises(CheckpointError, match=f"{edited} has changed since it was saved"):
+        trained(undisturbed.model_copy(update={"checkpoint": moved}), resume="always")
     with pytest.raises(ConfigError, match="nothing to resume"):
         trained(config(material, tmp_path / "new"), resume="always")
     with pytest.raises(PlanError, match="needs at least 3 micro-batches but has 2"):

@@ -53,6 +53,12 @@ def test_a_folder_of_links_into_a_cache(tmp_path: Path) -> None:
         (snapshot / file.name).symlink_to(Path("..") / "blobs" / file.name)
     (tmp_path / "main").symlink_to(snapshot)
     assert Checkpoint.open(tmp_path / "main").config.layers == 1
+    for lost in ("config.json", SINGLE):
+        (snapshot / lost).rename(snapshot / "kept")
+        (snapshot / lost).symlink_to("nowhere")
+        with pytest.raises(CheckpointError, match=f"{lost} is a link to nowhere, .* copy the fi"):
+            Checkpoint.open(tmp_path / "main")
+        (snapshot / "kept").rename(snapshot / lost)
     (blobs / SINGLE).unlink()
     with pytest.raises(
         CheckpointError, match=r"is a link to \.\./blobs/.* copy the files themselves"
