@@ -35,9 +35,9 @@ _MICRO_BATCHES = 8
 
 def architecture(model: str) -> "ModelConfig":
     """Return the sizes of a model, by its directory or its preset; no weights are looked at."""
-    from moe.config.assignment import hint
     from moe.config.families import read_config
     from moe.config.json_file import read_json
+    from moe.config.overrides import hint
     from moe.config.presets import PRESETS
 
     if Path(model).is_dir():
@@ -66,7 +66,7 @@ def measured(found: "Inventory", profile: Path | None) -> "Inventory":
 
 def numerics_named(name: str) -> "Numerics":
     """Return the bytes of numbers by name."""
-    from moe.config.assignment import hint
+    from moe.config.overrides import hint
     from moe.planning.counts.workload import NUMERICS
 
     if name not in NUMERICS:

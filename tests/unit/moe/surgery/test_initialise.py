@@ -11,7 +11,7 @@ from torch import Tensor
 from moe.checkpoint.reader import INDEX, Checkpoint
 from moe.checkpoint.remote import copy_remote_code
 from moe.config.model import ModelConfig
-from moe.config.override import override
+from moe.config.model_overrides import override
 from moe.config.presets import PRESETS
 from moe.config.tensors import TensorSlice, parameters, tensors
 from moe.errors import ConfigError, StorageError
