@@ -1,17 +1,15 @@
 """raymoe: one command, a few verbs. Each verb imports what it needs when it runs."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from moe.errors import ClusterError, ConfigError, RaymoeError
+from moe.errors import ClusterError, ConfigError
 from pipelines import conversions, exchange
+from pipelines.entry import main
 from pipelines.planning.advise import advise
 from pipelines.planning.place import place
 from pipelines.planning.plan import plan
@@ -233,23 +231,6 @@ def kube_render(
         sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
     )
     console.out(render(plan, model, workload, options), highlight=False)
-
-
-def main() -> None:
-    """Run the command line; errors we raise on purpose are one line, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        app()
-    except RaymoeError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-
-
-def _fail(message: str) -> None:
-    line = Text.assemble(("error: ", "bold red"), message)
-    Console(stderr=True).print(line, soft_wrap=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":
