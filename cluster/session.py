@@ -67,6 +67,15 @@ def session(address: str, cpus: float | None = None) -> Iterator[Session]:
         ray.shutdown(wait_for_processes=starting)
 
 
+def intent(address: str) -> str:
+    """Return what ``session`` is about to do, which may take a minute."""
+    if ray.is_initialized():
+        return "using the Ray session of this process"
+    if address == LOCAL and not inside_job():
+        return "starting Ray on this machine"
+    return f"joining the Ray cluster at {resolve_auto() if address in (LOCAL, AUTO) else address}"
+
+
 def inside_job() -> bool:
     """Tell whether this process was started by the supervisor of a Ray job."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "RAY_ADDRESS" in os.environ

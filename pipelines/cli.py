@@ -101,18 +101,27 @@ def train(
     ] = False,
 ) -> None:
     """Train a run to its last step."""
+    if resume and resume_if_saved:
+        raise ConfigError(
+            "give --resume or --resume-if-saved: one refuses a run without a "
+            "checkpoint, the other begins it"
+        )
     from moe.config.run import load_run
+    from pipelines.beginning import Resume, cautions, how_to_go_on
     from pipelines.progress import training_view
-    from pipelines.train import Resume, cautions
     from pipelines.train import train as start
 
     config = load_run(run, set_ or ())
     for caution in cautions(config):
         console.print(Text.assemble(("caution: ", "yellow"), caution))
-    with training_view(console, config.train.steps) as view:
-        how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
-        last = start(config, how, view.start, view.step)
-    say(f"wrote {last}")
+    how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
+    try:
+        with training_view(console, config.train.steps) as view:
+            last = start(config, how, view.start, view.step, view.tell)
+    except KeyboardInterrupt:
+        say(f"interrupted; {how_to_go_on(config)}")
+        raise
+    say(f"last checkpoint: {last}")
 
 
 @app.command()

@@ -91,9 +91,9 @@ def _import(
     from moe.config.json_file import read_json
     from moe.config.run import load_run
     from moe.surgery.exchange import import_universal
+    from pipelines.beginning import with_absolute_paths
     from pipelines.inputs import fingerprint, open_shards
     from pipelines.progress import counted
-    from pipelines.train import with_absolute_paths
 
     run = with_absolute_paths(load_run(run_file, overrides))
     config = read_config(read_json(run.model.path / "config.json"))
