@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from actors.saving.checkpointing import SaveContext
+from actors.state.checkpointing import SaveContext
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.json_file import read_json
@@ -13,10 +13,10 @@ from moe.config.run.cautions import model_cautions
 from moe.errors import ConfigError, DataError, StorageError
 from moe.storage import Place
 from moe.surgery.receipt import RECEIPT
+from pipelines.corpus.inputs import fingerprint, open_shards
 from pipelines.corpus.shards import TokenShards
-from pipelines.inputs import fingerprint, open_shards
 from pipelines.owner import check_owner
-from pipelines.run_plan import check_plan
+from pipelines.training.run_plan import check_plan
 
 Resume = Literal["never", "always", "if-saved"]
 """What to do about checkpoints of this run: refuse them, require one, or take the newest if any."""

@@ -10,7 +10,7 @@ from moe.config.json_file import read_json
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from moe.storage import Place, make_directory, write_text
-from pipelines.recording import JOURNAL
+from pipelines.training.recording import JOURNAL
 
 OWNER = "owner.json"
 """Names the run that a directory belongs to."""

@@ -8,7 +8,7 @@ import pytest
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from pipelines.owner import OWNER, check_owner, owned
-from pipelines.recording import JOURNAL
+from pipelines.training.recording import JOURNAL
 from tests import runs
 
 
