@@ -27,14 +27,14 @@ from moe.errors import ClusterError, LaunchError
 from moe.planning.counts.workload import Workload
 from moe.planning.make import make_plan
 from moe.planning.plan import Plan
-from pipelines.serving.api import CLOSE_SECONDS, create_app
 from pipelines.serving.arguments import ServeArguments, parse_arguments
-from pipelines.serving.generation import Engine
+from pipelines.serving.generation.generation import Engine
+from pipelines.serving.generation.scheduler import Scheduler
+from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
-from pipelines.serving.scheduler import Scheduler
 from pipelines.serving.service import Service
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
 SPARE_REQUESTS = 64

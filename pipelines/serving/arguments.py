@@ -16,7 +16,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan import Plan
 from moe.planning.plan_file import load_plan
 from pipelines.serving.limits import Limits
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 ROOM_TOKENS = 4096
 """Tokens of context that a plan made here must have room for.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from moe.config.model import ModelConfig
 from moe.config.sampling import Sampling
-from pipelines.serving.generation import Generation, Job
+from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.scheduler import Scheduler, Status
+from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
-from pipelines.serving.protocol import ChatRequest, CompletionRequest, GenerationOptions
+from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest, GenerationOptions
 from pipelines.serving.refusals import BadRequest, UnknownModel
-from pipelines.serving.scheduler import Scheduler, Status
-from pipelines.serving.stream import Stream
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 COMPLETION_TOKENS = 16
 """The length of a completion that sets no limit, as OpenAI defines it."""

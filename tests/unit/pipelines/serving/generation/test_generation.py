@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe.config.sampling import SampledToken, Sampling
-from pipelines.serving.generation import Delta, Generation, Job, run
-from pipelines.serving.text import Text
+from pipelines.serving.generation.generation import Delta, Generation, Job, run
+from pipelines.serving.text.text import Text
 from tests import vocabularies
 from tests.local_decoder import LocalDecoder
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moe.errors import CheckpointError
 from pipelines.serving.refusals import BadRequest
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 from tests import vocabularies
 
 FAST = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

@@ -20,11 +20,11 @@ from openai import OpenAI
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import RankLost
-from pipelines.serving.api import create_app
+from pipelines.serving.generation.scheduler import Scheduler
+from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
-from pipelines.serving.scheduler import Scheduler
 from pipelines.serving.service import Service
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 from tests import servers
 from tests.local_decoder import LocalDecoder
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from pipelines.serving.generation.stream import Stream
+from pipelines.serving.protocol.replies import ErrorBody, Reply
 from pipelines.serving.refusals import Refusal, body_of
-from pipelines.serving.replies import ErrorBody, Reply
-from pipelines.serving.stream import Stream
 
 DONE = "data: [DONE]\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

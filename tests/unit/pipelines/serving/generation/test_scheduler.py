@@ -10,12 +10,12 @@ import pytest
 
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, RankLost
-from pipelines.serving.detokenize import Detokenizer
-from pipelines.serving.generation import Generation, Job
+from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.scheduler import Scheduler
+from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
 from pipelines.serving.refusals import Failed, Overdue, Overloaded, Refusal, Unavailable
-from pipelines.serving.scheduler import Scheduler
-from pipelines.serving.stream import Stream
+from pipelines.serving.text.detokenize import Detokenizer
 
 LIMITS = Limits(waiting=3, request_seconds=20.0, idle_seconds=0.01)
 PATIENCE = 10.0

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from moe.config.sampling import SampledToken
-from pipelines.serving.generation import TextToken
-from pipelines.serving.replies import (
+from pipelines.serving.generation.generation import TextToken
+from pipelines.serving.protocol.replies import (
     ChatLogprobs,
     ChosenLogprob,
     CompletionLogprobs,
     TokenLogprob,
 )
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 LOWEST = -9999.0
 """Stands for minus infinity, which JSON cannot hold."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
-from pipelines.serving.generation import Engine, Generation, run
+from pipelines.serving.generation.generation import Engine, Generation, run
+from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
 from pipelines.serving.refusals import Failed, Overloaded, Refusal, Unavailable
-from pipelines.serving.stream import Stream
 
 State = Literal["serving", "rebuilding", "failed"]
 Build = Callable[[], Engine]

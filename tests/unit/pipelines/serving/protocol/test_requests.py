@@ -6,8 +6,8 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from pipelines.serving.api import refusal_of
-from pipelines.serving.protocol import ChatRequest, CompletionRequest
+from pipelines.serving.http.api import refusal_of
+from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest
 from pipelines.serving.refusals import BadRequest
 
 PROMPT = {"model": "m", "prompt": "a"}

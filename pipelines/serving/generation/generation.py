@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from moe.config.sampling import SampledToken, Sampling
-from pipelines.serving.detokenize import Detokenizer
-from pipelines.serving.stops import StopFilter
+from pipelines.serving.text.detokenize import Detokenizer
+from pipelines.serving.text.stops import StopFilter
 
 FinishReason = Literal["stop", "length"]
 

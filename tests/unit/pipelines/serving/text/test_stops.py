@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.serving.stops import StopFilter
+from pipelines.serving.text.stops import StopFilter
 
 LETTERS = st.text("abc", max_size=20)
 

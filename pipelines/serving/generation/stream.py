@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from pipelines.serving.generation import Delta, Generation
+from pipelines.serving.generation.generation import Delta, Generation
 from pipelines.serving.refusals import Overdue, Refusal
 
 

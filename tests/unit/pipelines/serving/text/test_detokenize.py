@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 from tests import vocabularies
 
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from moe.config.json_file import read_json
 from moe.errors import CheckpointError
-from pipelines.serving.detokenize import Detokenizer
 from pipelines.serving.refusals import BadRequest
+from pipelines.serving.text.detokenize import Detokenizer
 
 Message = Mapping[str, str]
 

@@ -5,10 +5,10 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from pipelines.serving.generation import Delta, TextToken
-from pipelines.serving.logprobs import chat_logprobs, completion_logprobs
-from pipelines.serving.protocol import ChatRequest, CompletionRequest
-from pipelines.serving.replies import (
+from pipelines.serving.generation.generation import Delta, TextToken
+from pipelines.serving.generation.stream import Stream
+from pipelines.serving.http.logprobs import chat_logprobs, completion_logprobs
+from pipelines.serving.protocol.replies import (
     Answer,
     Chat,
     ChatChoice,
@@ -21,8 +21,8 @@ from pipelines.serving.replies import (
     Reply,
     Usage,
 )
-from pipelines.serving.stream import Stream
-from pipelines.serving.text import Text
+from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest
+from pipelines.serving.text.text import Text
 
 
 class Answering(Protocol):

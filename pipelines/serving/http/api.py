@@ -12,22 +12,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import moe
-from pipelines.serving.answers import Answering, ChatAnswer, CompletionAnswer
-from pipelines.serving.events import EventStream, primed
-from pipelines.serving.protocol import ChatRequest, CompletionRequest
-from pipelines.serving.refusals import (
-    BadRequest,
-    Refusal,
-    body_of,
-    error_body,
-)
-from pipelines.serving.replies import (
+from pipelines.serving.http.answers import Answering, ChatAnswer, CompletionAnswer
+from pipelines.serving.http.events import EventStream, primed
+from pipelines.serving.protocol.replies import (
     Chat,
     Completion,
     ErrorBody,
     Health,
     Model,
     ModelList,
+)
+from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest
+from pipelines.serving.refusals import (
+    BadRequest,
+    Refusal,
+    body_of,
+    error_body,
 )
 from pipelines.serving.service import Service
 

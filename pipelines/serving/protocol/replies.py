@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.serving.generation import FinishReason
+from pipelines.serving.generation.generation import FinishReason
 
 
 class Reply(BaseModel):
