@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from moe.config.run.section import Location, Section
+from moe.config.section import Location, Section
 
 
 class PlanSection(Section):

@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from moe.config.run.section import Location, Section
+from moe.config.section import Location, Section
 from moe.errors import StorageError
 from moe.storage import Place, place
 

@@ -1,4 +1,4 @@
-"""What every table of a run file has in common."""
+"""What every table of a run file or of a deployment file has in common."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ Location = Annotated[Path, Field(strict=False)]
 
 
 class Section(BaseModel):
-    """A table of the run file: frozen, closed to unknown keys, and strict about types.
+    """A table of a file: frozen, closed to unknown keys, and strict about types.
 
     Text is no number and true is not 1; only a whole number may stand for a fraction.
     """
