@@ -36,10 +36,6 @@ app.add_typer(kube, name="kube")
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
 
-Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
-MicroBatch = Annotated[int, typer.Option(help="Sequences of a micro-batch.")]
-MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
-
 
 @fetch.command("smollm2")
 def fetch_smollm2(to: To) -> None:
@@ -199,40 +195,46 @@ def submit(
 
 @kube.command("render")
 def kube_render(
-    plan: Annotated[Path, typer.Argument(help="Plan, TOML.")],
-    model: Annotated[Path, typer.Option(help="Model directory here, to size the pods.")],
-    name: Annotated[str, typer.Option(help="Name of the objects.")],
-    image: Annotated[str, typer.Option(help="Image with Ray and raymoe, pinned.")],
-    claim: Annotated[str, typer.Option(help="Volume claim that every pod mounts at /data.")],
-    namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
-    run_file: Annotated[str, typer.Option(help="Run file in the pods.")] = "/data/run.toml",
-    model_path: Annotated[str, typer.Option(help="Model in the pods.")] = "/data/model",
-    plan_file: Annotated[str, typer.Option(help="Plan in the pods.")] = "/data/plan.toml",
-    autoscale: Annotated[bool, typer.Option(help="Start pods on demand.")] = False,
-    sequence_length: Length = 512,
-    micro_batch: MicroBatch = 1,
-    micro_batches: MicroBatches = 8,
-    schedule: Annotated[str, typer.Option(help="Of the run file; sizes the pods.")] = "1f1b",
+    plan: Annotated[Path, typer.Argument(help="Plan file, TOML.")],
+    model: Annotated[
+        str, typer.Option(help="Model directory here, of which config.json is read, or a preset.")
+    ],
+    deployment: Annotated[Path, typer.Option(help="Deployment file, TOML.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run file, TOML, to train: gives a RayJob.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the object; a RayJob has its run's without it.")
+    ] = None,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write; without it, the object is printed.")
+    ] = None,
 ) -> None:
-    """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
-    from cluster.kuberay.options import KubeOptions
-    from moe.planning.counts.workload import Workload
+    """Render a plan as a KubeRay object: with --run a RayJob that trains, else a RayService.
+
+    The plan, the model and the run file give the sizes of the pods. The deployment file gives what
+    is particular to your cluster: image, storage, node selectors, secrets. manifests/deployments
+    has examples, and docs/deployment.md explains every key.
+
+    Example: raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml
+    """
+    from cluster.kuberay.deployment import load_deployment
+    from moe.config.run import load_run
     from pipelines.kube import render
 
-    options = KubeOptions(
-        name=name,
-        image=image,
-        claim=claim,
-        namespace=namespace,
-        run_file=run_file,
-        model=model_path,
-        plan_file=plan_file,
-        autoscale=autoscale,
-    )
-    workload = Workload(
-        sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
-    )
-    console.out(render(plan, model, workload, options), highlight=False)
+    found = load_deployment(deployment, set_ or ())
+    trained = None if run is None else load_run(run)
+    text = render(plan, model, sequence_length, found, name, trained)
+    if to is None:
+        console.out(text, highlight=False)
+    else:
+        to.write_text(text, encoding="utf-8")
+        say(f"wrote {to}")
 
 
 def main() -> None:
