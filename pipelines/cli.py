@@ -138,13 +138,36 @@ def evaluate(
 @app.command()
 def serve(
     model: Model,
-    plan: Annotated[Path | None, typer.Option(help="Plan; default one rank.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan file, TOML: which ranks hold which layers, heads and experts.",
+            show_default="one rank that holds the whole model",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Model name in the API.")] = None,
-    address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name by which requests ask for the model.", show_default="the directory's name"
+        ),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
+    ] = "local",
 ) -> None:
-    """Serve a model over the OpenAI API until interrupted."""
+    """Serve a model over the OpenAI API until you press Ctrl-C.
+
+    It answers /v1/completions, /v1/chat/completions, /v1/models and /health.
+    Any client of the OpenAI API works with it. No key is asked for.
+
+    Example: raymoe serve moe --port 8000
+    Then point a client at http://127.0.0.1:8000/v1
+    """
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
@@ -201,27 +224,32 @@ def kube_render(
     ],
     deployment: Annotated[Path, typer.Option(help="Deployment file, TOML.")],
     run: Annotated[
-        Path | None, typer.Option(help="Run file, TOML, to train: gives a RayJob.")
+        Path | None,
+        typer.Option(help="Run file, TOML, whose RayJob to render.", show_default="a RayService"),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the object; a RayJob has its run's without it.")
+        str | None,
+        typer.Option(help="Name of the object.", show_default="the name of the run"),
     ] = None,
-    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a sequence, as in the token shards.")
+    ] = 512,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="File to write; without it, the object is printed.")
+        Path | None, typer.Option(help="File to write.", show_default="print the object")
     ] = None,
 ) -> None:
-    """Render a plan as a KubeRay object: with --run a RayJob that trains, else a RayService.
+    """Render a RayJob that trains a run under a plan; without --run, a RayService.
 
-    The plan, the model and the run file give the sizes of the pods. The deployment file gives what
-    is particular to your cluster: image, storage, node selectors, secrets. manifests/deployments
-    has examples, and docs/deployment.md explains every key.
+    The plan, the model and the run file give the sizes of the pods.
+    The deployment file gives the rest: image, storage, node selectors, secrets.
+    manifests/deployments has examples; docs/deployment.md explains every key.
 
-    Example: raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml
+    Example:
+    raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml
     """
     from cluster.kuberay.deployment import load_deployment
     from moe.config.run import load_run

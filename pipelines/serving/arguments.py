@@ -33,8 +33,9 @@ class ServeArguments(BaseModel):
     """A model directory, its plan (default: one rank), its public name (default: the directory's).
 
     ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
-    of a prompt or one token may take before the engine counts as lost. The rest are the limits of
-    ``Limits``.
+    of a prompt or one token may take before the engine counts as lost. ``allowed_origins`` are the
+    web pages, by origin, whose scripts may call the server; ``*`` is any page. The rest are the
+    limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,7 @@ class ServeArguments(BaseModel):
     prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
+    allowed_origins: tuple[str, ...] = ("*",)
 
     @property
     def served_name(self) -> str:

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 import moe
 from pipelines.serving.http.answers import Answering, ChatAnswer, CompletionAnswer
+from pipelines.serving.http.bodies import JsonBodies
 from pipelines.serving.http.events import EventStream, primed
 from pipelines.serving.protocol.replies import (
     Chat,
@@ -44,8 +46,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the application; it closes the service when it stops."""
+def create_app(service: Service, allowed_origins: Sequence[str] = ("*",)) -> FastAPI:
+    """Return the application; it closes the service when it stops.
+
+    Pages of ``allowed_origins`` may call it from a browser; ``*`` is any page.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,6 +58,14 @@ def create_app(service: Service) -> FastAPI:
         await asyncio.to_thread(service.close, CLOSE_SECONDS)
 
     app = FastAPI(title="raymoe", version=moe.__version__, lifespan=lifespan)
+    app.add_middleware(JsonBodies, most_bytes=service.body_bytes)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=allowed_origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("*",),
+        expose_headers=("Retry-After",),
+    )
     _add_answers(app, service)
     _add_status(app, service)
     app.add_exception_handler(Refusal, _on_refusal)
@@ -81,15 +94,18 @@ def _add_status(app: FastAPI, service: Service) -> None:
     def described() -> Model:
         return Model(id=service.name, object="model", created=service.created, owned_by="raymoe")
 
+    @app.head("/v1/models", include_in_schema=False)
     @app.get("/v1/models", responses=ERRORS)
     async def models() -> ModelList:
         return ModelList(object="list", data=[described()])
 
+    @app.head("/v1/models/{name:path}", include_in_schema=False)
     @app.get("/v1/models/{name:path}", responses=ERRORS)
     async def model(name: str) -> Model:
         service.check_model(name)
         return described()
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         status = service.status
@@ -148,8 +164,9 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = error_body(error.detail, "invalid_request_error")
-    return _json(body, error.status_code, error.headers)
+    unread = error.status_code == 400 and error.__cause__ is not None
+    said = _unread(error.__cause__) if unread else error.detail
+    return _json(error_body(said, "invalid_request_error"), error.status_code, error.headers)
 
 
 async def _on_gone(_: Request, __: Exception) -> Response:
@@ -170,15 +187,27 @@ def refusal_of(error: RequestValidationError) -> BadRequest:
     """Say which field of the body is wrong, and how."""
     fault: Mapping[str, Any] = error.errors()[0]
     if fault["type"] == "json_invalid":
-        return BadRequest(f"the body is not JSON: {fault['ctx']['error']}")
+        return BadRequest(f"the body is not JSON: {fault['ctx']['error']}; send a JSON object")
     context = fault.get("ctx", {})
     path = [str(part) for part in fault["loc"][1:]]
     path += [context["param"]] if "param" in context else []
     param = ".".join(path) or None
+    if param is None and fault["type"] in ("missing", "model_attributes_type"):
+        found = "missing or null" if fault["input"] is None else _shown(fault["input"])
+        return BadRequest(f"the body is {found}; send a JSON object")
     if fault["type"] == "missing":
-        return BadRequest(f"{param or 'the body'} is missing", param)
+        return BadRequest(f"{param} is missing", param)
     found = "" if fault["type"] == "raymoe" else f"; found {_shown(fault['input'])}"
     return BadRequest(f"{param or 'the body'}: {fault['msg']}{found}", param)
+
+
+def _unread(cause: BaseException | None) -> str:
+    """Say why a body that came whole could not be read as JSON."""
+    if isinstance(cause, UnicodeDecodeError):
+        return f"the body is not UTF-8 text: byte {cause.start} of it; send JSON, uncompressed"
+    if isinstance(cause, RecursionError):
+        return "the body is nested too deep; send a JSON object of the API"
+    return "the body has a number of too many digits; send numbers that the API takes"
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,8 @@
 """The text side of a model directory: its tokenizer and chat template."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ Message = Mapping[str, str]
 class Text:
     """Prompts to tokens, messages to tokens, tokens to text; safe to use from several threads."""
 
-    def __init__(self, tokenizer: Any, eos: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Any, eos: frozenset[int], template: str) -> None:
         self._tokenizer = tokenizer
+        self._template = template
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -29,6 +32,7 @@ class Text:
         self._special = frozenset(number for number, token in added.items() if token.special)
         self._byte_level = _gives(self._backend.decoder, "\u0120", " ")
         self._byte_tokens = self._byte_fallback()
+        self._longest = max(map(len, self._backend.get_vocab()))
 
     @classmethod
     def open(cls, model: Path) -> "Text":
@@ -39,19 +43,31 @@ class Text:
                 "copy the tokenizer of the model it was made from"
             )
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                model, local_files_only=True, trust_remote_code=False
-            )
+            with _no_word_of_the_model():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    model, local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"the tokenizer in {model} cannot be read: {error}") from error
-        return cls(tokenizer, _eos(model, tokenizer))
+        return cls(tokenizer, _eos(model, tokenizer), _template_file(model))
 
-    def encode(self, prompt: str) -> tuple[int, ...]:
-        """Return the tokens of a prompt, with those the tokenizer puts around every text."""
-        return self._encode(prompt, special=True)
+    def encode(self, prompt: str, special: bool = True) -> tuple[int, ...]:
+        """Return the tokens of a prompt; ``special`` are those the tokenizer puts around texts.
 
-    def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Return the tokens of a conversation up to where the model's answer begins."""
+        Other threads run meanwhile: the batched call, without offsets, lets go of Python's lock.
+        """
+        (encoding,) = self._backend.encode_batch_fast([prompt], add_special_tokens=special)
+        return tuple(encoding.ids)
+
+    def fewest_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt has at least, by the longest token there is."""
+        return -(-len(prompt) // self._longest)
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the prompt that ends where the model's answer begins.
+
+        Its special tokens are those of the template, so ``encode`` is not to add others.
+        """
         if not self._tokenizer.chat_template:
             raise BadRequest(
                 "this model has no chat template; use /v1/completions, "
@@ -59,14 +75,18 @@ class Text:
                 param="messages",
             )
         try:
-            prompt = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
+                )
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program that came with the model
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise BadRequest(
-                f"the model's chat template refuses these messages: {error}", param="messages"
+                f"the model's chat template ({self._template}) refuses these messages: "
+                f"{kind}{error}",
+                param="messages",
             ) from error
-        return self._encode(prompt, special=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer."""
@@ -97,15 +117,30 @@ class Text:
         """Tell whether a token has no text: a mark, or padding of the vocabulary."""
         return token in self._special or self._backend.id_to_token(token) is None
 
-    def _encode(self, prompt: str, special: bool) -> tuple[int, ...]:
-        return tuple(self._backend.encode(prompt, add_special_tokens=special).ids)
-
     def _byte_fallback(self) -> frozenset[int]:
         """Return the tokens that stand for one byte, where the decoder joins them."""
         if not _gives(self._backend.decoder, "<0x41>", "A"):
             return frozenset()
         numbers = (self._backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
         return frozenset(number for number in numbers if number is not None)
+
+
+@contextmanager
+def _no_word_of_the_model() -> Iterator[None]:
+    """Keep back what transformers says of a model that it does not know; only text is read here."""
+    logger = logging.getLogger("transformers.configuration_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _template_file(model: Path) -> str:
+    """Return the file of a model directory that its chat template is in."""
+    own = "chat_template.jinja"
+    return own if (model / own).is_file() else "chat_template of tokenizer_config.json"
 
 
 def _gives(decoder: Any, token: str, text: str) -> bool:

@@ -116,6 +116,37 @@ def test_every_command_of_the_readme_exists(
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
 
 
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        (
+            "serve",
+            [
+                "Example: raymoe serve moe",
+                "[default: 127.0.0.1]",
+                "[default: 8000]",
+                "(one rank that holds the whole model)",
+                "(the directory's name)",
+            ],
+        ),
+        (
+            "kube render",
+            ["Example: raymoe kube render plan.toml", "[default: 512]", "(the name of the run)"],
+        ),
+    ],
+)
+def test_help_has_an_example_and_the_defaults(
+    verb: str,
+    shown: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, *verb.split(), "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [words for words in shown if words not in text] == []
+
+
 def test_text_in_brackets_is_printed_as_it_is(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
