@@ -1,12 +1,13 @@
 """What is to be served: the arguments of the Ray Serve application, from code or from its YAML."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from actors.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
@@ -27,6 +28,7 @@ ones use the memory that is left; where it does not last, that request fails and
 """
 
 _LIMITS = Limits()
+_ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
 class ServeArguments(BaseModel):
@@ -51,6 +53,13 @@ class ServeArguments(BaseModel):
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("give origins like https://chat.example, without a path, or *")
+        return origins
 
     @property
     def served_name(self) -> str:
@@ -103,4 +112,4 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         known = list(ServeArguments.model_fields)
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
-    return f"{fault['msg']}; found {fault['input']!r}"
+    return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"

@@ -24,15 +24,16 @@ DRIVER = ("workerGroupSpecs", 0, "template", "spec")
 RANK = ("workerGroupSpecs", 1, "template", "spec")
 BOX = ("containers", 0)
 PODS = (HEAD, DRIVER, RANK)
+EVERY_POD = (*PODS, ("submitterPodTemplate", "spec"))
 LIMITS = (*BOX, "resources", "limits")
 
 EFFECTS: list[tuple[str, Any, tuple[tuple[tuple[Any, ...], Any], ...]]] = [
     ("namespace", "other", ((("metadata", "namespace"), "other"),)),
-    ("image.name", "a/b:1", tuple(((*pod, *BOX, "image"), "a/b:1") for pod in PODS)),
+    ("image.name", "a/b:1", tuple(((*pod, *BOX, "image"), "a/b:1") for pod in EVERY_POD)),
     (
         "image.pull_secrets",
         ["registry"],
-        tuple(((*pod, "imagePullSecrets"), [{"name": "registry"}]) for pod in PODS),
+        tuple(((*pod, "imagePullSecrets"), [{"name": "registry"}]) for pod in EVERY_POD),
     ),
     ("image.ray_version", "2.59.1", ((("rayVersion",), "2.59.1"),)),
     (
@@ -87,35 +88,39 @@ EFFECTS: list[tuple[str, Any, tuple[tuple[tuple[Any, ...], Any], ...]]] = [
     (
         "pods.labels",
         {"a": "b"},
-        tuple(((*pod[:-1], "metadata", "labels", "a"), "b") for pod in PODS),
+        tuple(((*pod[:-1], "metadata", "labels", "a"), "b") for pod in EVERY_POD),
     ),
     (
         "pods.annotations",
         {"a": "b c"},
-        tuple(((*pod[:-1], "metadata", "annotations", "a"), "b c") for pod in PODS),
+        tuple(((*pod[:-1], "metadata", "annotations", "a"), "b c") for pod in EVERY_POD),
     ),
     (
         "pods.environment",
         {"A": "b"},
-        tuple(((*pod, *BOX, "env"), [{"name": "A", "value": "b"}]) for pod in PODS),
+        tuple(((*pod, *BOX, "env"), [{"name": "A", "value": "b"}]) for pod in EVERY_POD),
     ),
     (
         "pods.environment_secrets",
         ["bucket"],
-        tuple(((*pod, *BOX, "envFrom"), [SECRET]) for pod in PODS),
+        tuple(((*pod, *BOX, "envFrom"), [SECRET]) for pod in EVERY_POD),
     ),
-    ("pods.priority_class", "high", tuple(((*pod, "priorityClassName"), "high") for pod in PODS)),
+    (
+        "pods.priority_class",
+        "high",
+        tuple(((*pod, "priorityClassName"), "high") for pod in EVERY_POD),
+    ),
     (
         "pods.grace_seconds",
         99,
-        tuple(((*pod, "terminationGracePeriodSeconds"), 99) for pod in PODS),
+        tuple(((*pod, "terminationGracePeriodSeconds"), 99) for pod in EVERY_POD),
     ),
     (
         "security.user",
         1234,
         tuple(
             ((*pod, "securityContext", key), 1234)
-            for pod in PODS
+            for pod in EVERY_POD
             for key in ("runAsUser", "fsGroup")
         ),
     ),
