@@ -1,6 +1,6 @@
 """A deployment, typed: one TOML file says what a plan cannot know of the Kubernetes cluster.
 
-Every key of the file has a default here or is required; ``docs/deployment.md`` lists them.
+Every key of the file has a default here or is required; ``docs/guide/deployment.md`` lists them.
 """
 
 from cluster.kuberay.deployment.config import Deployment, load_deployment, parse_deployment

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from moe.planning.interleave import interleave
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.search.interleave import interleave
 from tests import runs
 from tests.shell import SMALL, Shell
 
