@@ -18,6 +18,7 @@ from glob import escape
 from pathlib import Path
 
 from moe.errors import StorageError
+from moe.sizes import two_sizes
 
 _TOKEN_BYTES = 4
 _TOKEN = "[0-9a-f]" * (2 * _TOKEN_BYTES)
@@ -65,9 +66,10 @@ def check_room(to: Path, needed_bytes: int) -> None:
     parent = next(each for each in to.resolve().parents if each.is_dir())
     free = shutil.disk_usage(parent).free
     if needed_bytes > free:
+        needed, found = two_sizes(needed_bytes, free)
         raise StorageError(
-            f"the model takes {needed_bytes / 1e9:.1f} GB but {parent} has {free / 1e9:.1f} GB "
-            "free; choose another destination, or make the model smaller: fewer experts or layers"
+            f"the model takes {needed} but {parent} has {found} free; choose another "
+            "destination, or make the model smaller: fewer experts or layers"
         )
 
 

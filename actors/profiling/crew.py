@@ -21,6 +21,7 @@ from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
+from moe.sizes import two_sizes
 
 Progress = Callable[[int, int], None]
 
@@ -95,9 +96,10 @@ def _check(asked: Measuring) -> None:
         return
     needed, free = asked.ranks * memory_bytes(asked), psutil.virtual_memory().available
     if needed > free:
+        wanted, found = two_sizes(needed, free)
         raise ConfigError(
-            f"{asked.ranks} ranks with a layer of each kind need {needed / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB is free; measure fewer ranks, or a smaller model"
+            f"{asked.ranks} ranks with a layer of each kind need {wanted} of memory, {found} is "
+            "free; lower --ranks, or measure a smaller model"
         )
 
 

@@ -1,4 +1,4 @@
-"""`raymoe place`, as a person types it."""
+"""`raymoe rebalance`, as a person types it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from cluster.journal import Journal
 from moe.planning.experts.placement import load_placement
 from moe.planning.make import make_plan
 from moe.planning.plan_file import load_plan, save_plan
+from moe.sizes import size
 from tests import plans
 from tests.shell import MOE, SMALL, WORK, Shell
 
@@ -19,13 +20,13 @@ def measured(path: Path, load: list[int], layers: int) -> Path:
     return path
 
 
-def test_experts_are_placed_by_measured_load(shell: Shell) -> None:
+def test_experts_are_rebalanced_by_measured_load(shell: Shell) -> None:
     config = plans.with_experts(SMALL, 6)
     load = [60, 50, 10, 10, 10, 10]
     journal = measured(shell.path / "run.jsonl", load, 6)
     old, new = shell.path / "plan.toml", shell.path / "new.toml"
     save_plan(make_plan(config, plans.inventory(4), 2, 2, WORK), old)
-    words = ("place", "--journal", journal, "--plan", old, "--to", new)
+    words = ("rebalance", "--journal", journal, "--plan", old, "--to", new)
     out, _ = shell.run(*words, "--model", shell.model(config))
     plan = load_plan(new)
     for rank in range(plan.ranks):
@@ -35,12 +36,12 @@ def test_experts_are_placed_by_measured_load(shell: Shell) -> None:
             assert sum(load[expert] for expert in held) in (70, 80)
     assert "1.600 before, 1.067 after" in out
     expert = 3 * config.hidden_size * config.ffn_size * 4 * 3
-    assert f"12 experts to move, {12 * expert / 1e9:.3g} GB" in out
+    assert f"12 experts to move, {size(12 * expert)}" in out
     again, _ = shell.run(*words[:4], new, "--to", shell.path / "third.toml")
-    assert "nothing to move" in again
+    assert "no expert moves" in again
     assert load_plan(shell.path / "third.toml") == plan
     kept, _ = shell.run(*words, "--threshold", 0.5)
-    assert "nothing to move" in kept
+    assert "no expert moves" in kept
     assert load_plan(new) == load_plan(old)
 
 
@@ -49,19 +50,21 @@ def test_copies_of_hot_experts_for_serving(shell: Shell) -> None:
     journal = measured(shell.path / "run.jsonl", [100, 10, 10, 10, 10, 10], 6)
     plan, to = shell.path / "plan.toml", shell.path / "placement.toml"
     save_plan(make_plan(config, plans.inventory(2), 1, 2, WORK), plan)
-    words = ("place", "--journal", journal, "--plan", plan, "--to", to, "--spare-slots")
+    words = ("rebalance", "--journal", journal, "--plan", plan, "--to", to, "--spare-slots")
     shell.run(*words, 1)
     placement = load_placement(to)
     assert placement.layers == tuple(range(6))
     assert placement.slots == (4, 4)
     assert all(0 in held for layer in placement.experts for held in layer)
-    assert "--spare-slots is 0" in shell.refused(*words, 0)
+    assert "--spare-slots is 0; give at least 1" in shell.refused(*words, 0)
+    assert "--steps is 0" in shell.refused(*words, 1, "--steps", 0)
+    assert "--threshold is nan" in shell.refused(*words, 1, "--threshold", "nan")
 
 
 def test_a_journal_of_another_run_is_refused(shell: Shell) -> None:
     plan = shell.path / "plan.toml"
     save_plan(make_plan(MOE, plans.inventory(2), 1, 2, WORK), plan)
-    words = ("place", "--plan", plan, "--to", shell.path / "x", "--journal")
+    words = ("rebalance", "--plan", plan, "--to", shell.path / "x", "--journal")
     other = measured(shell.path / "other.jsonl", [1] * 5, 6)
     assert "of one run" in shell.refused(*words, other)
     deeper = measured(shell.path / "deeper.jsonl", [1] * 4, 7)
