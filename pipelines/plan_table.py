@@ -18,6 +18,7 @@ from moe.planning.make import even_layers
 from moe.planning.plan import Plan
 from moe.planning.predict import Prediction, predict
 from moe.planning.stages.widths import explain_heads
+from pipelines.page.phrases import TIGHT
 from pipelines.planning.comparison import comparison
 from pipelines.planning.grid import NARROW, grid, heading
 from pipelines.planning.words import compared_gigabytes, count, numbers, ranged, span
@@ -26,7 +27,6 @@ MANY = 24
 """With more ranks than this, those of a gang that hold alike share a row."""
 
 _BAR_WIDTH, _WIDEST_BAR = 6, 40
-_TIGHT = 0.9
 
 
 def plan_summary(
@@ -227,7 +227,7 @@ def _memory(inventory: Inventory, predicted: Prediction, row: _Row) -> Text:
         for device in row.plan.rank(rank).devices
     ]
     need, have = max(sizes, key=lambda each: each[0] / each[1])
-    style = "red" if need > have else "yellow" if need > _TIGHT * have else ""
+    style = "red" if need > have else "yellow" if need > TIGHT * have else ""
     return Text(compared_gigabytes(need, have), style=style)
 
 
