@@ -31,6 +31,15 @@ def plan_for(
     return plan
 
 
+def check_plan_file(run: RunConfig, config: ModelConfig, sequence_length: int) -> None:
+    """Raise, before anything starts, what is wrong with the plan file of a run, if it has one.
+
+    Such a plan does not depend on the cluster.
+    """
+    if run.plan.path is not None:
+        fullest_plan(run, config, sequence_length)
+
+
 def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
     """Return the plan with as many replicas as the cluster has room for now, of those allowed.
 

@@ -43,7 +43,7 @@ from pipelines.board import Board, open_board, stop
 from pipelines.corpus.shards import TokenShards
 from pipelines.drive import Assignment, Outcome, drive
 from pipelines.inputs import fingerprint, open_shards
-from pipelines.run_plan import fullest_plan, replicas_of
+from pipelines.run_plan import check_plan_file, fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
 
@@ -108,6 +108,7 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     config = Checkpoint.open(run.model.path).config
     shards = open_shards(run.model.path, config, run.data.path, "train")
     run.check_model(config)
+    check_plan_file(run, config, shards.sequence_length)
     try:
         run.checkpoint.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

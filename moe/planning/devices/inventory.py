@@ -170,5 +170,5 @@ def _unknown_kind(device: Device) -> PlanError:
     return PlanError(
         f"device {device.name} is of kind {device.kind!r}, which is not known "
         f"({hint(device.kind, (CPU, *GPUS))}); correct the kind, or measure such a device with "
-        "`raymoe profile` and give the file with --profile"
+        "`raymoe profile` and plan with --profile FILE"
     )
