@@ -20,7 +20,7 @@ Architecture = Annotated[
     typer.Argument(help="Model directory (only config.json is read), or the name of a preset."),
 ]
 InventoryFile = Annotated[
-    Path | None, typer.Option(help="Inventory file (TOML); docs/planning.md describes it.")
+    Path | None, typer.Option(help="Inventory file (TOML); docs/guide/planning.md describes it.")
 ]
 ProfileFile = Annotated[
     Path | None,

@@ -7,21 +7,21 @@ import typer
 from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.layouts import FORMS, emit
-from moe.planning.make import even_layers
 from moe.planning.moves.difference import diff
-from moe.planning.plan import Plan
-from moe.planning.predict import predict
+from moe.planning.plan.other_systems import FORMS, emit
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import even_layers
 from moe.planning.search.search import Found, Question
 from moe.sizes import size
-from pipelines.plan_page import write_page
-from pipelines.plan_table import plan_picture
 from pipelines.planning.arguments import chosen
 from pipelines.planning.capacity import tokens_held
 from pipelines.planning.chunking import moved_notes
-from pipelines.planning.comparison import alternatives_table
-from pipelines.planning.words import count
-from pipelines.terminal import console, say
+from pipelines.screen.comparison import alternatives_table
+from pipelines.screen.plan_page import write_page
+from pipelines.screen.plan_table import plan_picture
+from pipelines.screen.terminal import console, say
+from pipelines.screen.words import count
 
 
 def show(question: Question, found: Found) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from moe.errors import ConfigError
 from pipelines.planning.output import output
-from pipelines.terminal import console, say
+from pipelines.screen.terminal import console, say
 
 _TRAINED = 3
 """Numbers that move with a parameter in training: the weight, and AdamW's two moments."""
@@ -53,7 +53,7 @@ def rebalance(  # noqa: PLR0913  options of a command
     """
     from moe.planning.experts.load import load_from_journal
     from moe.planning.experts.placement import save_placement
-    from moe.planning.plan_file import load_plan, save_plan
+    from moe.planning.plan.file import load_plan, save_plan
     from pipelines.planning.arguments import architecture, at_least_one, devices_of
     from pipelines.planning.rebalance_table import rebalance_table, summary_lines
     from pipelines.planning.stage_experts import (

@@ -9,7 +9,7 @@ from rich.table import Table
 from moe.config.model import ModelConfig
 from moe.sizes import size
 from pipelines.planning.stage_experts import StageExperts, expert_bytes
-from pipelines.planning.words import count
+from pipelines.screen.words import count
 
 
 def rebalance_table(stages: Sequence[StageExperts]) -> Table:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from ray.util.accelerators import accelerators
 
-from actors.placing.bundles import RAY_WORDS
+from actors.crew.nodes.bundles import RAY_WORDS
 from cluster.nodes import inventory, left_out
 from cluster.probe import living_nodes
 from moe.errors import ClusterError

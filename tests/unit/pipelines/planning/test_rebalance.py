@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cluster.journal import Journal
 from moe.planning.experts.placement import load_placement
-from moe.planning.make import make_plan
-from moe.planning.plan_file import load_plan, save_plan
+from moe.planning.plan.file import load_plan, save_plan
+from moe.planning.search.make import make_plan
 from moe.sizes import size
 from tests import plans
 from tests.shell import MOE, SMALL, WORK, Shell
