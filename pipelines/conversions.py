@@ -8,24 +8,33 @@ import typer
 from moe.errors import ConfigError
 from pipelines.terminal import Model, To, console, say
 
+INIT_EXAMPLE = "Example: raymoe init deepseek-moe-2b --to models/small --set layers=2"
+UPCYCLE_EXAMPLE = (
+    "Example: raymoe upcycle models/dense --to models/moe --experts 8 --top-k 2 --gate-norm 1"
+)
+
 
 def presets() -> None:
-    """List the architectures of the papers that `raymoe init` can make."""
+    """List the architectures of papers that `raymoe init` can make."""
     from pipelines.preset_table import preset_table
 
     console.print(preset_table())
 
 
 def init(
-    preset: Annotated[str, typer.Argument(help="A name that `raymoe presets` lists.")],
+    preset: Annotated[
+        str, typer.Argument(help="Name of an architecture; `raymoe presets` lists them.")
+    ],
     to: To,
-    seed: Annotated[int, typer.Option(help="Seeds the weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a size: key=value, again for more.")
+        list[str] | None, typer.Option("--set", help="Change one size: key=value. Repeatable.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the weights: float32 or bfloat16.")
+    ] = "float32",
 ) -> None:
-    """Make a model with random weights from a preset, to train from scratch."""
+    """Make a model with random weights, to train it from scratch."""
     import torch
 
     from moe.config.model_overrides import override
@@ -46,54 +55,89 @@ def upcycle(
     dense: Model,
     to: To,
     method: Annotated[
-        str, typer.Option(help="copy, noise, drop, virtual-group, split or shared.")
+        str,
+        typer.Option(
+            help="How experts are made: copy, noise, drop, virtual-group, split or shared."
+        ),
     ] = "copy",
     experts: Annotated[
-        int, typer.Option(help="Copies, or routed parts, of each feed-forward.")
+        int, typer.Option(help="Experts of each layer: copies, or parts, of its feed-forward.")
     ] = 8,
-    top_k: Annotated[int, typer.Option(help="How many of them a token goes to.")] = 2,
+    top_k: Annotated[int, typer.Option(help="Experts that each token goes to.")] = 2,
     deviation: Annotated[
-        float | None, typer.Option(help="noise: relative to each tensor's own; 0.05.")
+        float | None,
+        typer.Option(
+            help="For noise: its deviation, relative to that of each tensor.", show_default="0.05"
+        ),
     ] = None,
     ratio: Annotated[
-        float | None, typer.Option(help="drop: share of columns drawn anew; 0.5.")
+        float | None,
+        typer.Option(help="For drop: fraction of columns drawn anew.", show_default="0.5"),
     ] = None,
     granularity: Annotated[
-        int | None, typer.Option(help="virtual-group: shards of each copy; 2.")
+        int | None,
+        typer.Option(help="For virtual-group: shards of each copy.", show_default="2"),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="split, shared: columns by random or activation.")
+        str | None,
+        typer.Option(
+            help="For split and shared: group columns by random or by activation.",
+            show_default="random",
+        ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Token shards for activation; default random tokens.")
+        Path | None,
+        typer.Option(
+            help="For --by activation: directory that `raymoe tokenize` wrote.",
+            show_default="random tokens",
+        ),
     ] = None,
     shared: Annotated[
-        int | None, typer.Option(help="shared: parts that all tokens use; 1.")
+        int | None,
+        typer.Option(help="For shared: parts that every token uses.", show_default="1"),
     ] = None,
     shared_gate: Annotated[
-        bool | None, typer.Option("--shared-gate", help="shared: weigh them by a sigmoid.")
+        bool | None,
+        typer.Option("--shared-gate", help="For shared: weigh these parts by a sigmoid gate."),
     ] = None,
     router: Annotated[
-        str, typer.Option(help="normal, zero, or centroid (split, shared).")
+        str,
+        typer.Option(help="Start of the routers: normal, zero or, for split and shared, centroid."),
     ] = "normal",
     router_std: Annotated[
-        float | None, typer.Option(help="Deviation of the new routers; 0.02.")
+        float | None,
+        typer.Option(help="For normal: deviation of the routers.", show_default="0.02"),
     ] = None,
     gate_norm: Annotated[
-        float | None, typer.Option(help="Normalise gate logits to this deviation (Skywork: 1).")
+        float | None,
+        typer.Option(
+            help="Normalise gate logits to this deviation; Skywork-MoE uses 1.", show_default="off"
+        ),
     ] = None,
-    score: Annotated[str, typer.Option(help="softmax or sigmoid.")] = "softmax",
-    renormalise: Annotated[bool, typer.Option(help="Weights of a token sum to one.")] = True,
+    score: Annotated[
+        str, typer.Option(help="Scores of the experts: softmax or sigmoid.")
+    ] = "softmax",
+    renormalise: Annotated[
+        bool, typer.Option(help="Make the weights of the experts of a token sum to one.")
+    ] = True,
     balance_bias: Annotated[
-        bool, typer.Option("--balance-bias", help="A bias per expert, for the choice alone.")
+        bool,
+        typer.Option(
+            "--balance-bias",
+            help="Give each expert a bias that only affects which experts are chosen.",
+        ),
     ] = False,
-    first_dense: Annotated[int, typer.Option(help="Layers that stay dense.")] = 0,
+    first_dense: Annotated[int, typer.Option(help="Number of first layers that stay dense.")] = 0,
     family: Annotated[
-        str | None, typer.Option(help="Format; default mixtral, skywork_moe or raymoe.")
+        str | None,
+        typer.Option(
+            help="Format of the result.",
+            show_default="the first of mixtral, skywork_moe, raymoe that has every option",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seeds all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Turn a dense model into a mixture of experts; the receipt says how far it moved."""
+    """Turn a dense model into a mixture of experts; the receipt tells how much it changed."""
     from moe.surgery.methods import method_named
     from moe.surgery.options import UpcycleOptions
     from moe.surgery.upcycle import upcycle as run

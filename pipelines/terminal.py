@@ -8,8 +8,10 @@ from rich.console import Console
 
 console = Console()
 
-To = Annotated[Path, typer.Option("--to", help="Where to write; must not exist.")]
-Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face form.")]
+To = Annotated[
+    Path, typer.Option("--to", help="Directory to write. It must not exist or must be empty.")
+]
+Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face format.")]
 
 
 def say(line: str) -> None:

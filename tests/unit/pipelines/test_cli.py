@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+import moe
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
 from moe.planning.interleave import interleave
 from moe.planning.plan_file import save_plan
+from pipelines.cli import app
 from pipelines.entry import main
 from tests import plans, runs, tiny
 
@@ -147,6 +150,38 @@ def test_every_command_of_the_readme_exists(
     assert {"train", "serve", "fetch smollm2", "kube render"} <= verbs
     for verb in sorted(verbs):
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
+
+
+EXAMPLES = ("tokenize", "train", "evaluate", "submit", "stop", "upcycle", "init")
+
+
+@pytest.mark.parametrize("verb", [*EXAMPLES, "fetch smollm2", "fetch text"])
+def test_help_ends_with_an_example_that_the_command_takes(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, *verb.split(), "--help") == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "Example: raymoe" in each]
+    words = line.partition("raymoe")[2].split()
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    context = command.make_context(verb, words)  # raises where an option or argument is unknown
+    assert context.params
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"raymoe {moe.__version__}\n"
+
+
+def test_two_ways_to_resume_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(monkeypatch, capsys, "train", tmp_path, "--resume", "--resume-if-saved")
+    assert "--resume and --resume-if-saved contradict each other" in said
 
 
 def test_text_in_brackets_is_printed_as_it_is(
