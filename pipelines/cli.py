@@ -255,7 +255,14 @@ def submit(
 
     config = load_run(run, set_ or ())
     where = Target(address, python, resume)
-    status = submit_run(config, where, lambda line: console.out(line, highlight=False))
+    try:
+        status = submit_run(config, where, lambda line: console.out(line, highlight=False))
+    except KeyboardInterrupt:
+        say(
+            f"the log is not followed any more; a job that was submitted goes on: `raymoe stop "
+            f"{config.name}` ends it, the same `raymoe submit` follows it again"
+        )
+        raise
     if status != "SUCCEEDED":
         raise ClusterError(f"the job ended as {status.lower()}; --resume continues its run")
     say(f"the job {status.lower()}")

@@ -49,7 +49,7 @@ WORKER_BYTES = 2**20
 
 OnStart = Callable[[Plan, Session], None]
 OnStep = Callable[[StepReport], None]
-Tell = Callable[[str], None]
+Tell = Callable[[str], object]
 
 _LOG = logging.getLogger(__name__)
 
