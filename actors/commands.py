@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 
@@ -106,7 +106,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class StageReport:
+class RankReport:
     """One rank's account of one step; ``loss``, that of all replicas, is None but with the head.
 
     ``busy_seconds`` is the time of the whole step on this rank, ``peak_bytes`` the most memory its
@@ -172,7 +172,7 @@ class RankStatus:
     epoch: int
     joined: bool
     step: int
-    report: StageReport | None
+    report: RankReport | None
     pid: int
     replicas: int = 1
     needs_tokens: bool = False

@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 
-from actors.saving.saver import RankPlace, ShareSaver
+from actors.state.saver import RankPlace, ShareSaver
 from benchmarks.results import finish, options, parse
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState

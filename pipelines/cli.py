@@ -9,14 +9,15 @@ from rich.text import Text
 
 import moe
 from moe.errors import ClusterError, ConfigError
-from pipelines import conversions, exchange
+from pipelines.commands import checkpoint as exchange
+from pipelines.commands import conversions
+from pipelines.commands.advise import advise
+from pipelines.commands.place import place
+from pipelines.commands.plan import plan
+from pipelines.commands.profile import profile
+from pipelines.commands.simulate import simulate
 from pipelines.entry import main
-from pipelines.planning.advise import advise
-from pipelines.planning.place import place
-from pipelines.planning.plan import plan
-from pipelines.planning.simulate import simulate
-from pipelines.profile import profile
-from pipelines.terminal import Model, To, console, say
+from pipelines.screen.terminal import Model, To, console, say
 
 app = typer.Typer(
     help="Turn dense language models into mixture-of-experts models, train and serve them on Ray.",
@@ -67,7 +68,7 @@ def raymoe(
 @fetch.command("smollm2", epilog="Example: raymoe fetch smollm2 --to models/smollm2")
 def fetch_smollm2(to: To) -> None:
     """Download SmolLM2-135M-Instruct and write it as a Hugging Face directory."""
-    from pipelines.smollm2 import fetch_smollm2 as fetch_model
+    from pipelines.fetching.smollm2 import fetch_smollm2 as fetch_model
 
     say(f"wrote {fetch_model(to, say)}")
 
@@ -84,7 +85,7 @@ def fetch_text(
     ] = None,
 ) -> None:
     """Download real English text, one directory for each source."""
-    from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
+    from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
         say(f"wrote {path}")
@@ -150,9 +151,9 @@ def train(
             "refuses the run and the second begins it; give one of them"
         )
     from moe.config.run import load_run
-    from pipelines.beginning import cautions, how_to_go_on
-    from pipelines.progress import training_view
-    from pipelines.train import train as start
+    from pipelines.screen.progress import training_view
+    from pipelines.training.beginning import cautions, how_to_go_on
+    from pipelines.training.train import train as start
 
     config = load_run(run, set_ or ())
     for caution in cautions(config):
@@ -179,10 +180,10 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Sequences computed at a time.")] = 2,
 ) -> None:
     """Measure the loss of a model on held-out text, and how its routers spread the tokens."""
-    from pipelines.evaluate import EvaluateOptions
-    from pipelines.evaluate import evaluate as run
-    from pipelines.progress import counted
-    from pipelines.tables import evaluation_table
+    from pipelines.models.evaluate import EvaluateOptions
+    from pipelines.models.evaluate import evaluate as run
+    from pipelines.screen.model_tables import evaluation_table
+    from pipelines.screen.progress import counted
 
     if split not in ("held_out", "train"):
         raise ConfigError(f"no split {split!r}; choose held_out or train")
@@ -222,10 +223,10 @@ def stop(
     ] = "auto",
 ) -> None:
     """End a run, wherever its command was started and even if that command is gone."""
-    from actors import launch
-    from actors.reservation import groups_of
+    from actors.crew import launch
+    from actors.crew.reservation import groups_of
     from cluster.session import session
-    from pipelines.board import stop as stop_run
+    from pipelines.training.board import stop as stop_run
 
     with session(address):
         heard = stop_run(name)
@@ -251,7 +252,7 @@ def submit(
 ) -> None:
     """Send a run to a Ray cluster as a job and follow the log of the job."""
     from moe.config.run import load_run
-    from pipelines.submit import Target, submit_run
+    from pipelines.deploying.submit import Target, submit_run
 
     config = load_run(run, set_ or ())
     where = Target(address, python, resume)
@@ -288,7 +289,7 @@ def kube_render(
     """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
     from cluster.kuberay.options import KubeOptions
     from moe.planning.counts.workload import Workload
-    from pipelines.kube import render
+    from pipelines.deploying.render import render
 
     options = KubeOptions(
         name=name,

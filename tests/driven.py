@@ -9,13 +9,13 @@ import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from actors import launch
 from actors.commands import StepReport
+from actors.crew import launch
 from cluster.session import Session
 from moe.config.run import RunConfig
-from pipelines.beginning import Resume
-from pipelines.recording import recorded_steps
-from pipelines.train import train
+from pipelines.training.beginning import Resume
+from pipelines.training.recording import recorded_steps
+from pipelines.training.train import train
 
 
 def trained(

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from actors.epochs.membership import Membership
 
 from actors.commands import BuildCommand, StepInput
-from actors.membership import Membership
-from actors.rank import Rank
-from actors.replicas import part_of
+from actors.rank.rank import Rank
+from actors.step.replicas import part_of
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 SECONDS = 30.0
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.saving.saver import RankPlace, ShareSaver
+from actors.state.saver import RankPlace, ShareSaver
 from moe.checkpoint import training
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
@@ -25,8 +25,8 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
 from moe.storage import Place, make_directory
 from tests import plans, runs
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from actors.step.buckets import buckets_of
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.share import Share, whole
@@ -130,7 +130,7 @@ class OptimizerBench:
 
     def __init__(self, part: PartBench) -> None:
         self._buckets = buckets_of(part.decoder)
-        self._optimizer = ShareOptimizer(self._buckets, _TRAIN)
+        self._optimizer = RankOptimizer(self._buckets, _TRAIN)
         self.parameters = sum(bucket.slots[-1].stop for bucket in self._buckets)
 
     def prepare(self) -> None:

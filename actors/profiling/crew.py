@@ -1,6 +1,6 @@
 """Plain processes that measure one machine together: as many as the actors it is to hold.
 
-Actors talk over the same process groups as these (``actors.membership``), so nothing is lost
+Actors talk over the same process groups as these (``actors.epochs.groups``), so nothing is lost
 without Ray, and it starts in seconds.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from actors.membership import Groups, Membership, destroy_groups, open_store
+from actors.epochs.groups import Groups, destroy_groups, open_store
+from actors.epochs.membership import Membership
 from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.profiling.messages import Wire, measure_wire

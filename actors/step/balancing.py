@@ -15,7 +15,7 @@ from moe.nn.decoder import Decoder
 from moe.nn.totals import Totals
 
 
-class ShareBalancer:
+class RankBalancer:
     """Holds the state of each layer whose tokens choose by a gate, which losses or biases move.
 
     Every rank of a gang sees the same and comes to the same state by itself.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
-from actors.membership import GLOO, Groups
+from actors.epochs.groups import GLOO, Groups
 from actors.step.buckets import Bucket
 from moe.config.tensors import EMBEDDING
 

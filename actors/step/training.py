@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from actors.commands import BuildCommand, StageReport, StepInput
-from actors.membership import Groups
-from actors.replicas import part_of_step
-from actors.step.balancing import ShareBalancer
+from actors.commands import BuildCommand, RankReport, StepInput
+from actors.epochs.groups import Groups
+from actors.step.balancing import RankBalancer
 from actors.step.buckets import Owners, buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
+from actors.step.replicas import part_of_step
 from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
@@ -32,7 +32,7 @@ class _Joined(NamedTuple):
     reduction: Reduction
 
 
-class StageTrainer:
+class RankTrainer:
     """Trains one share of a decoder together with the ranks of its groups.
 
     The state that outlives a step: weights, the moments of what this replica owns, the balance of
@@ -43,11 +43,11 @@ class StageTrainer:
         self.run = run
         self.steps_done = 0
         self.torn = False
-        self.balancer = ShareBalancer(decoder, run)
+        self.balancer = RankBalancer(decoder, run)
         plan = command.plan
         owners = Owners(command.replica, plan.replicas, plan.gang_size)
         self._buckets = buckets_of(decoder, owners)
-        self.optimizer = ShareOptimizer(self._buckets, run.train)
+        self.optimizer = RankOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
         self._joined: _Joined | None = None
@@ -74,7 +74,7 @@ class StageTrainer:
         """Let go of the groups of an epoch."""
         self._joined = None
 
-    def step(self, batch: StepInput) -> StageReport:
+    def step(self, batch: StepInput) -> RankReport:
         """Run one optimiser step; every rank of the run is in the same step at the same time.
 
         If it fails between the update and the end, the trainer is ``torn`` for good: some weights
@@ -103,7 +103,7 @@ class StageTrainer:
         self.steps_done += 1
         self.torn = False
         share = self._decoder.share
-        return StageReport(
+        return RankReport(
             rank=groups.membership.rank,
             step=self.steps_done,
             loss=loss if share.head else None,

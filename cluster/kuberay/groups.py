@@ -13,7 +13,7 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.labels import Selector, selector
 from moe.planning.devices.needs import Labels
-from moe.planning.plan import Plan, RankPlan
+from moe.planning.plan.plan import Plan, RankPlan
 
 OBJECT_STORE_BYTES = GIB // 4
 """Object store of a gang's pod. Tensors never pass through it, so Ray's 30 % would be waste."""

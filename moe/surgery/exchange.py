@@ -26,8 +26,8 @@ from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, is_trained, tensors
 from moe.errors import CheckpointError
 from moe.nn import controller
-from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import Place
 from moe.surgery.output import Progress

@@ -14,9 +14,9 @@ from moe.config.tensors import active_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.rates import GPUS
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.predict import Prediction
 from moe.planning.stages.member import Member, MemberCosts
 
 

@@ -11,7 +11,7 @@ from moe.planning.devices.inventory import CPU, Inventory
 from moe.planning.experts.packing import Floats
 from moe.planning.experts.placement import ExpertMove, Placement, moves
 from moe.planning.experts.rebalance import improve, replicate
-from moe.planning.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, StagePlan
 
 Speeds = tuple[tuple[float, ...], ...]
 """Of the ranks of each stage, relative to each other."""

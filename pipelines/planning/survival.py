@@ -2,7 +2,7 @@
 
 On fewer devices the step is that of what then runs: with whole replicas left, those, each with more
 micro-batches; with less than one, the best plan for the devices that remain, its gangs as wide.
-Detection, restart and rebuilding are those measured (``moe.planning.schedules.goodput``). The state
+Detection, restart and rebuilding are those measured (``moe.planning.failures.goodput``). The state
 of a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a
 rank, which a restart reads as fast; copies travel over the plan's links. Saves are as often as
 Young's formula has it for the trace.
@@ -16,16 +16,16 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import LOOPBACK
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
-from moe.planning.schedules.failures import Trace
-from moe.planning.schedules.goodput import Goodput, StepSeconds, compare
-from moe.planning.schedules.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.goodput import Goodput, StepSeconds, compare
+from moe.planning.failures.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.traces import Trace
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import taken
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.planning.comparison import devices_of
+from pipelines.screen.comparison import devices_of
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""

@@ -26,8 +26,8 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ClusterError, LaunchError
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_plan
 from pipelines.serving.api import CLOSE_SECONDS, create_app
 from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.generation import Engine
@@ -187,7 +187,7 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
     """Start the actors; a name of their own keeps them apart from those of an earlier try."""
     from actors.deadlines import Deadlines
-    from actors.engine import Engine as ActorEngine
+    from actors.engine.engine import Engine as ActorEngine
 
     step = arguments.step_seconds
     deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)

@@ -21,15 +21,15 @@ import tomli_w
 import torch
 
 from actors.commands import StepInput
-from actors.engine import merge
-from actors.saving.checkpointing import SaveContext, complete
+from actors.engine.engine import merge
+from actors.state.checkpointing import SaveContext, complete
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from pipelines.cli import app
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import runs, tiny, vocabularies

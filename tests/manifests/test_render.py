@@ -13,7 +13,7 @@ from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from cluster.kuberay.rules import check
 from moe.errors import ConfigError, PlanError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests.manifests.samples import (
     BYTES,
     GIB,

@@ -20,10 +20,10 @@ import ray
 import tomli_w
 from ray.cluster_utils import Cluster
 
-from actors import launch
+from actors.crew import launch
 from cluster.session import NAMESPACE
 from moe.errors import DataError
-from pipelines.recording import recorded_steps
+from pipelines.training.recording import recorded_steps
 from tests import material
 from tests.ray.scenarios import FAST
 

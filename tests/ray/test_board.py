@@ -5,7 +5,7 @@ import ray
 
 from cluster.session import Session
 from moe.errors import ConfigError
-from pipelines import board
+from pipelines.training import board
 from tests import runs
 from tests.plans import SMOLLM2
 

@@ -24,7 +24,7 @@ from moe.planning.moves.holdings import (
     shapes_of,
     state_sizes,
 )
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Literal
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
 from moe.planning.counts.workload import Workload
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 State = Literal["weights", "optimizer"]
 Interval = tuple[int, int]

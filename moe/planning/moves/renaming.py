@@ -3,7 +3,7 @@
 A plan stays equal where its devices change names with devices like them: of one sort within a node,
 and all that it uses of a node with devices like them of another node, if each has the links of the
 other. The bytes that a place of the plan lacks on a device depend on those two alone, so the least
-sum is an assignment (``moe.planning.moves.assignment``): for each pair of nodes one of places to
+sum is an assignment (``moe.planning.moves.hungarian``): for each pair of nodes one of places to
 devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes are equal, names
 stay.
 """
@@ -20,9 +20,9 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
-from moe.planning.moves.assignment import Costs, assign
 from moe.planning.moves.holdings import Interval, rank_parts, shard_of, state_sizes
-from moe.planning.plan import Plan
+from moe.planning.moves.hungarian import Costs, assign
+from moe.planning.plan.plan import Plan
 
 Parts = Sequence[Mapping[str, Interval]]
 """For each rank, the span it holds of each tensor."""

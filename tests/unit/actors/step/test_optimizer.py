@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from actors.step import buckets
 from actors.step.buckets import Bucket, Owners, buckets_of
-from actors.step.optimizer import ShareOptimizer, learning_rate
+from actors.step.optimizer import RankOptimizer, learning_rate
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.tensors import TensorSlice, held_by, is_trained
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.surgery.initialise import initial
 from tests import agreement, plans
 from tests.routed import routed
@@ -57,7 +57,7 @@ def whole(config: ModelConfig, part: TensorSlice) -> torch.Tensor:
 def test_a_matrix_without_tokens_still_decays_and_a_norm_does_not() -> None:
     model = decoder()
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    optimizer = ShareOptimizer(buckets_of(model), section(warmup_steps=0, weight_decay=0.1))
+    optimizer = RankOptimizer(buckets_of(model), section(warmup_steps=0, weight_decay=0.1))
     optimizer.clear()
     optimizer.step(0)
     for name, weight in model.named_parameters():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actors.reports import merge
+from actors.engine.reports import merge
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig

@@ -18,7 +18,7 @@ from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
 from moe.planning.moves.holdings import cut_dimension
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests.plans import SMOLLM2, any_plans, configs, device, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import Found, search
