@@ -102,9 +102,9 @@ class Watch(NamedTuple):
 def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
     """Let the run go to its end, and remove its actors whatever happens."""
     run = context.run
-    watch.tell(
-        f"waiting for {plan.replicas * plan.ranks} actors, at most {run.cluster.launch_seconds:g} s"
-    )
+    actors = plan.replicas * plan.ranks
+    told = "1 actor" if actors == 1 else f"{actors} actors"
+    watch.tell(f"waiting for {told}, at most {run.cluster.launch_seconds:g} s")
     try:
         return _fit(board, plan, context, watch)
     finally:
@@ -192,7 +192,8 @@ def _show(board: ActorHandle[Board], watch: Watch) -> None:
 
 def _begins(beginning: Beginning) -> str:
     after = f"continues after step {beginning.step}" if beginning.step else "begins"
-    return f"{beginning.actors} actors are ready; training {after}"
+    ready = "the actor is" if beginning.actors == 1 else f"{beginning.actors} actors are"
+    return f"{ready} ready; training {after}"
 
 
 def _outcome(result: Callable[[], Any]) -> Outcome:
