@@ -28,6 +28,7 @@ MANY = 24
 """With more ranks than this, those of a gang that hold alike share a row."""
 
 _BAR_WIDTH, _WIDEST_BAR = 6, 40
+_DEVICE_WIDTH = 14
 
 
 def plan_summary(
@@ -81,15 +82,17 @@ def plan_table(
     table.add_column("stage", justify="right", no_wrap=True)
     table.add_column("rank", justify="right", no_wrap=True)
     replicas = f"\nx {plan.replicas} replicas" if plan.replicas > 1 else ""
-    table.add_column(f"device{replicas}", overflow="fold", min_width=14)
+    brief = plan.ranks > MANY if brief is None else brief
+    rows = list(_rows(config, plan, inventory, brief))
+    named = min(_DEVICE_WIDTH, max(len(row.devices) for row in rows))
+    table.add_column(f"device{replicas}", overflow="fold", min_width=named)
     table.add_column("layers", no_wrap=True)
     table.add_column(heading("heads\n(kv)", width), no_wrap=True)
     table.add_column(heading(_width_heading(config), width), overflow="fold", min_width=7)
     table.add_column(heading("memory\nGB", width), justify="right", no_wrap=True)
     table.add_column(heading("time\ns", width), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=bar)
-    brief = plan.ranks > MANY if brief is None else brief
-    for row in _rows(config, plan, inventory, brief):
+    for row in rows:
         table.add_row(
             str(row.stage) if row.first else "",
             row.numbers,
