@@ -13,6 +13,9 @@ from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 
 CPU = "cpu"
 
+_SORTS = ("CPU devices", "GPUs", "AMD GPUs")
+"""Devices whose ranks talk to each other; those of different sorts cannot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -153,7 +156,8 @@ def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
     for name, kind in devices:
         sorts.setdefault(_sort(kind), []).append(name)
     if len(sorts) > 1:
-        found = [f"{sort} ({len(names)}, the first is {names[0]})" for sort, names in sorts.items()]
+        order = sorted(sorts.items(), key=lambda each: _SORTS.index(each[0]))
+        found = [f"{sort} ({len(names)}, the first is {names[0]})" for sort, names in order]
         raise PlanError(
             f"{what} has {' and '.join(found)}, whose ranks cannot talk to each other (gloo, nccl, "
             "rccl); keep devices of one sort"
@@ -162,13 +166,13 @@ def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
 
 def _sort(kind: str) -> str:
     if kind == CPU:
-        return "CPU devices"
-    return "AMD GPUs" if vendor_of(kind) == AMD else "GPUs"
+        return _SORTS[0]
+    return _SORTS[2] if vendor_of(kind) == AMD else _SORTS[1]
 
 
 def _unknown_kind(device: Device) -> PlanError:
     return PlanError(
         f"device {device.name} is of kind {device.kind!r}, which is not known "
-        f"({hint(device.kind, (CPU, *GPUS))}); correct the kind, or measure such a device with "
+        f"({hint(device.kind.upper(), GPUS)}); correct the kind, or measure such a device with "
         "`raymoe profile` and plan with --profile FILE"
     )

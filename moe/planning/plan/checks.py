@@ -52,7 +52,7 @@ def _where(stage: int, run: int, chunk: int, runs: int) -> str:
 def _order(stages: int, runs: int) -> str:
     if runs == 1:
         return "give every stage at least one layer, and let stages follow each other without gaps"
-    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" * (runs == 2)
+    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" if runs == 2 else ""
     return (
         "give every chunk at least one layer, let chunks follow each other without gaps, and put "
         f"chunk k on stage k mod {stages}{folded}"

@@ -38,7 +38,7 @@ def check_fits(schedule: str, stages: int, chunks: int, folded: bool) -> None:
     has = f"the plan has {_runs(chunks)} a stage"
     needed = schedules.CHUNKS.get(schedule, chunks)
     if chunks != needed:
-        folds = ", folded to a V" * (schedule == FOLDED_SCHEDULE)
+        folds = ", folded to a V" if schedule == FOLDED_SCHEDULE else ""
         other = (FOLDED_SCHEDULE if folded else "interleaved-1f1b") if chunks > 1 else "1f1b"
         raise PlanError(
             f"{schedule} needs {_runs(needed)} a stage{folds}, but {has}; make the plan anew with "

@@ -148,7 +148,7 @@ def _devices(plan: Plan, inventory: Inventory) -> list[_Column]:
     names = tuple(fitted(rank.device, _WIDEST_COLUMN - text_width(more)) + more for rank in ranks)
     return [
         _Column("rank", tuple(map(str, range(plan.ranks))), listed),
-        _Column("device" + " (+ replicas)" * bool(others), names, listed),
+        _Column("device (+ replicas)" if others else "device", names, listed),
         _Column("node", nodes, tuple(f"node {node}" for node in nodes)),
     ]
 
@@ -253,8 +253,9 @@ def _row(known: Marks, plan: Plan, grid: _Grid, seat: Seat) -> str:
     """Return the cells of one rank."""
     share, recomputed = plan.share(seat), plan.stages[seat.stage].recompute
     top = grid.top(seat) + grid.inset
-    ends = [("embedding", grid.left)] * share.embedding
-    ends += [("head", grid.layer(grid.layers))] * share.head
+    ends = [("embedding", grid.left)] if share.embedding else []
+    if share.head:
+        ends.append(("head", grid.layer(grid.layers)))
     parts = [
         end_cell(kind, known.config, (left, top, grid.ends, known.height), share)
         for kind, left in ends
@@ -269,7 +270,8 @@ def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:
     """Return what the classes of cells mean, as far as they are in the picture."""
     dense = config.moe is None or bool(config.moe.dense_layers)
     listed = [("end", "embedding, head: vocabulary rows")]
-    listed += [("dense", "dense layer")] * dense
+    if dense:
+        listed.append(("dense", "dense layer"))
     if config.moe is not None:
         listed += [("moe", f"layer with {config.experts} experts:")]
         listed += [("held", "held by the rank"), ("free", "held by another rank")]

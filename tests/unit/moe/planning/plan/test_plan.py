@@ -302,7 +302,7 @@ def test_a_rank_without_a_part_of_the_shared_expert_is_refused() -> None:
     message = r"stage 0 rank 0: ffn span \[0, 767\) of 1536 columns brings none of the 2 columns"
     with pytest.raises(PlanError, match=message) as caught:
         halves(767)
-    assert "give the rank a wider ffn span or lower plan.gang" in str(caught.value)
+    assert "give the rank a wider ffn span, or lower plan.gang" in str(caught.value)
 
 
 @SOME
