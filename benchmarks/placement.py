@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import finish, options
+from moe.planning.experts.expert_layout import ExpertLayout, moves
 from moe.planning.experts.packing import Floats
-from moe.planning.experts.placement import Placement, moves
 from moe.planning.experts.rebalance import improve, place, replicate
 
 LAYERS, EXPERTS, RANKS = 58, 256, 32
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _raced(
-    name: str, loads: Floats, slots: list[int], way: Callable[..., Placement], turns: int
+    name: str, loads: Floats, slots: list[int], way: Callable[..., ExpertLayout], turns: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the row of one trace and the bars it misses."""
     table = loads.tolist()

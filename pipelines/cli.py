@@ -215,7 +215,7 @@ def kube_render(
     micro_batches: MicroBatches = 8,
     schedule: Annotated[str, typer.Option(help="Of the run file; sizes the pods.")] = "1f1b",
 ) -> None:
-    """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
+    """Print a RayJob and, for a plan of one span of layers a stage, a RayService."""
     from cluster.kuberay.options import KubeOptions
     from moe.planning.counts.workload import Workload
     from pipelines.deploying.render import render

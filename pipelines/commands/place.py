@@ -36,8 +36,8 @@ def place(
     ] = None,
 ) -> None:
     """Move experts between the ranks of a gang so that the measured load is even."""
+    from moe.planning.experts.expert_layout import save_layout
     from moe.planning.experts.load import load_from_journal
-    from moe.planning.experts.placement import save_placement
     from moe.planning.plan.file import load_plan, save_plan
     from pipelines.planning.arguments import architecture, devices_of
     from pipelines.planning.placing import improved, joined, replicated, speeds_of, with_experts
@@ -56,7 +56,7 @@ def place(
         save_plan(with_experts(old, stages), to)
     else:
         stages = replicated(old, layers, load, spare_slots, speeds)
-        save_placement(joined(stages), to)
+        save_layout(joined(stages), to)
     console.print(placing_table(stages))
     for line in summary_lines(stages, config, _TRAINED if spare_slots is None else _SERVED):
         say(line)

@@ -72,7 +72,7 @@ def plan(
     micro_batches: MicroBatches = None,
     sequences: Sequences = None,
     chunks: Annotated[
-        int, typer.Option(help="Runs of layers of each stage; zbv has 2, 1f1b and gpipe 1.")
+        int, typer.Option(help="Spans of layers of each stage; zbv has 2, 1f1b and gpipe 1.")
     ] = 1,
     schedule: Annotated[
         str, typer.Option(help="gpipe, 1f1b, interleaved-1f1b, zero-bubble or zbv.")
@@ -248,7 +248,7 @@ def _emit(form: str, plan: "Plan") -> None:
     from moe.planning.plan.other_systems import FORMS, emit
 
     several = plan.chunks > 1
-    value = emit(form, plan.chunk_runs, ("V" if plan.folded else "loop") if several else None)
+    value = emit(form, plan.chunk_spans, ("V" if plan.folded else "loop") if several else None)
     size = f" with --pipeline-model-parallel-size {len(plan.stages)}"
     typer.echo(FORMS[form].option + size * (several and form == "megatron"), err=True)
     typer.echo(value)

@@ -13,7 +13,7 @@ from moe.planning.prediction.predict import bytes_per_rank
 def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:
     """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML.
 
-    A plan of several runs of layers a stage is for training: there is no service then.
+    A plan of several spans of layers a stage is for training: there is no service then.
     """
     plan, config = load_plan(plan_file), Checkpoint.open(model).config
     plan.check_model(config)

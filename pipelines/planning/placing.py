@@ -8,10 +8,10 @@ from moe.config.share import whole
 from moe.errors import PlanError
 from moe.planning.counts.work import layer_parameters
 from moe.planning.devices.inventory import CPU, Inventory
+from moe.planning.experts.expert_layout import ExpertLayout, ExpertMove, moves
 from moe.planning.experts.packing import Floats
-from moe.planning.experts.placement import ExpertMove, Placement, moves
 from moe.planning.experts.rebalance import improve, replicate
-from moe.planning.plan.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.plan.plan import LayerExperts, Plan, StagePlan
 
 Speeds = tuple[tuple[float, ...], ...]
 """Of the ranks of each stage, relative to each other."""
@@ -24,8 +24,8 @@ class Placed:
     """The experts of one stage before and after, and the load [layers, experts] they are for."""
 
     stage: int
-    before: Placement
-    after: Placement
+    before: ExpertLayout
+    after: ExpertLayout
     load: Floats
     speeds: tuple[float, ...]
 
@@ -72,9 +72,9 @@ def with_experts(plan: Plan, placed: Sequence[Placed]) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def joined(placed: Sequence[Placed]) -> Placement:
+def joined(placed: Sequence[Placed]) -> ExpertLayout:
     """Return one placement of all stages."""
-    return Placement(
+    return ExpertLayout(
         tuple(layer for each in placed for layer in each.after.layers),
         tuple(experts for each in placed for experts in each.after.experts),
     )
@@ -124,9 +124,9 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
     return placed
 
 
-def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
+def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
     shares = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
-    return Placement(
+    return ExpertLayout(
         layers,
         tuple(
             tuple(tuple(sorted(share.experts_of(layer))) for share in shares) for layer in layers
@@ -134,12 +134,12 @@ def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
     )
 
 
-def _with_experts(stage: StagePlan, placement: Placement) -> StagePlan:
+def _with_experts(stage: StagePlan, placement: ExpertLayout) -> StagePlan:
     usual = tuple(tuple(sorted(rank.experts)) for rank in stage.ranks)
-    kept = [each for each in stage.placement if each.layer not in placement.layers]
+    kept = [each for each in stage.expert_layout if each.layer not in placement.layers]
     new = [
-        PlacedLayer(layer, experts)
+        LayerExperts(layer, experts)
         for layer, experts in zip(placement.layers, placement.experts, strict=True)
         if experts != usual
     ]
-    return replace(stage, placement=tuple(sorted(kept + new, key=lambda each: each.layer)))
+    return replace(stage, expert_layout=tuple(sorted(kept + new, key=lambda each: each.layer)))

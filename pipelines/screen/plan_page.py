@@ -106,7 +106,7 @@ def _title(config: ModelConfig, plan: Plan) -> str:
         parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
     shape = [count(len(plan.stages), "stage"), count(plan.gang_size, "rank")]
     shape += [count(plan.replicas, "replica")] * (plan.replicas > 1)
-    runs = f", {plan.chunks} runs of layers a stage" * (plan.chunks > 1)
+    runs = f", {plan.chunks} spans of layers a stage" * (plan.chunks > 1)
     return f"{', '.join(parts)} on {_TIMES.join(shape)}{runs}"
 
 

@@ -56,7 +56,7 @@ def plan_picture(
 
 def plan_line(plan: Plan) -> str:
     """Return the layers of each stage in one line."""
-    cuts = " | ".join(" + ".join(span(*run) for run in stage.runs) for stage in plan.stages)
+    cuts = " | ".join(" + ".join(span(*run) for run in stage.spans) for stage in plan.stages)
     return f"{_shape(plan)}, layers {cuts}"
 
 
@@ -138,7 +138,7 @@ class _Row:
 def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) -> Iterable[_Row]:
     def alike(seat: Seat) -> object:
         share = plan.share(seat)
-        device = inventory.device(plan.rank(seat).device).sort if brief else seat
+        device = inventory.device(plan.rank(seat).device).traits if brief else seat
         return seat.stage, device, share.sizes[0], len(share.experts)
 
     for _, seats in groupby(plan.seats.of_replica(0), alike):
@@ -165,14 +165,14 @@ def _title(config: ModelConfig, plan: Plan) -> str:
 def _shape(plan: Plan) -> str:
     shape = f"{count(len(plan.stages), 'stage')} x {count(plan.gang_size, 'rank')}"
     shape += f" x {plan.replicas} replicas" * (plan.replicas > 1)
-    runs = f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
+    runs = f", {plan.chunks} spans of layers each, {'folded' if plan.folded else 'in a loop'}"
     return shape + runs * (plan.chunks > 1)
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
     """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
     share, stage = row.shares[0], row.plan.stages[row.stage]
-    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.runs]
+    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.spans]
     if stage.recompute:
         lines.append(f"again {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
@@ -197,7 +197,7 @@ def _width(config: ModelConfig, row: _Row) -> str:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]
     text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"
-    text += " *" if row.plan.stages[row.stage].placement else ""
+    text += " *" if row.plan.stages[row.stage].expert_layout else ""
     if not config.shared_size:
         return text
     shared = (shared_span(config, share.ffn) for share in row.shares)

@@ -44,7 +44,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
-        """A plan file brings its own runs of layers, which are checked with the plan."""
+        """A plan file brings its own spans of layers, which are checked with the plan."""
         schedule, chunks, stages = self.train.schedule, self.plan.chunks, self.plan.stages
         needed = {"gpipe": 1, "1f1b": 1, "zbv": 2}.get(schedule, chunks)
         if self.plan.path is None and stages == 1 and (schedule not in _PLAIN or chunks > 1):
@@ -56,7 +56,7 @@ class RunConfig(Section):
         if self.plan.path is None and chunks != needed:
             more = ', or choose "interleaved-1f1b" or "zero-bubble"' * (needed == 1)
             raise ValueError(
-                f'train.schedule = "{schedule}" goes with plan.chunks = {needed}, runs of layers '
+                f'train.schedule = "{schedule}" goes with plan.chunks = {needed}, spans of layers '
                 f"of a stage, but plan.chunks is {chunks}; set plan.chunks to {needed}{more}"
             )
         return self

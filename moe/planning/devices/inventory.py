@@ -15,7 +15,7 @@ CPU = "cpu"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One place for one rank: a GPU, or some threads of a CPU.
+    """What holds one rank: a GPU, or some threads of a CPU.
 
     ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
     profile, its data sheet (``moe.planning.devices.rates``), and without either one CPU thread of
@@ -45,7 +45,7 @@ class Device:
         check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
-    def sort(self) -> tuple[object, ...]:
+    def traits(self) -> tuple[object, ...]:
         """What makes two devices alike to a planner, wherever they are."""
         return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
 
@@ -55,8 +55,8 @@ class Device:
         return self.resources, self.labels
 
     @property
-    def spot(self) -> tuple[str, str]:
-        """What its links depend on."""
+    def link_key(self) -> tuple[str, str]:
+        """What its links to other devices depend on."""
         return self.node, self.kind
 
 
@@ -139,7 +139,7 @@ class Inventory:
         return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
 
 
-def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
+def check_one_backend(what: str, devices: Iterable[tuple[str, str]]) -> None:
     """Raise PlanError where CPUs and GPUs are mixed; ``devices`` are names with their kinds."""
     named = list(devices)
     cpus = [name for name, kind in named if kind == CPU]

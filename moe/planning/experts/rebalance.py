@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moe.errors import PlanError
+from moe.planning.experts.expert_layout import ExpertLayout
 from moe.planning.experts.load import checked_load, checked_speeds
 from moe.planning.experts.packing import (
     ROUNDING,
@@ -27,7 +28,6 @@ from moe.planning.experts.packing import (
     even_out,
     fill,
 )
-from moe.planning.experts.placement import Placement
 from moe.planning.experts.replication import copy_counts, plain, useful_copies
 from moe.planning.stages.split import spans
 
@@ -46,7 +46,7 @@ def place(
     slots: Sequence[int],
     speeds: Sequence[float] | None = None,
     layers: Sequence[int] | None = None,
-) -> Placement:
+) -> ExpertLayout:
     """Return where each expert goes, each rank with exactly its slots; load [layers, experts]."""
     loads = checked_load(load)
     ranks = _ranks(slots, speeds, loads.shape[1])
@@ -64,7 +64,7 @@ def replicate(
     slots: Sequence[int],
     speeds: Sequence[float] | None = None,
     layers: Sequence[int] | None = None,
-) -> Placement:
+) -> ExpertLayout:
     """Return where the copies of each expert go; the slots that experts leave are for the hot."""
     loads = checked_load(load)
     ranks = _ranks(slots, speeds, loads.shape[1])
@@ -72,11 +72,11 @@ def replicate(
 
 
 def improve(
-    current: Placement,
+    current: ExpertLayout,
     load: ArrayLike,
     threshold: float = 0.1,
     speeds: Sequence[float] | None = None,
-) -> Placement:
+) -> ExpertLayout:
     """Return a better placement for this load, or ``current`` itself if moving does not pay.
 
     A layer changes only where its slowest rank becomes faster by at least ``threshold``, a fraction
@@ -214,11 +214,11 @@ def _slowest(copies: Wholes, loads: Floats, ranks: Ranks) -> Floats:
     return slowest
 
 
-def _placement(copies: Wholes, ranks: Ranks, layers: Sequence[int] | None) -> Placement:
+def _placement(copies: Wholes, ranks: Ranks, layers: Sequence[int] | None) -> ExpertLayout:
     held = entries(copies > 0)
     flat = np.repeat(held[2], copies[held]).reshape(len(copies), -1)
     cuts = spans(ranks.slots.tolist())
-    return Placement(
+    return ExpertLayout(
         layers=tuple(range(len(copies)) if layers is None else layers),
         experts=tuple(tuple(tuple(row[a:b]) for a, b in cuts) for row in flat.tolist()),
     )

@@ -8,10 +8,10 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
-from moe.planning.prediction.positions import places_of
+from moe.planning.prediction.positions import positions_of
 from moe.planning.prediction.predict import hop_seconds, tied_seconds
 from moe.planning.search.bounds import bounds_of
-from moe.planning.search.pipeline import Answer, Fixed, Pipeline, Sort
+from moe.planning.search.pipeline import Answer, Fixed, Pipeline, UnitKind
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Floor, Shape
 from moe.planning.stages.gang import GangCosts
@@ -20,7 +20,7 @@ from moe.planning.stages.units import Unit, unit_links
 from moe.planning.stages.widths import Width, cut_width, width_share
 
 _MOST_ORDERS = 200
-"""Ways to have used units by node as well as by sort, up to which nodes are told apart."""
+"""Ways to have used units by node as well as by kind, up to which nodes are told apart."""
 
 
 def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Floor) -> Pipeline:
@@ -36,13 +36,14 @@ def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Flo
         return tied_seconds(config, inventory, workload, first.columns, last.columns)
 
     apart = [[unit] for unit in units] if pins.order is not None else None
-    sorts, node_by_node = (apart, False) if apart is not None else sorts_of(inventory, units)
+    kinds, node_by_node = (apart, False) if apart is not None else kinds_of(inventory, units)
     return Pipeline(
-        sorts=tuple(
-            Sort(unit_costs(config, inventory, workload, alike[0]), tuple(alike)) for alike in sorts
+        kinds=tuple(
+            UnitKind(unit_costs(config, inventory, workload, alike[0]), tuple(alike))
+            for alike in kinds
         ),
         node_by_node=node_by_node,
-        places=places_of(shape.stages, workload),
+        positions=positions_of(shape.stages, workload),
         layers=config.layers,
         bounds=bounds,
         hop=hop,
@@ -109,10 +110,10 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
     return tuple(ranks)
 
 
-def sorts_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Unit]], bool]:
+def kinds_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Unit]], bool]:
     """Return units that cost the same together, those on other nodes apart where that matters.
 
-    Where that would be too many ways, units of a sort are taken node by node: True.
+    Where that would be too many ways, units of a kind are taken node by node: True.
     """
     alike = _grouped(inventory, units, with_nodes=False)
     by_node = _grouped(inventory, units, with_nodes=True)
@@ -147,7 +148,7 @@ def _by_node(units: Sequence[Unit]) -> list[Unit]:
 def _grouped(inventory: Inventory, units: Sequence[Unit], with_nodes: bool) -> list[list[Unit]]:
     groups: dict[Hashable, list[Unit]] = defaultdict(list)
     for unit in units:
-        sort = tuple(tuple(device.sort for device in gang) for gang in unit.gangs)
+        kind = tuple(tuple(device.traits for device in gang) for gang in unit.gangs)
         nodes = unit.nodes if with_nodes else ()
-        groups[sort, unit_links(inventory, unit), nodes].append(unit)
+        groups[kind, unit_links(inventory, unit), nodes].append(unit)
     return list(groups.values())

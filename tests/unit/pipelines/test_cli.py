@@ -131,7 +131,7 @@ def test_kube_render_prints_no_service_for_several_runs_of_layers(
     assert run(monkeypatch, *words, "--schedule", "zbv") == 0
     (job,) = yaml.safe_load_all(capsys.readouterr().out)
     assert job["kind"] == "RayJob"
-    assert "1f1b needs one run of layers a stage" in refused(monkeypatch, capsys, *words)
+    assert "1f1b needs one span of layers a stage" in refused(monkeypatch, capsys, *words)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))

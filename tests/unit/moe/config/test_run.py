@@ -132,7 +132,7 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
         ({"train": {"schedule": "zb"}}, "train.schedule: Input should be 'gpipe', '1f1b', 'inter"),
         (
             {"train": {"schedule": "zbv"}, "plan": {"stages": 2}},
-            "goes with plan.chunks = 2, runs of layers of a stage, but plan.chunks is 1",
+            "goes with plan.chunks = 2, spans of layers of a stage, but plan.chunks is 1",
         ),
         (
             {"plan": {"stages": 2, "chunks": 2}},
@@ -140,7 +140,7 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
         ),
         (
             {"train": {"schedule": "gpipe"}, "plan": {"stages": 2, "chunks": 3}},
-            'run: train.schedule = "gpipe" goes with plan.chunks = 1, runs of layers of a stage',
+            'run: train.schedule = "gpipe" goes with plan.chunks = 1, spans of layers of a stage',
         ),
         ({"train": {"schedule": "zero-bubble"}}, "but plan.stages is 1, which waits for none"),
         ({"plan": {"chunks": 2}}, "but plan.stages is 1, which waits for none; raise plan.stages"),

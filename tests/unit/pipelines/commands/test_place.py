@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cluster.journal import Journal
-from moe.planning.experts.placement import load_placement
+from moe.planning.experts.expert_layout import load_layout
 from moe.planning.plan.file import load_plan, save_plan
 from moe.planning.search.make import make_plan
 from tests import plans
@@ -51,7 +51,7 @@ def test_copies_of_hot_experts_for_serving(shell: Shell) -> None:
     save_plan(make_plan(config, plans.inventory(2), 1, 2, WORK), plan)
     words = ("place", "--journal", journal, "--plan", plan, "--to", to, "--spare-slots")
     shell.run(*words, 1)
-    placement = load_placement(to)
+    placement = load_layout(to)
     assert placement.layers == tuple(range(6))
     assert placement.slots == (4, 4)
     assert all(0 in held for layer in placement.experts for held in layer)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from benchmarks import placement as benchmark
 from moe.errors import PlanError
-from moe.planning.experts.placement import Placement, moves
+from moe.planning.experts.expert_layout import ExpertLayout, moves
 from moe.planning.experts.rebalance import KEEP, NEAR, improve, place, replicate
 
 ROUNDING = 1 + 1e-9
 
 
-def slowest(placement: Placement, load: np.ndarray, speeds: Sequence[float] = ()) -> np.ndarray:
+def slowest(placement: ExpertLayout, load: np.ndarray, speeds: Sequence[float] = ()) -> np.ndarray:
     return (placement.rank_loads(load) / (np.array(speeds) if len(speeds) else 1)).max(axis=1)
 
 
@@ -180,9 +180,9 @@ def test_improving_pays_or_does_nothing(
 
 
 def test_improving_leaves_alone_what_cannot_be_better() -> None:
-    even = Placement((0,), (((2, 3), (0, 1)),))
+    even = ExpertLayout((0,), (((2, 3), (0, 1)),))
     assert improve(even, [[5, 5, 5, 5]], threshold=0) is even
-    repeated = Placement((0,), (((1, 2), (0, 0)),))
+    repeated = ExpertLayout((0,), (((1, 2), (0, 0)),))
     assert improve(repeated, [[3, 2, 1]], threshold=0) is repeated
 
 

@@ -168,7 +168,7 @@ def rank(table: dict[str, Any]) -> Any:
         (lambda table: stage(table).update(layers=[0, 0]), r"layers \[0, 0\) but layer 0"),
         (lambda table: stage(table).update(layers=[0]), "expected two whole numbers"),
         (lambda table: stage(table).update(layers="all"), "layers is 'all'; expected a list"),
-        (lambda table: stage(table).update(more=7), r"more is 7; expected a list of runs"),
+        (lambda table: stage(table).update(more=7), r"more is 7; expected a list of spans"),
         (lambda table: stage(table).update(more=[3]), "more is 3; expected a list of whole"),
         (lambda table: stage(table).update(more=[[3]]), "expected two whole numbers"),
         (lambda table: stage(table).update(more=[[30, 31]]), "hold 31 layers but the model has 30"),
@@ -188,7 +188,10 @@ def rank(table: dict[str, Any]) -> Any:
         (lambda table: rank(table).update(vocabulary=[0, 9]), "holds 9 rows of the vocabulary"),
         (lambda table: stage(table).update(recompute=[30]), "recompute names layer 30, the stage"),
         (lambda table: stage(table).update(recompute=[2, 2]), "recompute names a layer twice"),
-        (lambda table: stage(table).update(placement=[{"layer": 31, "experts": []}]), "layer 31"),
+        (
+            lambda table: stage(table).update(placement=[{"layer": 31, "experts": []}]),
+            "layer 31",
+        ),
         (
             lambda table: stage(table).update(placement=[{"layer": 3, "experts": [[0], [1]]}]),
             "stage 0 layer 3 places experts on 2 ranks, the gang has 1",

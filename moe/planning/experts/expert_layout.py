@@ -37,7 +37,7 @@ class ExpertMove:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ExpertLayout:
     """``experts[i][r]`` are the experts of layer ``layers[i]`` that rank ``r`` holds."""
 
     layers: tuple[int, ...]
@@ -125,7 +125,7 @@ class Placement:
             )
 
 
-def moves(old: Placement, new: Placement) -> tuple[ExpertMove, ...]:
+def moves(old: ExpertLayout, new: ExpertLayout) -> tuple[ExpertMove, ...]:
     """Return what the ranks must copy from each other to go from one placement to the other.
 
     The source is a rank that gives the expert up where there is one, else the first that holds it.
@@ -144,17 +144,17 @@ def moves(old: Placement, new: Placement) -> tuple[ExpertMove, ...]:
     )
 
 
-def save_placement(placement: Placement, path: Path) -> None:
+def save_layout(placement: ExpertLayout, path: Path) -> None:
     """Write the placement as TOML."""
     tables.write(to_dict(placement), path, "placement")
 
 
-def load_placement(path: Path) -> Placement:
+def load_layout(path: Path) -> ExpertLayout:
     """Read a placement from TOML; PlanError says what is wrong with it."""
     return tables.read(path, "placement", from_dict, "write one [[layers]] table per layer")
 
 
-def to_dict(placement: Placement) -> dict[str, Any]:
+def to_dict(placement: ExpertLayout) -> dict[str, Any]:
     """Return the placement as plain tables, the form it has in TOML and JSON."""
     rows = zip(placement.layers, placement.experts, strict=True)
     return {
@@ -164,13 +164,13 @@ def to_dict(placement: Placement) -> dict[str, Any]:
     }
 
 
-def from_dict(table: Mapping[str, Any]) -> Placement:
+def from_dict(table: Mapping[str, Any]) -> ExpertLayout:
     """Return the placement a table describes; PlanError names a key that is unknown or missing."""
     tables.check_keys("placement", table, ("layers",))
     rows = tables.entries("placement", "layers", table["layers"])
     for number, row in enumerate(rows):
         tables.check_keys(f"layers entry {number}", row, ("layer", "ranks"))
-    return Placement(
+    return ExpertLayout(
         layers=tuple(tables.whole("layers", "layer", row["layer"]) for row in rows),
         experts=tuple(_ranks(f"layer {row['layer']}", row["ranks"]) for row in rows),
     )

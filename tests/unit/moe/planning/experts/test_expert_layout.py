@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.experts.placement import (
+from moe.planning.experts.expert_layout import (
+    ExpertLayout,
     ExpertMove,
-    Placement,
     from_dict,
-    load_placement,
+    load_layout,
     moves,
-    save_placement,
+    save_layout,
     to_dict,
 )
 
-TWO = Placement(layers=(3, 5), experts=(((0, 2), (1, 3)), ((0, 1), (2, 3))))
+TWO = ExpertLayout(layers=(3, 5), experts=(((0, 2), (1, 3)), ((0, 1), (2, 3))))
 
 
 @st.composite
-def placements(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 2) -> Placement:
+def placements(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 2) -> ExpertLayout:
     """Any placement of given sizes; up to two copies more than experts, repeats too."""
     spare = draw(st.integers(0, 2))
     cuts = sorted(draw(st.lists(st.integers(1, 3), min_size=ranks - 1, max_size=ranks - 1)))
@@ -32,14 +32,14 @@ def placements(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 
         order = draw(st.permutations([*range(experts), *copies]))
         parts = (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :])
         rows.append(tuple(tuple(sorted(part)) for part in parts))
-    return Placement(tuple(range(layers)), tuple(rows))
+    return ExpertLayout(tuple(range(layers)), tuple(rows))
 
 
 def test_balance_counts_copies_as_shares() -> None:
-    copied = Placement((0,), (((0, 1), (0, 2)),))
+    copied = ExpertLayout((0,), (((0, 1), (0, 2)),))
     assert copied.rank_loads([[8.0, 1.0, 3.0]]).tolist() == [[5.0, 7.0]]
     assert copied.imbalance([[8, 1, 3]]) == (7 / 6,)
-    repeated = Placement((0,), (((0, 0), (0, 1)),))
+    repeated = ExpertLayout((0,), (((0, 0), (0, 1)),))
     assert repeated.rank_loads([[9, 1]]).tolist() == [[6.0, 4.0]]
 
 
@@ -57,20 +57,20 @@ def test_experts_of_a_layer() -> None:
 
 
 def test_moves_come_from_the_rank_that_gives_up() -> None:
-    new = Placement((3, 5), (((0, 1), (2, 3)), ((0, 1), (2, 3))))
+    new = ExpertLayout((3, 5), (((0, 1), (2, 3)), ((0, 1), (2, 3))))
     assert moves(TWO, new) == (ExpertMove(3, 1, 1, 0), ExpertMove(3, 2, 0, 1))
     assert moves(TWO, TWO) == ()
 
 
 def test_a_copy_comes_from_a_holder_and_a_dropped_one_is_no_move() -> None:
-    old = Placement((0,), (((0, 1), (0, 2)),))
-    new = Placement((0,), (((0, 1), (1, 2)),))
+    old = ExpertLayout((0,), (((0, 1), (0, 2)),))
+    new = ExpertLayout((0,), (((0, 1), (1, 2)),))
     assert moves(old, new) == (ExpertMove(0, 1, 0, 1),)
     assert moves(new, old) == (ExpertMove(0, 0, 0, 1),)
 
 
 @given(old=placements(), new=placements())
-def test_moves_are_what_ranks_lack_and_nothing_else(old: Placement, new: Placement) -> None:
+def test_moves_are_what_ranks_lack_and_nothing_else(old: ExpertLayout, new: ExpertLayout) -> None:
     listed = moves(old, new)
     for layer in old.layers:
         here = [move for move in listed if move.layer == layer]
@@ -82,11 +82,11 @@ def test_moves_are_what_ranks_lack_and_nothing_else(old: Placement, new: Placeme
 
 @given(placement=placements())
 def test_file_and_tables_give_it_back(
-    placement: Placement, tmp_path_factory: pytest.TempPathFactory
+    placement: ExpertLayout, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("placement") / "placement.toml"
-    save_placement(placement, path)
-    assert load_placement(path) == placement
+    save_layout(placement, path)
+    assert load_layout(path) == placement
     assert from_dict(to_dict(placement)) == placement
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_placement(
     layers: tuple[int, ...], experts: tuple[tuple[tuple[int, ...], ...], ...], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
-        Placement(layers, experts)
+        ExpertLayout(layers, experts)
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_what_is_no_file_of_one(text: str, message: str, tmp_path: Path) -> None
     path = tmp_path / "placement.toml"
     path.write_text(text)
     with pytest.raises(PlanError, match=message):
-        load_placement(path)
+        load_layout(path)
 
 
 def test_others_loads_and_placements_are_refused() -> None:
     with pytest.raises(PlanError, match="2 layers and 4 experts, the load of 2 and 3"):
         TWO.rank_loads(np.ones((2, 3)))
     with pytest.raises(PlanError, match="differ in their layers, ranks or experts"):
-        moves(TWO, Placement((3,), (((0, 2), (1, 3)),)))
+        moves(TWO, ExpertLayout((3,), (((0, 2), (1, 3)),)))
