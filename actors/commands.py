@@ -9,7 +9,7 @@ from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class BuildCommand:
     """
 
     name: str
-    checkpoint: Place
+    checkpoint: Location
     plan: Plan
     rank: int
     sequence_length: int

@@ -21,12 +21,13 @@ from actors.epochs.membership import Membership
 from actors.state.checkpointing import SaveContext, Writing, complete
 from actors.step.replicas import check_step, part_of
 from moe.checkpoint.drafts import drafted
+from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
@@ -65,7 +66,7 @@ class Engine:
 
     @classmethod
     def train(
-        cls, run: RunConfig, plan: Plan, checkpoint: Place, sequence_length: int, resume: bool
+        cls, run: RunConfig, plan: Plan, checkpoint: Location, sequence_length: int, resume: bool
     ) -> "Engine":
         """Launch detached actors that train from a model directory, or resume from a checkpoint."""
         check_step(plan, run.train.schedule, run.train.micro_batches)
@@ -158,7 +159,7 @@ class Engine:
         doing, wait = "taking a snapshot", self._deadlines.command
         self._gather(refs, doing, wait, first)
 
-    def write(self, directory: Place, step: int) -> Writing:
+    def write(self, directory: Location, step: int) -> Writing:
         """Have all ranks of the run write the snapshot of a step there, while they train on."""
         doing = f"writing {directory.name}"
         refs: list[Any] = [actor.write.remote(directory, step) for actor in self._actors]
@@ -175,7 +176,7 @@ class Engine:
                 )
             time.sleep(POLL_SECONDS)
 
-    def save(self, directory: Place, context: SaveContext) -> None:
+    def save(self, directory: Location, context: SaveContext) -> None:
         """Write a checkpoint of the steps done and wait; it appears whole or not at all."""
         step = self.steps_done()
         with drafted(directory) as staging:
@@ -241,10 +242,11 @@ class Engine:
         actors = launch.launch(name, plan, run is not None, deadlines.launch)
         return cls(name, plan, actors, deadlines, run)
 
-    def _ready(self, checkpoint: Place, sequence_length: int, resume: bool) -> "Engine":
+    def _ready(self, checkpoint: Location, sequence_length: int, resume: bool) -> "Engine":
         """Build every rank and begin the first epoch; on failure leave nothing behind."""
         try:
-            self.plan.check_model(Checkpoint.open(checkpoint).config)
+            manifest = load_manifest(checkpoint) if resume else None
+            self.plan.check_model(Checkpoint.open(checkpoint, manifest).config)
             refs = [
                 actor.build.remote(
                     BuildCommand(

@@ -13,7 +13,7 @@ from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.saver import SavedRank
 from moe.config.sampling import SampledToken
-from moe.storage import Place
+from moe.storage import Location
 
 CONTROL = "control"
 FILES = "files"
@@ -52,7 +52,7 @@ class RankActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=FILES)
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> SavedRank:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

@@ -25,7 +25,7 @@ from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
-from moe.storage import Place
+from moe.storage import Location
 
 ABANDON_SECONDS = 5.0
 """A write that is given up ends with the tensor it is at; what takes longer keeps its memory."""
@@ -119,7 +119,7 @@ class Rank:
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
         saver.take(weights, states, seconds, trainer.balancer.states, step)
 
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> SavedRank:
         """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
 
         Return the files written, and the balance of its layers when the snapshot was taken.
@@ -128,7 +128,7 @@ class Rank:
         balance = saver.start(directory, seconds, step)
         return saver.finish(seconds), balance
 
-    def save(self, directory: Place) -> SavedRank:
+    def save(self, directory: Location) -> SavedRank:
         """Take a snapshot and write it."""
         step = self._trainer().steps_done
         self.snapshot(step)

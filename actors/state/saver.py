@@ -26,7 +26,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, answers_for, held_by
 from moe.errors import DeadlineExceeded, RankLost, StorageError
-from moe.storage import Place
+from moe.storage import Location
 
 Balances = dict[int, BalanceState]
 """How the experts of each layer held are balanced."""
@@ -134,7 +134,7 @@ class ShareSaver:
         self._balance = dict(balance or {})
         self._ready.set()
 
-    def start(self, directory: Place, seconds: float = 0.0, step: int = 0) -> Balances:
+    def start(self, directory: Location, seconds: float = 0.0, step: int = 0) -> Balances:
         """Begin to write what was taken after ``step``, and return its balance.
 
         Every rank of the run must. Whoever asks need not be who has it taken: waits for that.
@@ -182,7 +182,7 @@ class ShareSaver:
 
     def save(
         self,
-        directory: Place,
+        directory: Location,
         weights: Mapping[str, Tensor],
         states: Iterable[OwnedState],
         seconds: float,
@@ -244,7 +244,7 @@ class ShareSaver:
         )
 
 
-def restore_optimizer(directory: Place, optimizer: RankOptimizer, manifest: Manifest) -> None:
+def restore_optimizer(directory: Location, optimizer: RankOptimizer, manifest: Manifest) -> None:
     """Read the moments a rank owns from a training checkpoint, written under whatever plan."""
     moments = Moments.open(directory, manifest)
     optimizer.restore(moments.read_range, manifest.step)

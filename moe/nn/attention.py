@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.exchange import Exchange
 from moe.nn.later import Later
-from moe.nn.product import Linear, linear
+from moe.nn.linear import Linear, linear
 from moe.nn.rotary import Rotation, rotate
 
 
@@ -110,7 +110,7 @@ def row_parallel(
     layer: Linear, x: Tensor, exchange: Exchange, later: Later | None = None
 ) -> Tensor:
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
-    y = exchange.leave(linear(x, layer.weight, later=later))
+    y = exchange.leave(linear(x, layer.matrix, later=later))
     return y if layer.bias is None else y + layer.bias
 
 

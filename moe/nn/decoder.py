@@ -21,13 +21,14 @@ from moe.nn.block import Block, BlockOutput, LayerPass, MixtureOfExperts
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
 from moe.nn.later import Later
+from moe.nn.linear import linear
 from moe.nn.loss import head_loss
-from moe.nn.product import linear
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from moe.nn.signal import Reached, signal
 from moe.nn.statistics import RoutingStatistics
 from moe.nn.vocabulary import SplitEmbedding, rows_of, split_logits
+from moe.nn.weights.dense import Dense
 
 
 class SequenceCache:
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.rows is None:
-            return linear(x, self.head_weight)
+            return linear(x, Dense(self.head_weight))
         return split_logits(x, self.head_weight, self.rows)
 
 

@@ -30,7 +30,9 @@ from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
-from moe.nn.product import linear
+from moe.nn.linear import linear
+from moe.nn.weights.dense import Dense
+from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 
 
@@ -44,9 +46,9 @@ class StreamedLinear(nn.Module):
         self.bias: Tensor | None = None
 
     @property
-    def weight(self) -> Tensor:
+    def matrix(self) -> Weight:
         """The weight in float32; attention asks for that of its output projection."""
-        return self.stored.float()
+        return Dense(self.stored.float())
 
     def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Apply the layer; the last dimension is the input. Nothing here has a gradient."""
@@ -60,7 +62,7 @@ class StreamedLinear(nn.Module):
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Return some of the outputs."""
-        y = linear(x, self.stored[start:stop].float())
+        y = linear(x, Dense(self.stored[start:stop].float()))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
@@ -87,7 +89,7 @@ class StreamedFeedForward(FeedForward):
             inner = F.silu(gate.rows(x, start, stop)).mul_(up.rows(x, start, stop))
             if self.activity is not None:
                 self.activity[start:stop] = inner.flatten(0, -2).abs().T
-            y += linear(inner, weight[:, start:stop].float().contiguous())
+            y += linear(inner, Dense(weight[:, start:stop].float().contiguous()))
         return y if down.bias is None else y + down.bias
 
 
@@ -114,7 +116,7 @@ class StreamedExperts(Experts):
 
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T`` in float32, block of rows by block."""
-    parts = [linear(x, weight[start:stop].float()) for start, stop in spans(weight)]
+    parts = [linear(x, Dense(weight[start:stop].float())) for start, stop in spans(weight)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 

@@ -114,7 +114,7 @@ def _lead(work: Assignment, replicas: int) -> Outcome:
     shards = TokenShards.open(run.data.path, "train")
     try:
         if still_wanted(work.board):
-            prune(run.checkpoint.place, run.checkpoint.keep)
+            prune(run.checkpoint.location, run.checkpoint.keep)
             engine = obtain(work, replicas, shards.sequence_length)
             done = engine.steps_done()
             begin(work.board, engine.plan, done)
@@ -189,7 +189,7 @@ def obtain(work: Assignment, replicas: int, sequence_length: int) -> Engine:
             return engine
     launch.remove(run.name)
     plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas)
-    saved = checkpoints(run.checkpoint.place)
+    saved = checkpoints(run.checkpoint.location)
     source = saved[-1] if saved else run.model.path
     return Engine.train(
         run, plan.of_replicas(replicas), source, sequence_length, resume=bool(saved)
@@ -218,7 +218,7 @@ def _unsaved(run: RunConfig, engine: Engine, done: int) -> bool:
     """
     if not due(run, done) or engine.last_report() is None or engine.busy():
         return False
-    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.place))
+    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
 def _catch_up(record: RunRecord, engine: Engine, work: Assignment, shards: TokenShards) -> None:
