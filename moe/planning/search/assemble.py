@@ -1,4 +1,15 @@
-"""A shape to a problem for the exact search, and its answer to a plan."""
+"""Turn a shape into the problem that the exact search solves, and the answer into a plan.
+
+A shape fixes the number of stages, the size of a gang and the replicas. A unit is what one stage
+takes: a gang in every replica. Two units are of one kind if the search may exchange them: their
+devices are alike, and so are their links to every other unit. The search then chooses the kind of
+each stage, and the next free unit of that kind takes the stage.
+
+    units of one gang    A on node a, B on b, C on c: all A100      D on d: T4
+    all links alike      kinds  [A, B, C]  [D]
+    a and b are nearer   kinds  [A]  [B]  [C]  [D]        A next to B is not A next to C
+    too many kinds       kinds  [A, B, C]  [D]            A is taken before B, B before C
+"""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -20,11 +31,18 @@ from moe.planning.stages.units import Unit, unit_links
 from moe.planning.stages.widths import Width, cut_width, width_share
 
 _MOST_ORDERS = 200
-"""Ways to have used units by node as well as by kind, up to which nodes are told apart."""
+"""The most states of the search for which units on different nodes are different kinds.
+
+A state counts the units of each kind that are used: a kind of n units has n + 1 possible counts,
+and the states are the product of these over all kinds.
+"""
 
 
 def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Floor) -> Pipeline:
-    """Return the problem of putting units in a row of stages."""
+    """Return the problem of assigning units and layers to the stages of a shape.
+
+    ``floor`` holds the lower bounds that no gang of the shape's size can beat.
+    """
     config, inventory, pins = question.config, question.inventory, question.pins
     workload = question.cut(shape)
     bounds = bounds_of(workload)
@@ -56,7 +74,7 @@ def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Flo
 def unit_costs(
     config: ModelConfig, inventory: Inventory, workload: Workload, unit: Unit
 ) -> GangCosts:
-    """Return the costs of a unit, its width cut by the speed of its devices."""
+    """Return what layers cost on a unit whose members hold slices in proportion to their speed."""
     members = [
         Member(width_share(config, width), column)
         for width, column in zip(widths(config, inventory, unit), unit.columns, strict=True)
@@ -65,7 +83,10 @@ def unit_costs(
 
 
 def widths(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[Width, ...]:
-    """Return the slice of each member; where replicas are unlike, the slowest device decides."""
+    """Return the slice of each gang member.
+
+    A member has one device in each replica; its speed is that of the slowest of these.
+    """
     speeds = [
         min(inventory.pace(device).rates.flops_per_second for device in column)
         for column in unit.columns
@@ -74,7 +95,7 @@ def widths(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[Width
 
 
 def to_plan(config: ModelConfig, inventory: Inventory, answer: Answer) -> Plan:
-    """Return the plan that an answer describes."""
+    """Return the plan that an answer of the search describes."""
     plan = Plan(
         model=config.summary(),
         stages=tuple(
@@ -111,9 +132,12 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
 
 
 def kinds_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Unit]], bool]:
-    """Return units that cost the same together, those on other nodes apart where that matters.
+    """Return the units of each kind, and whether the search only takes them node by node.
 
-    Where that would be too many ways, units of a kind are taken node by node: True.
+    Units on different nodes are of one kind if exchanging them changes no link. If they are not,
+    and telling nodes apart would give more than ``_MOST_ORDERS`` states, units with like devices
+    are one kind all the same, in the order of their nodes; then the second value is True, because
+    the search does not try other orders.
     """
     alike = _grouped(inventory, units, with_nodes=False)
     by_node = _grouped(inventory, units, with_nodes=True)
@@ -124,9 +148,9 @@ def kinds_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Uni
 
 
 def _as_near(inventory: Inventory, group: Sequence[Unit], units: Sequence[Unit]) -> bool:
-    """Tell whether each of some units is as near to any other unit as the rest of them are."""
+    """Tell whether all units of a group have the same links to each unit outside and inside it."""
     for other in units:
-        ways = {
+        links = {
             frozenset(
                 inventory.link(mine, theirs)
                 for mine, theirs in zip(unit.gangs[0], other.gangs[0], strict=True)
@@ -134,13 +158,13 @@ def _as_near(inventory: Inventory, group: Sequence[Unit], units: Sequence[Unit])
             for unit in group
             if unit != other
         }
-        if len(ways) > 1:
+        if len(links) > 1:
             return False
     return True
 
 
 def _by_node(units: Sequence[Unit]) -> list[Unit]:
-    """Return units of one node after the other, nodes in the order of the inventory."""
+    """Return the units sorted by node; nodes are in the order in which the units name them."""
     first = {nodes: number for number, nodes in reversed(list(enumerate(u.nodes for u in units)))}
     return sorted(units, key=lambda unit: first[unit.nodes])
 
