@@ -6,15 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
-from moe.planning.plan.file import save_plan
-from moe.planning.search.interleave import interleave
-from pipelines.cli import main
-from tests import plans, runs, tiny
+from pipelines.entry import main
+from tests import plans, tiny
 
 ROOT = Path(__file__).parents[3]
 
@@ -104,36 +101,6 @@ def test_plan_for_an_inventory(
     assert "either --ray or --inventory" in refused(monkeypatch, capsys, "plan", model, "--to", to)
 
 
-def test_kube_render_prints_a_job_and_a_service(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = model.parent / "plan.toml"
-    save_plan(runs.plan(Checkpoint.open(model).config, (1, 2), (2, 1)), plan)
-    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
-    assert run(monkeypatch, *words, "--image", "registry.example/raymoe:0.1.0") == 0
-    job, service = yaml.safe_load_all(capsys.readouterr().out)
-    assert (job["kind"], service["kind"]) == ("RayJob", "RayService")
-    assert "not pinned" in refused(monkeypatch, capsys, *words, "--image", "raymoe:latest")
-    other = tiny.saved(tiny.llama(num_hidden_layers=7), model.parent / "other")
-    words[4] = other
-    assert "layers = 3, the model has 7" in refused(
-        monkeypatch, capsys, *words, "--image", "raymoe:0.1.0"
-    )
-
-
-def test_kube_render_prints_no_service_for_several_runs_of_layers(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = model.parent / "plan.toml"
-    save_plan(interleave(runs.plan(Checkpoint.open(model).config, (3,)), 2), plan)
-    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
-    words += ["--image", "raymoe:0.1.0"]
-    assert run(monkeypatch, *words, "--schedule", "zbv") == 0
-    (job,) = yaml.safe_load_all(capsys.readouterr().out)
-    assert job["kind"] == "RayJob"
-    assert "1f1b needs one span of layers a stage" in refused(monkeypatch, capsys, *words)
-
-
 @pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))
 def test_every_run_file_of_the_repository_loads(file: Path) -> None:
     assert load_run(file).name == file.stem
@@ -147,6 +114,37 @@ def test_every_command_of_the_readme_exists(
     assert {"train", "serve", "fetch smollm2", "kube render"} <= verbs
     for verb in sorted(verbs):
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
+
+
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        (
+            "serve",
+            [
+                "Example: raymoe serve moe",
+                "[default: 127.0.0.1]",
+                "[default: 8000]",
+                "(one rank that holds the whole model)",
+                "(the directory's name)",
+            ],
+        ),
+        (
+            "kube render",
+            ["Example: raymoe kube render plan.toml", "[default: 512]", "(the name of the run)"],
+        ),
+    ],
+)
+def test_help_has_an_example_and_the_defaults(
+    verb: str,
+    shown: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, *verb.split(), "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [words for words in shown if words not in text] == []
 
 
 def test_text_in_brackets_is_printed_as_it_is(
