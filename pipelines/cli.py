@@ -6,19 +6,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from moe import __version__
 from moe.errors import ClusterError, ConfigError
 from pipelines.commands import checkpoint as exchange
 from pipelines.commands import conversions
 from pipelines.commands.advise import advise
-from pipelines.commands.place import place
 from pipelines.commands.plan import plan
 from pipelines.commands.profile import profile
+from pipelines.commands.rebalance import rebalance
 from pipelines.commands.simulate import simulate
 from pipelines.entry import main
 from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
-    help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -30,6 +30,25 @@ checkpoint.command("convert")(exchange.convert)
 app.add_typer(fetch, name="fetch")
 app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(kube, name="kube")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"raymoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Turn dense models into mixture-of-experts models; train and serve them on Ray."""
+
 
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
@@ -81,7 +100,7 @@ def tokenize(
 
 for verbs in (
     (conversions.presets, conversions.init, conversions.upcycle),
-    (profile, plan, advise, place, simulate),
+    (profile, plan, advise, rebalance, simulate),
 ):
     for verb in verbs:
         app.command()(verb)

@@ -1,6 +1,5 @@
 """What stands below a plan: its step, against even layers, where the seconds come from."""
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from moe.planning.devices.inventory import Device, Inventory
@@ -8,9 +7,11 @@ from moe.planning.devices.rates import EFFICIENCY
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from moe.planning.search.search import Candidate, Found
+from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import count, repeated, seconds
 
 _VALUES = {"step": "step\ns", "tokens": "tokens\nheld", "memory": "memory\n%"}
+_RATIO = "over\nbest"
 
 
 def comparison(
@@ -19,7 +20,8 @@ def comparison(
     """Return the lines; ``even`` is the prediction for the same gangs with layers even."""
     slowest, step = predicted.slowest_seconds, predicted.step_seconds
     return [
-        f"slowest stage: {seconds(slowest)} a micro-batch{_against(slowest, even.slowest_seconds)}",
+        f"slowest stage: {seconds(slowest)} for a micro-batch"
+        + _against(slowest, even.slowest_seconds),
         f"{_work(predicted)}: {seconds(step)}{_against(step, even.step_seconds)}"
         + _overfull(plan, inventory, even),
         *_rates_and_sources(plan, inventory, predicted),
@@ -27,23 +29,23 @@ def comparison(
 
 
 def facts(plan: Plan, inventory: Inventory, predicted: Prediction) -> list[str]:
-    """Return the lines that compare with nothing."""
+    """Return the same lines without a comparison."""
     step = f"{_work(predicted)}: {seconds(predicted.step_seconds)}"
     return [step, *_rates_and_sources(plan, inventory, predicted)]
 
 
-def alternatives_table(found: Found, objective: str) -> Table | None:
+def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Table | None:
     """Return the plan beside the best of the nearest shapes; None where there is no other."""
     if not found.alternatives:
         return None
-    table = Table(
-        title="the plan, and the best of the nearest other shapes", box=SIMPLE_HEAD, padding=0
+    table = grid(
+        width, "the plan (first row), and the best plans of other stages, gangs and replicas"
     )
-    for heading in ("stages", "gang", "repli-\ncas", "micro-\nbatch"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for text in ("stages", "gang", "repli~\ncas", "micro-\nbatch"):
+        table.add_column(heading(text, width), justify="right", no_wrap=True)
     table.add_column("layers", overflow="fold")
-    for heading in _headings(objective):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for text in _headings(objective):
+        table.add_column(heading(text, width), justify="right", no_wrap=True)
     for candidate in (found.best, *found.alternatives):
         table.add_row(*_cells(candidate, found.best, objective))
     return table
@@ -55,7 +57,7 @@ def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
     sources = {inventory.pace(each, half).source for each in set(devices_of(plan, inventory))}
     found = [_source(each) for each in sorted(sources)]
     links = "links as listed" if inventory.links else "links assumed"
-    return f"seconds: {', '.join(found)}; {links}"
+    return f"source of the seconds: {', '.join(found)}; {links}"
 
 
 def devices_of(plan: Plan, inventory: Inventory) -> list[Device]:
@@ -69,7 +71,7 @@ def _work(predicted: Prediction) -> str:
     work = predicted.workload
     size = f"{work.micro_batch} x {count(work.sequence_length, 'token')}"
     if not work.training:
-        return f"prompts read, {count(work.micro_batches, 'batch', 'es')} of {size}"
+        return f"reading {count(work.micro_batches, 'batch', 'es')} of prompts of {size}"
     copies = f" on each of {predicted.replicas} replicas" if predicted.replicas > 1 else ""
     return f"step of {count(work.micro_batches, 'micro-batch', 'es')} of {size}{copies}"
 
@@ -84,13 +86,17 @@ def _rates(predicted: Prediction) -> str:
         return line
     bubble = predicted.timeline.bubble
     mean = sum(bubble) / len(bubble)
-    return f"{line}, bubble {mean:.1%} of the stages' time, {max(bubble):.1%} on the idlest"
+    worst = bubble.index(max(bubble))
+    return (
+        f"{line}, bubble {mean:.1%}: that part of the step a stage waits on average; most on stage "
+        f"{worst}, {bubble[worst]:.1%}"
+    )
 
 
 def _against(planned: float, even: float) -> str:
     if planned == even:
-        return ", as with even layers"
-    return f", with even layers {seconds(even)} ({even / planned:.2f} x)"
+        return ", the same as with even layers"
+    return f", with even layers {seconds(even)} ({even / planned:.2f} x as long)"
 
 
 def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
@@ -102,21 +108,22 @@ def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
     )
     if fullest <= 1:
         return ""
-    return f"; even layers do not fit: {fullest:.2f} x the memory of a device"
+    return f"; even layers do not fit: they need {fullest:.2f} x the memory of a device"
 
 
 def _source(source: str) -> str:
     if source == "counted":
         return "counted from FLOPs and bytes, not measured"
-    sheet = source.startswith("data sheet")
-    return f"{source} at {EFFICIENCY:.0%} of its peak, not measured" if sheet else source
+    if source.startswith("data sheet"):
+        return f"{source} at {EFFICIENCY:.0%} of its peak, not measured"
+    return source
 
 
 def _cells(candidate: Candidate, best: Candidate, objective: str) -> list[str]:
     shape = candidate.shape
     layers = repeated(candidate.layers)
     if any(candidate.recomputed):
-        layers += f", again {repeated(candidate.recomputed)}"
+        layers += f", recompute {repeated(candidate.recomputed)}"
     values = {
         "step": f"{candidate.seconds:.4g}",
         "tokens": f"{-candidate.value:,.0f}",
@@ -128,7 +135,7 @@ def _cells(candidate: Candidate, best: Candidate, objective: str) -> list[str]:
 
 
 def _headings(objective: str) -> list[str]:
-    return [_VALUES[objective], "x best", *(_VALUES[name] for name in _others(objective))]
+    return [_VALUES[objective], _RATIO, *(_VALUES[name] for name in _others(objective))]
 
 
 def _others(objective: str) -> list[str]:
@@ -136,5 +143,5 @@ def _others(objective: str) -> list[str]:
 
 
 def _times(candidate: Candidate, best: Candidate) -> str:
-    """Return the value over the best one, so that 1 is best and worse is more than 1 or less."""
+    """Return the value over that of the best plan, whose own is 1."""
     return f"{candidate.value / best.value:.3f}" if best.value else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moe import __version__
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
@@ -98,7 +99,9 @@ def test_plan_for_an_inventory(
     assert "plan needs 6 ranks (3 stages x gang of 2) but 2 devices" in refused(
         monkeypatch, capsys, *words, "--stages", 3, "--gang", 2
     )
-    assert "either --ray or --inventory" in refused(monkeypatch, capsys, "plan", model, "--to", to)
+    assert "give one of --inventory FILE, --ray" in refused(
+        monkeypatch, capsys, "plan", model, "--to", to
+    )
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))
@@ -161,3 +164,33 @@ def test_text_in_brackets_is_printed_as_it_is(
 def test_a_resolved_run_is_a_run_file_again(file: Path) -> None:
     run = load_run(file)
     assert parse_run(json.loads(dump_run(run)), "resolved") == run
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"raymoe {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "advise", "simulate", "rebalance", "profile"])
+def test_the_help_of_planning_commands_has_an_example_of_options_that_exist(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, command, "--help") == 0
+    text = capsys.readouterr().out
+    example = text.partition("Example: raymoe ")[2].partition("╭")[0].split()
+    assert example[0] == command
+    for word in example:
+        assert not word.startswith("--") or f" {word} " in text.partition("╭")[2]
+        assert not word.startswith("manifests/") or (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "inventories").glob("*.toml")))
+def test_every_inventory_of_the_repository_can_be_planned_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "deepseek-moe-16b" if file.stem == "example" else "dense"
+    assert run(monkeypatch, "plan", model, "--inventory", file, "--numerics", "bf16") == 0
+    assert "links as listed" in " ".join(capsys.readouterr().out.split())

@@ -105,7 +105,10 @@ def test_a_schedule_that_suits_a_plan_works_where_the_plan_holds(data: st.DataOb
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([((0, 5),), ((5, 12), (12, 30))], "stage 1 holds 2 spans of layers, stage 0 holds 1; all"),
+        (
+            [((0, 5),), ((5, 12), (12, 30))],
+            "stage 1 holds 2 spans of layers, stage 0 holds 1; give every",
+        ),
         (
             [((0, 5), (13, 20)), ((5, 12), (20, 30))],
             r"span 1 of stage 0, chunk 2, holds layers \[13",
@@ -115,7 +118,10 @@ def test_a_schedule_that_suits_a_plan_works_where_the_plan_holds(data: st.DataOb
         ([((0, 5), (12, 20)), ((20, 30), (5, 12))], "span 0 of stage 1, chunk 1"),
         ([((0, 5), (12, 20)), ((5, 12), (20, 29))], "hold 29 layers but the model has 30"),
         ([((0, 5), (12, 20)), ((5, 12), (21, 30))], r"k mod 2, or on a V: .* s and 3 - s"),
-        ([((0, 9),), ((10, 30),)], r"stage 1 holds layers \[10, 30\) but layer 9 is next; stages"),
+        (
+            [((0, 9),), ((10, 30),)],
+            r"stage 1 holds layers \[10, 30\) but layer 9 is next; give every stage",
+        ),
     ],
 )
 def test_spans_that_leave_gaps_are_refused(

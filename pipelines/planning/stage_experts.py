@@ -1,4 +1,4 @@
-"""Experts of a plan as placements, stage by stage, and back."""
+"""The experts of a plan by stage: where they are, and where the measured load moves them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class StageExperts:
     """The experts of one stage before and after, and the load [layers, experts] they are for."""
 
     stage: int
@@ -44,7 +44,7 @@ class Placed:
 
 def improved(
     plan: Plan, layers: Sequence[int], load: Floats, threshold: float, speeds: Speeds
-) -> list[Placed]:
+) -> list[StageExperts]:
     """Return every stage with its experts moved where that gains enough."""
     return [
         replace(each, after=improve(each.before, each.load, threshold, each.speeds))
@@ -54,29 +54,29 @@ def improved(
 
 def replicated(
     plan: Plan, layers: Sequence[int], load: Floats, spare: int, speeds: Speeds
-) -> list[Placed]:
+) -> list[StageExperts]:
     """Return every stage with so many slots more on each rank, for copies of hot experts."""
-    placed = []
+    found = []
     for each in _stages(plan, layers, load, speeds):
         slots = [count + spare for count in each.before.slots]
         after = replicate(each.load, slots, each.speeds, each.before.layers)
-        placed.append(replace(each, after=after))
-    return placed
+        found.append(replace(each, after=after))
+    return found
 
 
-def with_experts(plan: Plan, placed: Sequence[Placed]) -> Plan:
-    """Return the plan with experts where the placements have them; other layers stay as is."""
+def with_experts(plan: Plan, rebalanced: Sequence[StageExperts]) -> Plan:
+    """Return the plan with its experts rebalanced; layers without a measured load stay."""
     stages = list(plan.stages)
-    for each in placed:
+    for each in rebalanced:
         stages[each.stage] = _with_experts(stages[each.stage], each.after)
     return replace(plan, stages=tuple(stages))
 
 
-def joined(placed: Sequence[Placed]) -> ExpertLayout:
-    """Return one placement of all stages."""
+def joined(stages: Sequence[StageExperts]) -> ExpertLayout:
+    """Return one placement for the layers of all stages."""
     return ExpertLayout(
-        tuple(layer for each in placed for layer in each.after.layers),
-        tuple(experts for each in placed for experts in each.after.experts),
+        tuple(layer for each in stages for layer in each.after.layers),
+        tuple(experts for each in stages for experts in each.after.experts),
     )
 
 
@@ -105,7 +105,7 @@ def expert_bytes(config: ModelConfig, layer: int, numbers: int) -> int:
     return _NUMBER_BYTES * numbers * (one - none)
 
 
-def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> list[Placed]:
+def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> list[StageExperts]:
     """Return the stages whose layers have a load, as they are."""
     strange = [layer for layer in layers if not 0 <= layer < plan.model["layers"]]
     if strange or load.shape[1] != plan.model["experts"]:
@@ -114,14 +114,14 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
             f"{plan.model['layers']} layers of {plan.model['experts']}; give the journal and the "
             "plan of one run"
         )
-    placed = []
+    found = []
     for number, stage in enumerate(plan.stages):
         rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
         if rows:
             own = tuple(layers[row] for row in rows)
             now = _placement(plan, number, own)
-            placed.append(Placed(number, now, now, load[rows], speeds[number]))
-    return placed
+            found.append(StageExperts(number, now, now, load[rows], speeds[number]))
+    return found
 
 
 def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
