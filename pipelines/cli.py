@@ -15,7 +15,6 @@ from pipelines.commands.plan import plan
 from pipelines.commands.profile import profile
 from pipelines.commands.rebalance import rebalance
 from pipelines.commands.simulate import simulate
-from pipelines.entry import main
 from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
@@ -295,7 +294,3 @@ def kube_render(
     else:
         to.write_text(text, encoding="utf-8")
         say(f"wrote {to}")
-
-
-if __name__ == "__main__":
-    main()

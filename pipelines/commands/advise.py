@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError, PlanError
-from pipelines.planning.arguments import (
+from pipelines.commands.arguments import (
     Architecture,
     Imbalance,
     Length,
@@ -65,7 +65,7 @@ def advise(
     """
     from moe.planning.search.pins import Pins
     from moe.planning.search.question import Question, check_question
-    from pipelines.planning.arguments import Work, architecture, batch, devices_of
+    from pipelines.commands.arguments import Work, architecture, batch, devices_of
 
     dense_seen, moe_seen = (
         tokens("--dense-tokens", dense_tokens),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.planning.arguments import (
+from pipelines.commands.arguments import (
     Architecture,
     Imbalance,
     InventoryFile,
@@ -141,11 +141,11 @@ def plan(
     from moe.planning.plan.file import load_plan, save_plan
     from moe.planning.search.chunked import searchable
     from moe.planning.search.search import Question, search
-    from pipelines.planning.arguments import Work, architecture, at_least_one, batch
+    from pipelines.commands.arguments import Work, architecture, at_least_one, batch
+    from pipelines.commands.findings import check_form, draw, emitted_layers, print_emitted, show
+    from pipelines.commands.sources import Source
     from pipelines.planning.chunking import check_chunking, chunked
     from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
-    from pipelines.planning.sources import Source
-    from pipelines.screen.findings import check_form, draw, emitted_layers, print_emitted, show
 
     source = Source(inventory, ray, kubernetes, nodes, address, context, threads)
     files = {"--to": to, "--html": html}
@@ -183,7 +183,7 @@ def plan(
 def chosen_objective(name: str | None, serving: bool) -> str:
     """Return the objective: the one given where it makes sense, else the usual one."""
     from moe.planning.search.pins import OBJECTIVES
-    from pipelines.planning.arguments import chosen
+    from pipelines.commands.arguments import chosen
 
     if name is None:
         return "tokens" if serving else "step"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.planning.arguments import Architecture, Length, architecture, length_for
+from pipelines.commands.arguments import Architecture, Length, architecture, length_for
 from pipelines.planning.output import output
 from pipelines.screen.terminal import console, say
 from pipelines.screen.words import count

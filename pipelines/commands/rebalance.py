@@ -54,7 +54,7 @@ def rebalance(
     from moe.planning.experts.expert_layout import save_layout
     from moe.planning.experts.load import load_from_journal
     from moe.planning.plan.file import load_plan, save_plan
-    from pipelines.planning.arguments import architecture, at_least_one, devices_of
+    from pipelines.commands.arguments import architecture, at_least_one, devices_of
     from pipelines.planning.stage_experts import (
         improved,
         joined,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.planning.arguments import (
+from pipelines.commands.arguments import (
     Imbalance,
     Length,
     MicroBatches,
@@ -64,9 +64,9 @@ def simulate(
     """
     from moe.planning.plan.file import load_plan
     from moe.planning.prediction.predict import predict
-    from pipelines.planning.arguments import Work, architecture, batch, devices_of
+    from pipelines.commands.arguments import Work, architecture, batch, devices_of
+    from pipelines.commands.findings import draw
     from pipelines.planning.survival import Run, goodputs
-    from pipelines.screen.findings import draw
     from pipelines.screen.simulation_table import simulation_lines, simulation_table
     from pipelines.screen.survival_table import survival_table
 

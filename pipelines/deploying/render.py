@@ -12,7 +12,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import bytes_per_rank
-from pipelines.planning.arguments import architecture
+from pipelines.commands.arguments import architecture
 
 
 def render(

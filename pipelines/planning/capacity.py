@@ -56,3 +56,10 @@ def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload:
         costs = MemberCosts(config, inventory, workload, Member(plan.share(seat), devices))
         held.append(costs.tokens(plan.stages[seat.stage].layers, positions[seat.stage]))
     return min(held)
+
+
+def devices_used(plan: Plan, inventory: Inventory) -> list[Device]:
+    """Return the devices that a plan uses, of all replicas."""
+    known = {device.name: device for device in inventory.devices}
+    names = [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
+    return [known.get(name) or inventory.device(name) for name in names]

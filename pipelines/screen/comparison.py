@@ -2,11 +2,12 @@
 
 from rich.table import Table
 
-from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.rates import EFFICIENCY
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from moe.planning.search.search import Candidate, Found
+from pipelines.planning.capacity import devices_used
 from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import count, repeated, seconds
 
@@ -54,17 +55,10 @@ def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Tab
 def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
     """Say where the seconds of devices and links come from."""
     half = predicted.workload.numerics.half
-    sources = {inventory.pace(each, half).source for each in set(devices_of(plan, inventory))}
+    sources = {inventory.pace(each, half).source for each in set(devices_used(plan, inventory))}
     found = [_source(each) for each in sorted(sources)]
     links = "links as listed" if inventory.links else "links assumed"
     return f"source of the seconds: {', '.join(found)}; {links}"
-
-
-def devices_of(plan: Plan, inventory: Inventory) -> list[Device]:
-    """Return the devices that a plan uses, of all replicas."""
-    known = {device.name: device for device in inventory.devices}
-    names = [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
-    return [known.get(name) or inventory.device(name) for name in names]
 
 
 def _work(predicted: Prediction) -> str:
@@ -101,7 +95,7 @@ def _against(planned: float, even: float) -> str:
 
 def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
     """Say where even layers, with nothing recomputed, do not fit."""
-    devices = iter(devices_of(plan, inventory))
+    devices = iter(devices_used(plan, inventory))
     fullest = max(
         need.total / min(next(devices).memory_bytes for _ in range(plan.replicas))
         for need in even.rank_bytes

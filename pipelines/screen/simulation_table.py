@@ -9,8 +9,13 @@ from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.planning.prediction.predict import Prediction
-from pipelines.planning.capacity import flops_per_second, peak_flops, useful_flops
-from pipelines.screen.comparison import devices_of, facts
+from pipelines.planning.capacity import (
+    devices_used,
+    facts,
+    flops_per_second,
+    peak_flops,
+    useful_flops,
+)
 from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import compared_gigabytes
 
@@ -49,7 +54,7 @@ def simulation_lines(
 ) -> list[str]:
     """Return the step, and how much of the devices' peak it reaches."""
     work = predicted.workload
-    devices = devices_of(plan, inventory)
+    devices = devices_used(plan, inventory)
     peak, what = peak_flops(inventory, devices, work.numerics.half)
     reached = flops_per_second(config, predicted)
     each = useful_flops(config, work.sequence_length)
