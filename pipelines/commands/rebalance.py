@@ -43,7 +43,7 @@ def rebalance(
         int | None,
         typer.Option(
             help="For serving: additional expert slots of each rank, for copies of busy experts. "
-            "--to is then a placement file, because a plan holds each expert once."
+            "--to is then an expert layout file, because a plan holds each expert once."
         ),
     ] = None,
 ) -> None:

@@ -73,7 +73,7 @@ def with_experts(plan: Plan, rebalanced: Sequence[StageExperts]) -> Plan:
 
 
 def joined(stages: Sequence[StageExperts]) -> ExpertLayout:
-    """Return one placement for the layers of all stages."""
+    """Return one layout for the layers of all stages."""
     return ExpertLayout(
         tuple(layer for each in stages for layer in each.after.layers),
         tuple(experts for each in stages for experts in each.after.experts),
@@ -119,12 +119,12 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
         rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
         if rows:
             own = tuple(layers[row] for row in rows)
-            now = _placement(plan, number, own)
+            now = _layout(plan, number, own)
             found.append(StageExperts(number, now, now, load[rows], speeds[number]))
     return found
 
 
-def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
+def _layout(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
     shares = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
     return ExpertLayout(
         layers,
@@ -134,12 +134,12 @@ def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
     )
 
 
-def _with_experts(stage: StagePlan, placement: ExpertLayout) -> StagePlan:
+def _with_experts(stage: StagePlan, layout: ExpertLayout) -> StagePlan:
     usual = tuple(tuple(sorted(rank.experts)) for rank in stage.ranks)
-    kept = [each for each in stage.expert_layout if each.layer not in placement.layers]
+    kept = [each for each in stage.expert_layout if each.layer not in layout.layers]
     new = [
         LayerExperts(layer, experts)
-        for layer, experts in zip(placement.layers, placement.experts, strict=True)
+        for layer, experts in zip(layout.layers, layout.experts, strict=True)
         if experts != usual
     ]
     return replace(stage, expert_layout=tuple(sorted(kept + new, key=lambda each: each.layer)))

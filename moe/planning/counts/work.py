@@ -97,8 +97,8 @@ def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def _layers_like(config: ModelConfig, placed: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    counts, first = dict(placed), dict[tuple[bool, int | None], int]()
+def _layers_like(config: ModelConfig, by_layer: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    counts, first = dict(by_layer), dict[tuple[bool, int | None], int]()
     return tuple(
         first.setdefault((config.has_experts(layer), counts.get(layer)), layer)
         for layer in range(config.layers)

@@ -3,7 +3,7 @@
 A chunk is a span of layers; chunks are numbered along the model. With p stages of c chunks each,
 chunk k is on stage k mod p: the model goes round in a *loop*. Or, with two, it is *folded* to a V
 (ZB-V, arXiv 2401.10241): stage s holds chunks s and 2p - 1 - s, so that the last chunk is where the
-first is, and one way of the V needs no travel. On one stage both orders are the same.
+first is, and nothing travels at the foot of the V. On one stage both orders are the same.
 """
 
 from collections.abc import Sequence

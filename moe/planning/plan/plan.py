@@ -272,7 +272,7 @@ class Plan:
             label = f"stage {number} layer {each.layer}"
             if len(each.experts) != self.gang_size:
                 raise PlanError(
-                    f"{label} places experts on {len(each.experts)} ranks, the gang has "
+                    f"{label} has experts for {len(each.experts)} ranks, the gang has "
                     f"{self.gang_size}; give each rank its experts"
                 )
             held = [expert for experts in each.experts for expert in experts]

@@ -37,15 +37,15 @@ def plan_positions(plan: Plan, workload: Workload) -> tuple[Position, ...]:
     kept = in_flight(workload.schedule, stages, workload.micro_batches, chunks)
     homes = [plan.home(chunk) for chunk in range(stages * chunks)]
     travels = [one != other for one, other in pairwise(homes)]
-    ways = list(zip(homes, [False, *travels], [*travels, False], strict=True))
+    hops = list(zip(homes, [False, *travels], [*travels, False], strict=True))
     return tuple(
         Position(
             kept[stage],
             (stage == homes[0], stage == homes[-1]),
             peaks[stage],
             (
-                sum(comes for home, comes, _ in ways if home == stage),
-                sum(returns for home, _, returns in ways if home == stage),
+                sum(comes for home, comes, _ in hops if home == stage),
+                sum(returns for home, _, returns in hops if home == stage),
             ),
         )
         for stage in range(stages)

@@ -221,7 +221,7 @@ def bytes_per_rank(config: ModelConfig, plan: Plan, workload: Workload) -> tuple
 
 
 def _pairs(one: Columns, other: Columns) -> list[tuple[Device, Device]]:
-    """Return devices of a gang with their counterparts in the other, one pair of each sort."""
+    """Return devices of a gang with their counterparts in the other, one pair for each link."""
     pairs = {
         (here.link_key, there.link_key): (here, there)
         for mine, theirs in zip(one, other, strict=True)

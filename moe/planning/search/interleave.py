@@ -26,10 +26,10 @@ def interleave(
         raise PlanError(
             f"the plan has {plan.chunks} spans of layers a stage already; give a plan with one"
         )
-    placed = [number for number, stage in enumerate(plan.stages) if stage.expert_layout]
-    if placed and (chunks > 1 or folded):
+    own = [number for number, stage in enumerate(plan.stages) if stage.expert_layout]
+    if own and (chunks > 1 or folded):
         raise PlanError(
-            f"stage {placed[0]} places the experts of single layers, which move to other stages "
+            f"stage {own[0]} has experts of its own for single layers, which move to other stages "
             f"when the layers are cut into {chunks} spans; interleave first, then "
             "`raymoe rebalance`"
         )

@@ -251,6 +251,6 @@ def _sum_seconds(
     size = workload.tokens_at_once * config.hidden_size * workload.numerics.message
     counts = Counter(device.link_key for device in gang)
     by_links = {device.link_key: device for device in gang}
-    pairs = [(by_links[spot], by_links[spot]) for spot, count in counts.items() if count > 1]
+    pairs = [(by_links[key], by_links[key]) for key, count in counts.items() if count > 1]
     pairs += combinations(by_links.values(), 2)
     return slowest([inventory.link(*pair) for pair in pairs]).all_reduce_seconds(size, len(gang))

@@ -69,8 +69,8 @@ class MemberCosts:
         self.limit = min(device.memory_bytes for device in devices)
         unlike = {device.traits: device for device in devices}.values()
         self._paces = [inventory.pace(device, workload.numerics.half) for device in unlike]
-        ways = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
-        links = [inventory.link(one, two) for one, two in ways.values()]
+        pairs = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
+        links = [inventory.link(one, two) for one, two in pairs.values()]
         self._link = slowest(links) if links else None
         self._parameters = self._totals(layer_parameters, 0)
         self._floats = self._totals(block_floats, 0.0)

@@ -197,7 +197,7 @@ def rank(table: dict[str, Any]) -> Any:
         ),
         (
             lambda table: stage(table).update(placement=[{"layer": 3, "experts": [[0], [1]]}]),
-            "stage 0 layer 3 places experts on 2 ranks, the gang has 1",
+            "stage 0 layer 3 has experts for 2 ranks, the gang has 1",
         ),
         (
             lambda table: stage(table).update(placement=[{"layer": 3, "experts": [[0, 1, 2]]}]),

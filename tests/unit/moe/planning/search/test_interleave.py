@@ -89,7 +89,7 @@ def test_experts_placed_by_layer_are_refused() -> None:
     plan = runs.plan(config, (10, 20), (2, 1), (2, 2))
     stage = replace(plan.stages[1], expert_layout=(LayerExperts(12, ((0, 1), (2, 3))),))
     placed = replace(plan, stages=(plan.stages[0], stage))
-    with pytest.raises(PlanError, match="stage 1 places the experts of single layers"):
+    with pytest.raises(PlanError, match="stage 1 has experts of its own for single layers"):
         interleave(placed, 2)
     assert interleave(placed, 1) == placed
 
