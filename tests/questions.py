@@ -6,7 +6,7 @@ from random import Random
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
@@ -97,7 +97,7 @@ def draw_question(
     layers = min(most_layers, random.choice([1, 2, 2, 3, 3, 4, 4, 5, 6, 7]))
     count = min(most_devices, random.choice([1, 2, 2, 3, 3, 4, 4, 5, 6, 7]))
     config, workload = draw_model(random, layers), draw_workload(random, training)
-    needs = rank_bytes(config, whole(config), Place(), workload)
+    needs = rank_bytes(config, whole(config), Position(), workload)
     rooms = random.choice([(0.6, 1.5), (0.3, 0.45), (4.0, 4.0), (10.0, 1.0)])
     inventory = draw_inventory(random, count, needs.total - PROCESS_BYTES, rooms)
     return Question(config, inventory, workload, random.choice([1, 2, 3, 4, 4, 6, 8]))

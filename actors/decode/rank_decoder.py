@@ -43,7 +43,7 @@ class RankDecoder:
         cache = self._cache(work)
         x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
         run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
-        for chunk, layers in zip(self._chunks, self._decoder.share.runs, strict=True):
+        for chunk, layers in zip(self._chunks, self._decoder.share.spans, strict=True):
             if chunk > 0:
                 x = self._from(chunk - 1, x, len(work.tokens))
             x = self._decoder(x, replace(run, layers=layers)).values

@@ -226,7 +226,7 @@ class _Built:
             checkpoint.config, checkpoint.read, command.share, exchange, self.device
         )
         plan = command.plan
-        home = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
+        home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
         self.generator = RankDecoder(self.decoder, home, command.stage)
         self.trainer: RankTrainer | None = None
         if command.run is not None:

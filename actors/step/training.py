@@ -124,8 +124,8 @@ class RankTrainer:
     def _layers(self) -> StageLayers:
         plan, stage = self._command.plan, self._command.stage
         chunks = plan.chunks_of(stage)
-        runs = dict(zip(chunks, plan.stages[stage].runs, strict=True))
-        return StageLayers(runs, len(plan.chunk_runs) - 1)
+        runs = dict(zip(chunks, plan.stages[stage].spans, strict=True))
+        return StageLayers(runs, len(plan.chunk_spans) - 1)
 
     def _pass(self) -> Pass:
         routing = self.run.routing

@@ -92,7 +92,7 @@ def check_form(name: str | None) -> None:
 def emitted_layers(form: str, plan: Plan) -> tuple[str, str]:
     """Return the option of another system that takes the layers of a plan, and its value."""
     several = plan.chunks > 1
-    value = emit(form, plan.chunk_runs, ("V" if plan.folded else "loop") if several else None)
+    value = emit(form, plan.chunk_spans, ("V" if plan.folded else "loop") if several else None)
     option = FORMS[form].option
     if several and form == "megatron":
         option += f" with --pipeline-model-parallel-size {len(plan.stages)}"

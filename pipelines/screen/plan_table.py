@@ -64,7 +64,7 @@ def plan_picture(
 
 def plan_line(plan: Plan) -> str:
     """Return the layers of each stage in one line."""
-    cuts = " | ".join(" + ".join(span(*run) for run in stage.runs) for stage in plan.stages)
+    cuts = " | ".join(" + ".join(span(*run) for run in stage.spans) for stage in plan.stages)
     return f"{_shape(plan)}, layers {cuts}"
 
 
@@ -150,7 +150,7 @@ class _Row:
 def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) -> Iterable[_Row]:
     def alike(seat: Seat) -> object:
         share = plan.share(seat)
-        device = inventory.device(plan.rank(seat).device).sort if brief else seat
+        device = inventory.device(plan.rank(seat).device).traits if brief else seat
         return seat.stage, device, share.sizes[0], len(share.experts)
 
     for _, seats in groupby(plan.seats.of_replica(0), alike):
@@ -181,14 +181,14 @@ def _shape(plan: Plan) -> str:
     if plan.replicas > 1:
         shape += f" x {plan.replicas} replicas"
     if plan.chunks > 1:
-        shape += f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
+        shape += f", {plan.chunks} spans of layers each, {'folded' if plan.folded else 'in a loop'}"
     return shape
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
     """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
     share, stage = row.shares[0], row.plan.stages[row.stage]
-    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.runs]
+    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.spans]
     if stage.recompute:
         lines.append(f"recompute {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
@@ -216,7 +216,7 @@ def _width(config: ModelConfig, row: _Row) -> str:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]
     text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"
-    if row.plan.stages[row.stage].placement:
+    if row.plan.stages[row.stage].expert_layout:
         text += " *"
     if not config.shared_size:
         return text

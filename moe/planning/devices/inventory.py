@@ -13,13 +13,13 @@ from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 
 CPU = "cpu"
 
-_SORTS = ("CPU devices", "GPUs", "AMD GPUs")
-"""Devices whose ranks talk to each other; those of different sorts cannot."""
+_BACKENDS = ("CPU devices", "GPUs", "AMD GPUs")
+"""Kinds of device by collective backend; ranks of different backends cannot talk to each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One place for one rank: a GPU, or some threads of a CPU.
+    """What holds one rank: a GPU, or some threads of a CPU.
 
     ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
     profile, or the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
@@ -50,7 +50,7 @@ class Device:
         check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
-    def sort(self) -> tuple[object, ...]:
+    def traits(self) -> tuple[object, ...]:
         """What makes two devices alike to a planner, wherever they are."""
         return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
 
@@ -60,8 +60,8 @@ class Device:
         return self.resources, self.labels
 
     @property
-    def spot(self) -> tuple[str, str]:
-        """What its links depend on."""
+    def link_key(self) -> tuple[str, str]:
+        """What its links to other devices depend on."""
         return self.node, self.kind
 
 
@@ -150,24 +150,24 @@ class Inventory:
         return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
 
 
-def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
+def check_one_backend(what: str, devices: Iterable[tuple[str, str]]) -> None:
     """Raise PlanError where CPUs, GPUs of NVIDIA and of AMD are mixed: names with their kinds."""
-    sorts: dict[str, list[str]] = {}
+    backends: dict[str, list[str]] = {}
     for name, kind in devices:
-        sorts.setdefault(_sort(kind), []).append(name)
-    if len(sorts) > 1:
-        order = sorted(sorts.items(), key=lambda each: _SORTS.index(each[0]))
-        found = [f"{sort} ({len(names)}, the first is {names[0]})" for sort, names in order]
+        backends.setdefault(_backend(kind), []).append(name)
+    if len(backends) > 1:
+        order = sorted(backends.items(), key=lambda each: _BACKENDS.index(each[0]))
+        found = [f"{backend} ({len(names)}, the first is {names[0]})" for backend, names in order]
         raise PlanError(
             f"{what} has {' and '.join(found)}, whose ranks cannot talk to each other (gloo, nccl, "
-            "rccl); keep devices of one sort"
+            "rccl); keep the devices of one backend"
         )
 
 
-def _sort(kind: str) -> str:
+def _backend(kind: str) -> str:
     if kind == CPU:
-        return _SORTS[0]
-    return _SORTS[2] if vendor_of(kind) == AMD else _SORTS[1]
+        return _BACKENDS[0]
+    return _BACKENDS[2] if vendor_of(kind) == AMD else _BACKENDS[1]
 
 
 def _unknown_kind(device: Device) -> PlanError:

@@ -169,7 +169,7 @@ def _edges(span: Interval, replicas: int) -> tuple[Costs, Costs]:
 def _by_sort(devices: Sequence[Device]) -> dict[object, list[str]]:
     sorts: dict[object, list[str]] = defaultdict(list)
     for device in devices:
-        sorts[device.sort].append(device.name)
+        sorts[device.traits].append(device.name)
     return dict(sorts)
 
 

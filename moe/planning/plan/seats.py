@@ -1,4 +1,4 @@
-"""Seats: the places of a plan that actors fill, and the one rule that numbers them.
+"""Seats: where the actors of a plan sit, and the one rule that numbers them.
 
 Global ranks count seats replica by replica, stage by stage, member by member. This file alone knows
 that order; everybody else names a seat.

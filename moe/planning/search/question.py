@@ -6,7 +6,7 @@ from moe.config.model import ModelConfig
 from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import Inventory, check_one_sort
+from moe.planning.devices.inventory import Inventory, check_one_backend
 from moe.planning.plan.plan import Plan
 from moe.planning.search.pins import NO_PINS, OBJECTIVES, Pins
 from moe.planning.search.shapes import Shape, is_1f1b
@@ -39,7 +39,7 @@ class Question:
 def check_question(question: Question) -> None:
     """Raise PlanError for what no search could mend."""
     devices = question.inventory.devices
-    check_one_sort("the inventory", ((each.name, each.kind) for each in devices))
+    check_one_backend("the inventory", ((each.name, each.kind) for each in devices))
     if question.objective not in OBJECTIVES:
         raise PlanError(
             f"the objective is {question.objective!r}; {hint(question.objective, OBJECTIVES)}"

@@ -115,7 +115,7 @@ def placed_otherwise(plan: Plan) -> list[str]:
             for seat, experts in zip(plan.seats.of_stage(number), placed.experts, strict=True)
         )
         for number, stage in enumerate(plan.stages)
-        for placed in stage.placement
+        for placed in stage.expert_layout
     ]
 
 
@@ -220,7 +220,7 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
         words(8, baseline + 14 * place, content, class_="" if place else "strong")
         for place, content in enumerate(lines)
     ]
-    runs = " and ".join(map(span, stage.runs))
+    runs = " and ".join(map(span, stage.spans))
     told = f"stage {number}: layers {runs}, {held}, {time or 'not timed'}"
     band = rect(0, top, PAGE_WIDTH, height, hint(told), class_="band", rx=3)
     return element("g", band, *shown, class_="stage", data_stage=number)
@@ -277,6 +277,6 @@ def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:
         listed += [("held", "held by the rank"), ("free", "held by another rank")]
     if any(stage.recompute for stage in plan.stages):
         listed.append(("again", "recomputed in backward"))
-    if any(stage.placement for stage in plan.stages):
+    if any(stage.expert_layout for stage in plan.stages):
         listed.append(("placed", "experts placed otherwise"))
     return listed

@@ -104,8 +104,8 @@ def test_a_preset_is_a_model_and_an_unknown_one_is_named(shell: Shell) -> None:
         ("--objective tokens", "add --serving"),
         ("--objective stp", "--objective is 'stp'; did you mean step?"),
         ("--numerics bf17", "--numerics is 'bf17'; did you mean bf16?"),
-        ("--schedule zbv", "zbv needs 2 runs of layers a stage, folded to a V"),
-        ("--chunks 2", "1f1b needs one run of layers a stage"),
+        ("--schedule zbv", "zbv needs 2 spans of layers a stage, folded to a V"),
+        ("--chunks 2", "1f1b needs one span of layers a stage"),
         ("--schedule zbx", "--schedule is 'zbx'; did you mean zbv?"),
         ("--schedule zbv --chunks 2 --stages 1", "there is one stage; raise --stages"),
         ("--schedule zbv --chunks 2", "the best pipeline has one stage"),
@@ -199,16 +199,16 @@ def test_a_plan_of_several_runs_is_made_shown_and_said(shell: Shell) -> None:
     work = Workload(512, 1, 8, schedule="zbv")
     step = predict(SMALL, folded, there, work).step_seconds
     assert f"step of 8 micro-batches of 1 x 512 tokens: {step:.3g} s" in out
-    assert "3 stages x 1 rank, 2 runs of layers each, folded" in out
+    assert "3 stages x 1 rank, 2 spans of layers each, folded" in out
     assert "layers were moved between stages while the step under zbv became shorter" in out
-    assert "2 runs of layers a stage" in html.read_text(encoding="utf-8")
+    assert "2 spans of layers a stage" in html.read_text(encoding="utf-8")
     looped = (*words, "--schedule", "zero-bubble", "--chunks", 2, "--micro-batches", 6)
     out, err = shell.run(*looped, "--emit", "megatron")
     parts = read_megatron(out, 6)
     assert err.startswith(
         "--pipeline-model-parallel-layout with --pipeline-model-parallel-size 3\nreplaced /"
     )
-    assert parts == load_plan(to).chunk_runs
+    assert parts == load_plan(to).chunk_spans
     assert len(parts) == 6
 
 

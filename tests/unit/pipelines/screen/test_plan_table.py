@@ -69,7 +69,7 @@ def test_every_run_of_a_stage_has_a_line(schedule: str, chunks: int) -> None:
     plan = make_plan(SMOLLM2, there, 3, 1, work, chunks)
     text = picture(SMOLLM2, plan, there, work)
     assert all(len(line) <= 80 for line in text.splitlines())
-    for start, stop in plan.chunk_runs:
+    for start, stop in plan.chunk_spans:
         shown = f"{start}-{stop - 1}" if stop - start > 1 else f"{start}"
         assert text.count(f" {shown} ({stop - start})") == 1
     first = plan_line(plan).partition("layers each, ")[2].partition(", layers ")

@@ -102,7 +102,7 @@ def carry_out(held: Store, moves: tuple[Move, ...]) -> Store:
         assert len(given) == move.span.elements > 0
         assert (given >= 0).all(), "the source does not hold it"
         key = move.device, move.state, move.span.name
-        taken = after.setdefault(key, np.full(prod(move.span.shape), -1))
+        taken = after.setdefault(key, np.full(prod(move.span.tensor.shape), -1))
         assert (taken[span] < 0).all(), "it was held, or moved before"
         taken[span] = given
     return after

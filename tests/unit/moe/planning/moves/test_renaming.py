@@ -93,7 +93,7 @@ def renamings(new: Plan, cluster: Inventory) -> Iterator[Plan]:
                 names |= {
                     one.name: other.name
                     for one, other in zip(load, others, strict=True)
-                    if one.sort == other.sort
+                    if one.traits == other.traits
                 }
             if len(names) == sum(len(load) for load in loads.values()):
                 yield renamed(new, names)
