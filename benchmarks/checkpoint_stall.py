@@ -23,7 +23,9 @@ from actors.saving.saver import RankPlace, ShareSaver
 from benchmarks.results import finish, options, parse
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState
+from moe.config.ranges import whole_range
 from moe.config.share import whole
+from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
 
@@ -55,10 +57,11 @@ class Training:
 
     def states(self) -> Iterator[OwnedState]:
         """Yield the moments of every parameter."""
-        for name, parameter in self.decoder.named_parameters():
-            state = self._adam.state[parameter]
+        parameters = dict(self.decoder.named_parameters())
+        for part in held_by(self.config, self.decoder.share):
+            state = self._adam.state[parameters[part.name]]
             own = {moment: state[moment].view(-1) for moment in MOMENTS}
-            yield OwnedState(name, 0, parameter.numel(), own)
+            yield OwnedState(whole_range(part), own)
 
 
 def main() -> None:

@@ -136,20 +136,20 @@ class TestedRank(Rank):
         trainer, decoder = self._built.trainer, self._built.decoder
         assert trainer is not None
         weights = dict(decoder.named_parameters())
-        parts = {part.name: part for part in held_by(decoder.config, decoder.share)}
+        parts = list(held_by(decoder.config, decoder.share))
         gradients = {
-            (part.name, elements.start): bucket.owned.grad[place]
+            owned.range: bucket.owned.grad[owned.slice]
             for bucket in trainer._buckets
-            for part, elements, place in bucket.owned_slots()
+            for owned in bucket.owned_slots()
         }
         return Held(
-            [(part, weights[part.name].detach().clone()) for part in parts.values()],
+            [(part, weights[part.name].detach().clone()) for part in parts],
             [
                 (
-                    parts[state.name],
-                    slice(state.start, state.stop),
+                    state.range.part,
+                    slice(state.range.start, state.range.stop),
                     {name: value.clone() for name, value in state.moments.items()}
-                    | {"gradient": gradients[state.name, state.start].clone()},
+                    | {"gradient": gradients[state.range].clone()},
                 )
                 for state in trainer.optimizer.states()
             ],

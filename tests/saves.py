@@ -22,6 +22,7 @@ from moe.checkpoint.records import MOMENTS, OwnedState, WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.ranges import TensorRange
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
 from moe.errors import ConfigError
@@ -67,7 +68,7 @@ class Whole:
                 start, stop = cuts.of(part)[replica]
                 flat = {moment: self.moment(part, moment).reshape(-1) for moment in MOMENTS}
                 own = {moment: value[start:stop].clone() for moment, value in flat.items()}
-                yield OwnedState(part.name, start, stop, own)
+                yield OwnedState(TensorRange(part, start, stop), own)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
                 own = whole.moment(part, moment)
                 assert moments.read(part, moment).equal(own)
                 for start, stop in cuts.of(part):
-                    read = moments.read_range(part, moment, start, stop)
+                    read = moments.read_range(TensorRange(part, start, stop), moment)
                     assert read.equal(own.reshape(-1)[start:stop])
 
 

@@ -216,7 +216,7 @@ class ShareSaver:
         return [
             (self._piece(state, moment, value), value)
             for state in states
-            if state.start < state.stop and self._answers(self._held[state.name])
+            if state.range.elements and self._answers(state.range.part)
             for moment, value in state.moments.items()
         ]
 
@@ -228,7 +228,7 @@ class ShareSaver:
 
     def _piece(self, state: OwnedState, moment: str, value: Tensor) -> Piece:
         """Return what the manifest will say of a moment, but for its hash."""
-        part = self._held[state.name]
+        part = state.range.part
         return Piece(
             name=self._disk(part),
             moment=moment,
@@ -237,8 +237,8 @@ class ShareSaver:
             dim=part.dim,
             first=part.start,
             last=part.stop,
-            start=state.start,
-            stop=state.stop,
+            start=state.range.start,
+            stop=state.range.stop,
             dtype=TYPES[value.dtype],
             sha256="",
         )

@@ -92,7 +92,7 @@ def _share_out(bucket: Bucket, groups: Groups) -> list[dist.Work]:
         return [gathered]
     return [
         dist.broadcast(part, groups.membership.at(replica=owner), group=group, async_op=True)
-        for owner, part in enumerate(bucket.shares)
+        for owner, part in enumerate(bucket.slices)
     ]
 
 

@@ -11,7 +11,7 @@ from actors.commands import BuildCommand, StageReport, StepInput
 from actors.membership import Groups
 from actors.replicas import part_of_step
 from actors.step.balancing import ShareBalancer
-from actors.step.buckets import Owners, buckets_of
+from actors.step.buckets import buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail
 from actors.step.optimizer import ShareOptimizer
@@ -45,8 +45,7 @@ class StageTrainer:
         self.torn = False
         self.balancer = ShareBalancer(decoder, run)
         plan = command.plan
-        owners = Owners(command.replica, plan.replicas, plan.gang_size)
-        self._buckets = buckets_of(decoder, owners)
+        self._buckets = buckets_of(decoder, command.replica, plan.replicas, plan.gang_size)
         self.optimizer = ShareOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command

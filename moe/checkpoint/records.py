@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.config.model import ModelConfig
+from moe.config.ranges import TensorRange
 from moe.config.tensors import TensorSlice, is_trained, tensors
 from moe.errors import CheckpointError
 
@@ -23,13 +24,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class OwnedState:
-    """The moments a rank owns of one tensor: elements ``[start, stop)`` of the part it holds, in
-    memory order, each moment one-dimensional.
-    """
+    """The moments that a rank owns of a range of one tensor, each of them one-dimensional."""
 
-    name: str
-    start: int
-    stop: int
+    range: TensorRange
     moments: Mapping[str, Tensor]
 
 
@@ -74,6 +71,11 @@ class Piece:
     def part(self) -> TensorSlice:
         """The part it is cut from."""
         return TensorSlice(self.name, self.shape, self.dim, self.first, self.last)
+
+    @property
+    def range(self) -> TensorRange:
+        """The elements it holds."""
+        return TensorRange(self.part, self.start, self.stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,17 +201,22 @@ def draw(
 
 
 def _moved(question: "Question", found: "Found") -> str:
-    """Say what changes owner between the old plan and the one found."""
+    """Say what a resize from the old plan to the one found would send."""
     from moe.planning.moves.difference import diff
+    from moe.planning.moves.seating import seated_by_device
 
     assert question.near is not None
     there = question.inventory
-    moved = diff(question.config, question.near, found.plan, found.workload, there)
-    devices = len(moved.received)
-    return (
+    seating = seated_by_device(question.near, found.plan, there)
+    moved = diff(question.config, question.near, found.plan, found.workload, seating)
+    devices, lost = len(moved.received), sum(move.size for move in moved.lost)
+    line = (
         f"from the old plan: {moved.bytes / 1e9:.3g} GB to {devices} devices "
         f"(weights {moved.weight_bytes / 1e9:.3g}, optimiser {moved.optimizer_bytes / 1e9:.3g})"
     )
+    if lost:
+        line += f"; {lost / 1e9:.3g} GB of it is on no device that is left, read a checkpoint"
+    return line
 
 
 def _notes(question: "Question", found: "Found") -> list[str]:
