@@ -19,13 +19,15 @@ from actors.deadlines import Deadlines, deadlines_of
 from actors.membership import Membership
 from actors.replicas import check_step, part_of
 from actors.reports import merge
-from actors.saving.checkpointing import SaveContext, Writing, complete
+from actors.saving.checkpointing import PendingWrites
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
 from moe.planning.plan import Plan
+from moe.planning.plan_file import to_dict
 from moe.storage import Place
 
 HEALTH_SECONDS = 10.0
@@ -158,11 +160,11 @@ class Engine:
         doing, wait = "taking a snapshot", self._deadlines.command
         self._gather(refs, doing, wait, first)
 
-    def write(self, directory: Place, step: int) -> Writing:
+    def write(self, directory: Place, step: int) -> PendingWrites:
         """Have all ranks of the run write the snapshot of a step there, while they train on."""
         doing = f"writing {directory.name}"
         refs: list[Any] = [actor.write.remote(directory, step) for actor in self._actors]
-        return Writing(refs, lambda: self._gather(refs, doing, self._deadlines.command))
+        return PendingWrites(refs, lambda: self._gather(refs, doing, self._deadlines.command))
 
     def written_before(self, step: int) -> None:
         """Wait until all ranks of the run have written what they took before a step."""
@@ -180,7 +182,8 @@ class Engine:
         step = self.steps_done()
         with drafted(directory) as staging:
             self.snapshot(step)
-            complete(staging, self.write(staging, step).result(), step, self.plan, context)
+            about = About(context, to_dict(self.plan), step)
+            complete(staging, about, self.write(staging, step).result())
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""

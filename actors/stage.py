@@ -10,7 +10,7 @@ from ray.util import get_node_ip_address
 from actors.commands import BuildCommand, InferInput, RankStatus, StageReport, StepInput
 from actors.membership import Membership, use_interface_of
 from actors.rank import Rank
-from actors.saving.saver import SavedRank
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.storage import Place
 
@@ -51,7 +51,7 @@ class StageActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=FILES)
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Place, step: int) -> WrittenFiles:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

@@ -19,9 +19,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from actors import launch
 from actors.commands import StepInput, StepReport
 from actors.engine import Engine
-from actors.saving.checkpointing import SaveContext
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterBusy,

@@ -21,10 +21,10 @@ from ray.train.torch import TorchTrainer
 from actors import launch
 from actors.commands import StepReport
 from actors.reservation import groups_of
-from actors.saving.checkpointing import SaveContext
 from cluster.session import Session, session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig

@@ -15,10 +15,12 @@ from actors.commands import BuildCommand, StepInput
 from actors.membership import Membership
 from actors.rank import Rank
 from actors.replicas import part_of
+from moe.checkpoint.records import WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
 from moe.planning.plan import Plan
+from moe.storage import Place
 
 SECONDS = 30.0
 
@@ -113,6 +115,12 @@ class Team:
             for _ in range(self.plan.ranks)
         ]
         return self.each("train_step", parts)
+
+    def save(self, directory: Place) -> list[WrittenFiles]:
+        """Have every rank take a snapshot of the step it is at, and write it."""
+        (step,) = {status.step for status in self.all("status")}
+        self.all("snapshot", step)
+        return self.all("write", directory, step)
 
     def held(self) -> list["Held"]:
         """Return what every rank holds."""

@@ -1,6 +1,7 @@
 """Checkpoints written by savers in threads: any plan, any number of replicas, no processes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,8 +14,9 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.saving.saver import RankPlace, ShareSaver
+from actors.saving.saver import RankSaver
 from moe.checkpoint import training
+from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
@@ -23,11 +25,12 @@ from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.ranges import TensorRange
-from moe.config.share import Share
+from moe.config.share import Share, whole
 from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
 from moe.errors import ConfigError
 from moe.planning.plan import Plan
 from moe.planning.plan_file import to_dict
+from moe.planning.seats import Seat
 from moe.storage import Place, make_directory
 from tests import plans, runs
 
@@ -60,6 +63,15 @@ class Whole:
 
     def moment(self, part: TensorSlice, moment: str) -> Tensor:
         return narrowed(self.moments[part.name, moment], part)
+
+    def balance(self, share: Share) -> dict[int, BalanceState]:
+        """Return a state, unlike others, of each layer with experts that a share holds."""
+        held = (layer for layer in share.layer_numbers if self.config.has_experts(layer))
+        return {layer: BalanceState(0.5 + layer, (0.25,), (0.75,)) for layer in held}
+
+    def state(self) -> training.WholeState:
+        """Return everything as one process has it."""
+        return training.WholeState(self.weight, self.moment, self.balance(whole(self.config)))
 
     def states(self, share: Share, cuts: "Cuts", replica: int) -> Iterator[OwnedState]:
         """Yield what one replica owns of a share: a range of every tensor, perhaps an empty one."""
@@ -106,9 +118,8 @@ def narrowed(whole: Tensor, part: TensorSlice) -> Tensor:
 
 
 def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> training.About:
-    balance = {layer: BalanceState(0.5 + layer, (0.25,), (0.75,)) for layer in config.moe_layers}
-    run = runs.run_config(tokenizer)
-    return training.About(config, run, tokenizer, "data", to_dict(plan), step, balance)
+    context = training.SaveContext(config, runs.run_config(tokenizer), tokenizer, "data")
+    return training.About(context, to_dict(plan), step)
 
 
 def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step: int = 3) -> Place:
@@ -136,34 +147,46 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
 
 def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Place) -> list[WrittenFiles]:
     """Let every rank of every replica write its files."""
-    gangs = [
-        [plan.share(stage * plan.gang_size + member) for member in range(plan.gang_size)]
-        for stage in range(len(plan.stages))
-    ]
-    jobs = []
-    for replica in range(cuts.replicas):
-        for stage, gang in enumerate(gangs):
-            store = dist.HashStore()
-            first = replica * plan.ranks + stage * plan.gang_size
-            for member in range(len(gang)):
-                place = RankPlace(member, replica, cuts.replicas, first + member)
-                jobs.append((whole, gang, place, store, cuts, to))
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(lambda job: _rank(*job), jobs))
+    several = runs.repeated(plan, cuts.replicas)
+
+    def rank(saver: RankSaver, seat: Seat) -> WrittenFiles:
+        share = plan.share(plan.seats.rank(replace(seat, replica=0)))
+        held = {part.name: whole.weight(part) for part in held_by(whole.config, share)}
+        states = whole.states(share, cuts, seat.replica)
+        return save(saver, to, Given(held, states, whole.balance(share)))
+
+    return saved(whole.config, several, rank)
 
 
-def _rank(
-    whole: Whole,
-    gang: Sequence[Share],
-    place: RankPlace,
-    store: dist.Store,
-    cuts: Cuts,
-    to: Place,
-) -> WrittenFiles:
-    saver = ShareSaver(whole.config, gang, place, group(store, place.member, len(gang)))
-    held = {part.name: whole.weight(part) for part in held_by(whole.config, gang[place.member])}
-    states = whole.states(gang[place.member], cuts, place.replica)
-    return saver.save(to, held, states, SECONDS)
+@dataclass(frozen=True)
+class Given:
+    """What a rank gives to a checkpoint."""
+
+    weights: Mapping[str, Tensor]
+    states: Iterable[OwnedState]
+    balance: Mapping[int, BalanceState]
+
+
+def save(saver: RankSaver, to: Place, given: Given, step: int = 3) -> WrittenFiles:
+    """Take a snapshot and write it, in this thread."""
+    saver.take(step, given.weights, given.states, given.balance, SECONDS)
+    return saver.write(to, step, SECONDS)
+
+
+def saved(
+    config: ModelConfig, plan: Plan, rank: Callable[[RankSaver, Seat], WrittenFiles]
+) -> list[WrittenFiles]:
+    """Let every rank of a plan save in a thread of its own; return what they wrote by rank."""
+    stores: dict[tuple[int, int], dist.Store] = defaultdict(dist.HashStore)
+    for seat in plan.seats:
+        stores[seat.replica, seat.stage]
+
+    def run(seat: Seat) -> WrittenFiles:
+        files = group(stores[seat.replica, seat.stage], seat.member, plan.gang_size)
+        return rank(RankSaver(config, plan, seat, files, Buffers(pinned=False)), seat)
+
+    with ThreadPoolExecutor(len(plan.seats)) as pool:
+        return list(pool.map(run, plan.seats))
 
 
 def group(store: dist.Store, rank: int, size: int) -> dist.ProcessGroup | None:

@@ -1,13 +1,12 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
-import resource
-import time
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, StageReport, StepInput
+from actors.device import Device, seconds_of
 from actors.membership import Groups
 from actors.replicas import part_of_step
 from actors.step.balancing import ShareBalancer
@@ -39,7 +38,9 @@ class StageTrainer:
     each layer held, and how many steps are done.
     """
 
-    def __init__(self, decoder: Decoder, run: RunConfig, command: BuildCommand) -> None:
+    def __init__(
+        self, decoder: Decoder, run: RunConfig, command: BuildCommand, device: Device
+    ) -> None:
         self.run = run
         self.steps_done = 0
         self.torn = False
@@ -49,6 +50,7 @@ class StageTrainer:
         self.optimizer = ShareOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
+        self._device = device
         self._joined: _Joined | None = None
 
     def join(self, groups: Groups) -> None:
@@ -57,7 +59,7 @@ class StageTrainer:
         part = part_of_step(train.micro_batches, place.replica, place.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
         size = (train.micro_batch, self._command.sequence_length, self._decoder.config.hidden_size)
-        mail = Mail(groups, size, self._device, expected(orders, place.stage))
+        mail = Mail(groups, size, self._device.torch_device, expected(orders, place.stage))
         self._joined = _Joined(
             groups,
             Pipeline(orders, place.stage, mail),
@@ -81,7 +83,7 @@ class StageTrainer:
         """
         assert self._joined is not None
         groups, pipeline, reduction = self._joined
-        started = time.perf_counter()
+        started = seconds_of(self._device)
         self.optimizer.clear()
         work = StageStep(
             self._decoder,
@@ -109,8 +111,8 @@ class StageTrainer:
             gradient_norm=norm,
             learning_rate=rate,
             layers=reports if share.leader else {},
-            busy_seconds=time.perf_counter() - started,
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            busy_seconds=seconds_of(self._device) - started,
+            peak_bytes=self._device.peak_bytes,
         )
 
     @property
@@ -139,10 +141,6 @@ class StageTrainer:
             logits=False,
             recompute=self._command.recompute,
         )
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self._decoder.parameters()).device
 
 
 def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, Totals]]:
