@@ -135,6 +135,11 @@ def local_device(number: int) -> Device:
     return CudaDevice(number) if torch.cuda.is_available() else CpuDevice()
 
 
+def gpu_count() -> int:
+    """Return how many GPUs this process sees."""
+    return torch.cuda.device_count()
+
+
 def seconds_of(device: Device) -> float:
     """Return the clock on the wall once the device has done all that it was given."""
     device.synchronise()

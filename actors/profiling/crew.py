@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from actors.device import local_device
+from actors.device import gpu_count, local_device
 from actors.membership import Groups, Membership, destroy_groups, open_store
 from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
@@ -89,7 +89,7 @@ def _check(asked: Measuring) -> None:
             raise ConfigError(f"--{name} is {value}; give whole numbers above 0")
     if not 0 < asked.seconds < _PATIENCE:
         raise ConfigError(f"--seconds is {asked.seconds:g}; give a number in (0, {_PATIENCE:g})")
-    gpus = torch.cuda.device_count()
+    gpus = gpu_count()
     if gpus:
         if asked.ranks > gpus:
             raise ConfigError(f"--ranks is {asked.ranks} but there are {gpus} GPUs; ask for fewer")

@@ -215,7 +215,7 @@ def _moved(question: "Question", found: "Found") -> str:
         f"(weights {moved.weight_bytes / 1e9:.3g}, optimiser {moved.optimizer_bytes / 1e9:.3g})"
     )
     if lost:
-        line += f"; {lost / 1e9:.3g} GB of it is on no device that is left, read a checkpoint"
+        line += f"; {lost / 1e9:.3g} GB of it from a checkpoint, as no device that is left holds it"
     return line
 
 

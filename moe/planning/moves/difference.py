@@ -18,7 +18,7 @@ from moe.config.model import ModelConfig
 from moe.config.ranges import TensorRange, band_of
 from moe.config.tensors import TensorSlice
 from moe.planning.counts.workload import Workload
-from moe.planning.moves.holdings import NOTHING, STATES, Holding, Spread, State, holdings
+from moe.planning.moves.holdings import NOTHING, STATES, Holding, State, StateBytes, holdings
 from moe.planning.moves.seating import Seating
 from moe.planning.plan import Plan
 from moe.planning.seats import Seat
@@ -96,8 +96,8 @@ def diff(
     """
     old.check_model(config)
     new.check_model(config)
-    spread = Spread.of(workload)
-    before, after = holdings(config, old, spread), holdings(config, new, spread)
+    states = StateBytes.of(workload)
+    before, after = holdings(config, old, states), holdings(config, new, states)
     givers = _Givers(before, seating)
     moves = []
     for seat, wanted in after.items():
@@ -109,7 +109,7 @@ def diff(
                 if own == range_:
                     continue
                 for source, missing in givers.split(seat, state, range_, own):
-                    size = spread.sizes[state] * missing.elements
+                    size = states.sizes[state] * missing.elements
                     givers.given[source] += size
                     moves.append(Move(seat, source, state, missing, size))
     return Difference(tuple(moves))

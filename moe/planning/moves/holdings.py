@@ -27,7 +27,7 @@ Ranges = Mapping[str, TensorRange]
 
 
 @dataclass(frozen=True, slots=True)
-class Tenure:
+class HeldTensor:
     """What one rank of every replica holds of a tensor.
 
     Replica r owns elements ``edges[r]`` to ``edges[r + 1]`` of the part; there are no edges where
@@ -60,14 +60,14 @@ NOTHING = Holding({}, {})
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class StateBytes:
     """Bytes of one element of each state, and which states the replicas cut among themselves."""
 
     sizes: Mapping[State, int]
     cut: frozenset[State]
 
     @classmethod
-    def of(cls, workload: Workload) -> "Spread":
+    def of(cls, workload: Workload) -> "StateBytes":
         """Return what a workload says; without training there are no optimiser's states."""
         sizes: dict[State, int] = {"weights": workload.numerics.weight}
         if workload.training:
@@ -76,18 +76,18 @@ class Spread:
         return cls(sizes, frozenset(each for each in sizes if workload.zero >= since[each]))
 
 
-def holdings(config: ModelConfig, plan: Plan, spread: Spread) -> dict[Seat, Holding]:
+def holdings(config: ModelConfig, plan: Plan, states: StateBytes) -> dict[Seat, Holding]:
     """Return what each seat holds, in the order of the seats."""
-    tenures = rank_tenures(config, plan)
+    held_tensors = rank_tensors(config, plan)
     found = {}
     for seat in plan.seats:
-        held = tenures[plan.seats.rank(Seat(0, seat.stage, seat.member))]
-        ranges = {state: _ranges(held, seat.replica, state, spread) for state in STATES}
+        held = held_tensors[plan.seats.rank(Seat(0, seat.stage, seat.member))]
+        ranges = {state: _ranges(held, seat.replica, state, states) for state in STATES}
         found[seat] = Holding(ranges["weights"], ranges["optimizer"])
     return found
 
 
-def rank_tenures(config: ModelConfig, plan: Plan) -> list[dict[str, Tenure]]:
+def rank_tensors(config: ModelConfig, plan: Plan) -> list[dict[str, HeldTensor]]:
     """Return what each rank of a replica holds of each tensor, by its name."""
     found = []
     for number in range(plan.ranks):
@@ -96,7 +96,7 @@ def rank_tenures(config: ModelConfig, plan: Plan) -> list[dict[str, Tenure]]:
         edges = {slot.part.name: layout.edges(slot) for layout in layouts for slot in layout.slots}
         found.append(
             {
-                part.name: Tenure(part, edges.get(part.name, ()))
+                part.name: HeldTensor(part, edges.get(part.name, ()))
                 for part in held_by(config, share)
                 if part.elements
             }
@@ -105,14 +105,14 @@ def rank_tenures(config: ModelConfig, plan: Plan) -> list[dict[str, Tenure]]:
 
 
 def _ranges(
-    held: Mapping[str, Tenure], replica: int, state: State, spread: Spread
+    held: Mapping[str, HeldTensor], replica: int, state: State, states: StateBytes
 ) -> dict[str, TensorRange]:
-    if state not in spread.sizes:
+    if state not in states.sizes:
         return {}
-    cut, found = state in spread.cut, {}
-    for name, tenure in held.items():
-        if state == "weights" or tenure.edges:
-            own = tenure.range(replica, cut)
+    cut, found = state in states.cut, {}
+    for name, tensor in held.items():
+        if state == "weights" or tensor.edges:
+            own = tensor.range(replica, cut)
             if own.elements:
                 found[name] = own
     return found

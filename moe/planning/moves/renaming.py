@@ -27,10 +27,10 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
 from moe.planning.moves.assignment import Costs, assign
-from moe.planning.moves.holdings import Spread, Tenure, rank_tenures
+from moe.planning.moves.holdings import HeldTensor, StateBytes, rank_tensors
 from moe.planning.plan import Plan
 
-Tenures = Sequence[Mapping[str, Tenure]]
+HeldTensors = Sequence[Mapping[str, HeldTensor]]
 """For each rank of a replica, what it holds of each tensor."""
 
 
@@ -61,7 +61,7 @@ class _Renaming:
     def __init__(
         self, config: ModelConfig, old: Plan, new: Plan, inventory: Inventory, workload: Workload
     ) -> None:
-        self._spread = Spread.of(workload)
+        self._bytes = StateBytes.of(workload)
         for plan in (old, new):
             plan.check_model(config)
             _check_devices(plan)
@@ -70,17 +70,17 @@ class _Renaming:
         self._columns = {name: column for column, name in enumerate(self._devices)}
         for name in self._rows:
             inventory.device(name)
-        tenures = rank_tenures(config, new)
-        self._kept = self._overlap(old, new, rank_tenures(config, old), tenures)
+        held_tensors = rank_tensors(config, new)
+        self._kept = self._overlap(old, new, rank_tensors(config, old), held_tensors)
         self._worth = self._kept * (len(self._rows) + 1)
         for name, row in self._rows.items():
             self._worth[row, self._columns[name]] += 1
         names = self._renamed(inventory)
         self.plan = _with_devices(new, names)
         kept = sum(int(self._kept[self._rows[a], self._columns[b]]) for a, b in names.items())
-        self.moved_bytes = self._needed(tenures, new.replicas) - kept
+        self.moved_bytes = self._needed(held_tensors, new.replicas) - kept
 
-    def _overlap(self, old: Plan, new: Plan, before: Tenures, after: Tenures) -> Costs:
+    def _overlap(self, old: Plan, new: Plan, before: HeldTensors, after: HeldTensors) -> Costs:
         """Return the bytes [seats, devices] that each seat needs and each device holds."""
         kept = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
         for rank, wanted in enumerate(after):
@@ -98,7 +98,7 @@ class _Renaming:
         return kept
 
     def _common_bytes(
-        self, pairs: Mapping[tuple[Tenure, Tenure], int], replicas: int, copies: int
+        self, pairs: Mapping[tuple[HeldTensor, HeldTensor], int], replicas: int, copies: int
     ) -> Costs:
         """Return the bytes [replicas, copies] that replicas of two ranks have in common."""
         total = np.zeros((replicas, copies), dtype=np.int64)
@@ -116,21 +116,21 @@ class _Renaming:
                     total += count * size * band.elements
         return total
 
-    def _needed(self, tenures: Tenures, replicas: int) -> int:
+    def _needed(self, held_tensors: HeldTensors, replicas: int) -> int:
         """Return the bytes of all that the new plan holds."""
         return sum(
-            size * tenure.part.elements * (1 if cut else replicas)
-            for held in tenures
-            for tenure in held.values()
-            for size, cut in self._states(tenure)
+            size * tensor.part.elements * (1 if cut else replicas)
+            for held in held_tensors
+            for tensor in held.values()
+            for size, cut in self._states(tensor)
         )
 
-    def _states(self, tenure: Tenure) -> list[tuple[int, bool]]:
+    def _states(self, tensor: HeldTensor) -> list[tuple[int, bool]]:
         """Return the bytes of an element of each state, and whether the replicas cut that."""
-        owned = bool(tenure.edges)
+        owned = bool(tensor.edges)
         return [
-            (size, state in self._spread.cut and owned)
-            for state, size in self._spread.sizes.items()
+            (size, state in self._bytes.cut and owned)
+            for state, size in self._bytes.sizes.items()
             if owned or state == "weights"
         ]
 
@@ -173,14 +173,14 @@ class _Renaming:
         return worth, names
 
 
-def _unnamed(tenure: Tenure) -> Tenure:
+def _unnamed(tensor: HeldTensor) -> HeldTensor:
     """Return the same without the name: tensors of several layers are then equal."""
-    return replace(tenure, part=replace(tenure.part, name=""))
+    return replace(tensor, part=replace(tensor.part, name=""))
 
 
-def _spans(tenure: Tenure, band: TensorSlice) -> tuple[Costs, Costs]:
+def _spans(tensor: HeldTensor, band: TensorSlice) -> tuple[Costs, Costs]:
     """Return where the range of each replica begins and ends in a band."""
-    ends = np.array([position(tenure.part, band, edge) for edge in tenure.edges], dtype=np.int64)
+    ends = np.array([position(tensor.part, band, edge) for edge in tensor.edges], dtype=np.int64)
     return ends[:-1], ends[1:]
 
 

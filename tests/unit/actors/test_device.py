@@ -6,13 +6,14 @@ import time
 import pytest
 import torch
 
-from actors.device import CpuDevice, CudaDevice, local_device, seconds_of
+from actors.device import CpuDevice, CudaDevice, gpu_count, local_device, seconds_of
 
 
 def test_a_process_without_a_gpu_computes_on_its_cpu() -> None:
     device = local_device(3)
     expected = CudaDevice(3) if torch.cuda.is_available() else CpuDevice()
     assert device == expected
+    assert isinstance(device, CudaDevice) == (gpu_count() > 0)
 
 
 def test_the_cpu() -> None:

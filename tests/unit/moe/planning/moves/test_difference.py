@@ -17,7 +17,7 @@ from moe.planning.counts.memory import state_bytes
 from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
-from moe.planning.moves.holdings import STATES, Spread, State, holdings
+from moe.planning.moves.holdings import STATES, State, StateBytes, holdings
 from moe.planning.moves.seating import Seating, seated_by_device
 from moe.planning.plan import Plan
 from moe.planning.seats import Seat
@@ -65,7 +65,7 @@ def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
     """Return what every seat holds, element by element."""
     shapes = {tensor.name: tensor.shape for tensor in tensors(config)}
     held: Store = {}
-    for seat, holding in holdings(config, plan, Spread.of(workload)).items():
+    for seat, holding in holdings(config, plan, StateBytes.of(workload)).items():
         for state in STATES:
             for name, own in holding.of(state).items():
                 held[seat, state, name] = np.full(prod(shapes[name]), -1)
