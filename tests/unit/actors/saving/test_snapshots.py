@@ -168,7 +168,7 @@ def test_closing_frees_who_waits_and_tells_whether_memory_is_free(
         put: Future[None] = pool.submit(slot.put, 4, lambda: snapshot(4), PATIENCE)
         assert not slot.close(SOON)
         with pytest.raises(RankLost, match="rank 0 has left its epoch and gave up its snapshots"):
-            put.result(PATIENCE)
+            put.result(PATIENCE / 2)
         assert slot.unfinished is None
         done.set()
         assert slot.close(PATIENCE)
@@ -188,7 +188,8 @@ def test_a_slot_closed_while_a_snapshot_is_copied_keeps_none(pool: ThreadPoolExe
         assert begun.wait(PATIENCE)
         assert slot.phase is Phase.FILLING
         assert not slot.close(SOON)
+        closed = pool.submit(slot.close, PATIENCE)
         done.set()
         with pytest.raises(RankLost):
             put.result(PATIENCE)
-        assert slot.close(0.0)
+        assert closed.result(PATIENCE / 2)
