@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
-from moe.planning.plan import Plan
-from moe.storage import Place
+from moe.planning.plan.plan import Plan
+from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class BuildCommand:
     """
 
     name: str
-    checkpoint: Place
+    checkpoint: Location
     plan: Plan
     rank: int
     sequence_length: int
@@ -73,8 +73,9 @@ class BuildCommand:
 class StepInput:
     """A global batch, or a replica's part of it: tokens [B, S] to embed, labels [B, S] to predict.
 
-    A model that hashes tokens to experts needs them on every stage. Labels of -100 do not count;
-    ``label_count`` is how many do in the whole global batch.
+    ``tokens`` is None on ranks that need no token numbers, ``labels`` on ranks without the LM head.
+    A model that hashes tokens to experts needs the tokens on every stage. Labels of -100 do not
+    count; ``label_count`` is the number of labels that count in the whole global batch.
     """
 
     step: int
@@ -85,9 +86,10 @@ class StepInput:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """Routing of one layer over one step. ``load`` counts assignments by expert.
+    """Routing of one layer over one step. ``load`` counts the (token, expert) pairs of each expert.
 
-    Losses are without their coefficients, None where they have none.
+    Losses are before multiplication by their coefficients; None for a loss that the run does not
+    use.
     """
 
     load: tuple[int, ...]
@@ -100,11 +102,12 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class StageReport:
-    """One rank's account of one step; ``loss``, that of all replicas, is None but with the head.
+class RankReport:
+    """What one rank reports of one step.
 
-    ``busy_seconds`` is the time of the whole step on this rank, ``peak_bytes`` the most memory its
-    process ever held.
+    ``loss`` is summed over the replicas; it is None on ranks without the LM head. ``busy_seconds``
+    is the time of the whole step on this rank, ``peak_bytes`` the largest memory that its process
+    has held so far.
     """
 
     rank: int
@@ -119,7 +122,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step of the whole run. Loss in nats per token; ``seconds`` as the driver saw it."""
+    """One step of the whole run. Loss in nats per token; ``seconds`` as the driver measured it."""
 
     step: int
     loss: float
@@ -141,8 +144,8 @@ class StepReport:
 class InferInput:
     """New tokens of one sequence; ``sampling`` chooses the token that follows them.
 
-    Tokens are appended to what the ranks hold of ``sequence``; ``position`` is how many they must
-    hold before, so that a lost or repeated command is noticed.
+    The ranks append the tokens to their cache of ``sequence``, which must hold ``position`` tokens
+    before. A rank refuses any other position, so a lost or repeated command is noticed.
     """
 
     sequence: str
@@ -155,10 +158,11 @@ class InferInput:
 class RankStatus:
     """What a rank holds now: its epoch, the last step it finished, and the report of that step.
 
-    ``built`` is false while its weights are not there yet, ``joined`` while it is in no epoch.
-    ``busy`` tells that a command runs, ``torn`` that one failed with its weights half updated, and
-    ``saving`` is the step of a snapshot taken, or asked for, and not written. ``replicas`` is of
-    how many its plan has; ``needs_tokens`` tells that its training steps take token numbers.
+    ``built``: the rank has its weights. ``joined``: the rank is in the process groups of ``epoch``.
+    ``busy``: a command is running. ``torn``: a step failed when some weights were already updated.
+    ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
+    ``replicas``: number of replicas in the plan this rank was built from. ``needs_tokens``: a
+    training step on this rank takes token numbers.
     """
 
     rank: int
@@ -166,7 +170,7 @@ class RankStatus:
     epoch: int
     joined: bool
     step: int
-    report: StageReport | None
+    report: RankReport | None
     pid: int
     replicas: int = 1
     needs_tokens: bool = False

@@ -1,4 +1,4 @@
-"""How long an engine waits for its actors."""
+"""How long an engine waits for its ranks."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from moe.config.run import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds to wait: for actors to start, for a command, for one message between ranks."""
+    """Seconds to wait: for all ranks to start, for one command, for one message between ranks."""
 
     launch: float = 180.0
     command: float = 1800.0

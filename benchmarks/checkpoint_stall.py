@@ -21,7 +21,7 @@ from statistics import median
 import torch
 
 from actors.device import CpuDevice
-from actors.saving.saver import RankSaver
+from actors.state.saver import RankSaver
 from benchmarks.results import finish, options, parse
 from benchmarks.step_profile import plan_alone
 from moe.checkpoint.reader import Checkpoint
@@ -30,7 +30,7 @@ from moe.config.ranges import whole_range
 from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
-from moe.planning.seats import Seat
+from moe.planning.plan.seats import Seat
 
 STALL_BAR = 0.1
 SAVE_SECONDS = 600.0

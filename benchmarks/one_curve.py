@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from benchmarks.results import finish, options, parse
-from pipelines.recording import recorded_steps
+from pipelines.training.recording import recorded_steps
 
 PLANS: dict[str, dict[str, int]] = {
     "2 stages": {"stages": 2},
@@ -84,7 +84,7 @@ def _train(
     }
     file = folder / f"{name}.toml"
     file.write_text(tomli_w.dumps(table))
-    command = [sys.executable, "-m", "pipelines.cli", "train", str(file), *words]
+    command = [sys.executable, "-m", "pipelines.entry", "train", str(file), *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

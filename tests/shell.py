@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.inventory_file import save_inventory
-from pipelines.cli import main
+from pipelines.entry import main
 from tests import plans
 
 SMALL = replace(plans.SMOLLM2, layers=6)
@@ -46,9 +46,10 @@ class Shell:
         return " ".join(out.split()), err
 
     def refused(self, *words: object) -> str:
-        """Return the one line that refuses a command."""
-        code, _, err = self._type(*words)
+        """Return the one line that refuses a command, before anything else is printed."""
+        code, out, err = self._type(*words)
         assert code == 1
+        assert not out
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
         return err

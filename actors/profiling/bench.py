@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from actors.step.buckets import buckets_of
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.share import Share, whole
-from moe.config.tensors import held_by, is_trained
+from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
 from moe.planning.counts.work import part_of
@@ -83,8 +83,9 @@ class PartBench:
         only, share = alone(config, part)
         self.count = max(1, len(share.layer_numbers))
         self.decoder = build(only, lambda tensor: initial(only, tensor, _SEED), share, None, device)
+        trained = {tensor.name for tensor in held_by(only, share) if tensor.role.trained}
         for name, parameter in self.decoder.named_parameters():
-            if is_trained(name):
+            if name in trained:
                 parameter.grad = torch.zeros_like(parameter)
         self._device = device
         self._source = torch.Generator().manual_seed(_SEED)
@@ -130,7 +131,7 @@ class OptimizerBench:
 
     def __init__(self, part: PartBench) -> None:
         self._buckets = buckets_of(part.decoder, replica=0, replicas=1, gang=1)
-        self._optimizer = ShareOptimizer(self._buckets, _TRAIN)
+        self._optimizer = RankOptimizer(self._buckets, _TRAIN)
         self.parameters = sum(bucket.layout.slots[-1].stop for bucket in self._buckets)
 
     def prepare(self) -> None:

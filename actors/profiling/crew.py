@@ -1,6 +1,6 @@
 """Plain processes that measure one machine together: as many as the actors it is to hold.
 
-Actors talk over the same process groups as these (``actors.membership``), so nothing is lost
+Actors talk over the same process groups as these (``actors.epochs.groups``), so nothing is lost
 without Ray, and it starts in seconds.
 """
 
@@ -15,13 +15,15 @@ import psutil
 import torch
 
 from actors.device import gpu_count, local_device
-from actors.membership import Groups, Membership, destroy_groups, open_store
+from actors.epochs.groups import Groups, destroy_groups, open_store
+from actors.epochs.membership import Membership
 from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
+from moe.sizes import unlike_texts
 
 Progress = Callable[[int, int], None]
 
@@ -96,9 +98,10 @@ def _check(asked: Measuring) -> None:
         return
     needed, free = asked.ranks * memory_bytes(asked), psutil.virtual_memory().available
     if needed > free:
+        wanted, found = unlike_texts(needed, free)
         raise ConfigError(
-            f"{asked.ranks} ranks with a layer of each kind need {needed / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB is free; measure fewer ranks, or a smaller model"
+            f"{asked.ranks} ranks with a layer of each kind need {wanted} of memory, {found} is "
+            "free; lower --ranks, or measure a smaller model"
         )
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.membership import Groups
+from actors.epochs.groups import Groups
 
 DOWN = "down"
 UP = "up"

@@ -27,7 +27,7 @@ def learning_rate(train: TrainSection, step: int) -> float:
     return train.min_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-class ShareOptimizer:
+class RankOptimizer:
     """The optimiser's states of what this replica owns. Matrices decay, norms and biases do not."""
 
     def __init__(self, buckets: Sequence[Bucket], train: TrainSection) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch.distributed as dist
 
 from actors.device import GLOO
-from actors.membership import Groups
+from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
 from moe.config.tensors import EMBEDDING
 

@@ -5,21 +5,22 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from actors.commands import BuildCommand, StageReport, StepInput
+from actors.commands import BuildCommand, RankReport, StepInput
 from actors.device import Device, seconds_of
-from actors.membership import Groups
-from actors.replicas import part_of_step
-from actors.step.balancing import ShareBalancer
+from actors.epochs.groups import Groups
+from actors.step.balancing import RankBalancer
 from actors.step.buckets import buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
+from actors.step.replicas import part_of_step
+from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
-from moe.nn.totals import Totals, summed, totals
+from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import actions
 
 
@@ -31,7 +32,7 @@ class _Joined(NamedTuple):
     reduction: Reduction
 
 
-class StageTrainer:
+class RankTrainer:
     """Trains one share of a decoder together with the ranks of its groups.
 
     The state that outlives a step: weights, the moments of what this replica owns, the balance of
@@ -44,10 +45,10 @@ class StageTrainer:
         self.run = run
         self.steps_done = 0
         self.torn = False
-        self.balancer = ShareBalancer(decoder, run)
+        self.balancer = RankBalancer(decoder, run)
         plan = command.plan
         self._buckets = buckets_of(decoder, command.replica, plan.replicas, plan.gang_size)
-        self.optimizer = ShareOptimizer(self._buckets, run.train)
+        self.optimizer = RankOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
         self._device = device
@@ -75,7 +76,7 @@ class StageTrainer:
         """Let go of the groups of an epoch."""
         self._joined = None
 
-    def step(self, batch: StepInput) -> StageReport:
+    def step(self, batch: StepInput) -> RankReport:
         """Run one optimiser step; every rank of the run is in the same step at the same time.
 
         If it fails between the update and the end, the trainer is ``torn`` for good: some weights
@@ -104,7 +105,7 @@ class StageTrainer:
         self.steps_done += 1
         self.torn = False
         share = self._decoder.share
-        return StageReport(
+        return RankReport(
             rank=groups.membership.rank,
             step=self.steps_done,
             loss=loss if share.head else None,
@@ -143,7 +144,7 @@ class StageTrainer:
         )
 
 
-def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, Totals]]:
+def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
     """Return the loss and what routers did on all replicas: one sum of a few numbers."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
@@ -151,4 +152,4 @@ def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, Totals]]
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
     loss, *layers = torch.split(total, [len(vector) for vector in vectors])
-    return loss.item(), dict(zip(held, map(totals, layers), strict=True))
+    return loss.item(), dict(zip(held, map(statistics_of, layers), strict=True))

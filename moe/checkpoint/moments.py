@@ -16,7 +16,7 @@ from moe.config.json_file import read_json
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 
 class Moments:
@@ -29,7 +29,7 @@ class Moments:
         self._covered: set[tuple[str, str]] = set()
 
     @classmethod
-    def open(cls, directory: Place, manifest: Manifest | None = None) -> "Moments":
+    def open(cls, directory: Location, manifest: Manifest | None = None) -> "Moments":
         """Open the moments of a checkpoint; its manifest is read unless the caller has it."""
         manifest = manifest or load_manifest(directory)
         config = read_config(read_json(directory / "config.json"))
@@ -57,9 +57,10 @@ class Moments:
                 f"{', '.join(NAMED)} is read"
             )
         out = torch.empty(wanted.elements, dtype=NAMED[dtypes[0]])
-        targets = list(_boxes(wanted))
+        targets = list(_boxes(part.held_shape, (part.dim, part.start), start, stop))
         for piece in pieces:
-            sources = list(_boxes(piece.range))
+            offset = (piece.dim, piece.first)
+            sources = list(_boxes(piece.part_shape, offset, piece.start, piece.stop))
             if any(overlap(one, box) for one, _ in targets for box, _ in sources):
                 _copy(self._shards.read(piece.key), sources, out, targets)
         return out
@@ -74,11 +75,16 @@ class Moments:
         return pieces
 
 
-def _boxes(wanted: TensorRange) -> Iterator[tuple[Box, int]]:
-    """Yield the boxes of a range, placed in the whole tensor, and where each begins in it."""
-    part, at = wanted.part, 0
-    for box in cut(part.held_shape, wanted.start, wanted.stop):
-        yield shifted(box, part.dim, part.start), at
+def _boxes(
+    shape: tuple[int, ...], offset: tuple[int | None, int], start: int, stop: int
+) -> Iterator[tuple[Box, int]]:
+    """Yield the boxes of a range of a part, placed in the whole tensor, and where each begins.
+
+    ``shape`` is the part's; ``offset`` is the dimension it is cut along and where it begins there.
+    """
+    at = 0
+    for box in cut(shape, start, stop):
+        yield shifted(box, *offset), at
         at += torch.Size(lengths(box)).numel()
 
 

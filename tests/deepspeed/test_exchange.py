@@ -21,7 +21,7 @@ import tomli_w
 import torch
 
 from actors.commands import StepInput
-from actors.engine import merge
+from actors.engine.engine import merge
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.training import About, SaveContext, complete
@@ -29,8 +29,8 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
 from pipelines.cli import app
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import runs, tiny, vocabularies

@@ -20,10 +20,10 @@ import ray
 import tomli_w
 from ray.cluster_utils import Cluster
 
-from actors import launch
+from actors.crew import launch
 from cluster.session import NAMESPACE
 from moe.errors import DataError
-from pipelines.recording import recorded_steps
+from pipelines.training.recording import recorded_steps
 from tests import material
 from tests.ray.scenarios import FAST
 
@@ -79,7 +79,7 @@ def watch(folder: Path) -> dict[str, Any]:
     ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
     file = folder / "run.toml"
     file.write_text(tomli_w.dumps(run_table(folder, cluster.address)))
-    words = [sys.executable, "-m", "pipelines.cli", "train", str(file)]
+    words = [sys.executable, "-m", "pipelines.entry", "train", str(file)]
     seen = []
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         try:

@@ -23,13 +23,13 @@ from ray._private.state import actors as actor_table
 from ray.cluster_utils import Cluster
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
-from actors import launch, reservation
-from actors.placing.bundles import takes
-from actors.placing.nodes import rooms
+from actors.crew import launch, reservation
+from actors.crew.nodes.bundles import takes
+from actors.crew.nodes.nodes import rooms
 from cluster.probe import probe
 from cluster.session import NAMESPACE
 from moe.errors import RaymoeError
-from moe.planning.plan import Plan, RankPlan
+from moe.planning.plan.plan import Plan, RankPlan
 from tests.places import GB, plan
 
 ONE = {"threads": 1}

@@ -10,8 +10,8 @@ import pytest
 import ray
 import transformers
 
-from actors import launch
-from actors.engine import Engine
+from actors.crew import launch
+from actors.engine.engine import Engine
 from cluster.session import Session
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
@@ -19,7 +19,7 @@ from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.errors import LaunchError, RankLost
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import runs, tiny
 from tests.reference import PlainTraining
 

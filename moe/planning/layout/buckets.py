@@ -26,7 +26,7 @@ from typing import NamedTuple
 from moe.config.model import ModelConfig
 from moe.config.ranges import TensorRange
 from moe.config.share import Share
-from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by, is_trained
+from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by
 
 BUCKET_ELEMENTS = 2**24
 """A bucket of several tensors holds at most this many elements, 64 MB of float32."""
@@ -124,15 +124,15 @@ def bucket_layouts(
 
     def kind(part: TensorSlice) -> Kind:
         end = part.name if part.name in (EMBEDDING, HEAD) else ""
-        common = gang > 1 and part.dim is None and ".mlp.experts." not in part.name
-        decays, counted = len(part.shape) > 1, answers_for(config, share, part)
-        layer = int(part.name.split(".")[2]) if decays and not end else None
+        common = gang > 1 and part.dim is None and part.role.expert is None
+        decays, counted = part.role.decays, answers_for(config, share, part)
+        layer = part.role.layer if decays else None
         return Kind(layer, common, decays, counted, end)
 
     def order(found: Kind) -> tuple[int, Kind]:
         return (-1 if found.layer is None else found.layer), found._replace(layer=0)
 
-    trained = [(kind(part), part) for part in held_by(config, share) if is_trained(part.name)]
+    trained = [(kind(part), part) for part in held_by(config, share) if part.role.trained]
     trained.sort(key=lambda pair: order(pair[0]))
     return tuple(
         BucketLayout(found, tuple(_slots(parts)), replicas)

@@ -20,8 +20,8 @@ from moe.config.tensors import TensorSlice
 from moe.planning.counts.workload import Workload
 from moe.planning.moves.holdings import NOTHING, STATES, Holding, State, StateBytes, holdings
 from moe.planning.moves.seating import Seating
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 Interval = tuple[int, int]
 

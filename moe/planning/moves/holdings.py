@@ -16,8 +16,8 @@ from moe.config.ranges import TensorRange
 from moe.config.tensors import TensorSlice, held_by
 from moe.planning.counts.workload import Workload
 from moe.planning.layout.buckets import bucket_layouts
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 State = Literal["weights", "optimizer"]
 STATES: tuple[State, ...] = ("weights", "optimizer")

@@ -3,7 +3,7 @@
 A plan stays equal where its devices change names with devices like them: of one sort within a node,
 and all that it uses of a node with devices like them of another node, if each has the links of the
 other. The bytes that a seat of the plan lacks on a device depend on those two alone, so finding the
-fewest bytes is an assignment problem (``moe.planning.moves.assignment``): for each pair of nodes
+fewest bytes is an assignment problem (``moe.planning.moves.hungarian``): for each pair of nodes
 one of seats to devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes
 are equal, names stay.
 
@@ -26,9 +26,9 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
-from moe.planning.moves.assignment import Costs, assign
 from moe.planning.moves.holdings import HeldTensor, StateBytes, rank_tensors
-from moe.planning.plan import Plan
+from moe.planning.moves.hungarian import Costs, assign
+from moe.planning.plan.plan import Plan
 
 HeldTensors = Sequence[Mapping[str, HeldTensor]]
 """For each rank of a replica, what it holds of each tensor."""
@@ -174,8 +174,9 @@ class _Renaming:
 
 
 def _unnamed(tensor: HeldTensor) -> HeldTensor:
-    """Return the same without the name: tensors of several layers are then equal."""
-    return replace(tensor, part=replace(tensor.part, name=""))
+    """Return the same without its name, layer and expert: tensors of many layers are then equal."""
+    role = replace(tensor.part.role, layer=None, expert=None)
+    return replace(tensor, part=replace(tensor.part, name="", role=role))
 
 
 def _spans(tensor: HeldTensor, band: TensorSlice) -> tuple[Costs, Costs]:

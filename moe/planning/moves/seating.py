@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moe.planning.devices.inventory import Inventory
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,35 +3,36 @@
 from moe.config.share import Share
 from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.devices.inventory import Device
-from moe.planning.places import places_of
+from moe.planning.prediction.positions import places_of
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Shape
 from moe.planning.stages.split import spans, split
 from moe.planning.stages.units import Unit, form_gangs, form_units
 from moe.planning.stages.widths import cut_width, width_share
+from moe.sizes import size_text, unlike_texts
 
 
 def why_no_plan(question: Question) -> str:
-    """Return the first thing that stands in the way of the shape that is asked for.
+    """Return the first obstacle to the pinned shape.
 
-    Where the shape is open, that of the deepest pipeline, which needs the least memory.
+    Where the shape is not pinned, the deepest pipeline is tried: it needs the least memory.
     """
     shape = _tried(question)
-    gangs = form_gangs(question.inventory, shape.gang, mixed=question.config.moe is None)
+    gangs = form_gangs(question.inventory, shape.gang)
     units = form_units(gangs, shape.replicas, shape.stages)
     if len(units) < shape.stages:
         return (
-            f"plan needs {shape.stages} gangs of {shape.gang} in {shape.replicas} replicas, of "
-            f"devices of one kind that are connected, but {len(units)} can be formed of "
-            f"{len(question.inventory.devices)} devices; lower plan.gang or plan.stages, or add "
-            "devices or links"
+            f"the plan needs {shape.stages} stages of {shape.replicas} x {shape.gang} ranks, but "
+            f"the {len(question.inventory.devices)} devices form only {len(units)}: the ranks of a "
+            "gang must be connected to each other, and replicas of one rank must have devices of "
+            "one kind; lower plan.gang or plan.stages, or add devices or links"
         )
     lean = _does_not_fit(question, shape, units)
     if lean is not None:
         return lean
     return (
-        f"no pipeline of {shape.stages} stages connects its stages within the pins; add links "
-        "between the nodes (an inventory's bytes_per_second of 0 is no connection), or free a pin"
+        f"no order of the devices connects the {shape.stages} stages of a pipeline; add links "
+        "between the nodes (a link whose bytes_per_second is 0 connects nothing), or pin less"
     )
 
 
@@ -46,7 +47,7 @@ def _tried(question: Question) -> Shape:
 
 
 def _does_not_fit(question: Question, shape: Shape, units: list[Unit]) -> str | None:
-    """Return what does not fit in a rank where all is recomputed that can be; None if all fit."""
+    """Say which rank does not fit even with every layer recomputed; None where all ranks fit."""
     layers = spans(question.pins.layers or split(question.config.layers, shape.stages))
     work = question.cut(shape)
     worst: tuple[float, str] | None = None
@@ -80,9 +81,10 @@ def _share(
 
 
 def _short_of(rank: int, stage: int, need: RankBytes, device: Device) -> str:
+    needs, has = unlike_texts(need.total, device.memory_bytes)
     return (
-        f"rank {rank} (stage {stage}) needs {_gigabytes(need.total)} ({_shown(need)}) but device "
-        f"{device.name} has {_gigabytes(device.memory_bytes)}; raise plan.stages or plan.gang, "
+        f"rank {rank} (stage {stage}) needs {needs} ({_shown(need)}) but device "
+        f"{device.name} has {has}; raise plan.stages or plan.gang, "
         "lower the micro-batch or the sequence length, or use a device with more memory"
     )
 
@@ -98,8 +100,4 @@ def _shown(need: RankBytes) -> str:
         "snapshot": need.snapshot,
         "process": need.process,
     }
-    return ", ".join(f"{what} {_gigabytes(size)}" for what, size in parts.items() if size)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)

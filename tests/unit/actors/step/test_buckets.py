@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actors.step.buckets import buckets_of
-from actors.step.optimizer import ShareOptimizer
+from actors.step.optimizer import RankOptimizer
 from moe.checkpoint.records import MOMENTS
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.run import TrainSection
@@ -20,8 +20,8 @@ from moe.nn.build import build
 from moe.planning.counts.workload import Workload
 from moe.planning.moves.difference import Difference, Move, diff
 from moe.planning.moves.seating import Seating, seated_by_device
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests import plans, runs, saves
 from tests.elements import elements_of
 from tests.routed import routed
@@ -44,7 +44,7 @@ class Rank:
         share = plan.share(plan.seats.rank(replace(seat, replica=0)))
         decoder = build(whole.config, whole.weight, share)
         buckets = buckets_of(decoder, seat.replica, plan.replicas, plan.gang_size)
-        optimizer = ShareOptimizer(buckets, TRAIN)
+        optimizer = RankOptimizer(buckets, TRAIN)
         optimizer.restore(lambda own, name: cut(whole.moment(own.part, name), own), 1)
         weights = dict(decoder.named_parameters())
         parts = [part for part in held_by(whole.config, share) if part.elements]

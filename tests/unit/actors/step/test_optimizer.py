@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.step.buckets import buckets_of
-from actors.step.optimizer import ShareOptimizer, learning_rate
+from actors.step.optimizer import RankOptimizer, learning_rate
 from moe.config.run import TrainSection
 from moe.nn.build import build
 from moe.surgery.initialise import initial
@@ -39,9 +39,7 @@ def test_a_matrix_without_tokens_still_decays_and_a_norm_does_not() -> None:
     config = routed()
     model = build(config, lambda part: initial(config, part, 0))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    optimizer = ShareOptimizer(
-        buckets_of(model, 0, 1, 1), section(warmup_steps=0, weight_decay=0.1)
-    )
+    optimizer = RankOptimizer(buckets_of(model, 0, 1, 1), section(warmup_steps=0, weight_decay=0.1))
     optimizer.clear()
     optimizer.step(0)
     for name, weight in model.named_parameters():

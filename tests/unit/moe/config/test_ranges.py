@@ -7,17 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.config.ranges import TensorRange, band_of, position, whole_range
+from moe.config.role import Role
 from moe.config.tensors import TensorSlice
 from tests.elements import elements_of
+
+ROLE = Role("embedding")
 
 
 @st.composite
 def parts(draw: st.DrawFn, shape: tuple[int, ...], dim: int) -> TensorSlice:
     """Draw a part of a tensor, whole or cut along one dimension."""
     if draw(st.booleans()):
-        return TensorSlice("t", shape)
+        return TensorSlice("t", shape, ROLE)
     start = draw(st.integers(0, shape[dim] - 1))
-    return TensorSlice("t", shape, dim, start, draw(st.integers(start + 1, shape[dim])))
+    return TensorSlice("t", shape, ROLE, dim, start, draw(st.integers(start + 1, shape[dim])))
 
 
 @st.composite
@@ -57,7 +60,7 @@ def test_a_position_counts_the_elements_of_the_band_before(
 
 
 def test_the_example_of_the_page() -> None:
-    part, band = TensorSlice("t", (2, 4), 1, 0, 3), TensorSlice("t", (2, 4), 1, 1, 3)
+    part, band = TensorSlice("t", (2, 4), ROLE, 1, 0, 3), TensorSlice("t", (2, 4), ROLE, 1, 1, 3)
     assert TensorRange(part, 1, 5).within(band) == (0, 3)
     assert whole_range(part).elements == prod(part.held_shape) == 6
-    assert band_of(part, TensorSlice("t", (2, 4), 1, 3, 4)) is None
+    assert band_of(part, TensorSlice("t", (2, 4), ROLE, 1, 3, 4)) is None

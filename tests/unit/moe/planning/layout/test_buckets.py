@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import EMBEDDING, held_by, is_trained
+from moe.config.tensors import EMBEDDING, held_by
 from moe.planning.layout.buckets import BUCKET_ELEMENTS, BucketLayout, bucket_layouts
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
@@ -32,7 +32,7 @@ def test_buckets_hold_every_trained_tensor_once(
     case: tuple[ModelConfig, Plan, int, tuple[BucketLayout, ...]],
 ) -> None:
     config, plan, rank, layouts = case
-    held = [part for part in held_by(config, plan.share(rank)) if is_trained(part.name)]
+    held = [part for part in held_by(config, plan.share(rank)) if part.role.trained]
     slots = [slot.part for layout in layouts for slot in layout.slots]
     assert sorted(slots, key=str) == sorted(held, key=str)
     for layout in layouts:

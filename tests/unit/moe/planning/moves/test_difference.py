@@ -19,8 +19,8 @@ from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
 from moe.planning.moves.holdings import STATES, State, StateBytes, holdings
 from moe.planning.moves.seating import Seating, seated_by_device
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests.elements import elements_of
 from tests.plans import SMOLLM2, configs, device, replicated, single, with_experts
 

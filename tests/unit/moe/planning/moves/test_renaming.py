@@ -17,8 +17,8 @@ from moe.planning.devices.links import Link
 from moe.planning.moves.difference import diff
 from moe.planning.moves.renaming import least_moving, nearest
 from moe.planning.moves.seating import seated_by_device
-from moe.planning.plan import Plan
-from moe.planning.predict import predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import predict
 from tests.plans import SMOLLM2, configs, device, replicated, single, suiting
 
 SOME = settings(max_examples=60, deadline=None)

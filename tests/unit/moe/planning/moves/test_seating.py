@@ -7,8 +7,8 @@ import pytest
 from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.seating import device_of, seated_by_device
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests.plans import SMOLLM2, device, single
 
 

@@ -1,0 +1,84 @@
+"""What the ranks of a plan ask of a cluster: a bundle each, those of a gang on one node."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.crew.nodes.room import Amounts
+from moe.planning.devices.inventory import CPU
+from moe.planning.devices.labels import selector
+from moe.planning.devices.naming import node_of
+from moe.planning.plan.plan import Plan, RankPlan
+
+KIND = "accelerator_type:"
+"""Ray's resource of a node with GPUs of a kind, 1 whatever their number; asked for in parts."""
+
+RAY_WORDS = {"4090": "GeForce-RTX-4090", "MI300X": "AMD-Instinct-MI300X-OAM"}
+"""Kinds that Ray spells otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """The ranks of one stage of one replica; ``first`` is the global number of the first."""
+
+    replica: int
+    stage: int
+    first: int
+    ranks: tuple[RankPlan, ...]
+
+    @property
+    def bundles(self) -> tuple[dict[str, float], ...]:
+        """What each rank reserves."""
+        return tuple(bundle(rank) for rank in self.ranks)
+
+    @property
+    def need(self) -> Amounts:
+        """What all ranks reserve together."""
+        return total(self.bundles)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that the plan's devices are named after: those of most ranks; or none."""
+        named = (node_of(rank.devices[self.replica]) for rank in self.ranks)
+        counts = Counter(node for node in named if node is not None)
+        most = max(counts.values(), default=0)
+        return tuple(node for node, count in counts.items() if count == most)
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether every rank may be on a node with these labels."""
+        return all(takes(rank, labels) for rank in self.ranks)
+
+    def __str__(self) -> str:
+        last = self.first + len(self.ranks) - 1
+        ranks = f"rank {last}" if last == self.first else f"ranks {self.first} to {last}"
+        return f"the gang of replica {self.replica}, stage {self.stage} ({ranks})"
+
+
+def gangs(plan: Plan) -> tuple[Gang, ...]:
+    """Return the gangs of all replicas, replica by replica."""
+    return tuple(
+        Gang(replica, stage, replica * plan.ranks + stage * plan.gang_size, each.ranks)
+        for replica in range(plan.replicas)
+        for stage, each in enumerate(plan.stages)
+    )
+
+
+def bundle(rank: RankPlan) -> dict[str, float]:
+    """Return the resources one rank reserves; a GPU is one of the plan's kind."""
+    resources = {"CPU": float(rank.threads)}
+    if rank.kind != CPU:
+        resources |= {"GPU": 1.0, f"{KIND}{RAY_WORDS.get(rank.kind, rank.kind)}": 0.001}
+    if rank.memory_bytes:
+        resources["memory"] = float(rank.memory_bytes)
+    return resources | dict(rank.resources)
+
+
+def total(bundles: tuple[Amounts, ...]) -> dict[str, float]:
+    """Return the sum of bundles."""
+    names = dict.fromkeys(name for each in bundles for name in each)
+    return {name: sum(each.get(name, 0.0) for each in bundles) for name in names}
+
+
+def takes(rank: RankPlan, labels: Mapping[str, str]) -> bool:
+    """Tell whether a rank may be on a node with these labels."""
+    return all(selector(text).takes(labels.get(key)) for key, text in rank.labels)

@@ -1,0 +1,82 @@
+"""Where the gangs of a plan go, decided before anything is created. No Ray here.
+
+All ranks of a gang are on one node, and together the gangs ask no more of a node than it has. Of
+all such placements one is taken in which, first, the fewest gangs are away from the node that the
+plan's devices name; second, the fewest pairs of replicas meet on a node, so that a lost node takes
+few replicas with it; third, the fewest neighbouring stages are on different nodes
+(``actors.crew.nodes.search``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.crew.nodes.bundles import Gang, gangs
+from actors.crew.nodes.problem import Item, Problem, counted, fits
+from actors.crew.nodes.room import Room
+from actors.crew.nodes.search import Found, search
+from actors.crew.nodes.shortage import busy, impossible
+from moe.errors import ClusterBusy, LaunchError
+from moe.planning.plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The node of every gang; ``nodes[replica][stage]`` is its id.
+
+    ``moved`` gangs are not where the plan names a node, ``shared`` pairs of replicas meet on a
+    node, ``apart`` pairs of neighbouring stages are on two. ``proved`` is false where a cluster was
+    too large to try all others.
+    """
+
+    nodes: tuple[tuple[str, ...], ...]
+    moved: int = 0
+    shared: int = 0
+    apart: int = 0
+    proved: bool = True
+
+
+def place(plan: Plan, rooms: Sequence[Room]) -> Placement:
+    """Return where the gangs of a plan go on what is free now.
+
+    LaunchError names what even the idle cluster cannot hold, ClusterBusy what is not free now.
+    """
+    asked = gangs(plan)
+    if not rooms:
+        raise LaunchError("the cluster has no living node; start one, or wait for one to join")
+    found = search(problem(asked, rooms, idle=False))
+    if found.nodes is not None:
+        return _placement(plan, rooms, found)
+    idle = search(problem(asked, rooms, idle=True))
+    if idle.nodes is not None:
+        raise ClusterBusy(busy(asked, rooms, found))
+    raise LaunchError(impossible(asked, rooms, idle))
+
+
+def problem(asked: Sequence[Gang], rooms: Sequence[Room], idle: bool) -> Problem:
+    """Return gangs and nodes in numbers: what nodes have when idle, or what is free now."""
+    needs = [gang.need for gang in asked]
+    names = sorted({name for need in needs for name in need})
+    there = tuple(counted(room.total if idle else room.free, names) for room in rooms)
+    items = []
+    for gang, need in zip(asked, needs, strict=True):
+        numbers = counted(need, names)
+        nodes = (n for n, room in enumerate(rooms) if gang.takes(room.labels))
+        named = {*gang.nodes}
+        items.append(
+            Item(
+                gang.replica,
+                gang.stage,
+                numbers,
+                tuple(node for node in nodes if fits(numbers, there[node])),
+                frozenset(n for n, room in enumerate(rooms) if named & {*room.names}),
+            )
+        )
+    return Problem(tuple(items), there)
+
+
+def _placement(plan: Plan, rooms: Sequence[Room], found: Found) -> Placement:
+    assert found.nodes is not None
+    ids = [rooms[number].id for number in found.nodes]
+    stages = len(plan.stages)
+    rows = (tuple(ids[first : first + stages]) for first in range(0, len(ids), stages))
+    return Placement(tuple(rows), *found.cost, proved=found.proved)

@@ -1,0 +1,100 @@
+"""One rank's part of generation: it runs new tokens through its share and keeps their cache."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from actors.commands import InferInput
+from actors.epochs.groups import Groups
+from moe.config.sampling import SampledToken
+from moe.errors import RequestError
+from moe.nn.decoder import Decoder, Pass, SequenceCache
+from moe.nn.sampling import sample
+
+
+class RankDecoder:
+    """Runs forward passes over one share and sends hidden states to the stage of the next chunk.
+
+    ``home`` is the stage of every chunk, ``stage`` the stage of this share.
+    """
+
+    def __init__(self, decoder: Decoder, home: Sequence[int], stage: int) -> None:
+        self._decoder = decoder
+        self._home = tuple(home)
+        self._chunks = tuple(chunk for chunk, held in enumerate(self._home) if held == stage)
+        self._caches: dict[str, SequenceCache] = {}
+        self._groups: Groups | None = None
+
+    def join(self, groups: Groups) -> None:
+        """Take part in an epoch; sequences begun under an older one are forgotten."""
+        self._groups = groups
+        self._caches.clear()
+
+    def leave(self) -> None:
+        """Let go of the groups of an epoch."""
+        self._groups = None
+
+    @torch.inference_mode()
+    def infer(self, work: InferInput) -> SampledToken | None:
+        """Append tokens to a sequence; return the next token where the head's leader is."""
+        cache = self._cache(work)
+        x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
+        run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
+        for chunk, layers in zip(self._chunks, self._decoder.share.runs, strict=True):
+            if chunk > 0:
+                x = self._from(chunk - 1, x, len(work.tokens))
+            x = self._decoder(x, replace(run, layers=layers)).values
+            if chunk + 1 < len(self._home):
+                self._to(chunk + 1, x)
+        share = self._decoder.share
+        if share.head and share.leader:
+            return sample(x[0, -1], work.sampling, cache.length)
+        return None
+
+    def release(self, sequence: str) -> None:
+        """Forget a sequence."""
+        self._caches.pop(sequence, None)
+
+    def _cache(self, work: InferInput) -> SequenceCache:
+        if work.position == 0:
+            self._caches[work.sequence] = SequenceCache(self._decoder.share)
+        cache = self._caches.get(work.sequence)
+        held = cache.length if cache is not None else 0
+        if cache is None or held != work.position:
+            raise RequestError(
+                f"sequence {work.sequence} holds {held} positions but the command continues at "
+                f"{work.position}; start it again"
+            )
+        return cache
+
+    def _from(self, chunk: int, x: Tensor, length: int) -> Tensor:
+        """Return what a chunk gave: x, where it is on this stage."""
+        source = self._neighbour(chunk)
+        if source is None:
+            return x
+        weight = next(self._decoder.parameters())
+        size = (1, length, self._decoder.config.hidden_size)
+        x = torch.empty(size, device=weight.device, dtype=weight.dtype)
+        dist.recv(x, source, group=self._down)
+        return x
+
+    def _to(self, chunk: int, x: Tensor) -> None:
+        """Give x to a chunk; nothing moves where it is on this stage."""
+        target = self._neighbour(chunk)
+        if target is not None:
+            dist.send(x.contiguous(), target, group=self._down)
+
+    def _neighbour(self, chunk: int) -> int | None:
+        """Return the rank that holds a chunk; None for this one."""
+        assert self._groups is not None
+        place = self._groups.membership
+        rank = place.at(stage=self._home[chunk])
+        return None if rank == place.rank else rank
+
+    @property
+    def _down(self) -> dist.ProcessGroup | None:
+        assert self._groups is not None
+        return self._groups.down

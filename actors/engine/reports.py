@@ -1,0 +1,23 @@
+"""The reports of all ranks on one step, merged into one report of the run."""
+
+from collections.abc import Sequence
+
+from actors.commands import RankReport, StepReport
+from moe.errors import RankLost
+
+
+def merge(reports: Sequence[RankReport], tokens: int, seconds: float) -> StepReport:
+    """Merge the reports of all ranks on one step into one report of the run."""
+    losses = [report.loss for report in reports if report.loss is not None]
+    if not losses:
+        raise RankLost("no rank reported a loss; the last stage is missing from the reports")
+    return StepReport(
+        step=reports[0].step,
+        loss=losses[0],
+        gradient_norm=reports[0].gradient_norm,
+        learning_rate=reports[0].learning_rate,
+        tokens=tokens,
+        seconds=seconds,
+        layers={k: v for report in reports for k, v in report.layers.items()},
+        peak_bytes=tuple(report.peak_bytes for report in reports),
+    )

@@ -1,0 +1,34 @@
+"""How one ``key=value`` is read, and how a fault in it is worded: for runs and for models."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+_BARE_POINT = re.compile(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?")
+"""Numbers that people write and TOML does not: ``1.`` and ``.001``."""
+
+
+def value_of(written: str) -> Any:
+    """Return the TOML value of a text; the text itself where it is none."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return float(written) if _BARE_POINT.fullmatch(written) else written
+
+
+def hint(word: str, known: Collection[str]) -> str:
+    """Return the nearest of the known words as a question, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def fault(key: str, entry: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with a key; a whole table is not repeated."""
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    found = entry.get("input")
+    shown = "" if isinstance(found, dict | BaseModel) else f"; found {found!r}"
+    return f"{key}: {message}{shown}"

@@ -1,0 +1,95 @@
+"""``raymoe profile``: measure this machine per kind of layer, for the planner."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moe.errors import ConfigError
+from pipelines.commands.arguments import Architecture, Length, architecture, length_for
+from pipelines.planning.output import output
+from pipelines.screen.terminal import console, say
+from pipelines.screen.words import count
+
+_CPU_FACTS = Path("/proc/cpuinfo")
+
+
+def profile(
+    model: Architecture,
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="Profile file to write (TOML); replaced where it exists."),
+    ],
+    ranks: Annotated[
+        int,
+        typer.Option(help="Ranks that this machine will run; all are measured at once."),
+    ] = 2,
+    threads: Annotated[int, typer.Option(help="CPU cores of each rank.")] = 1,
+    sequence_length: Length = None,
+    micro_batch: Annotated[
+        str, typer.Option(help="Sizes of micro-batches to measure, in sequences.")
+    ] = "1,2,4",
+    seconds: Annotated[
+        float, typer.Option(help="Seconds to measure each kind of layer at each size.")
+    ] = 3.0,
+) -> None:
+    """Measure how fast this machine computes each kind of layer, for the planner.
+
+    Runs one layer of each kind with random weights, and the link between two ranks.
+
+    Example: raymoe profile smollm2 --to profile.toml
+    """
+    from rich.text import Text
+
+    from actors.profiling.crew import measure
+    from actors.profiling.measure import Measuring
+    from actors.profiling.messages import link_of
+    from actors.profiling.profile import caution_of, profile_of
+    from moe.planning.devices.inventory_file import save_profile
+    from pipelines.screen.profile_table import profile_table
+    from pipelines.screen.progress import counted
+
+    file, sizes = output("--to", to), sizes_of(micro_batch)
+    config = architecture(model)
+    length = length_for(config, sequence_length)
+    asked = Measuring(config, length, sizes, ranks, threads, seconds)
+    with counted(console, "measuring", "parts") as progress:
+        found = measure(asked, progress)
+    measured = profile_of(asked, found, source_of(model, ranks, threads, found[0].device))
+    wires = [each.wire for each in found if each.wire is not None]
+    link = link_of(wires) if wires else None
+    save_profile([measured], [link] if link else [], to)
+    console.print(profile_table(measured, link, found))
+    caution = caution_of(asked, found)
+    if caution is not None:
+        console.print(Text.assemble(("caution: ", "yellow"), caution))
+    say(file.told)
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """Return the sizes in a list like 1,2,4."""
+    try:
+        return tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        raise ConfigError(
+            f"--micro-batch is {text!r}; give whole numbers with commas between, as 1,2,4"
+        ) from None
+
+
+def source_of(model: str, ranks: int, threads: int, device: str) -> str:
+    """Return where a profile is from: what was measured, how, when, and on what."""
+    from datetime import date
+
+    name = _processor() if device == "cpu" else device
+    how = f"{count(ranks, 'rank')} of {count(threads, 'thread')}"
+    label = Path(model).name if Path(model).is_dir() else model
+    return f"raymoe profile, {label}, {how}, {date.today()}, {name}"
+
+
+def _processor() -> str:
+    """Return the name the processor gives itself, else its architecture."""
+    import platform
+
+    lines = _CPU_FACTS.read_text().splitlines() if _CPU_FACTS.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())

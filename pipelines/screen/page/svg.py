@@ -1,0 +1,129 @@
+"""Pictures as text: SVG elements, words that fit their room, scales with round ticks.
+
+Sizes are in pixels of a page ``PAGE_WIDTH`` wide; the browser scales a picture to its window.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+PAGE_WIDTH = 1360.0
+
+FONT = 12.5
+"""Size of most words in a picture."""
+
+_WIDTH_OF_A_LETTER = 0.58
+"""Of the font's size: a little more than letters and digits take on average."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, width, height."""
+
+
+def element(name: str, *inside: str, **attributes: object) -> str:
+    """Return one element around others, which are not escaped; attributes of None are left out.
+
+    ``_`` in the name of an attribute stands for ``-``, at its end for nothing.
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_shown(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{''.join(inside)}</{name}>"
+
+
+def rect(
+    left: float, top: float, width: float, height: float, *inside: str, **attributes: object
+) -> str:
+    """Return a rectangle."""
+    place = {"x": left, "y": top, "width": width, "height": height}
+    return element("rect", *inside, **place, **attributes)
+
+
+def line(left: float, top: float, right: float, bottom: float, **attributes: object) -> str:
+    """Return a straight line."""
+    return element("line", x1=left, y1=top, x2=right, y2=bottom, **attributes)
+
+
+def words(left: float, baseline: float, content: str, *inside: str, **attributes: object) -> str:
+    """Return a line of text, with elements in it that are no words, as a hint."""
+    return element("text", escape(content), *inside, x=left, y=baseline, **attributes)
+
+
+def hint(content: str) -> str:
+    """Return what is shown when the mouse is over the element that this is put into."""
+    return element("title", escape(content))
+
+
+def figure(name: str, height: float, label: str, parts: Iterable[str], **attributes: object) -> str:
+    """Return a whole picture, which scrolls by itself in a window too narrow for its words.
+
+    ``label`` is for those who do not see it.
+    """
+    box = f"0 0 {PAGE_WIDTH:g} {ceil(height)}"
+    named = {"id": name, "viewBox": box, "role": "img", "aria_label": label}
+    return element("div", element("svg", *parts, **named, **attributes), class_="picture")
+
+
+def legend(left: float, top: float, entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the meaning of the classes of rectangles, in one row: (class, meaning)."""
+    parts = []
+    for kind, meaning in entries:
+        parts.append(rect(left, top, 14, 12, class_=kind))
+        parts.append(words(left + 20, top + 10, meaning))
+        left += 38 + text_width(meaning)
+    return parts
+
+
+def text_width(content: str, size: float = FONT) -> float:
+    """Return about how wide a text is, rather too wide."""
+    return len(content) * size * _WIDTH_OF_A_LETTER
+
+
+def fitted(content: str, width: float, size: float = FONT) -> str:
+    """Return the text, without its middle where it is too wide: names differ at their ends."""
+    room = max(1, floor(width / (size * _WIDTH_OF_A_LETTER) + 1e-6))
+    if len(content) <= room:
+        return content
+    before = (room - 1) // 2
+    after = room - 1 - before
+    return f"{content[:before]}…{content[len(content) - after :]}"
+
+
+def fitted_list(content: str, width: float, about: str) -> str:
+    """Return what has room of a list with commas, and what to say of all of it if that is less."""
+    if text_width(content) <= width + 1e-6:
+        return content
+    shown = ""
+    for each in content.split(", "):
+        if text_width(f"{shown}{each}, … {about}") > width:
+            break
+        shown += f"{each}, "
+    return f"{shown}… {about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Values from 0 to ``most`` along pixels from ``left`` to ``right``."""
+
+    most: float
+    left: float
+    right: float
+
+    def at(self, value: float) -> float:
+        """Return the pixel of a value."""
+        return self.left + (self.right - self.left) * value / self.most if self.most else self.left
+
+    def ticks(self, count: int = 10) -> list[float]:
+        """Return up to about so many round values: steps of 1, 2 or 5 times a power of ten."""
+        if not self.most:
+            return [0.0]
+        rough = self.most / count
+        power = 10.0 ** floor(log10(rough))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+        return [number * step for number in range(floor(self.most / step * 1.0001) + 1)]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,241 @@
+"""A training run from its file to its last checkpoint: Ray Train drives the actors."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple, cast
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchTrainer
+
+from actors.commands import StepReport
+from actors.crew import launch
+from actors.crew.reservation import groups_of
+from cluster.session import Session, intent, session
+from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
+from moe.config.run import RunConfig
+from moe.errors import (
+    ClusterError,
+    RankLost,
+    RaymoeError,
+)
+from moe.planning.plan.plan import Plan
+from moe.storage import Location
+from pipelines.training.beginning import (
+    Resume,
+    check_beginning,
+    how_to_go_on,
+    last_step,
+    with_absolute_paths,
+)
+from pipelines.training.board import Beginning, Board, Post, open_board, stop
+from pipelines.training.drive import Outcome, Work, drive
+from pipelines.training.owner import owned
+from pipelines.training.run_plan import fullest_plan, replicas_of
+
+POLL_SECONDS = 0.1
+
+QUIET_SECONDS = 10.0
+"""Workers that have started nothing for so long, though they may, are not there."""
+WORKER_BYTES = 2**20
+"""Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
+
+OnStart = Callable[[Plan, Session], None]
+OnStep = Callable[[StepReport], None]
+Tell = Callable[[str], None]
+
+_LOG = logging.getLogger(__name__)
+
+
+def train(
+    run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep, tell: Tell = _LOG.info
+) -> Location:
+    """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
+
+    ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
+    with every finished step, and ``tell`` with a line at every turn between.
+    """
+    run = with_absolute_paths(run)
+    context, sequence_length = check_beginning(run, resume)
+    if last_step(run) == run.train.steps:
+        tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
+        return checkpoints(run.checkpoint.location)[-1]
+    _configure_ray_train(run)
+    tell(intent(run.cluster.address))
+    with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
+        plan = fullest_plan(run, context.config, sequence_length)
+        # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
+        # here. The one around the session covers the time in which Ray starts.
+        with _termination_interrupts(), open_board(run.name) as board:
+            if launch.running(run.name):
+                raise launch.name_taken(run.name)
+            on_start(plan, joined)
+            with owned(run):
+                outcome = _watched(board, plan, context, Watch(on_step, tell))
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.step < run.train.steps:
+        raise ClusterError(
+            f"{run.name} was stopped before step {run.train.steps}; {how_to_go_on(run)}"
+        )
+    return checkpoints(run.checkpoint.location)[-1]
+
+
+class Watch(NamedTuple):
+    """Who is told of a run while it goes on."""
+
+    on_step: OnStep
+    tell: Tell
+
+
+def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+    """Let the run go to its end, and remove its actors whatever happens."""
+    run = context.run
+    watch.tell(
+        f"waiting for {plan.replicas * plan.ranks} actors, at most {run.cluster.launch_seconds:g} s"
+    )
+    try:
+        return _fit(board, plan, context, watch)
+    finally:
+        launch.remove(run.name)
+
+
+def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+    """Let Ray Train drive the run in a thread while this thread watches the board.
+
+    After an interrupt this waits for the workers to end. While Ray Train itself waits for nodes
+    there are no workers yet; its wait ends with this process.
+    """
+    name = context.run.name
+    elastic = context.run.plan.least_replicas is not None
+    fitting = _begun(_trainer(Work(None if elastic else plan, context, board)).fit)
+    try:
+        while not fitting.done():
+            time.sleep(POLL_SECONDS)
+            _show(board, watch)
+    except BaseException:
+        watch.tell(f"ending the actors of {name}")
+        _end(name, fitting)
+        raise
+    _show(board, watch)
+    return _outcome(fitting.result)
+
+
+def _end(name: str, fitting: "Future[Any]") -> None:
+    """Remove what a run has started, and what its workers still start, until they have ended."""
+    stop(name)
+    launch.remove(name)
+    quiet = time.monotonic()
+    while not fitting.done() and time.monotonic() - quiet < QUIET_SECONDS:
+        if launch.running(name) or groups_of(name):
+            launch.remove(name)
+            quiet = time.monotonic()
+        time.sleep(POLL_SECONDS)
+
+
+def _begun(work: Callable[[], Any]) -> "Future[Any]":
+    """Do something in a thread that does not keep the process."""
+    done: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="Ray Train", daemon=True).start()
+    return done
+
+
+def _trainer(work: Work) -> TorchTrainer:
+    run, worker = work.run, cast(Any, drive)
+    least, most = replicas_of(run)
+    return TorchTrainer(
+        worker,
+        train_loop_config={"work": work},
+        scaling_config=cast(Any, ScalingConfig)(
+            num_workers=most if least == most else (least, most),
+            resources_per_worker={
+                "CPU": 0,
+                "memory": WORKER_BYTES,
+                **run.cluster.worker_resources,
+            },
+            elastic_resize_monitor_interval_s=run.cluster.resize_seconds,
+        ),
+        run_config=RayRunConfig(
+            name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str(run.checkpoint.path / ".ray-train"),
+            failure_config=FailureConfig(max_failures=run.cluster.max_failures),
+        ),
+    )
+
+
+def _show(board: ActorHandle[Board], watch: Watch) -> None:
+    posts: list[Post] = ray.get(board.drain.remote())
+    for post in posts:
+        if isinstance(post, Beginning):
+            watch.tell(_begins(post))
+        else:
+            watch.on_step(post)
+
+
+def _begins(beginning: Beginning) -> str:
+    after = f"continues after step {beginning.step}" if beginning.step else "begins"
+    return f"{beginning.actors} actors are ready; training {after}"
+
+
+def _outcome(result: Callable[[], Any]) -> Outcome:
+    """Return how the run ended; errors of the worker come out as they were raised there."""
+    try:
+        outcome = result().return_value
+    except TrainingFailedError as error:
+        for failure in getattr(error, "worker_failures", {}).values():
+            cause = getattr(failure, "cause", failure)
+            if isinstance(cause, RaymoeError):
+                raise cause from None
+        raise RankLost(f"Ray Train gave up: {error}") from error
+    except RayError as error:
+        raise ClusterError(f"Ray Train could not run: {error}") from error
+    if not isinstance(outcome, Outcome):
+        raise RankLost("Ray Train ended without an outcome; see the logs of its worker")
+    return outcome
+
+
+def _configure_ray_train(run: RunConfig) -> None:
+    """Notice a dead worker within a fraction of a second, show the run, and wait for nothing long.
+
+    Workers wait for each other while one launches actors, and after a step for the slowest. Ray
+    Train may ask for workers whose nodes have just gone; it looks again when they do not start.
+    """
+    cluster = run.cluster
+    patience = 3 * cluster.launch_seconds + cluster.step_seconds
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(patience))
+    if run.plan.least_replicas is not None:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Treat SIGTERM, which ends a Ray job, like Ctrl-C, so that the run cleans up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,114 @@
+"""A rank of this process: what the plan says of its layers is what runs."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from actors.commands import BuildCommand
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
+from actors.step.reduction import Reduction
+from moe.checkpoint.reader import Checkpoint
+from moe.errors import RankLost
+from moe.nn.block import Block
+from tests import runs, tiny
+from tests.ranks import SECONDS, Ranks
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny.saved(tiny.mixtral(), tmp_path / "model")
+
+
+@pytest.fixture
+def rank(model: Path) -> Iterator[Rank]:
+    """A rank that holds everything and runs two of its layers twice."""
+    plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
+    rank = Rank(0)
+    rank.build(BuildCommand("test", model, plan, 0, runs.LENGTH, runs.run_config(model)))
+    join(rank, 1)
+    yield rank
+    rank.leave()
+
+
+def join(rank: Rank, epoch: int) -> None:
+    store = rank.open_store("127.0.0.1", SECONDS)
+    rank.join(Membership("test", epoch, 0, 1, 1, 1, (0, 0), *store, SECONDS))
+
+
+def test_only_the_plan_s_layers_run_twice(rank: Rank, model: Path) -> None:
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    passes: Counter[nn.Module] = Counter()
+
+    def count(module: nn.Module, *_: Any) -> None:
+        if isinstance(module, Block):
+            passes[module] += 1
+
+    handle = register_module_forward_hook(count)
+    try:
+        rank.train_step(runs.batch(config, run, 0))
+    finally:
+        handle.remove()
+    once = run.train.micro_batches
+    assert list(passes.values()) == [2 * once, once, 2 * once]
+
+
+def test_a_step_that_failed_half_updated_is_not_done_again(
+    rank: Rank, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW would move twice what has moved already."""
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    rank.train_step(runs.batch(config, run, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Reduction, "spread", lambda self: 1 / 0)
+        with pytest.raises(RankLost, match="failed during step 1: division by zero"):
+            rank.train_step(runs.batch(config, run, 1))
+    join(rank, 2)
+    assert (rank.status().step, rank.status().torn) == (1, True)
+    with pytest.raises(RankLost, match=r"rank 0 failed when step 1 was half done; .* checkpoint"):
+        rank.train_step(runs.batch(config, run, 1))
+
+
+def test_a_step_that_failed_before_its_update_is_done_again(
+    rank: Rank, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reduction, "finish", lambda self: 1 / 0)
+        with pytest.raises(RankLost, match="failed during step 0: division by zero"):
+            rank.train_step(runs.batch(config, run, 0))
+    assert not rank.status().joined
+    assert not rank.status().torn
+    join(rank, 2)
+    assert rank.train_step(runs.batch(config, run, 0)).step == 1
+
+
+def test_a_snapshot_is_of_the_step_that_was_asked_for(
+    rank: Rank, model: Path, tmp_path: Path
+) -> None:
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    rank.train_step(runs.batch(config, run, 0))
+    with pytest.raises(RankLost, match=r"done 1 steps, a snapshot after 0 was asked for"):
+        rank.snapshot(0)
+    rank.snapshot(1)
+    assert rank.status().saving == 1
+    with pytest.raises(RankLost, match=r"a snapshot after step 1, that of 2 was to be written"):
+        rank.write(tmp_path, 2)
+
+
+def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: Path) -> None:
+    """The last of three stages gets no labels; the first waits for the second, that for it."""
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    team = ranks.started(runs.plan(config, (1, 1, 1)), model, run, runs.LENGTH)
+    batch = runs.batch(config, run, 0)
+    started = time.monotonic()
+    with pytest.raises(RankLost):
+        team.each("train_step", [(batch,), (batch,), (replace(batch, labels=None),)])
+    assert time.monotonic() - started < SECONDS / 3
