@@ -39,10 +39,10 @@ class Journal:
         self._file.flush()
 
     def truncate_after(self, step: int) -> None:
-        """Drop the records of steps above ``step``, and what of no step came after them.
+        """Drop the records of steps above ``step``, and the events recorded after them.
 
-        A resumed run repeats those steps, so that none is there twice. The file is replaced whole:
-        readers see it before or after, never between.
+        A resumed run repeats those steps, and no step may be in the journal twice. The file is
+        replaced as a whole: readers see either the old one or the new one.
         """
         kept = _until(read(self.path), step)
         aside = self.path.with_name(self.path.name + ".part")

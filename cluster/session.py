@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
@@ -22,6 +23,8 @@ NAMESPACE = "raymoe"
 """Where the actors of every run live, so that jobs and Serve replicas find them by name."""
 
 _STANDARD_ERROR = 2
+_REASON_CHARACTERS = 300
+"""Some errors of Ray carry a whole log; the beginning tells what it is of."""
 _LOG_PREFIX = re.compile(r"\[[^\]]*\] \S+:\d+: ")
 """Time, level and process, then file and line: how lines of Ray's native log begin."""
 
@@ -177,7 +180,7 @@ def _advice(reason: str) -> str:
 
 def _reason(error: Exception, logged: str) -> str:
     """Return an error of Ray as one line, with the last line that its native code logged."""
-    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    said = shorten(str(error), _REASON_CHARACTERS).rstrip(".") or type(error).__name__
     last = logged.strip().rpartition("\n")[2]
     detail = _LOG_PREFIX.sub("", last).strip().rstrip(".")
     return f"{said} ({detail})" if detail else said

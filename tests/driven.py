@@ -13,11 +13,17 @@ from actors.commands import StepReport
 from actors.crew import launch
 from cluster.session import Session
 from moe.config.run import RunConfig
+from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
-from pipelines.training.train import Resume, train
+from pipelines.training.train import train
 
 
-def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:
+def trained(
+    run: RunConfig,
+    resume: Resume = "never",
+    on_step: Any = None,
+    tell: Callable[[str], object] = str,
+) -> list[StepReport]:
     """Train to the end and return every report; no actor may be left."""
     reports: list[StepReport] = []
 
@@ -26,7 +32,7 @@ def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> li
         if on_step is not None:
             on_step(report)
 
-    train(run, resume, lambda plan, session: None, watch)
+    train(run, resume, lambda plan, session: None, watch, tell)
     assert not launch.running(run.name)
     return reports
 

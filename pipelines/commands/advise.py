@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError, PlanError
-from pipelines.commands.arguments import (
+from pipelines.commands.planning_arguments import (
     Architecture,
     Imbalance,
     Length,
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from moe.planning.search.search import Question
 
 _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+EXAMPLE = (
+    "raymoe advise deepseek-moe-16b --numerics bf16 --inventory manifests/inventories/example.toml"
+)
 
 
 def advise(
@@ -59,13 +63,10 @@ def advise(
 
     Prints the best plans for training and for serving on an inventory; with a
     dense model, also whether to upcycle it. Starts neither Ray nor torch.
-
-    Example: raymoe advise deepseek-moe-16b --numerics bf16
-    --inventory manifests/inventories/example.toml
     """
     from moe.planning.search.pins import Pins
     from moe.planning.search.question import Question, check_question
-    from pipelines.commands.arguments import Work, architecture, batch, devices_of
+    from pipelines.commands.planning_arguments import Work, architecture, batch, devices_of
 
     dense_seen, moe_seen = (
         tokens("--dense-tokens", dense_tokens),

@@ -11,6 +11,8 @@ import typer
 from moe.errors import ConfigError
 from pipelines.screen.terminal import caution, console, say
 
+EXAMPLE = "raymoe checkpoint convert runs/demo/step-00000100 --format universal --to out"
+
 Set = Annotated[list[str] | None, typer.Option("--set", help="With --run: section.key=value.")]
 
 

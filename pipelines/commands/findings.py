@@ -15,7 +15,7 @@ from moe.planning.prediction.predict import predict
 from moe.planning.search.make import even_layers
 from moe.planning.search.search import Found, Question
 from moe.sizes import size_text
-from pipelines.commands.arguments import chosen
+from pipelines.commands.planning_arguments import chosen
 from pipelines.planning.capacity import tokens_held
 from pipelines.planning.chunking import moved_notes
 from pipelines.screen.comparison import alternatives_table

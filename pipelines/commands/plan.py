@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.commands.arguments import (
+from pipelines.commands.planning_arguments import (
     Architecture,
     Imbalance,
     InventoryFile,
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from moe.planning.search.pins import Pins
 
 _SEARCHED = "searched"
+
+EXAMPLE = (
+    "raymoe plan deepseek-moe-16b --numerics bf16 "
+    "--inventory manifests/inventories/example.toml --to plan.toml"
+)
 
 
 def plan(
@@ -134,15 +139,12 @@ def plan(
 
     A plan says which device holds which layers, attention heads and experts.
     Devices come from one of --inventory, --ray, --kubernetes and --nodes.
-
-    Example: raymoe plan deepseek-moe-16b --numerics bf16 --to plan.toml
-    --inventory manifests/inventories/example.toml
     """
     from moe.planning.plan.file import load_plan, save_plan
     from moe.planning.search.chunked import searchable
     from moe.planning.search.search import Question, search
-    from pipelines.commands.arguments import Work, architecture, at_least_one, batch
     from pipelines.commands.findings import check_form, draw, emitted_layers, print_emitted, show
+    from pipelines.commands.planning_arguments import Work, architecture, at_least_one, batch
     from pipelines.commands.sources import Source
     from pipelines.planning.chunking import check_chunking, chunked
     from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
@@ -183,7 +185,7 @@ def plan(
 def chosen_objective(name: str | None, serving: bool) -> str:
     """Return the objective: the one given where it makes sense, else the usual one."""
     from moe.planning.search.pins import OBJECTIVES
-    from pipelines.commands.arguments import chosen
+    from pipelines.commands.planning_arguments import chosen
 
     if name is None:
         return "tokens" if serving else "step"

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.commands.arguments import Architecture, Length, architecture, length_for
+from pipelines.commands.planning_arguments import Architecture, Length, architecture, length_for
 from pipelines.planning.output import output
 from pipelines.screen.terminal import console, say
 from pipelines.screen.words import count
 
 _CPU_FACTS = Path("/proc/cpuinfo")
+
+EXAMPLE = "raymoe profile smollm2 --to profile.toml"
 
 
 def profile(
@@ -36,8 +38,6 @@ def profile(
     """Measure how fast this machine computes each kind of layer, for the planner.
 
     Runs one layer of each kind with random weights, and the link between two ranks.
-
-    Example: raymoe profile smollm2 --to profile.toml
     """
     from rich.text import Text
 

@@ -14,6 +14,8 @@ _TRAINED = 3
 """Numbers that move with a parameter in training: the weight, and AdamW's two moments."""
 _SERVED = 1
 
+EXAMPLE = "raymoe rebalance --journal run/journal.jsonl --plan plan.toml --to rebalanced.toml"
+
 
 def rebalance(
     journal: Annotated[
@@ -47,14 +49,11 @@ def rebalance(
         ),
     ] = None,
 ) -> None:
-    """Move experts between the ranks of each gang so that the measured load is even.
-
-    Example: raymoe rebalance --journal run/journal.jsonl --plan plan.toml --to rebalanced.toml
-    """
+    """Move experts between the ranks of each gang so that the measured load is even."""
     from moe.planning.experts.load import load_from_journal
     from moe.planning.experts.placement import save_placement
     from moe.planning.plan.file import load_plan, save_plan
-    from pipelines.commands.arguments import architecture, at_least_one, devices_of
+    from pipelines.commands.planning_arguments import architecture, at_least_one, devices_of
     from pipelines.planning.stage_experts import (
         improved,
         joined,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.commands.arguments import (
+from pipelines.commands.planning_arguments import (
     Imbalance,
     Length,
     MicroBatches,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _HOURS = 24.0
 _MOST_FAILURES = 100_000
 """Played in about ten seconds for each policy."""
+
+EXAMPLE = "raymoe simulate plan.toml --model moe --inventory inventory.toml --failures-mtbf 3600"
 
 
 def simulate(
@@ -58,14 +60,11 @@ def simulate(
     ] = None,
     html: Page = None,
 ) -> None:
-    """Simulate a plan: step time, pipeline bubbles, MFU, memory, and goodput under failures.
-
-    Example: raymoe simulate plan.toml --model moe --inventory inventory.toml --failures-mtbf 3600
-    """
+    """Simulate a plan: step time, pipeline bubbles, MFU, memory, and goodput under failures."""
     from moe.planning.plan.file import load_plan
     from moe.planning.prediction.predict import predict
-    from pipelines.commands.arguments import Work, architecture, batch, devices_of
     from pipelines.commands.findings import draw
+    from pipelines.commands.planning_arguments import Work, architecture, batch, devices_of
     from pipelines.planning.survival import Run, goodputs
     from pipelines.screen.simulation_table import simulation_lines, simulation_table
     from pipelines.screen.survival_table import survival_table

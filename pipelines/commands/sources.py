@@ -7,7 +7,7 @@ import typer
 
 from moe.errors import ConfigError
 from moe.planning.devices.inventory import Inventory
-from pipelines.commands.arguments import at_least_one, devices_of, measured
+from pipelines.commands.planning_arguments import at_least_one, devices_of, measured
 
 
 @dataclass(frozen=True, slots=True)

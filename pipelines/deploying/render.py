@@ -12,7 +12,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import bytes_per_rank
-from pipelines.commands.arguments import architecture
+from pipelines.planning.architecture import architecture_of
 
 
 def render(
@@ -27,7 +27,7 @@ def render(
 
     A RayJob is named after its run unless ``name`` is given.
     """
-    plan, config = load_plan(plan_file), architecture(model)
+    plan, config = load_plan(plan_file), architecture_of(model).config
     plan.check_model(config)
     if run is not None:
         _check_run(run, plan, deployment)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import ConfigError, DataError
+from moe.errors import CheckpointError, ConfigError, DataError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
+from moe.nn.finite import first_fault
 from moe.nn.loss import cross_entropy_sum
 from moe.nn.similarity import expert_similarity
 from moe.nn.statistics import RoutingStatistics
@@ -44,8 +45,8 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class RouterHealth:
-    """One layer: share of assignments by expert, drop rate at the virtual capacity, mean ratio of
-    the two largest probabilities, mean cosine of its experts.
+    """One layer: the fraction of assignments by expert, the drop rate at the virtual capacity, the
+    mean ratio of the two largest probabilities, and the mean cosine between experts.
     """
 
     load: tuple[float, ...]
@@ -75,8 +76,11 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the loss."""
-        return math.exp(self.loss)
+        """Exponential of the loss; infinity where no float holds it."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
 
     @property
     def drop_rate(self) -> float:
@@ -88,7 +92,10 @@ class Evaluation:
 def evaluate(
     model: Path, data: Path, options: EvaluateOptions, progress: Progress = lambda done, total: None
 ) -> Evaluation:
-    """Return the loss of a model directory on tokenised text."""
+    """Return the loss of a model directory on tokenized text.
+
+    CheckpointError names the layer where the model computes values that are not finite.
+    """
     checkpoint = Checkpoint.open(model)
     shards = open_shards(model, checkpoint.config, data, options.split)
     decoder = build(checkpoint.config, checkpoint.read).eval()
@@ -99,6 +106,8 @@ def evaluate(
     for first in range(0, len(rows), options.batch):
         batch = shards.batch(rows[first : first + options.batch])
         total, statistics = _run(decoder, batch.tokens, batch.labels, options)
+        if not _finite(total, statistics):
+            raise _not_finite(model, decoder, batch.tokens, options)
         loss += total
         tokens += int((batch.labels != IGNORED).sum())
         for layer, found in statistics.items():
@@ -122,10 +131,30 @@ def _run(
     labels: np.ndarray,
     options: EvaluateOptions,
 ) -> tuple[float, dict[int, RoutingStatistics]]:
-    capacity = Capacity(virtual_factor=options.virtual_capacity_factor)
-    output = decoder(torch.from_numpy(tokens), Pass(capacity))
+    output = decoder(torch.from_numpy(tokens), _measured(options))
     loss = cross_entropy_sum(output.values, torch.from_numpy(labels)).item()
     return loss, output.statistics
+
+
+def _measured(options: EvaluateOptions) -> Pass:
+    return Pass(Capacity(virtual_factor=options.virtual_capacity_factor))
+
+
+def _finite(loss: float, statistics: dict[int, RoutingStatistics]) -> bool:
+    routed = (bool(torch.isfinite(found.probability).all()) for found in statistics.values())
+    return math.isfinite(loss) and all(routed)
+
+
+def _not_finite(
+    model: Path, decoder: Decoder, tokens: np.ndarray, options: EvaluateOptions
+) -> CheckpointError:
+    """Return the error for a model that computes NaN or infinity; it names the first layer."""
+    found = first_fault(decoder, torch.from_numpy(tokens), _measured(options))
+    where = f"; the first values that are not finite come from {found}" if found else ""
+    return CheckpointError(
+        f"the loss of {model} is not a finite number{where}; take another checkpoint, or the model "
+        "it was made from"
+    )
 
 
 def _health(decoder: Decoder, layer: int, found: Sequence[RoutingStatistics]) -> RouterHealth:

@@ -27,11 +27,7 @@ class TrainingView:
         self._console = console
         self._progress = progress
         self._steps = steps
-        self._task = (
-            progress.add_task("training", total=steps, numbers="waiting for the actors")
-            if progress
-            else None
-        )
+        self._task = progress.add_task("training", total=steps, numbers="") if progress else None
 
     def start(self, plan: Plan, session: Session) -> None:
         """Show what is about to run, and where it can be watched."""

@@ -10,11 +10,11 @@ from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from pipelines.planning.capacity import (
     devices_used,
-    facts,
     flops_per_second,
     peak_flops,
     useful_flops,
 )
+from pipelines.screen.comparison import facts
 from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import compared_gigabytes
 

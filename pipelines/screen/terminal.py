@@ -9,13 +9,15 @@ from rich.text import Text
 
 console = Console()
 
-To = Annotated[Path, typer.Option("--to", help="Where to write; must not exist.")]
-Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face form.")]
+To = Annotated[
+    Path, typer.Option("--to", help="Directory to write. It must not exist or must be empty.")
+]
+Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face format.")]
 
 
 def say(line: str) -> None:
     """Print a line as it is."""
-    console.print(line, highlight=False, markup=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def caution(line: str) -> None:

@@ -58,9 +58,11 @@ def _directories(run: RunConfig) -> dict[str, Location]:
 def _owner(directory: Location) -> str | None:
     """Return the run that a directory belongs to; before this file was written, its checkpoints."""
     if (directory / OWNER).is_file():
-        return str(read_json(directory / OWNER).get("run"))
-    saved = checkpoints(directory)
-    return str(read_json(saved[-1] / MANIFEST)["run"]["name"]) if saved else None
+        name = read_json(directory / OWNER).get("run")
+    else:
+        saved = checkpoints(directory)
+        name = read_json(saved[-1] / MANIFEST).get("run", {}).get("name") if saved else None
+    return None if name is None else str(name)
 
 
 def _take(file: Location, text: str) -> None:

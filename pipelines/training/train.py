@@ -53,7 +53,7 @@ WORKER_BYTES = 2**20
 
 OnStart = Callable[[Plan, Session], None]
 OnStep = Callable[[StepReport], None]
-Tell = Callable[[str], None]
+Tell = Callable[[str], object]
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,9 +6,10 @@ import pytest
 
 from cluster.kuberay.deployment import load_deployment
 from moe.config.run import load_run
+from moe.planning.devices.inventory_file import load_inventory
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-LOADERS = {"runs": load_run, "deployments": load_deployment}
+LOADERS = {"runs": load_run, "deployments": load_deployment, "inventories": load_inventory}
 FILES = sorted(MANIFESTS.rglob("*.toml"))
 
 

@@ -141,7 +141,7 @@ def test_all_drivers_stop_after_the_same_step(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path, train={"steps": 5000})
-    with pytest.raises(ClusterError, match="was stopped before step 5000; --resume continues"):
+    with pytest.raises(ClusterError, match="was stopped before step 5000; "):
         trained(run, on_step=once(3, lambda: stop(run.name)))
     deadline = time.monotonic() + 10
     while driver_pids(ray_session) and time.monotonic() < deadline:

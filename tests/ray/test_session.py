@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ assert not ray.is_initialized()
 """
 
 STARTED_AND_WAITING = """
+import os
 import signal
 import time
 from cluster.session import session
@@ -95,3 +97,33 @@ def test_an_interrupted_session_leaves_no_process() -> None:
     assert "KeyboardInterrupt" in stderr
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+STARTING = """
+from cluster.session import session
+from moe.errors import ClusterError
+try:
+    with session("local", cpus=1):
+        print("started")
+except ClusterError as error:
+    print(error)
+"""
+
+
+def test_a_ray_that_does_not_start_in_time_is_one_sentence_with_its_logs() -> None:
+    """Ray raises a bare Exception where its own processes are too slow."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING],
+        cwd=ROOT,
+        env=os.environ | {"RAY_raylet_start_wait_time_s": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("Ray did not start on this machine: ")
+    logs = Path(line.partition("its logs are in ")[2].partition(";")[0])
+    assert logs.is_dir()
+    assert logs.name == "logs"

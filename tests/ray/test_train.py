@@ -126,8 +126,16 @@ def test_a_killed_actor_restarts_the_run_from_its_checkpoint(
     undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path)
-    trained(run, on_step=once(EVERY + 2, lambda: os.kill(pids(run, 2)[1], signal.SIGKILL)))
+    said: list[str] = []
+    kill = once(EVERY + 2, lambda: os.kill(pids(run, 2)[1], signal.SIGKILL))
+    trained(run, on_step=kill, tell=said.append)
     assert losses(run) == losses(undisturbed)
+    assert said[:3] == [
+        "using the Ray session of this process",
+        "waiting for 2 actors, at most 60 s",
+        "2 actors are ready; training begins",
+    ]
+    assert said[3].startswith("2 actors are ready; training continues after step ")
 
 
 def test_a_running_run_is_on_prometheus_and_in_the_state_of_ray_train(
@@ -161,6 +169,11 @@ def test_what_cannot_run_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match="continue with --resume"):
         trained(undisturbed)
+    said: list[str] = []
+    assert trained(undisturbed, resume="always", tell=said.append) == []
+    assert said == ["nothing to do: all 60 steps are done; raise train.steps to go on"]
+    with pytest.raises(ConfigError, match="belongs to the run tiny, this run is other"):
+        trained(undisturbed.model_copy(update={"name": "other"}), resume="always")
     changed = undisturbed.train.model_copy(update={"learning_rate": 0.1})
     with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.003 and is 0\.1"):
         trained(undisturbed.model_copy(update={"train": changed}), resume="always")
@@ -205,8 +218,9 @@ def test_a_run_stopped_from_elsewhere_ends_and_says_so(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path, train={"steps": 5000})
-    with pytest.raises(ClusterError, match="was stopped before step 5000; --resume continues"):
-        trained(run, on_step=once(2, lambda: stop(run.name)))
+    said = r"was stopped before step 5000; --resume continues from step \d+0$"
+    with pytest.raises(ClusterError, match=said):
+        trained(run, on_step=once(EVERY + 2, lambda: stop(run.name)))
 
 
 def test_a_diverging_run_stops_before_it_ruins_a_checkpoint(
@@ -247,7 +261,7 @@ def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
     code = (
         "import json, signal, sys; from moe.config.run import parse_run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pipelines.training.train import Resume, train\n"
+        "from pipelines.training.train import train\n"
         "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
     )

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from moe import __version__
+import moe
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
+from pipelines.cli import app
 from pipelines.entry import main
 from tests import plans, tiny
 
@@ -113,7 +115,7 @@ def test_every_command_of_the_readme_exists(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (ROOT / "README.md").read_text()
-    verbs = set(re.findall(r"raymoe ((?:fetch |kube )?[a-z0-9]+)", text)) - {"turns"}
+    verbs = set(re.findall(r"raymoe ((?:fetch |kube )?[a-z0-9]+)", text)) - {"turns", "keeps"}
     assert {"train", "serve", "fetch smollm2", "kube render"} <= verbs
     for verb in sorted(verbs):
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
@@ -125,7 +127,7 @@ def test_every_command_of_the_readme_exists(
         (
             "serve",
             [
-                "Example: raymoe serve moe",
+                "Example: raymoe serve models/moe",
                 "[default: 127.0.0.1]",
                 "[default: 8000]",
                 "(one rank that holds the whole model)",
@@ -150,6 +152,38 @@ def test_help_has_an_example_and_the_defaults(
     assert [words for words in shown if words not in text] == []
 
 
+EXAMPLES = ("tokenize", "train", "evaluate", "submit", "stop", "upcycle", "init")
+
+
+@pytest.mark.parametrize("verb", [*EXAMPLES, "fetch smollm2", "fetch text"])
+def test_help_ends_with_an_example_that_the_command_takes(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, *verb.split(), "--help") == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "Example: raymoe" in each]
+    words = line.partition("raymoe")[2].split()
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    context = command.make_context(verb, words)  # raises where an option or argument is unknown
+    assert context.params
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"raymoe {moe.__version__}\n"
+
+
+def test_two_ways_to_resume_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(monkeypatch, capsys, "train", tmp_path, "--resume", "--resume-if-saved")
+    assert "--resume and --resume-if-saved contradict each other" in said
+
+
 def test_text_in_brackets_is_printed_as_it_is(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,13 +198,6 @@ def test_text_in_brackets_is_printed_as_it_is(
 def test_a_resolved_run_is_a_run_file_again(file: Path) -> None:
     run = load_run(file)
     assert parse_run(json.loads(dump_run(run)), "resolved") == run
-
-
-def test_the_version_is_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"raymoe {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["plan", "advise", "simulate", "rebalance", "profile"])

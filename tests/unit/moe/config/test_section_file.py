@@ -63,7 +63,7 @@ def test_overrides_are_named_where_something_is_wrong(tmp_path: Path) -> None:
     sets = ["spare.label=b", "shape.side=0.5"]
     with pytest.raises(ConfigError) as caught:
         load_sections(file, Shop, "shop file", sets)
-    assert str(caught.value).startswith("--set shape.side=0.5: shape.")
+    assert str(caught.value).startswith("--set shape.side=0.5: shape: ")
     file.write_text("[spare]\nlable = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load_sections(file, Shop, "shop file", sets)

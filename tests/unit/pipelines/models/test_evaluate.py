@@ -1,5 +1,6 @@
 """Held-out loss against transformers' own loss, and router health by hand."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
-from moe.errors import ConfigError, DataError
+from moe.errors import CheckpointError, ConfigError, DataError
 from pipelines.corpus.manifest import read_manifest, write_manifest
 from pipelines.corpus.packing import ShardWriter, pack
 from pipelines.corpus.shards import TokenShards
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
-from pipelines.models.evaluate import EvaluateOptions, evaluate
+from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
 from tests import tiny, vocabularies
 
 
@@ -70,6 +72,54 @@ def test_a_model_of_another_vocabulary_is_refused(material: Path, tmp_path: Path
         DataError, match=r"tokens up to \d+, but the model has embeddings for 0 to 49"
     ):
         evaluate(small, material / "tokens", EvaluateOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "said"),
+    [
+        ("model.layers.1.block_sparse_moe.gate.weight", 1, "holds 1 values"),
+        ("model.layers.2.self_attn.o_proj.weight", 2, "holds 1 values"),
+        ("model.norm.weight", None, "the last norm: weight holds 1 values"),
+        ("model.embed_tokens.weight", None, "the embedding: weight holds 1 values"),
+    ],
+)
+def test_a_weight_that_is_no_number_is_an_error_that_names_its_layer(
+    name: str, layer: int | None, said: str, material: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(material / "moe", broken)
+    (file,) = broken.glob("*.safetensors")
+    weights = load_file(file)
+    weights[name].view(-1)[0] = float("nan")
+    if "embed" in name:
+        weights[name][:, 0] = float("nan")
+        said = said.replace("1 values", f"{len(weights[name])} values")
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        evaluate(broken, material / "tokens", EvaluateOptions(rows=2))
+    assert "is not a finite number; the first values that are not finite come from" in str(
+        caught.value
+    )
+    assert said in str(caught.value)
+    if layer is not None:
+        assert f"from layer {layer}: " in str(caught.value)
+
+
+def test_a_model_whose_values_overflow_is_an_error_that_names_its_layer(
+    material: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(material / "dense", broken)
+    (file,) = broken.glob("*.safetensors")
+    weights = load_file(file)
+    weights["model.layers.1.mlp.down_proj.weight"].fill_(3e38)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="layer 1: its weights are finite, but what they"):
+        evaluate(broken, material / "tokens", EvaluateOptions(rows=2))
+
+
+def test_a_perplexity_beyond_floats_is_infinite() -> None:
+    assert Evaluation(800.0, 1, 1.0, {}).perplexity == float("inf")
 
 
 def test_no_rows_are_refused() -> None:

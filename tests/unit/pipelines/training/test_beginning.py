@@ -48,7 +48,7 @@ def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
         (
             {"plan": {"stages": 1, "replicas": 5}},
             PlanError,
-            "has 4 micro-batches .* but the plan has 5 replic",
+            "has 4 micro-batches .* has 5 repli",
         ),
     ],
 )

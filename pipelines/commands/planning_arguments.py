@@ -83,25 +83,13 @@ _LENGTH = 512
 
 
 def architecture(model: str) -> "ModelConfig":
-    """Return the sizes of a model, by its directory or its preset; say what config.json does not.
+    """Return the sizes of a model; print what is read otherwise than ``config.json`` says."""
+    from pipelines.planning.architecture import architecture_of
 
-    No weights are looked at, unless they tell whether the head is tied to the embedding.
-    """
-    from moe.checkpoint.architecture import read_architecture
-    from moe.config.overrides import hint
-    from moe.config.presets import PRESETS
-
-    if Path(model).is_dir():
-        found = read_architecture(Path(model))
-        for note in found.notes:
-            caution(note)
-        return found.config
-    if model not in PRESETS:
-        raise ConfigError(
-            f"{model} is neither a model directory with a config.json nor a preset; "
-            f"{hint(model, PRESETS)}"
-        )
-    return PRESETS[model].config
+    found = architecture_of(model)
+    for note in found.notes:
+        caution(note)
+    return found.config
 
 
 def devices_of(file: Path, profile: Path | None = None) -> "Inventory":

@@ -1,0 +1,15 @@
+"""Arguments that the commands of runs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run file in TOML.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one value of the run file: section.key=value. Repeatable."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")
+]

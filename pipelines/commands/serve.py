@@ -1,0 +1,52 @@
+"""``raymoe serve``: a model over the OpenAI API."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.screen.terminal import Model, caution, say
+
+EXAMPLE = "raymoe serve models/moe --port 8000"
+
+
+def serve(
+    model: Model,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan file, TOML: which ranks hold which layers, heads and experts.",
+            show_default="one rank that holds the whole model",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name by which requests ask for the model.", show_default="the directory's name"
+        ),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
+    ] = "local",
+) -> None:
+    """Serve a model over the OpenAI API until you press Ctrl-C.
+
+    It answers /v1/completions, /v1/chat/completions, /v1/models and /health.
+    Any client of the OpenAI API works with it. No key is asked for.
+    Point a client at http://127.0.0.1:8000/v1.
+    """
+    from pipelines.corpus.inputs import notes_on
+    from pipelines.serving.app import run_server
+    from pipelines.serving.arguments import parse_arguments
+
+    arguments = parse_arguments(
+        {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
+    )
+    for line in notes_on(model):
+        caution(line)
+    run_server(arguments, host, port, address, say)

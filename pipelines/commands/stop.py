@@ -1,0 +1,33 @@
+"""``raymoe stop``: the end of a run, from anywhere."""
+
+from typing import Annotated
+
+import typer
+
+from moe.errors import ConfigError
+from pipelines.screen.terminal import say
+
+EXAMPLE = "raymoe stop demo --address 10.0.0.1:6379"
+
+
+def stop(
+    name: Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")],
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Ray cluster as HOST:PORT; auto takes RAY_ADDRESS or the cluster on this machine."
+        ),
+    ] = "auto",
+) -> None:
+    """End a run, wherever its command was started and even if that command is gone."""
+    from actors.crew import launch
+    from actors.crew.reservation import groups_of
+    from cluster.session import session
+    from pipelines.training.board import stop as stop_run
+
+    with session(address):
+        heard = stop_run(name)
+        if not (heard or launch.running(name) or groups_of(name)):
+            raise ConfigError(f"no run named {name} is on this cluster")
+        launch.remove(name)
+    say(f"ended {name}")

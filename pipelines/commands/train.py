@@ -1,0 +1,47 @@
+"""``raymoe train``: a run to its last step."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from moe.errors import ConfigError
+from pipelines.commands.run_arguments import Resume, RunFile, Set
+from pipelines.screen.terminal import caution, console, say
+
+EXAMPLE = "raymoe train run.toml --set train.steps=100 --set cluster.address=auto"
+
+
+def train(
+    run: RunFile,
+    set_: Set = None,
+    resume: Resume = False,
+    resume_if_saved: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-saved",
+            help="Continue from the newest checkpoint, or begin if there is none.",
+        ),
+    ] = False,
+) -> None:
+    """Train a run to its last step, on this machine or on a Ray cluster."""
+    if resume and resume_if_saved:
+        raise ConfigError(
+            "--resume and --resume-if-saved contradict each other: without a checkpoint the first "
+            "refuses the run and the second begins it; give one of them"
+        )
+    from moe.config.run import load_run
+    from pipelines.screen.progress import training_view
+    from pipelines.training.beginning import cautions, how_to_go_on
+    from pipelines.training.train import train as start
+
+    config = load_run(run, set_ or ())
+    for line in cautions(config):
+        caution(line)
+    rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
+    try:
+        with training_view(console, config.train.steps) as view:
+            last = start(config, "always" if resume else rest, view.start, view.step, view.tell)
+    except KeyboardInterrupt:
+        say(f"interrupted; {how_to_go_on(config)}")
+        raise
+    say(f"last checkpoint: {last}")
