@@ -50,12 +50,6 @@ class BuildCommand:
         return self.plan.share(self.place)
 
     @property
-    def gang(self) -> tuple[Share, ...]:
-        """The shares of its gang in order."""
-        first = self.place - self.place % self.plan.gang_size
-        return tuple(self.plan.share(first + member) for member in range(self.plan.gang_size))
-
-    @property
     def threads(self) -> int:
         """CPU threads that this rank computes with."""
         return self.plan.rank(self.place).threads

@@ -15,10 +15,12 @@ from actors.commands import BuildCommand, StepInput
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.step.replicas import part_of
+from moe.checkpoint.records import WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
 from moe.planning.plan.plan import Plan
+from moe.storage import Location
 
 SECONDS = 30.0
 
@@ -114,6 +116,12 @@ class Team:
         ]
         return self.each("train_step", parts)
 
+    def save(self, directory: Location) -> list[WrittenFiles]:
+        """Have every rank take a snapshot of the step it is at, and write it."""
+        (step,) = {status.step for status in self.all("status")}
+        self.all("snapshot", step)
+        return self.all("write", directory, step)
+
     def held(self) -> list["Held"]:
         """Return what every rank holds."""
         return self.all("held")
@@ -136,20 +144,20 @@ class TestedRank(Rank):
         trainer, decoder = self._built.trainer, self._built.decoder
         assert trainer is not None
         weights = dict(decoder.named_parameters())
-        parts = {part.name: part for part in held_by(decoder.config, decoder.share)}
+        parts = list(held_by(decoder.config, decoder.share))
         gradients = {
-            (part.name, elements.start): bucket.owned.grad[place]
+            owned.range: bucket.owned.grad[owned.slice]
             for bucket in trainer._buckets
-            for part, elements, place in bucket.owned_slots()
+            for owned in bucket.owned_slots()
         }
         return Held(
-            [(part, weights[part.name].detach().clone()) for part in parts.values()],
+            [(part, weights[part.name].detach().clone()) for part in parts],
             [
                 (
-                    parts[state.name],
-                    slice(state.start, state.stop),
+                    state.range.part,
+                    slice(state.range.start, state.range.stop),
                     {name: value.clone() for name, value in state.moments.items()}
-                    | {"gradient": gradients[state.name, state.start].clone()},
+                    | {"gradient": gradients[state.range].clone()},
                 )
                 for state in trainer.optimizer.states()
             ],

@@ -18,14 +18,16 @@ from actors.crew import launch
 from actors.deadlines import Deadlines, deadlines_of
 from actors.engine.reports import merge
 from actors.epochs.membership import Membership
-from actors.state.checkpointing import SaveContext, Writing, complete
+from actors.state.checkpointing import PendingWrites
 from actors.step.replicas import check_step, part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
+from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
@@ -159,11 +161,11 @@ class Engine:
         doing, wait = "taking a snapshot", self._deadlines.command
         self._gather(refs, doing, wait, first)
 
-    def write(self, directory: Location, step: int) -> Writing:
+    def write(self, directory: Location, step: int) -> PendingWrites:
         """Have all ranks of the run write the snapshot of a step there, while they train on."""
         doing = f"writing {directory.name}"
         refs: list[Any] = [actor.write.remote(directory, step) for actor in self._actors]
-        return Writing(refs, lambda: self._gather(refs, doing, self._deadlines.command))
+        return PendingWrites(refs, lambda: self._gather(refs, doing, self._deadlines.command))
 
     def written_before(self, step: int) -> None:
         """Wait until all ranks of the run have written what they took before a step."""
@@ -181,7 +183,8 @@ class Engine:
         step = self.steps_done()
         with drafted(directory) as staging:
             self.snapshot(step)
-            complete(staging, self.write(staging, step).result(), step, self.plan, context)
+            about = About(context, to_dict(self.plan), step)
+            complete(staging, about, self.write(staging, step).result())
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""

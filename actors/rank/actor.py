@@ -11,7 +11,7 @@ from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, St
 from actors.epochs.groups import use_interface_of
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
-from actors.state.saver import SavedRank
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.storage import Location
 
@@ -52,7 +52,7 @@ class RankActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=FILES)
-    def write(self, directory: Location, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> WrittenFiles:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

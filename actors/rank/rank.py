@@ -14,13 +14,15 @@ from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
 from actors.decode.rank_decoder import RankDecoder
+from actors.device import local_device
 from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
 from actors.epochs.membership import Membership
-from actors.state.saver import RankPlace, SavedRank, ShareSaver, restore_optimizer
+from actors.state.saver import RankSaver, restore_optimizer
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.nn.build import build
@@ -42,7 +44,7 @@ class Rank:
         self._groups: Groups | None = None
         self._epoch = 0
         self._report: RankReport | None = None
-        self._saver: ShareSaver | None = None
+        self._saver: RankSaver | None = None
         self._working = threading.Lock()
 
     def build(self, command: BuildCommand) -> None:
@@ -61,7 +63,7 @@ class Rank:
         built = self._require_built()
         store = self._store if membership.rank == 0 else None
         with guarded(self.number, f"joining epoch {membership.epoch}"):
-            groups = Groups(membership, built.device, store)
+            groups = Groups(membership, built.device.backend, store)
         self._exchange.join(groups.gang, membership.at(member=0), built.command.unlike)
         built.join(groups)
         if built.trainer is not None:
@@ -117,22 +119,12 @@ class Rank:
             )
         weights = dict(built.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
-        saver.take(weights, states, seconds, trainer.balancer.states, step)
+        saver.take(step, weights, states, trainer.balancer.states, seconds)
 
-    def write(self, directory: Location, step: int) -> SavedRank:
-        """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
-
-        Return the files written, and the balance of its layers when the snapshot was taken.
-        """
-        saver, seconds = self._require_saver(), self._trainer().run.cluster.step_seconds
-        balance = saver.start(directory, seconds, step)
-        return saver.finish(seconds), balance
-
-    def save(self, directory: Location) -> SavedRank:
-        """Take a snapshot and write it."""
-        step = self._trainer().steps_done
-        self.snapshot(step)
-        return self.write(directory, step)
+    def write(self, directory: Location, step: int) -> WrittenFiles:
+        """Write the snapshot of a step, beside whatever else this rank does; wait for it first."""
+        seconds = self._trainer().run.cluster.step_seconds
+        return self._require_saver().write(directory, step, seconds)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -186,18 +178,14 @@ class Rank:
     def _left(self) -> RankLost:
         return RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
 
-    def _new_saver(self, built: "_Built", groups: Groups) -> ShareSaver:
+    def _new_saver(self, built: "_Built", groups: Groups) -> RankSaver:
         """Return what saves during an epoch; memory for snapshots is kept from the last."""
-        place, before = groups.membership, self._saver
-        return ShareSaver(
-            built.decoder.config,
-            built.command.gang,
-            RankPlace(place.member, place.replica, place.replicas, place.rank),
-            groups.files,
-            None if before is None else before.buffers,
-        )
+        plan, before = built.command.plan, self._saver
+        seat = plan.seats.seat(groups.membership.rank)
+        buffers = built.device.buffers() if before is None else before.buffers
+        return RankSaver(built.decoder.config, plan, seat, groups.files, buffers)
 
-    def _require_saver(self) -> ShareSaver:
+    def _require_saver(self) -> RankSaver:
         if self._saver is None or self._groups is None:
             raise self._left()
         return self._saver
@@ -219,18 +207,19 @@ class _Built:
 
     def __init__(self, command: BuildCommand, exchange: GangExchange) -> None:
         self.command = command
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = local_device(0)
+        self.device.use()
         self._manifest = load_manifest(command.checkpoint) if command.resume else None
         checkpoint = Checkpoint.open(command.checkpoint, self._manifest)
         self.decoder: Decoder = build(
-            checkpoint.config, checkpoint.read, command.share, exchange, self.device
+            checkpoint.config, checkpoint.read, command.share, exchange, self.device.torch_device
         )
         plan = command.plan
         home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
         self.generator = RankDecoder(self.decoder, home, command.stage)
         self.trainer: RankTrainer | None = None
         if command.run is not None:
-            self.trainer = RankTrainer(self.decoder, command.run, command)
+            self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
             if self._manifest is not None:
                 self._resume(self.trainer, self._manifest)
 

@@ -19,9 +19,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from actors.commands import StepInput, StepReport
 from actors.crew import launch
 from actors.engine.engine import Engine
-from actors.state.checkpointing import SaveContext
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterBusy,

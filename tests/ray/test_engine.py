@@ -12,10 +12,10 @@ import transformers
 
 from actors.crew import launch
 from actors.engine.engine import Engine
-from actors.state.checkpointing import SaveContext
 from cluster.session import Session
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.errors import LaunchError, RankLost

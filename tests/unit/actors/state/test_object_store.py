@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
+from moe.planning.plan.file import to_dict
 from moe.storage import RemotePath, location, sizes
 from tests import object_store, runs, saves, saving_process, tiny
 from tests.ranks import pool
@@ -69,7 +70,7 @@ def test_a_run_goes_on_from_the_store(root: RemotePath, tmp_path: Path) -> None:
         team = ranks.started(first, model, run, runs.LENGTH)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
         with drafted(step_directory(root, 2)) as draft:
-            complete(draft, team.all("save", draft), 2, first, context)
+            complete(draft, About(context, to_dict(first), 2), team.save(draft))
         (saved,) = checkpoints(root)
         team = ranks.started(second, saved, run, runs.LENGTH, resume=True)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[2:]]
