@@ -183,7 +183,7 @@ def _reason() -> str:
 def _last_line(text: str) -> str:
     """Return where a traceback of Ray ends, which says what went wrong; ours without its class."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    last = lines[-1].rstrip(".") if lines else ""
     return last.partition(": ")[2] if last.startswith(errors.__name__) else last
 
 
