@@ -19,7 +19,7 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from actors.commands import StepReport
-from actors.crew import launch
+from actors.crew import ending, launch
 from actors.crew.reservation import groups_of
 from actors.state.checkpointing import SaveContext
 from cluster.session import Session, session
@@ -73,13 +73,13 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         plan = fullest_plan(run, config, shards.sequence_length)
         with _termination_interrupts(), open_board(run.name) as board:  # Ray has taken SIGTERM
-            if launch.running(run.name):
+            if ending.running(run.name):
                 raise launch.name_taken(run.name)
             on_start(plan, joined)
             try:
                 outcome = _fit(board, plan, context, on_step)
             finally:
-                launch.remove(run.name)
+                ending.remove(run.name)
     if outcome.error is not None:
         raise outcome.error
     if outcome.step < run.train.steps:
@@ -197,11 +197,11 @@ def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, on_step: O
 def _end(name: str, fitting: "Future[Any]") -> None:
     """Remove what a run has started, and what its workers still start, until they have ended."""
     stop(name)
-    launch.remove(name)
+    ending.remove(name)
     quiet = time.monotonic()
     while not fitting.done() and time.monotonic() - quiet < QUIET_SECONDS:
-        if launch.running(name) or groups_of(name):
-            launch.remove(name)
+        if ending.running(name) or groups_of(name):
+            ending.remove(name)
             quiet = time.monotonic()
         time.sleep(POLL_SECONDS)
 

@@ -29,8 +29,8 @@ _NODE_ID = "ray.io/node-id"
 
 def reserve(
     run: str, plan: Plan, placement: Placement, detached: bool
-) -> tuple[PlacementGroup, ...]:
-    """Reserve every gang's bundles on its node, in the order of gangs.
+) -> dict[tuple[int, int], PlacementGroup]:
+    """Reserve every gang's bundles on its node; return the groups by replica and stage.
 
     Raise ClusterBusy where one is not granted; what was granted is then for ``release`` to undo.
     """
@@ -43,7 +43,7 @@ def reserve(
     for gang, group in zip(asked, groups, strict=True):
         if not group.wait(max(ceil(deadline - time.monotonic()), 1)):
             raise ClusterBusy(_forestalled(gang, placement.nodes[gang.replica][gang.stage]))
-    return tuple(groups)
+    return {(gang.replica, gang.stage): group for gang, group in zip(asked, groups, strict=True)}
 
 
 def release(run: str) -> None:

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import ray
-
-from actors.calls import failed
+from actors.calls import Answer, failed
 from actors.state.saver import SavedRank
 from moe.checkpoint import training
 from moe.config.model import ModelConfig
@@ -33,14 +30,13 @@ class SaveContext:
 class Writing:
     """A checkpoint that ranks are writing; nothing waits for it until its result is asked for."""
 
-    def __init__(self, refs: Sequence[Any], gather: Callable[[], list[SavedRank]]) -> None:
-        self._refs = list(refs)
+    def __init__(self, answers: Sequence[Answer], gather: Callable[[], list[SavedRank]]) -> None:
+        self._answers = list(answers)
         self._gather = gather
 
     def done(self) -> bool:
         """Tell whether all ranks have written, or one has failed; at once."""
-        ready, waiting = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
-        return not waiting or any(failed(ref) for ref in ready)
+        return all(answer.done() for answer in self._answers) or any(map(failed, self._answers))
 
     def result(self) -> list[SavedRank]:
         """Wait for what every rank has written."""

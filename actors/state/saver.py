@@ -13,10 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.state.writing import GivenTensor, Snapshot, Spans, Writing
-from actors.step.optimizer import RankOptimizer
 from moe.checkpoint.buffers import Buffers
-from moe.checkpoint.manifest import OPTIMIZER, Manifest
-from moe.checkpoint.moments import Moments
+from moe.checkpoint.manifest import OPTIMIZER
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.records import OwnedState, Piece, WrittenFiles
 from moe.checkpoint.shard_files import TYPES
@@ -242,9 +240,3 @@ class ShareSaver:
             dtype=TYPES[value.dtype],
             sha256="",
         )
-
-
-def restore_optimizer(directory: Place, optimizer: RankOptimizer, manifest: Manifest) -> None:
-    """Read the moments a rank owns from a training checkpoint, written under whatever plan."""
-    moments = Moments.open(directory, manifest)
-    optimizer.restore(moments.read_range, manifest.step)

@@ -16,7 +16,7 @@ from moe.planning.chunks import check_fits, chunk_places, is_folded
 from moe.planning.devices.inventory import CPU, check_one_sort
 from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.schedules.schedule import check_schedule
-from moe.planning.seats import Seats
+from moe.planning.seats import Seat, Seats
 
 SIZES = (
     "layers",
@@ -177,6 +177,14 @@ class Plan:
             for stage in self.stages
         )
         return replace(self, stages=stages)
+
+    def rank_of(self, seat: Seat) -> RankPlan:
+        """Return the rank at a seat; it is the same in every replica."""
+        return self.stages[seat.stage].ranks[seat.member]
+
+    def share_of(self, seat: Seat) -> Share:
+        """Return what the rank at a seat holds; it is the same in every replica."""
+        return self.share(self.seats.rank(Seat(0, seat.stage, seat.member)))
 
     def rank(self, number: int) -> RankPlan:
         """Return one rank by its number."""

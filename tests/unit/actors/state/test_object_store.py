@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext, complete
+from actors.state.checkpointing import SaveContext
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
@@ -67,8 +67,7 @@ def test_a_run_goes_on_from_the_store(root: RemotePath, tmp_path: Path) -> None:
     with pool() as ranks:
         team = ranks.started(first, model, run, runs.LENGTH)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
-        with drafted(step_directory(root, 2)) as draft:
-            complete(draft, team.all("save", draft), 2, first, context)
+        team.save(step_directory(root, 2), context, 2)
         (saved,) = checkpoints(root)
         team = ranks.started(second, saved, run, runs.LENGTH, resume=True)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[2:]]
