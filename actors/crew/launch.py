@@ -18,8 +18,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.crew.ending import actor_name, remove, running
 from actors.crew.nodes.bundles import bundle
+from actors.crew.nodes.choice import NodeChoice, choose
 from actors.crew.nodes.nodes import rooms
-from actors.crew.nodes.placement import Placement, place
 from actors.crew.over_ray import RayCrew
 from actors.crew.reservation import groups_of, reserve
 from actors.rank.actor import LIFE, RankActor
@@ -37,9 +37,9 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> RayCrew:
     if running(run) or groups_of(run):
         raise name_taken(run)
     deadline = time.monotonic() + seconds
-    placement = decide(plan)
+    choice = decide(plan)
     try:
-        groups = reserve(run, plan, placement, detached)
+        groups = reserve(run, plan, choice, detached)
         actors = [_start(run, plan, seat, groups, detached) for seat in plan.seats]
         _await_actors(actors, deadline)
         return RayCrew(run, plan.seats, actors)
@@ -56,12 +56,12 @@ def name_taken(run: str) -> LaunchError:
     )
 
 
-def decide(plan: Plan) -> Placement:
+def decide(plan: Plan) -> NodeChoice:
     """Return where the gangs of a plan go on the cluster as it is now, or say what it lacks."""
     deadline = time.monotonic() + STALE_SECONDS
     while True:
         try:
-            return place(plan, rooms())
+            return choose(plan, rooms())
         except ClusterBusy:
             if time.monotonic() > deadline:
                 raise

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from actors.engine.engine import merge
 
 from actors.commands import StepInput
+from actors.engine.reports import merge
 from actors.state.checkpointing import SaveContext
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint

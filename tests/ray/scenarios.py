@@ -105,12 +105,12 @@ class Scenarios:
     def forestalled(self) -> Told:
         """Others take a node between the decision for it and the reservation."""
         wanted = plan([[{"threads": 2}, {"threads": 2}]] * 2)
-        placement = launch.decide(wanted)
-        self._take({"CPU": 1}, self._ids[placement.nodes[0][1]])
+        choice = launch.decide(wanted)
+        self._take({"CPU": 1}, self._ids[choice.nodes[0][1]])
 
         def reserving() -> None:
             try:
-                reservation.reserve("late", wanted, placement, detached=True)
+                reservation.reserve("late", wanted, choice, detached=True)
             finally:
                 ending.remove("late")
 
