@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,17 @@ class BuildCommand:
     @property
     def share(self) -> Share:
         """The share of this rank."""
-        return self.plan.share_of(self.seat)
+        return self.plan.share(self.seat)
 
     @property
     def gang(self) -> tuple[Share, ...]:
         """The shares of its gang in order."""
-        return tuple(self.plan.share_of(seat) for seat in self.plan.seats.gang_of(self.seat))
+        return tuple(self.plan.share(seat) for seat in self.plan.seats.gang_of(self.seat))
 
     @property
     def threads(self) -> int:
         """CPU threads that this rank computes with."""
-        return self.plan.rank_of(self.seat).threads
+        return self.plan.rank(self.seat).threads
 
     @property
     def unlike(self) -> bool:

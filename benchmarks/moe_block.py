@@ -129,7 +129,7 @@ def theirs(shape: Shape, block: MixtureOfExperts) -> nn.Module:
     with torch.no_grad():
         found.to(block.router.weight.dtype)
         for number in range(shape.experts):
-            gate, up, down = block.experts.matrices(number)
+            gate, up, down = (each.parameters[0] for each in block.experts.weights(number))
             found.experts.gate_up_proj[number] = torch.cat((gate, up))
             found.experts.down_proj[number] = down
     found.train()

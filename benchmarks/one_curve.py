@@ -16,7 +16,7 @@ from typing import Any
 import tomli_w
 
 from benchmarks.results import finish, options, parse
-from pipelines.recording import recorded_steps
+from pipelines.training.recording import recorded_steps
 
 PLANS: dict[str, dict[str, int]] = {
     "2 stages": {"stages": 2},

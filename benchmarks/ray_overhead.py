@@ -17,10 +17,10 @@ from benchmarks.torchrun import torchrun
 from cluster.probe import probe
 from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
-from moe.planning.make import make_plan
+from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 BAR = 0.02
 WARM = 2

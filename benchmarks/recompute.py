@@ -23,14 +23,14 @@ from moe.config.run import RunConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.make import make_plan
-from moe.planning.plan import Plan
-from moe.planning.predict import bytes_per_rank
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import bytes_per_rank
+from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 CLOSE = 0.10
 STEPS, MICRO_BATCH, MICRO_BATCHES = 2, 4, 2

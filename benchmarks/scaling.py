@@ -20,12 +20,12 @@ from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.planning.make import make_replicas
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 WAYS = {"one": (1, 1, 1), "pipe": (2, 1, 1), "gang": (1, 2, 1), "data": (1, 1, 2)}
 """Stages, ranks of a gang, replicas."""

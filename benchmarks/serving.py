@@ -20,7 +20,7 @@ from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
+from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
 
 PROMPT_TOKENS = 64

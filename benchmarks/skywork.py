@@ -18,9 +18,9 @@ from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import ANY, Link
 from moe.planning.devices.pace import Profile
 from moe.planning.devices.rates import EFFICIENCY, GPUS, Rates
-from moe.planning.make import even_layers
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
+from moe.planning.search.make import even_layers
 from moe.planning.search.pins import NO_PINS, Pins
 from moe.planning.search.search import Found, Question, search
 

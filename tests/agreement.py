@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepReport
-from moe.config.tensors import TensorSlice, is_trained
+from moe.config.tensors import TensorSlice
 from tests.ranks import Held, Team
 from tests.reference import PlainTraining
 
@@ -44,7 +44,7 @@ def check_covered(team: Team, ranks: list[Held]) -> None:
             for part, elements, _ in held.owned:
                 ranges[part.name].append((elements.start, elements.stop))
         for part, _ in replicas[0].weights:
-            if not is_trained(part.name):
+            if not part.role.trained:
                 continue
             found = sorted(ranges[part.name])
             assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])]

@@ -20,7 +20,7 @@ from actors.state.sources import Opened
 from moe.config.model import ModelConfig
 from moe.config.sampling import Sampling
 from moe.errors import CheckpointError, DeadlineExceeded, RankDied, RankLost
-from moe.planning.seats import Seat
+from moe.planning.plan.seats import Seat
 from tests import plans
 
 FIRST, SECOND, THIRD = Seat(0, 0, 0), Seat(0, 1, 0), Seat(0, 2, 0)

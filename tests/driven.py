@@ -15,9 +15,9 @@ from actors.crew.crew import Crew
 from actors.crew.gather import gather
 from cluster.session import Session
 from moe.config.run import RunConfig
-from moe.planning.seats import Seat, Seats
-from pipelines.recording import recorded_steps
-from pipelines.train import Resume, train
+from moe.planning.plan.seats import Seat, Seats
+from pipelines.training.recording import recorded_steps
+from pipelines.training.train import Resume, train
 
 
 def trained(run: RunConfig, resume: Resume = "never", on_step: Any = None) -> list[StepReport]:

@@ -10,9 +10,9 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.places import places_of
-from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.predict import Prediction, hop_seconds, tied_seconds
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
+from moe.planning.prediction.positions import places_of
+from moe.planning.prediction.predict import Prediction, hop_seconds, tied_seconds
 from moe.planning.schedules.schedule import check_schedule
 from moe.planning.schedules.simulate import makespan_1f1b
 from moe.planning.search.assemble import unit_costs, widths

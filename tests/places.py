@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.crew.nodes.room import Amounts, Room
 from moe.planning.devices.naming import told_apart
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 
 GB = 10**9
 

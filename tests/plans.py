@@ -10,8 +10,8 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
-from moe.planning.interleave import Runs, runs_by_stage
-from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.search.interleave import Runs, runs_by_stage
 from moe.planning.stages.split import groups, spans
 
 SMOLLM2 = ModelConfig(

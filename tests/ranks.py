@@ -23,8 +23,8 @@ from moe.checkpoint.drafts import drafted
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
-from moe.planning.plan import Plan
-from moe.planning.seats import Seats
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seats
 from moe.storage import Place
 
 SECONDS = 30.0

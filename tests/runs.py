@@ -10,7 +10,7 @@ import numpy as np
 from actors.commands import StepInput
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
-from moe.planning.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
 from moe.planning.stages.split import groups, spans
 
 LENGTH = 12

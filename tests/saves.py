@@ -23,10 +23,10 @@ from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.share import Share
-from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
+from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
 from moe.storage import Place, make_directory
 from tests import plans, runs
 
@@ -49,7 +49,7 @@ class Whole:
         moments = {
             (each.name, moment): torch.randn(each.shape, generator=generator)
             for each in held
-            if is_trained(each.name)
+            if each.role.trained
             for moment in MOMENTS
         }
         return cls(config, weights, moments)
@@ -63,7 +63,7 @@ class Whole:
     def states(self, share: Share, cuts: "Cuts", replica: int) -> Iterator[OwnedState]:
         """Yield what one replica owns of a share: a range of every tensor, perhaps an empty one."""
         for part in held_by(self.config, share):
-            if is_trained(part.name):
+            if part.role.trained:
                 start, stop = cuts.of(part)[replica]
                 flat = {moment: self.moment(part, moment).reshape(-1) for moment in MOMENTS}
                 own = {moment: value[start:stop].clone() for moment, value in flat.items()}
@@ -122,10 +122,10 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
     """Read every part and every range that the ranks of a plan hold, verified."""
     manifest = load_manifest(at)
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
-    for rank in range(plan.ranks):
-        for part in held_by(whole.config, plan.share(rank)):
+    for seat in plan.seats.of_replica(0):
+        for part in held_by(whole.config, plan.share(seat)):
             assert checkpoint.read(part).equal(whole.weight(part))
-            for moment in MOMENTS if is_trained(part.name) else ():
+            for moment in MOMENTS if part.role.trained else ():
                 own = whole.moment(part, moment)
                 assert moments.read(part, moment).equal(own)
                 for start, stop in cuts.of(part):

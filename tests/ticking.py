@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from moe.planning.schedules.failures import Event, Trace
-from moe.planning.schedules.recovery import LivingActors, Policy
+from moe.planning.failures.recovery import LivingActors, Policy
+from moe.planning.failures.traces import Event, Trace
 
 ACCOUNTS = ("useful", "slower", "lost", "recovery", "saving", "waiting")
 

@@ -9,7 +9,7 @@ from actors.commands import StepReport
 from actors.engine.reports import merge
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import agreement, runs
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining

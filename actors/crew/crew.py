@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from actors.calls import Answer
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 
 class Crew(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 from actors.calls import Answer
 from actors.crew.crew import Crew
 from moe.errors import DeadlineExceeded, RankDied, RankLost, RaymoeError
-from moe.planning.seats import Seat
+from moe.planning.plan.seats import Seat
 
 GRACE_SECONDS = 2.0
 """A rank that died is known by now, where its neighbours were the first to fail."""

@@ -25,8 +25,8 @@ from actors.crew.reservation import groups_of, reserve
 from actors.rank.actor import LIFE, RankActor
 from actors.rank.queues import THREADS
 from moe.errors import ClusterBusy, LaunchError, RankLost
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat, Seats
 
 STALE_SECONDS = 3.0
 """Ray may call busy for so long what was just given back."""
@@ -85,7 +85,7 @@ def _start(
     detached: bool,
 ) -> ActorHandle[RankActor]:
     """Start an actor that takes all of its bundle but the mark of a GPU's kind."""
-    own, rank = plan.rank_of(seat), plan.seats.rank(seat)
+    own, rank = plan.rank(seat), plan.seats.rank(seat)
     group = groups[seat.replica, seat.stage]
     resources = bundle(own)
     handle = (

@@ -5,7 +5,7 @@ from typing import Any
 
 from actors.calls import Answer
 from actors.crew.process import RankProcess
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 
 class PipeCrew:

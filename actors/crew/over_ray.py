@@ -11,7 +11,7 @@ from actors.calls import Answer
 from actors.crew.ending import remove
 from actors.rank.actor import RankActor
 from moe.errors import RankDied, RankLost, RaymoeError
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 
 class RayCrew:

@@ -19,7 +19,7 @@ from actors.crew.nodes.choice import NodeChoice
 from actors.crew.nodes.nodes import rooms
 from actors.crew.nodes.words import asked_text, found_text
 from moe.errors import ClusterBusy
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 GRANT_SECONDS, GRANT_SECONDS_EACH = 3.0, 0.05
 """Ray grants groups that fit in milliseconds each; those that wait longer were forestalled."""

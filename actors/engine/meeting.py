@@ -18,8 +18,8 @@ from actors.epochs.membership import Membership
 from actors.state.sources import Source
 from moe.config.run import RunConfig
 from moe.errors import RaymoeError
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 POLL_SECONDS = 0.1
 

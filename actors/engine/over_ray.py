@@ -8,7 +8,7 @@ from actors.state.sources import Source
 from actors.step.replicas import check_step
 from moe.config.run import RunConfig
 from moe.errors import RankLost
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 

@@ -10,7 +10,7 @@ from actors.engine.meeting import Meeting
 from actors.state.sources import ModelSource
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import RaymoeError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 HEALTH_SECONDS = 10.0

@@ -17,8 +17,8 @@ from actors.state.sources import Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RaymoeError
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.storage import Place
 
 
@@ -168,6 +168,6 @@ class TrainingEngine:
         return StepInput(
             batch.step,
             part.tokens if needs_tokens else None,
-            part.labels if plan.share_of(seat).head else None,
+            part.labels if plan.share(seat).head else None,
             batch.label_count,
         )

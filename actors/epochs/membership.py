@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 
 @dataclass(frozen=True, slots=True)

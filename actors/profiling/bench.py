@@ -23,7 +23,7 @@ from actors.step.optimizer import RankOptimizer
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
 from moe.config.share import Share, whole
-from moe.config.tensors import held_by, is_trained
+from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
 from moe.planning.counts.work import part_of
@@ -83,8 +83,9 @@ class PartBench:
         only, share = alone(config, part)
         self.count = max(1, len(share.layer_numbers))
         self.decoder = build(only, lambda tensor: initial(only, tensor, _SEED), share, None, device)
+        trained = {tensor.name for tensor in held_by(only, share) if tensor.role.trained}
         for name, parameter in self.decoder.named_parameters():
-            if is_trained(name):
+            if name in trained:
                 parameter.grad = torch.zeros_like(parameter)
         self._device = device
         self._source = torch.Generator().manual_seed(_SEED)

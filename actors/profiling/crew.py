@@ -22,7 +22,7 @@ from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
-from moe.planning.seats import Seat, Seats
+from moe.planning.plan.seats import Seat, Seats
 
 Progress = Callable[[int, int], None]
 

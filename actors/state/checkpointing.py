@@ -9,8 +9,8 @@ from actors.state.saver import SavedRank
 from moe.checkpoint import training
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.planning.plan import Plan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan
 from moe.storage import Place
 
 

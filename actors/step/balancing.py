@@ -1,18 +1,17 @@
 """What keeps the experts of one share balanced: losses for a step, and what the step changes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from actors.commands import LayerReport
 from moe.config.balance_state import BalanceState
+from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import BiasCoefficient, RunConfig
 from moe.nn import controller
 from moe.nn.balance import Balance, Spread, balance_loss
-from moe.nn.block import MixtureOfExperts
-from moe.nn.controller import Observation
 from moe.nn.decoder import Decoder
-from moe.nn.totals import Totals
 
 
 class RankBalancer:
@@ -43,40 +42,29 @@ class RankBalancer:
             weight=1.0 / self._micro_batches,
         )
 
-    def after(self, step: Mapping[int, Totals]) -> dict[int, LayerReport]:
-        """Move to the next step; return the account of the one that is over, on all replicas."""
-        seen = {layer: controller.observe(found) for layer, found in step.items()}
-        reports = {layer: self._report(layer, seen[layer], step[layer]) for layer in seen}
+    def after(self, step: Mapping[int, LayerStatistics]) -> dict[int, LayerReport]:
+        """Move to the next step; return the reports of the one that is over, on all replicas."""
+        reports = {layer: self._report(layer, seen) for layer, seen in step.items()}
         rule = self._section.coefficient
         for layer, state in self.states.items():
-            self.states[layer] = controller.update(rule, state, seen[layer])
+            self.states[layer] = controller.update(rule, state, step[layer])
             if isinstance(rule, BiasCoefficient):
-                self._move_bias(rule, layer, seen[layer].load)
+                self._move_bias(rule, layer, step[layer].load)
         return reports
 
     @torch.no_grad()
     def _move_bias(self, rule: BiasCoefficient, layer: int, load: Sequence[int]) -> None:
-        mixture = self._decoder.model.layers[str(layer)].mlp
-        assert isinstance(mixture, MixtureOfExperts)
-        bias_N = mixture.router.balance_bias
+        bias_N = self._decoder.mixture(layer).router.balance_bias
         assert bias_N is not None
         bias_N.copy_(controller.moved_bias(rule, bias_N, load))
 
-    def _report(self, layer: int, seen: Observation, step: Totals) -> LayerReport:
+    def _report(self, layer: int, seen: LayerStatistics) -> LayerReport:
         state = self.states.get(layer, BalanceState(0.0))
-        balance = step.balance_loss / step.batches
         if self._section.scope == "global-batch":
             now = self._spread(controller.update(self._section.coefficient, state, seen))
-            balance = balance_loss(self._section.loss, now).item()
-        return LayerReport(
-            load=seen.load,
-            drop_rate=seen.drop_rate,
-            coefficient=state.coefficient,
-            balance_loss=balance,
-            sharpness=step.sharpness / step.batches,
-            z_loss=None if step.z_loss is None else step.z_loss / step.batches,
-            device_loss=None if step.device_loss is None else step.device_loss / step.batches,
-        )
+            loss = balance_loss(self._section.loss, now).item()
+            seen = replace(seen, balance_loss=loss)
+        return LayerReport(coefficient=state.coefficient, **seen.reported)
 
     def _spread(self, state: BalanceState) -> Spread:
         device = next(self._decoder.parameters()).device

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by, is_trained
+from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by
 from moe.nn.decoder import Decoder
 
 BUCKET_ELEMENTS = 2**24
@@ -110,15 +110,15 @@ def buckets_of(decoder: Decoder, owners: Owners = Owners()) -> tuple[Bucket, ...
 
     def kind(part: TensorSlice) -> Kind:
         end = part.name if part.name in (EMBEDDING, HEAD) else ""
-        common = owners.gang > 1 and part.dim is None and ".mlp.experts." not in part.name
-        decays, counted = len(part.shape) > 1, answers_for(config, share, part)
-        layer = int(part.name.split(".")[2]) if decays and not end else None
+        common = owners.gang > 1 and part.dim is None and part.role.expert is None
+        decays, counted = part.role.decays, answers_for(config, share, part)
+        layer = part.role.layer if decays else None
         return Kind(layer, common, decays, counted, end)
 
     def order(found: Kind) -> tuple[int, Kind]:
         return (-1 if found.layer is None else found.layer), found._replace(layer=0)
 
-    trained = [(kind(part), part) for part in held_by(config, share) if is_trained(part.name)]
+    trained = [(kind(part), part) for part in held_by(config, share) if part.role.trained]
     trained.sort(key=lambda pair: order(pair[0]))
     return tuple(
         Bucket(found, parts, parameters, owners)

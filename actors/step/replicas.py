@@ -3,7 +3,7 @@
 from actors.commands import StepInput
 from moe.config.run import TrainSection
 from moe.errors import PlanError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 def part_of_step(micro_batches: int, replica: int, replicas: int) -> range:

@@ -17,10 +17,11 @@ from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
 from actors.step.replicas import part_of_step
+from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
-from moe.nn.totals import Totals, summed, totals
+from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import actions
 
 
@@ -146,7 +147,7 @@ class RankTrainer:
         return next(self._decoder.parameters()).device
 
 
-def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, Totals]]:
+def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
     """Return the loss and what routers did on all replicas: one sum of a few numbers."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
@@ -154,4 +155,4 @@ def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, Totals]]
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
     loss, *layers = torch.split(total, [len(vector) for vector in vectors])
-    return loss.item(), dict(zip(held, map(totals, layers), strict=True))
+    return loss.item(), dict(zip(held, map(statistics_of, layers), strict=True))

@@ -13,7 +13,7 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.labels import Selector, selector
 from moe.planning.devices.needs import Labels
-from moe.planning.plan import Plan, RankPlan
+from moe.planning.plan.plan import Plan, RankPlan
 
 OBJECT_STORE_BYTES = GIB // 4
 """Object store of a gang's pod. Tensors never pass through it, so Ray's 30 % would be waste."""
@@ -51,8 +51,7 @@ def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions)
     _check(plan, bytes_per_rank, options)
     needs: Counter[Group] = Counter()
     for number, stage in enumerate(plan.stages):
-        first = number * plan.gang_size
-        sizes = bytes_per_rank[first : first + plan.gang_size]
+        sizes = [bytes_per_rank[plan.seats.rank(seat)] for seat in plan.seats.of_stage(number)]
         needs[_pod(number, stage.ranks, sizes)] += plan.replicas
     return [
         replace(need, name=f"{'gpu' if need.gpus else 'cpu'}-{number}", pods=pods)
@@ -123,7 +122,7 @@ def _check(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> N
     for rank, size in enumerate(bytes_per_rank):
         if size <= 0:
             raise PlanError(f"rank {rank} was given {size} bytes; give what its tensors take")
-    used = {plan.rank(number).kind for number in range(plan.ranks)}
+    used = {rank.kind for stage in plan.stages for rank in stage.ranks}
     if unused := sorted(options.node_selectors.keys() - used):
         raise PlanError(
             f"node selectors are given for {', '.join(unused)} but the plan's devices are of kind "

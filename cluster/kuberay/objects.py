@@ -18,7 +18,7 @@ from cluster.kuberay.pods import (
 )
 from cluster.kuberay.rules import check
 from moe.errors import ConfigError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 SERVE_APPLICATION = "pipelines.serving.app:build"
 

@@ -55,9 +55,10 @@ class Moments:
                 f"{', '.join(NAMED)} is read"
             )
         out = torch.empty(stop - start, dtype=NAMED[dtypes[0]])
-        targets = list(_boxes(part, start, stop))
+        targets = list(_boxes(part.held_shape, (part.dim, part.start), start, stop))
         for piece in pieces:
-            sources = list(_boxes(piece.part, piece.start, piece.stop))
+            offset = (piece.dim, piece.first)
+            sources = list(_boxes(piece.part_shape, offset, piece.start, piece.stop))
             if any(overlap(one, box) for one, _ in targets for box, _ in sources):
                 _copy(self._shards.read(piece.key), sources, out, targets)
         return out
@@ -72,11 +73,16 @@ class Moments:
         return pieces
 
 
-def _boxes(part: TensorSlice, start: int, stop: int) -> Iterator[tuple[Box, int]]:
-    """Yield the boxes of a range of a part, placed in the whole tensor, and where each begins."""
+def _boxes(
+    shape: tuple[int, ...], offset: tuple[int | None, int], start: int, stop: int
+) -> Iterator[tuple[Box, int]]:
+    """Yield the boxes of a range of a part, placed in the whole tensor, and where each begins.
+
+    ``shape`` is the part's; ``offset`` is the dimension it is cut along and where it begins there.
+    """
     at = 0
-    for box in cut(part.held_shape, start, stop):
-        yield shifted(box, part.dim, part.start), at
+    for box in cut(shape, start, stop):
+        yield shifted(box, *offset), at
         at += torch.Size(lengths(box)).numel()
 
 

@@ -8,13 +8,14 @@ twice: the gang cuts it along a dimension into parts, and the replicas cut each 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from typing import Any
 
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -71,9 +72,9 @@ class Piece:
         return f"{self.name}.{self.moment}{part}[{self.start}:{self.stop}]"
 
     @property
-    def part(self) -> TensorSlice:
-        """The part it is cut from."""
-        return TensorSlice(self.name, self.shape, self.dim, self.first, self.last)
+    def part_shape(self) -> tuple[int, ...]:
+        """Shape of the part it is cut from."""
+        return held_shape(self.shape, self.dim, self.first, self.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def check_moments(config: ModelConfig, pieces: Iterable[Piece]) -> None:
     expected = {
         (disk_name(config.family, tensor.name), moment): tensor.shape
         for tensor in tensors(config)
-        if is_trained(tensor.name)
+        if tensor.role.trained
         for moment in MOMENTS
     }
     if unknown := sorted(table.keys() - expected.keys()):
@@ -151,7 +152,7 @@ def check_cover(name: str, moment: str, shape: tuple[int, ...], pieces: Sequence
     spans = []
     for span, group in parts:
         ranges = [(piece.start, piece.stop) for piece in group]
-        elements = TensorSlice(name, shape, dim, *span).elements
+        elements = prod(held_shape(shape, dim, *span))
         _check_line(f"{label}, elements of its part {list(span)}", ranges, elements)
         spans.append(span)
     if dim is not None:

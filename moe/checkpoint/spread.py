@@ -30,4 +30,4 @@ def _written(config: ModelConfig, gang: Sequence[Share]) -> Iterator[tuple[int, 
         for tensor in held_by(config, share):
             if tensor.name not in seen and answers_for(config, share, tensor):
                 seen.add(tensor.name)
-                yield member, TensorSlice(tensor.name, tensor.shape)
+                yield member, tensor.whole

@@ -41,7 +41,7 @@ from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, dump_run
-from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.config.tensors import TensorSlice, tensors
 from moe.storage import Place, make_directory, sizes, write_text
 
 ReadWeight = Callable[[TensorSlice], Tensor]
@@ -141,7 +141,7 @@ def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, T
     """Return one piece for every whole moment by its key, and the tensor it belongs to."""
     pieces: dict[str, tuple[Piece, TensorSlice]] = {}
     for name, tensor in wanted.items():
-        for moment in MOMENTS if is_trained(tensor.name) else ():
+        for moment in MOMENTS if tensor.role.trained else ():
             piece = Piece(
                 name=name,
                 moment=moment,

@@ -1,19 +1,24 @@
-"""Every tensor of a model by name and shape, and the slice of each that a share holds.
+"""Every tensor of a model by name, shape and role, and the slice of each that a share holds.
 
 The one table that loading, saving, planning and comparing plans read. Names are ours and do not
 depend on the plan; ``moe.checkpoint.names`` turns them into those of a family on disk.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
 from math import prod
 
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.role import ModelPart, Role
 from moe.config.share import Share, shared_span
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
+
+_ATTENTION = frozenset({"query", "key", "value", "query_norm", "key_norm", "output"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class TensorSlice:
 
     name: str
     shape: tuple[int, ...]
+    role: Role
     dim: int | None = None
     start: int = 0
     stop: int = 0
@@ -32,14 +38,30 @@ class TensorSlice:
     @property
     def held_shape(self) -> tuple[int, ...]:
         """Shape of the part held."""
-        if self.dim is None:
-            return self.shape
-        return (*self.shape[: self.dim], self.stop - self.start, *self.shape[self.dim + 1 :])
+        return held_shape(self.shape, self.dim, self.start, self.stop)
 
     @property
     def elements(self) -> int:
         """Number of elements held."""
         return prod(self.held_shape)
+
+    @property
+    def whole(self) -> "TensorSlice":
+        """All of the tensor."""
+        return TensorSlice(self.name, self.shape, self.role)
+
+    def span(self, dim: int, start: int, stop: int) -> "TensorSlice":
+        """Return ``start`` to ``stop`` along one dimension; the whole tensor where that is all."""
+        if (start, stop) == (0, self.shape[dim]):
+            return self.whole
+        return TensorSlice(self.name, self.shape, self.role, dim, start, stop)
+
+
+def held_shape(shape: tuple[int, ...], dim: int | None, start: int, stop: int) -> tuple[int, ...]:
+    """Return the shape of a span of a tensor; of all of it where ``dim`` is None."""
+    if dim is None:
+        return shape
+    return (*shape[:dim], stop - start, *shape[dim + 1 :])
 
 
 def layer_prefix(layer: int) -> str:
@@ -47,15 +69,33 @@ def layer_prefix(layer: int) -> str:
     return f"model.layers.{layer}."
 
 
-def tensors(config: ModelConfig) -> Iterator[TensorSlice]:
-    """Yield every tensor of the model as it stands on disk; a tied head is not repeated."""
-    hidden = config.hidden_size
-    yield TensorSlice(EMBEDDING, (config.vocab_size, hidden))
-    for layer in range(config.layers):
-        yield from _layer(config, layer)
-    yield TensorSlice(FINAL_NORM, (hidden,))
+@lru_cache(maxsize=4)
+def tensors(config: ModelConfig) -> tuple[TensorSlice, ...]:
+    """Return every tensor of the model as it stands on disk; a tied head is not repeated."""
+    embedding, *last = end_tensors(config)
+    layers = (layer_tensors(config, layer) for layer in range(config.layers))
+    return (embedding, *chain.from_iterable(layers), *last)
+
+
+def end_tensors(config: ModelConfig) -> Iterator[TensorSlice]:
+    """Yield what belongs to no layer: embedding, final norm and, where it is not tied, head."""
+    rows = (config.vocab_size, config.hidden_size)
+    yield TensorSlice(EMBEDDING, rows, Role("embedding", cut=0))
+    yield TensorSlice(FINAL_NORM, (config.hidden_size,), Role("final_norm", decays=False))
     if not config.tie_embeddings:
-        yield TensorSlice(HEAD, (config.vocab_size, hidden))
+        yield TensorSlice(HEAD, rows, Role("head", cut=0))
+
+
+def layer_tensors(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
+    """Yield the tensors of one layer."""
+    yield _norm(layer, "attention_norm", "input_layernorm", config.hidden_size)
+    yield from _attention(config, layer)
+    yield _norm(layer, "feed_forward_norm", "post_attention_layernorm", config.hidden_size)
+    if config.moe is not None and config.has_experts(layer):
+        yield from _mixture(config.moe, layer, config.hidden_size)
+    else:
+        name, size = f"{layer_prefix(layer)}mlp.", (config.ffn_size, config.hidden_size)
+        yield from _feed_forward(name, size, layer, bias=config.mlp_bias)
 
 
 def held_by(config: ModelConfig, share: Share) -> Iterator[TensorSlice]:
@@ -83,115 +123,131 @@ def active_parameters(config: ModelConfig) -> int:
     return parameters(config) - len(config.moe_layers) * idle * expert
 
 
-def is_trained(name: str) -> bool:
-    """Tell whether gradients move a tensor; the balance bias of a router is moved by its load."""
-    return not name.endswith(".balance_bias")
-
-
-def _layer(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
-    prefix, hidden = layer_prefix(layer), config.hidden_size
-    query, key = config.heads * config.head_size, config.kv_heads * config.head_size
-    yield TensorSlice(f"{prefix}input_layernorm.weight", (hidden,))
-    for part, rows in (("q", query), ("k", key), ("v", key)):
-        yield TensorSlice(f"{prefix}self_attn.{part}_proj.weight", (rows, hidden))
-        if config.attention_bias:
-            yield TensorSlice(f"{prefix}self_attn.{part}_proj.bias", (rows,))
-    yield from _query_key_norms(config, prefix, query, key)
-    yield TensorSlice(f"{prefix}self_attn.o_proj.weight", (hidden, query))
-    if config.output_bias:
-        yield TensorSlice(f"{prefix}self_attn.o_proj.bias", (hidden,))
-    yield TensorSlice(f"{prefix}post_attention_layernorm.weight", (hidden,))
-    if config.moe is not None and config.has_experts(layer):
-        yield from _experts(config.moe, f"{prefix}mlp.", hidden)
-    else:
-        yield from _feed_forward(f"{prefix}mlp.", hidden, config.ffn_size, config.mlp_bias)
-
-
-def _query_key_norms(
-    config: ModelConfig, prefix: str, query: int, key: int
-) -> Iterator[TensorSlice]:
-    if config.query_key_norm is None:
-        return
-    each = config.query_key_norm == "head"
-    for part, size in (("q", query), ("k", key)):
-        yield TensorSlice(
-            f"{prefix}self_attn.{part}_norm.weight", (config.head_size if each else size,)
-        )
-
-
-def _experts(moe: MoeConfig, prefix: str, hidden: int) -> Iterator[TensorSlice]:
-    if not moe.hashed:
-        yield TensorSlice(f"{prefix}router.weight", (moe.experts, hidden))
-    if moe.balance_bias:
-        yield TensorSlice(f"{prefix}router.balance_bias", (moe.experts,))
-    for expert in range(moe.experts):
-        yield from _feed_forward(f"{prefix}experts.{expert}.", hidden, moe.expert_size, False)
-    if moe.shared_size:
-        yield from _feed_forward(f"{prefix}shared.", hidden, moe.shared_size, False)
-    if moe.shared_gate:
-        yield TensorSlice(f"{prefix}shared_gate.weight", (1, hidden))
-
-
-def _feed_forward(prefix: str, hidden: int, size: int, bias: bool) -> Iterator[TensorSlice]:
-    for part, shape in (
-        ("gate", (size, hidden)),
-        ("up", (size, hidden)),
-        ("down", (hidden, size)),
-    ):
-        yield TensorSlice(f"{prefix}{part}_proj.weight", shape)
-        if bias:
-            yield TensorSlice(f"{prefix}{part}_proj.bias", shape[:1])
-
-
-def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
-    words = tensor.name.split(".")
-    if words[1] != "layers":
-        return _end_part(config, share, tensor)
-    if not share.holds(int(words[2])):
-        return None
-    if words[3] == "self_attn":
-        return _attention_part(config, share, tensor)
-    if words[3] != "mlp" or words[4] in ("router", "shared_gate"):
-        return tensor
-    if words[4] == "experts":
-        return tensor if int(words[5]) in share.experts_of(int(words[2])) else None
-    if words[4] == "shared":
-        return _span(tensor, shared_span(config, share.ffn), config.shared_size)
-    return _span(tensor, share.ffn, config.ffn_size)
-
-
-def _end_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
-    tied = share.head and config.tie_embeddings
-    held = share.embedding or tied if tensor.name == EMBEDDING else share.head
-    if not held or tensor.name == FINAL_NORM or share.vocabulary is None:
-        return tensor if held else None
-    return _span(tensor, share.vocabulary, config.vocab_size)
-
-
-def _attention_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice:
-    if config.query_key_norm == "head" and "_norm." in tensor.name:
-        return tensor
-    rows = config.head_size
-    if any(part in tensor.name for part in (".q_proj.", ".o_proj.", ".q_norm.")):
-        rows *= config.heads_per_kv
-    start, stop = share.kv_heads
-    return _span(tensor, (start * rows, stop * rows), config.kv_heads * rows)
-
-
-def _span(tensor: TensorSlice, span: tuple[int, int], size: int) -> TensorSlice:
-    """Cut the output rows of a column-parallel weight, the input columns of a row-parallel one."""
-    row_parallel = ".o_proj." in tensor.name or ".down_proj." in tensor.name
-    if span == (0, size) or (row_parallel and tensor.name.endswith(".bias")):
-        return tensor
-    return TensorSlice(tensor.name, tensor.shape, 1 if row_parallel else 0, *span)
-
-
 def answers_for(config: ModelConfig, share: Share, tensor: TensorSlice) -> bool:
     """Tell whether this share alone counts and saves a tensor it holds.
 
     Spans and experts have one holder in a gang; what every member holds in full belongs to the
     leader. A head tied to an embedding on another stage belongs to the embedding's holder.
     """
-    if tensor.name == EMBEDDING and not share.embedding:
+    if tensor.role.part == "embedding" and not share.embedding:
         return False
-    return share.leader or tensor.dim is not None or ".mlp.experts." in tensor.name
+    return share.leader or tensor.dim is not None or tensor.role.expert is not None
+
+
+def _norm(layer: int, part: ModelPart, name: str, size: int) -> TensorSlice:
+    role = Role(part, layer, decays=False)
+    return TensorSlice(f"{layer_prefix(layer)}{name}.weight", (size,), role)
+
+
+def _attention(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
+    prefix, hidden = f"{layer_prefix(layer)}self_attn.", config.hidden_size
+    query, key = config.heads * config.head_size, config.kv_heads * config.head_size
+    projections: tuple[tuple[ModelPart, str, int], ...] = (
+        ("query", "q_proj", query),
+        ("key", "k_proj", key),
+        ("value", "v_proj", key),
+    )
+    for part, name, rows in projections:
+        role = Role(part, layer, cut=0)
+        yield TensorSlice(f"{prefix}{name}.weight", (rows, hidden), role)
+        if config.attention_bias:
+            yield TensorSlice(f"{prefix}{name}.bias", (rows,), _bias(role))
+    if config.query_key_norm is not None:
+        yield from _query_key_norms(config, layer)
+    role = Role("output", layer, cut=1)
+    yield TensorSlice(f"{prefix}o_proj.weight", (hidden, query), role)
+    if config.output_bias:
+        yield TensorSlice(f"{prefix}o_proj.bias", (hidden,), _bias(role))
+
+
+def _query_key_norms(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
+    """Yield the norms of queries and keys.
+
+    One of the size of a head serves all heads; one over all heads is cut where they are.
+    """
+    parts: tuple[tuple[ModelPart, str, int], ...] = (
+        ("query_norm", "q_norm", config.heads),
+        ("key_norm", "k_norm", config.kv_heads),
+    )
+    shared = config.query_key_norm == "head"
+    for part, name, heads in parts:
+        size = config.head_size * (1 if shared else heads)
+        role = Role(part, layer, cut=None if shared else 0, decays=False)
+        yield TensorSlice(f"{layer_prefix(layer)}self_attn.{name}.weight", (size,), role)
+
+
+def _mixture(moe: MoeConfig, layer: int, hidden: int) -> Iterator[TensorSlice]:
+    """Yield the router, the experts and what the shared expert has."""
+    prefix = f"{layer_prefix(layer)}mlp."
+    if not moe.hashed:
+        yield TensorSlice(f"{prefix}router.weight", (moe.experts, hidden), Role("router", layer))
+    if moe.balance_bias:
+        bias = Role("balance_bias", layer, bias=True, decays=False, trained=False)
+        yield TensorSlice(f"{prefix}router.balance_bias", (moe.experts,), bias)
+    for expert in range(moe.experts):
+        name, size = f"{prefix}experts.{expert}.", (moe.expert_size, hidden)
+        yield from _feed_forward(name, size, layer, expert=expert)
+    if moe.shared_size:
+        yield from _feed_forward(f"{prefix}shared.", (moe.shared_size, hidden), layer, shared=True)
+    if moe.shared_gate:
+        yield TensorSlice(f"{prefix}shared_gate.weight", (1, hidden), Role("shared_gate", layer))
+
+
+def _feed_forward(
+    prefix: str,
+    size: tuple[int, int],
+    layer: int,
+    expert: int | None = None,
+    shared: bool = False,
+    bias: bool = False,
+) -> Iterator[TensorSlice]:
+    """Yield gate, up and down of one feed-forward of ``size`` (columns, hidden)."""
+    columns, hidden = size
+    matrices: tuple[tuple[ModelPart, str, tuple[int, int], int], ...] = (
+        ("gate", "gate_proj", (columns, hidden), 0),
+        ("up", "up_proj", (columns, hidden), 0),
+        ("down", "down_proj", (hidden, columns), 1),
+    )
+    for part, name, shape, cut in matrices:
+        role = Role(part, layer, expert, shared, cut=cut)
+        yield TensorSlice(f"{prefix}{name}.weight", shape, role)
+        if bias:
+            yield TensorSlice(f"{prefix}{name}.bias", shape[:1], _bias(role))
+
+
+def _bias(weight: Role) -> Role:
+    """Return the role of the bias of a weight; it is cut where the outputs of the weight are."""
+    return replace(weight, bias=True, cut=0 if weight.cut == 0 else None, decays=False)
+
+
+def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
+    """Return what a share holds of a tensor; None where that is nothing."""
+    role = tensor.role
+    if role.layer is None:
+        return _end_part(config, share, tensor)
+    if not share.holds(role.layer):
+        return None
+    if role.expert is not None:
+        return tensor if role.expert in share.experts_of(role.layer) else None
+    if role.part in _ATTENTION:
+        return _cut(tensor, share.kv_heads, config.kv_heads)
+    if role.shared:
+        return _cut(tensor, shared_span(config, share.ffn), config.shared_size)
+    return _cut(tensor, share.ffn, config.ffn_size)
+
+
+def _end_part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
+    tied = share.head and config.tie_embeddings
+    held = share.embedding or tied if tensor.role.part == "embedding" else share.head
+    if not held or share.vocabulary is None:
+        return tensor if held else None
+    return _cut(tensor, share.vocabulary, config.vocab_size)
+
+
+def _cut(tensor: TensorSlice, span: tuple[int, int], units: int) -> TensorSlice:
+    """Return a span of the ``units`` (heads, columns, rows) along the dimension that holds them."""
+    dim = tensor.role.cut
+    if dim is None or span == (0, units):
+        return tensor
+    each = tensor.shape[dim] // units
+    return tensor.span(dim, span[0] * each, span[1] * each)

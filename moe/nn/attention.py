@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.exchange import Exchange
 from moe.nn.later import Later
-from moe.nn.product import Linear, linear
+from moe.nn.linear import Linear, linear
 from moe.nn.rotary import Rotation, rotate
 
 
@@ -87,14 +87,14 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BSD: Tensor,
-        turn: Rotation,
+        rotary: Rotation,
         cache: LayerCache | None = None,
         later: Later | None = None,
     ) -> Tensor:
         """Return [B, S, D]; with a cache, positions before x are read from it."""
         (x_BSD,) = self.exchange.enter(x_BSD)
-        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), turn)
-        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), turn)
+        q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), rotary)
+        k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), rotary)
         v_BKPE = self._heads(self.v_proj(x_BSD, later)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
@@ -110,7 +110,7 @@ def row_parallel(
     layer: Linear, x: Tensor, exchange: Exchange, later: Later | None = None
 ) -> Tensor:
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
-    y = exchange.leave(linear(x, layer.weight, later=later))
+    y = exchange.leave(linear(x, layer.matrix, later=later))
     return y if layer.bias is None else y + layer.bias
 
 

@@ -26,11 +26,7 @@ from moe.nn.statistics import RoutingStatistics, statistics, tally
 
 @dataclass(frozen=True, slots=True)
 class LayerPass:
-    """What a layer needs besides its input; ``tokens`` [B, S] are needed where they are hashed.
-
-    ``valid`` [B, S] is False where a token is padding. What is not ``measured`` has neither
-    statistics nor losses. Gradients of weights wait in ``later`` where it is given.
-    """
+    """What a layer needs besides its input: ``moe.nn.decoder.Pass`` for one layer."""
 
     capacity: Capacity = DROPLESS
     balance: Balance = NO_LOSS
@@ -42,19 +38,20 @@ class LayerPass:
 
 
 class BlockOutput(NamedTuple):
-    """Hidden states [B, S, D], and the statistics of a mixture of experts that is measured."""
+    """Hidden states [B, S, D], and the statistics of a mixture of experts; None if not measured."""
 
     hidden: Tensor
     statistics: RoutingStatistics | None
 
 
 class MixtureOfExperts(nn.Module):
-    """Router, dispatch, this rank's experts and its columns of the shared one; summed over a gang.
+    """Router, dispatch, this rank's experts and columns of the shared expert; summed over the gang.
 
-    Every rank of the gang holds all tokens and routes them alike, so dispatch is local: the choice
-    is the same bits, or the leader's where the devices of a gang might round differently. Routing
-    weights and the shared expert's gate enter the gang like the tokens do: each rank knows only its
-    own part's gradient of them, the sum is what router and gate must see.
+    Every rank of the gang holds all tokens and routes them alike, so dispatch is local. Ranks
+    compute the same choice of experts to the bit; if their devices might round differently, they
+    take the choice of the gang's leader. Routing weights and the shared expert's gate enter the
+    gang as tokens do: each rank has the gradient of its own experts only, and router and gate need
+    the sum of these gradients.
     """
 
     def __init__(
@@ -72,21 +69,21 @@ class MixtureOfExperts(nn.Module):
         if moe.shared_gate:
             self.shared_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
-    def forward(self, x_BSD: Tensor, run: LayerPass) -> BlockOutput:
-        """Return [B, S, D] and the statistics; no routed expert sees a token that is not valid."""
+    def forward(self, x_BSD: Tensor, how: LayerPass) -> BlockOutput:
+        """Return [B, S, D] and the statistics; no routed expert sees padding."""
         x_TD = x_BSD.flatten(0, 1)
-        raw = self.router(x_TD, None if run.tokens is None else run.tokens.flatten())
-        valid_T = None if run.valid is None else run.valid.flatten()
+        raw = self.router(x_TD, None if how.tokens is None else how.tokens.flatten())
+        valid_T = None if how.valid is None else how.valid.flatten()
         agree = self.exchange.agree
-        routing, kept_TK = dispatch.assign(raw, run.capacity, self.config, valid_T, agree)
-        y_TD, account = self._gang(x_TD, routing, kept_TK, run.later), None
-        if run.measured:
-            loss, account = self._measure(routing, kept_TK, x_BSD.shape[:2], run)
+        routing, kept_TK = dispatch.assign(raw, how.capacity, self.config, valid_T, agree)
+        y_TD, found = self._gang(x_TD, routing, kept_TK, how.later), None
+        if how.measured:
+            loss, found = self._measure(routing, kept_TK, x_BSD.shape[:2], how)
             y_TD = balance.attach(y_TD, loss)
-        return BlockOutput(y_TD.view_as(x_BSD), account)
+        return BlockOutput(y_TD.view_as(x_BSD), found)
 
     def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, later: Later | None) -> Tensor:
-        """Return the weighted sum of all experts of the gang, the shared one among them."""
+        """Return the weighted sum over all experts of the gang, including the shared expert."""
         gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
         y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
@@ -96,21 +93,21 @@ class MixtureOfExperts(nn.Module):
         return self.exchange.leave(y_TD)
 
     def _measure(
-        self, routing: Routing, kept_TK: Tensor, size: torch.Size, run: LayerPass
+        self, routing: Routing, kept_TK: Tensor, size: torch.Size, how: LayerPass
     ) -> tuple[Tensor, RoutingStatistics]:
-        """Return the loss for the backward pass, and the account of what was done."""
-        valid_BS = run.valid
+        """Return the loss for the backward pass, and the statistics."""
+        valid_BS = how.valid
         if valid_BS is None:
             valid_BS = torch.ones(size, dtype=torch.bool, device=kept_TK.device)
-        valid_T, chosen = valid_BS.flatten(), run.capacity.chooser == "experts"
+        valid_T, chosen = valid_BS.flatten(), how.capacity.chooser == "experts"
         counted_TK = kept_TK if chosen else valid_T[:, None].expand_as(kept_TK)
         counts = tally(routing, counted_TK, valid_BS)
-        now = counts.spread(run.balance.scope)
-        losses = balance.losses(run.balance, self.layer, now, routing.logits[valid_T])
+        now = counts.spread(how.balance.scope)
+        losses = balance.losses(how.balance, self.layer, now, routing.logits[valid_T])
         if chosen:
             lost = dispatch.untaken(kept_TK, valid_T)
         else:
-            lost = dispatch.drop_rate(counts.load.sum(dim=0), run.capacity.measured_factor)
+            lost = dispatch.drop_rate(counts.load.sum(dim=0), how.capacity.measured_factor)
         return losses.total, statistics(routing, counts, losses, lost, valid_T)
 
 
@@ -128,12 +125,12 @@ class Block(nn.Module):
         else:
             self.mlp = DenseFeedForward(config, share, exchange)
 
-    def forward(self, x_BSD: Tensor, turn: Rotation, run: LayerPass) -> BlockOutput:
-        """Apply the block; tokens that are not valid are not routed."""
+    def forward(self, x_BSD: Tensor, rotary: Rotation, how: LayerPass) -> BlockOutput:
+        """Apply the block; padding is not routed."""
         normed_BSD = self.input_layernorm(x_BSD)
-        x_BSD = x_BSD + self.self_attn(normed_BSD, turn, run.cache, run.later)
+        x_BSD = x_BSD + self.self_attn(normed_BSD, rotary, how.cache, how.later)
         normed_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, MixtureOfExperts):
-            output = self.mlp(normed_BSD, run)
+            output = self.mlp(normed_BSD, how)
             return BlockOutput(x_BSD + output.hidden, output.statistics)
-        return BlockOutput(x_BSD + self.mlp(normed_BSD, run.later), None)
+        return BlockOutput(x_BSD + self.mlp(normed_BSD, how.later), None)

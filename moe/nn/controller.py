@@ -5,7 +5,7 @@ Skywork-MoE section 4.2, d the drop rate observed::
     alpha_hat = min(xi * d, alpha_max)
     alpha    <- beta * alpha + (1 - beta) * alpha_hat
 
-DeepSeek-V3 section 2.1.2, c_j the assignments of expert j, b_j its bias::
+DeepSeek-V3 section 2.1.2, c_j the (token, expert) pairs of expert j, b_j its bias::
 
     b_j <- b_j + u * sign(mean(c) - c_j)
 
@@ -14,38 +14,13 @@ step of one layer: all micro-batches, all replicas.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moe.config.balance_state import BalanceState
+from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, Coefficient
-from moe.nn.totals import Totals
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What the router of one layer did with a step.
-
-    ``load`` counts assignments and ``probabilities`` are means, both by expert.
-    """
-
-    tokens: int
-    load: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    drop_rate: float
-
-
-def observe(step: Totals) -> Observation:
-    """Return what the router did with a step whose totals are known."""
-    tokens = max(step.tokens, 1.0)
-    return Observation(
-        tokens=int(step.tokens),
-        load=step.load,
-        probabilities=tuple(probability / tokens for probability in step.probability),
-        drop_rate=step.dropped / tokens,
-    )
 
 
 def initial(rule: Coefficient) -> BalanceState:
@@ -53,13 +28,13 @@ def initial(rule: Coefficient) -> BalanceState:
     return BalanceState(rule.start if isinstance(rule, AdaptiveCoefficient) else rule.value)
 
 
-def update(rule: Coefficient, state: BalanceState, seen: Observation) -> BalanceState:
+def update(rule: Coefficient, state: BalanceState, seen: LayerStatistics) -> BalanceState:
     """Return the state of a layer after a step."""
     alpha = state.coefficient
     if isinstance(rule, AdaptiveCoefficient):
         alpha = rule.beta * alpha + (1 - rule.beta) * min(rule.xi * seen.drop_rate, rule.maximum)
-    assignments = max(sum(seen.load), 1)
-    return BalanceState(alpha, tuple(n / assignments for n in seen.load), seen.probabilities)
+    pairs = max(sum(seen.load), 1)
+    return BalanceState(alpha, tuple(count / pairs for count in seen.load), seen.probability)
 
 
 def moved_bias(rule: BiasCoefficient, bias_N: Tensor, load: Sequence[int]) -> Tensor:

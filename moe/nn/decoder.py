@@ -17,17 +17,18 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.nn.attention import LayerCache
 from moe.nn.balance import NO_LOSS, Balance
-from moe.nn.block import Block, BlockOutput, LayerPass
+from moe.nn.block import Block, BlockOutput, LayerPass, MixtureOfExperts
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
 from moe.nn.later import Later
+from moe.nn.linear import linear
 from moe.nn.loss import head_loss
-from moe.nn.product import linear
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from moe.nn.signal import Reached, signal
 from moe.nn.statistics import RoutingStatistics
 from moe.nn.vocabulary import SplitEmbedding, rows_of, split_logits
+from moe.nn.weights.dense import Dense
 
 
 class SequenceCache:
@@ -46,15 +47,16 @@ class SequenceCache:
 class Pass:
     """What one forward pass needs besides its input.
 
-    ``balance`` are the losses on routers. ``valid`` [B, S] is False where a token is padding to the
-    right of its sequence: no expert sees it and no statistic counts it. ``tokens`` [B, S] are
-    needed where they are hashed to experts and the share has no embedding to take them from.
-    What is not ``measured`` has neither statistics nor losses on routers. ``last_only`` gives the
-    logits of the last position alone; without ``logits`` the share with the head gives the normed
-    hidden states that its ``loss`` takes. Layers in ``recompute`` keep only their input for the
-    backward pass. ``layers`` is the run of layers to pass through, of a share that holds several;
-    None is all. Gradients of weights wait in ``later``; ``reached`` is called with the number of
-    each layer that the backward pass has gone through.
+    ``balance`` has the losses on routers. ``valid`` [B, S] is False where a token is padding, to
+    the right of its sequence: experts do not see padding and statistics do not count it.
+    ``tokens`` [B, S] are needed by models that hash tokens to experts, on shares without the
+    embedding. With ``measured`` False a pass has neither statistics nor losses on routers.
+
+    ``last_only`` gives the logits of the last position alone. With ``logits`` False the share with
+    the head gives the normed hidden states that ``Decoder.loss`` takes. Layers in ``recompute``
+    keep only their input for the backward pass. ``layers`` is the span of layers to pass through,
+    for a share that holds several spans; None is all of them. Gradients of weights wait in
+    ``later``; ``reached`` is called with the number of each layer whose backward pass is over.
     """
 
     capacity: Capacity = DROPLESS
@@ -116,45 +118,52 @@ class Decoder(nn.Module):
         tied = self.config.tie_embeddings
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
-    def forward(self, x: Tensor, run: Pass = PLAIN) -> DecoderOutput:
-        """Run the share, or one run of its layers, on tokens [B, S] or hidden states [B, S, D]."""
-        tokens_BS = run.tokens
-        first, last = self._ends(run)
+    def forward(self, x: Tensor, how: Pass = PLAIN) -> DecoderOutput:
+        """Apply the share, or a span of its layers, to tokens [B, S] or hidden states [B, S, D]."""
+        tokens_BS = how.tokens
+        first, last = self._ends(how)
         if first:
             tokens_BS, x = x, self.model.embed_tokens(x)
         statistics: dict[int, RoutingStatistics] = {}
-        for layer, output in self._blocks(x, run, tokens_BS):
+        for layer, output in self._blocks(x, how, tokens_BS):
             x = output.hidden
             if output.statistics is not None:
                 statistics[layer] = output.statistics
         if last:
-            x = self.model.norm(x[:, -1:] if run.last_only else x)
-            x = self._logits(x) if run.logits else x
+            x = self.model.norm(x[:, -1:] if how.last_only else x)
+            x = self._logits(x) if how.logits else x
         return DecoderOutput(x, statistics)
 
     def _blocks(
-        self, x: Tensor, run: Pass, tokens_BS: Tensor | None
+        self, x: Tensor, how: Pass, tokens_BS: Tensor | None
     ) -> Iterator[tuple[int, BlockOutput]]:
-        """Yield what each layer of a run does, one after the other."""
-        layers = range(*run.layers) if run.layers else self.share.layer_numbers
-        start = run.cache.layers[layers[0]].length if run.cache else 0
+        """Yield the output of each layer of the share or of ``how.layers``, one after the other."""
+        layers = range(*how.layers) if how.layers else self.share.layer_numbers
+        start = how.cache.layers[layers[0]].length if how.cache else 0
         positions_S = torch.arange(start, start + x.shape[1], device=x.device)
-        turn = rotation(self.config, positions_S)
-        again = run.recompute if torch.is_grad_enabled() else frozenset()
+        rotary = rotation(self.config, positions_S)
+        again = how.recompute if torch.is_grad_enabled() else frozenset()
         for layer in layers:
-            block, own = self.model.layers[str(layer)], _of_layer(run, layer, tokens_BS)
-            if run.reached is not None:
-                x = signal(x, run.reached, layer)
-            output = recomputed(block, x, turn, own) if layer in again else block(x, turn, own)
+            block, own = self.model.layers[str(layer)], _of_layer(how, layer, tokens_BS)
+            if how.reached is not None:
+                x = signal(x, how.reached, layer)
+            output = recomputed(block, x, rotary, own) if layer in again else block(x, rotary, own)
             yield layer, output
             x = output.hidden
 
-    def _ends(self, run: Pass) -> tuple[bool, bool]:
+    def _ends(self, how: Pass) -> tuple[bool, bool]:
         """Return whether a pass begins with the embedding, and whether it ends with the head."""
-        if run.layers is None:
+        if how.layers is None:
             return self.share.embedding, self.share.head
-        start, stop = run.layers
+        start, stop = how.layers
         return start == 0, stop == self.config.layers
+
+    def mixture(self, layer: int) -> MixtureOfExperts:
+        """Return the mixture of experts of one layer; KeyError where the share holds none there."""
+        block = self.model.layers[str(layer)]
+        if not isinstance(block.mlp, MixtureOfExperts):
+            raise KeyError(f"layer {layer} has no experts")
+        return block.mlp
 
     def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
         """Return ``head_loss`` of what a pass without logits gave, on the share with the head."""
@@ -162,7 +171,7 @@ class Decoder(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.rows is None:
-            return linear(x, self.head_weight)
+            return linear(x, Dense(self.head_weight))
         return split_logits(x, self.head_weight, self.rows)
 
 
@@ -173,8 +182,8 @@ def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embe
     return SplitEmbedding(rows, config.hidden_size)
 
 
-def _of_layer(run: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
-    cache = run.cache.layers[layer] if run.cache else None
+def _of_layer(how: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
+    cache = how.cache.layers[layer] if how.cache else None
     return LayerPass(
-        run.capacity, run.balance, cache, run.valid, tokens_BS, run.measured, run.later
+        how.capacity, how.balance, cache, how.valid, tokens_BS, how.measured, how.later
     )

@@ -14,7 +14,7 @@ Shapes: T tokens, K experts per token, A assignments kept by this rank, R rows o
 D hidden, F expert columns, N experts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from moe.nn.feed_forward import FeedForward
 from moe.nn.later import Later
-from moe.nn.product import product
+from moe.nn.weights.weight import Gradient, Weight
 
 
 class Experts(nn.ModuleDict):
@@ -53,17 +53,18 @@ class Experts(nn.ModuleDict):
         dtype = x_TD.dtype
         if torch.is_autocast_enabled(x_TD.device.type):
             dtype = torch.get_autocast_dtype(x_TD.device.type)
-        matrices = [m for number in blocks.numbers for m in self.matrices(number)]
+        weights = tuple(self.weights(number) for number in blocks.numbers)
+        parameters = [each for expert in weights for weight in expert for each in weight.parameters]
         with torch.autocast(x_TD.device.type, enabled=False):
-            way = _Way(blocks, dtype, later)
-            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, way, *matrices)  # type: ignore[no-untyped-call]
+            way = _Way(blocks, weights, dtype, later)
+            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, way, *parameters)  # type: ignore[no-untyped-call]
         return y_TD
 
-    def matrices(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def weights(self, number: int) -> tuple[Weight, Weight, Weight]:
         """Return the weights of gate, up and down of one expert."""
         expert = self[str(number)]
         assert isinstance(expert, FeedForward)
-        return expert.matrices
+        return expert.weights
 
 
 class _Blocks(NamedTuple):
@@ -99,76 +100,78 @@ def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blo
 
 
 class _Way(NamedTuple):
-    """How a bank computes: which rows, the type of products, where gradients of weights wait."""
+    """How a bank computes: rows and weights (gate, up, down) by busy expert, the type of products.
+
+    Gradients of weights wait in ``later`` where it is given.
+    """
 
     blocks: _Blocks
+    weights: tuple[tuple[Weight, Weight, Weight], ...]
     dtype: torch.dtype
     later: Later | None
 
 
 class _Bank(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, weights_TK: Tensor, way: _Way, *matrices: Tensor) -> Tensor:
-        blocks, dtype, _ = way
+    def forward(
+        ctx: Any, x_TD: Tensor, weights_TK: Tensor, way: _Way, *parameters: Tensor
+    ) -> Tensor:
+        blocks = way.blocks
         weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
         inner = []
-        for (tokens_R, weights_R1), (gate, up, down) in zip(rows, _experts(matrices), strict=True):
-            x_RD = x_TD.index_select(0, tokens_R).to(dtype)
-            gate_RF, up_RF = product(x_RD, gate.to(dtype)), product(x_RD, up.to(dtype))
-            y_RD = product(F.silu(gate_RF).mul_(up_RF), down.to(dtype))
+        for (tokens_R, weights_R1), (gate, up, down) in zip(rows, way.weights, strict=True):
+            x_RD = x_TD.index_select(0, tokens_R).to(way.dtype)
+            gate_RF, up_RF = gate.product(x_RD), up.product(x_RD)
+            y_RD = down.product(F.silu(gate_RF).mul_(up_RF))
             y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
             if any(ctx.needs_input_grad):
                 inner += [gate_RF, up_RF]
-        ctx.save_for_backward(x_TD, weights_A1, *inner, *matrices)
+        ctx.save_for_backward(x_TD, weights_A1, *inner, *parameters)
         ctx.way, ctx.shape = way, weights_TK.shape
-        ctx.matrices = matrices if way.later is not None else ()
         return y_TD.to(x_TD.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         way: _Way = ctx.way
-        blocks, dtype = way.blocks, way.dtype
+        blocks = way.blocks
         x_TD, weights_A1, *saved = ctx.saved_tensors
-        inner, matrices = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
-        trained = any(ctx.needs_input_grad[-len(matrices) :])
+        inner, parameters = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
+        trained = any(ctx.needs_input_grad[3:])
         x_grad_TD = torch.zeros_like(x_TD)
         weight_grads: list[Tensor] = []
-        matrix_grads: list[Tensor | None] = []
-        for expert, (tokens_R, weights_R1) in enumerate(
-            zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
-        ):
-            own = slice(3 * expert, 3 * expert + 3)
-            found = _expert_backward(
-                x_TD.index_select(0, tokens_R).to(dtype),
-                grads[0].index_select(0, tokens_R).to(dtype),
+        taken: list[Tensor] = []
+        rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
+        for expert, (tokens_R, weights_R1) in enumerate(rows):
+            own = _expert_backward(
+                x_TD.index_select(0, tokens_R).to(way.dtype),
+                grads[0].index_select(0, tokens_R).to(way.dtype),
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
-                [matrix.to(dtype) for matrix in matrices[own]],
+                way.weights[expert],
             )
-            x_grad_TD.index_add_(0, tokens_R, found.x_RD.to(x_grad_TD.dtype))
-            weight_grads.append(found.weights_R)
+            x_grad_TD.index_add_(0, tokens_R, own.x_RD.to(x_grad_TD.dtype))
+            weight_grads.append(own.weights_R)
             if way.later is not None and trained:
-                way.later.add(zip(ctx.matrices[own], found.matrices, strict=True))
+                way.later.add(own.parameters)
             elif trained:
-                pairs = zip(found.matrices, matrices[own], strict=True)
-                matrix_grads += [grad().to(matrix.dtype) for grad, matrix in pairs]
+                taken += [gradient().to(weight.dtype) for weight, gradient in own.parameters]
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
         weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
-        return (x_grad_TD, weights_grad, None, *(matrix_grads or (None,) * len(matrices)))
+        return (x_grad_TD, weights_grad, None, *(taken or (None,) * len(parameters)))
 
 
 class _ExpertGradients(NamedTuple):
-    """Gradients of one expert's rows and routing weights; how to get those of its matrices.
+    """Gradients of one expert's rows and routing weights; its parameters, and how to get theirs.
 
-    They are taken at once or later; what they take is kept until then.
+    Gradients of parameters are taken at once or later; what they need is kept until then.
     """
 
     x_RD: Tensor
     weights_R: Tensor
-    matrices: tuple[Callable[[], Tensor], ...]
+    parameters: tuple[tuple[Tensor, Gradient], ...]
 
 
 def _expert_backward(
@@ -176,11 +179,11 @@ def _expert_backward(
     y_grad_RD: Tensor,
     weights_R1: Tensor,
     inner: Sequence[Tensor],
-    matrices: Sequence[Tensor],
+    weights: tuple[Weight, Weight, Weight],
 ) -> _ExpertGradients:
     gate_RF, up_RF = inner
-    gate, up, down = matrices
-    h_grad_RF = product(y_grad_RD, down.t())
+    gate, up, down = weights
+    h_grad_RF = down.input_gradient(y_grad_RD)
     silu_RF = F.silu(gate_RF)
     h_RF = silu_RF * up_RF
     weights_R = torch.sum(h_grad_RF * h_RF, dim=1, dtype=torch.float32)
@@ -189,20 +192,11 @@ def _expert_backward(
     h_grad_RF.mul_(weights_R1)
     up_grad_RF = silu_RF.mul_(h_grad_RF)
     gate_grad_RF = torch.ops.aten.silu_backward(h_grad_RF.mul_(up_RF), gate_RF)
-    x_grad_RD = product(gate_grad_RF, gate.t()).add_(product(up_grad_RF, up.t()))
-    return _ExpertGradients(
-        x_grad_RD,
-        weights_R,
-        (
-            lambda: product(gate_grad_RF.t(), x_RD.t()),
-            lambda: product(up_grad_RF.t(), x_RD.t()),
-            lambda: product(y_grad_RD.t(), h_RF.t()),
-        ),
+    x_grad_RD = gate.input_gradient(gate_grad_RF).add_(up.input_gradient(up_grad_RF))
+    gradients = (
+        *gate.gradients(x_RD, gate_grad_RF),
+        *up.gradients(x_RD, up_grad_RF),
+        *down.gradients(h_RF, y_grad_RD),
     )
-
-
-def _experts(matrices: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return [
-        (matrices[first], matrices[first + 1], matrices[first + 2])
-        for first in range(0, len(matrices), 3)
-    ]
+    parameters = (*gate.parameters, *up.parameters, *down.parameters)
+    return _ExpertGradients(x_grad_RD, weights_R, tuple(zip(parameters, gradients, strict=True)))

@@ -8,7 +8,8 @@ from moe.config.share import Share
 from moe.nn.attention import row_parallel
 from moe.nn.exchange import Exchange
 from moe.nn.later import Later
-from moe.nn.product import Linear
+from moe.nn.linear import Linear
+from moe.nn.weights.weight import Weight
 
 
 class FeedForward(nn.Module):
@@ -21,9 +22,9 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(size, hidden_size, bias=bias)
 
     @property
-    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+    def weights(self) -> tuple[Weight, Weight, Weight]:
         """Weights of gate, up and down."""
-        return self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
+        return self.gate_proj.matrix, self.up_proj.matrix, self.down_proj.matrix
 
     def activate(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Return the inner activation, before the down projection."""

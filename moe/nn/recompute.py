@@ -6,7 +6,7 @@ of a gang make the same exchanges in the same order, whatever their experts saw;
 run began when some tensor is first missed, and ended when none is, that would depend on the data.
 
 Nothing in a block is random, so both runs compute the same bits, under the precision of the first.
-The gradients of weights are added where they belong when the block's turn comes.
+The gradients of weights are added where they belong when the block's rotary comes.
 
 Shapes: B batch, S sequence, D hidden.
 """
@@ -22,36 +22,36 @@ from moe.nn.rotary import Rotation
 from moe.nn.statistics import RoutingStatistics
 
 
-def recomputed(block: nn.Module, x_BSD: Tensor, turn: Rotation, run: LayerPass) -> BlockOutput:
+def recomputed(block: nn.Module, x_BSD: Tensor, rotary: Rotation, how: LayerPass) -> BlockOutput:
     """Return what the block does; statistics are those of the first run, losses of the second."""
-    if run.cache is not None:
+    if how.cache is not None:
         raise RuntimeError("a layer with a cache cannot run twice; recompute in training alone")
     if not x_BSD.requires_grad:
         x_BSD = x_BSD.detach().requires_grad_()
-    output = _Recomputed.apply(x_BSD, block, turn, run)  # type: ignore[no-untyped-call]
+    output = _Recomputed.apply(x_BSD, block, rotary, how)  # type: ignore[no-untyped-call]
     return BlockOutput(*output)
 
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_BSD: Tensor, block: nn.Module, turn: Rotation, run: LayerPass
+        ctx: Any, x_BSD: Tensor, block: nn.Module, rotary: Rotation, how: LayerPass
     ) -> tuple[Tensor, RoutingStatistics | None]:
         device = x_BSD.device.type
         ctx.save_for_backward(x_BSD)
-        ctx.again = block, turn, run
+        ctx.again = block, rotary, how
         ctx.dtype = torch.get_autocast_dtype(device)
         ctx.enabled = torch.is_autocast_enabled(device)
-        output = block(x_BSD, turn, run)
+        output = block(x_BSD, rotary, how)
         return output.hidden, output.statistics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, None, None, None]:
         x_BSD = ctx.saved_tensors[0].detach().requires_grad_()
-        block, turn, run = ctx.again
+        block, rotary, how = ctx.again
         precision = torch.autocast(x_BSD.device.type, ctx.dtype, ctx.enabled)
         with torch.enable_grad(), precision:
-            hidden_BSD = block(x_BSD, turn, run).hidden
+            hidden_BSD = block(x_BSD, rotary, how).hidden
         torch.autograd.backward(hidden_BSD, grads[0])
         return x_BSD.grad, None, None, None

@@ -1,40 +1,25 @@
-"""What one layer's router did with a step, as numbers that add up.
+"""Statistics of micro-batches as one vector that adds up, and back as the statistics of a step.
 
 Sums over micro-batches and sums over replicas are the same sums, so a step is counted once however
-it is spread. Counts are exact: float64 holds whole numbers up to 2^53.
+it is spread. Counts are exact: float64 holds whole numbers up to 2^53. The vector begins with the
+number of micro-batches; then come the statistics of ``moe.config.layer_statistics``, those that are
+means multiplied by what weighs them. A loss that a run does not use is NaN.
 
-Shapes: N experts, F = 7 + 2 N.
+Shapes: N experts, F = 1 + numbers of the table + N for each statistic by expert.
 """
 
 from collections.abc import Sequence
 from math import isnan, nan
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from moe.config.layer_statistics import STATISTICS, LayerStatistics, Statistic
 from moe.nn.statistics import RoutingStatistics
 
-_PLAIN = 7
-
-
-class Totals(NamedTuple):
-    """Sums over the micro-batches of a step.
-
-    ``tokens``, and ``dropped`` in tokens; ``batches``, and over them losses without coefficient and
-    sharpness, None where there is no such loss; by expert, ``load`` in assignments and the summed
-    probability of all tokens.
-    """
-
-    tokens: float
-    dropped: float
-    batches: float
-    balance_loss: float
-    sharpness: float
-    z_loss: float | None
-    device_loss: float | None
-    load: tuple[int, ...]
-    probability: tuple[float, ...]
+_PLAIN = 1 + sum(not each.by_expert for each in STATISTICS)
+_BY_EXPERT = sum(each.by_expert for each in STATISTICS)
 
 
 def summed(batches: Sequence[RoutingStatistics]) -> Tensor:
@@ -42,35 +27,37 @@ def summed(batches: Sequence[RoutingStatistics]) -> Tensor:
     return torch.stack([_vector(batch) for batch in batches]).sum(dim=0)
 
 
-def totals(vector_F: Tensor) -> Totals:
-    """Read a vector of totals."""
-    values = vector_F.tolist()
-    experts = (len(values) - _PLAIN) // 2
-    tokens, dropped, batches, balance_loss, sharpness, *others = values[:_PLAIN]
-    z_loss, device_loss = (None if isnan(value) else value for value in others)
-    return Totals(
-        tokens,
-        dropped,
-        batches,
-        balance_loss,
-        sharpness,
-        z_loss,
-        device_loss,
-        load=tuple(int(count) for count in values[_PLAIN : _PLAIN + experts]),
-        probability=tuple(values[_PLAIN + experts :]),
-    )
+def statistics_of(totals_F: Tensor) -> LayerStatistics:
+    """Return the statistics of a step whose totals are known."""
+    values: list[float] = totals_F.tolist()
+    experts = (len(values) - _PLAIN) // _BY_EXPERT
+    sums: dict[str, list[float]] = {}
+    first = 1
+    for each in STATISTICS:
+        count = experts if each.by_expert else 1
+        sums[each.name] = values[first : first + count]
+        first += count
+    weights = {"count": 1.0, "token mean": max(sums["tokens"][0], 1.0), "batch mean": values[0]}
+    found = {each.name: _read(each, sums[each.name], weights[each.adds]) for each in STATISTICS}
+    return LayerStatistics(**found)
+
+
+def _read(statistic: Statistic, sums: Sequence[float], weight: float) -> Any:
+    """Return one statistic: whole numbers where it counts, None where it is not used."""
+    if statistic.optional and isnan(sums[0]):
+        return None
+    found = [int(total) if statistic.adds == "count" else total / weight for total in sums]
+    return tuple(found) if statistic.by_expert else found[0]
 
 
 def _vector(batch: RoutingStatistics) -> Tensor:
     tokens = batch.tokens.double()
-    none = torch.full_like(tokens, nan)
-    plain = [
-        tokens,
-        batch.drop_rate.double() * tokens,
-        torch.ones_like(tokens),
-        batch.balance_loss.double(),
-        batch.sharpness.double(),
-        none if batch.z_loss is None else batch.z_loss.double(),
-        none if batch.device_loss is None else batch.device_loss.double(),
-    ]
-    return torch.cat([torch.stack(plain), batch.load.double(), batch.probability.double() * tokens])
+    parts = [torch.ones(1, dtype=torch.float64, device=tokens.device)]
+    for each in STATISTICS:
+        value = getattr(batch, each.name)
+        if value is None:
+            parts.append(torch.full_like(parts[0], nan))
+            continue
+        numbers = value.double()
+        parts.append((numbers * tokens if each.adds == "token mean" else numbers).reshape(-1))
+    return torch.cat(parts)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.nn.exchange import Exchange
-from moe.nn.product import linear
+from moe.nn.linear import linear
+from moe.nn.weights.dense import Dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +67,4 @@ def split_logits(x: Tensor, head_WD: Tensor, rows: Rows) -> Tensor:
     """Return the logits of the whole vocabulary on every rank, brought together by a sum."""
     (x,) = rows.exchange.enter(x)
     padding = (rows.start, rows.total - rows.stop)
-    return rows.exchange.leave(F.pad(linear(x, head_WD), padding))
+    return rows.exchange.leave(F.pad(linear(x, Dense(head_WD)), padding))

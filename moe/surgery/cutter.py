@@ -8,7 +8,6 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice
 from moe.surgery.calibration import Calibration
-from moe.surgery.lineage import layer_of
 from moe.surgery.method import Site
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.part import Cut, Part
@@ -46,14 +45,14 @@ class Cutter:
 
     def part(self, child: TensorSlice) -> Part:
         """Return the part that a tensor of the new model holds of its parent."""
-        words = child.name.split(".")
-        if "experts" in words:
-            return self.cut(layer_of(child.name)).experts[int(words[5])]
-        if "shared" not in words:
+        role = child.role
+        if role.layer is None or (role.expert is None and not role.shared):
             return _WHOLE
-        shared = self.cut(layer_of(child.name)).shared
-        assert shared is not None
-        return shared
+        cut = self.cut(role.layer)
+        if role.expert is not None:
+            return cut.experts[role.expert]
+        assert cut.shared is not None
+        return cut.shared
 
     @cached_property
     def _measured(self) -> dict[int, Cut]:

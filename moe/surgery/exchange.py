@@ -23,11 +23,11 @@ from moe.checkpoint.universal.writer import AdamSettings, StepKind, UniversalWri
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from moe.nn import controller
-from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.plan_file import to_dict
+from moe.planning.plan.file import to_dict
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import Place
 from moe.surgery.output import Progress
@@ -154,7 +154,7 @@ class _Counted:
     """Tells how many bytes of all weights and moments have passed."""
 
     def __init__(self, config: ModelConfig, progress: Progress) -> None:
-        each = ((3 if is_trained(t.name) else 1) * t.elements for t in tensors(config))
+        each = ((3 if t.role.trained else 1) * t.elements for t in tensors(config))
         self.total = _FLOAT_BYTES * sum(each)
         self._done = 0
         self._progress = progress

@@ -17,6 +17,7 @@ from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.writer import TensorSpec, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.role import NORMS
 from moe.config.tensors import TensorSlice, tensors
 from moe.staging import check_room, refuse_existing, staged
 from moe.surgery.output import Progress, Values, write_model
@@ -55,9 +56,9 @@ def initialise(
 
 def initial(config: ModelConfig, tensor: TensorSlice, seed: int) -> Tensor:
     """Return the value that a tensor of the model begins with, in float32."""
-    if tensor.name.endswith("bias"):
+    if tensor.role.bias:
         return torch.zeros(tensor.shape)
-    if tensor.name.endswith("norm.weight"):
+    if tensor.role.part in NORMS:
         return torch.ones(tensor.shape)
     source = generator(seed, tensor.name)
     return torch.randn(tensor.shape, generator=source) * config.initializer_range

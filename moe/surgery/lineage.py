@@ -6,10 +6,10 @@ import torch
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
+from moe.config.role import Role
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from moe.surgery.blocks import spans
-from moe.surgery.routers import is_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +27,12 @@ def litters(dense: Checkpoint, config: ModelConfig) -> list[Litter]:
     The type of a child is that of its parent, so nothing is rounded. Wide types come first, as in
     the file.
     """
-    found: dict[str, list[TensorSlice]] = {}
+    found: dict[Role, list[TensorSlice]] = {}
     for tensor in tensors(config):
-        found.setdefault(parent_name(tensor.name), []).append(tensor)
-    table = {tensor.name: tensor for tensor in tensors(dense.config)}
-    made = (_litter(dense, table.get(name), tuple(kin)) for name, kin in found.items())
+        found.setdefault(tensor.role.dense or tensor.role, []).append(tensor)
+    table = {tensor.role: tensor for tensor in tensors(dense.config)}
+    made = (_litter(dense, table.get(role), tuple(kin)) for role, kin in found.items())
     return sorted(made, key=lambda litter: -litter.dtype.itemsize)
-
-
-def parent_name(name: str) -> str:
-    """Return the name of the dense tensor that a tensor is cut from; new ones have their own."""
-    if is_new(name):
-        return name
-    for kind, skipped in ((".mlp.experts.", 1), (".mlp.shared.", 0)):
-        head, found, tail = name.partition(kind)
-        if found:
-            return f"{head}.mlp.{tail.split('.', skipped)[skipped]}"
-    return name
-
-
-def layer_of(name: str) -> int:
-    """Return the number of the layer that a tensor belongs to."""
-    return int(name.split(".")[2])
 
 
 def finite(dense: Checkpoint, tensor: TensorSlice) -> torch.Tensor:

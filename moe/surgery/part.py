@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from moe.config.role import Role
 from moe.surgery.blocks import chosen
 from moe.surgery.change import Change
 
@@ -28,17 +29,17 @@ class Part:
         """Return the same part with its output multiplied."""
         return replace(self, gain=self.gain * factor)
 
-    def copies(self, tensor: str) -> bool:
+    def copies(self, role: Role) -> bool:
         """Tell whether the blocks are the dense weight itself, and take no memory."""
         whole = self.columns is None and self.change is None
-        return whole and (self.gain == 1.0 or not _is_down(tensor))
+        return whole and (self.gain == 1.0 or role.part != "down")
 
-    def blocks(self, tensor: str, weight: Tensor, seed: torch.Generator) -> Iterator[Tensor]:
+    def blocks(self, role: Role, weight: Tensor, seed: torch.Generator) -> Iterator[Tensor]:
         """Yield this part of a dense weight block of rows by block, in the weight's type.
 
-        ``tensor`` is the name in the new model; the gain falls to the down projection alone.
+        ``role`` is that in the new model; the gain falls to the down projection alone.
         """
-        axis, gain = (1, self.gain) if _is_down(tensor) else (0, 1.0)
+        axis, gain = (1, self.gain) if role.part == "down" else (0, 1.0)
         apply = self.change.begin(weight, axis, seed) if self.change else None
         start = 0
         for block in chosen(weight, self.columns, axis):
@@ -49,10 +50,6 @@ class Part:
                 values = values.float() * gain
             yield values.to(weight.dtype)
             start += len(block)
-
-
-def _is_down(tensor: str) -> bool:
-    return ".down_proj." in tensor
 
 
 class Cut(NamedTuple):

@@ -12,17 +12,12 @@ from moe.surgery.part import Cut
 from moe.surgery.seeds import generator
 
 
-def is_new(name: str) -> bool:
-    """Tell whether a tensor has no parent in the dense model."""
-    return ".mlp.router." in name or ".mlp.shared_gate." in name
-
-
 def new_tensor(tensor: TensorSlice, cut: Cut, gate: Tensor, options: UpcycleOptions) -> Tensor:
     """Return the first value of a new tensor; ``gate`` is the dense gate of the layer.
 
     A balance bias and the gate of a shared expert begin at zero, where they do not choose.
     """
-    if not tensor.name.endswith(".router.weight") or options.router == "zero":
+    if tensor.role.part != "router" or options.router == "zero":
         return torch.zeros(tensor.shape)
     if options.router == "centroid":
         return _centroids(cut, gate) * (options.deviation * sqrt(tensor.shape[1]))

@@ -7,7 +7,7 @@ Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per tok
 expert.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,29 +16,39 @@ from torch import Tensor, nn
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
-from moe.config.tensors import EMBEDDING, FINAL_NORM, HEAD, TensorSlice, held_by, layer_prefix
+from moe.config.tensors import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    TensorSlice,
+    end_tensors,
+    held_by,
+    layer_prefix,
+)
 from moe.nn.block import MixtureOfExperts
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
-from moe.nn.product import linear
+from moe.nn.linear import linear
+from moe.nn.weights.dense import Dense
+from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 
 
 class StreamedLinear(nn.Module):
     """A linear layer in float32 whose weight stays in the file."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, weight: TensorSlice) -> None:
         super().__init__()
         self._checkpoint = checkpoint
-        self._tensor = TensorSlice(f"{name}.weight", shape)
+        self._tensor = weight
         self.bias: Tensor | None = None
 
     @property
-    def weight(self) -> Tensor:
+    def matrix(self) -> Weight:
         """The weight in float32; attention asks for that of its output projection."""
-        return self.stored.float()
+        return Dense(self.stored.float())
 
     def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
         """Apply the layer; the last dimension is the input. Nothing here has a gradient."""
@@ -52,7 +62,7 @@ class StreamedLinear(nn.Module):
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Return some of the outputs."""
-        y = linear(x, self.stored[start:stop].float())
+        y = linear(x, Dense(self.stored[start:stop].float()))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
@@ -79,7 +89,7 @@ class StreamedFeedForward(FeedForward):
             inner = F.silu(gate.rows(x, start, stop)).mul_(up.rows(x, start, stop))
             if self.activity is not None:
                 self.activity[start:stop] = inner.flatten(0, -2).abs().T
-            y += linear(inner, weight[:, start:stop].float().contiguous())
+            y += linear(inner, Dense(weight[:, start:stop].float().contiguous()))
         return y if down.bias is None else y + down.bias
 
 
@@ -106,7 +116,7 @@ class StreamedExperts(Experts):
 
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T`` in float32, block of rows by block."""
-    parts = [linear(x, weight[start:stop].float()) for start, stop in spans(weight)]
+    parts = [linear(x, Dense(weight[start:stop].float())) for start, stop in spans(weight)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
@@ -161,9 +171,8 @@ def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
 
 
 def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
-    config = checkpoint.config
-    shape = (config.hidden_size,) if name == FINAL_NORM else (config.vocab_size, config.hidden_size)
-    return checkpoint.read(TensorSlice(name, shape))
+    ends = {tensor.name: tensor for tensor in end_tensors(checkpoint.config)}
+    return checkpoint.read(ends[name])
 
 
 def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
@@ -175,22 +184,25 @@ def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
         block = decoder.get_submodule(f"model.layers.{layer}")
         if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
-        if isinstance(block.mlp, MixtureOfExperts):
-            moe, numbers = block.mlp.config, block.mlp.experts.numbers
-            block.mlp.experts = StreamedExperts(config.hidden_size, moe.expert_size, numbers)
-    _exchange_linears(checkpoint, block, layer_prefix(layer))
+        mixture = block.mlp
+        if isinstance(mixture, MixtureOfExperts):
+            size, numbers = mixture.config.expert_size, mixture.experts.numbers
+            mixture.experts = StreamedExperts(config.hidden_size, size, numbers)
+    held = {tensor.name: tensor for tensor in held_by(config, share)}
+    _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}
-    for tensor in held_by(config, share):
-        if tensor.name in remaining or tensor.name.endswith("_proj.bias"):
+    for tensor in held.values():
+        if tensor.name in remaining or tensor.role.bias:
             _put(decoder, tensor.name, checkpoint.read(tensor).float())
     return decoder
 
 
-def _exchange_linears(checkpoint: Checkpoint, block: nn.Module, prefix: str) -> None:
-    linears = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
-    for name, found in linears:
-        shape = (found.out_features, found.in_features)
-        block.set_submodule(name, StreamedLinear(checkpoint, f"{prefix}{name}", shape))
+def _exchange_linears(
+    checkpoint: Checkpoint, block: nn.Module, prefix: str, held: Mapping[str, TensorSlice]
+) -> None:
+    for name in [name for name, each in block.named_modules() if isinstance(each, nn.Linear)]:
+        weight = held[f"{prefix}{name}.weight"]
+        block.set_submodule(name, StreamedLinear(checkpoint, weight))
 
 
 def _put(decoder: Decoder, name: str, value: Tensor) -> None:

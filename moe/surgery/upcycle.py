@@ -22,7 +22,8 @@ from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, layer_prefix
+from moe.config.role import Role
+from moe.config.tensors import TensorSlice, layer_tensors
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
@@ -30,7 +31,7 @@ from moe.surgery.calibration import Calibration, calibrated
 from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
-from moe.surgery.lineage import Litter, finite, layer_of, litters
+from moe.surgery.lineage import Litter, finite, litters
 from moe.surgery.options import UpcycleOptions, upcycled_config
 from moe.surgery.output import Progress, Values, write_model
 from moe.surgery.receipt import Receipt, hashes
@@ -161,12 +162,13 @@ class _Upcycling:
             weight = finite(self.dense, litter.parent)
             for child in litter.children:
                 part, seed = cutter.part(child), generator(self.options.seed, child.name)
-                yield Values(part.blocks(child.name, weight, seed), part.copies(child.name))
+                yield Values(part.blocks(child.role, weight, seed), part.copies(child.role))
 
     def _new(self, tensor: TensorSlice, cutter: Cutter) -> Tensor:
-        layer = layer_of(tensor.name)
-        shape = (self.config.ffn_size, self.config.hidden_size)
-        gate = TensorSlice(f"{layer_prefix(layer)}mlp.gate_proj.weight", shape)
+        layer = tensor.role.layer
+        assert layer is not None
+        listed = layer_tensors(self.dense.config, layer)
+        gate = next(each for each in listed if each.role == Role("gate", layer, cut=0))
         value = new_tensor(tensor, cutter.cut(layer), self.dense.read(gate), self.options)
         return value.to(self.dense.dtype)
 

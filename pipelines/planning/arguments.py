@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Architecture = Annotated[
     str, typer.Argument(help="Model directory, of which config.json is read, or a preset's name.")
 ]
-InventoryFile = Annotated[Path | None, typer.Option(help="Inventory file: docs/planning.md.")]
+InventoryFile = Annotated[Path | None, typer.Option(help="Inventory file: docs/guide/planning.md.")]
 ProfileFile = Annotated[Path | None, typer.Option(help="What raymoe profile measured.")]
 Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
 MicroBatch = Annotated[int | None, typer.Option(help="Sequences of a micro-batch; 1.")]

@@ -14,9 +14,9 @@ from moe.config.tensors import active_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.rates import GPUS
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.predict import Prediction
 from moe.planning.stages.member import Member, MemberCosts
 
 
@@ -51,9 +51,8 @@ def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload:
     known = {device.name: device for device in inventory.devices}
     places = plan_places(plan, workload)
     held = []
-    for rank in range(plan.ranks):
-        devices = tuple(known[name] for name in plan.rank(rank).devices)
-        costs = MemberCosts(config, inventory, workload, Member(plan.share(rank), devices))
-        stage = rank // plan.gang_size
-        held.append(costs.tokens(plan.stages[stage].layers, places[stage]))
+    for seat in plan.seats.of_replica(0):
+        devices = tuple(known[name] for name in plan.rank(seat).devices)
+        costs = MemberCosts(config, inventory, workload, Member(plan.share(seat), devices))
+        held.append(costs.tokens(plan.stages[seat.stage].layers, places[seat.stage]))
     return min(held)

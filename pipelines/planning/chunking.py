@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from moe.errors import ConfigError
-from moe.planning.chunks import FOLDED_SCHEDULE, check_fits
 from moe.planning.counts.workload import Workload
+from moe.planning.plan.chunks import FOLDED_SCHEDULE, check_fits
 from moe.planning.search.chunked import SEARCHED, for_schedule
 from moe.planning.search.search import Found, Question
 

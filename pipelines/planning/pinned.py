@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from moe.errors import ConfigError
-from moe.planning.layouts import read_megatron
+from moe.planning.plan.other_systems import read_megatron
 from moe.planning.search.pins import Pins, parse_pins
 
 

@@ -11,7 +11,7 @@ from moe.planning.devices.inventory import CPU, Inventory
 from moe.planning.experts.packing import Floats
 from moe.planning.experts.placement import ExpertMove, Placement, moves
 from moe.planning.experts.rebalance import improve, replicate
-from moe.planning.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.plan.plan import PlacedLayer, Plan, StagePlan
 
 Speeds = tuple[tuple[float, ...], ...]
 """Of the ranks of each stage, relative to each other."""
@@ -125,8 +125,7 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
 
 
 def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
-    first = stage * plan.gang_size
-    shares = [plan.share(first + member) for member in range(plan.gang_size)]
+    shares = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
     return Placement(
         layers,
         tuple(

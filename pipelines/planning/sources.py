@@ -6,7 +6,7 @@ from pathlib import Path
 from moe.errors import ConfigError
 from moe.planning.devices.inventory import Inventory
 from pipelines.planning.arguments import devices_of, measured
-from pipelines.terminal import say
+from pipelines.screen.terminal import say
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 On fewer devices the step is that of what then runs: with whole replicas left, those, each with more
 micro-batches; with less than one, the best plan for the devices that remain, its gangs as wide.
-Detection, restart and rebuilding are those measured (``moe.planning.schedules.goodput``). The state
+Detection, restart and rebuilding are those measured (``moe.planning.failures.goodput``). The state
 of a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a
 rank, which a restart reads as fast; copies travel over the plan's links. Saves are as often as
 Young's formula has it for the trace.
@@ -16,16 +16,16 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import LOOPBACK
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
-from moe.planning.schedules.failures import Trace
-from moe.planning.schedules.goodput import Goodput, StepSeconds, compare
-from moe.planning.schedules.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.goodput import Goodput, StepSeconds, compare
+from moe.planning.failures.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.traces import Trace
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import taken
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.planning.comparison import devices_of
+from pipelines.screen.comparison import devices_of
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""
@@ -43,7 +43,7 @@ class Run:
     @property
     def devices(self) -> int:
         """Devices of all replicas."""
-        return self.plan.ranks * self.plan.replicas
+        return len(self.plan.seats)
 
     @property
     def state_bytes(self) -> int:
@@ -85,9 +85,14 @@ def _sized(run: Run) -> Mapping[str, Policy]:
 
 def _copy_rate(run: Run) -> float:
     """Return the bytes a second of the slowest link from one stage to the next, there and back."""
-    devices = [run.inventory.device(run.plan.rank(rank).device) for rank in range(run.plan.ranks)]
-    pairs = zip(devices, devices[run.plan.gang_size :] + devices[: run.plan.gang_size], strict=True)
-    rates = [run.inventory.link(*pair).bytes_per_second for pair in pairs]
+    stages = [
+        [run.inventory.device(rank.device) for rank in stage.ranks] for stage in run.plan.stages
+    ]
+    rates = [
+        run.inventory.link(here, there).bytes_per_second
+        for gang, next_gang in zip(stages, stages[1:] + stages[:1], strict=True)
+        for here, there in zip(gang, next_gang, strict=True)
+    ]
     return min((rate for rate in rates if rate), default=LOOPBACK.bytes_per_second)
 
 

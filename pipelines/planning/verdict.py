@@ -1,8 +1,8 @@
 """Upcycle or train from scratch, in lines: the verdict, its reasons, what either costs here."""
 
 from moe.config.model import ModelConfig
-from moe.planning.budget import Advice, Cost, Fleet, Terms, advise_budget
-from moe.planning.predict import Prediction
+from moe.planning.advice.upcycle_or_scratch import Advice, Cost, Fleet, Terms, advise_budget
+from moe.planning.prediction.predict import Prediction
 from moe.planning.search.search import Question
 from pipelines.planning.capacity import flops_per_second
 

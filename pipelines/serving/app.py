@@ -25,8 +25,8 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ClusterError, LaunchError
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_plan
 from pipelines.serving.api import CLOSE_SECONDS, create_app
 from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.generation import Engine

@@ -13,8 +13,8 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.planning.counts.workload import Workload
-from moe.planning.plan import Plan
-from moe.planning.plan_file import load_plan
+from moe.planning.plan.file import load_plan
+from moe.planning.plan.plan import Plan
 from pipelines.serving.limits import Limits
 from pipelines.serving.text import Text
 

@@ -12,12 +12,12 @@ from moe.config.presets import preset
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
-from moe.planning.make import even_layers
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction, predict
+from moe.planning.search.make import even_layers
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.plan_page import write_page
+from pipelines.screen.plan_page import write_page
 from tests.browser.chromium import look, photograph
 from tests.plans import SMOLLM2, with_experts
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.kuberay.options import KubeOptions
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 
 GIB = 2**30
 BYTES = (GIB, GIB, 3 * GIB, 3 * GIB)

@@ -13,7 +13,7 @@ from cluster.kuberay.objects import dump, rayjob, rayservice
 from cluster.kuberay.options import KubeOptions
 from cluster.kuberay.rules import check
 from moe.errors import ConfigError, PlanError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests.manifests.samples import (
     BYTES,
     GIB,
@@ -77,7 +77,7 @@ def test_ray_reads_the_sizes_that_the_plan_needs(
     assert sum(entry["max_workers"] for entry in ranks.values()) == 2
     assert sum(entry["max_workers"] * entry["resources"]["CPU"] for entry in ranks.values()) == 6
     gpus = sum(entry["max_workers"] * entry["resources"].get("GPU", 0) for entry in ranks.values())
-    assert gpus == sum(plan.rank(number).kind != "cpu" for number in range(plan.ranks))
+    assert gpus == sum(plan.rank(seat).kind != "cpu" for seat in plan.seats.of_replica(0))
     for entry in ranks.values():
         assert entry["min_workers"] == (0 if options.autoscale else entry["max_workers"])
         assert entry["labels"]["raymoe/role"] == "rank"

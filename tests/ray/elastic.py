@@ -23,8 +23,8 @@ from ray.cluster_utils import Cluster
 from actors.crew import ending, launch
 from cluster.session import NAMESPACE
 from moe.errors import DataError
-from moe.planning.seats import Seats
-from pipelines.recording import recorded_steps
+from moe.planning.plan.seats import Seats
+from pipelines.training.recording import recorded_steps
 from tests import material
 from tests.ray.scenarios import FAST
 

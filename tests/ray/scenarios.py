@@ -30,7 +30,7 @@ from actors.crew.nodes.nodes import rooms
 from cluster.probe import probe
 from cluster.session import NAMESPACE
 from moe.errors import RaymoeError
-from moe.planning.plan import Plan, RankPlan
+from moe.planning.plan.plan import Plan, RankPlan
 from tests.driven import every
 from tests.places import GB, plan
 

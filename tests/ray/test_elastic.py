@@ -10,8 +10,8 @@ import pytest
 
 from moe.config.run import load_run
 from pipelines.corpus.shards import TokenShards
-from pipelines.drive import batches
-from pipelines.recording import recorded_steps
+from pipelines.training.drive import batches
+from pipelines.training.recording import recorded_steps
 from tests.ray.elastic import SECONDS
 from tests.reference import PlainTraining
 

@@ -17,7 +17,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.errors import LaunchError, RankLost
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import runs, tiny
 from tests.local_decoder import LocalDecoder
 from tests.reference import PlainTraining

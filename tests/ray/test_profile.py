@@ -14,8 +14,8 @@ from cluster.probe import probe
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from moe.planning.counts.workload import Workload
-from moe.planning.make import make_plan
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import make_plan
 from tests import runs, tiny
 
 pytestmark = pytest.mark.ray

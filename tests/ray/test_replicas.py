@@ -13,8 +13,8 @@ from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.config.run import RunConfig
 from moe.errors import ClusterError, TrainingDiverged
-from pipelines.board import stop
-from pipelines.recording import recorded_steps
+from pipelines.training.board import stop
+from pipelines.training.recording import recorded_steps
 from tests import material as tiny_material
 from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
 

@@ -26,7 +26,7 @@ from ray.util.state import list_actors
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ClusterError
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
 from pipelines.serving.app import build, check_port, run_server
 from pipelines.serving.arguments import parse_arguments
 from tests import runs, tiny, vocabularies

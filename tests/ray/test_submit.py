@@ -12,9 +12,9 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import parse_run
 from moe.errors import ClusterError
-from moe.planning.plan_file import save_plan
-from pipelines.recording import recorded_steps
-from pipelines.submit import Target, submit_run
+from moe.planning.plan.file import save_plan
+from pipelines.deploying.submit import Target, submit_run
+from pipelines.training.recording import recorded_steps
 from tests import material, runs
 
 pytestmark = pytest.mark.ray

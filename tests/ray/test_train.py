@@ -23,10 +23,10 @@ from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
-from pipelines.board import open_board, stop
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
-from pipelines.recording import JOURNAL, recorded_steps
-from pipelines.train import train
+from pipelines.training.board import open_board, stop
+from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.train import train
 from tests import material as tiny_material
 from tests import runs
 from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
@@ -233,7 +233,7 @@ def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
     code = (
         "import json, signal, sys; from moe.config.run import parse_run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pipelines.train import Resume, train\n"
+        "from pipelines.training.train import Resume, train\n"
         "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
     )

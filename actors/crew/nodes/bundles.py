@@ -8,8 +8,8 @@ from actors.crew.nodes.room import Amounts
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.labels import selector
 from moe.planning.devices.naming import node_of
-from moe.planning.plan import Plan, RankPlan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan, RankPlan
+from moe.planning.plan.seats import Seat
 
 KIND = "accelerator_type:"
 """Ray's resource of a node with GPUs of a kind, 1 whatever their number; asked for in parts."""

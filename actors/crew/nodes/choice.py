@@ -16,7 +16,7 @@ from actors.crew.nodes.room import Room
 from actors.crew.nodes.search import Found, search
 from actors.crew.nodes.shortage import busy, impossible
 from moe.errors import ClusterBusy, LaunchError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from actors.crew.nodes.problem import counted, fits
 from actors.crew.nodes.room import Amounts, Room
 from actors.crew.nodes.search import Found
 from actors.crew.nodes.words import amount_text, asked_text, found_text, labels_text
-from moe.planning.plan import RankPlan
+from moe.planning.plan.plan import RankPlan
 
 _PLAN = "make the plan for this cluster with `raymoe plan --ray`"
 _SOME = 6

@@ -6,19 +6,16 @@ with the rows of the gate before those of the up projection, and ``experts.down_
 before version 5 and in code that travels with a checkpoint experts are apart.
 """
 
-import re
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.config.tensors import TensorSlice, layer_prefix, tensors
 
 STACKING = frozenset({"mixtral", "skywork_moe", "olmoe", "qwen2_moe", "qwen3_moe"})
 """Families whose experts transformers 5 stacks."""
-
-_EXPERT = re.compile(r"(?P<head>.*\.mlp\.experts)\.(?P<number>\d+)\.(?P<kind>gate|up|down)_proj\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +40,48 @@ class Parameter:
     parts: tuple[Part, ...]
 
     @property
+    def stacked(self) -> bool:
+        """Whether it holds the experts of a layer."""
+        return self.parts[0].expert is not None
+
+    @property
     def trained(self) -> bool:
         """Whether an optimiser has moments for it."""
-        return is_trained(self.parts[0].tensor.name)
+        return self.parts[0].tensor.role.trained
 
 
 def parameters(config: ModelConfig, stacked: bool) -> list[Parameter]:
     """Return the parameters of a model whose experts are stacked, or apart."""
     names: dict[str, list[TensorSlice]] = {}
     for tensor in tensors(config):
-        names.setdefault(_name(config.family, tensor.name, stacked), []).append(tensor)
-    return [_parameter(name, found, config) for name, found in names.items()]
+        names.setdefault(_name(config.family, tensor, stacked), []).append(tensor)
+    return [_parameter(name, found, config, stacked) for name, found in names.items()]
 
 
-def _name(family: str, name: str, stacked: bool) -> str:
-    expert = _EXPERT.match(name) if stacked else None
-    if expert is not None:
-        kind = "down_proj" if expert["kind"] == "down" else "gate_up_proj"
-        return f"{expert['head']}.{kind}"
-    if stacked and ".mlp.router." in name:
-        return name.replace(".mlp.router.", ".mlp.gate.")
-    return disk_name(family, name)
+def _name(family: str, tensor: TensorSlice, stacked: bool) -> str:
+    """Return the name of the parameter that holds a tensor: that of the files, or in memory."""
+    role = tensor.role
+    if stacked and role.layer is not None:
+        prefix = f"{layer_prefix(role.layer)}mlp."
+        if role.part == "router":
+            return f"{prefix}gate.weight"
+        if role.expert is not None:
+            return f"{prefix}experts.{'down_proj' if role.part == 'down' else 'gate_up_proj'}"
+    return disk_name(family, tensor.name)
 
 
-def _parameter(name: str, found: list[TensorSlice], config: ModelConfig) -> Parameter:
-    if not name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+def _parameter(
+    name: str, found: list[TensorSlice], config: ModelConfig, stacked: bool
+) -> Parameter:
+    if not stacked or found[0].role.expert is None:
         (tensor,) = found
         return Parameter(name, tensor.shape, (Part(tensor),))
-    rows = found[0].shape[0]
-    height = 2 * rows if name.endswith(".gate_up_proj") else rows
+    rows, columns = found[0].shape
+    height = rows if found[0].role.part == "down" else 2 * rows
     parts = tuple(_stacked(tensor, rows) for tensor in found)
-    return Parameter(name, (config.experts, height, found[0].shape[1]), parts)
+    return Parameter(name, (config.experts, height, columns), parts)
 
 
 def _stacked(tensor: TensorSlice, rows: int) -> Part:
-    expert = _EXPERT.match(tensor.name)
-    assert expert is not None
-    start = rows if expert["kind"] == "up" else 0
-    return Part(tensor, int(expert["number"]), (start, start + rows))
+    start = rows if tensor.role.part == "up" else 0
+    return Part(tensor, tensor.role.expert, (start, start + rows))

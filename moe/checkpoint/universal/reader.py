@@ -74,8 +74,9 @@ class UniversalCheckpoint:
 def _parameters(tag: Path, config: ModelConfig) -> list[Parameter]:
     """Return the parameters of the module, whose experts are stacked or apart."""
     held = {path.name for path in (tag / ZERO).iterdir() if path.is_dir()}
-    stacked = config.family in STACKING and any(".mlp.experts.gate_up_proj" in n for n in held)
-    wanted = parameters(config, stacked)
+    together = parameters(config, stacked=True) if config.family in STACKING else []
+    stacked = any(each.stacked and each.name in held for each in together)
+    wanted = together if stacked else parameters(config, stacked=False)
     missing = sorted({each.name for each in wanted} - held)
     extra = sorted(held - {each.name for each in wanted} - {HEAD})
     if extra:

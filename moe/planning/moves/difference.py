@@ -21,10 +21,10 @@ from moe.planning.moves.holdings import (
     State,
     holdings,
     missing,
-    shapes_of,
     state_sizes,
+    tensor_table,
 )
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,13 @@ def diff(
         nodes = {name: inventory.device(name).node for name in after}
         nodes |= {device.name: device.node for device in inventory.devices}
         before = {name: held for name, held in before.items() if name in nodes}
-    shapes, sizes, givers = shapes_of(config), state_sizes(workload), _Givers(before, nodes)
+    table, sizes, givers = tensor_table(config), state_sizes(workload), _Givers(before, nodes)
     moves = []
     for device, state, name, span in _lacking(before, after):
         for source, (start, stop) in givers.split(device, state, name, span):
             size = sizes[state] * (stop - start)
             givers.given[source] += size
-            moves.append(Move(device, source, state, Span(name, shapes[name], start, stop), size))
+            moves.append(Move(device, source, state, Span(table[name], start, stop), size))
     return Difference(tuple(moves))
 
 

@@ -19,9 +19,9 @@ from math import prod
 from typing import Literal
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
+from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.planning.counts.workload import Workload
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 
 State = Literal["weights", "optimizer"]
 Interval = tuple[int, int]
@@ -33,10 +33,14 @@ Intervals = tuple[Interval, ...]
 class Span:
     """Elements ``start`` to ``stop`` of a tensor, numbered along the dimension that is cut."""
 
-    name: str
-    shape: tuple[int, ...]
+    tensor: TensorSlice
     start: int
     stop: int
+
+    @property
+    def name(self) -> str:
+        """The name of the tensor."""
+        return self.tensor.name
 
     @property
     def elements(self) -> int:
@@ -46,14 +50,11 @@ class Span:
     @property
     def part(self) -> TensorSlice | None:
         """The same as a slice; None where a row (or column) is not whole, as ZeRO may leave it."""
-        dim = cut_dimension(self.name, self.shape)
-        row = prod(self.shape) // self.shape[dim]
+        shape, dim = self.tensor.shape, self.tensor.role.cut or 0
+        row = prod(shape) // shape[dim]
         if self.start % row or self.stop % row:
             return None
-        start, stop = self.start // row, self.stop // row
-        if (start, stop) == (0, self.shape[dim]):
-            return TensorSlice(self.name, self.shape)
-        return TensorSlice(self.name, self.shape, dim, start, stop)
+        return self.tensor.span(dim, self.start // row, self.stop // row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def holdings(config: ModelConfig, plan: Plan, workload: Workload) -> dict[str, H
     A device that stands for several ranks holds what any of them does.
     """
     parts, gathered = rank_parts(config, plan), dict[str, list[Holding]]()
+    table = tensor_table(config)
     for number, part in enumerate(parts):
         names = plan.rank(number).devices
         whole: dict[str, Intervals] = {name: (span,) for name, span in part.items()}
@@ -88,7 +90,7 @@ def holdings(config: ModelConfig, plan: Plan, workload: Workload) -> dict[str, H
             }
             weights = shard if workload.zero >= 3 else whole
             states = shard if workload.zero >= 1 else whole
-            trained = {name: held for name, held in states.items() if is_trained(name)}
+            trained = {name: held for name, held in states.items() if table[name].role.trained}
             held = Holding(weights, trained if workload.training else {})
             gathered.setdefault(device, []).append(held)
     return {device: _united(held) for device, held in gathered.items()}
@@ -112,15 +114,9 @@ def shard_of(span: Interval, replica: int, replicas: int) -> Interval:
     return start + replica * elements // replicas, start + (replica + 1) * elements // replicas
 
 
-def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor."""
-    return {tensor.name: tensor.shape for tensor in tensors(config)}
-
-
-def cut_dimension(name: str, shape: tuple[int, ...]) -> int:
-    """Return the dimension by which a tensor is cut, if it is: 1 where its input is."""
-    by_input = ".o_proj." in name or ".down_proj." in name
-    return 1 if by_input and len(shape) == 2 else 0
+def tensor_table(config: ModelConfig) -> dict[str, TensorSlice]:
+    """Return every tensor by its name."""
+    return {tensor.name: tensor for tensor in tensors(config)}
 
 
 def missing(wanted: Intervals, held: Intervals) -> Iterator[Interval]:

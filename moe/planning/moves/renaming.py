@@ -3,7 +3,7 @@
 A plan stays equal where its devices change names with devices like them: of one sort within a node,
 and all that it uses of a node with devices like them of another node, if each has the links of the
 other. The bytes that a place of the plan lacks on a device depend on those two alone, so the least
-sum is an assignment (``moe.planning.moves.assignment``): for each pair of nodes one of places to
+sum is an assignment (``moe.planning.moves.hungarian``): for each pair of nodes one of places to
 devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes are equal, names
 stay.
 """
@@ -15,14 +15,14 @@ from dataclasses import replace
 import numpy as np
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import is_trained
+from moe.config.tensors import tensors
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
-from moe.planning.moves.assignment import Costs, assign
 from moe.planning.moves.holdings import Interval, rank_parts, shard_of, state_sizes
-from moe.planning.plan import Plan
+from moe.planning.moves.hungarian import Costs, assign
+from moe.planning.plan.plan import Plan
 
 Parts = Sequence[Mapping[str, Interval]]
 """For each rank, the span it holds of each tensor."""
@@ -59,6 +59,7 @@ class _Renaming:
         for plan in (old, new):
             plan.check_model(config)
             _check_devices(plan)
+        self._trained = {tensor.name: tensor.role.trained for tensor in tensors(config)}
         self._devices = {device.name: device for device in inventory.devices}
         self._rows = {name: row for row, name in enumerate(_names(new))}
         self._columns = {name: column for column, name in enumerate(self._devices)}
@@ -84,7 +85,9 @@ class _Renaming:
                 there = {copy: self._columns[name] for copy, name in named if name in self._columns}
                 common = wanted.keys() & held.keys()
                 if common and there:
-                    pairs = Counter((wanted[name], held[name], is_trained(name)) for name in common)
+                    pairs = Counter(
+                        (wanted[name], held[name], self._trained[name]) for name in common
+                    )
                     table = self._common_bytes(pairs, new.replicas, old.replicas)
                     kept[np.ix_(rows, list(there.values()))] = table[:, list(there)]
         return kept
@@ -108,7 +111,7 @@ class _Renaming:
             size * (span[1] - span[0]) * (1 if spread else replicas)
             for part in parts
             for name, span in part.items()
-            for size, spread in self._states(is_trained(name))
+            for size, spread in self._states(self._trained[name])
         )
 
     def _states(self, trained: bool) -> list[tuple[int, bool]]:

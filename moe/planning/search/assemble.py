@@ -7,9 +7,9 @@ from math import prod
 from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.places import places_of
-from moe.planning.plan import Plan, RankPlan, StagePlan
-from moe.planning.predict import hop_seconds, tied_seconds
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
+from moe.planning.prediction.positions import places_of
+from moe.planning.prediction.predict import hop_seconds, tied_seconds
 from moe.planning.search.bounds import bounds_of
 from moe.planning.search.pipeline import Answer, Fixed, Pipeline, Sort
 from moe.planning.search.question import Question

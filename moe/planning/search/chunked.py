@@ -13,13 +13,13 @@ from itertools import product
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.chunks import FOLDED_SCHEDULE
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.interleave import Runs, cut_runs, interleave, runs_by_stage
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
-from moe.planning.predict import Prediction, between_stages, gang_costs
+from moe.planning.plan.chunks import FOLDED_SCHEDULE
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.predict import Prediction, between_stages, gang_costs
+from moe.planning.search.interleave import Runs, cut_runs, interleave, runs_by_stage
 from moe.planning.stages.split import split
 
 SEARCHED = ("1f1b", "gpipe")

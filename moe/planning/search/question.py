@@ -7,7 +7,7 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory, check_one_sort
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.planning.search.pins import NO_PINS, OBJECTIVES, Pins
 from moe.planning.search.shapes import Shape, is_1f1b
 from moe.planning.stages.widths import check_width

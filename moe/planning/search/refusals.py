@@ -3,7 +3,7 @@
 from moe.config.share import Share
 from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.devices.inventory import Device
-from moe.planning.places import places_of
+from moe.planning.prediction.positions import places_of
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Shape
 from moe.planning.stages.split import spans, split

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.plan import Plan
-from moe.planning.reserve import reserving
+from moe.planning.plan.plan import Plan
 from moe.planning.search.assemble import pipeline, to_plan
 from moe.planning.search.objectives import objective
 from moe.planning.search.pipeline import MOST_NODES, Answer, Pipeline
 from moe.planning.search.prospects import Prospects
 from moe.planning.search.question import Question, check_question
 from moe.planning.search.refusals import why_no_plan
+from moe.planning.search.reserve import reserving
 from moe.planning.search.shapes import Shape
 from moe.planning.stages.units import form_units
 

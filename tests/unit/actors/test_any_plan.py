@@ -12,7 +12,7 @@ from actors.step.replicas import check_step
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
 from moe.errors import PlanError
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import exports, plans, runs
 from tests.ranks import Ranks
 from tests.routed import routed

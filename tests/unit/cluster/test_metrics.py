@@ -43,7 +43,7 @@ def test_a_counter_never_falls() -> None:
 
 
 def test_the_docs_hold_every_metric_as_it_is() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "metrics.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     expected = [f"| `{n}` | {k} | {u} | {t} | {d} |" for n, k, u, t, d in table_rows()]
     assert rows == expected

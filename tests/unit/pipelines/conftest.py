@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipelines.smollm2 import fetch_smollm2
+from pipelines.fetching.smollm2 import fetch_smollm2
 
 WORDS = tuple(f"w{number}" for number in range(30))
 

@@ -11,8 +11,8 @@ import yaml
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
-from moe.planning.interleave import interleave
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.search.interleave import interleave
 from pipelines.cli import main
 from tests import plans, runs, tiny
 

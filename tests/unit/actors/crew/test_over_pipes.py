@@ -6,7 +6,7 @@ import pytest
 
 from actors.crew.crew import Crew
 from actors.crew.over_pipes import PipeCrew
-from moe.planning.seats import Seats
+from moe.planning.plan.seats import Seats
 from tests.crews import CASES
 
 

@@ -23,8 +23,8 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, PlanError, RankDied, RankLost
-from moe.planning.plan import Plan
-from moe.planning.seats import Seat
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests import runs, tiny
 from tests.ranks import PooledCrew, Ranks, single_threaded
 from tests.reference import PlainTraining

@@ -33,8 +33,8 @@ from moe.planning.counts.workload import FLOAT32, Workload
 from moe.planning.devices.inventory_file import load_profile, save_profile
 from moe.planning.devices.pace import Pace
 from moe.planning.devices.rates import Rates
-from moe.planning.make import make_plan
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
+from moe.planning.search.make import make_plan
 from tests import plans
 
 TINY = replace(

@@ -19,7 +19,7 @@ from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import RankLost
 from moe.nn.block import Block
-from moe.planning.seats import Seats
+from moe.planning.plan.seats import Seats
 from tests import runs, tiny
 from tests.ranks import SECONDS, Ranks
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_d
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
-from moe.config.tensors import TensorSlice, tensors
+from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.storage import RemotePath, place, sizes
 from tests import object_store, runs, saves, saving_process, tiny
@@ -47,7 +48,7 @@ def test_pieces_and_slices_are_those_of_the_whole(root: RemotePath) -> None:
     checkpoint = Checkpoint.open(draft)
     for tensor in tensors(config):
         for dim in range(len(tensor.shape)):
-            part = TensorSlice(tensor.name, tensor.shape, dim, 1, tensor.shape[dim])
+            part = replace(tensor, dim=dim, start=1, stop=tensor.shape[dim])
             assert checkpoint.read(part).equal(whole.weight(part))
     with pytest.raises(StorageError, match="is a complete checkpoint"), drafted(draft):
         pass

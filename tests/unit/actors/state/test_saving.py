@@ -20,7 +20,7 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, RankLost
-from moe.planning.plan_file import load_plan
+from moe.planning.plan.file import load_plan
 from tests import exports, plans, runs, tiny
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining

@@ -13,10 +13,10 @@ from actors.step.buckets import Bucket, Owners, buckets_of
 from actors.step.optimizer import RankOptimizer, learning_rate
 from moe.config.model import ModelConfig
 from moe.config.run import TrainSection
-from moe.config.tensors import TensorSlice, held_by, is_trained
+from moe.config.tensors import TensorSlice, held_by
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.surgery.initialise import initial
 from tests import agreement, plans
 from tests.routed import routed
@@ -51,7 +51,7 @@ def decoder(plan: Plan | None = None, rank: int = 0, **options: Any) -> Decoder:
 
 
 def whole(config: ModelConfig, part: TensorSlice) -> torch.Tensor:
-    return initial(config, TensorSlice(part.name, part.shape), 0)
+    return initial(config, part.whole, 0)
 
 
 def test_a_matrix_without_tokens_still_decays_and_a_norm_does_not() -> None:
@@ -80,7 +80,7 @@ def test_buckets_hold_everything_once_and_replicas_own_all_of_it(
         for replica in range(replicas):
             owners = Owners(replica, replicas, plan.gang_size)
             made.append(buckets_of(decoder(plan, rank, **options), owners))
-    held = [part for part in held_by(config, plan.share(rank)) if is_trained(part.name)]
+    held = [part for part in held_by(config, plan.share(rank)) if part.role.trained]
     slots = [slot.part for bucket in made[0] for slot in bucket.slots]
     assert sorted(slots, key=str) == sorted(held, key=str)
     owned: dict[str, list[tuple[int, int]]] = {part.name: [] for part in held}

@@ -9,7 +9,7 @@ import pytest
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests import exports, runs, tiny
 from tests.ranks import Ranks
 from tests.routed import routed

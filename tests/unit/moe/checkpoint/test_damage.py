@@ -15,7 +15,7 @@ from moe.checkpoint.manifest import MANIFEST, load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import INDEX, Checkpoint
 from moe.checkpoint.records import MOMENTS
-from moe.config.tensors import is_trained, tensors
+from moe.config.tensors import tensors
 from moe.errors import CheckpointError
 from tests import runs, saves
 from tests.routed import routed
@@ -48,7 +48,7 @@ def read_all(at: Path) -> None:
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
     for tensor in tensors(CONFIG):
         checkpoint.read(tensor)
-        for moment in MOMENTS if is_trained(tensor.name) else ():
+        for moment in MOMENTS if tensor.role.trained else ():
             moments.read(tensor, moment)
 
 

@@ -13,7 +13,7 @@ from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
-from moe.config.tensors import is_trained, tensors
+from moe.config.tensors import tensors
 from moe.errors import StorageError
 from moe.storage import Place, sizes
 from tests import saves, saving_process
@@ -33,7 +33,7 @@ def check_sound(at: Place, config: saves.ModelConfig, step: int) -> None:
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
     for tensor in tensors(config):
         assert checkpoint.read(tensor).equal(whole.weights[tensor.name])
-        for moment in MOMENTS if is_trained(tensor.name) else ():
+        for moment in MOMENTS if tensor.role.trained else ():
             assert moments.read(tensor, moment).equal(whole.moments[tensor.name, moment])
 
 

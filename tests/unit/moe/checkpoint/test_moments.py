@@ -16,6 +16,7 @@ from moe.checkpoint.records import MOMENTS, Piece, check_moments
 from moe.checkpoint.shards import Shards
 from moe.checkpoint.streamed import streamed
 from moe.checkpoint.writer import TensorSpec
+from moe.config.role import Role
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
 from tests import saves
@@ -23,6 +24,7 @@ from tests.routed import routed
 
 NAME = "model.layers.1.mlp.experts.2.up_proj.weight"
 DISK = disk_name("mixtral", NAME)
+ROLE = Role("up", layer=1, expert=2, cut=0)
 FAST = settings(max_examples=80, deadline=None)
 
 
@@ -37,7 +39,7 @@ def partitions(draw: st.DrawFn, shape: tuple[int, ...]) -> list[tuple[TensorSlic
     """Draw parts of a gang along a dimension, or none, and ranges of each."""
     dim = draw(st.sampled_from([None, *range(len(shape))]))
     spans = [(0, 0)] if dim is None else cuts(draw, shape[dim])
-    parts = [TensorSlice(NAME, shape, dim, *span) for span in spans]
+    parts = [TensorSlice(NAME, shape, ROLE, dim, *span) for span in spans]
     return [(part, *span) for part in parts for span in cuts(draw, part.elements)]
 
 
@@ -91,14 +93,14 @@ def test_pieces_that_do_not_overlap_are_not_opened(tmp_path: Path) -> None:
     reader, pieces = moments(
         tmp_path,
         whole,
-        [(TensorSlice(NAME, (8, 3), 0, *span), 0, 3 * (span[1] - span[0])) for span in rows],
+        [(TensorSlice(NAME, (8, 3), ROLE, 0, *span), 0, 3 * (span[1] - span[0])) for span in rows],
     )
     for piece in (pieces[0], pieces[2]):
         (tmp_path / piece.file).unlink()
-    part = TensorSlice(NAME, (8, 3), 0, 3, 6)
+    part = TensorSlice(NAME, (8, 3), ROLE, 0, 3, 6)
     assert reader.read(part, "exp_avg").equal(whole[3:6])
     with pytest.raises(CheckpointError, match=r"2\.safetensors is missing"):
-        reader.read(TensorSlice(NAME, (8, 3), 0, 3, 7), "exp_avg")
+        reader.read(TensorSlice(NAME, (8, 3), ROLE, 0, 3, 7), "exp_avg")
 
 
 @FAST
@@ -113,15 +115,15 @@ def test_a_piece_lost_or_doubled_is_refused_by_name(
     doubled = [*pieces, replace(pieces[number], file="another.safetensors")]
     for wrong in (without, doubled):
         with pytest.raises(CheckpointError, match=rf"{DISK}\.exp_avg"):
-            opened(folder, wrong).read(TensorSlice(NAME, shape), "exp_avg")
+            opened(folder, wrong).read(TensorSlice(NAME, shape, ROLE), "exp_avg")
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     whole = torch.randn(4, 6)
-    part = TensorSlice(NAME, (4, 6))
+    part = TensorSlice(NAME, (4, 6), ROLE)
     reader, pieces = moments(tmp_path, whole, [(part, 0, 10), (part, 10, 24)])
     with pytest.raises(CheckpointError, match=r"cut from shape \(4, 6\), not \(4, 5\)"):
-        reader.read(TensorSlice(NAME, (4, 5)), "exp_avg")
+        reader.read(TensorSlice(NAME, (4, 5), ROLE), "exp_avg")
     with pytest.raises(CheckpointError, match="asked for elements 5 to 25"):
         reader.read_range(part, "exp_avg", 5, 25)
     longer = [pieces[0], replace(pieces[1], stop=25)]

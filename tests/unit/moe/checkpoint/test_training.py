@@ -15,7 +15,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
 from moe.checkpoint.training import write_training_checkpoint
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, is_trained, tensors
+from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from tests import plans, saves, tiny
 
@@ -38,7 +38,7 @@ def test_every_tensor_is_read_back(
     checkpoint, moments = Checkpoint.open(to, manifest), Moments.open(to)
     for tensor in tensors(config):
         assert checkpoint.read(tensor).equal(whole.weights[tensor.name])
-        for moment in MOMENTS if is_trained(tensor.name) else ():
+        for moment in MOMENTS if tensor.role.trained else ():
             read = moments.read(tensor, moment)
             assert read.shape == tensor.shape
             assert read.equal(whole.moments[tensor.name, moment])

@@ -18,7 +18,6 @@ from moe.config.tensors import (
     active_parameters,
     answers_for,
     held_by,
-    is_trained,
     parameters,
     tensors,
 )
@@ -156,7 +155,7 @@ def test_a_hash_has_no_router_and_a_balance_bias_has_no_gradient() -> None:
     assert not any("router" in name for name in of_layer(hashed, 0))
     biased = replace(SMOLLM2, moe=MoeConfig(4, 1, 8, balance_bias=True))
     assert of_layer(biased, 0)["mlp.router.balance_bias"] == (4,)
-    untrained = [each.name for each in tensors(biased) if not is_trained(each.name)]
+    untrained = [each.name for each in tensors(biased) if not each.role.trained]
     assert untrained == [f"model.layers.{layer}.mlp.router.balance_bias" for layer in range(30)]
 
 

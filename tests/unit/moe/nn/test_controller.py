@@ -8,18 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.config.balance_state import BalanceState
+from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, FixedCoefficient
 from moe.nn import controller
-from moe.nn.controller import Observation
-from moe.nn.totals import Totals
 
 PAPER = AdaptiveCoefficient()
 BIAS = BiasCoefficient(type="bias")
 FAST = settings(max_examples=40, deadline=None)
 
 
-def dropping(rate: float) -> Observation:
-    return Observation(12, (6, 18), (0.3, 0.7), rate)
+def dropping(rate: float) -> LayerStatistics:
+    return LayerStatistics(12, (6, 18), (0.3, 0.7), rate, 0.0, 1.0, None, None)
 
 
 def after(steps: int, drop_rate: float, start: float) -> float:
@@ -78,11 +77,9 @@ def test_other_coefficients_stay(rule: FixedCoefficient | BiasCoefficient, value
 
 
 def test_a_step_without_tokens_is_finite() -> None:
-    nothing = Observation(0, (0, 0), (0.0, 0.0), 0.0)
+    nothing = LayerStatistics(0, (0, 0), (0.0, 0.0), 0.0, 0.0, 0.0, None, None)
     state = controller.update(PAPER, BalanceState(0.01), nothing)
     assert state.shares == (0.0, 0.0)
-    empty = Totals(0.0, 0.0, 2.0, 0.0, 0.0, None, None, (0, 0), (0.0, 0.0))
-    assert controller.observe(empty) == nothing
     assert controller.moved_bias(BIAS, torch.ones(2), nothing.load).tolist() == [1.0, 1.0]
 
 
@@ -102,11 +99,3 @@ def test_the_bias_moves_by_one_rate_against_the_load(load: list[int], rate: floa
     ]
     assert moved.tolist() == pytest.approx(expected)
     assert moved.dtype == torch.float32
-
-
-def test_what_was_observed_are_means_over_tokens() -> None:
-    step = Totals(8.0, 2.0, 4.0, 0.0, 0.0, None, None, (6, 10), (3.2, 4.8))
-    seen = controller.observe(step)
-    assert (seen.tokens, seen.load) == (8, (6, 10))
-    assert seen.probabilities == pytest.approx((0.4, 0.6))
-    assert seen.drop_rate == pytest.approx(0.25)

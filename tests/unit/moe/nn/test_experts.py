@@ -32,7 +32,7 @@ def by_loop(experts: Experts, x: Tensor, chosen: Tensor, weights: Tensor, kept: 
         row = torch.zeros(HIDDEN, dtype=x.dtype)
         for choice, expert in enumerate(chosen[token].tolist()):
             if kept[token, choice] and str(expert) in experts:
-                gate, up, down = experts[str(expert)].matrices
+                gate, up, down = (each.value for each in experts[str(expert)].weights)
                 inner = F.silu(gate @ x[token]) * (up @ x[token])
                 row = row + weights[token, choice] * (down @ inner)
         rows.append(row)

@@ -221,7 +221,7 @@ def test_a_whole_layer(case: dict[str, Any]) -> None:
     for number, expert in enumerate(mixture.experts.values()):
         gate, up, down = (
             torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
-            for matrix in expert.matrices
+            for matrix in (each.value for each in expert.weights)
         )
         torch.testing.assert_close(torch.cat((gate, up)), tensor(expected["fc1"][number]), **close)
         torch.testing.assert_close(down, tensor(expected["fc2"][number]), **close)
@@ -249,7 +249,7 @@ def layer(config: MoeConfig, inputs: dict[str, Any]) -> MixtureOfExperts:
         for expert, fc1, fc2 in zip(
             mixture.experts.values(), inputs["fc1"], inputs["fc2"], strict=True
         ):
-            gate, up, down = expert.matrices
+            gate, up, down = (each.value for each in expert.weights)
             first, second = tensor(fc1).chunk(2)
             gate.copy_(first)
             up.copy_(second)

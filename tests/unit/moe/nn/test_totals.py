@@ -1,12 +1,16 @@
-"""Totals of a step: however micro-batches are spread over replicas, they add up to the same."""
+"""Statistics of a step: however micro-batches are spread over replicas, they are the same."""
+
+from dataclasses import fields
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.commands import LayerReport
+from moe.config.layer_statistics import STATISTICS, LayerStatistics
 from moe.nn.statistics import RoutingStatistics
-from moe.nn.totals import Totals, summed, totals
+from moe.nn.totals import statistics_of, summed
 
 
 @st.composite
@@ -33,16 +37,18 @@ def batches(draw: st.DrawFn) -> list[RoutingStatistics]:
 def test_parts_add_up_to_the_whole(batches: list[RoutingStatistics], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(batches) - 1))
     parts = [summed(part) for part in (batches[:cut], batches[cut:]) if part]
-    merged, whole = totals(torch.stack(parts).sum(dim=0)), totals(summed(batches))
-    for name in Totals._fields:
-        assert getattr(merged, name) == pytest.approx(getattr(whole, name))
+    merged = statistics_of(torch.stack(parts).sum(dim=0))
+    whole = statistics_of(summed(batches))
+    for each in STATISTICS:
+        assert getattr(merged, each.name) == pytest.approx(getattr(whole, each.name))
     tokens = [int(batch.tokens) for batch in batches]
     assert whole.tokens == sum(tokens)
-    assert whole.batches == len(batches)
     rates = [n * batch.drop_rate.item() for n, batch in zip(tokens, batches, strict=True)]
-    assert whole.dropped == pytest.approx(sum(rates))
+    assert whole.drop_rate == pytest.approx(sum(rates) / max(sum(tokens), 1))
+    losses = [batch.balance_loss.item() for batch in batches]
+    assert whole.balance_loss == pytest.approx(sum(losses) / len(losses))
     assert whole.load == tuple(torch.stack([batch.load for batch in batches]).sum(0).tolist())
-    assert sum(whole.probability) == pytest.approx(whole.tokens)
+    assert sum(whole.probability) == pytest.approx(min(whole.tokens, 1))
     assert (whole.z_loss is None) == (batches[0].z_loss is None)
     assert whole.device_loss is None
 
@@ -51,4 +57,18 @@ def test_large_counts_are_exact() -> None:
     zero = torch.zeros(())
     load = torch.tensor([2**40 + 1, 3])
     batch = RoutingStatistics(load.sum(), load, torch.tensor([0.5, 0.5]), zero, zero, zero)
-    assert totals(summed([batch, batch])).load == (2**41 + 2, 6)
+    assert statistics_of(summed([batch, batch])).load == (2**41 + 2, 6)
+
+
+def test_reports_hold_what_the_table_reports() -> None:
+    reported = {each.name for each in STATISTICS if each.reported}
+    assert {each.name for each in fields(LayerReport)} == reported | {"coefficient"}
+    assert {each.name for each in STATISTICS} == set(RoutingStatistics._fields)
+
+
+def test_a_step_without_tokens_is_finite() -> None:
+    none, zeros = torch.zeros(()), torch.zeros(2)
+    nothing = RoutingStatistics(none, zeros, zeros, none, none, none)
+    assert statistics_of(summed([nothing, nothing])) == LayerStatistics(
+        0, (0, 0), (0.0, 0.0), 0.0, 0.0, 0.0, None, None
+    )

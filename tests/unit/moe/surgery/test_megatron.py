@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from moe.config.model import MoeConfig
+from moe.config.role import ModelPart, Role
 from moe.config.tensors import TensorSlice
 from moe.surgery.copies import Copy, VirtualGroup
 from moe.surgery.method import Method, Site
@@ -50,7 +50,7 @@ def test_the_router_repeats_its_rows_as_megatron_does(name: str) -> None:
     case = CASES[name]
     theirs, pieces = torch.tensor(case["outputs"]["router"]), case["options"]["granularity"]
     options = UpcycleOptions(len(theirs) // pieces, 2, method=VirtualGroup(pieces))
-    router = TensorSlice("model.layers.0.mlp.router.weight", tuple(theirs.shape))
+    router = TensorSlice("model.layers.0.mlp.router.weight", tuple(theirs.shape), Role("router", 0))
     ours = new_tensor(router, Cut(()), torch.empty(0), options)
     assert ours.shape == theirs.shape
     assert torch.equal(_alike(ours), _alike(theirs))
@@ -71,6 +71,5 @@ def _alike(rows: Tensor) -> Tensor:
     return (rows[:, None] == rows[None]).all(dim=2)
 
 
-def _taken(part: Part, projection: str, weight: Tensor) -> Tensor:
-    blocks: Any = part.blocks(f"experts.0.{projection}_proj.weight", weight, torch.Generator())
-    return torch.cat(list(blocks))
+def _taken(part: Part, projection: ModelPart, weight: Tensor) -> Tensor:
+    return torch.cat(list(part.blocks(Role(projection, 0, 0), weight, torch.Generator())))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
-from moe.config.tensors import TensorSlice
+from moe.config.tensors import tensors
 from moe.errors import ConfigError
 from moe.nn.build import build
 from moe.surgery.calibration import Calibration
@@ -49,22 +49,18 @@ def apart(one: Path, other: Path) -> float:
 
 def weight(path: Path, part: str, expert: int | str | None = None, layer: int = 1) -> Tensor:
     """Return a projection turned so that its rows are the columns of the feed-forward."""
-    checkpoint = Checkpoint.open(path)
-    moe, middle, size = checkpoint.config.moe, "", WIDTH
-    if expert is not None:
-        assert moe is not None
-        middle = "shared." if expert == "shared" else f"experts.{expert}."
-        size = moe.shared_size if expert == "shared" else moe.expert_size
-    shape = (HIDDEN, size) if part == "down" else (size, HIDDEN)
-    name = f"model.layers.{layer}.mlp.{middle}{part}_proj.weight"
-    found = checkpoint.read(TensorSlice(name, shape))
+    middle = "" if expert is None else "shared." if expert == "shared" else f"experts.{expert}."
+    found = read(path, f"model.layers.{layer}.mlp.{middle}{part}_proj.weight")
     return found.T if part == "down" else found
 
 
 def router(path: Path, layer: int = 1) -> Tensor:
+    return read(path, f"model.layers.{layer}.mlp.router.weight")
+
+
+def read(path: Path, name: str) -> Tensor:
     checkpoint = Checkpoint.open(path)
-    name = f"model.layers.{layer}.mlp.router.weight"
-    return checkpoint.read(TensorSlice(name, (checkpoint.config.experts, HIDDEN)))
+    return checkpoint.read(next(each for each in tensors(checkpoint.config) if each.name == name))
 
 
 def columns(path: Path, dense: Path, expert: int | str, layer: int = 1) -> list[int]:

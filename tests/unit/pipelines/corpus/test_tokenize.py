@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 
 from moe.errors import CheckpointError, DataError, StorageError
 from pipelines.corpus.shards import TokenShards
-from pipelines.corpus.texts import fetch_texts
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
+from pipelines.fetching.texts import fetch_texts
 
 
 def write_texts(directory: Path, domains: int = 2, documents: int = 20) -> Path:

@@ -9,8 +9,8 @@ import pytest
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import CheckpointError, ClusterError, ConfigError, PlanError
-from moe.planning.make import make_plan
-from moe.planning.plan_file import save_plan
+from moe.planning.plan.file import save_plan
+from moe.planning.search.make import make_plan
 from pipelines.serving.app import build, check_port, run_server
 from pipelines.serving.arguments import ROOM_TOKENS, ServeArguments, parse_arguments
 from pipelines.serving.limits import Limits

@@ -139,7 +139,7 @@ IDLE = [
             [[{"memory_bytes": 3 * GB}]] * 3,
             r"the gang of replica 0, stage 2 \(rank 2\) asks for 1 CPU, 3 GB memory on one node, "
             r"but beside the other gangs the node nearest to it, a, has 2 GB memory left, however "
-            r"they are chosen; make the plan for this cluster",
+            r"they are placed; make the plan for this cluster",
         ),
     ],
 )

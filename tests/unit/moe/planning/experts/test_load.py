@@ -8,7 +8,7 @@ from actors.commands import LayerReport, StepReport
 from cluster.journal import Journal
 from moe.errors import PlanError
 from moe.planning.experts.load import load_from_journal
-from pipelines.recording import journal_line
+from pipelines.training.recording import journal_line
 
 
 def step(number: int, loads: dict[int, tuple[int, ...]]) -> StepReport:

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, held_by, is_trained, tensors
+from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.errors import PlanError
 from moe.planning.counts.memory import state_bytes
 from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
-from moe.planning.moves.holdings import cut_dimension
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from tests.plans import SMOLLM2, any_plans, configs, device, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
@@ -67,7 +66,7 @@ def pairs() -> st.SearchStrategy[tuple[ModelConfig, Plan, Plan]]:
 def numbered(tensor: TensorSlice) -> np.ndarray[Any, Any]:
     """Return the elements of a tensor by their numbers, the dimension that is cut first."""
     order = np.arange(prod(tensor.shape))
-    if len(tensor.shape) == 1 or not cut_dimension(tensor.name, tensor.shape):
+    if tensor.role.cut != 1:
         return order.reshape(tensor.shape)
     return order.reshape(tensor.shape[::-1]).T
 
@@ -86,7 +85,7 @@ def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
             cuts = [len(elements) * replica // len(names) for replica in range(1, len(names))]
             for name, own in zip(names, np.split(elements, cuts), strict=True):
                 for state, least in (("weights", 3), ("optimizer", 1)):
-                    if state == "optimizer" and not (workload.training and is_trained(part.name)):
+                    if state == "optimizer" and not (workload.training and part.role.trained):
                         continue
                     key = name, state, part.name
                     mine = own if workload.zero >= least else elements

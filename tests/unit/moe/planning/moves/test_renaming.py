@@ -16,8 +16,8 @@ from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
 from moe.planning.moves.difference import diff
 from moe.planning.moves.renaming import least_moving, nearest
-from moe.planning.plan import Plan
-from moe.planning.predict import predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import predict
 from tests.plans import SMOLLM2, any_plans, configs, device, single, suiting
 
 SOME = settings(max_examples=60, deadline=None)

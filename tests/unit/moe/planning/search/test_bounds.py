@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.predict import Prediction
+from moe.planning.prediction.predict import Prediction
 from moe.planning.search.bounds import Bounds, State, Times, bounds_of
 from moe.planning.stages.gang import StageCost
 

@@ -12,12 +12,12 @@ from moe.errors import PlanError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.interleave import interleave, runs_by_stage
-from moe.planning.make import make_plan
-from moe.planning.places import plan_places
-from moe.planning.plan import Plan
-from moe.planning.predict import gang_costs, predict
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.predict import gang_costs, predict
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
+from moe.planning.search.interleave import interleave, runs_by_stage
+from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from tests.plans import FINE, SMOLLM2, device, inventory

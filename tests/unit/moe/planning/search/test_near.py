@@ -8,7 +8,7 @@ import pytest
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import diff
-from moe.planning.plan import Plan
+from moe.planning.plan.plan import Plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import search

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from moe.errors import PlanError
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
 from moe.planning.search.question import Question
 from moe.planning.search.search import Found, search
 from tests.every_plan import Whole, every_plan

@@ -12,7 +12,7 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import Found, search
@@ -35,8 +35,9 @@ def found_by(question: Question) -> Found | None:
     assert found.gap == 0
     assert not found.node_by_node
     assert found.best.seconds == pytest.approx(predicted.step_seconds, rel=SAME)
-    for rank, need in enumerate(predicted.rank_bytes):
-        for name in found.plan.rank(rank).devices:
+    seats = found.plan.seats.of_replica(0)
+    for seat, need in zip(seats, predicted.rank_bytes, strict=True):
+        for name in found.plan.rank(seat).devices:
             assert need.total <= question.inventory.device(name).memory_bytes
     return found
 

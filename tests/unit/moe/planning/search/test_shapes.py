@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe.planning.predict import predict
+from moe.planning.prediction.predict import predict
 from moe.planning.search.assemble import unit_costs
 from moe.planning.search.shapes import divisors, floor, is_1f1b, least_bytes, rough_seconds
 from moe.planning.stages.units import Unit, form_gangs

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
-from moe.planning.make import make_plan
+from moe.planning.search.make import make_plan
 from moe.planning.stages.units import form_gangs, form_units
 from tests.plans import SMOLLM2, device, with_experts
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
 from moe.errors import PlanError
-from moe.planning.plan import Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.planning.stages.widths import check_width, cut_width, explain_heads, widest
 from tests.plans import FINE, SMOLLM2, configs, with_experts
 

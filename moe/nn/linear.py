@@ -1,0 +1,93 @@
+"""Linear layers over any kind of weight, differentiable once.
+
+With a ``Later`` the gradient of the weight waits (``moe.nn.later``).
+
+Shapes: M rows, N outputs, K inputs.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from moe.nn.later import Later
+from moe.nn.product import uses_onednn
+from moe.nn.weights.dense import Dense
+from moe.nn.weights.weight import Weight
+
+
+def linear(
+    x: Tensor, weight: Weight, bias_N: Tensor | None = None, later: Later | None = None
+) -> Tensor:
+    """Return ``x @ weight.T + bias`` over the last dimension of x.
+
+    A plain tensor that torch multiplies best goes through torch's own function and autograd.
+    """
+    autocast, grad = torch.is_autocast_enabled(x.device.type), torch.is_grad_enabled()
+    waits = later is not None and grad
+    if isinstance(weight, Dense) and not waits and (autocast or not uses_onednn(x, weight.value)):
+        return F.linear(x, weight.value, bias_N)
+    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+    with torch.autocast(x.device.type, enabled=False):
+        if not grad:
+            return _forward(x.flatten(0, -2).to(dtype), weight, bias_N).view(*x.shape[:-1], -1)
+        arguments = (x, bias_N, weight, dtype, later, *weight.parameters)
+        y: Tensor = _Linear.apply(*arguments)  # type: ignore[no-untyped-call]
+    return y
+
+
+class Linear(nn.Linear):
+    """A linear layer over ``linear``."""
+
+    @property
+    def matrix(self) -> Weight:
+        """The weight as products take it."""
+        return Dense(self.weight)
+
+    def forward(self, input: Tensor, later: Later | None = None) -> Tensor:  # torch's name
+        """Apply the layer to the last dimension."""
+        return linear(input, self.matrix, self.bias, later)
+
+
+def _forward(x_MK: Tensor, weight: Weight, bias_N: Tensor | None) -> Tensor:
+    return weight.product(x_MK, None if bias_N is None else bias_N.to(x_MK.dtype))
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        bias_N: Tensor | None,
+        weight: Weight,
+        dtype: torch.dtype,
+        later: Later | None,
+        *parameters: Tensor,
+    ) -> Tensor:
+        rows_MK = x.flatten(0, -2).to(dtype)
+        ctx.save_for_backward(rows_MK, *parameters)
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.later, ctx.weight, ctx.bias_dtype = later, weight, bias_N is not None and bias_N.dtype
+        return _forward(rows_MK, weight, bias_N).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x_MK, *parameters = ctx.saved_tensors
+        (wants_x, wants_bias), wants_weight = ctx.needs_input_grad[:2], ctx.needs_input_grad[5:]
+        grad_MN, later = grads[0].flatten(0, -2), ctx.later
+        x_grad = None
+        if wants_x:
+            x_grad = ctx.weight.input_gradient(grad_MN).view(ctx.shape).to(ctx.dtype)
+        found: list[Tensor | None] = [None] * len(parameters)
+        if any(wants_weight):
+            gradients = ctx.weight.gradients(x_MK, grad_MN)
+            if later is None:
+                pairs = zip(gradients, parameters, strict=True)
+                found = [gradient().to(parameter.dtype) for gradient, parameter in pairs]
+            else:
+                later.add(zip(ctx.weight.parameters, gradients, strict=True))
+        bias_grad = grad_MN.sum(dim=0).to(ctx.bias_dtype) if wants_bias else None
+        return x_grad, bias_grad, None, None, None, *found

@@ -1,0 +1,1 @@
+"""Kinds of weight matrices, each behind ``moe.nn.weights.weight.Weight``."""

@@ -1,0 +1,32 @@
+"""A weight that is a plain tensor."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from moe.nn.product import product
+from moe.nn.weights.weight import Gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """The matrix ``value`` [N, K] itself; products take it in the type of the rows."""
+
+    value: Tensor
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The matrix."""
+        return (self.value,)
+
+    def product(self, x_MK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+        """Return ``x @ weight.T + bias``."""
+        return product(x_MK, self.value.to(x_MK.dtype), bias_N)
+
+    def input_gradient(self, y_grad_MN: Tensor) -> Tensor:
+        """Return ``y_grad @ weight``."""
+        return product(y_grad_MN, self.value.to(y_grad_MN.dtype).t())
+
+    def gradients(self, x_MK: Tensor, y_grad_MN: Tensor) -> tuple[Gradient, ...]:
+        """Return the one gradient, ``y_grad.T @ x``."""
+        return (lambda: product(y_grad_MN.t(), x_MK.t()),)

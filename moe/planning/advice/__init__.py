@@ -1,0 +1,1 @@
+"""Advice before a run: what to train."""

@@ -1,0 +1,1 @@
+"""Failures of machines and what they cost a run."""

@@ -1,0 +1,1 @@
+"""Who holds what: the plan, its file, its checks, its seats."""

@@ -1,0 +1,144 @@
+"""What must hold of a plan's parts: layers follow each other, a gang splits a stage completely."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from moe.errors import PlanError
+from moe.planning.plan.chunks import chunk_places, is_folded
+
+Span = tuple[int, int]
+
+_NOUNS = {
+    "kv_heads": "key-value heads",
+    "ffn": "feed-forward columns",
+    "vocabulary": "rows of the vocabulary",
+}
+
+
+def check_layers(stages: Sequence[Sequence[Span]], layers: int) -> None:
+    """Raise PlanError unless the runs of the stages hold every layer once, in one of the orders."""
+    check_counts([len(runs) for runs in stages])
+    folded = is_folded(stages, layers)
+    expected = 0
+    for chunk, (stage, run) in enumerate(chunk_places(len(stages), len(stages[0]), folded)):
+        start, stop = stages[stage][run]
+        if start != expected or stop <= start:
+            raise PlanError(
+                f"{_where(stage, run, chunk, len(stages[0]))} holds layers [{start}, {stop}) but "
+                f"layer {expected} is next; {_order(len(stages), len(stages[0]))}"
+            )
+        expected = stop
+    if expected != layers:
+        raise PlanError(
+            f"the stages hold {expected} layers but the model has {layers}; "
+            "every layer needs a holder"
+        )
+
+
+def check_counts(counts: Sequence[int]) -> None:
+    """Raise PlanError unless all stages hold as many runs of layers."""
+    for stage, count in enumerate(counts):
+        if count != counts[0]:
+            raise PlanError(
+                f"stage {stage} holds {count} runs of layers, stage 0 holds {counts[0]}; "
+                "all stages of a plan hold as many, so that the model goes through them in turn"
+            )
+
+
+def _where(stage: int, run: int, chunk: int, runs: int) -> str:
+    return f"stage {stage}" if runs == 1 else f"run {run} of stage {stage}, chunk {chunk},"
+
+
+def _order(stages: int, runs: int) -> str:
+    if runs == 1:
+        return "stages must follow each other without gaps and hold a layer each"
+    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" * (runs == 2)
+    return (
+        f"chunks must follow each other without gaps and hold a layer each, chunk k on stage "
+        f"k mod {stages}{folded}"
+    )
+
+
+def check_spans(stage: int, key: str, spans: Sequence[Span], size: int) -> None:
+    """Raise PlanError unless the spans of a gang cover ``size`` once, in order, none empty."""
+    expected = 0
+    for start, stop in spans:
+        if start != expected or stop <= start:
+            raise PlanError(
+                f"stage {stage}: {key} span [{start}, {stop}) does not follow {expected}; "
+                "the ranks of a gang split a stage without gaps or overlaps"
+            )
+        expected = stop
+    if expected != size:
+        raise PlanError(
+            f"stage {stage} holds {expected} {_NOUNS[key]} but the model has {size}; "
+            "every one needs a holder"
+        )
+
+
+def check_vocabulary(stage: int, rows: Sequence[Span | None], size: int) -> None:
+    """Raise PlanError unless the ranks of a gang split the vocabulary, or each holds all of it."""
+    spans = [span for span in rows if span is not None]
+    if spans and len(spans) < len(rows):
+        raise PlanError(
+            f"stage {stage}: {len(spans)} of {len(rows)} ranks hold a span of the vocabulary and "
+            "the others all of it; give every rank of a gang a span, or none"
+        )
+    if spans:
+        check_spans(stage, "vocabulary", spans, size)
+
+
+def check_tied_vocabulary(
+    first: Sequence[Span | None], last: Sequence[Span | None], size: int
+) -> None:
+    """Raise PlanError unless each member of first and last stage holds the same rows.
+
+    A tied matrix stands on both; a member sums its gradient with the same member of the other end.
+    """
+    for member, (start, end) in enumerate(zip(first, last, strict=True)):
+        held, needed = start or (0, size), end or (0, size)
+        if held != needed:
+            raise PlanError(
+                f"the model ties embedding and head, but rank {member} of the gang holds rows "
+                f"[{held[0]}, {held[1]}) of the vocabulary in the first stage and "
+                f"[{needed[0]}, {needed[1]}) in the last; give it the same rows in both"
+            )
+
+
+def check_own_layers(stage: int, key: str, named: Sequence[int], runs: Sequence[Span]) -> None:
+    """Raise PlanError where a stage speaks of a layer twice, or of one it does not hold."""
+    held = set(chain.from_iterable(range(*run) for run in runs))
+    strange = [layer for layer in named if layer not in held]
+    if strange or len(set(named)) < len(named):
+        what = f"layer {strange[0]}" if strange else "a layer twice"
+        spans = ", ".join(f"[{start}, {stop})" for start, stop in runs)
+        raise PlanError(
+            f"stage {stage}: {key} names {what}, the stage holds layers {spans}; "
+            "name each of these at most once"
+        )
+
+
+def check_experts(label: str, held: Sequence[int], experts: int) -> None:
+    """Raise PlanError unless a gang holds every expert once."""
+    if sorted(held) != list(range(experts)):
+        raise PlanError(
+            f"{label} holds experts {sorted(held)} but the model has {experts}; "
+            "every expert needs exactly one holder"
+        )
+
+
+def check_shared(stage: int, columns: Sequence[Span], ffn_size: int, shared_size: int) -> None:
+    """Raise PlanError where a rank's feed-forward columns bring it none of the shared expert's."""
+    for member, span in enumerate(columns):
+        start, stop = shared_columns(span, ffn_size, shared_size)
+        if shared_size and start == stop:
+            raise PlanError(
+                f"stage {stage} rank {member}: ffn span [{span[0]}, {span[1]}) of {ffn_size} "
+                f"columns brings none of the {shared_size} columns of the shared expert, which "
+                "is cut in the same proportion; give the rank a wider ffn span or lower plan.gang"
+            )
+
+
+def shared_columns(span: Span, ffn_size: int, shared_size: int) -> Span:
+    """Return what ``moe.config.share.shared_span`` does, from the sizes that a plan repeats."""
+    return span[0] * shared_size // ffn_size, span[1] * shared_size // ffn_size

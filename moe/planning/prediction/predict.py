@@ -1,0 +1,228 @@
+"""What a plan will take: seconds of a step, played by the simulator, and bytes of every rank.
+
+Where a stage holds several runs of layers, each is a chunk with its own seconds and its own ways.
+
+A step is the schedule with what travels between its stages; then, where replicas are, the sum of
+their gradients; where embedding and head are tied across stages, the sum of the two gradients; and
+the optimiser. What every step costs beside (commands, reports) is in no term.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from moe.config.model import ModelConfig
+from moe.planning.counts.memory import RankBytes, rank_bytes
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.links import slowest
+from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.positions import plan_places
+from moe.planning.schedules.schedule import actions
+from moe.planning.schedules.simulate import StageTimes, Timeline, play
+from moe.planning.stages.gang import GangCosts, StageCost
+from moe.planning.stages.member import Member
+
+Columns = Sequence[Sequence[Device]]
+"""Devices of a gang: for each member, one in each replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Costs of each stage, and bytes of each rank.
+
+    ``hops`` are the ways from each chunk of the model to the next, 0 on one stage; a stage has one
+    chunk, or ``chunks`` of them in a loop or ``folded`` to a V.
+    """
+
+    stages: tuple[StageCost, ...]
+    hops: tuple[float, ...]
+    tied_seconds: float
+    rank_bytes: tuple[RankBytes, ...]
+    workload: Workload
+    replicas: int = 1
+    chunks: int = 1
+    folded: bool = False
+
+    @property
+    def stage_seconds(self) -> tuple[float, ...]:
+        """Seconds of one micro-batch on each stage, forward and backward."""
+        return tuple(stage.seconds for stage in self.stages)
+
+    @property
+    def slowest_seconds(self) -> float:
+        """The stage that all others wait for."""
+        return max(self.stage_seconds)
+
+    @property
+    def timeline(self) -> Timeline:
+        """When each stage works, in one step up to its optimiser.
+
+        A stage asks for a tensor when it has nothing else to do, so its way is part of its time.
+        """
+        ways = (0.0, *self.hops, 0.0)
+        times = [
+            StageTimes(forward + before, backward + after, reduce)
+            for (forward, backward, reduce), before, after in zip(
+                self.chunk_seconds, ways, ways[1:], strict=False
+            )
+        ]
+        work, none = self.workload, [0.0] * len(self.stages)
+        orders = actions(work.schedule, len(self.stages), work.micro_batches, self.chunks)
+        return play(orders, times, none)
+
+    @property
+    def chunk_seconds(self) -> list[tuple[float, float, float]]:
+        """Forward and backward of each chunk, and what its stage reduces, said once a stage."""
+        found = []
+        for stage, run in chunk_places(len(self.stages), self.chunks, self.folded):
+            cost = self.stages[stage]
+            forward, backward = cost.runs[run] if cost.runs else (cost.forward, cost.backward)
+            found.append((forward, backward, cost.reduce if run == 0 else 0.0))
+        return found
+
+    @property
+    def step_seconds(self) -> float:
+        """One step; without training the time until all micro-batches are through."""
+        if not self.workload.training:
+            ways = (0.0, *self.hops)
+            forward = [each.forward + way for each, way in zip(self.stages, ways, strict=True)]
+            return sum(forward) + (self.workload.micro_batches - 1) * max(forward)
+        return self.timeline.makespan + self.after_seconds
+
+    @property
+    def after_seconds(self) -> float:
+        """What follows the schedule in a step: the tied gradients, the optimiser."""
+        return self.tied_seconds + max(stage.update for stage in self.stages)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all replicas."""
+        tokens = self.workload.tokens * self.workload.micro_batches * self.replicas
+        return tokens / self.step_seconds
+
+
+def predict(
+    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
+) -> Prediction:
+    """Return what the plan takes on the devices it names."""
+    plan.check_model(config)
+    places = plan_places(plan, workload)
+    costs = gang_costs(config, plan, inventory, workload)
+    stages = tuple(
+        each.of_runs(stage.runs, place, stage.recompute)
+        for each, stage, place in zip(costs, plan.stages, places, strict=True)
+    )
+    return between_stages(
+        config, plan, inventory, workload, stages, rank_bytes_of(config, plan, workload)
+    )
+
+
+def gang_costs(
+    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
+) -> list[GangCosts]:
+    """Return what layers cost on the gang of each stage."""
+    found = []
+    for number, columns in enumerate(columns_of(plan, inventory)):
+        members = [
+            Member(plan.share(seat), tuple(devices))
+            for seat, devices in zip(plan.seats.of_stage(number), columns, strict=True)
+        ]
+        found.append(GangCosts(config, inventory, workload, members))
+    return found
+
+
+def between_stages(
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    workload: Workload,
+    stages: tuple[StageCost, ...],
+    needed: tuple[RankBytes, ...] = (),
+) -> Prediction:
+    """Return the prediction for stages of these costs on the gangs of a plan."""
+    gangs = columns_of(plan, inventory)
+    homes = [stage for stage, _ in plan.chunk_places]
+    ends = homes[0], homes[-1]
+    return Prediction(
+        stages=stages,
+        hops=tuple(
+            0.0
+            if one == other
+            else hop_seconds(config, inventory, workload, gangs[one], gangs[other])
+            for one, other in pairwise(homes)
+        ),
+        tied_seconds=0.0
+        if ends[0] == ends[1]
+        else tied_seconds(config, inventory, workload, *(gangs[end] for end in ends)),
+        rank_bytes=needed,
+        workload=workload,
+        replicas=plan.replicas,
+        chunks=plan.chunks,
+        folded=plan.folded,
+    )
+
+
+def columns_of(plan: Plan, inventory: Inventory) -> list[list[list[Device]]]:
+    """Return the devices of the gang of each stage."""
+    there = {device.name: device for device in inventory.devices}
+    return [
+        [
+            [there.get(name) or inventory.device(name) for name in rank.devices]
+            for rank in stage.ranks
+        ]
+        for stage in plan.stages
+    ]
+
+
+def hop_seconds(
+    config: ModelConfig, inventory: Inventory, workload: Workload, one: Columns, other: Columns
+) -> float:
+    """Return the time that hidden states of a micro-batch travel from one gang to the next."""
+    size = workload.tokens * config.hidden_size * workload.numerics.message
+    return max(inventory.link(*pair).seconds(size) for pair in _pairs(one, other))
+
+
+def tied_seconds(
+    config: ModelConfig, inventory: Inventory, workload: Workload, first: Columns, last: Columns
+) -> float:
+    """Return the time to sum the gradients of an embedding that is the head of the last stage."""
+    if not (config.tie_embeddings and workload.training):
+        return 0.0
+    rows = -(-config.vocab_size // len(first))
+    size = rows * config.hidden_size * workload.numerics.gradient
+    return slowest([inventory.link(*pair) for pair in _pairs(first, last)]).all_reduce_seconds(
+        size, 2
+    )
+
+
+def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[RankBytes, ...]:
+    """Return what each rank of the plan needs, by what it is for."""
+    places = plan_places(plan, workload)
+    return tuple(
+        rank_bytes(
+            config,
+            plan.share(seat),
+            places[seat.stage],
+            workload,
+            plan.stages[seat.stage].recompute,
+            plan.replicas,
+        )
+        for seat in plan.seats.of_replica(0)
+    )
+
+
+def bytes_per_rank(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[int, ...]:
+    """Return the bytes each rank needs, process included: what to ask a scheduler for."""
+    return tuple(each.total for each in rank_bytes_of(config, plan, workload))
+
+
+def _pairs(one: Columns, other: Columns) -> list[tuple[Device, Device]]:
+    """Return devices of a gang with their counterparts in the other, one pair of each sort."""
+    pairs = {
+        (here.spot, there.spot): (here, there)
+        for mine, theirs in zip(one, other, strict=True)
+        for here, there in zip(mine, theirs, strict=True)
+    }
+    return list(pairs.values())

@@ -1,0 +1,1 @@
+"""The demo: one real model, real text, every step of the way."""

@@ -1,0 +1,1 @@
+"""Runs and services on a cluster: Ray jobs and Kubernetes objects."""

@@ -1,0 +1,1 @@
+"""Real checkpoints and real text, brought without a model hub."""

@@ -1,0 +1,1 @@
+"""Work on whole models: evaluation, calibration, DeepSpeed shards."""

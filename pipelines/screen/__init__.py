@@ -1,0 +1,1 @@
+"""What a person sees: tables, progress bars and the page of a plan."""

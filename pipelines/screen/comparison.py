@@ -1,0 +1,140 @@
+"""What stands below a plan: its step, against even layers, where the seconds come from."""
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.rates import EFFICIENCY
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction
+from moe.planning.search.search import Candidate, Found
+from pipelines.screen.words import count, repeated, seconds
+
+_VALUES = {"step": "step\ns", "tokens": "tokens\nheld", "memory": "memory\n%"}
+
+
+def comparison(
+    plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
+) -> list[str]:
+    """Return the lines; ``even`` is the prediction for the same gangs with layers even."""
+    slowest, step = predicted.slowest_seconds, predicted.step_seconds
+    return [
+        f"slowest stage: {seconds(slowest)} a micro-batch{_against(slowest, even.slowest_seconds)}",
+        f"{_work(predicted)}: {seconds(step)}{_against(step, even.step_seconds)}"
+        + _overfull(plan, inventory, even),
+        *_rates_and_sources(plan, inventory, predicted),
+    ]
+
+
+def facts(plan: Plan, inventory: Inventory, predicted: Prediction) -> list[str]:
+    """Return the lines that compare with nothing."""
+    step = f"{_work(predicted)}: {seconds(predicted.step_seconds)}"
+    return [step, *_rates_and_sources(plan, inventory, predicted)]
+
+
+def alternatives_table(found: Found, objective: str) -> Table | None:
+    """Return the plan beside the best of the nearest shapes; None where there is no other."""
+    if not found.alternatives:
+        return None
+    table = Table(
+        title="the plan, and the best of the nearest other shapes", box=SIMPLE_HEAD, padding=0
+    )
+    for heading in ("stages", "gang", "repli-\ncas", "micro-\nbatch"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("layers", overflow="fold")
+    for heading in _headings(objective):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in (found.best, *found.alternatives):
+        table.add_row(*_cells(candidate, found.best, objective))
+    return table
+
+
+def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
+    """Say where the seconds of devices and links come from."""
+    half = predicted.workload.numerics.half
+    sources = {inventory.pace(each, half).source for each in set(devices_of(plan, inventory))}
+    found = [_source(each) for each in sorted(sources)]
+    links = "links as listed" if inventory.links else "links assumed"
+    return f"seconds: {', '.join(found)}; {links}"
+
+
+def devices_of(plan: Plan, inventory: Inventory) -> list[Device]:
+    """Return the devices that a plan uses, of all replicas."""
+    known = {device.name: device for device in inventory.devices}
+    names = [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
+    return [known.get(name) or inventory.device(name) for name in names]
+
+
+def _work(predicted: Prediction) -> str:
+    work = predicted.workload
+    size = f"{work.micro_batch} x {count(work.sequence_length, 'token')}"
+    if not work.training:
+        return f"prompts read, {count(work.micro_batches, 'batch', 'es')} of {size}"
+    copies = f" on each of {predicted.replicas} replicas" if predicted.replicas > 1 else ""
+    return f"step of {count(work.micro_batches, 'micro-batch', 'es')} of {size}{copies}"
+
+
+def _rates_and_sources(plan: Plan, inventory: Inventory, predicted: Prediction) -> list[str]:
+    return [_rates(predicted), source_line(plan, inventory, predicted)]
+
+
+def _rates(predicted: Prediction) -> str:
+    line = f"{predicted.tokens_per_second:,.0f} tokens/s"
+    if not predicted.workload.training:
+        return line
+    bubble = predicted.timeline.bubble
+    mean = sum(bubble) / len(bubble)
+    return f"{line}, bubble {mean:.1%} of the stages' time, {max(bubble):.1%} on the idlest"
+
+
+def _against(planned: float, even: float) -> str:
+    if planned == even:
+        return ", as with even layers"
+    return f", with even layers {seconds(even)} ({even / planned:.2f} x)"
+
+
+def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
+    """Say where even layers, with nothing recomputed, do not fit."""
+    devices = iter(devices_of(plan, inventory))
+    fullest = max(
+        need.total / min(next(devices).memory_bytes for _ in range(plan.replicas))
+        for need in even.rank_bytes
+    )
+    if fullest <= 1:
+        return ""
+    return f"; even layers do not fit: {fullest:.2f} x the memory of a device"
+
+
+def _source(source: str) -> str:
+    if source == "counted":
+        return "counted from FLOPs and bytes, not measured"
+    sheet = source.startswith("data sheet")
+    return f"{source} at {EFFICIENCY:.0%} of its peak, not measured" if sheet else source
+
+
+def _cells(candidate: Candidate, best: Candidate, objective: str) -> list[str]:
+    shape = candidate.shape
+    layers = repeated(candidate.layers)
+    if any(candidate.recomputed):
+        layers += f", again {repeated(candidate.recomputed)}"
+    values = {
+        "step": f"{candidate.seconds:.4g}",
+        "tokens": f"{-candidate.value:,.0f}",
+        "memory": f"{candidate.fullness:.1%}",
+    }
+    others = [values[name] for name in _others(objective)]
+    sizes = (shape.stages, shape.gang, shape.replicas, shape.micro_batch)
+    return [*map(str, sizes), layers, values[objective], _times(candidate, best), *others]
+
+
+def _headings(objective: str) -> list[str]:
+    return [_VALUES[objective], "x best", *(_VALUES[name] for name in _others(objective))]
+
+
+def _others(objective: str) -> list[str]:
+    return [name for name in ("step", "memory") if name != objective]
+
+
+def _times(candidate: Candidate, best: Candidate) -> str:
+    """Return the value over the best one, so that 1 is best and worse is more than 1 or less."""
+    return f"{candidate.value / best.value:.3f}" if best.value else ""

@@ -1,0 +1,203 @@
+"""A plan as a page for a browser: who holds what, memory against limits, a step in time.
+
+One file that fetches nothing. The pictures are SVG written here and not by a plotting library: at
+12 stages of 4 ranks, 52 layers and 16 experts they need cells with marks inside, hatching, and
+words that are left out where they have no room, which a library of charts does not draw; a page is
+some hundred kilobytes and opens at once, where plotly's script alone is five megabytes; it stays
+sharp at any zoom and reads without scripts, which only show hints at once and zoom the step.
+"""
+
+import os
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from moe.config.model import ModelConfig
+from moe.config.tensors import parameters
+from moe.errors import PlanError
+from moe.planning.devices.inventory import Inventory
+from moe.planning.plan.plan import Plan
+from moe.planning.prediction.predict import Prediction
+from pipelines.screen.page.holdings import holdings, placed_otherwise
+from pipelines.screen.page.memory import limits, memory
+from pipelines.screen.page.phrases import count, fullness, gigabytes, seconds, short
+from pipelines.screen.page.svg import element
+from pipelines.screen.page.timeline import played, timeline
+
+Card = tuple[str, str, str, bool]
+"""What it is, its value, what to know of it, whether it is bad."""
+
+_TIMES = " \N{MULTIPLICATION SIGN} "
+
+
+def write_page(
+    path: Path,
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    prediction: Prediction,
+    even: Prediction | None,
+) -> None:
+    """Write the page; ``even`` is the prediction for the same gangs with layers even, if any.
+
+    A page that is there is replaced, whole: readers see the old or the new.
+    """
+    page = draw_page(config, plan, inventory, prediction, even)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(page, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise PlanError(
+            f"cannot write the page to {path}: {error.strerror}; choose another file"
+        ) from error
+
+
+def draw_page(
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    prediction: Prediction,
+    even: Prediction | None,
+) -> str:
+    """Return the page as HTML."""
+    title = _title(config, plan)
+    room = limits(plan, inventory)
+    cards = [*_speed(prediction), _fullest(plan, prediction, room), _gain(prediction, even, room)]
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{escape(title)}</title>",
+            element("style", _own("style.css")),
+            "</head><body>",
+            f"<h1>{escape(title)}</h1>",
+            f"<p>{escape(_work(plan, prediction))}</p>",
+            element("dl", *(_card(*card) for card in cards)),
+            *_section("Who holds what", _about_holdings(plan)),
+            holdings(config, plan, inventory),
+            *_placed(plan),
+            *_section("Memory", "What each rank needs at its peak, in GB, by what it is for."),
+            memory(plan, inventory, prediction.rank_bytes),
+            *_section("One step", _about_timeline(prediction, even)),
+            timeline(prediction, even),
+            '<div id="told"></div>',
+            *(element("script", _own(name)) for name in ("hints.js", "zoom.js")),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _own(name: str) -> str:
+    return files("pipelines.screen.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(heading: str, about: str) -> Iterator[str]:
+    yield f"<h2>{escape(heading)}</h2>"
+    yield f"<p>{escape(about)}</p>"
+
+
+def _title(config: ModelConfig, plan: Plan) -> str:
+    parts = [f"{config.family} {short(parameters(config))}", count(config.layers, "layer")]
+    if config.moe is not None:
+        parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
+    shape = [count(len(plan.stages), "stage"), count(plan.gang_size, "rank")]
+    shape += [count(plan.replicas, "replica")] * (plan.replicas > 1)
+    runs = f", {plan.chunks} runs of layers a stage" * (plan.chunks > 1)
+    return f"{', '.join(parts)} on {_TIMES.join(shape)}{runs}"
+
+
+def _work(plan: Plan, prediction: Prediction) -> str:
+    workload = prediction.workload
+    each = " for each replica" if plan.replicas > 1 else ""
+    batches = count(workload.micro_batches, "micro-batch", "es")
+    sequences = f"{count(workload.micro_batch, 'sequence')} of {workload.sequence_length:,} tokens"
+    parts = [
+        count(len(plan.seats), "device"),
+        f"{batches}{each}, each of {sequences}",
+    ]
+    if not workload.training:
+        return ", ".join([*parts, "serving: forward only"])
+    zero = f"ZeRO {workload.zero}" if plan.replicas > 1 else "one replica"
+    return ", ".join(
+        [*parts, f"schedule {workload.schedule}", f"numerics {workload.numerics.name}", zero]
+    )
+
+
+def _speed(prediction: Prediction) -> Iterator[Card]:
+    """Yield the step, the tokens, the slowest stage, the bubble."""
+    workload, devices = prediction.workload, len(prediction.rank_bytes) * prediction.replicas
+    step, tokens = prediction.step_seconds, prediction.tokens_per_second
+    stage = prediction.stage_seconds.index(prediction.slowest_seconds)
+    line = played(prediction)
+    bubbles = line.bubble
+    worst = bubbles.index(max(bubbles))
+    per_step = workload.tokens * workload.micro_batches * prediction.replicas
+    yield "predicted step", seconds(step), f"{short(per_step)} tokens", False
+    yield "tokens per second", short(tokens), f"{short(tokens / devices)} for each device", False
+    slowest = f"{seconds(prediction.slowest_seconds)} for a micro-batch"
+    yield "slowest stage", f"stage {stage}", slowest, False
+    mean = sum(bubbles) / len(bubbles)
+    yield "bubble, mean", f"{mean:.1%}", f"most on stage {worst}: {bubbles[worst]:.1%}", False
+
+
+def _fullest(plan: Plan, prediction: Prediction, room: list[int]) -> Card:
+    needed = [each.total for each in prediction.rank_bytes]
+    rank = max(range(len(needed)), key=lambda number: needed[number] / room[number])
+    full = needed[rank] / room[rank]
+    about = f"rank {rank}: {gigabytes(needed[rank])} of {gigabytes(room[rank])} GB"
+    return "fullest device", fullness(needed[rank], room[rank]), about, full > 1
+
+
+def _gain(prediction: Prediction, even: Prediction | None, room: list[int]) -> Card:
+    heading = "against even layers"
+    if even is None:
+        return heading, "not compared", "", False
+    over = sum(each.total > limit for each, limit in zip(even.rank_bytes, room, strict=True))
+    gain = even.step_seconds / prediction.step_seconds
+    about = f"even layers take {seconds(even.step_seconds)}" if gain != 1 else "the same"
+    about += f", {count(over, 'rank')} too full" if over else ""
+    return heading, f"{gain:.2f}{_TIMES}as fast", about, False
+
+
+def _card(what: str, value: str, about: str, bad: bool) -> str:
+    return element(
+        "div",
+        element("dt", escape(what)),
+        element("dd", escape(value), class_="value bad" if bad else "value"),
+        element("dd", escape(about)),
+    )
+
+
+def _about_holdings(plan: Plan) -> str:
+    about = "A row is a rank, a column a layer."
+    if plan.replicas > 1:
+        about += (
+            f" All {plan.replicas} replicas hold the same; the devices of the first are named, "
+            "the others under the mouse."
+        )
+    return about
+
+
+def _placed(plan: Plan) -> Iterator[str]:
+    listed = placed_otherwise(plan)
+    if listed:
+        lines = "".join(f"<li>{escape(each)}</li>" for each in listed)
+        heading = f"{count(len(listed), 'layer')} with experts placed otherwise"
+        yield f"<details open><summary>{heading}</summary><ul>{lines}</ul></details>"
+
+
+def _about_timeline(prediction: Prediction, even: Prediction | None) -> str:
+    about = (
+        "Numbers are micro-batches, each with the messages it waits for; grey is idle; the dashed "
+        "line is the end. Drag to zoom, double-click to see all."
+    )
+    if even is None:
+        return about
+    saved = even.step_seconds - prediction.step_seconds
+    if saved <= 0:
+        return f"{about} Even layers take no longer."
+    return f"{about} The plan saves {seconds(saved)} of {seconds(even.step_seconds)}."

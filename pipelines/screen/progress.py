@@ -1,0 +1,106 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines in a log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from actors.commands import StepReport
+from cluster.session import Session
+from moe.planning.plan.plan import Plan
+from pipelines.screen.plan_table import plan_line
+
+
+class TrainingView:
+    """Shows how a run starts and every step of it."""
+
+    def __init__(self, console: Console, progress: Progress | None, steps: int) -> None:
+        self._console = console
+        self._progress = progress
+        self._steps = steps
+        self._task = (
+            progress.add_task("training", total=steps, numbers="waiting for the actors")
+            if progress
+            else None
+        )
+
+    def start(self, plan: Plan, session: Session) -> None:
+        """Show what is about to run, and where it can be watched."""
+        self._console.print(f"plan: {plan_line(plan)}", highlight=False, markup=False)
+        if session.dashboard_url:
+            self._console.print(f"dashboard: {session.dashboard_url}", highlight=False)
+
+    def step(self, report: StepReport) -> None:
+        """Show one step."""
+        if self._progress is None or self._task is None:
+            self._console.print(
+                f"step {report.step}/{self._steps}  {step_line(report)}", highlight=False
+            )
+            return
+        self._progress.update(self._task, completed=report.step, numbers=step_line(report))
+
+
+@contextmanager
+def training_view(console: Console, steps: int) -> Iterator[TrainingView]:
+    """Give the view of one run."""
+    if not console.is_terminal:
+        yield TrainingView(console, None, steps)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield TrainingView(console, progress, steps)
+
+
+@contextmanager
+def counted(console: Console, what: str, unit: str = "") -> Iterator["Counter"]:
+    """Give a bar for work of known size."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        yield Counter(bar, what, unit)
+
+
+class Counter:
+    """Called with how much is done and how much there is."""
+
+    def __init__(self, bar: Progress, what: str, unit: str) -> None:
+        self._bar = bar
+        self._unit = unit
+        self._task = bar.add_task(what, total=None, amount="")
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the state of the work."""
+        scale = 10**6 if self._unit == "MB" else 1
+        amount = f"{done // scale}/{total // scale} {self._unit}"
+        self._bar.update(self._task, completed=done, total=total, amount=amount)
+
+
+def step_line(report: StepReport) -> str:
+    """Return the numbers of a step that a person follows."""
+    speed = report.tokens / report.seconds if report.seconds else 0.0
+    line = f"loss {report.loss:.4f}  {speed:.0f} tok/s"
+    return f"{line}  drop {report.drop_rate:.1%}" if report.layers else line

@@ -1,0 +1,1 @@
+"""A training run: the Ray Train workers that drive it, its checkpoints, its reports."""

@@ -1,0 +1,235 @@
+"""What a Ray Train worker does: drives the actors of one replica, step by step, and owns none.
+
+Worker 0 leads: it takes over the living actors of all replicas where they stand, or starts all anew
+from the newest checkpoint where an actor is gone; it records the run and finishes its checkpoints.
+Killed and started again, the workers find the actors as they left them, in the middle of a step
+perhaps, which is then commanded again.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+from ray.train.collective import broadcast_from_rank_zero
+
+from actors.commands import StepInput, StepReport
+from actors.crew.ending import remove
+from actors.engine import over_ray
+from actors.engine.training import TrainingEngine
+from actors.state.checkpointing import SaveContext
+from actors.state.sources import CheckpointSource, ModelSource
+from moe.checkpoint.drafts import prune
+from moe.checkpoint.manifest import checkpoints
+from moe.config.run import RunConfig
+from moe.errors import (
+    ClusterBusy,
+    DeadlineExceeded,
+    LaunchError,
+    PlanError,
+    RankLost,
+    RaymoeError,
+)
+from moe.planning.plan.plan import Plan
+from pipelines.corpus.order import rows_of_step
+from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.training.board import (
+    Board,
+    begin,
+    fail,
+    failure,
+    go_on,
+    plan_on,
+    post,
+    still_wanted,
+)
+from pipelines.training.recording import RunRecord
+from pipelines.training.run_plan import plan_for
+from pipelines.training.saving import CheckpointSaver
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One run to drive, what its checkpoints hold beside it, and the board it reports to.
+
+    ``plan`` is that of all replicas the run may have, or None where it is made for those it has.
+    """
+
+    plan: Plan | None
+    context: SaveContext
+    board: ActorHandle[Board]
+
+    @property
+    def run(self) -> RunConfig:
+        """The run."""
+        return self.context.run
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How driving ended: at which step, short of the last if stopped, or with which error.
+
+    The error is one that no restart can mend; others are raised, for Ray Train to try again. Of
+    several drivers none may end while others wait for it, so each raises any error; the board tells
+    those that are started next.
+    """
+
+    step: int
+    error: RaymoeError | None = None
+
+
+class Start(NamedTuple):
+    """Where all workers begin: at which step, and whether its checkpoint is still to be written.
+
+    ``step`` is None where the run is not wanted any more, or the leader has found an error.
+    """
+
+    step: int | None
+    save: bool = False
+
+
+def drive(settings: dict[str, Assignment]) -> Outcome:
+    """Train to the last step; the function that Ray Train runs in each worker."""
+    work, context = settings["assignment"], ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    try:
+        return _lead(work, size) if rank == 0 else _follow(work, rank)
+    except (RankLost, DeadlineExceeded, ClusterBusy):
+        if still_wanted(work.board):
+            raise
+        return Outcome(step=0, error=failure(work.board))
+    except RaymoeError as error:
+        if work.plan is None and isinstance(error, LaunchError | PlanError):
+            raise  # nodes came or went meanwhile; Ray Train tries again, with as many as there are
+        if size == 1:
+            return Outcome(step=0, error=error)
+        fail(work.board, error)
+        raise
+
+
+def _lead(work: Assignment, replicas: int) -> Outcome:
+    """Drive the first replica, and do for the run what is done once."""
+    run, start = work.run, Start(None)
+    shards = TokenShards.open(run.data.path, "train")
+    try:
+        if still_wanted(work.board):
+            prune(run.checkpoint.place, run.checkpoint.keep)
+            engine = obtain(work, replicas, shards.sequence_length)
+            done = engine.steps_done()
+            begin(work.board, engine.plan, done)
+            if still_wanted(work.board):
+                start = Start(done, _unsaved(run, engine, done))
+    finally:
+        broadcast_from_rank_zero(tuple(start))
+    if start.step is None:
+        return Outcome(step=0, error=failure(work.board))
+    with (
+        closing(RunRecord(run.name, run.checkpoint.path)) as record,
+        CheckpointSaver(engine, work.context, record.checkpoint) as saver,
+    ):
+        _catch_up(record, engine, work, shards)
+        steps = _Steps(work, engine.only(0), saver, start)
+        for report in steps.run(shards):
+            record.step(report)
+            post(work.board, report)
+        return steps.outcome
+
+
+def _follow(work: Assignment, replica: int) -> Outcome:
+    """Drive another replica."""
+    start = Start(*broadcast_from_rank_zero(None))
+    shards = TokenShards.open(work.run.data.path, "train")
+    plan = plan_on(work.board)
+    if start.step is None or plan is None:
+        return Outcome(step=0)
+    engine = over_ray.beside(work.run, plan)
+    steps = _Steps(work, engine.only(replica), CheckpointSaver(engine, None), start)
+    for _ in steps.run(shards):
+        pass
+    return steps.outcome
+
+
+class _Steps:
+    """The steps of one replica, with the checkpoints that are due between them."""
+
+    def __init__(
+        self, work: Assignment, engine: TrainingEngine, saver: CheckpointSaver, start: Start
+    ) -> None:
+        self._work = work
+        self._engine = engine
+        self._saver = saver
+        self._start = start
+        self.outcome = Outcome(start.step or 0)
+
+    def run(self, shards: TokenShards) -> Iterator[StepReport]:
+        """Yield the report of every step; between two, what is due is saved and told."""
+        run, first = self._work.run, self._start.step or 0
+        if self._start.save:
+            self._saver.take(first, self._engine)
+        for batch in batches(run, shards, first):
+            report = self._engine.train_step(batch)
+            yield report
+            self._saver.tell(report)
+            if due(run, report.step):
+                self._saver.take(report.step, self._engine)
+            self.outcome = Outcome(report.step)
+            if not go_on(self._work.board, report.step):
+                break
+        self._saver.finish()
+
+
+def obtain(work: Assignment, replicas: int, sequence_length: int) -> TrainingEngine:
+    """Return an engine over the living actors of a run, or over new ones."""
+    run = work.run
+    before = plan_on(work.board)
+    if before is not None and before.replicas == replicas:
+        engine = over_ray.attach(run, before)
+        if engine is not None:
+            return engine
+    remove(run.name)
+    plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas)
+    saved = checkpoints(run.checkpoint.place)
+    source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
+    return over_ray.train(run, plan.of_replicas(replicas), source, sequence_length)
+
+
+def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:
+    """Yield the global batch of every step from ``first``: a function of the step alone."""
+    for step in range(first, run.train.steps):
+        rows = rows_of_step(step, run.train.global_batch, run.data.seed, len(shards))
+        batch = shards.batch(rows)
+        count = int((batch.labels != IGNORED).sum())
+        yield StepInput(step, batch.tokens, batch.labels.astype("int32"), count)
+
+
+def due(run: RunConfig, step: int) -> bool:
+    """Tell whether a checkpoint is to be written after so many steps."""
+    every = run.checkpoint.every
+    return step == run.train.steps or (every > 0 and step % every == 0)
+
+
+def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
+    """Tell whether a driver that died left the checkpoint of the last step unwritten.
+
+    Where it left ranks in the next step there is nothing to take any more.
+    """
+    if not due(run, done) or engine.last_report() is None or engine.busy():
+        return False
+    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.place))
+
+
+def _catch_up(
+    record: RunRecord, engine: TrainingEngine, work: Assignment, shards: TokenShards
+) -> None:
+    """Record the last step, which a dead driver may have left unrecorded."""
+    report = engine.last_report()
+    record.rewind(engine.steps_done())
+    if report is None or record.last_step() >= report.step:
+        return
+    count = next(batches(work.run, shards, report.step - 1)).label_count
+    report = replace(report, tokens=count)
+    record.step(report)
+    post(work.board, report)

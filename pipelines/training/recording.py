@@ -1,0 +1,121 @@
+"""Every step and checkpoint of a run to its journal and to Ray's metrics, under the same names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from actors.commands import LayerReport, StepReport
+from cluster.journal import Journal, read
+from cluster.metrics import Recorder
+from moe.config.layer_statistics import STATISTICS, Statistic
+from pipelines.training.saving import Saved
+
+JOURNAL = "journal.jsonl"
+
+
+class RunRecord:
+    """The record of one run; continues where an earlier writer of the same journal ended."""
+
+    def __init__(self, run: str, directory: Path) -> None:
+        self._journal = Journal(directory / JOURNAL)
+        self._metrics = Recorder(run)
+
+    def rewind(self, step: int) -> None:
+        """Forget steps above ``step``: the run will do them again."""
+        self._journal.truncate_after(step)
+
+    def last_step(self) -> int:
+        """Return the last step recorded."""
+        return max(
+            (record["step"] for record in recorded_steps(self._journal.path.parent)), default=0
+        )
+
+    def step(self, report: StepReport) -> None:
+        """Record one step."""
+        self._journal.append(journal_line(report))
+        for name, value in _gauges(report).items():
+            self._metrics.record(name, value)
+        self._metrics.record("tokens", report.tokens)
+        for rank, peak in enumerate(report.peak_bytes):
+            self._metrics.record("peak_memory_bytes", peak, rank=rank)
+        for number, layer in report.layers.items():
+            self._layer(number, layer)
+
+    def checkpoint(self, saved: Saved) -> None:
+        """Record a checkpoint that has become whole, and what it cost."""
+        cost = {
+            "checkpoint_stall_seconds": saved.stall_seconds,
+            "checkpoint_seconds": saved.seconds,
+        }
+        place = {"step": saved.step, "directory": saved.directory}
+        self._journal.append({"event": "checkpoint", **place, **cost})
+        for name, value in cost.items():
+            self._metrics.record(name, value)
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _layer(self, number: int, layer: LayerReport) -> None:
+        self._metrics.record("balance_coefficient", layer.coefficient, layer=number)
+        for each, name in _exported():
+            value = getattr(layer, each.name)
+            if each.by_expert:
+                total = max(sum(value), 1)
+                for expert, count in enumerate(value):
+                    self._metrics.record(name, count / total, layer=number, expert=expert)
+            elif each.export is not None and each.export.tags:
+                self._metrics.record(name, value, layer=number)
+
+
+def recorded_steps(directory: Path) -> list[dict[str, Any]]:
+    """Return the steps in the journal of a run, oldest first, without what happened between."""
+    return [record for record in read(directory / JOURNAL) if "event" not in record]
+
+
+def journal_line(report: StepReport) -> dict[str, Any]:
+    """Return a step as the journal holds it."""
+    layers = {str(number): _measured(layer) for number, layer in report.layers.items()}
+    return {
+        "step": report.step,
+        **{name: value for name, value in _gauges(report).items() if name != "step"},
+        "tokens": report.tokens,
+        "drop_rate": report.drop_rate,
+        "peak_memory_bytes": list(report.peak_bytes),
+        "layers": layers,
+    }
+
+
+def _measured(layer: LayerReport) -> dict[str, Any]:
+    return {name: value for name, value in asdict(layer).items() if value is not None}
+
+
+def _exported() -> Iterator[tuple[Statistic, str]]:
+    """Yield the statistics of routers that monitoring shows, and their names there."""
+    return ((each, each.export.name) for each in STATISTICS if each.export is not None)
+
+
+def _sum_over_layers(report: StepReport) -> dict[str, float]:
+    """Return the losses on routers that the run has, summed over layers."""
+    sums: dict[str, float] = {}
+    for each, name in _exported():
+        if each.export is None or each.export.tags:
+            continue
+        found = [getattr(layer, each.name) for layer in report.layers.values()]
+        used = [value for value in found if value is not None]
+        if used or not each.optional:
+            sums[name] = sum(used)
+    return sums
+
+
+def _gauges(report: StepReport) -> Mapping[str, float]:
+    return {
+        "step": report.step,
+        "loss": report.loss,
+        **_sum_over_layers(report),
+        "gradient_norm": report.gradient_norm,
+        "learning_rate": report.learning_rate,
+        "step_seconds": report.seconds,
+        "tokens_per_second": report.tokens / report.seconds if report.seconds else 0.0,
+    }

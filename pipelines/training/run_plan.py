@@ -1,0 +1,81 @@
+"""The plan of a run: from its file, or made for the cluster it is on."""
+
+from actors.step.replicas import check_step
+from cluster.probe import probe
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.errors import ConfigError, PlanError
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.plan.file import load_plan
+from moe.planning.plan.plan import Plan
+from moe.planning.search.make import make_replicas
+from moe.planning.search.pins import Pins
+
+
+def plan_for(
+    run: RunConfig, config: ModelConfig, sequence_length: int, replicas: int | None = None
+) -> Plan:
+    """Return the plan of a run with so many replicas; None is as many as it may have."""
+    if run.plan.path is not None:
+        plan = load_plan(run.plan.path)
+        plan.check_model(config)
+        plan = plan.of_replicas(replicas or plan.replicas)
+    else:
+        replicas = replicas or run.plan.replicas
+        pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
+        there = probe(run.plan.threads)
+        wanted = workload(run, sequence_length, there, replicas)
+        plan = make_replicas(config, there, pins, wanted, run.plan.chunks)
+    check_step(plan, run.train.schedule, run.train.micro_batches)
+    return plan
+
+
+def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
+    """Return the plan with as many replicas as the cluster has room for now, of those allowed.
+
+    The schedule must suit every smaller number that is allowed, too.
+    """
+    least, most = replicas_of(run)
+    plan = _fullest(run, config, sequence_length, least, most)
+    for replicas in range(least, plan.replicas):
+        try:
+            check_step(plan.of_replicas(replicas), run.train.schedule, run.train.micro_batches)
+        except PlanError as error:
+            raise PlanError(
+                f"plan.least_replicas allows {replicas} replicas, which cannot run: {error}"
+            ) from error
+    return plan
+
+
+def _fullest(
+    run: RunConfig, config: ModelConfig, sequence_length: int, least: int, most: int
+) -> Plan:
+    for replicas in range(most, least, -1):
+        try:
+            return plan_for(run, config, sequence_length, replicas)
+        except PlanError:
+            continue
+    return plan_for(run, config, sequence_length, least)
+
+
+def replicas_of(run: RunConfig) -> tuple[int, int]:
+    """Return the fewest and the most replicas a run may have."""
+    most = run.plan.replicas if run.plan.path is None else load_plan(run.plan.path).replicas
+    least = run.plan.least_replicas or most
+    if least > most:
+        raise ConfigError(
+            f"plan.least_replicas is {least} but {run.plan.path} has {most} replicas; lower it"
+        )
+    return least, most
+
+
+def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
+    """Return what one step asks of the fullest replica of a plan for these devices."""
+    return Workload(
+        sequence_length,
+        run.train.micro_batch,
+        -(-run.train.micro_batches // replicas),
+        schedule=run.train.schedule,
+        snapshots=there.of_cpus,
+    )

@@ -1,0 +1,75 @@
+"""Held-out loss against transformers' own loss, and router health by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from moe.errors import ConfigError, DataError
+from pipelines.corpus.shards import TokenShards
+from pipelines.corpus.tokenize import TokenizeOptions, tokenize
+from pipelines.models.evaluate import EvaluateOptions, evaluate
+from tests import tiny, vocabularies
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    vocabulary = vocabularies.byte_level()
+    for name, make in (("moe", tiny.mixtral), ("dense", tiny.llama)):
+        model = tiny.saved(make(vocab_size=vocabulary.get_vocab_size()), folder / name)
+        vocabularies.save(vocabulary, model)
+    (folder / "text").mkdir()
+    for number in range(12):
+        words = " ".join(str(word * number) for word in range(90))
+        (folder / "text" / f"{number}.txt").write_text(words)
+    options = TokenizeOptions(sequence_length=24, held_out_fraction=0.3)
+    tokenize([folder / "text"], folder / "moe", folder / "tokens", options)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["moe", "dense"])
+@pytest.mark.parametrize("rows", [None, 5])
+def test_the_loss_is_that_of_transformers(name: str, rows: int | None, material: Path) -> None:
+    result = evaluate(material / name, material / "tokens", EvaluateOptions(rows=rows, batch=3))
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(material / name)
+    shards = TokenShards.open(material / "tokens", "held_out")
+    total, count = 0.0, 0
+    for row in range(len(shards)) if rows is None else _spread(len(shards), rows):
+        batch = shards.batch([row])
+        with torch.no_grad():
+            logits = theirs(torch.from_numpy(batch.tokens).long()).logits
+        labels = torch.from_numpy(batch.labels).long()
+        total += torch.nn.functional.cross_entropy(
+            logits[0], labels[0], ignore_index=-100, reduction="sum"
+        ).item()
+        count += int((labels != -100).sum())
+    assert result.tokens == count
+    assert result.loss == pytest.approx(total / count, rel=1e-5)
+
+
+def test_every_router_is_examined(material: Path) -> None:
+    result = evaluate(material / "moe", material / "tokens", EvaluateOptions(rows=4))
+    assert sorted(result.layers) == [0, 1, 2]
+    for layer in result.layers.values():
+        assert sum(layer.load) == pytest.approx(1.0)
+        assert layer.imbalance == pytest.approx(4 * max(layer.load))
+        assert layer.sharpness >= 1.0
+        assert abs(layer.similarity) < 0.2
+
+
+def test_a_model_of_another_vocabulary_is_refused(material: Path, tmp_path: Path) -> None:
+    small = tiny.saved(tiny.llama(vocab_size=50), tmp_path / "small")
+    with pytest.raises(DataError, match="50"):
+        evaluate(small, material / "tokens", EvaluateOptions())
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match="0 sequences in batches of 2"):
+        EvaluateOptions(rows=0)
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    return sorted({(total - 1) * place // (wanted - 1) for place in range(wanted)})

@@ -1,0 +1,33 @@
+"""What the journal holds of a step."""
+
+import pytest
+
+from actors.commands import LayerReport, StepReport
+from cluster.metrics import metric
+from pipelines.training.recording import journal_line
+
+
+def report(**layer: float) -> StepReport:
+    layers = {n: LayerReport((3, 5), 0.25, 0.01, 0.5, 2.0, **layer) for n in (1, 4)}
+    return StepReport(7, 2.5, 1.5, 1e-3, 80, 4.0, layers, (100, 200))
+
+
+def test_losses_on_routers_are_summed_over_layers() -> None:
+    line = journal_line(report(z_loss=0.75, device_loss=1.25))
+    assert (line["balance_loss"], line["z_loss"], line["device_loss"]) == (1.0, 1.5, 2.5)
+    assert line["drop_rate"] == 0.25
+    assert line["layers"]["4"]["z_loss"] == 0.75
+
+
+def test_what_a_run_has_not_is_left_out() -> None:
+    line = journal_line(report())
+    assert not {"z_loss", "device_loss"} & {*line, *line["layers"]["1"]}
+    assert line["layers"]["1"]["load"] == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["z_loss", "device_loss", "balance_loss", "checkpoint_seconds", "checkpoint_stall_seconds"],
+)
+def test_all_of_it_is_a_metric(name: str) -> None:
+    assert metric(name).kind == "gauge"

@@ -1,0 +1,52 @@
+"""How many replicas a run may have, and what each is asked to carry."""
+
+from pathlib import Path
+
+import pytest
+
+from moe.errors import ConfigError, PlanError
+from moe.planning.plan.file import save_plan
+from pipelines.training.run_plan import fullest_plan, replicas_of, workload
+from tests import runs
+from tests.plans import SMOLLM2, inventory
+
+SLOTS = {"worker_resources": {"slot": 1.0}}
+
+
+def test_replicas_are_those_of_the_run_or_of_its_plan(tmp_path: Path) -> None:
+    save_plan(runs.repeated(runs.plan(SMOLLM2, (15, 15)), 3), tmp_path / "plan.toml")
+    path = str(tmp_path / "plan.toml")
+    assert replicas_of(runs.run_config(tmp_path)) == (1, 1)
+    assert replicas_of(runs.run_config(tmp_path, plan={"replicas": 2})) == (2, 2)
+    assert replicas_of(runs.run_config(tmp_path, plan={"path": path})) == (3, 3)
+    elastic = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 2}, cluster=SLOTS)
+    assert replicas_of(elastic) == (2, 3)
+    more = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 4}, cluster=SLOTS)
+    with pytest.raises(ConfigError, match=r"least_replicas is 4 but .*plan\.toml has 3 replicas"):
+        replicas_of(more)
+
+
+def test_the_fullest_replica_is_what_a_plan_must_carry(tmp_path: Path) -> None:
+    run = runs.run_config(tmp_path, train={"global_batch": 14})
+    there = inventory(2)
+    assert [workload(run, 16, there, count).micro_batches for count in (1, 2, 3)] == [7, 4, 3]
+
+
+def test_the_schedule_must_suit_every_number_of_replicas(tmp_path: Path) -> None:
+    """Of 16 micro-batches three replicas get 5, 5 and 6, and two stages of zero-bubble no 5."""
+    save_plan(runs.repeated(runs.plan(SMOLLM2, (15, 15)), 4), tmp_path / "plan.toml")
+    train = {"global_batch": 16, "micro_batch": 1, "schedule": "zero-bubble"}
+    made = {}
+    for least in (4, 1):
+        plan = {"path": str(tmp_path / "plan.toml"), "least_replicas": least}
+        made[least] = runs.run_config(tmp_path, train=train, plan=plan, cluster=SLOTS)
+    assert fullest_plan(made[4], SMOLLM2, 16).replicas == 4
+    with pytest.raises(PlanError, match=r"allows 3 replicas, which cannot run: .*zero-bubble"):
+        fullest_plan(made[1], SMOLLM2, 16)
+
+
+def test_a_plan_gives_no_more_replicas_than_it_has() -> None:
+    plan = runs.repeated(runs.plan(SMOLLM2, (30,)), 3)
+    assert plan.of_replicas(2).stages[0].ranks[0].devices == ("test/0", "test/1")
+    with pytest.raises(PlanError, match="asked for 4 replicas of a plan of 3"):
+        plan.of_replicas(4)
