@@ -58,8 +58,8 @@ class RankProcess:
                 answer.set_exception(RankDied(self._end))
                 return answer
             ticket = next(self._tickets)
+            message = pickle.dumps((ticket, method, arguments))
             self._waiting[ticket] = answer
-        message = pickle.dumps((ticket, method, arguments))
         try:
             with self._sending:
                 self._pipe.send_bytes(message)
@@ -100,8 +100,7 @@ def _host(number: int, make: MakeRank, pipe: Connection) -> None:
     queues = {name: ThreadPoolExecutor(THREADS.get(name, 1)) for name in (COMMANDS, *THREADS)}
 
     def answer(ticket: int, method: str, arguments: tuple[Any, ...]) -> None:
-        value, error = _answer(rank, method, arguments)
-        message = pickle.dumps((ticket, value, error))
+        message = _answer(rank, ticket, method, arguments)
         with sending:
             pipe.send_bytes(message)
 
@@ -113,10 +112,11 @@ def _host(number: int, make: MakeRank, pipe: Connection) -> None:
         queues[QUEUES.get(method, COMMANDS)].submit(answer, ticket, method, arguments)
 
 
-def _answer(rank: Any, method: str, arguments: tuple[Any, ...]) -> tuple[Any, RaymoeError | None]:
+def _answer(rank: Any, ticket: int, method: str, arguments: tuple[Any, ...]) -> bytes:
+    """Run one command and return its answer as bytes, whatever came of it."""
     try:
-        return getattr(rank, method)(*arguments), None
+        return pickle.dumps((ticket, getattr(rank, method)(*arguments), None))
     except RaymoeError as error:
-        return None, error
+        return pickle.dumps((ticket, None, error))
     except Exception as error:
-        return None, RankLost(f"a rank failed: {error!r}")
+        return pickle.dumps((ticket, None, RankLost(f"a rank failed: {error!r}")))

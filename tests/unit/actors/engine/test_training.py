@@ -12,8 +12,6 @@ import pytest
 import transformers
 
 from actors.commands import BuildCommand, StepReport
-from actors.deadlines import Deadlines
-from actors.engine.meeting import Meeting
 from actors.engine.training import TrainingEngine
 from actors.state.checkpointing import SaveContext, complete
 from actors.state.sources import CheckpointSource, ModelSource
@@ -286,15 +284,3 @@ def test_a_plan_for_another_model_is_refused_before_a_rank_reads_anything(
     crew = ranks.crew(gangs.seats)
     with pytest.raises(PlanError, match="the plan was made for layers = 3, the model has 4"):
         TrainingEngine.train(crew, run, gangs, ModelSource(other), runs.LENGTH)
-
-
-def test_a_meeting_counts_epochs_from_what_it_is_told(
-    ranks: Ranks, run: RunConfig, gangs: Plan, model: Path
-) -> None:
-    trained = Trained(ranks, run, gangs, model)
-    meeting = Meeting(run.name, gangs, trained.crew, Deadlines(group=20.0))
-    meeting.epoch = 6
-    meeting.begin()
-    assert {(rank.epoch, rank.joined) for rank in meeting.status()} == {(7, True)}
-    meeting.abort()
-    assert {(rank.epoch, rank.joined) for rank in meeting.status()} == {(7, False)}
