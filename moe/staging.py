@@ -18,6 +18,7 @@ from glob import escape
 from pathlib import Path
 
 from moe.errors import StorageError
+from moe.sizes import unlike_texts
 
 _TOKEN_BYTES = 4
 _TOKEN = "[0-9a-f]" * (2 * _TOKEN_BYTES)
@@ -61,13 +62,22 @@ def refuse_existing(to: Path) -> None:
 
 
 def check_room(to: Path, needed_bytes: int) -> None:
-    """Raise StorageError where the disk of a destination cannot hold so much."""
+    """Raise StorageError where the disk of a destination cannot be written, or hold so much.
+
+    A file system that tells no size at all is taken to have room.
+    """
     parent = next(each for each in to.resolve().parents if each.is_dir())
-    free = shutil.disk_usage(parent).free
-    if needed_bytes > free:
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise StorageError(
-            f"the model takes {needed_bytes / 1e9:.1f} GB but {parent} has {free / 1e9:.1f} GB "
-            "free; choose another destination, or make the model smaller: fewer experts or layers"
+            f"cannot write to {parent}: it is read-only, or belongs to another user; choose "
+            "another destination"
+        )
+    disk = shutil.disk_usage(parent)
+    if disk.total and needed_bytes > disk.free:
+        needed, free = unlike_texts(needed_bytes, disk.free)
+        raise StorageError(
+            f"the model takes {needed} but {parent} has {free} free; choose another destination, "
+            "or make the model smaller: fewer experts or layers"
         )
 
 

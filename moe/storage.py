@@ -1,9 +1,11 @@
-"""Places that hold checkpoints: local directories, and whatever pyarrow's filesystems reach.
+"""Locations that hold checkpoints: local directories, and whatever pyarrow's filesystems reach.
 
-A local place is a ``Path``. Anything else is a ``RemotePath``, which offers the few operations of a
-path that checkpoints need. Object stores have no rename and no locks, so nothing here uses them.
+A local location is a ``Path``. Anything else is a ``RemotePath``, which offers the few operations
+of a path that checkpoints need. Object stores have no rename and no locks, so nothing here uses
+them.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -146,14 +148,14 @@ class RemotePath:
             ) from error
 
 
-Place = Path | RemotePath
+Location = Path | RemotePath
 """A directory or file of a checkpoint."""
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=Location)
 
 
-def place(text: str) -> Place:
-    """Return the place that a path or a URI names; StorageError where the URI cannot be one."""
+def location(text: str) -> Location:
+    """Return the location that a path or a URI names; StorageError where the URI cannot be one."""
     if "://" not in text:
         return Path(text)
     parts = urlsplit(text)
@@ -165,18 +167,18 @@ def place(text: str) -> Place:
             "leave them out and give credentials in the environment"
         )
     if not parts.netloc and not parts.path.strip("/"):
-        raise StorageError(f"{text} names no place; give a bucket or host, and a prefix")
+        raise StorageError(f"{text} names no location; give a bucket or host, and a prefix")
     return RemotePath(text)
 
 
-def local(found: Place) -> Path:
-    """Return a place as a path; StorageError where it is not on a disk of this machine."""
+def local(found: Location) -> Path:
+    """Return a location as a path; StorageError where it is not on a disk of this machine."""
     if isinstance(found, RemotePath):
         raise StorageError(f"{found} is not a local path; copy it to a disk and give that")
     return found
 
 
-def sizes(directory: Place) -> dict[str, int]:
+def sizes(directory: Location) -> dict[str, int]:
     """Return the size in bytes of every file below a directory, by relative name."""
     if isinstance(directory, RemotePath):
         return directory.sizes()
@@ -187,13 +189,13 @@ def sizes(directory: Place) -> dict[str, int]:
     }
 
 
-def make_directory(directory: Place) -> None:
+def make_directory(directory: Location) -> None:
     """Make a directory where the storage has directories of its own."""
     if isinstance(directory, Path):
         directory.mkdir(exist_ok=True)
 
 
-def remove_tree(directory: Place) -> None:
+def remove_tree(directory: Location) -> None:
     """Remove a directory and all below it."""
     if isinstance(directory, RemotePath):
         directory.remove_tree()
@@ -202,7 +204,7 @@ def remove_tree(directory: Place) -> None:
 
 
 @contextmanager
-def writing(file: Place) -> Iterator[Callable[[Any], object]]:
+def writing(file: Location) -> Iterator[Callable[[Any], object]]:
     """Yield a function that appends bytes to a new file; at the end wait until they are safe."""
     if isinstance(file, RemotePath):
         with file.doing("write"), file.open_output() as stream:
@@ -213,20 +215,26 @@ def writing(file: Place) -> Iterator[Callable[[Any], object]]:
         sync(opened)
 
 
-def write_text(file: Place, text: str) -> None:
+def write_text(file: Location, text: str) -> None:
     """Write a file and wait until it is safe."""
     with writing(file) as write:
         write(text.encode())
 
 
-_BLOCK_BYTES = 2**20
-
-
-def copy_file(source: Path, to: Place) -> None:
-    """Copy a local file to a place, and wait until it is safe."""
+def copy_file(source: Path, to: Location) -> None:
+    """Copy a local file to a location, and wait until it is safe."""
     with writing(to) as write, source.open("rb") as opened:
         while block := opened.read(_BLOCK_BYTES):
             write(block)
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "see that there is room"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "it is read-only or belongs to another user; see that this user can write there"
+    return "see that the storage answers"
 
 
 def sync(file: BinaryIO) -> None:

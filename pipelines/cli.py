@@ -18,7 +18,7 @@ from pipelines.commands.place import place
 from pipelines.commands.plan import plan
 from pipelines.commands.profile import profile
 from pipelines.commands.simulate import simulate
-from pipelines.screen.terminal import Model, To, console, say
+from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
     help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
@@ -110,8 +110,8 @@ def train(
     from pipelines.training.train import train as start
 
     config = load_run(run, set_ or ())
-    for caution in cautions(config):
-        console.print(Text.assemble(("caution: ", "yellow"), caution))
+    for line in cautions(config):
+        caution(line)
     with training_view(console, config.train.steps) as view:
         how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
         last = start(config, how, view.start, view.step)
@@ -127,6 +127,7 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 2,
 ) -> None:
     """Measure held-out loss and the health of every router."""
+    from pipelines.corpus.inputs import notes_on
     from pipelines.models.evaluate import EvaluateOptions
     from pipelines.models.evaluate import evaluate as run
     from pipelines.screen.model_tables import evaluation_table
@@ -134,6 +135,8 @@ def evaluate(
 
     if split not in ("held_out", "train"):
         raise ConfigError(f"no split {split!r}; choose held_out or train")
+    for line in notes_on(model):
+        caution(line)
     options = EvaluateOptions("train" if split == "train" else "held_out", rows, batch)
     with counted(console, "evaluating") as progress:
         result = run(model, data, options, progress)
@@ -150,12 +153,15 @@ def serve(
     address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
 ) -> None:
     """Serve a model over the OpenAI API until interrupted."""
+    from pipelines.corpus.inputs import notes_on
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
     arguments = parse_arguments(
         {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
     )
+    for line in notes_on(model):
+        caution(line)
     run_server(arguments, host, port, address, say)
 
 

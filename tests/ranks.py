@@ -25,7 +25,7 @@ from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seats
-from moe.storage import Place
+from moe.storage import Location
 
 SECONDS = 30.0
 
@@ -48,7 +48,7 @@ class Ranks:
     def started(
         self,
         plan: Plan,
-        checkpoint: Place,
+        checkpoint: Location,
         run: RunConfig | None = None,
         sequence_length: int = 0,
         resume: bool = False,
@@ -103,7 +103,7 @@ class Team:
         parts = [(part_of(batch, train, seat.replica, replicas),) for seat in self.crew.seats]
         return self.each("train_step", parts)
 
-    def save(self, to: Place, context: SaveContext, step: int) -> Place:
+    def save(self, to: Location, context: SaveContext, step: int) -> Location:
         """Write a checkpoint of the steps done; it appears whole or not at all."""
         with drafted(to) as draft:
             self.all("snapshot", step)

@@ -27,7 +27,7 @@ from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.errors import ConfigError
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
-from moe.storage import Place, make_directory
+from moe.storage import Location, make_directory
 from tests import plans, runs
 
 SECONDS = 20.0
@@ -105,12 +105,17 @@ def narrowed(whole: Tensor, part: TensorSlice) -> Tensor:
 
 
 def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> training.About:
-    balance = {layer: BalanceState(0.5 + layer, (0.25,), (0.75,)) for layer in config.moe_layers}
+    balance = {
+        layer: BalanceState(0.01 / (1 + layer), (0.25, 0.75), (0.5, 0.5))
+        for layer in config.moe_layers
+    }
     run = runs.run_config(tokenizer)
     return training.About(config, run, tokenizer, "data", to_dict(plan), step, balance)
 
 
-def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step: int = 3) -> Place:
+def write(
+    whole: Whole, plan: Plan, cuts: Cuts, to: Location, tokenizer: Path, step: int = 3
+) -> Location:
     """Write a checkpoint as the ranks of a plan do, all at once."""
     make_directory(to)
     written = parts(whole, plan, cuts, to)
@@ -118,7 +123,7 @@ def write(whole: Whole, plan: Plan, cuts: Cuts, to: Place, tokenizer: Path, step
     return to
 
 
-def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
+def check(at: Location, whole: Whole, plan: Plan, cuts: Cuts) -> None:
     """Read every part and every range that the ranks of a plan hold, verified."""
     manifest = load_manifest(at)
     checkpoint, moments = Checkpoint.open(at, manifest), Moments.open(at, manifest)
@@ -133,7 +138,7 @@ def check(at: Place, whole: Whole, plan: Plan, cuts: Cuts) -> None:
                     assert read.equal(own.reshape(-1)[start:stop])
 
 
-def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Place) -> list[WrittenFiles]:
+def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Location) -> list[WrittenFiles]:
     """Let every rank of every replica write its files."""
     gangs = [
         [plan.share(stage * plan.gang_size + member) for member in range(plan.gang_size)]
@@ -157,7 +162,7 @@ def _rank(
     place: RankPlace,
     store: dist.Store,
     cuts: Cuts,
-    to: Place,
+    to: Location,
 ) -> WrittenFiles:
     saver = ShareSaver(whole.config, gang, place, group(store, place.member, len(gang)))
     held = {part.name: whole.weight(part) for part in held_by(whole.config, gang[place.member])}

@@ -19,7 +19,7 @@ from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import step_directory
 from moe.checkpoint.training import write_training_checkpoint
 from moe.config.tensors import TensorSlice
-from moe.storage import Place, place
+from moe.storage import Location, location
 from tests import plans, runs, saves
 from tests.routed import routed
 
@@ -50,7 +50,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def convert(to: Place, moment: str, steps: Sequence[int] = (1, 2)) -> None:
+def convert(to: Location, moment: str, steps: Sequence[int] = (1, 2)) -> None:
     """Write checkpoints of steps, and die while writing step 2, unless the moment is none."""
     tokenizer = Path("nowhere")
     plan = plans.single(SMALL)
@@ -92,7 +92,7 @@ class Counted:
             die()
 
 
-def train(to: Place) -> None:
+def train(to: Location) -> None:
     """Let two stages of two ranks, twice, write step after step."""
     plan = runs.plan(LARGE, (1, 1), (1, 2), (2, 2))
     for step in range(1, 100):
@@ -102,7 +102,7 @@ def train(to: Place) -> None:
 
 
 if __name__ == "__main__":
-    to = place(sys.argv[2])
+    to = location(sys.argv[2])
     if sys.argv[1] == "conversion":
         convert(to, sys.argv[3])
     else:

@@ -9,7 +9,7 @@ from actors.step.replicas import check_step
 from moe.config.run import RunConfig
 from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 
 
 def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> TrainingEngine:
@@ -33,7 +33,7 @@ def beside(run: RunConfig, plan: Plan) -> TrainingEngine:
     return TrainingEngine.beside(crew, run, plan)
 
 
-def serve(name: str, model: Place, plan: Plan, deadlines: Deadlines) -> ServingEngine:
+def serve(name: str, model: Location, plan: Plan, deadlines: Deadlines) -> ServingEngine:
     """Launch actors that only generate; they end with the calling process."""
     crew = launch(name, plan, detached=False, seconds=deadlines.launch)
     return ServingEngine.serve(crew, name, plan, model, deadlines)

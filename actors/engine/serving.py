@@ -11,7 +11,7 @@ from actors.state.sources import ModelSource
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
@@ -26,7 +26,7 @@ class ServingEngine:
 
     @classmethod
     def serve(
-        cls, crew: Crew, name: str, plan: Plan, model: Place, deadlines: Deadlines
+        cls, crew: Crew, name: str, plan: Plan, model: Location, deadlines: Deadlines
     ) -> "ServingEngine":
         """Build the ranks of a crew from a model directory; on failure the ranks are ended."""
         meeting = Meeting(name, plan, crew, deadlines)

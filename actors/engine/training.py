@@ -19,7 +19,7 @@ from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.storage import Place
+from moe.storage import Location
 
 
 class TrainingEngine:
@@ -112,7 +112,7 @@ class TrainingEngine:
         answers = self._meeting.tell("snapshot", step, seats=self._seats)
         self._meeting.gather(answers, "taking a snapshot", self._meeting.deadlines.command)
 
-    def write(self, directory: Place, step: int) -> Writing:
+    def write(self, directory: Location, step: int) -> Writing:
         """Have all ranks of the run write the snapshot of a step there, while they train on."""
         meeting, doing = self._meeting, f"writing {directory.name}"
         answers = meeting.tell("write", directory, step)

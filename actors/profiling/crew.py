@@ -23,6 +23,7 @@ from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
 from moe.planning.plan.seats import Seat, Seats
+from moe.sizes import unlike_texts
 
 Progress = Callable[[int, int], None]
 
@@ -97,9 +98,10 @@ def _check(asked: Measuring) -> None:
         return
     needed, free = asked.ranks * memory_bytes(asked), psutil.virtual_memory().available
     if needed > free:
+        needs, left = unlike_texts(needed, free)
         raise ConfigError(
-            f"{asked.ranks} ranks with a layer of each kind need {needed / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB is free; measure fewer ranks, or a smaller model"
+            f"{asked.ranks} ranks with a layer of each kind need {needs} of memory, "
+            f"{left} is free; measure fewer ranks, or a smaller model"
         )
 
 

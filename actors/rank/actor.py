@@ -17,7 +17,6 @@ from actors.rank.rank import Rank
 from actors.state.saver import SavedRank
 from actors.state.sources import Source
 from moe.config.sampling import SampledToken
-from moe.storage import Place
 
 LIFE = "life"
 """The concurrency group of the call that ends with the actor."""
@@ -57,7 +56,7 @@ class RankActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=QUEUES["write"])
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> SavedRank:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

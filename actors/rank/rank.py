@@ -22,7 +22,7 @@ from actors.state.sources import Source
 from actors.step.training import RankTrainer
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
-from moe.storage import Place
+from moe.storage import Location
 
 ABANDON_SECONDS = 5.0
 """A write that is given up ends with the tensor it is at; what takes longer keeps its memory."""
@@ -119,7 +119,7 @@ class Rank:
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
         saver.take(weights, states, seconds, trainer.balancer.states, step)
 
-    def write(self, directory: Place, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> SavedRank:
         """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
 
         Return the files written, and the balance of its layers when the snapshot was taken.

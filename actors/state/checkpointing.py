@@ -11,7 +11,7 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Writing:
 
 
 def complete(
-    directory: Place,
+    directory: Location,
     saved: Sequence[SavedRank],
     step: int,
     plan: Plan,

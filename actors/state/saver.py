@@ -24,7 +24,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, answers_for, held_by
 from moe.errors import DeadlineExceeded, RankLost, StorageError
-from moe.storage import Place
+from moe.storage import Location
 
 Balances = dict[int, BalanceState]
 """How the experts of each layer held are balanced."""
@@ -132,7 +132,7 @@ class ShareSaver:
         self._balance = dict(balance or {})
         self._ready.set()
 
-    def start(self, directory: Place, seconds: float = 0.0, step: int = 0) -> Balances:
+    def start(self, directory: Location, seconds: float = 0.0, step: int = 0) -> Balances:
         """Begin to write what was taken after ``step``, and return its balance.
 
         Every rank of the run must. Whoever asks need not be who has it taken: waits for that.
@@ -180,7 +180,7 @@ class ShareSaver:
 
     def save(
         self,
-        directory: Place,
+        directory: Location,
         weights: Mapping[str, Tensor],
         states: Iterable[OwnedState],
         seconds: float,

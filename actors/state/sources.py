@@ -15,7 +15,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.nn.build import ReadTensor
-from moe.storage import Place
+from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Source(Protocol):
 class ModelSource:
     """A model directory: weights alone, to serve or to begin training from."""
 
-    directory: Place
+    directory: Location
 
     def config(self) -> ModelConfig:
         """Return the architecture of the model."""
@@ -70,11 +70,11 @@ class ModelSource:
 class CheckpointSource:
     """A checkpoint that a run wrote, under whatever plan: training goes on from its step."""
 
-    directory: Place
+    directory: Location
 
     def config(self) -> ModelConfig:
         """Return the architecture of the model in the checkpoint."""
-        return Checkpoint.open(self.directory).config
+        return Checkpoint.open(self.directory, load_manifest(self.directory)).config
 
     def open(self) -> Opened:
         """Open the checkpoint; weights and moments are verified as they are read."""

@@ -18,7 +18,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.errors import RankLost, RaymoeError, StorageError
-from moe.storage import Place, make_directory
+from moe.storage import Location, make_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Writing(threading.Thread):
 
     def __init__(
         self,
-        directory: Place,
+        directory: Location,
         file: str,
         snapshot: Snapshot,
         spans: Spans,

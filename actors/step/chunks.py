@@ -45,13 +45,16 @@ class StageStep:
         self._scale = 1.0
 
     def take(self, batch: StepInput, micro_batch: int) -> None:
-        """Take the inputs of a step, cut into micro-batches of so many sequences."""
+        """Take the inputs of a step, cut into micro-batches of so many sequences.
+
+        A step in which no label counts has the loss 0, and no gradient comes of it.
+        """
         device = self.loss.device
         if batch.tokens is not None:
             self._tokens = torch.split(torch.from_numpy(batch.tokens).to(device), micro_batch)
         if batch.labels is not None:
             self._labels = torch.split(torch.from_numpy(batch.labels).to(device), micro_batch)
-        self._scale = 1.0 / batch.label_count
+        self._scale = 1.0 / max(batch.label_count, 1)
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
         """Run one micro-batch through one chunk; the last gives its part of the loss."""

@@ -1,9 +1,11 @@
-"""The bytes of a tensor as they are stored, and their hash."""
+"""The bytes of a tensor as they are stored, and the hashes of tensors and of small files."""
 
 import hashlib
 
 import torch
 from torch import Tensor
+
+from moe.storage import Location
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
@@ -15,3 +17,8 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def sha256(tensor: Tensor) -> str:
     """Return the hash of the bytes of a tensor."""
     return hashlib.sha256(raw_bytes(tensor)).hexdigest()
+
+
+def file_sha256(path: Location) -> str:
+    """Return the hash of a file that memory can hold."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -53,7 +53,9 @@ def prune(directory: P, keep: int) -> None:
 @contextmanager
 def _remote(to: RemotePath) -> Iterator[None]:
     if (to / MANIFEST).exists():
-        raise StorageError(f"{to} is a complete checkpoint; remove it or choose another place")
+        raise StorageError(
+            f"{to} is a complete checkpoint; remove it or choose another destination"
+        )
     to.remove_tree()
     try:
         yield

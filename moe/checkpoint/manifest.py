@@ -2,24 +2,37 @@
 
 A training checkpoint is a model directory that any loader reads, an ``optimizer`` directory beside
 the weights, and this file. It keeps the hash of every stored tensor; a rank checks those it reads.
+It keeps the hash of every other file too, config.json among them, and of itself: whoever reads it
+checks these, so a run never goes on with numbers that were edited.
 """
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, cast
 
+from moe.checkpoint.digest import file_sha256
+from moe.checkpoint.header import cut_off
 from moe.checkpoint.records import Piece, StoredTensor, read_piece, read_tensor
-from moe.checkpoint.shard_files import cut_off
 from moe.checkpoint.writer import write_json
 from moe.config.balance_state import BalanceState, read_state
 from moe.config.json_file import read_json
 from moe.errors import CheckpointError
-from moe.storage import P, Place, sizes
+from moe.storage import Location, P, sizes
 
 MANIFEST = "raymoe.json"
 OPTIMIZER = "optimizer"
-FORMAT = 2
-"""Version of the layout described here; 1 had whole moments and no hashes."""
+FORMAT = 3
+"""Version of the layout described here; 2 had hashes of tensors alone, 1 had whole moments."""
+
+_READ = (2, FORMAT)
+_SEAL = "sha256"
+"""The key of the hash of all the others, from format 3 on."""
+_STEP = re.compile(r"step-(\d+)")
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +44,8 @@ class Manifest:
     and nothing else in training draws random numbers, so no generator has a state to keep.
     ``balance`` is that of each layer with experts; ``plan`` and ``run`` are those that wrote it;
     ``data`` is a fingerprint of the token shards; ``files`` the size of every file; ``tensors``
-    the weights by name, ``pieces`` the moments of the optimiser.
+    the weights by name, ``pieces`` the moments of the optimiser; ``hashes`` are of the files that
+    hold neither, and empty where format 2 had none.
     """
 
     step: int
@@ -40,6 +54,7 @@ class Manifest:
     run: Mapping[str, Any]
     data: str
     files: Mapping[str, int]
+    hashes: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
     pieces: tuple[Piece, ...]
 
@@ -48,9 +63,9 @@ class Manifest:
         """Coefficient of the balance loss by layer."""
         return {layer: state.coefficient for layer, state in self.balance.items()}
 
-    def save(self, directory: Place) -> None:
+    def save(self, directory: Location) -> None:
         """Write the manifest; the caller has written everything else."""
-        write_json(directory / MANIFEST, {"format": FORMAT, **asdict(self)})
+        write_json(directory / MANIFEST, sealed({"format": FORMAT, **asdict(self)}))
 
     def tensors_in(self, file: str) -> list[str]:
         """Return the names of the tensors that a file holds, or holds pieces of."""
@@ -58,32 +73,54 @@ class Manifest:
         return sorted(held | {piece.name for piece in self.pieces if piece.file == file})
 
 
-def load_manifest(directory: Place) -> Manifest:
-    """Read a manifest and check that the files it lists are there in their sizes, and no others.
+def load_manifest(directory: Location) -> Manifest:
+    """Read a manifest and check that the files it lists are those that were saved, and no others.
 
-    The files themselves are not read: whoever reads a tensor checks its hash.
+    Files of tensors must have their sizes and are not read: whoever reads a tensor checks its hash.
     """
-    table = read_json(directory / MANIFEST)
-    if table.get("format") != FORMAT:
+    path = directory / MANIFEST
+    table = read_json(path)
+    if table.get("format", 1) not in _READ:
         raise CheckpointError(
-            f"{directory / MANIFEST} has format {table.get('format', 1)}, this version resumes "
-            f"format {FORMAT}; begin a new run from the weights, with it as model.path"
+            f"{path} has format {table.get('format', 1)}, this version resumes formats "
+            f"{' and '.join(map(str, _READ))}; begin a new run from the weights, with it as "
+            "model.path"
         )
+    if table["format"] == FORMAT and table.get(_SEAL) != sealed(table)[_SEAL]:
+        raise CheckpointError(
+            f"{path} has changed since it was saved: its own sha256 is not the one it says; take "
+            "another checkpoint, or undo the change"
+        )
+    manifest = _parsed(path, table)
+    _check_values(path, manifest)
+    _check_files(directory, manifest)
+    return manifest
+
+
+def sealed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of a manifest as JSON holds it, with the hash of all its other values."""
+    body: dict[str, Any] = json.loads(
+        json.dumps({k: v for k, v in table.items() if k != _SEAL}, default=str)
+    )
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return body | {_SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _parsed(path: Location, table: Mapping[str, Any]) -> Manifest:
     try:
-        manifest = Manifest(
+        return Manifest(
             step=int(table["step"]),
             balance={int(k): read_state(v) for k, v in table["balance"].items()},
             plan=table["plan"],
             run=table["run"],
             data=table["data"],
             files=table["files"],
+            hashes={} if table["format"] == 2 else dict(table["hashes"]),
             tensors={name: read_tensor(entry) for name, entry in table["tensors"].items()},
             pieces=tuple(map(read_piece, table["pieces"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{directory / MANIFEST} is not a manifest: {error}") from error
-    _check_files(directory, manifest)
-    return manifest
+        raise CheckpointError(f"{path} is not a manifest: {error}") from error
 
 
 def checkpoints(directory: P) -> list[P]:
@@ -97,13 +134,52 @@ def step_directory(directory: P, step: int) -> P:
     return cast(P, directory / f"step-{step:08d}")
 
 
-def _check_files(directory: Place, manifest: Manifest) -> None:
+def _check_values(path: Location, manifest: Manifest) -> None:
+    """Raise CheckpointError where a run cannot have come to what a manifest says."""
+    named = _STEP.fullmatch(path.parent.name)
+    if manifest.step < 0 or (named is not None and int(named.group(1)) != manifest.step):
+        raise CheckpointError(
+            f"{path} says step {manifest.step} but lies in {path.parent.name}; give the directory "
+            "its name back, or take another checkpoint"
+        )
+    rule = manifest.run.get("balance", {}).get("coefficient", {})
+    highest = rule.get("maximum", rule.get("value", inf))
+    for layer, state in manifest.balance.items():
+        if not 0 <= state.coefficient <= highest * (1 + _ROUNDING):
+            raise CheckpointError(
+                f"{path} gives layer {layer} the balance coefficient {state.coefficient:g}, its "
+                f"run has 0 to {highest:g}; take another checkpoint"
+            )
+        if not _is_spread(state):
+            raise CheckpointError(
+                f"{path} gives layer {layer} shares or probabilities of experts that are none; "
+                "take another checkpoint"
+            )
+
+
+def _is_spread(state: BalanceState) -> bool:
+    """Tell whether shares are of one whole, or of nothing, and probabilities are such."""
+    shares, whole = state.shares, sum(state.shares)
+    return (
+        len(shares) == len(state.probabilities)
+        and all(0 <= each <= 1 + _ROUNDING for each in (*shares, *state.probabilities))
+        and (whole == 0 or abs(whole - 1) <= _ROUNDING)
+    )
+
+
+def _check_files(directory: Location, manifest: Manifest) -> None:
     found = sizes(directory)
     for name, size in manifest.files.items():
         if found.get(name) != size:
             raise CheckpointError(
                 f"{directory / name} has {found.get(name, 'no')} bytes, its manifest says {size}; "
                 f"{_lost(directory / name, manifest.tensors_in(name))}take another checkpoint"
+            )
+    for name, digest in manifest.hashes.items():
+        if file_sha256(directory / name) != digest:
+            raise CheckpointError(
+                f"{directory / name} has changed since it was saved: its sha256 is not the one its "
+                "manifest says; undo the change, or take another checkpoint"
             )
     for name in sorted(found.keys() - manifest.files.keys()):
         if name.endswith(".safetensors"):
@@ -113,7 +189,7 @@ def _check_files(directory: Place, manifest: Manifest) -> None:
             )
 
 
-def _lost(path: Place, held: list[str]) -> str:
+def _lost(path: Location, held: list[str]) -> str:
     """Return which tensors a file of the wrong size has lost, as far as can be told."""
     lost = sorted({key.partition("[")[0] for key in cut_off(path)}) or held
     if not lost:

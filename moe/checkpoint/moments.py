@@ -15,7 +15,7 @@ from moe.config.families import read_config
 from moe.config.json_file import read_json
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 
 class Moments:
@@ -28,7 +28,7 @@ class Moments:
         self._covered: set[tuple[str, str]] = set()
 
     @classmethod
-    def open(cls, directory: Place, manifest: Manifest | None = None) -> "Moments":
+    def open(cls, directory: Location, manifest: Manifest | None = None) -> "Moments":
         """Open the moments of a checkpoint; its manifest is read unless the caller has it."""
         manifest = manifest or load_manifest(directory)
         config = read_config(read_json(directory / "config.json"))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from moe.storage import Place, copy_file
+from moe.storage import Location, copy_file
 
 _CODE = Path(__file__).parent / "remote_code"
 _RAYMOE = ("configuration_raymoe.py", "experts_raymoe.py", "modeling_raymoe.py")
@@ -15,7 +15,7 @@ _FILES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def copy_remote_code(family: str, directory: Place) -> None:
+def copy_remote_code(family: str, directory: Location) -> None:
     """Copy the files that a family's ``auto_map`` names, and what those import; most have none."""
     for file in _FILES.get(family, ()):
         copy_file(_CODE / file, directory / file)

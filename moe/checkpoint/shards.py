@@ -5,24 +5,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from moe.checkpoint.boxes import Box
 from moe.checkpoint.digest import sha256
 from moe.checkpoint.shard_files import NAMED, ShardFile, open_shard
-from moe.config.json_file import read_json
 from moe.errors import CheckpointError
-from moe.storage import Place
+from moe.storage import Location
 
 
 class Shards:
     """Which tensor lies in which file; files are opened lazily and checked on opening.
 
-    With ``hashes``, by name, the files must hold these tensors and no others, and every tensor read
-    is read whole and checked.
+    The files must hold these tensors and no others. With ``hashes``, by name, every tensor read is
+    read whole and checked.
     """
 
-    def __init__(self, files: Mapping[str, Place], hashes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, files: Mapping[str, Location], hashes: Mapping[str, str] | None = None
+    ) -> None:
         self._files = files
         self._hashes = hashes
-        self._open: dict[Place, ShardFile] = {}
+        self._open: dict[Location, ShardFile] = {}
         self._checked: set[str] = set()
 
     @property
@@ -31,7 +33,7 @@ class Shards:
         return frozenset(self._files)
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[Location, ...]:
         """The files, each once, sorted."""
         return tuple(sorted(set(self._files.values()), key=str))
 
@@ -49,14 +51,14 @@ class Shards:
             )
         return NAMED[found]
 
-    def read(self, name: str, dim: int | None = None, start: int = 0, stop: int = 0) -> Tensor:
-        """Return a tensor, or its span ``[start, stop)`` along ``dim``."""
+    def read(self, name: str, box: Box | None = None) -> Tensor:
+        """Return a tensor, or a box of it."""
         file = self._file(name)
         if self._hashes is None or name in self._checked:
-            return file.read(name, dim, start, stop)
+            return file.read(name, box)
         whole = file.read(name)
         self._check(name, sha256(whole), self._hashes)
-        return whole if dim is None else whole.narrow(dim, start, stop - start)
+        return whole if box is None else whole[tuple(slice(*span) for span in box)]
 
     def _check(self, name: str, found: str, hashes: Mapping[str, str]) -> None:
         if found != hashes[name]:
@@ -74,36 +76,23 @@ class Shards:
             raise CheckpointError(f"tensor {name} is in none of the files; the model is incomplete")
         if path not in self._open:
             file = open_shard(path)
-            if self._hashes is not None:
-                self._check_names(path, file)
+            self._check_names(path, file)
             self._open[path] = file
-        if name not in self._open[path].names:
-            raise CheckpointError(f"{path} does not hold {name}, as its index says")
         return self._open[path]
 
-    def _check_names(self, path: Place, file: ShardFile) -> None:
+    def _check_names(self, path: Location, file: ShardFile) -> None:
+        """Raise CheckpointError unless a file holds the tensors that it should, and no others."""
+        listed = "index" if self._hashes is None else "manifest"
         expected = {name for name, own in self._files.items() if own == path}
-        for name in sorted(file.names - expected):
-            other = self._files.get(name)
-            what = f"and in {other}" if other else "but the manifest knows no such tensor"
+        faults = []
+        if lost := sorted(expected - file.names):
+            faults.append(f"{path} does not hold {lost[0]}, as its {listed} says")
+        if more := sorted(file.names - expected):
+            other = self._files.get(more[0])
+            what = f"and in {other}" if other else f"but the {listed} knows no such tensor"
+            faults.append(f"{more[0]} lies in {path} {what}")
+        if faults:
             raise CheckpointError(
-                f"{name} lies in {path} {what}; these are not the files that were saved, "
-                "copy them again or take another checkpoint"
+                f"{'; '.join(faults)}; these are not the files that were saved, copy them again "
+                "or take another checkpoint"
             )
-        for name in sorted(expected - file.names):
-            raise CheckpointError(f"{path} does not hold {name}, as its manifest says")
-
-
-def open_shards(directory: Place, index: str) -> Shards:
-    """Open the shards that an index file of a directory names."""
-    return Shards({name: directory / file for name, file in weight_map(directory, index).items()})
-
-
-def weight_map(directory: Place, index: str) -> dict[str, str]:
-    """Return which file of a directory holds which tensor, as an index file says."""
-    table = read_json(directory / index).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise CheckpointError(f"{directory / index} has no weight_map")
-    if not all(isinstance(file, str) for file in table.values()):
-        raise CheckpointError(f"{directory / index} has a weight_map that names no files")
-    return table

@@ -10,13 +10,13 @@ from torch import Tensor
 from moe.checkpoint.digest import raw_bytes
 from moe.checkpoint.writer import TensorSpec, in_order, layout
 from moe.errors import CheckpointError
-from moe.storage import Place, writing
+from moe.storage import Location, writing
 
 
 class StreamedShard:
     """Takes the tensors of one file in the order they lie in, which is that of ``in_order``."""
 
-    def __init__(self, path: Place, specs: Iterable[TensorSpec], write: Callable[[Any], object]):
+    def __init__(self, path: Location, specs: Iterable[TensorSpec], write: Callable[[Any], object]):
         self._path = path
         self._left = in_order(specs)[::-1]
         header, starts, _ = layout(self._left[::-1])
@@ -47,7 +47,7 @@ class StreamedShard:
 
 
 @contextmanager
-def streamed(path: Place, specs: Iterable[TensorSpec]) -> Iterator[StreamedShard]:
+def streamed(path: Location, specs: Iterable[TensorSpec]) -> Iterator[StreamedShard]:
     """Yield a file that is safe in its storage when the block ends well."""
     with writing(path) as write:
         shard = StreamedShard(path, specs, write)

@@ -13,10 +13,10 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from moe.checkpoint.digest import file_sha256
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
 from moe.checkpoint.names import disk_name
-from moe.checkpoint.reader import INDEX
 from moe.checkpoint.records import (
     MOMENTS,
     Piece,
@@ -28,6 +28,7 @@ from moe.checkpoint.records import (
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.shard_files import NAMED, TYPES
 from moe.checkpoint.streamed import streamed
+from moe.checkpoint.weight_files import INDEX
 from moe.checkpoint.writer import (
     SHARD_BYTES,
     TensorSpec,
@@ -42,7 +43,7 @@ from moe.config.families import write_config
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, dump_run
 from moe.config.tensors import TensorSlice, tensors
-from moe.storage import Place, make_directory, sizes, write_text
+from moe.storage import Location, make_directory, sizes, write_text
 
 ReadWeight = Callable[[TensorSlice], Tensor]
 ReadMoment = Callable[[TensorSlice, str], Tensor]
@@ -65,7 +66,7 @@ class About:
     balance: Mapping[int, BalanceState]
 
 
-def complete(directory: Place, about: About, written: Sequence[WrittenFiles]) -> None:
+def complete(directory: Location, about: About, written: Sequence[WrittenFiles]) -> None:
     """Write what belongs beside the tensors, and the manifest last.
 
     Raises CheckpointError, and leaves no manifest, unless the tensors are the whole model and the
@@ -81,25 +82,28 @@ def complete(directory: Place, about: About, written: Sequence[WrittenFiles]) ->
     copy_remote_code(about.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(about.run))
+    files = sizes(directory)
+    others = sorted(name for name in files if not name.endswith(".safetensors"))
     Manifest(
         step=about.step,
         balance=dict(sorted(about.balance.items())),
         plan=about.plan,
         data=about.data,
         run=about.run.model_dump(mode="json"),
-        files=sizes(directory),
+        files=files,
+        hashes={name: file_sha256(directory / name) for name in others},
         tensors={tensor.name: tensor for tensor in sorted(stored, key=lambda each: each.name)},
         pieces=tuple(sorted(pieces, key=lambda piece: piece.key)),
     ).save(directory)
 
 
 def write_training_checkpoint(
-    to: Place,
+    to: Location,
     about: About,
     read_weight: ReadWeight,
     read_moment: ReadMoment,
     limit: int = SHARD_BYTES,
-    beside: Callable[[Place], None] = lambda directory: None,
+    beside: Callable[[Location], None] = lambda directory: None,
 ) -> None:
     """Write a complete checkpoint from one process; it appears whole or not at all.
 
@@ -160,7 +164,7 @@ def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, T
 
 
 def _written(
-    directory: Place,
+    directory: Location,
     prefix: str,
     specs: Sequence[TensorSpec],
     limit: int,

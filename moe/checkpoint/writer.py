@@ -18,7 +18,7 @@ from torch import Tensor
 from moe.checkpoint.digest import raw_bytes
 from moe.checkpoint.shard_files import TYPES
 from moe.errors import CheckpointError
-from moe.storage import Place, copy_file, sync, write_text
+from moe.storage import Location, copy_file, sync, write_text
 
 SHARD_BYTES = 2 * 2**30
 
@@ -90,7 +90,7 @@ def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[Ten
     return shards
 
 
-def write_index(directory: Place, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
+def write_index(directory: Location, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
     """Write the index that says which tensor lies in which file."""
     pairs = [(spec, file) for file, specs in files.items() for spec in specs]
     table = {
@@ -100,7 +100,7 @@ def write_index(directory: Place, index: str, files: Mapping[str, Iterable[Tenso
     write_json(directory / index, table)
 
 
-def write_json(path: Place, table: Any) -> None:
+def write_json(path: Location, table: Any) -> None:
     """Write a value as indented JSON and wait for the disk; NaN and infinity are refused."""
     try:
         text = json.dumps(table, indent=2, default=str, allow_nan=False)
@@ -111,7 +111,7 @@ def write_json(path: Place, table: Any) -> None:
     write_text(path, text + "\n")
 
 
-def copy_tokenizer(source: Path, destination: Place) -> None:
+def copy_tokenizer(source: Path, destination: Location) -> None:
     """Copy what is not weights or architecture: tokenizer, chat template, licence."""
     wanted = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*")
     for pattern in (*wanted, "added_tokens.json", "generation_config.json", "LICENSE*"):

@@ -72,15 +72,20 @@ def layer_prefix(layer: int) -> str:
 @lru_cache(maxsize=4)
 def tensors(config: ModelConfig) -> tuple[TensorSlice, ...]:
     """Return every tensor of the model as it stands on disk; a tied head is not repeated."""
-    embedding, *last = end_tensors(config)
+    first, *last = end_tensors(config)
     layers = (layer_tensors(config, layer) for layer in range(config.layers))
-    return (embedding, *chain.from_iterable(layers), *last)
+    return (first, *chain.from_iterable(layers), *last)
+
+
+def embedding(config: ModelConfig) -> TensorSlice:
+    """Return the embedding of tokens [V, D]."""
+    return TensorSlice(EMBEDDING, (config.vocab_size, config.hidden_size), Role("embedding", cut=0))
 
 
 def end_tensors(config: ModelConfig) -> Iterator[TensorSlice]:
     """Yield what belongs to no layer: embedding, final norm and, where it is not tied, head."""
     rows = (config.vocab_size, config.hidden_size)
-    yield TensorSlice(EMBEDDING, rows, Role("embedding", cut=0))
+    yield embedding(config)
     yield TensorSlice(FINAL_NORM, (config.hidden_size,), Role("final_norm", decays=False))
     if not config.tie_embeddings:
         yield TensorSlice(HEAD, rows, Role("head", cut=0))

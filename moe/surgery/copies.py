@@ -13,6 +13,9 @@ from moe.surgery.part import Cut, Part
 from moe.surgery.seeds import generator
 from moe.surgery.weights import sums_to_one, weight_sum
 
+_MOST_PIECES = 256
+"""Equal parts of a feed-forward that are proposed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -171,9 +174,17 @@ class VirtualGroup(Copy):
 def equal_width(ffn_size: int, pieces: int) -> int:
     """Return the width of each piece; ConfigError where they would not be equal."""
     if ffn_size % pieces:
-        near = [n for n in range(2, min(ffn_size, 257)) if ffn_size % n == 0]
+        near = [n for n in range(2, min(ffn_size, _MOST_PIECES + 1)) if ffn_size % n == 0]
+        if near:
+            advice = f"choose one of {', '.join(map(str, near))}"
+        else:
+            most = min(ffn_size - 1, _MOST_PIECES)
+            advice = (
+                f"no number from 2 to {most} divides {ffn_size}: choose a method that does not cut "
+                "it (copy, noise or drop)"
+            )
         raise ConfigError(
             f"a feed-forward of {ffn_size} columns cannot be cut into {pieces} equal parts; "
-            f"choose one of {', '.join(map(str, near)) or 'none'}"
+            f"{advice}"
         )
     return ffn_size // pieces

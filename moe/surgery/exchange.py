@@ -29,7 +29,7 @@ from moe.nn import controller
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.staging import check_room, refuse_existing, staged
-from moe.storage import Place
+from moe.storage import Location
 from moe.surgery.output import Progress
 from moe.surgery.receipt import hashes_below, write_receipt
 
@@ -65,7 +65,7 @@ def import_universal(
     def read(tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         return counted.passed(universal.read(*places[tensor.name], state))
 
-    def receipt(directory: Place) -> None:
+    def receipt(directory: Location) -> None:
         kind = "universal checkpoint" if origin is None else "ZeRO checkpoint by ds_to_universal"
         read_from = universal.tag if origin is None else origin
         table = {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moe.checkpoint.reader import INDEX
+from moe.checkpoint.weight_files import INDEX
 from moe.checkpoint.writer import ShardWriter, TensorSpec, pack, write_index
 from moe.errors import CheckpointError
 

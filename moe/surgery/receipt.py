@@ -19,7 +19,8 @@ class Receipt:
     """Method, options and seed; SHA-256 of files read and written; logits before and after.
 
     ``source_files`` are the architecture and the weights that were read, ``files`` all that was
-    written but the receipt itself.
+    written but the receipt itself. ``notes`` say what of the source was read otherwise than its
+    ``config.json`` says, and what was left aside.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Receipt:
     source_files: Mapping[str, str]
     files: Mapping[str, str]
     distance: LogitDistance
+    notes: tuple[str, ...]
 
     def save(self, directory: Path) -> None:
         """Write ``receipt.json``."""

@@ -136,6 +136,7 @@ class _Upcycling:
             source_files=inputs,
             files=written,
             distance=distance,
+            notes=self.dense.notes,
         )
 
     @property

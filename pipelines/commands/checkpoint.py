@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.screen.terminal import console, say
+from pipelines.screen.terminal import caution, console, say
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="With --run: section.key=value.")]
 
@@ -85,10 +85,9 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
 def _import(
     source: Path, to: Path | None, run_file: Path, overrides: Sequence[str], trust: bool
 ) -> None:
+    from moe.checkpoint.architecture import read_architecture
     from moe.checkpoint.manifest import checkpoints, step_directory
     from moe.checkpoint.universal.reader import UniversalCheckpoint
-    from moe.config.families import read_config
-    from moe.config.json_file import read_json
     from moe.config.run import load_run
     from moe.surgery.exchange import import_universal
     from pipelines.corpus.inputs import fingerprint, open_shards
@@ -96,12 +95,15 @@ def _import(
     from pipelines.training.train import with_absolute_paths
 
     run = with_absolute_paths(load_run(run_file, overrides))
-    config = read_config(read_json(run.model.path / "config.json"))
+    found = read_architecture(run.model.path)
+    for note in found.notes:
+        caution(note)
+    config = found.config
     run.check_model(config)
     open_shards(run.model.path, config, run.data.path, "train")
     if to is None and run.checkpoint.storage is not None:
         raise ConfigError(
-            f"checkpoints of this run are in {run.checkpoint.place}, where a conversion cannot "
+            f"checkpoints of this run are in {run.checkpoint.location}, where a conversion cannot "
             "write; give --to a directory and copy it there"
         )
     saved = checkpoints(run.checkpoint.path)
@@ -117,11 +119,11 @@ def _import(
                 f"{source} has done {universal.step} steps, train.steps is {run.train.steps}; "
                 "raise it"
             )
-        place = to or step_directory(run.checkpoint.path, universal.step)
+        location = to or step_directory(run.checkpoint.path, universal.step)
         with counted(console, "converting", "MB") as progress:
             data = fingerprint(run.data.path)
-            import_universal(universal, place, run, data, origin, progress)
-    say(f"wrote {place}")
+            import_universal(universal, location, run, data, origin, progress)
+    say(f"wrote {location}")
 
 
 @contextmanager

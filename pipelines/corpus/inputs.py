@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import DataError
 from pipelines.corpus.manifest import MANIFEST, Split
@@ -9,6 +10,14 @@ from pipelines.corpus.packing import file_sha256
 from pipelines.corpus.shards import TokenShards
 
 TOKENIZER = "tokenizer.json"
+
+
+def notes_on(model: Path) -> tuple[str, ...]:
+    """Return what of a model is read otherwise than its config.json says, and what is left aside.
+
+    CheckpointError where it cannot be read.
+    """
+    return Checkpoint.open(model).notes
 
 
 def open_shards(model: Path, config: ModelConfig, data: Path, split: Split) -> TokenShards:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import ConfigError
+from moe.errors import ConfigError, DataError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
@@ -104,6 +104,12 @@ def evaluate(
         for layer, found in statistics.items():
             seen[layer].append(found)
         progress(first + len(batch.tokens), len(rows))
+    if not tokens:
+        raise DataError(
+            f"no label counts in the {len(rows)} rows of {data}: each of them holds one token of "
+            "each of its documents, so there is nothing to predict; tokenize with a "
+            "longer --sequence-length, or longer documents"
+        )
     seconds = time.perf_counter() - started
     layers = {layer: _health(decoder, layer, found) for layer, found in seen.items()}
     return Evaluation(loss / tokens, tokens, seconds, layers)

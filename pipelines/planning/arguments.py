@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
+from pipelines.screen.terminal import caution
 
 if TYPE_CHECKING:
     from moe.config.model import ModelConfig
@@ -34,14 +35,19 @@ _MICRO_BATCHES = 8
 
 
 def architecture(model: str) -> "ModelConfig":
-    """Return the sizes of a model, by its directory or its preset; no weights are looked at."""
+    """Return the sizes of a model, by its directory or its preset; say what config.json does not.
+
+    No weights are looked at, unless they tell whether the head is tied to the embedding.
+    """
+    from moe.checkpoint.architecture import read_architecture
     from moe.config.assignment import hint
-    from moe.config.families import read_config
-    from moe.config.json_file import read_json
     from moe.config.presets import PRESETS
 
     if Path(model).is_dir():
-        return read_config(read_json(Path(model) / "config.json"))
+        found = read_architecture(Path(model))
+        for note in found.notes:
+            caution(note)
+        return found.config
     if model not in PRESETS:
         raise ConfigError(
             f"{model} is no model directory, which has a config.json, and no preset; "

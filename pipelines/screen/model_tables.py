@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from moe.config.model import MoeConfig
 from moe.surgery.methods import METHODS
@@ -43,6 +44,8 @@ def receipt_table(receipt: Receipt) -> Table:
         f"{distance.max_absolute:.1e} ({distance.relative:.1e} relative)",
     )
     table.add_row("same first choice", f"{distance.same_argmax:.0%} of {distance.tokens} tokens")
+    for note in receipt.notes:
+        table.add_row("caution", Text(note))
     return table
 
 

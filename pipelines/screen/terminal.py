@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 console = Console()
 
@@ -15,3 +16,8 @@ Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face for
 def say(line: str) -> None:
     """Print a line as it is."""
     console.print(line, highlight=False, markup=False)
+
+
+def caution(line: str) -> None:
+    """Print what a person should know that is no error."""
+    console.print(Text.assemble(("caution: ", "yellow"), line))

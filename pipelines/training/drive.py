@@ -116,7 +116,7 @@ def _lead(work: Assignment, replicas: int) -> Outcome:
     shards = TokenShards.open(run.data.path, "train")
     try:
         if still_wanted(work.board):
-            prune(run.checkpoint.place, run.checkpoint.keep)
+            prune(run.checkpoint.location, run.checkpoint.keep)
             engine = obtain(work, replicas, shards.sequence_length)
             done = engine.steps_done()
             begin(work.board, engine.plan, done)
@@ -191,7 +191,7 @@ def obtain(work: Assignment, replicas: int, sequence_length: int) -> TrainingEng
             return engine
     remove(run.name)
     plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas)
-    saved = checkpoints(run.checkpoint.place)
+    saved = checkpoints(run.checkpoint.location)
     source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
     return over_ray.train(run, plan.of_replicas(replicas), source, sequence_length)
 
@@ -218,7 +218,7 @@ def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
     """
     if not due(run, done) or engine.last_report() is None or engine.busy():
         return False
-    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.place))
+    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
 def _catch_up(

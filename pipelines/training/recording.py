@@ -1,5 +1,6 @@
 """Every step and checkpoint of a run to its journal and to Ray's metrics, under the same names."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from pipelines.training.saving import Saved
 
 JOURNAL = "journal.jsonl"
 
+logger = logging.getLogger(__name__)
+
 
 class RunRecord:
     """The record of one run; continues where an earlier writer of the same journal ended."""
@@ -20,6 +23,7 @@ class RunRecord:
     def __init__(self, run: str, directory: Path) -> None:
         self._journal = Journal(directory / JOURNAL)
         self._metrics = Recorder(run)
+        self._empty_said = False
 
     def rewind(self, step: int) -> None:
         """Forget steps above ``step``: the run will do them again."""
@@ -32,7 +36,16 @@ class RunRecord:
         )
 
     def step(self, report: StepReport) -> None:
-        """Record one step."""
+        """Record one step; say of the first in which no label counts that there are such."""
+        if report.tokens == 0 and not self._empty_said:
+            self._empty_said = True
+            logger.warning(
+                "no label counts in the rows of step %d: each row holds one token of each of its "
+                "documents, so there is nothing to predict. The loss of such a step is 0 and "
+                "no gradient comes of it; tokenize with a longer --sequence-length, or longer "
+                "documents",
+                report.step,
+            )
         self._journal.append(journal_line(report))
         for name, value in _gauges(report).items():
             self._metrics.record(name, value)

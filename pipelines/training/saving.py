@@ -25,7 +25,7 @@ from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
 from moe.config.run import CheckpointSection
 from moe.errors import StorageError
-from moe.storage import Place
+from moe.storage import Location, remedy
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class _Pending:
 
     step: int
     writing: Writing
-    draft: Place
-    place: Place
+    draft: Location
+    location: Location
     scope: ExitStack
     began: float
     stall_seconds: float
@@ -97,10 +97,10 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         if self._context is None:
             return
         run = self._context.run
-        scope, place = ExitStack(), step_directory(run.checkpoint.place, step)
-        draft = scope.enter_context(drafted(place))
+        scope, location = ExitStack(), step_directory(run.checkpoint.location, step)
+        draft = scope.enter_context(drafted(location))
         writing = self._engine.write(draft, step)
-        self._pending = _Pending(step, writing, draft, place, scope, began, stall)
+        self._pending = _Pending(step, writing, draft, location, scope, began, stall)
 
     def tell(self, report: StepReport) -> None:
         """Look whether a checkpoint has become whole; tell Ray Train of one taken before."""
@@ -131,20 +131,20 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
                 complete(pending.draft, written, pending.step, self._engine.plan, self._context)
         except OSError as error:
             raise StorageError(
-                f"could not complete {pending.place}: {error}; see that there is room"
+                f"could not complete {pending.location}: {error}; {remedy(error)}"
             ) from error
         now = time.monotonic()
         stall, seconds = pending.stall_seconds + now - waited, now - pending.began
-        self._newest = Saved(pending.step, str(pending.place), stall, seconds)
+        self._newest = Saved(pending.step, str(pending.location), stall, seconds)
         self._record(self._newest)
         self._prune(self._context.run.checkpoint)
 
     def _prune(self, checkpoint: CheckpointSection) -> None:
         """Remove old checkpoints; those that will not go are tried again after the next."""
         try:
-            prune(checkpoint.place, checkpoint.keep)
+            prune(checkpoint.location, checkpoint.keep)
         except (OSError, StorageError) as error:
-            logger.warning("old checkpoints in %s stay for now: %s", checkpoint.place, error)
+            logger.warning("old checkpoints in %s stay for now: %s", checkpoint.location, error)
 
 
 def _tell(metrics: dict[str, Any], whole: Saved | None) -> None:

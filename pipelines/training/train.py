@@ -37,7 +37,7 @@ from moe.errors import (
     StorageError,
 )
 from moe.planning.plan.plan import Plan
-from moe.storage import Place
+from moe.storage import Location
 from moe.surgery.receipt import RECEIPT
 from pipelines.corpus.inputs import fingerprint, open_shards
 from pipelines.corpus.shards import TokenShards
@@ -59,7 +59,7 @@ Resume = Literal["never", "always", "if-saved"]
 OnStart = Callable[[Plan, Session], None]
 
 
-def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Place:
+def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Location:
     """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
 
     ``on_start`` is told the plan and the Ray session before any actor starts, ``on_step`` every
@@ -87,7 +87,7 @@ def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) ->
             f"{run.name} was stopped before step {run.train.steps}; --resume continues it from the "
             "last checkpoint"
         )
-    return checkpoints(run.checkpoint.place)[-1]
+    return checkpoints(run.checkpoint.location)[-1]
 
 
 def with_absolute_paths(run: RunConfig) -> RunConfig:
@@ -119,8 +119,9 @@ def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 
 def cautions(run: RunConfig) -> list[str]:
     """Return what a person should know before the run that is no error."""
-    found = model_cautions(run, Checkpoint.open(run.model.path).config)
-    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.place)
+    model = Checkpoint.open(run.model.path)
+    found = [*model.notes, *model_cautions(run, model.config)]
+    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.location)
     if fresh and run.routing.capacity_factor is not None:
         found.append(
             f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
@@ -138,19 +139,21 @@ def _upcycled(model: Path) -> bool:
 
 def _check_beginning(context: SaveContext, resume: Resume) -> None:
     run = context.run
-    saved = checkpoints(run.checkpoint.place)
+    saved = checkpoints(run.checkpoint.location)
     if saved and resume == "never":
         raise ConfigError(
-            f"{run.checkpoint.place} holds checkpoints up to {saved[-1].name}; "
+            f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
         )
     if resume == "always" and not saved:
-        raise ConfigError(f"nothing to resume: {run.checkpoint.place} holds no complete checkpoint")
+        raise ConfigError(
+            f"nothing to resume: {run.checkpoint.location} holds no complete checkpoint"
+        )
     if saved:
         _check_same_run(context, saved[-1])
 
 
-def _check_same_run(context: SaveContext, checkpoint: Place) -> None:
+def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
     """Refuse to resume with what would make it another run; length and schedule may change."""
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")

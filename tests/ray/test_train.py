@@ -19,10 +19,17 @@ from actors.commands import StepReport
 from actors.crew import ending, launch
 from cluster.journal import read
 from cluster.session import Session
-from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.manifest import checkpoints, sealed
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
-from moe.errors import ClusterError, ConfigError, LaunchError, PlanError, TrainingDiverged
+from moe.errors import (
+    CheckpointError,
+    ClusterError,
+    ConfigError,
+    LaunchError,
+    PlanError,
+    TrainingDiverged,
+)
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.training.board import open_board, stop
 from pipelines.training.recording import JOURNAL, recorded_steps
@@ -160,6 +167,13 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     again = tokens_again(undisturbed, tmp_path)
     with pytest.raises(ConfigError, match="was tokenized again"):
         trained(again, resume="always")
+    copied = tmp_path / "edited"
+    shutil.copytree(undisturbed.checkpoint.path, copied)
+    edited = checkpoints(copied)[-1] / "config.json"
+    edited.write_text(edited.read_text().replace('"rope_theta": 1', '"rope_theta": 2'))
+    moved = undisturbed.checkpoint.model_copy(update={"path": copied})
+    with pytest.raises(CheckpointError, match=f"{edited} has changed since it was saved"):
+        trained(undisturbed.model_copy(update={"checkpoint": moved}), resume="always")
     with pytest.raises(ConfigError, match="nothing to resume"):
         trained(config(material, tmp_path / "new"), resume="always")
     with pytest.raises(PlanError, match="needs at least 3 micro-batches but has 2"):
@@ -181,7 +195,7 @@ def tokens_again(run: RunConfig, folder: Path) -> RunConfig:
     manifest = checkpoints(copied)[-1] / "raymoe.json"
     table = json.loads(manifest.read_text())
     table["run"]["data"]["path"] = str(moved / "tokens")
-    manifest.write_text(json.dumps(table))
+    manifest.write_text(json.dumps(sealed(table)))
     data = run.data.model_copy(update={"path": moved / "tokens"})
     checkpoint = run.checkpoint.model_copy(update={"path": copied})
     return run.model_copy(update={"data": data, "checkpoint": checkpoint})

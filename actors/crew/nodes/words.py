@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from actors.crew.nodes.bundles import KIND
 from actors.crew.nodes.room import Amounts, Room
 from moe.planning.devices.needs import Labels
+from moe.sizes import size_text
 
 MEMORY = "memory"
 
@@ -36,7 +37,9 @@ def found_text(room: Room, names: Iterable[str], idle: bool) -> str:
 
 def amount_text(name: str, amount: float) -> str:
     """Return one amount: ``2 CPU``, ``3.5 GB memory``."""
-    return f"{amount / 1e9:.3g} GB memory" if name == MEMORY else f"{amount:g} {name}"
+    if name != MEMORY:
+        return f"{amount:g} {name}"
+    return f"{amount / 1e9:.3g} GB memory" if amount >= 1e8 else f"{size_text(amount)} memory"
 
 
 def labels_text(labels: Labels) -> str:

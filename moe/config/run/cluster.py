@@ -2,13 +2,13 @@
 
 from pydantic import Field, model_validator
 
-from moe.config.run.section import Location, Section
+from moe.config.run.section import LocalPath, Section
 
 
 class PlanSection(Section):
     """A plan file, or the shape of the plan to make for this cluster."""
 
-    path: Location | None = None
+    path: LocalPath | None = None
     stages: int = Field(default=1, gt=0)
     gang: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)

@@ -2,31 +2,31 @@
 
 from pydantic import Field, field_validator
 
-from moe.config.run.section import Location, Section
+from moe.config.run.section import LocalPath, Section
 from moe.errors import StorageError
-from moe.storage import Place, place
+from moe.storage import Location, location
 
 
 class ModelSection(Section):
     """The checkpoint that training starts from, a Hugging Face directory."""
 
-    path: Location
+    path: LocalPath
 
 
 class DataSection(Section):
     """Token shards made by ``raymoe tokenize``."""
 
-    path: Location
+    path: LocalPath
     seed: int = Field(default=0, ge=0)
     """Seeds the order of the training sequences."""
 
 
 class CheckpointSection(Section):
     """Where the run leaves its results: journal and Ray Train's files in ``path``, checkpoints
-    there too unless ``storage`` names another place.
+    there too unless ``storage`` names another location.
     """
 
-    path: Location
+    path: LocalPath
     storage: str | None = None
     """A URI that ``pyarrow.fs`` knows, such as ``s3://bucket/prefix?region=eu-central-1``;
     credentials come from the environment.
@@ -36,19 +36,19 @@ class CheckpointSection(Section):
     keep: int = Field(default=2, gt=0)
 
     @property
-    def place(self) -> Place:
+    def location(self) -> Location:
         """The directory that holds the checkpoints."""
-        return self.path if self.storage is None else place(self.storage)
+        return self.path if self.storage is None else location(self.storage)
 
     @field_validator("storage")
     @classmethod
-    def _names_a_place(cls, storage: str | None) -> str | None:
+    def _names_a_location(cls, storage: str | None) -> str | None:
         if storage is not None and "://" not in storage:
             raise ValueError(
                 "give a URI such as s3://bucket/prefix; a local directory goes into checkpoint.path"
             )
         try:
-            _ = storage and place(storage)
+            _ = storage and location(storage)
         except StorageError as error:
             raise ValueError(str(error)) from None
         return storage

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Location = Annotated[Path, Field(strict=False)]
+LocalPath = Annotated[Path, Field(strict=False)]
 """A path, which TOML and JSON write as text."""
 
 

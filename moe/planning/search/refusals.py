@@ -9,6 +9,7 @@ from moe.planning.search.shapes import Shape
 from moe.planning.stages.split import spans, split
 from moe.planning.stages.units import Unit, form_gangs, form_units
 from moe.planning.stages.widths import cut_width, width_share
+from moe.sizes import size_text, unlike_texts
 
 
 def why_no_plan(question: Question) -> str:
@@ -80,9 +81,10 @@ def _share(
 
 
 def _short_of(rank: int, stage: int, need: RankBytes, device: Device) -> str:
+    needs, has = unlike_texts(need.total, device.memory_bytes)
     return (
-        f"rank {rank} (stage {stage}) needs {_gigabytes(need.total)} ({_shown(need)}) but device "
-        f"{device.name} has {_gigabytes(device.memory_bytes)}; raise plan.stages or plan.gang, "
+        f"rank {rank} (stage {stage}) needs {needs} ({_shown(need)}) but device "
+        f"{device.name} has {has}; raise plan.stages or plan.gang, "
         "lower the micro-batch or the sequence length, or use a device with more memory"
     )
 
@@ -98,8 +100,4 @@ def _shown(need: RankBytes) -> str:
         "snapshot": need.snapshot,
         "process": need.process,
     }
-    return ", ".join(f"{what} {_gigabytes(size)}" for what, size in parts.items() if size)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)

@@ -1,4 +1,6 @@
 import contextlib
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -98,3 +100,26 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
     check_room(tmp_path / "new" / "there", 1)
     with pytest.raises(StorageError, match=r"takes 1000000000\.0 GB but .* GB free; choose"):
         check_room(tmp_path / "new" / "there", 10**18)
+
+
+def test_sizes_that_nearly_fit_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=12_001))
+    with pytest.raises(StorageError, match=r"takes 12\.002 kB but .* has 12\.001 kB free"):
+        check_room(tmp_path / "there", 12_002)
+
+
+def test_what_cannot_be_written_is_not_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel file system tells no size and takes no directory; a read-only one neither."""
+    with (
+        pytest.raises(StorageError, match=r"cannot (make|write to) /proc"),
+        staged(Path("/proc/there/model")),
+    ):
+        check_room(Path("/proc/there/model"), 10**18)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StorageError, match=f"cannot write to {tmp_path}: it is read-only, or"):
+        check_room(tmp_path / "there", 10**18)

@@ -1,5 +1,7 @@
-"""Places on a disk and in an object store, which a real server keeps."""
+"""Locations on a disk and in an object store, which a real server keeps."""
 
+import errno
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +10,12 @@ import pytest
 
 from moe.errors import StorageError
 from moe.storage import (
-    Place,
+    Location,
     RemotePath,
     copy_file,
     local,
-    place,
+    location,
+    remedy,
     remove_tree,
     sizes,
     write_text,
@@ -28,14 +31,16 @@ def store() -> Iterator[str]:
 
 
 @pytest.fixture(params=["disk", "store"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "disk":
         return tmp_path
     uri: str = request.getfixturevalue("store")
-    return place(uri.format(f"folder/{tmp_path.name}"))
+    return location(uri.format(f"folder/{tmp_path.name}"))
 
 
-def test_what_is_written_is_there(folder: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_written_is_there(
+    folder: Location, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     source = tmp_path_factory.mktemp("source") / "source"
     source.write_bytes(b"abc")
     if isinstance(folder, Path):
@@ -62,34 +67,42 @@ def test_what_is_written_is_there(folder: Place, tmp_path_factory: pytest.TempPa
 
 
 def test_a_remote_path_is_a_value(store: str) -> None:
-    root = place(store.format("a/b"))
+    root = location(store.format("a/b"))
     assert isinstance(root, RemotePath)
     file = root / "c" / "d.json"
     assert pickle.loads(pickle.dumps(file)) == file
-    assert {file: 1}[place(store.format("a/b")) / "c" / "d.json"] == 1
+    assert {file: 1}[location(store.format("a/b")) / "c" / "d.json"] == 1
     assert str(file) == "s3://bucket/runs/a/b/c/d.json"
     assert (file.name, str(file.parent), file.absolute()) == ("d.json", str(root / "c"), file)
     assert root.name == "b"
 
 
 def test_text_names_a_place() -> None:
-    assert place("a/b") == Path("a/b")
-    assert place("file:///a/b%20c") == Path("/a/b c")
+    assert location("a/b") == Path("a/b")
+    assert location("file:///a/b%20c") == Path("/a/b c")
     assert local(Path("a")) == Path("a")
     with pytest.raises(StorageError, match="s3://bucket/x is not a local path"):
-        local(place("s3://bucket/x?region=there"))
+        local(location("s3://bucket/x?region=there"))
     with pytest.raises(StorageError, match="written into every checkpoint"):
-        place("s3://key:secret@bucket/x")
-    with pytest.raises(StorageError, match="names no place"):
-        place("s3://")
+        location("s3://key:secret@bucket/x")
+    with pytest.raises(StorageError, match="names no location"):
+        location("s3://")
 
 
 def test_a_filesystem_nobody_knows_is_refused() -> None:
     with pytest.raises(StorageError, match=r"cannot open zip://a/b: .*; give a URI that pyarrow"):
-        place("zip://a/b").exists()
+        location("zip://a/b").exists()
 
 
 def test_a_bucket_that_is_not_there_is_told(store: str) -> None:
-    wrong = place(store.format("x").replace("bucket/", "nobucket/"))
+    wrong = location(store.format("x").replace("bucket/", "nobucket/"))
     with pytest.raises(StorageError, match=r"cannot write s3://nobucket/runs/x/a: .*; check the"):
         write_text(wrong / "a", "text")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "room"), (errno.EROFS, "read-only"), (errno.EIO, "storage answers")],
+)
+def test_what_cannot_be_written_is_told_from_what_is_full(number: int, advice: str) -> None:
+    assert advice in remedy(OSError(number, os.strerror(number)))

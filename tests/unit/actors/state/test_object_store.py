@@ -17,7 +17,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
-from moe.storage import RemotePath, place, sizes
+from moe.storage import RemotePath, location, sizes
 from tests import object_store, runs, saves, saving_process, tiny
 from tests.ranks import pool
 from tests.reference import PlainTraining
@@ -32,7 +32,7 @@ def store() -> Iterator[str]:
 
 @pytest.fixture
 def root(store: str, tmp_path: Path) -> RemotePath:
-    found = place(store.format(tmp_path.name))
+    found = location(store.format(tmp_path.name))
     assert isinstance(found, RemotePath)
     return found
 

@@ -202,6 +202,21 @@ def test_one_flipped_byte_in_one_expert_stops_the_resume(
         ranks.started(runs.plan(config, (2, 1)), saved, run, runs.LENGTH, resume=True)
 
 
+def test_a_config_edited_after_the_save_is_named_by_the_ranks_that_resume(
+    saved: Path, ranks: Ranks
+) -> None:
+    """As when a run begins again after a kill: at equal length, so that no size tells."""
+    model = saved.parent / "model"
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    text = (saved / "config.json").read_text()
+    assert '"num_experts_per_tok": 2' in text
+    (saved / "config.json").write_text(
+        text.replace('"num_experts_per_tok": 2', '"num_experts_per_tok": 1')
+    )
+    with pytest.raises(CheckpointError, match=f"{saved}/config.json has changed since"):
+        ranks.started(runs.plan(config, (2, 1)), saved, run, runs.LENGTH, resume=True)
+
+
 def test_a_directory_without_manifest_is_no_checkpoint(saved: Path) -> None:
     assert checkpoints(saved.parent) == [saved]
     (saved / "raymoe.json").unlink()

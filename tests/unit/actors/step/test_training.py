@@ -183,3 +183,24 @@ def test_bfloat16_computes_close_and_keeps_float32_weights(ranks: Ranks, tmp_pat
     (tmp_path / "half").mkdir()
     team.all("save", tmp_path / "half")
     assert {weight.dtype for weight in read_all(tmp_path / "half").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("layers", "heads"), [((1,), (3,)), ((1,), (2, 1)), ((1, 1), (3,))])
+def test_a_step_in_which_no_label_counts(
+    layers: tuple[int, ...], heads: tuple[int, ...], ranks: Ranks, tmp_path: Path
+) -> None:
+    """The loss is 0 and no gradient comes of it; the run goes on as if it had not been."""
+    directory, config = saved_model(tmp_path, "llama", num_hidden_layers=sum(layers))
+    run = runs.run_config(directory, train={"weight_decay": 0.0})
+    team = ranks.started(runs.plan(config, layers, heads), directory, run, runs.LENGTH)
+    full = runs.batch(config, run, 0)
+    assert full.labels is not None
+    empty = replace(full, labels=full.labels * 0 - 100, label_count=0)
+    report = merge(team.step(empty), 0, 0.0)
+    assert (report.loss, report.gradient_norm, report.tokens) == (0.0, 0.0, 0)
+    (tmp_path / "saved").mkdir()
+    team.all("save", tmp_path / "saved")
+    before = load_file(directory / "model.safetensors")
+    for name, weight in read_all(tmp_path / "saved").items():
+        assert torch.equal(weight, before[name])
+    assert merge(team.step(replace(full, step=1)), full.label_count, 0.0).loss > 1

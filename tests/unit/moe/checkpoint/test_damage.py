@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from moe.checkpoint.manifest import MANIFEST, load_manifest
+from moe.checkpoint.digest import file_sha256
+from moe.checkpoint.manifest import MANIFEST, load_manifest, sealed
 from moe.checkpoint.moments import Moments
-from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
+from moe.checkpoint.weight_files import INDEX
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError
 from tests import runs, saves
@@ -69,11 +71,12 @@ def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -
 
 
 def patched(at: Path, change: Callable[[dict[str, object]], object]) -> None:
-    """Change the manifest, and let it have the sizes that the files have now."""
+    """Change the manifest, and let it have the sizes and hashes that the files have now."""
     table = json.loads((at / MANIFEST).read_text())
     table["files"] = {name: (at / name).stat().st_size for name in table["files"]}
+    table["hashes"] = {name: file_sha256(at / name) for name in table["hashes"]}
     change(table)
-    (at / MANIFEST).write_text(json.dumps(table))
+    (at / MANIFEST).write_text(json.dumps(sealed(table)))
 
 
 def test_the_original_is_sound(saved: Path) -> None:
@@ -205,7 +208,7 @@ def test_a_piece_the_manifest_forgot_is_named(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.update(format=1), "has format 1, this version resumes format 2"),
+        (lambda table: table.update(format=1), "has format 1, this version resumes formats 2 and"),
         (lambda table: table.pop("format"), "has format 1"),
         (lambda table: table.pop("step"), "is not a manifest: 'step'"),
         (lambda table: table.update(tensors=[]), "is not a manifest"),
@@ -218,3 +221,85 @@ def test_a_manifest_that_is_none(
 ) -> None:
     patched(saved, change)
     refused(saved, message)
+
+
+def edited(path: Path, before: str, after: str) -> None:
+    """Change a text file as an editor does, once, at equal length if both words have it."""
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"coefficient": ', '"coefficient": 1'),
+        ('"step": 3', '"step": 7'),
+        ('"dtype": "F32"', '"dtype": "F16"'),
+        ('"shares": [', '"shares": [0.5, '),
+    ],
+)
+def test_an_edited_manifest_is_refused(before: str, after: str, saved: Path) -> None:
+    edited(saved / MANIFEST, before, after)
+    refused(saved, rf"{MANIFEST} has changed since it was saved: its own sha256")
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'),
+        ("config.json", '"rope_theta": 1', '"rope_theta": 2'),
+        ("config.json", '"num_experts_per_tok": 2', '"num_experts_per_tok": 1'),
+        ("plan.toml", "threads", "Threads"),
+        ("run.json", '"seed": 0', '"seed": 1'),
+    ],
+)
+def test_a_file_edited_at_equal_length_is_named(
+    file: str, before: str, after: str, saved: Path
+) -> None:
+    edited(saved / file, before, after)
+    refused(saved, f"{saved / file} has changed since it was saved: its sha256")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coefficient": -0.001}, "layer 1 the balance coefficient -0.001, its run has 0 to"),
+        ({"coefficient": 1.5}, "layer 1 the balance coefficient 1.5, its run has 0 to 0.01"),
+        ({"shares": [2.0, -1.0, 0.0, 0.0]}, "layer 1 shares or probabilities of experts that"),
+        ({"shares": [0.5, 0.4, 0.0, 0.0]}, "layer 1 shares"),
+        ({"probabilities": [0.5]}, "layer 1 shares"),
+    ],
+)
+def test_a_balance_that_no_run_comes_to_is_refused(
+    values: dict[str, object], message: str, saved: Path
+) -> None:
+    sound = {"coefficient": 0.01, "shares": [0.25] * 4, "probabilities": [0.25] * 4}
+    patched(saved, lambda table: table.update(balance={"1": sound}))
+    load_manifest(saved)
+    patched(saved, lambda table: table.update(balance={"1": sound | values}))
+    refused(saved, message)
+
+
+def test_the_step_is_that_of_the_name(saved: Path) -> None:
+    at = saved.rename(saved.with_name("step-00000003"))
+    read_all(at)
+    other = at.rename(at.with_name("step-00000004"))
+    refused(other, "says step 3 but lies in step-00000004")
+
+
+def test_a_checkpoint_of_format_2_is_read_still(saved: Path) -> None:
+    """It has hashes of tensors and no others: what can be checked of it is."""
+
+    def old(table: dict[str, object]) -> None:
+        table["format"] = 2
+        del table["hashes"]
+
+    patched(saved, old)
+    table = json.loads((saved / MANIFEST).read_text())
+    del table["sha256"]
+    (saved / MANIFEST).write_text(json.dumps(table))
+    read_all(saved)
+    beyond = {"1": {"coefficient": 9.5, "shares": [], "probabilities": []}}
+    (saved / MANIFEST).write_text(json.dumps(table | {"balance": beyond}))
+    refused(saved, "the balance coefficient 9.5")

@@ -15,7 +15,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
 from moe.config.tensors import tensors
 from moe.errors import StorageError
-from moe.storage import Place, sizes
+from moe.storage import Location, sizes
 from tests import saves, saving_process
 
 SECONDS = 60.0
@@ -25,7 +25,7 @@ def started(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tests.saving_process", *arguments])
 
 
-def check_sound(at: Place, config: saves.ModelConfig, step: int) -> None:
+def check_sound(at: Location, config: saves.ModelConfig, step: int) -> None:
     """Read all of a checkpoint, verified, and compare it with what was saved."""
     manifest = load_manifest(at)
     assert manifest.step == step

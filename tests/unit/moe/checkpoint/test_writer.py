@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from moe.checkpoint.reader import INDEX
-from moe.checkpoint.shards import Shards, open_shards
+from moe.checkpoint.shards import Shards
+from moe.checkpoint.weight_files import INDEX, weight_files
 from moe.checkpoint.writer import (
     ShardWriter,
     TensorSpec,
@@ -103,7 +103,7 @@ def test_several_shards_and_their_index(tmp_path: Path) -> None:
     loaded = {}
     for file in shards:
         loaded |= load_file(tmp_path / file)
-    reader = open_shards(tmp_path, INDEX)
+    reader = Shards(weight_files(tmp_path))
     assert reader.names == values.keys()
     for name, value in values.items():
         assert same_bits(loaded[name], value)

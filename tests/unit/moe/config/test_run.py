@@ -280,11 +280,11 @@ def test_schedules_and_runs_of_layers_that_go_together(schedule: str, plan: dict
 
 
 def test_checkpoints_lie_in_the_path_or_in_the_storage(run_file: Path) -> None:
-    assert load_run(run_file).checkpoint.place == Path("out")
+    assert load_run(run_file).checkpoint.location == Path("out")
     uri = "s3://bucket/runs?region=eu-central-1"
     run = load_run(run_file, [f"checkpoint.storage={uri}"])
     assert run.checkpoint.path == Path("out")
-    assert run.checkpoint.place == RemotePath(uri)
+    assert run.checkpoint.location == RemotePath(uri)
     assert RunConfig.model_validate(json.loads(dump_run(run))) == run
 
 
@@ -293,7 +293,7 @@ def test_checkpoints_lie_in_the_path_or_in_the_storage(run_file: Path) -> None:
     [
         ("some/where", "checkpoint.storage: give a URI such as .* goes into checkpoint.path"),
         ("s3://key:secret@bucket/x", "checkpoint.storage: .* give credentials in the environment"),
-        ("s3://", "checkpoint.storage: s3:// names no place"),
+        ("s3://", "checkpoint.storage: s3:// names no location"),
     ],
 )
 def test_a_storage_that_is_none_is_refused(storage: str, message: str, run_file: Path) -> None:

@@ -9,7 +9,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.weight_files import INDEX
 from moe.checkpoint.writer import ShardWriter, TensorSpec, write_index, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moe.errors import ConfigError
-from moe.surgery.copies import Drop, VirtualGroup
+from moe.surgery.copies import Drop, VirtualGroup, equal_width
 from moe.surgery.cuts import Shared, Split
 from moe.surgery.methods import method_named
 from moe.surgery.options import UpcycleOptions
@@ -36,11 +36,25 @@ def test_method_options_are_checked(name: str, given: dict[str, Any], message: s
 
 
 @pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (40, "choose one of 2, 4, 5, 8, 10, 20$"),
+        (41, r"no number from 2 to 40 divides 41: choose a method that does not cut it \(copy"),
+        (514, "choose one of 2$"),
+        (263 * 269, "no number from 2 to 256 divides 70747: choose a method"),
+    ],
+)
+def test_what_would_divide_is_said(columns: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        equal_width(columns, 3)
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"method": Split(), "experts": 7}, "40 columns cannot be cut into 7 equal .* 2, 4, 5, 8"),
         ({"method": Shared(), "experts": 6}, "cannot be cut into 7 equal parts"),
-        ({"method": VirtualGroup(3)}, "cannot be cut into 3 equal parts"),
+        ({"method": VirtualGroup(3)}, "cannot be cut into 3 equal parts; choose one of 2, 4, 5"),
         ({"router": "centroid"}, "all experts would get the same row; choose normal or zero"),
         ({"method": VirtualGroup(), "router": "zero"}, "would not take whole groups"),
         ({"router": "zero", "router_std": 0.1}, "router_std has no effect on a router of zeros"),

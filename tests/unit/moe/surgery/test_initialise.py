@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe.checkpoint.reader import INDEX, Checkpoint
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.remote import copy_remote_code
+from moe.checkpoint.weight_files import INDEX
 from moe.config.model import ModelConfig
 from moe.config.override import override
 from moe.config.presets import PRESETS

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.upcycle import memory_bar, peak_bytes
-from moe.checkpoint.reader import SINGLE, Checkpoint
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.weight_files import SINGLE
 from moe.errors import CheckpointError
 from moe.nn.build import build
 from moe.staging import staged

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from moe import __version__
-from moe.checkpoint.reader import SINGLE, Checkpoint
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.weight_files import SINGLE
 from moe.config.model import MoeConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, ConfigError, StorageError
@@ -202,6 +203,21 @@ def test_the_receipt_is_complete_and_true(tmp_path: Path) -> None:
     assert table["files"] == {name: sha(to / name) for name in written}
     assert table["distance"]["tokens"] == 20
     assert table["distance"]["max_absolute"] == receipt.distance.max_absolute
+
+
+def test_a_head_that_config_json_wrongly_ties_is_kept_and_said(tmp_path: Path) -> None:
+    """Upcycled as transformers reads the source: with both tensors."""
+    source, to, inputs = dense(tmp_path), tmp_path / "moe", tiny.tokens(97, 2, 11)
+    table = load_file(source / SINGLE)
+    table["lm_head.weight"] = 1.5 * table["model.embed_tokens.weight"].flip(0)
+    save_file(table, source / SINGLE, {"format": "pt"})
+    receipt = upcycle(source, to, OPTIONS)
+    assert apart(transformers_logits(to, inputs), transformers_logits(source, inputs)) < 1e-5
+    assert not Checkpoint.open(to).config.tie_embeddings
+    (note,) = receipt.notes
+    assert f"lm_head.weight in {source} is not model.embed_tokens.weight" in note
+    assert json.loads((to / RECEIPT).read_text())["notes"] == [note]
+    assert not Checkpoint.open(to).notes
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from moe.planning.search.search import Candidate, Found, Question, search
 from moe.planning.search.shapes import Shape
 from pipelines.planning.capacity import tokens_held
 from pipelines.screen.comparison import alternatives_table
-from tests import plans
+from tests import plans, tiny
 from tests.shell import MOE, SMALL, WORK, Shell
 
 
@@ -253,3 +253,19 @@ def test_the_page_is_drawn_where_asked(shell: Shell) -> None:
     out, _ = shell.run(*words, "--to", shell.path / "plan.toml", "--html", page)
     assert "plan.html" in out.replace(" ", "")
     assert "a/1" in page.read_text()
+
+
+def test_a_head_that_config_json_wrongly_ties_is_planned_and_said(shell: Shell) -> None:
+    """The plan is that of the model that transformers and the other verbs read: with two tables."""
+    model = tiny.model("llama", num_hidden_layers=2, tie_word_embeddings=False)
+    model.config.tie_word_embeddings = True
+    path, there = tiny.saved(model, shell.path / "odd"), shell.inventory(plans.inventory(1))
+    words = ("--inventory", there, "--to", shell.path / "plan.toml", "--sequence-length", 64)
+    out, _ = shell.run("plan", path, *words)
+    assert "caution: lm_head.weight in" in out
+    odd = load_plan(shell.path / "plan.toml")
+    model.config.tie_word_embeddings = False
+    tiny.saved(model, path)
+    out, _ = shell.run("plan", path, *words)
+    assert "caution" not in out
+    assert load_plan(shell.path / "plan.toml") == odd

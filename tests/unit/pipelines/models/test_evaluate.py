@@ -1,13 +1,17 @@
 """Held-out loss against transformers' own loss, and router health by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from moe.errors import ConfigError, DataError
+from pipelines.corpus.manifest import read_manifest, write_manifest
+from pipelines.corpus.packing import ShardWriter, pack
 from pipelines.corpus.shards import TokenShards
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.models.evaluate import EvaluateOptions, evaluate
@@ -73,3 +77,14 @@ def test_no_rows_are_refused() -> None:
 
 def _spread(total: int, wanted: int) -> list[int]:
     return sorted({(total - 1) * place // (wanted - 1) for place in range(wanted)})
+
+
+def test_rows_in_which_no_label_counts_are_refused(material: Path, tmp_path: Path) -> None:
+    """As where each of the documents in them has one token there."""
+    documents = [(np.array([number], dtype=np.int32), 0) for number in range(40)]
+    shards, _ = ShardWriter(tmp_path, "held_out", ["a"], 8, 5).write(pack(documents, 8))
+    manifest = read_manifest(material / "tokens")
+    held_out = replace(manifest.held_out, rows=5, shards=shards)
+    write_manifest(tmp_path, replace(manifest, sequence_length=8, held_out=held_out))
+    with pytest.raises(DataError, match=f"no label counts in the 3 rows of {tmp_path}"):
+        evaluate(material / "moe", tmp_path, EvaluateOptions(rows=3))

@@ -19,12 +19,12 @@ from tests import tiny
 ALWAYS = {"experts", "top_k", "router_std", "seed", "family", "architecture"}
 
 
-def receipt(path: Path, method: Method, **changes: Any) -> Receipt:
+def receipt(path: Path, method: Method, *notes: str, **changes: Any) -> Receipt:
     dense = Checkpoint.open(tiny.saved(tiny.llama(), path / "dense")).config
     options = UpcycleOptions(**({"experts": 4, "top_k": 2, "method": method} | changes))
     table = options.record(upcycled_config(dense, options)) | {"calibration": None}
     distance = LogitDistance(64, 0.0, 0.0, 0.0, 1.0)
-    return Receipt(method.name, table, options.seed, "dense", {}, {}, distance)
+    return Receipt(method.name, table, options.seed, "dense", {}, {}, distance, notes)
 
 
 def test_what_is_as_always_is_not_said_but_the_seed_is(tmp_path: Path) -> None:
@@ -77,3 +77,5 @@ def test_options_of_the_method_are_always_said(
 def test_the_table_has_a_row_for_each(tmp_path: Path) -> None:
     found = receipt(tmp_path, Copy())
     assert receipt_table(found).row_count == 1 + len(chosen(found)) + 2
+    noted = receipt(tmp_path, Copy(), "lm_head.weight [is] another")
+    assert receipt_table(noted).row_count == receipt_table(found).row_count + 1

@@ -1,10 +1,14 @@
 """What the journal holds of a step."""
 
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from actors.commands import LayerReport, StepReport
 from cluster.metrics import metric
-from pipelines.training.recording import journal_line
+from pipelines.training.recording import RunRecord, journal_line
 
 
 def report(**layer: float) -> StepReport:
@@ -31,3 +35,16 @@ def test_what_a_run_has_not_is_left_out() -> None:
 )
 def test_all_of_it_is_a_metric(name: str) -> None:
     assert metric(name).kind == "gauge"
+
+
+def test_steps_without_a_label_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = replace(report(), loss=0.0, tokens=0)
+    with closing(RunRecord("tiny", tmp_path)) as record:
+        for step in (replace(report(), step=6), empty, replace(empty, step=8)):
+            record.step(step)
+        assert record.last_step() == 8
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        "no label counts in the rows of step 7"
+    ]

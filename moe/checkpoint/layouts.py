@@ -1,0 +1,98 @@
+"""Where the files of a directory keep each tensor of a model, in the forms that are read.
+
+A family has one form that raymoe writes (``moe.checkpoint.names``). transformers writes others of
+the same model, and reads all of them alike:
+
+- *fused*: the experts of a layer in two tensors, ``experts.gate_up_proj`` [N, 2F, D], in whose rows
+  the gate comes before the up projection, and ``experts.down_proj`` [N, D, F];
+- *bare*: a model saved without its head, whose names lack the first ``model.``;
+- a tied embedding under the name of the head.
+
+N is experts, F their width, D hidden.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from moe.checkpoint.boxes import Box
+from moe.checkpoint.names import disk_name
+from moe.config.model import ModelConfig
+from moe.config.tensors import EMBEDDING, HEAD, TensorSlice
+
+FUSED_FAMILIES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
+"""Families whose experts transformers holds in one tensor."""
+
+_FIRST = "model."
+_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of the files, and which box of it a tensor of ours is, None where it is all of it.
+
+    A box may have one dimension more than the tensor: of the experts, the first.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The form of one directory."""
+
+    family: str
+    experts: int
+    fused: bool = False
+    bare: bool = False
+    under_head: bool = False
+
+    def stored(self, tensor: TensorSlice) -> Stored:
+        """Return where a tensor, or a span of it, lies."""
+        found = self._whole(tensor)
+        if self.under_head and found.name == EMBEDDING:
+            found = replace(found, name=HEAD)
+        if self.bare:
+            found = replace(found, name=found.name.removeprefix(_FIRST))
+        if tensor.dim is None:
+            return found
+        outer = 0 if found.box is None else len(found.box) - len(tensor.shape)
+        box = list(found.box or ((0, size) for size in found.shape))
+        begin = box[outer + tensor.dim][0]
+        box[outer + tensor.dim] = begin + tensor.start, begin + tensor.stop
+        return replace(found, box=tuple(box))
+
+    def _whole(self, tensor: TensorSlice) -> Stored:
+        expert = _EXPERT.fullmatch(tensor.name) if self.fused else None
+        if expert is None:
+            return Stored(self._name(tensor.name), tensor.shape)
+        experts, number, part = expert.group(1), int(expert.group(2)), expert.group(3)
+        rows, columns = tensor.shape
+        one = number, number + 1
+        if part == "down":
+            box = (one, (0, rows), (0, columns))
+            return Stored(f"{experts}.down_proj", (self.experts, rows, columns), box)
+        box = (one, (0, rows) if part == "gate" else (rows, 2 * rows), (0, columns))
+        return Stored(f"{experts}.gate_up_proj", (self.experts, 2 * rows, columns), box)
+
+    def _name(self, name: str) -> str:
+        """Return the name of a tensor; the fused form has the same for all families."""
+        return disk_name("qwen2_moe" if self.fused else self.family, name)
+
+
+def layout_of(config: ModelConfig, names: Collection[str]) -> Layout:
+    """Return the form of a directory whose files hold tensors of these names."""
+    bare = EMBEDDING not in names and EMBEDDING.removeprefix(_FIRST) in names
+    embedding = EMBEDDING.removeprefix(_FIRST) if bare else EMBEDDING
+    fused = config.family in FUSED_FAMILIES and any(
+        name.endswith(".mlp.experts.gate_up_proj") for name in names
+    )
+    return Layout(
+        config.family,
+        config.experts,
+        fused=fused,
+        bare=bare,
+        under_head=config.tie_embeddings and embedding not in names and HEAD in names,
+    )
