@@ -17,6 +17,7 @@ from actors.rank.rank import Rank
 from actors.state.saver import SavedRank
 from actors.state.sources import Source
 from moe.config.sampling import SampledToken
+from moe.storage import Location
 
 LIFE = "life"
 """The concurrency group of the call that ends with the actor."""
