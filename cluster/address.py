@@ -1,5 +1,6 @@
 """Addresses of Ray: resolved and tried before Ray gets them, because Ray tries for minutes."""
 
+import http.client
 import os
 import socket
 from urllib.parse import urlsplit
@@ -27,14 +28,29 @@ def resolve_auto() -> str:
 
 
 def reach(address: str) -> None:
-    """Raise ClusterError unless something answers at ``HOST:PORT`` or ``http://HOST:PORT``."""
-    host, port = _parts(address)
+    """Raise ClusterError unless something answers at ``HOST:PORT`` or ``http://HOST:PORT/PATH``."""
     try:
-        socket.create_connection((host, port), timeout=REACH_SECONDS).close()
+        socket.create_connection(_parts(address), timeout=REACH_SECONDS).close()
     except (OSError, UnicodeError) as error:
         raise ClusterError(
             f"nothing answers at {address}: {error}; check the address and that the cluster runs"
         ) from error
+
+
+def speaks_http(address: str) -> bool:
+    """Tell whether what listens at ``HOST:PORT`` is a dashboard, which speaks HTTP.
+
+    The cluster itself speaks another protocol, and Ray waits half a minute before it finds out.
+    """
+    connection = http.client.HTTPConnection(*_parts(address), timeout=REACH_SECONDS)
+    try:
+        connection.request("GET", "/api/version")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def _parts(address: str) -> tuple[str, int]:
@@ -44,9 +60,14 @@ def _parts(address: str) -> tuple[str, int]:
         host, port = url.hostname, url.port or schemes.get(url.scheme)
     except ValueError:
         host, port = None, None
-    if not host or not port or url.path.strip("/"):
+    if not host or not port:
         raise ClusterError(
             f"{address} is not an address; give HOST:PORT, where 6379 is the port that "
             "`ray start --head` takes unless told otherwise, or http://HOST:8265 for the dashboard"
+        )
+    if url.path.strip("/") and url.scheme not in schemes:
+        raise ClusterError(
+            f"{address} has a path, which only the address of a dashboard has; give "
+            f"http://{address} for the dashboard, or HOST:PORT for the cluster"
         )
     return host, port

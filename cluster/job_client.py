@@ -9,7 +9,7 @@ import aiohttp
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 
-from cluster.address import AUTO, LOCAL, reach, resolve_auto
+from cluster.address import AUTO, LOCAL, reach, resolve_auto, speaks_http
 from moe.errors import ClusterError
 
 CHATTY_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
@@ -17,7 +17,7 @@ CHATTY_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """Return a client of the dashboard at ``http://HOST:PORT``, or of the cluster at an address.
+    """Return a client of the dashboard at ``http://HOST:PORT/PATH``, or of the cluster HOST:PORT.
 
     Ray lets two environment variables win over the address it is given, in silence; a
     contradiction is an error here.
@@ -36,6 +36,11 @@ def connect(address: str) -> JobSubmissionClient:
             )
     target = resolve_auto() if address == AUTO else address
     reach(target)
+    if "://" not in target and speaks_http(target):
+        raise ClusterError(
+            f"{target} is the address of a dashboard; write it as http://{target} (HOST:PORT alone "
+            "is the address of a cluster, whose port is 6379 unless told otherwise)"
+        )
     for chatty in CHATTY_LOGGERS:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return JobSubmissionClient(target)

@@ -1,16 +1,12 @@
 """raymoe: one command, a few verbs. Each verb imports what it needs when it runs."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.text import Text
 
-from moe.errors import ClusterError, ConfigError, RaymoeError
+from moe.errors import ClusterError, ConfigError
 from pipelines.commands import checkpoint as exchange
 from pipelines.commands import conversions
 from pipelines.commands.advise import advise
@@ -18,6 +14,7 @@ from pipelines.commands.place import place
 from pipelines.commands.plan import plan
 from pipelines.commands.profile import profile
 from pipelines.commands.simulate import simulate
+from pipelines.entry import main
 from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
@@ -104,18 +101,27 @@ def train(
     ] = False,
 ) -> None:
     """Train a run to its last step."""
+    if resume and resume_if_saved:
+        raise ConfigError(
+            "give --resume or --resume-if-saved: one refuses a run without a "
+            "checkpoint, the other begins it"
+        )
     from moe.config.run import load_run
     from pipelines.screen.progress import training_view
-    from pipelines.training.train import Resume, cautions
+    from pipelines.training.beginning import Resume, cautions, how_to_go_on
     from pipelines.training.train import train as start
 
     config = load_run(run, set_ or ())
     for line in cautions(config):
         caution(line)
-    with training_view(console, config.train.steps) as view:
-        how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
-        last = start(config, how, view.start, view.step)
-    say(f"wrote {last}")
+    how: Resume = "always" if resume else "if-saved" if resume_if_saved else "never"
+    try:
+        with training_view(console, config.train.steps) as view:
+            last = start(config, how, view.start, view.step, view.tell)
+    except KeyboardInterrupt:
+        say(f"interrupted; {how_to_go_on(config)}")
+        raise
+    say(f"last checkpoint: {last}")
 
 
 @app.command()
@@ -240,23 +246,6 @@ def kube_render(
         sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
     )
     console.out(render(plan, model, workload, options), highlight=False)
-
-
-def main() -> None:
-    """Run the command line; errors we raise on purpose are one line, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        app()
-    except RaymoeError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}")
-
-
-def _fail(message: str) -> None:
-    line = Text.assemble(("error: ", "bold red"), message)
-    Console(stderr=True).print(line, soft_wrap=True)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

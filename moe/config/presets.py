@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from moe.config.assignment import hint
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.overrides import hint
 from moe.errors import ConfigError
 
 

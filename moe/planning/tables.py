@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 def read(path: Path, what: str, parse: Callable[[Mapping[str, Any]], Value], remedy: str) -> Value:
     """Read a file and parse its table; ``remedy`` says how to come by a good one."""
     try:
-        return parse(tomllib.loads(path.read_text(encoding="utf-8")))
+        return parse(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise PlanError(f"no {what} at {path}; {remedy}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -92,7 +92,7 @@ def _import(
     from moe.surgery.exchange import import_universal
     from pipelines.corpus.inputs import fingerprint, open_shards
     from pipelines.screen.progress import counted
-    from pipelines.training.train import with_absolute_paths
+    from pipelines.training.beginning import with_absolute_paths
 
     run = with_absolute_paths(load_run(run_file, overrides))
     found = read_architecture(run.model.path)

@@ -28,7 +28,7 @@ def init(
     """Make a model with random weights from a preset, to train from scratch."""
     import torch
 
-    from moe.config.override import override
+    from moe.config.model_overrides import override
     from moe.config.presets import preset as find
     from moe.surgery.initialise import initialise
     from pipelines.screen.progress import counted

@@ -148,7 +148,7 @@ def plan(
 
 def chosen_objective(name: str | None, serving: bool) -> str:
     """Return the objective: the one given where it makes sense, else the usual one."""
-    from moe.config.assignment import hint
+    from moe.config.overrides import hint
     from moe.planning.search.pins import OBJECTIVES
 
     if name is None:

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moe.errors import DataError
+from pipelines.corpus.folder import visible_files
 from pipelines.corpus.prose import html_text
+from pipelines.corpus.text_file import read_lines, read_text
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,10 +36,11 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield every document of the files and directories given, in an order that never varies.
 
-    Directories are searched in full; hidden files and kinds of file without a reader are left out.
-    Empty documents and exact repetitions are dropped. What was left out is reported at the end.
+    Directories are searched in full, links included; hidden files and kinds of file without a
+    reader are left out. Empty documents and exact repetitions are dropped. ``report`` is told what
+    was left out, except hidden files.
     """
-    files, unread = _find_files(inputs)
+    files, unread = _find_files(inputs, report)
     seen: set[bytes] = set()
     empty = repeated = 0
     for path in files:
@@ -57,12 +60,14 @@ def read_documents(
         report(f"dropped {empty} empty documents and {repeated} repeated ones")
 
 
-def _find_files(inputs: Sequence[Path]) -> tuple[list[Path], Counter[str]]:
+def _find_files(
+    inputs: Sequence[Path], report: Callable[[str], None]
+) -> tuple[list[Path], Counter[str]]:
     files: list[Path] = []
     unread: Counter[str] = Counter()
     for path in inputs:
         if path.is_dir():
-            for file in _visible_files(path):
+            for file in visible_files(path, report):
                 if file.suffix.lower() in _READERS:
                     files.append(file)
                 else:
@@ -80,26 +85,15 @@ def _find_files(inputs: Sequence[Path]) -> tuple[list[Path], Counter[str]]:
     return files, unread
 
 
-def _visible_files(directory: Path) -> Iterator[Path]:
-    for path in sorted(directory.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if not hidden and path.is_file():
-            yield path
-
-
 def _read(path: Path) -> Iterator[tuple[str, str]]:
     try:
         yield from _READERS[path.suffix.lower()](path)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file"
-        ) from error
 
 
 def _read_plain(path: Path) -> Iterator[tuple[str, str]]:
-    yield str(path), path.read_text(encoding="utf-8-sig")
+    yield str(path), read_text(path)
 
 
 def _read_html(path: Path) -> Iterator[tuple[str, str]]:
@@ -107,11 +101,10 @@ def _read_html(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                source = f"{path}:{number}"
-                yield source, _json_text(source, line)
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            source = f"{path}:{number}"
+            yield source, _json_text(source, line)
 
 
 def _json_text(source: str, line: str) -> str:
@@ -139,11 +132,27 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, str]]:
                 raise DataError(f"{path} has no string column 'text'; found {found}")
             row = 0
             for batch in file.iter_batches(batch_size=1024, columns=["text"]):
-                for text in batch.column(0).to_pylist():
+                for text in _values(batch.column(0), path, row):
                     yield f"{path}:{row}", text or ""
                     row += 1
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _values(column: pa.Array, path: Path, first: int) -> list[str | None]:
+    """Return the texts of a column, whose first row is ``first`` in the file."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        for row, scalar in enumerate(column, start=first):
+            try:
+                scalar.as_py()
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}:{row} is not UTF-8: byte {error.start} of its text cannot be decoded; "
+                    "write the file anew with text that is"
+                ) from error
+        raise
 
 
 def _is_string(kind: pa.DataType) -> bool:

@@ -17,12 +17,16 @@ SPLITS: tuple[Split, Split] = ("train", "held_out")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Arrow file."""
+    """One Arrow file. ``largest_id`` is the largest token in it.
+
+    None where an older raymoe wrote the file, which did not note it.
+    """
 
     name: str
     rows: int
     bytes: int
     sha256: str
+    largest_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,14 +74,16 @@ class ShardWriter:
         source = iter(rows)
         for first in source:
             path = self.directory / f"{self.name}-{len(shards):05}.arrow"
-            count = 0
+            count = largest = 0
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, self._schema) as file:
                 for batch in self._batches(first, source):
                     for row in batch:
                         rows_of_domain[row.domain] += 1
+                        largest = max(largest, int(row.tokens.max()))
                     file.write_batch(self._record_batch(batch))
                     count += len(batch)
-            shards.append(Shard(path.name, count, path.stat().st_size, file_sha256(path)))
+            size, digest = path.stat().st_size, file_sha256(path)
+            shards.append(Shard(path.name, count, size, digest, largest))
         return tuple(shards), rows_of_domain
 
     @property

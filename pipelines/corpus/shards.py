@@ -104,12 +104,24 @@ class TokenShards:
         found = (self._find(int(row)) for row in rows)
         return [self._domain_names[block.domains[inside]] for block, inside in found]
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token that occurs; read from all rows where the manifest does not say."""
+        noted = [shard.largest_id for shard in self.counts.shards if shard.largest_id is not None]
+        if len(noted) < len(self.counts.shards):
+            noted = [int(block.tokens.max()) for block in self._blocks]
+        return max(noted)
+
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise DataError where a model of ``vocab_size`` embeddings cannot take every id."""
-        if self.vocab_size > vocab_size:
+        """Raise DataError where a model of ``vocab_size`` embeddings cannot take every token.
+
+        A tokenizer may have more ids than the model, as long as the text uses none of them.
+        """
+        if self.vocab_size > vocab_size and self.largest_id >= vocab_size:
             raise DataError(
-                f"{self._path} was tokenised with a vocabulary of {self.vocab_size}, but the model "
-                f"has {vocab_size}; tokenise again with this model's directory"
+                f"{self._path} holds tokens up to {self.largest_id}, but the model has embeddings "
+                f"for 0 to {vocab_size - 1}; tokenize again with the tokenizer that the model was "
+                "trained with, or give the model more embeddings"
             )
 
     def verify(self) -> None:
@@ -119,7 +131,7 @@ class TokenShards:
             if found != shard.sha256:
                 raise DataError(
                     f"{self._path / shard.name} has changed since it was written: sha256 is "
-                    f"{found[:12]}..., the manifest says {shard.sha256[:12]}...; tokenise again"
+                    f"{found[:12]}..., the manifest says {shard.sha256[:12]}...; tokenize again"
                 )
 
     def _find(self, row: int) -> tuple[_Block, int]:
@@ -138,19 +150,19 @@ class TokenShards:
             state = "is missing" if found is None else f"has {found} bytes"
             raise DataError(
                 f"{path} {state}, the manifest says {shard.bytes}; copy the directory again or "
-                "tokenise again"
+                "tokenize again"
             )
         try:
             file = pa.ipc.open_file(pa.memory_map(str(path)))
             batches = [file.get_batch(number) for number in range(file.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is not a token shard: {error}; tokenise again") from error
+            raise DataError(f"{path} is not a token shard: {error}; tokenize again") from error
         expected = row_schema(self.sequence_length)
         rows = sum(batch.num_rows for batch in batches)
         if not file.schema.equals(expected) or rows != shard.rows:
             raise DataError(
                 f"{path} holds {rows} rows of {_columns(file.schema)}, the manifest says "
-                f"{shard.rows} of {_columns(expected)}; tokenise again"
+                f"{shard.rows} of {_columns(expected)}; tokenize again"
             )
         self._domain_names = batches[0].column("domain").dictionary.to_pylist()
         self._blocks.extend(_block(batch, self.sequence_length) for batch in batches)

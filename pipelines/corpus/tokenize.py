@@ -90,7 +90,37 @@ def tokenize(
         f"wrote {to}: {manifest.train.rows:,} training rows and {manifest.held_out.rows:,} "
         f"held-out rows of {options.sequence_length} tokens"
     )
+    _compare(tokenizer, manifest, model, report)
     return manifest
+
+
+def _compare(
+    tokenizer: DocumentTokenizer,
+    manifest: TokenManifest,
+    model: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Say where the tokenizer has ids that the model does not take, and whether the text uses them.
+
+    The shards are whole in either case; a model with more embeddings can read them.
+    """
+    embeddings = tokenizer.embeddings
+    if embeddings is None or tokenizer.vocab_size <= embeddings:
+        return
+    shards = (*manifest.train.shards, *manifest.held_out.shards)
+    largest = max(shard.largest_id or 0 for shard in shards)
+    told = (
+        f"the tokenizer of {model} has ids up to {tokenizer.vocab_size - 1}, the model takes ids "
+        f"up to {embeddings - 1}"
+    )
+    if largest < embeddings:
+        report(f"{told}; the text uses none above {largest}")
+    else:
+        report(
+            f"caution: {told}, and the text uses ids up to {largest}, so the model cannot be "
+            "trained or evaluated on it; take the tokenizer that the model was trained with, or "
+            "give the model more embeddings"
+        )
 
 
 def _encode(

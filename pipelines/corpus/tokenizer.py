@@ -1,6 +1,5 @@
 """The tokenizer of a model directory, as fast as the ``tokenizers`` library allows."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from moe.config.end_tokens import end_tokens
+from moe.config.json_file import read_json
 from moe.errors import CheckpointError
 from pipelines.corpus.packing import file_sha256
 
 
 class DocumentTokenizer:
-    """Turns documents into token ids, each ended by the model's end-of-sequence token."""
+    """Turns documents into token ids, each ended by the model's end-of-sequence token.
+
+    ``vocab_size`` counts the ids of the tokenizer, ``embeddings`` those that the model takes; None
+    where the directory holds no model.
+    """
 
     def __init__(self, model: Path) -> None:
         path = model / "tokenizer.json"
@@ -31,6 +36,7 @@ class DocumentTokenizer:
         self._tokenizer.no_padding()
         self.sha256 = file_sha256(path)
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        self.embeddings = _embeddings(model)
         self.eos_token_id = self._end_of_sequence(model)
 
     def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
@@ -41,11 +47,10 @@ class DocumentTokenizer:
         ]
 
     def _end_of_sequence(self, model: Path) -> int:
-        """Take the id that the model's configuration names first, else the tokenizer's token."""
-        found = _read_json(model / "config.json").get("eos_token_id")
-        token_id = found[0] if isinstance(found, list) and found else found
+        """Return the first end token that the model names, else that of the tokenizer."""
+        token_id: Any = next(iter(end_tokens(model)), None)
         if token_id is None:
-            token = _read_json(model / "tokenizer_config.json").get("eos_token")
+            token = _table(model / "tokenizer_config.json").get("eos_token")
             content = token.get("content") if isinstance(token, dict) else token
             token_id = self._tokenizer.token_to_id(content) if isinstance(content, str) else None
         if not isinstance(token_id, int):
@@ -55,18 +60,16 @@ class DocumentTokenizer:
         if not 0 <= token_id < self.vocab_size:
             raise CheckpointError(
                 f"{model} names end-of-sequence token {token_id}, but its tokenizer has ids 0 to "
-                f"{self.vocab_size - 1}; correct eos_token_id in its config.json"
+                f"{self.vocab_size - 1}; correct eos_token_id in its generation_config.json or "
+                "config.json"
             )
         return token_id
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object; found {type(value).__name__}")
-    return value
+def _embeddings(model: Path) -> int | None:
+    found = _table(model / "config.json").get("vocab_size")
+    return found if isinstance(found, int) else None
+
+
+def _table(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

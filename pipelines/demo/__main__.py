@@ -100,7 +100,7 @@ class Demo:
         with session("local", cpus=cores):
             self._plan(run, threads=cores // 2)
             with training_view(self._console, run.train.steps) as view:
-                return local(train(run, "if-saved", view.start, view.step))
+                return local(train(run, "if-saved", view.start, view.step, view.tell))
 
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""

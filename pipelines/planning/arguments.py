@@ -40,7 +40,7 @@ def architecture(model: str) -> "ModelConfig":
     No weights are looked at, unless they tell whether the head is tied to the embedding.
     """
     from moe.checkpoint.architecture import read_architecture
-    from moe.config.assignment import hint
+    from moe.config.overrides import hint
     from moe.config.presets import PRESETS
 
     if Path(model).is_dir():
@@ -72,7 +72,7 @@ def measured(found: "Inventory", profile: Path | None) -> "Inventory":
 
 def numerics_named(name: str) -> "Numerics":
     """Return the bytes of numbers by name."""
-    from moe.config.assignment import hint
+    from moe.config.overrides import hint
     from moe.planning.counts.workload import NUMERICS
 
     if name not in NUMERICS:

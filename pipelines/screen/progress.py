@@ -39,6 +39,10 @@ class TrainingView:
         if session.dashboard_url:
             self._console.print(f"dashboard: {session.dashboard_url}", highlight=False)
 
+    def tell(self, line: str) -> None:
+        """Show what the run does between its steps."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def step(self, report: StepReport) -> None:
         """Show one step."""
         if self._progress is None or self._task is None:

@@ -14,12 +14,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus
 
 from cluster.address import LOCAL
 from cluster.probe import probe
-from cluster.session import session
+from cluster.session import logs, session
 from moe import errors
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
@@ -98,13 +99,24 @@ def run_server(
         _refuse_second_server()
         report(f"starting {arguments.served_name}")
         try:
-            serve.start(http_options=HTTPOptions(host=host, port=port))
+            _start(host, port)
             _serve(arguments, lambda: report(f"serving at http://{host}:{port}/v1"))
         except KeyboardInterrupt:
             report("stopped")
         finally:
             if not ray_session.started:
                 serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _start(host: str, port: int) -> None:
+    """Start Ray Serve, which raises whatever its actors died of."""
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port))
+    except Exception as error:
+        raise LaunchError(
+            f"Ray Serve did not start: {' '.join(str(error).split())}; its logs are in "
+            f"{logs() / 'serve'}; try again when the machine is less busy"
+        ) from error
 
 
 def check_port(host: str, port: int) -> None:
@@ -150,7 +162,7 @@ def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
         serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
         ready()
         threading.Event().wait()
-    except RuntimeError as error:
+    except (RuntimeError, RayError) as error:
         raise LaunchError(f"the model could not be served: {_reason() or error}") from error
     finally:
         serve.delete(APPLICATION)

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
-from moe.config.json_file import read_json
+from moe.config.end_tokens import end_tokens
 from moe.errors import CheckpointError
 from pipelines.serving.detokenize import Detokenizer
 from pipelines.serving.refusals import BadRequest
@@ -115,14 +115,8 @@ def _gives(decoder: Any, token: str, text: str) -> bool:
 
 def _eos(model: Path, tokenizer: Any) -> frozenset[int]:
     """Return the end tokens: as transformers generates, and the tokenizer's own."""
-    table = read_json(model / "config.json")
-    generation = model / "generation_config.json"
-    if generation.is_file():
-        found = read_json(generation).get("eos_token_id")
-        table = table if found is None else {"eos_token_id": found}
-    named = table.get("eos_token_id")
-    numbers = named if isinstance(named, list) else [named]
-    return frozenset(number for number in [*numbers, tokenizer.eos_token_id] if number is not None)
+    own = tokenizer.eos_token_id
+    return frozenset(end_tokens(model)) | (frozenset() if own is None else {own})
 
 
 def _byte_alphabet() -> dict[str, int]:

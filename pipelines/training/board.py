@@ -7,9 +7,10 @@ that any of them was let into.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import (
     ActorAlreadyExistsError,
@@ -28,11 +29,24 @@ WAIT_SECONDS = 30.0
 """A board does nothing but answer; one that is silent this long is out of reach."""
 
 
+class Beginning(NamedTuple):
+    """All actors of the run are ready: how many, and after how many steps training begins."""
+
+    actors: int
+    step: int
+
+
+Post = Beginning | StepReport
+"""What drivers show on a board, in the order in which it happened."""
+
+T = TypeVar("T")
+
+
 class Board:
     """An actor that the command line owns and the driving workers post to."""
 
     def __init__(self) -> None:
-        self._posts: list[StepReport] = []
+        self._posts: list[Post] = []
         self._stopping = False
         self._granted = 0
         self._plan: Plan | None = None
@@ -42,6 +56,7 @@ class Board:
     def begin(self, plan: Plan, step: int) -> None:
         """Show the plan that all drivers are to follow from a step on."""
         self._plan, self._granted = plan, step
+        self._posts.append(Beginning(plan.replicas * plan.ranks, step))
 
     @ray.method
     def plan(self) -> Plan | None:
@@ -61,8 +76,8 @@ class Board:
         return step < self._granted
 
     @ray.method
-    def drain(self) -> list[StepReport]:
-        """Return the reports since the last call."""
+    def drain(self) -> list[Post]:
+        """Return what was shown since the last call."""
         posts, self._posts = self._posts, []
         return posts
 
@@ -117,49 +132,48 @@ def stop(run: str) -> bool:
 
 
 def begin(board: ActorHandle[Board], plan: Plan, step: int) -> None:
-    """Show the plan of all drivers; a board that is gone is found to be so later."""
-    _answer(board.begin.remote(plan, step), None)
+    """Show the plan that all drivers follow; a board that is gone is noticed at the next step."""
+    _answer(board.begin.remote(plan, step), late=None, gone=None)
 
 
 def plan_on(board: ActorHandle[Board]) -> Plan | None:
-    """Return the plan that all drivers follow; None where the board is gone."""
-    plan: Plan | None = _answer(board.plan.remote(), None)
-    return plan
+    """Return the plan that all drivers follow; None if there is none yet, or no board."""
+    return _answer(board.plan.remote(), late=None, gone=None)
 
 
 def post(board: ActorHandle[Board], report: StepReport) -> None:
     """Show a step on the board."""
-    _answer(board.post.remote(report), None)
+    _answer(board.post.remote(report), late=None, gone=None)
 
 
 def go_on(board: ActorHandle[Board], step: int) -> bool:
-    """Say how many steps are done; return whether to do another."""
-    return bool(_answer(board.done.remote(step), True))
+    """Say how many steps are done; return whether to do another: not for a board that is gone."""
+    return _answer(board.done.remote(step), late=True, gone=False)
 
 
 def fail(board: ActorHandle[Board], error: RaymoeError) -> None:
     """Let the run end with an error that no restart mends."""
-    _answer(board.fail.remote(error), None)
+    _answer(board.fail.remote(error), late=None, gone=None)
 
 
 def failure(board: ActorHandle[Board]) -> RaymoeError | None:
-    """Return the error that the run ends with; None where there is none or no board."""
-    return _answer(board.failure.remote(), None) or None
+    """Return the error that the run ends with; None if there is none, or no board."""
+    return _answer(board.failure.remote(), late=None, gone=None)
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:
-    """Tell whether the run should go on."""
-    return bool(_answer(board.wanted.remote(), True))
+    """Tell whether the run should go on: not if its board is gone."""
+    return _answer(board.wanted.remote(), late=True, gone=False)
 
 
-def _answer(answer: Any, late: Any) -> Any:
-    """Wait for a board's answer; ``late`` if it is out of reach. A dead one's owner wants nothing.
+def _answer(answer: "ObjectRef[T]", late: T, gone: T) -> T:
+    """Return a board's answer; ``late`` if the board is out of reach, ``gone`` if it is dead.
 
-    An owner that died wants nothing more, which is False.
+    A board dies with the command line that owns it, and then its run has ended.
     """
     try:
         return ray.get(answer, timeout=WAIT_SECONDS)
     except (ActorUnavailableError, GetTimeoutError):
         return late
     except RayActorError:
-        return False
+        return gone

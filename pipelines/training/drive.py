@@ -52,7 +52,7 @@ from pipelines.training.saving import CheckpointSaver
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class Work:
     """One run to drive, what its checkpoints hold beside it, and the board it reports to.
 
     ``plan`` is that of all replicas the run may have, or None where it is made for those it has.
@@ -91,9 +91,9 @@ class Start(NamedTuple):
     save: bool = False
 
 
-def drive(settings: dict[str, Assignment]) -> Outcome:
+def drive(settings: dict[str, Work]) -> Outcome:
     """Train to the last step; the function that Ray Train runs in each worker."""
-    work, context = settings["assignment"], ray.train.get_context()
+    work, context = settings["work"], ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     try:
         return _lead(work, size) if rank == 0 else _follow(work, rank)
@@ -110,7 +110,7 @@ def drive(settings: dict[str, Assignment]) -> Outcome:
         raise
 
 
-def _lead(work: Assignment, replicas: int) -> Outcome:
+def _lead(work: Work, replicas: int) -> Outcome:
     """Drive the first replica, and do for the run what is done once."""
     run, start = work.run, Start(None)
     shards = TokenShards.open(run.data.path, "train")
@@ -138,7 +138,7 @@ def _lead(work: Assignment, replicas: int) -> Outcome:
         return steps.outcome
 
 
-def _follow(work: Assignment, replica: int) -> Outcome:
+def _follow(work: Work, replica: int) -> Outcome:
     """Drive another replica."""
     start = Start(*broadcast_from_rank_zero(None))
     shards = TokenShards.open(work.run.data.path, "train")
@@ -156,7 +156,7 @@ class _Steps:
     """The steps of one replica, with the checkpoints that are due between them."""
 
     def __init__(
-        self, work: Assignment, engine: TrainingEngine, saver: CheckpointSaver, start: Start
+        self, work: Work, engine: TrainingEngine, saver: CheckpointSaver, start: Start
     ) -> None:
         self._work = work
         self._engine = engine
@@ -181,7 +181,7 @@ class _Steps:
         self._saver.finish()
 
 
-def obtain(work: Assignment, replicas: int, sequence_length: int) -> TrainingEngine:
+def obtain(work: Work, replicas: int, sequence_length: int) -> TrainingEngine:
     """Return an engine over the living actors of a run, or over new ones."""
     run = work.run
     before = plan_on(work.board)
@@ -221,9 +221,7 @@ def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
     return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
-def _catch_up(
-    record: RunRecord, engine: TrainingEngine, work: Assignment, shards: TokenShards
-) -> None:
+def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:
     """Record the last step, which a dead driver may have left unrecorded."""
     report = engine.last_report()
     record.rewind(engine.steps_done())

@@ -6,11 +6,14 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
+
+_PLENTY_BYTES = 2**60
+"""Memory of a device that holds any share."""
 
 
 def plan_for(
@@ -23,12 +26,40 @@ def plan_for(
         plan = plan.of_replicas(replicas or plan.replicas)
     else:
         replicas = replicas or run.plan.replicas
-        pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
-        there = probe(run.plan.threads)
-        wanted = workload(run, sequence_length, there, replicas)
-        plan = make_replicas(config, there, pins, wanted, run.plan.chunks)
+        plan = _made(run, config, sequence_length, probe(run.plan.threads), replicas)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
+
+
+def check_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> None:
+    """Raise what is wrong with the plan of a run whatever the cluster has: no Ray is needed.
+
+    A plan that is still to be made is made for as many devices as it takes, all alike and with all
+    the memory they could want.
+    """
+    if run.plan.path is not None:
+        fullest_plan(run, config, sequence_length)
+        return
+    least, _ = replicas_of(run)
+    count = least * run.plan.stages * run.plan.gang
+    devices = tuple(
+        Device(f"any/{number}", "any", CPU, _PLENTY_BYTES, run.plan.threads)
+        for number in range(count)
+    )
+    plan = _made(run, config, sequence_length, Inventory(devices), least)
+    check_step(plan, run.train.schedule, run.train.micro_batches)
+
+
+def _made(
+    run: RunConfig,
+    config: ModelConfig,
+    sequence_length: int,
+    there: Inventory,
+    replicas: int,
+) -> Plan:
+    pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
+    wanted = workload(run, sequence_length, there, replicas)
+    return make_replicas(config, there, pins, wanted, run.plan.chunks)
 
 
 def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:

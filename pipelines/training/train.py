@@ -1,5 +1,6 @@
 """A training run from its file to its last checkpoint: Ray Train drives the actors."""
 
+import logging
 import os
 import signal
 import threading
@@ -7,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, cast
+from typing import Any, NamedTuple, cast
 
 import ray
 from ray.actor import ActorHandle
@@ -22,27 +22,26 @@ from actors.commands import StepReport
 from actors.crew import ending, launch
 from actors.crew.reservation import groups_of
 from actors.state.checkpointing import SaveContext
-from cluster.session import Session, session
-from moe.checkpoint.manifest import checkpoints, load_manifest
-from moe.checkpoint.reader import Checkpoint
-from moe.config.json_file import read_json
-from moe.config.model import ModelConfig
+from cluster.session import Session, intent, session
+from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig
-from moe.config.run.cautions import model_cautions
 from moe.errors import (
     ClusterError,
-    ConfigError,
     RankLost,
     RaymoeError,
-    StorageError,
 )
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
-from moe.surgery.receipt import RECEIPT
-from pipelines.corpus.inputs import fingerprint, open_shards
-from pipelines.corpus.shards import TokenShards
-from pipelines.training.board import Board, open_board, stop
-from pipelines.training.drive import Assignment, Outcome, drive
+from pipelines.training.beginning import (
+    Resume,
+    check_beginning,
+    how_to_go_on,
+    last_step,
+    with_absolute_paths,
+)
+from pipelines.training.board import Beginning, Board, Post, open_board, stop
+from pipelines.training.drive import Outcome, Work, drive
+from pipelines.training.owner import owned
 from pipelines.training.run_plan import fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
@@ -52,148 +51,84 @@ QUIET_SECONDS = 10.0
 WORKER_BYTES = 2**20
 """Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
 
-OnStep = Callable[[StepReport], None]
-Resume = Literal["never", "always", "if-saved"]
-"""What to do about checkpoints of this run: refuse them, require one, or take the newest if any."""
-
 OnStart = Callable[[Plan, Session], None]
+OnStep = Callable[[StepReport], None]
+Tell = Callable[[str], None]
+
+_LOG = logging.getLogger(__name__)
 
 
-def train(run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep) -> Location:
+def train(
+    run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep, tell: Tell = _LOG.info
+) -> Location:
     """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
 
-    ``on_start`` is told the plan and the Ray session before any actor starts, ``on_step`` every
-    finished step.
+    ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
+    with every finished step, and ``tell`` with a line at every turn between.
     """
     run = with_absolute_paths(run)
-    config, shards = check_inputs(run)
-    context = SaveContext(config, run, run.model.path, fingerprint(run.data.path))
-    _check_beginning(context, resume)
+    context, sequence_length = check_beginning(run, resume)
+    if last_step(run) == run.train.steps:
+        tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
+        return checkpoints(run.checkpoint.location)[-1]
     _configure_ray_train(run)
+    tell(intent(run.cluster.address))
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
-        plan = fullest_plan(run, config, shards.sequence_length)
-        with _termination_interrupts(), open_board(run.name) as board:  # Ray has taken SIGTERM
+        plan = fullest_plan(run, context.config, sequence_length)
+        # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
+        # here. The one around the session covers the time in which Ray starts.
+        with _termination_interrupts(), open_board(run.name) as board:
             if ending.running(run.name):
                 raise launch.name_taken(run.name)
             on_start(plan, joined)
-            try:
-                outcome = _fit(board, plan, context, on_step)
-            finally:
-                ending.remove(run.name)
+            with owned(run):
+                outcome = _watched(board, plan, context, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
     if outcome.step < run.train.steps:
         raise ClusterError(
-            f"{run.name} was stopped before step {run.train.steps}; --resume continues it from the "
-            "last checkpoint"
+            f"{run.name} was stopped before step {run.train.steps}; {how_to_go_on(run)}"
         )
     return checkpoints(run.checkpoint.location)[-1]
 
 
-def with_absolute_paths(run: RunConfig) -> RunConfig:
-    """Return the run with paths that mean the same in every process."""
-    sections = {
-        name: section.model_copy(update={"path": section.path.absolute()})
-        for name, section in (
-            ("model", run.model),
-            ("data", run.data),
-            ("checkpoint", run.checkpoint),
-        )
-    }
-    return run.model_copy(update=sections)
+class Watch(NamedTuple):
+    """Who is told of a run while it goes on."""
+
+    on_step: OnStep
+    tell: Tell
 
 
-def check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
-    """Open model and data before anything starts, and check that they fit each other."""
-    config = Checkpoint.open(run.model.path).config
-    shards = open_shards(run.model.path, config, run.data.path, "train")
-    run.check_model(config)
-    try:
-        run.checkpoint.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot make checkpoint.path {run.checkpoint.path}: {error.strerror}; choose another"
-        ) from error
-    return config, shards
-
-
-def cautions(run: RunConfig) -> list[str]:
-    """Return what a person should know before the run that is no error."""
-    model = Checkpoint.open(run.model.path)
-    found = [*model.notes, *model_cautions(run, model.config)]
-    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.location)
-    if fresh and run.routing.capacity_factor is not None:
-        found.append(
-            f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
-            "upcycling routers are random: the loss will start far above the dense model's. Train "
-            "without it first; the virtual drop rate is measured all the same."
-        )
-    return found
-
-
-def _upcycled(model: Path) -> bool:
-    """Tell whether a model comes from a dense one; its receipt says so."""
-    receipt = model / RECEIPT
-    return receipt.exists() and read_json(receipt).get("method") != "init"
-
-
-def _check_beginning(context: SaveContext, resume: Resume) -> None:
+def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+    """Let the run go to its end, and remove its actors whatever happens."""
     run = context.run
-    saved = checkpoints(run.checkpoint.location)
-    if saved and resume == "never":
-        raise ConfigError(
-            f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
-            "continue with --resume or give another checkpoint.path"
-        )
-    if resume == "always" and not saved:
-        raise ConfigError(
-            f"nothing to resume: {run.checkpoint.location} holds no complete checkpoint"
-        )
-    if saved:
-        _check_same_run(context, saved[-1])
+    watch.tell(
+        f"waiting for {plan.replicas * plan.ranks} actors, at most {run.cluster.launch_seconds:g} s"
+    )
+    try:
+        return _fit(board, plan, context, watch)
+    finally:
+        ending.remove(run.name)
 
 
-def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
-    """Refuse to resume with what would make it another run; length and schedule may change."""
-    manifest = load_manifest(checkpoint)
-    before, now = manifest.run, context.run.model_dump(mode="json")
-    changed = [
-        f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
-        for section in ("data", "train", "routing", "balance")
-        for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value
-        and (section, key) not in (("train", "steps"), ("train", "schedule"))
-    ]
-    if Checkpoint.open(checkpoint).config != context.config:
-        changed.append(f"{context.run.model.path} is another architecture")
-    if manifest.data != context.data:
-        changed.append(f"{context.run.data.path} was tokenized again")
-    if context.run.train.steps < manifest.step:
-        changed.append(f"train.steps is {context.run.train.steps}, below the {manifest.step} done")
-    if changed:
-        raise ConfigError(
-            f"--resume continues the run of {checkpoint}, but {'; '.join(changed)}; "
-            "undo the change or start a new run from that checkpoint as its model.path"
-        )
+def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+    """Let Ray Train drive the run in a thread while this thread watches the board.
 
-
-def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, on_step: OnStep) -> Outcome:
-    """Let Ray Train drive the run in a thread while this one watches the board.
-
-    Interrupted, it waits for the workers to end. Where Ray Train is waiting itself, for nodes to
-    run workers on, there are none; that wait ends with this process.
+    After an interrupt this waits for the workers to end. While Ray Train itself waits for nodes
+    there are no workers yet; its wait ends with this process.
     """
     name = context.run.name
     elastic = context.run.plan.least_replicas is not None
-    fitting = _begun(_trainer(Assignment(None if elastic else plan, context, board)).fit)
+    fitting = _begun(_trainer(Work(None if elastic else plan, context, board)).fit)
     try:
         while not fitting.done():
             time.sleep(POLL_SECONDS)
-            _show(board, on_step)
+            _show(board, watch)
     except BaseException:
+        watch.tell(f"ending the actors of {name}")
         _end(name, fitting)
         raise
-    _show(board, on_step)
+    _show(board, watch)
     return _outcome(fitting.result)
 
 
@@ -223,12 +158,12 @@ def _begun(work: Callable[[], Any]) -> "Future[Any]":
     return done
 
 
-def _trainer(assignment: Assignment) -> TorchTrainer:
-    run, worker = assignment.run, cast(Any, drive)
+def _trainer(work: Work) -> TorchTrainer:
+    run, worker = work.run, cast(Any, drive)
     least, most = replicas_of(run)
     return TorchTrainer(
         worker,
-        train_loop_config={"assignment": assignment},
+        train_loop_config={"work": work},
         scaling_config=cast(Any, ScalingConfig)(
             num_workers=most if least == most else (least, most),
             resources_per_worker={
@@ -246,10 +181,18 @@ def _trainer(assignment: Assignment) -> TorchTrainer:
     )
 
 
-def _show(board: ActorHandle[Board], on_step: OnStep) -> None:
-    reports: list[StepReport] = ray.get(board.drain.remote())
-    for report in reports:
-        on_step(report)
+def _show(board: ActorHandle[Board], watch: Watch) -> None:
+    posts: list[Post] = ray.get(board.drain.remote())
+    for post in posts:
+        if isinstance(post, Beginning):
+            watch.tell(_begins(post))
+        else:
+            watch.on_step(post)
+
+
+def _begins(beginning: Beginning) -> str:
+    after = f"continues after step {beginning.step}" if beginning.step else "begins"
+    return f"{beginning.actors} actors are ready; training {after}"
 
 
 def _outcome(result: Callable[[], Any]) -> Outcome:

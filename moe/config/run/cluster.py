@@ -14,18 +14,19 @@ class PlanSection(Section):
     threads: int = Field(default=1, gt=0)
     """Cores of each rank on nodes without GPUs."""
     chunks: int = Field(default=1, gt=0)
-    """Runs of layers of each stage; with several, stages wait less but send more."""
+    """Runs of layers of each stage; several reduce pipeline bubbles but send more messages."""
     replicas: int = Field(default=1, gt=0)
     """Copies of the whole pipeline, which share the sequences of every step."""
     least_replicas: int | None = Field(default=None, gt=0)
-    """As few replicas as the run goes on with where workers are short; None is all of them."""
+    """The fewest replicas that the run continues with when workers are short; None: all of them."""
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
         shape = (self.stages, self.gang, self.threads, self.chunks, self.replicas)
         if self.path is not None and shape != (1, 1, 1, 1, 1):
             raise ValueError(
-                "plan.path names a whole plan; remove the other keys of [plan] but least_replicas"
+                "plan.path names a whole plan; remove the other keys of [plan] except "
+                "least_replicas"
             )
         return self
 
@@ -33,7 +34,8 @@ class PlanSection(Section):
     def _least_of_several(self) -> "PlanSection":
         if self.path is None and (self.least_replicas or 0) > self.replicas:
             raise ValueError(
-                f"least_replicas is {self.least_replicas} of {self.replicas} replicas; lower it"
+                f"least_replicas is {self.least_replicas}, more than replicas = {self.replicas}; "
+                "lower it"
             )
         return self
 
@@ -44,17 +46,17 @@ class ClusterSection(Section):
     address: str = "local"
     """``local`` starts Ray here; otherwise the address of a cluster, or ``auto``."""
     cpus: int | None = Field(default=None, gt=0)
-    """Logical CPUs of a Ray started here, more than its cores if need be; default one per core."""
+    """Logical CPUs of a Ray started here, which may be more than the cores; None: one per core."""
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
     """Restarts of the driving workers by Ray Train before the run fails."""
     worker_resources: dict[str, float] = Field(default={})
-    """Custom resources that the worker of each replica takes. Between plan.least_replicas and all,
-    as many replicas train as the cluster has these for, nodes that come and go included."""
+    """Custom resources that the worker of each replica takes. From plan.least_replicas up to all,
+    as many replicas train as the cluster has these resources for, as nodes come and go."""
     resize_seconds: float = Field(default=60.0, gt=0)
-    """Time between two looks at whether there are resources for more replicas."""
+    """Seconds between two checks for the resources of more replicas."""
 
     @model_validator(mode="after")
     def _positive_resources(self) -> "ClusterSection":

@@ -1,6 +1,8 @@
 """One run: all its sections, and what they ask of each other and of the model."""
 
-from pydantic import Field, model_validator
+import re
+
+from pydantic import field_validator, model_validator
 
 from moe.config.model import ModelConfig
 from moe.config.run.balance import BalanceSection, BiasCoefficient
@@ -12,12 +14,14 @@ from moe.config.run.train import TrainSection
 from moe.errors import ConfigError
 
 _PLAIN = ("1f1b", "gpipe")
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
+"""A name is part of the names of actors, jobs and Kubernetes objects."""
 
 
 class RunConfig(Section):
     """One run file."""
 
-    name: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,45}[a-z0-9])?$")
+    name: str
     model: ModelSection
     data: DataSection
     train: TrainSection
@@ -26,6 +30,16 @@ class RunConfig(Section):
     balance: BalanceSection = BalanceSection()
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = ClusterSection()
+
+    @field_validator("name")
+    @classmethod
+    def _suits_kubernetes(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "a name has 1 to 47 characters: lower-case letters, digits and hyphens, a letter "
+                "first and no hyphen last"
+            )
+        return name
 
     @property
     def balances(self) -> bool:
@@ -45,19 +59,23 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
         """A plan file brings its own runs of layers, which are checked with the plan."""
-        schedule, chunks, stages = self.train.schedule, self.plan.chunks, self.plan.stages
-        needed = {"gpipe": 1, "1f1b": 1, "zbv": 2}.get(schedule, chunks)
-        if self.plan.path is None and stages == 1 and (schedule not in _PLAIN or chunks > 1):
+        if self.plan.path is not None:
+            return self
+        schedule, chunks = self.train.schedule, self.plan.chunks
+        told = f'train.schedule = "{schedule}" with plan.chunks = {chunks}'
+        if self.plan.stages == 1 and (schedule not in _PLAIN or chunks > 1):
             raise ValueError(
-                f'train.schedule = "{schedule}" with plan.chunks = {chunks} has stages wait less '
-                "for each other, but plan.stages is 1, which waits for none; raise plan.stages, "
-                'or leave both out (or train.schedule = "gpipe")'
+                f"{told} reduces the bubbles of a pipeline, but with plan.stages = 1 there is no "
+                'pipeline; raise plan.stages, or remove both (or set train.schedule = "gpipe")'
             )
-        if self.plan.path is None and chunks != needed:
-            more = ', or choose "interleaved-1f1b" or "zero-bubble"' * (needed == 1)
+        needed = {"gpipe": 1, "1f1b": 1, "zbv": 2}.get(schedule, chunks)
+        if chunks != needed:
+            advice = f"set plan.chunks to {needed}"
+            if needed == 1:
+                advice += ', or choose train.schedule = "interleaved-1f1b" or "zero-bubble"'
             raise ValueError(
-                f'train.schedule = "{schedule}" goes with plan.chunks = {needed}, runs of layers '
-                f"of a stage, but plan.chunks is {chunks}; set plan.chunks to {needed}{more}"
+                f"{told}: this schedule takes stages of {needed} runs of layers (plan.chunks); "
+                f"{advice}"
             )
         return self
 
@@ -67,9 +85,9 @@ class RunConfig(Section):
         slow = self.cluster.resize_seconds != ClusterSection().resize_seconds
         if elastic and not by:
             raise ValueError(
-                "plan.least_replicas lets the run do with fewer replicas where their workers' "
-                "resources are short, but cluster.worker_resources names none; name a custom "
-                "resource that nodes have, one for each replica they are to hold"
+                "plan.least_replicas lets the run continue with fewer replicas when the resources "
+                "of their workers are short, but cluster.worker_resources names none; name a "
+                "custom resource that nodes have, one for each replica they are to hold"
             )
         if slow and not elastic:
             raise ValueError(

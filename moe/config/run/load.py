@@ -1,14 +1,15 @@
 """A run file to a RunConfig and back; every fault with its dotted key."""
 
+import copy
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
-from moe.config.assignment import fault, hint, value_of
+from moe.config.overrides import fault, hint, value_of
 from moe.config.run.balance import COEFFICIENTS
 from moe.config.run.config import RunConfig
 from moe.config.run.section import Section
@@ -17,33 +18,78 @@ from moe.errors import ConfigError
 _COEFFICIENT = ("balance", "coefficient")
 
 
-def load_run(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """Read a run file and apply ``section.key=value`` overrides; values are TOML, or bare text."""
+class _Fault(NamedTuple):
+    """One fault of a run: the dotted key it is about, empty for the whole, and what to tell."""
+
+    key: str
+    told: str
+
+
+def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file and apply ``section.key=value`` overrides; values are TOML, or bare text.
+
+    ConfigError lists every fault, those of the file apart from those that an override brought.
+    """
+    table = _read(path)
+    changed = copy.deepcopy(table)
+    for override in overrides:
+        _override(changed, override)
+    faults = _faults(changed)
+    if isinstance(faults, RunConfig):
+        return faults
+    before = _faults(table)
+    old = [] if isinstance(before, RunConfig) else [fault for fault in faults if fault in before]
+    told = [_listed(str(path), old)] if old else []
+    told += [_of_overrides(fault, overrides) for fault in faults if fault not in old]
+    raise ConfigError("\n".join(told))
+
+
+def parse_run(table: Mapping[str, Any], source: str) -> RunConfig:
+    """Turn a table into a RunConfig; ConfigError lists every fault with its dotted key."""
+    faults = _faults(table)
+    if isinstance(faults, RunConfig):
+        return faults
+    raise ConfigError(_listed(source, faults))
+
+
+def dump_run(config: RunConfig) -> str:
+    """Return the resolved run, defaults included, as JSON."""
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"no run file at {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    for override in overrides:
-        _override(table, override)
-    return parse_run(table, str(path))
 
 
-def parse_run(table: Mapping[str, Any], source: str) -> RunConfig:
-    """Turn a table into a RunConfig; ConfigError lists every fault with its dotted key."""
+def _faults(table: Mapping[str, Any]) -> RunConfig | list[_Fault]:
+    """Return the run that a table is, or else all that is wrong with it."""
     try:
         return RunConfig.model_validate(table)
     except ValidationError as error:
-        faults = "\n".join(f"  {_fault(dict(entry))}" for entry in error.errors())
-        raise ConfigError(f"{source} is not a run file:\n{faults}") from None
+        return [_fault(dict(entry)) for entry in error.errors()]
 
 
-def dump_run(config: RunConfig) -> str:
-    """Return the resolved run, defaults included, as JSON."""
-    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+def _listed(source: str, faults: Sequence[_Fault]) -> str:
+    return f"{source} is not a run file:" + "".join(f"\n  {fault.told}" for fault in faults)
+
+
+def _of_overrides(fault: _Fault, overrides: Sequence[str]) -> str:
+    """Return a fault that the file alone does not have, after the overrides of the same key."""
+    same = [override for override in overrides if _touches(override, fault.key)]
+    return f"{' '.join(f'--set {override}' for override in same or overrides)}: {fault.told}"
+
+
+def _touches(override: str, key: str) -> bool:
+    """Tell whether an override gives a key, a part of it, or a section around it."""
+    given = f"{override.partition('=')[0].strip()}."
+    return given.startswith(f"{key}.") or f"{key}.".startswith(given)
 
 
 def _override(table: dict[str, Any], override: str) -> None:
@@ -58,15 +104,15 @@ def _override(table: dict[str, Any], override: str) -> None:
     table[key] = value_of(text.strip())
 
 
-def _fault(entry: Mapping[str, Any]) -> str:
+def _fault(entry: Mapping[str, Any]) -> _Fault:
     location: tuple[str, ...] = tuple(map(str, entry["loc"]))
     keys = location[:2] + location[3:] if location[:2] == _COEFFICIENT else location
-    dotted = ".".join(keys) or "run"
+    key = ".".join(keys)
     if entry["type"] == "extra_forbidden":
-        return f"{dotted}: unknown key; {_hint(location)}"
+        return _Fault(key, f"{key}: unknown key; {_hint(location)}")
     if entry["type"] == "missing":
-        return f"{dotted}: missing; the run file must give it"
-    return fault(dotted, entry)
+        return _Fault(key, f"{key}: missing; the run file must give it")
+    return _Fault(key, fault(key or "run", entry))
 
 
 def _hint(location: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from moe.config.assignment import hint
+from moe.config.overrides import hint
 from moe.errors import PlanError
 
 OBJECTIVES = ("step", "tokens", "memory")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from moe.config.assignment import hint
 from moe.config.model import ModelConfig
+from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory, check_one_sort

@@ -1,6 +1,10 @@
+import http.server
+import os
+import threading
+
 import pytest
 
-from cluster.session import inside_job, session
+from cluster.session import _advice, _aside, _reason, inside_job, session
 from moe.errors import ClusterError
 
 
@@ -34,3 +38,25 @@ def test_inside_a_job_local_means_the_cluster_of_the_job(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert inside_job()
     assert "nothing answers at 127.0.0.1:1" in _refused("local")
+
+
+def test_a_dashboard_as_the_address_of_a_cluster_points_to_submit() -> None:
+    handler = http.server.BaseHTTPRequestHandler
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = _refused(f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert "is the address of a dashboard, which takes jobs only" in said
+
+
+def test_the_reason_that_ray_logs_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with _aside() as logged:
+        for second in range(20):
+            line = f"[2026-01-01 00:00:{second:02} W 1 1] gcs.cc:210: Unauthenticated: wrong\n"
+            os.write(2, line.encode())
+        reason = _reason(ConnectionError("Failed to\nconnect."), logged())
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+    assert reason == "Failed to connect (Unauthenticated: wrong)"
+    assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in _advice(reason)
+    assert _reason(TimeoutError(), "") == "TimeoutError"

@@ -13,7 +13,7 @@ from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
 from moe.planning.plan.file import save_plan
 from moe.planning.search.interleave import interleave
-from pipelines.cli import main
+from pipelines.entry import main
 from tests import plans, runs, tiny
 
 ROOT = Path(__file__).parents[3]

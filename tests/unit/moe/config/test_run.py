@@ -113,6 +113,57 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.steps=0"], "--set train.steps=0: train.steps: Input should be greater than 0"),
+        (["train.micro_batch=3"], "--set train.micro_batch=3: train: global_batch 8 is not a"),
+        (["train=3"], "--set train=3: train: Input should be"),
+        (
+            ["name=x", "train.schedule=zbv", "plan.chunks=2"],
+            "--set name=x --set train.schedule=zbv --set plan.chunks=2: run: train.schedule",
+        ),
+        (["name=Demo"], "--set name=Demo: name: a name has 1 to 47 characters: lower-case"),
+    ],
+)
+def test_a_fault_of_an_override_names_the_override_and_not_the_file(
+    run_file: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run(run_file, overrides)
+    assert str(caught.value).startswith(message)
+    assert "run.toml" not in str(caught.value)
+
+
+def test_faults_of_the_file_and_of_an_override_are_told_apart(run_file: Path) -> None:
+    run_file.write_text(MINIMAL.replace("steps", "stpes"), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_run(run_file, ["train.beta1=2", "name=fine"])
+    assert str(caught.value).splitlines() == [
+        f"{run_file} is not a run file:",
+        "  train.steps: missing; the run file must give it",
+        "  train.stpes: unknown key; did you mean steps?",
+        "--set train.beta1=2: train.beta1: Input should be less than 1; found 2",
+    ]
+
+
+def test_an_override_may_mend_the_file(run_file: Path) -> None:
+    run_file.write_text(MINIMAL.replace("steps = 10", "steps = 0"), encoding="utf-8")
+    assert load_run(run_file, ["train.steps=3"]).train.steps == 3
+
+
+def test_a_byte_order_mark_is_no_part_of_a_run_file(run_file: Path) -> None:
+    run_file.write_text(MINIMAL, encoding="utf-8-sig")
+    assert load_run(run_file).name == "demo"
+
+
+@pytest.mark.parametrize("name", ["", "Demo", "1st", "a_b", "a-", "-a", "a" * 48, "a.b", "a\n"])
+def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
+    with pytest.raises(ConfigError, match="name: a name has 1 to 47 characters: lower-case"):
+        parse_run(minimal() | {"name": name}, "run.toml")
+    assert parse_run(minimal() | {"name": "a" * 47}, "run.toml").name == "a" * 47
+
+
+@pytest.mark.parametrize(
     ("sections", "message"),
     [
         ({"train": {"stpes": 3}}, "train.stpes: unknown key; did you mean steps?"),
@@ -132,18 +183,21 @@ def test_bad_overrides_are_refused(run_file: Path, override: str, message: str) 
         ({"train": {"schedule": "zb"}}, "train.schedule: Input should be 'gpipe', '1f1b', 'inter"),
         (
             {"train": {"schedule": "zbv"}, "plan": {"stages": 2}},
-            "goes with plan.chunks = 2, runs of layers of a stage, but plan.chunks is 1",
+            "this schedule takes stages of 2 runs of layers (plan.chunks); set plan.chunks to 2",
         ),
         (
             {"plan": {"stages": 2, "chunks": 2}},
-            'set plan.chunks to 1, or choose "interleaved-1f1b" or "zero-bubble"',
+            'set plan.chunks to 1, or choose train.schedule = "interleaved-1f1b" or "zero-bubble"',
         ),
         (
             {"train": {"schedule": "gpipe"}, "plan": {"stages": 2, "chunks": 3}},
-            'run: train.schedule = "gpipe" goes with plan.chunks = 1, runs of layers of a stage',
+            'run: train.schedule = "gpipe" with plan.chunks = 3: this schedule takes stages of 1',
         ),
-        ({"train": {"schedule": "zero-bubble"}}, "but plan.stages is 1, which waits for none"),
-        ({"plan": {"chunks": 2}}, "but plan.stages is 1, which waits for none; raise plan.stages"),
+        ({"train": {"schedule": "zero-bubble"}}, "but with plan.stages = 1 there is no pipeline"),
+        (
+            {"plan": {"chunks": 2}},
+            "but with plan.stages = 1 there is no pipeline; raise plan.stages",
+        ),
         (
             {"balance": {"coefficient": {"type": "bias", "rte": 3}}},
             "balance.coefficient.rte: unknown key; did you mean rate?",
@@ -304,8 +358,12 @@ def test_a_storage_that_is_none_is_refused(storage: str, message: str, run_file:
 @pytest.mark.parametrize(
     ("plan", "cluster", "message"),
     [
-        ({"replicas": 2, "least_replicas": 3}, {}, "least_replicas is 3 of 2 replicas; lower it"),
-        ({"path": "p", "replicas": 2}, {}, "remove the other keys of .plan. but least_replicas"),
+        (
+            {"replicas": 2, "least_replicas": 3},
+            {},
+            "least_replicas is 3, more than replicas = 2; lower it",
+        ),
+        ({"path": "p", "replicas": 2}, {}, "remove the other keys of .plan. except least_replicas"),
         ({"replicas": 2, "least_replicas": 1}, {}, "cluster.worker_resources names none; name a"),
         ({}, {"resize_seconds": 5.0}, "resize_seconds has no effect without plan.least_replicas"),
         ({}, {"worker_resources": {"CPU": 1.0}}, "takes custom resources in amounts above 0"),

@@ -12,7 +12,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.weight_files import INDEX
 from moe.config.model import ModelConfig
-from moe.config.override import override
+from moe.config.model_overrides import override
 from moe.config.presets import PRESETS
 from moe.config.tensors import parameters, tensors
 from moe.errors import ConfigError, StorageError

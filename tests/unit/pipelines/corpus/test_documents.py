@@ -99,3 +99,20 @@ def test_files_that_are_not_what_they_say(tmp_path: Path) -> None:
         texts(tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"no string column 'text'; found text: int64"):
         texts(tmp_path / "c.parquet")
+
+
+def test_a_folder_behind_a_link_gives_its_documents_and_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mnt" / "wiki").mkdir(parents=True)
+    (tmp_path / "mnt" / "wiki" / "1.txt").write_text("linked")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "2.txt").write_text("local")
+    (tmp_path / "corpus" / "link").symlink_to(tmp_path / "mnt" / "wiki")
+    found = list(read_documents([tmp_path / "corpus"]))
+    assert [(each.domain, each.text) for each in found] == [("corpus", "local"), ("wiki", "linked")]
+
+
+def test_text_of_parquet_that_is_not_utf_8_names_its_row(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": raw}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet:1 is not UTF-8: byte 3 of its text"):
+        texts(tmp_path)

@@ -84,11 +84,19 @@ def test_a_row_beyond_the_end_is_refused(directory: Path, row: int) -> None:
         TokenShards.open(directory, "train").batch([row])
 
 
-def test_a_smaller_model_is_refused(directory: Path) -> None:
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_model_too_small_for_a_token_that_occurs_is_refused(directory: Path, noted: bool) -> None:
+    """The tokenizer has 1000 ids; the text uses 0 to 87."""
+    if not noted:  # as directories of an older version are
+        manifest = json.loads((directory / "manifest.json").read_text())
+        for shard in manifest["train"]["shards"]:
+            del shard["largest_id"]
+        (directory / "manifest.json").write_text(json.dumps(manifest))
     shards = TokenShards.open(directory, "train")
-    shards.check_vocabulary(1000)
-    with pytest.raises(DataError, match="vocabulary of 1000, but the model has 999"):
-        shards.check_vocabulary(999)
+    assert shards.largest_id == 87
+    shards.check_vocabulary(88)
+    with pytest.raises(DataError, match=r"holds tokens up to 87, but the model has .* 0 to 86"):
+        shards.check_vocabulary(87)
 
 
 def test_a_truncated_and_a_missing_shard(directory: Path) -> None:

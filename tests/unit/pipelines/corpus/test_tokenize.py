@@ -145,6 +145,39 @@ def test_models_without_a_tokenizer_or_an_end(tmp_path: Path, small_model: Path)
     attempt()
 
 
+def test_the_end_is_that_at_which_the_model_generates(tmp_path: Path, small_model: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(small_model, model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 0]}))
+    inputs = write_texts(tmp_path / "in")
+    assert tokenize([inputs], model, tmp_path / "out", options()).eos_token_id == 1
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "said"),
+    [
+        (32, None),
+        (31, "the tokenizer of {} has ids up to 31, the model takes ids up to 30; the text uses "),
+        (30, "caution: the tokenizer of {} has ids up to 31, the model takes ids up to 29, and "),
+    ],
+)
+def test_a_tokenizer_with_more_ids_than_the_model_is_told(
+    embeddings: int, said: str | None, tmp_path: Path, small_model: Path
+) -> None:
+    """Token 30 occurs, 31 does not."""
+    model, inputs = tmp_path / "model", tmp_path / "in"
+    shutil.copytree(small_model, model)
+    (model / "config.json").write_text(json.dumps({"eos_token_id": 0, "vocab_size": embeddings}))
+    inputs.mkdir()
+    for number in range(4):
+        (inputs / f"{number}.txt").write_text(f"w{number} w28 " * 9)
+    lines: list[str] = []
+    tokenize([inputs], model, tmp_path / "out", options(), lines.append)
+    assert TokenShards.open(tmp_path / "out", "train").largest_id == 30
+    *_, last = lines
+    assert last.startswith(said.format(model) if said else f"wrote {tmp_path / 'out'}: ")
+
+
 @pytest.mark.slow
 def test_tokens_are_those_of_transformers(tmp_path: Path, smollm2: Path) -> None:
     [topics] = fetch_texts(["python-topics"], tmp_path)

@@ -1,9 +1,27 @@
-"""All drivers of a run stop after the same step."""
+"""All drivers of a run stop after the same step, and what they show keeps its order."""
+
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training.board import Board
+from actors.commands import StepReport
+from pipelines.training.board import Beginning, Board
+from tests import runs
+from tests.plans import SMOLLM2
+
+
+def test_what_is_shown_is_drained_once_and_in_order() -> None:
+    board, plan = Board(), runs.repeated(runs.plan(SMOLLM2, (15, 15)), 2)
+    assert board.plan() is None
+    report = StepReport(1, 2.0, 1.0, 1e-3, 10, 1.0, {}, ())
+    board.begin(plan, 0)
+    board.post(report)
+    board.begin(plan, 1)
+    board.post(replace(report, step=2))
+    assert board.drain() == [Beginning(4, 0), report, Beginning(4, 1), replace(report, step=2)]
+    assert board.drain() == []
+    assert board.plan() == plan
 
 
 def test_who_was_let_into_a_step_lets_the_others_into_it() -> None:

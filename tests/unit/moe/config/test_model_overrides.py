@@ -6,7 +6,7 @@ import pytest
 
 from moe.config.families import read_config, write_config
 from moe.config.model import RopeScaling
-from moe.config.override import override
+from moe.config.model_overrides import override
 from moe.config.presets import PRESETS
 from moe.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""What a person writes as ``key=value``, and how a fault in it is told: of runs and of models."""
+"""How one ``key=value`` is read, and how a fault in it is worded: for runs and for models."""
 
 import difflib
 import re

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moe.config.assignment import fault, hint, value_of
+from moe.config.overrides import fault, hint, value_of
 
 
 @pytest.mark.parametrize(

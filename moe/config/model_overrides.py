@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from moe.config.assignment import fault, hint, value_of
 from moe.config.families import family_named
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.overrides import fault, hint, value_of
 from moe.errors import ConfigError
 
 _MODEL = tuple(each.name for each in fields(ModelConfig) if each.name != "moe")

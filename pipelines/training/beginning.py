@@ -1,0 +1,138 @@
+"""What is checked before a run starts: everything that its files can tell, without Ray."""
+
+from pathlib import Path
+from typing import Literal
+
+from actors.state.checkpointing import SaveContext
+from moe.checkpoint.manifest import checkpoints, load_manifest
+from moe.checkpoint.reader import Checkpoint
+from moe.config.json_file import read_json
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.config.run.cautions import model_cautions
+from moe.errors import ConfigError, DataError, StorageError
+from moe.storage import Location
+from moe.surgery.receipt import RECEIPT
+from pipelines.corpus.inputs import fingerprint, open_shards
+from pipelines.corpus.shards import TokenShards
+from pipelines.training.owner import check_owner
+from pipelines.training.run_plan import check_plan
+
+Resume = Literal["never", "always", "if-saved"]
+"""What to do about checkpoints of this run: refuse them, require one, or take the newest if any."""
+
+
+def with_absolute_paths(run: RunConfig) -> RunConfig:
+    """Return the run with paths that mean the same in every process."""
+    sections = {
+        name: section.model_copy(update={"path": section.path.absolute()})
+        for name, section in (
+            ("model", run.model),
+            ("data", run.data),
+            ("checkpoint", run.checkpoint),
+            ("plan", run.plan),
+        )
+        if section.path is not None
+    }
+    return run.model_copy(update=sections)
+
+
+def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
+    """Check a run against its files; return what its checkpoints hold, and its sequence length.
+
+    Errors name the key of the run file that is wrong.
+    """
+    config, shards = _check_inputs(run)
+    check_plan(run, config, shards.sequence_length)
+    check_owner(run)
+    context = SaveContext(config, run, run.model.path, fingerprint(run.data.path))
+    saved = checkpoints(run.checkpoint.location)
+    if saved and resume == "never":
+        raise ConfigError(
+            f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
+            "continue with --resume or give another checkpoint.path"
+        )
+    if resume == "always" and not saved:
+        raise ConfigError(
+            f"nothing to resume: {run.checkpoint.location} holds no complete checkpoint"
+        )
+    if saved:
+        _check_same_run(context, saved[-1])
+    return context, shards.sequence_length
+
+
+def last_step(run: RunConfig) -> int:
+    """Return the step of the newest checkpoint of a run; 0 where there is none."""
+    saved = checkpoints(run.checkpoint.location)
+    return int(saved[-1].name.removeprefix("step-")) if saved else 0
+
+
+def how_to_go_on(run: RunConfig) -> str:
+    """Return what a person can do after a run that was interrupted."""
+    step = last_step(run)
+    if step == 0:
+        return "no checkpoint was saved, so the run begins again at the start"
+    return f"--resume continues from step {step}"
+
+
+def cautions(run: RunConfig) -> list[str]:
+    """Return what a person should know before the run that is no error."""
+    model = Checkpoint.open(run.model.path)
+    found = [*model.notes, *model_cautions(run, model.config)]
+    fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.location)
+    if fresh and run.routing.capacity_factor is not None:
+        found.append(
+            f"routing.capacity_factor {run.routing.capacity_factor:g} drops tokens, and just after "
+            "upcycling routers are random: the loss will start far above the dense model's. Train "
+            "without it first; the virtual drop rate is measured all the same."
+        )
+    return found
+
+
+def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
+    """Open model and data, and check that they fit each other and the run."""
+    config = Checkpoint.open(run.model.path).config
+    shards = open_shards(run.model.path, config, run.data.path, "train")
+    run.check_model(config)
+    if run.train.global_batch > len(shards):
+        raise DataError(
+            f"train.global_batch is {run.train.global_batch} sequences, but the training split of "
+            f"{run.data.path} has {len(shards)}; lower it, or tokenize more text"
+        )
+    try:
+        run.checkpoint.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make checkpoint.path {run.checkpoint.path}: {error.strerror}; choose another"
+        ) from error
+    return config, shards
+
+
+def _upcycled(model: Path) -> bool:
+    """Tell whether a model comes from a dense one; its receipt says so."""
+    receipt = model / RECEIPT
+    return receipt.exists() and read_json(receipt).get("method") != "init"
+
+
+def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
+    """Refuse to resume with what would make it another run; length and schedule may change."""
+    manifest = load_manifest(checkpoint)
+    before, now = manifest.run, context.run.model_dump(mode="json")
+    changed = [
+        f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
+        for section in ("data", "train", "routing", "balance")
+        for key, value in now[section].items()
+        if before.get(section, {}).get(key) != value
+        and (section, key) not in (("train", "steps"), ("train", "schedule"))
+    ]
+    if Checkpoint.open(checkpoint).config != context.config:
+        changed.append(f"{context.run.model.path} is another architecture")
+    if manifest.data != context.data:
+        changed.append(f"{context.run.data.path} was tokenized again")
+    if context.run.train.steps < manifest.step:
+        changed.append(f"train.steps is {context.run.train.steps}, below the {manifest.step} done")
+    if changed:
+        raise ConfigError(
+            f"--resume continues the run of {checkpoint}, but {'; '.join(changed)}; "
+            "undo the change or start a new run from that checkpoint as its model.path"
+        )

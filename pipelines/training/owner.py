@@ -1,0 +1,82 @@
+"""Whose directory it is: one run at a time keeps its journal and checkpoints in a place."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moe.checkpoint.manifest import MANIFEST, checkpoints
+from moe.config.json_file import read_json
+from moe.config.run import RunConfig
+from moe.errors import ConfigError
+from moe.storage import Location, make_directory, write_text
+from pipelines.training.recording import JOURNAL
+
+OWNER = "owner.json"
+"""Names the run that a directory belongs to."""
+
+
+def check_owner(run: RunConfig) -> None:
+    """Raise ConfigError where another run keeps its journal or checkpoints where this one would."""
+    for key, directory in _directories(run).items():
+        owner = _owner(directory)
+        if owner not in (None, run.name):
+            raise ConfigError(
+                f"checkpoint.{key} {directory} belongs to the run {owner}, this run is {run.name}; "
+                f"give another checkpoint.{key}"
+            )
+
+
+@contextmanager
+def owned(run: RunConfig) -> Iterator[None]:
+    """Write the name of the run into its directories; a run that recorded nothing gives them back.
+
+    ConfigError where another run was faster.
+    """
+    check_owner(run)
+    taken = [each for each in _directories(run).values() if _owner(each) is None]
+    for directory in taken:
+        make_directory(directory)
+        _take(directory / OWNER, json.dumps({"run": run.name}) + "\n")
+    check_owner(run)
+    try:
+        yield
+    finally:
+        if not (run.checkpoint.path / JOURNAL).exists():
+            for directory in taken:
+                _remove(directory / OWNER)
+
+
+def _directories(run: RunConfig) -> dict[str, Location]:
+    """Return the directories that a run writes, by their keys in [checkpoint]."""
+    found: dict[str, Location] = {"path": run.checkpoint.path}
+    if run.checkpoint.storage is not None:
+        found["storage"] = run.checkpoint.location
+    return found
+
+
+def _owner(directory: Location) -> str | None:
+    """Return the run that a directory belongs to; before this file was written, its checkpoints."""
+    if (directory / OWNER).is_file():
+        return str(read_json(directory / OWNER).get("run"))
+    saved = checkpoints(directory)
+    return str(read_json(saved[-1] / MANIFEST)["run"]["name"]) if saved else None
+
+
+def _take(file: Location, text: str) -> None:
+    """Write a file; on a disk, only if nobody else has."""
+    if not isinstance(file, Path):
+        write_text(file, text)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        return
+
+
+def _remove(file: Location) -> None:
+    if isinstance(file, Path):
+        file.unlink(missing_ok=True)
+    elif file.exists():
+        file.remove()

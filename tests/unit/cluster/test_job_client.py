@@ -1,0 +1,50 @@
+"""Addresses that job clients take, against an HTTP server that answers as a dashboard does."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from cluster.job_client import connect, translated
+from moe.errors import ClusterError
+
+
+class _Dashboard(http.server.BaseHTTPRequestHandler):
+    """Answers below a prefix, as a proxy lets a dashboard do."""
+
+    def do_GET(self) -> None:
+        versions = {"version": "4", "ray_version": ray.__version__, "ray_commit": "", "session": ""}
+        body = json.dumps(versions if self.path.endswith("version") else []).encode()
+        self.send_response(200 if self.path.startswith("/ray/api/") else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(variable, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Dashboard) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_path_in_front_of_a_dashboard_is_passed_on(host: str) -> None:
+    with translated(host):
+        assert connect(f"http://{host}/ray").list_jobs() == []
+
+
+def test_a_dashboard_without_its_scheme_is_told_at_once(host: str) -> None:
+    with pytest.raises(ClusterError, match=f"write it as http://{host}"):
+        connect(host)
+    with pytest.raises(ClusterError, match=f"give http://{host}/ray for the dashboard"):
+        connect(f"{host}/ray")

@@ -1,0 +1,76 @@
+"""What a run's files can tell is checked without Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from moe.config.run import RunConfig
+from moe.errors import ConfigError, DataError, PlanError
+from pipelines.training.beginning import (
+    check_beginning,
+    how_to_go_on,
+    last_step,
+    with_absolute_paths,
+)
+from tests import material as tiny_material
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_material.make(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture(autouse=True)
+def _without_ray() -> Any:
+    yield
+    assert not ray.is_initialized()
+
+
+def config(material: Path, to: Path, **sections: Any) -> RunConfig:
+    return tiny_material.run(material, to, 6, 2, sections)
+
+
+def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
+    context, length = check_beginning(config(material, tmp_path / "run"), "never")
+    assert (context.config.layers, length) == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "said"),
+    [
+        ({"train": {"global_batch": 10**6}}, DataError, r"global_batch is 1000000 sequences, but "),
+        ({"plan": {"stages": 1, "path": "nowhere.toml"}}, PlanError, r"nowhere\.toml"),
+        ({"plan": {"stages": 4}}, PlanError, "4 stages"),
+        ({"plan": {"stages": 1, "gang": 5}}, PlanError, "gang"),
+        ({"plan": {"stages": 3}, "train": {"global_batch": 2}}, PlanError, "at least 3 micro-batc"),
+        (
+            {"plan": {"stages": 1, "replicas": 5}},
+            PlanError,
+            "has 4 micro-batches .* but the plan has 5 replic",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused(
+    sections: dict[str, Any], error: type[Exception], said: str, material: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        check_beginning(config(material, tmp_path / "run", **sections), "never")
+
+
+def test_the_path_of_a_plan_means_the_same_in_every_process(material: Path, tmp_path: Path) -> None:
+    run = config(material, tmp_path / "run", plan={"stages": 1, "path": "plan.toml"})
+    assert with_absolute_paths(run).plan.path == Path("plan.toml").absolute()
+    assert with_absolute_paths(config(material, tmp_path)).plan.path is None
+
+
+def test_a_run_without_checkpoints_begins_again(material: Path, tmp_path: Path) -> None:
+    run = config(material, tmp_path / "run")
+    assert how_to_go_on(run) == "no checkpoint was saved, so the run begins again at the start"
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        check_beginning(run, "always")
+    (tmp_path / "run" / "step-00000004").mkdir(parents=True)
+    (tmp_path / "run" / "step-00000004" / "raymoe.json").write_text("{}")
+    assert last_step(run) == 4
+    assert how_to_go_on(run) == "--resume continues from step 4"
