@@ -84,7 +84,7 @@ def _train(
     }
     file = folder / f"{name}.toml"
     file.write_text(tomli_w.dumps(table))
-    command = [sys.executable, "-m", "pipelines.cli", "train", str(file), *words]
+    command = [sys.executable, "-m", "pipelines.entry", "train", str(file), *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -5,7 +5,7 @@ The paper states 12 stages x gang of 4 (TP = EP) x 32 replicas with ZeRO-1, sequ
 Taken here: 2,048 sequences a step (the 16 million tokens of its parent), layers as even as 52 over
 12 allow, nothing overlapped, 200 GB/s between the GPUs of a node and an eighth of its 800 Gb/s to
 other nodes. Under these, one number is left: the part of the peak that products reach. It is found
-by bisection, and the cost model is checked to hold it (``moe.planning.rates.EFFICIENCY``).
+by bisection, and the cost model is checked to hold it (``moe.planning.devices.rates.EFFICIENCY``).
 """
 
 import argparse

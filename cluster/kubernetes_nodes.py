@@ -1,10 +1,12 @@
 """Kubernetes nodes as an Inventory: from the API server, or from ``kubectl get nodes -o json``.
 
 A node offers what it can allocate to pods at all, whether or not pods use some of it now. Kind and
-memory of its GPUs are in labels of NVIDIA's feature discovery, or of GKE and Karpenter. A taint
-with the name of the GPU resource keeps out only pods that ask for no GPU, so ours pass it.
+memory of its GPUs are in labels of NVIDIA's feature discovery, of AMD's node labeller, or of GKE
+and Karpenter. A taint with the name of the GPU resource keeps out only pods that ask for no GPU, so
+ours pass it. Other accelerators, and slices of GPUs, are named as seen and not used.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,30 +19,56 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 from kubernetes.utils.quantity import parse_quantity
 
-from cluster.nodes import Node, inventory, kind_of_gpu
+from cluster import nodes as offers
+from cluster.nodes import LeftOut, Node, kind_of_gpu
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.rates import AMD, NVIDIA
 
 Table = Mapping[str, Any]
 
-GPU = "nvidia.com/gpu"
-PRODUCT_LABELS = (
-    "nvidia.com/gpu.product",
-    "cloud.google.com/gke-accelerator",
-    "karpenter.k8s.aws/instance-gpu-name",
-)
-MEMORY_LABELS = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
-"""In MiB."""
-
-_PAGE = 500
-
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A node that no plan may use, and why."""
+class Gpus:
+    """How a vendor's GPUs are called: their resource, and labels with product and memory.
 
-    node: str
-    reason: str
+    ``memory`` labels give MiB, or an amount with a unit of its own (``192G``).
+    """
+
+    vendor: str
+    resource: str
+    product: tuple[str, ...]
+    memory: tuple[str, ...]
+
+
+GPUS = (
+    Gpus(
+        NVIDIA,
+        "nvidia.com/gpu",
+        (
+            "nvidia.com/gpu.product",
+            "cloud.google.com/gke-accelerator",
+            "karpenter.k8s.aws/instance-gpu-name",
+        ),
+        ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory"),
+    ),
+    Gpus(
+        AMD,
+        "amd.com/gpu",
+        ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name"),
+        ("amd.com/gpu.vram", "beta.amd.com/gpu.vram"),
+    ),
+)
+
+OTHERS = re.compile(
+    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/neuron\w*|gpu\.intel\.com/(i915|xe)"
+    r"|huawei\.com/Ascend\w+|nvidia\.com/mig-.+|nvidia\.com/gpu\.shared|amd\.com/(cpx|dpx|qpx).*"
+    r"|furiosa\.ai/.+|rebellions\.ai/.+|tenstorrent\.com/.+|metax-tech\.com/.+|cambricon\.com/.+"
+)
+"""Resources of accelerators, or of slices of GPUs, that no rank computes on."""
+
+_RESOURCES = frozenset(each.resource for each in GPUS)
+_PAGE = 500
 
 
 def read_nodes(
@@ -99,40 +127,33 @@ def inventory_of_nodes(nodes: Sequence[Table], threads: int | None = 1) -> Inven
 
     A device is a GPU or, where no node has one, ``threads`` cores (None: all of a node's).
     """
-    usable, rest = _sorted_out(nodes, threads)
-    if not usable:
-        listed = "; ".join(f"{each.node}: {each.reason}" for each in rest[:5])
+    able, kept_out = _sorted_out(nodes)
+    if not able:
+        listed = "; ".join(f"{each.node}: {each.reason}" for each in kept_out[:5])
         raise ClusterError(
             f"none of the {len(nodes)} Kubernetes nodes can be used ({listed or 'there is none'}); "
             "make one ready, free it of its taint, or add a node"
         )
-    return inventory(usable, threads)
+    return offers.inventory(able, threads)
 
 
 def left_out(nodes: Sequence[Table], threads: int | None = 1) -> tuple[LeftOut, ...]:
-    """Return the nodes that ``inventory_of_nodes`` does not use, and why."""
-    return tuple(_sorted_out(nodes, threads)[1])
+    """Return what ``inventory_of_nodes`` does not use, and why."""
+    able, kept_out = _sorted_out(nodes)
+    found = [*kept_out, *offers.left_out(able, threads)]
+    return tuple(sorted(found, key=lambda each: each.node))
 
 
-def _sorted_out(nodes: Sequence[Table], threads: int | None) -> tuple[list[Node], list[LeftOut]]:
-    """Return the nodes to use, by name, and the others."""
-    reasons: dict[str, str] = {}
-    able = []
+def _sorted_out(nodes: Sequence[Table]) -> tuple[list[Node], list[LeftOut]]:
+    """Return the nodes that take our pods, by name, and the others."""
+    able, kept_out = [], []
     for item in sorted(nodes, key=_name):
-        node = _node(item)
         reason = next(_reasons(item), None)
         if reason is None:
-            able.append(node)
+            able.append(_node(item))
         else:
-            reasons[node.name] = reason
-    has_gpus = any(node.gpus for node in able)
-    for node in able:
-        if has_gpus and not node.gpus:
-            reasons[node.name] = "it has no GPU as others have, and CPUs cannot talk to GPUs"
-        elif not node.gpus and node.cpus < (threads or 1):
-            reasons[node.name] = f"it offers {node.cpus} CPUs, a device takes {threads or 1}"
-    used = [node for node in able if node.name not in reasons]
-    return used, [LeftOut(name, reason) for name, reason in sorted(reasons.items())]
+            kept_out.append(LeftOut(_name(item), reason))
+    return able, kept_out
 
 
 def _reasons(item: Table) -> Iterator[str]:
@@ -145,12 +166,11 @@ def _reasons(item: Table) -> Iterator[str]:
         told = ready[0].get("reason") or ready[0].get("status") if ready else "it reports nothing"
         yield f"it is not ready ({told})"
     for taint in spec.get("taints") or ():
-        ours = taint.get("key") == GPU and taint.get("effect") == "NoSchedule"
+        ours = taint.get("key") in _RESOURCES and taint.get("effect") == "NoSchedule"
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not ours:
             value = f"={taint['value']}" if taint.get("value") else ""
             yield f"its taint {taint.get('key')}{value}:{taint['effect']} keeps pods away"
-    labels = _labels(item)
-    product = _first(labels, PRODUCT_LABELS)
+    product = _first(_labels(item), GPUS[0].product)
     if "-MIG-" in product:
         yield f"its GPUs are cut into slices ({product}), which nccl does not join"
     if product.endswith("-SHARED"):
@@ -159,18 +179,30 @@ def _reasons(item: Table) -> Iterator[str]:
 
 def _node(item: Table) -> Node:
     labels = _labels(item)
-    told = _first(labels, MEMORY_LABELS)
-    memory = _amount(item, "the label of GPU memory", told) * 2**20 if told else None
-    product = _first(labels, PRODUCT_LABELS)
+    gpus = next((each for each in GPUS if _allocatable(item, each.resource)), GPUS[0])
+    product = _first(labels, gpus.product)
+    memory = _memory(item, _first(labels, gpus.memory))
+    allocatable = (item.get("status") or {}).get("allocatable") or {}
+    others = {name: _allocatable(item, name) for name in allocatable if OTHERS.fullmatch(name)}
     return Node(
         name=_name(item),
         cpus=_allocatable(item, "cpu"),
-        gpus=_allocatable(item, GPU),
+        gpus=_allocatable(item, gpus.resource),
         gpu_kind=kind_of_gpu(product, memory) if product else "",
         memory_bytes=_allocatable(item, "memory"),
         labels=labels,
-        gpu_memory_bytes=memory or None,
+        gpu_memory_bytes=memory,
+        vendor=gpus.vendor,
+        others={name: amount for name, amount in others.items() if amount},
     )
+
+
+def _memory(item: Table, text: str) -> int | None:
+    """Return the bytes that a label of GPU memory gives, in MiB unless it says a unit."""
+    if not text:
+        return None
+    amount = _amount(item, "the label of GPU memory", text)
+    return (amount * 2**20 if text.isdecimal() else amount) or None
 
 
 def _name(item: Table) -> str:

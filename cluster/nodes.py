@@ -1,24 +1,29 @@
 """What nodes offer, whoever tells of them, as the devices of an Inventory."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.devices.naming import device_name
-from moe.planning.devices.rates import GPUS
+from moe.planning.devices.rates import AMD, GPUS, NVIDIA
 
 _ABOUT = 0.07
 """A driver reports a little less or more than the gibibytes a GPU is sold with."""
+
+_LIBRARIES = {NVIDIA: "NCCL", AMD: "RCCL"}
+_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """One living node: what it offers to actors, and its labels.
 
-    ``gpu_kind`` is one of ``moe.planning.rates.GPUS`` where it is known there. ``gpu_memory_bytes``
-    is of one GPU, where the node tells it; otherwise the data sheet of its kind does.
+    ``gpu_kind`` is one of ``moe.planning.devices.rates.GPUS`` where it is known there.
+    ``gpu_memory_bytes`` is of one GPU, where the node tells it; otherwise the data sheet of its
+    kind does. ``others`` are accelerators that no rank can use, by the name of their resource.
     """
 
     name: str
@@ -28,23 +33,42 @@ class Node:
     memory_bytes: int
     labels: Mapping[str, str]
     gpu_memory_bytes: int | None = None
+    vendor: str = NVIDIA
+    others: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A node, or what a node has beside its CPUs, that no plan uses; and why."""
+
+    node: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"left out node {self.node}: {self.reason}"
 
 
 def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
-    """Return a device per GPU, or where there is none at all per ``threads`` cores.
+    """Return a device per GPU or, where no node has one, per ``threads`` cores.
 
-    Nodes without a GPU are left out where others have one: ranks on both cannot talk to each
-    other. Nodes that offer too little for a device have none; ``threads`` None takes all cores of a
-    node as one. Speeds stay 1: a profile measures them.
+    ``threads`` None takes all cores of a node as one device. Ranks on CPUs, on NVIDIA GPUs and on
+    AMD GPUs cannot talk to each other, so only one sort is used: the GPUs of which there are most.
+    ``left_out`` names the rest. Speeds stay 1: a profile measures them.
     """
-    used = [node for node in nodes if node.gpus] or nodes
+    used, reasons = _sorted_out(nodes, threads)
     devices = [device for node in used for device in _devices(node, threads)]
     if not devices:
-        raise ClusterError(
-            f"none of the {len(nodes)} living nodes offers {threads or 1} CPUs or a GPU; ask for "
-            "fewer threads, add a worker node, or start Ray with --num-cpus"
-        )
+        raise _nothing(nodes, reasons, threads or 1)
     return Inventory(tuple(devices))
+
+
+def left_out(nodes: Sequence[Node], threads: int | None = 1) -> tuple[LeftOut, ...]:
+    """Return what ``inventory`` does not use: whole nodes, and accelerators of used ones."""
+    used, reasons = _sorted_out(nodes, threads)
+    for node in used:
+        if node.others:
+            reasons[node.name] = f"{_others(node)}; only its {_used(node)} are planned for"
+    return tuple(LeftOut(name, reasons[name]) for name in sorted(reasons))
 
 
 def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
@@ -66,6 +90,81 @@ def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
     return max(kinds, key=lambda kind: kind.count("-"), default=product)
 
 
+def _sorted_out(nodes: Sequence[Node], threads: int | None) -> tuple[list[Node], dict[str, str]]:
+    """Return the nodes to use, and why the others are not used, by name."""
+    known = [node for node in nodes if node.gpus and not _unknown(node)]
+    counts: Counter[str] = Counter()
+    for node in known:
+        counts[node.vendor] += node.gpus
+    vendor = counts.most_common(1)[0][0] if counts else None
+    has_gpus = any(node.gpus for node in nodes)
+    used, reasons = [], {}
+    for node in nodes:
+        reason = _unknown(node) or _unlike(node, vendor, has_gpus)
+        if reason is None and not node.gpus and node.cpus < (threads or 1):
+            reason = f"it offers {node.cpus} CPUs, a device takes {threads or 1}"
+        if reason is None:
+            used.append(node)
+        else:
+            reasons[node.name] = f"{reason}; {_others(node)}" if node.others else reason
+    return used, reasons
+
+
+def _unknown(node: Node) -> str | None:
+    """Say what is not known of a node's GPUs and must be."""
+    if not node.gpus:
+        return None
+    if not node.gpu_kind:
+        return (
+            f"nothing names the kind of its {node.gpus} {_brand(node)} GPUs; run the feature "
+            "discovery of their vendor, or describe them in an inventory file (--inventory)"
+        )
+    if node.gpu_memory_bytes is None and node.gpu_kind not in GPUS:
+        return (
+            f"its {node.gpus} GPUs are of kind {node.gpu_kind}, whose memory is not known (known: "
+            f"{', '.join(GPUS)}); describe them in an inventory file (--inventory)"
+        )
+    return None
+
+
+def _unlike(node: Node, vendor: str | None, has_gpus: bool) -> str | None:
+    """Say why the ranks of a node could not talk to those of the nodes in use."""
+    if not has_gpus:
+        return None
+    if not node.gpus:
+        return "it has no GPU as others have, and CPUs cannot talk to GPUs"
+    if node.vendor == vendor:
+        return None
+    return (
+        f"its {node.gpus} {_brand(node)} GPUs ({node.gpu_kind}) cannot talk to the GPUs of other "
+        f"nodes ({_LIBRARIES.get(node.vendor, node.vendor)}, {_LIBRARIES.get(vendor or '', 'NCCL')}"
+        "); plan for them alone with --inventory"
+    )
+
+
+def _nothing(nodes: Sequence[Node], reasons: Mapping[str, str], threads: int) -> ClusterError:
+    if any(node.gpus for node in nodes):
+        listed = "; ".join(f"node {name}: {why}" for name, why in [*reasons.items()][:_LISTED])
+        return ClusterError(f"the GPUs of the cluster cannot be planned for: {listed}")
+    return ClusterError(
+        f"none of the {len(nodes)} living nodes offers {threads} CPUs or a GPU; ask for fewer "
+        "threads, add a worker node, or start Ray with --num-cpus"
+    )
+
+
+def _others(node: Node) -> str:
+    found = ", ".join(f"{amount} {name}" for name, amount in sorted(node.others.items()))
+    return f"its {found} cannot be used: ranks compute on CPUs and on whole NVIDIA or AMD GPUs"
+
+
+def _used(node: Node) -> str:
+    return f"{node.gpus} GPUs" if node.gpus else f"{node.cpus} CPU cores"
+
+
+def _brand(node: Node) -> str:
+    return {AMD: "AMD", NVIDIA: "NVIDIA"}.get(node.vendor, node.vendor)
+
+
 def _devices(node: Node, threads: int | None) -> Iterator[Device]:
     if node.gpus:
         yield from _gpu_devices(node)
@@ -83,15 +182,7 @@ def _devices(node: Node, threads: int | None) -> Iterator[Device]:
 
 
 def _gpu_devices(node: Node) -> Iterator[Device]:
-    memory = node.gpu_memory_bytes
-    if memory is None:
-        if node.gpu_kind not in GPUS:
-            raise ClusterError(
-                f"node {node.name} offers {node.gpus} GPUs of kind {node.gpu_kind or 'unknown'}, "
-                f"whose memory is not known (known: {', '.join(GPUS)}); describe the devices in "
-                "an inventory file and plan with --inventory"
-            )
-        memory = GPUS[node.gpu_kind].memory_bytes
+    memory = node.gpu_memory_bytes or GPUS[node.gpu_kind].memory_bytes
     for number in range(node.gpus):
         yield Device(
             name=device_name(node.name, "gpu", number),

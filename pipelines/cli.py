@@ -6,19 +6,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from moe import __version__
 from moe.errors import ClusterError, ConfigError
 from pipelines.commands import checkpoint as exchange
 from pipelines.commands import conversions
 from pipelines.commands.advise import advise
-from pipelines.commands.place import place
 from pipelines.commands.plan import plan
 from pipelines.commands.profile import profile
+from pipelines.commands.rebalance import rebalance
 from pipelines.commands.simulate import simulate
-from pipelines.entry import main
 from pipelines.screen.terminal import Model, To, caution, console, say
 
 app = typer.Typer(
-    help="Dense models to mixture-of-experts models: upcycled, trained and served on Ray.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -31,12 +30,27 @@ app.add_typer(fetch, name="fetch")
 app.add_typer(checkpoint, name="checkpoint")
 app.add_typer(kube, name="kube")
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"raymoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Turn dense models into mixture-of-experts models; train and serve them on Ray."""
+
+
 Run = Annotated[Path, typer.Argument(help="Run file, TOML.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")]
-
-Length = Annotated[int, typer.Option(help="Tokens of a sequence.")]
-MicroBatch = Annotated[int, typer.Option(help="Sequences of a micro-batch.")]
-MicroBatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
 
 
 @fetch.command("smollm2")
@@ -85,7 +99,7 @@ def tokenize(
 
 for verbs in (
     (conversions.presets, conversions.init, conversions.upcycle),
-    (profile, plan, advise, place, simulate),
+    (profile, plan, advise, rebalance, simulate),
 ):
     for verb in verbs:
         app.command()(verb)
@@ -152,13 +166,36 @@ def evaluate(
 @app.command()
 def serve(
     model: Model,
-    plan: Annotated[Path | None, typer.Option(help="Plan; default one rank.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="Plan file, TOML: which ranks hold which layers, heads and experts.",
+            show_default="one rank that holds the whole model",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Model name in the API.")] = None,
-    address: Annotated[str, typer.Option(help="Ray cluster; local starts one.")] = "local",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name by which requests ask for the model.", show_default="the directory's name"
+        ),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
+    ] = "local",
 ) -> None:
-    """Serve a model over the OpenAI API until interrupted."""
+    """Serve a model over the OpenAI API until you press Ctrl-C.
+
+    It answers /v1/completions, /v1/chat/completions, /v1/models and /health.
+    Any client of the OpenAI API works with it. No key is asked for.
+
+    Example: raymoe serve moe --port 8000
+    Then point a client at http://127.0.0.1:8000/v1
+    """
     from pipelines.corpus.inputs import notes_on
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
@@ -212,41 +249,48 @@ def submit(
 
 @kube.command("render")
 def kube_render(
-    plan: Annotated[Path, typer.Argument(help="Plan, TOML.")],
-    model: Annotated[Path, typer.Option(help="Model directory here, to size the pods.")],
-    name: Annotated[str, typer.Option(help="Name of the objects.")],
-    image: Annotated[str, typer.Option(help="Image with Ray and raymoe, pinned.")],
-    claim: Annotated[str, typer.Option(help="Volume claim that every pod mounts at /data.")],
-    namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
-    run_file: Annotated[str, typer.Option(help="Run file in the pods.")] = "/data/run.toml",
-    model_path: Annotated[str, typer.Option(help="Model in the pods.")] = "/data/model",
-    plan_file: Annotated[str, typer.Option(help="Plan in the pods.")] = "/data/plan.toml",
-    autoscale: Annotated[bool, typer.Option(help="Start pods on demand.")] = False,
-    sequence_length: Length = 512,
-    micro_batch: MicroBatch = 1,
-    micro_batches: MicroBatches = 8,
-    schedule: Annotated[str, typer.Option(help="Of the run file; sizes the pods.")] = "1f1b",
+    plan: Annotated[Path, typer.Argument(help="Plan file, TOML.")],
+    model: Annotated[
+        str, typer.Option(help="Model directory here, of which config.json is read, or a preset.")
+    ],
+    deployment: Annotated[Path, typer.Option(help="Deployment file, TOML.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run file, TOML, whose RayJob to render.", show_default="a RayService"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the object.", show_default="the name of the run"),
+    ] = None,
+    sequence_length: Annotated[
+        int, typer.Option(help="Tokens of a sequence, as in the token shards.")
+    ] = 512,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="print the object")
+    ] = None,
 ) -> None:
-    """Print a RayJob and, for a plan of one run of layers a stage, a RayService."""
-    from cluster.kuberay.options import KubeOptions
-    from moe.planning.counts.workload import Workload
+    """Render a RayJob that trains a run under a plan; without --run, a RayService.
+
+    The plan, the model and the run file give the sizes of the pods.
+    The deployment file gives the rest: image, storage, node selectors, secrets.
+    manifests/deployments has examples; docs/guide/deployment.md explains every key.
+
+    Example:
+    raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml
+    """
+    from cluster.kuberay.deployment import load_deployment
+    from moe.config.run import load_run
     from pipelines.deploying.render import render
 
-    options = KubeOptions(
-        name=name,
-        image=image,
-        claim=claim,
-        namespace=namespace,
-        run_file=run_file,
-        model=model_path,
-        plan_file=plan_file,
-        autoscale=autoscale,
-    )
-    workload = Workload(
-        sequence_length, micro_batch, micro_batches, schedule=schedule, snapshots=True
-    )
-    console.out(render(plan, model, workload, options), highlight=False)
-
-
-if __name__ == "__main__":
-    main()
+    found = load_deployment(deployment, set_ or ())
+    trained = None if run is None else load_run(run)
+    text = render(plan, model, sequence_length, found, name, trained)
+    if to is None:
+        console.out(text, highlight=False)
+    else:
+        to.write_text(text, encoding="utf-8")
+        say(f"wrote {to}")

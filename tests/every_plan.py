@@ -101,7 +101,7 @@ def every_plan(question: Question, any_recompute: bool = False) -> Iterator[Whol
 def plans_of(question: Question, shape: Shape, any_recompute: bool = False) -> Iterator[Whole]:
     """Yield every pipeline of a shape that fits."""
     config, inventory, workload = question.config, question.inventory, question.cut(shape)
-    gangs = form_gangs(inventory, shape.gang, config.moe is None)
+    gangs = form_gangs(inventory, shape.gang)
     units = form_units(gangs, shape.replicas, shape.stages)
     costs = {id(unit): unit_costs(config, inventory, workload, unit) for unit in units}
     places = places_of(shape.stages, workload)

@@ -46,9 +46,10 @@ class Shell:
         return " ".join(out.split()), err
 
     def refused(self, *words: object) -> str:
-        """Return the one line that refuses a command."""
-        code, _, err = self._type(*words)
+        """Return the one line that refuses a command, before anything else is printed."""
+        code, out, err = self._type(*words)
         assert code == 1
+        assert not out
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
         return err

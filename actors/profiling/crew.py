@@ -98,10 +98,10 @@ def _check(asked: Measuring) -> None:
         return
     needed, free = asked.ranks * memory_bytes(asked), psutil.virtual_memory().available
     if needed > free:
-        needs, left = unlike_texts(needed, free)
+        wanted, found = unlike_texts(needed, free)
         raise ConfigError(
-            f"{asked.ranks} ranks with a layer of each kind need {needs} of memory, "
-            f"{left} is free; measure fewer ranks, or a smaller model"
+            f"{asked.ranks} ranks with a layer of each kind need {wanted} of memory, {found} is "
+            "free; lower --ranks, or measure a smaller model"
         )
 
 

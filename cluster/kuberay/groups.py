@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from cluster.kuberay.options import GIB, KubeOptions
+from cluster.kuberay.deployment import Deployment
+from cluster.kuberay.deployment.sizes import GIB
 from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.labels import Selector, selector
@@ -42,13 +43,13 @@ class Group:
     labels: Labels = ()
 
 
-def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> list[Group]:
+def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) -> list[Group]:
     """Return a group per kind of gang, one pod a gang, in the order of the stages.
 
     ``bytes_per_rank`` is what each rank of a replica takes; pods are sized in whole GiB above it,
     so gangs that differ by little share a group.
     """
-    _check(plan, bytes_per_rank, options)
+    _check(plan, bytes_per_rank, deployment)
     needs: Counter[Group] = Counter()
     for number, stage in enumerate(plan.stages):
         sizes = [bytes_per_rank[plan.seats.rank(seat)] for seat in plan.seats.of_stage(number)]
@@ -59,9 +60,10 @@ def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions)
     ]
 
 
-def driver_group(options: KubeOptions) -> Group:
+def driver_group(deployment: Deployment) -> Group:
     """Return the group of one pod that drives the ranks and holds no tensors."""
-    return Group("driver", "driver", CPU, options.driver_cpus, options.driver_memory_bytes, 1)
+    driver = deployment.driver
+    return Group("driver", "driver", CPU, driver.cpus, driver.memory_bytes, 1)
 
 
 def quantity(memory_bytes: int) -> str:
@@ -113,7 +115,7 @@ def _labels(stage: int, ranks: Sequence[RankPlan]) -> Iterator[tuple[str, str]]:
             yield key, good[0]
 
 
-def _check(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> None:
+def _check(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) -> None:
     if len(bytes_per_rank) != plan.ranks:
         raise PlanError(
             f"the plan has {plan.ranks} ranks but memory was given for {len(bytes_per_rank)}; "
@@ -122,9 +124,10 @@ def _check(plan: Plan, bytes_per_rank: Sequence[int], options: KubeOptions) -> N
     for rank, size in enumerate(bytes_per_rank):
         if size <= 0:
             raise PlanError(f"rank {rank} was given {size} bytes; give what its tensors take")
+    selected = deployment.workers.node_selectors
     used = {rank.kind for stage in plan.stages for rank in stage.ranks}
-    if unused := sorted(options.node_selectors.keys() - used):
+    if selected and (without := sorted(used - selected.keys())):
         raise PlanError(
-            f"node selectors are given for {', '.join(unused)} but the plan's devices are of kind "
-            f"{', '.join(sorted(used))}; name kinds that the plan uses"
+            f"the plan has devices of kind {', '.join(without)} but workers.node_selectors has "
+            f"only {', '.join(sorted(selected))}; add the kind, with an empty table for any node"
         )

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from cluster.kuberay.deployment import Deployment
 from cluster.kuberay.groups import OBJECT_STORE_BYTES, Group, driver_group, gang_groups
-from cluster.kuberay.options import KubeOptions
 from cluster.kuberay.pods import (
     container_security,
     head_template,
@@ -21,59 +21,61 @@ from moe.errors import ConfigError
 from moe.planning.plan.plan import Plan
 
 SERVE_APPLICATION = "pipelines.serving.app:build"
+UPGRADES = {"new-cluster": "NewCluster", "none": "None"}
+"""What KubeRay calls the choices of ``service.upgrade``."""
 
 Table = dict[str, Any]
 
 
-def rayjob(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+def rayjob(plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str) -> Table:
     """Return the RayJob that trains the run file on a cluster of its own."""
-    if not options.run_file:
-        raise ConfigError("a RayJob trains a run file, but none was given; give its path in pods")
+    job, run_file = deployment.job, deployment.pod_paths.run
     spec = {
-        "entrypoint": shlex.join(["raymoe", "train", options.run_file, "--resume-if-saved"]),
+        "entrypoint": shlex.join(["raymoe", "train", run_file, "--resume-if-saved"]),
         "submissionMode": "K8sJobMode",
-        "submitterPodTemplate": submitter_template(options),
-        "backoffLimit": 0,
-        "preRunningDeadlineSeconds": options.start_seconds,
+        "submitterPodTemplate": submitter_template(deployment, name),
+        "backoffLimit": job.retries,
+        "preRunningDeadlineSeconds": job.start_seconds,
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": options.keep_seconds,
-        "rayClusterSpec": raycluster_spec(plan, bytes_per_rank, options),
+        "ttlSecondsAfterFinished": job.keep_seconds,
+        "rayClusterSpec": raycluster_spec(plan, bytes_per_rank, deployment, name),
     }
-    return _checked(_object("RayJob", options, "training", spec))
+    return _checked(_object("RayJob", deployment, name, "training", spec))
 
 
-def rayservice(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+def rayservice(
+    plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str
+) -> Table:
     """Return the RayService that answers from the model."""
-    for key in ("model", "plan_file"):
-        if not getattr(options, key):
-            raise ConfigError(
-                f"a RayService needs {key}, but none was given; give its path in pods"
-            )
     spec = {
-        "serveConfigV2": _yaml([_serve_config(options)]),
+        "serveConfigV2": _yaml([_serve_config(deployment, name)]),
+        "upgradeStrategy": {"type": UPGRADES[deployment.service.upgrade]},
         "excludeHeadPodFromServeSvc": True,
-        "rayClusterConfig": raycluster_spec(plan, bytes_per_rank, options),
+        "rayClusterConfig": raycluster_spec(plan, bytes_per_rank, deployment, name),
     }
-    return _checked(_object("RayService", options, "serving", spec))
+    return _checked(_object("RayService", deployment, name, "serving", spec))
 
 
-def raycluster_spec(plan: Plan, bytes_per_rank: Iterable[int], options: KubeOptions) -> Table:
+def raycluster_spec(
+    plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str
+) -> Table:
     """Return the cluster: a head without work, a driver, and a group per kind of gang."""
-    groups = [driver_group(options), *gang_groups(plan, tuple(bytes_per_rank), options)]
+    groups = [driver_group(deployment), *gang_groups(plan, tuple(bytes_per_rank), deployment)]
+    workers = deployment.workers
     spec: Table = {
-        "rayVersion": options.ray_version,
+        "rayVersion": deployment.image.ray_version,
         "authOptions": {"mode": "token"},
-        "enableInTreeAutoscaling": options.autoscale,
+        "enableInTreeAutoscaling": workers.autoscale,
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},
-            "template": head_template(options),
+            "template": head_template(deployment, name),
         },
-        "workerGroupSpecs": [_worker_group(group, options) for group in groups],
+        "workerGroupSpecs": [_worker_group(group, deployment, name) for group in groups],
     }
-    if options.autoscale:
+    if workers.autoscale:
         spec["autoscalerOptions"] = {
             "version": "v2",
-            "idleTimeoutSeconds": options.idle_seconds,
+            "idleTimeoutSeconds": workers.idle_seconds,
             "upscalingMode": "Default",
             "resources": resources(1, 2**30),
             "securityContext": container_security(),
@@ -86,15 +88,16 @@ def dump(objects: Iterable[Mapping[str, Any]]) -> str:
     return _yaml(objects, explicit_start=True)
 
 
-def _worker_group(group: Group, options: KubeOptions) -> Table:
+def _worker_group(group: Group, deployment: Deployment, run: str) -> Table:
     """Return one worker group; its size is left to the autoscaler where there is one.
 
     The driver's node offers Ray no CPU: what drives asks for none, and no rank can land there.
     ``workersToDelete`` is there although empty because Ray's autoscaler scales down by a JSON
     patch that replaces its parent, which a strict API server refuses where it is missing.
     """
-    floating = options.autoscale and group.role == "rank"
-    size = {} if options.autoscale else {"replicas": group.pods}
+    autoscale = deployment.workers.autoscale
+    floating = autoscale and group.role == "rank"
+    size = {} if autoscale else {"replicas": group.pods}
     start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
     custom = {name: str(amount) for name, amount in group.resources}
     return {
@@ -106,31 +109,35 @@ def _worker_group(group: Group, options: KubeOptions) -> Table:
         "labels": node_labels(group),
         **({"resources": custom} if custom else {}),
         "rayStartParams": start if group.role == "rank" else {"num-cpus": "0"},
-        "template": worker_template(group, options),
+        "template": worker_template(group, deployment, run),
     }
 
 
-def _object(kind: str, options: KubeOptions, component: str, spec: Table) -> Table:
+def _object(kind: str, deployment: Deployment, name: str, component: str, spec: Table) -> Table:
+    objects = deployment.objects
     labels = {
         "app.kubernetes.io/name": "raymoe",
-        "app.kubernetes.io/instance": options.name,
+        "app.kubernetes.io/instance": name,
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/managed-by": "raymoe",
     }
-    return {
-        "apiVersion": "ray.io/v1",
-        "kind": kind,
-        "metadata": {"name": options.name, "namespace": options.namespace, "labels": labels},
-        "spec": spec,
+    metadata = {
+        "name": name,
+        "namespace": deployment.namespace,
+        "labels": labels | objects.labels,
     }
+    if objects.annotations:
+        metadata["annotations"] = dict(objects.annotations)
+    return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _serve_config(options: KubeOptions) -> Table:
+def _serve_config(deployment: Deployment, name: str) -> Table:
+    paths = deployment.pod_paths
     application = {
-        "name": options.name,
+        "name": name,
         "route_prefix": "/",
         "import_path": SERVE_APPLICATION,
-        "args": {"model": options.model, "plan": options.plan_file, "name": options.name},
+        "args": {"model": paths.model, "plan": paths.plan, "name": name},
     }
     return {
         "proxy_location": "EveryNode",

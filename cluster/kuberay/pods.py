@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.kuberay.deployment import Deployment, PodsSection, SecuritySection, Toleration
 from cluster.kuberay.groups import Group, quantity
-from cluster.kuberay.options import KubeOptions
 from moe.planning.devices.inventory import CPU
 
 RUN_LABEL = "raymoe/run"
@@ -28,47 +28,44 @@ HEAD_PORTS: Mapping[str, int] = {
 Table = dict[str, Any]
 
 
-def head_template(options: KubeOptions) -> Table:
+def head_template(deployment: Deployment, run: str) -> Table:
     """Return the head's pod: no ranks, but the only one that may speak to Kubernetes."""
-    container = _container("ray-head", options) | {
+    head = deployment.head
+    container = _container("ray-head", deployment) | {
         "ports": [{"name": name, "containerPort": port} for name, port in HEAD_PORTS.items()],
-        "resources": resources(options.head_cpus, options.head_memory_bytes),
-        "volumeMounts": [_mount(options)],
+        "resources": resources(head.cpus, head.memory_bytes),
+        "volumeMounts": [_mount(deployment)],
     }
-    spec = _pod(options, container) | {"automountServiceAccountToken": options.autoscale}
-    return {"metadata": {"labels": pod_labels(options, "head")}, "spec": spec}
+    spec = _ray_pod(deployment, container, head.node_selector)
+    spec |= {"automountServiceAccountToken": deployment.workers.autoscale}
+    return {"metadata": _metadata(deployment, run, "head"), "spec": spec}
 
 
-def worker_template(group: Group, options: KubeOptions) -> Table:
-    """Return a worker's pod: the CPU threads, memory and GPUs of one gang."""
-    gpu = {options.gpu_resource: str(group.gpus)} if group.gpus else {}
-    container = _container("ray-worker", options) | {
+def worker_template(group: Group, deployment: Deployment, run: str) -> Table:
+    """Return a worker's pod: the driver's, or the CPU threads, memory and GPUs of one gang."""
+    workers = deployment.workers
+    gpu = {workers.gpu_resource: str(group.gpus)} if group.gpus else {}
+    container = _container("ray-worker", deployment) | {
         "resources": resources(group.cpus, group.memory_bytes, gpu),
-        "volumeMounts": [_mount(options)],
+        "volumeMounts": [_mount(deployment)],
     }
-    spec = _pod(options, container) | {"automountServiceAccountToken": False}
-    if group.gpus:
-        tolerated = {"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
-        spec["tolerations"] = [tolerated]
-    if selector := options.node_selectors.get(group.kind):
-        spec["nodeSelector"] = dict(selector)
-    return {"metadata": {"labels": pod_labels(options, group.role)}, "spec": spec}
+    holds_ranks = group.role == "rank"
+    by_kind = workers.node_selectors.get(group.kind, {})
+    selected = by_kind if holds_ranks else deployment.driver.node_selector
+    spec = _ray_pod(deployment, container, selected) | {"automountServiceAccountToken": False}
+    if holds_ranks and (tolerated := _tolerations(group, deployment)):
+        spec["tolerations"] = tolerated
+    return {"metadata": _metadata(deployment, run, group.role), "spec": spec}
 
 
-def submitter_template(options: KubeOptions) -> Table:
+def submitter_template(deployment: Deployment, run: str) -> Table:
     """Return the pod that hands the job to the cluster; KubeRay fills in its command."""
-    container = _container("ray-job-submitter", options) | {"resources": resources(1, 2**30)}
-    spec = _pod(options, container) | {
+    container = _container("ray-job-submitter", deployment) | {"resources": resources(1, 2**30)}
+    spec = _pod(deployment, container) | {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
     }
-    del spec["volumes"]
-    return {"metadata": {"labels": pod_labels(options, "submitter")}, "spec": spec}
-
-
-def pod_labels(options: KubeOptions, role: str) -> dict[str, str]:
-    """Return our own labels; those of KubeRay do not say which run a pod belongs to."""
-    return {RUN_LABEL: options.name, ROLE_LABEL: role}
+    return {"metadata": _metadata(deployment, run, "submitter"), "spec": spec}
 
 
 def node_labels(group: Group) -> dict[str, str]:
@@ -93,38 +90,81 @@ def container_security() -> Table:
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def _container(name: str, options: KubeOptions) -> Table:
-    container: Table = {
+def _metadata(deployment: Deployment, run: str, role: str) -> Table:
+    """Return our own labels too; those of KubeRay do not say which run a pod belongs to."""
+    pods = deployment.pods
+    own = {RUN_LABEL: run, ROLE_LABEL: role}
+    annotations = {"annotations": dict(pods.annotations)} if pods.annotations else {}
+    return {"labels": dict(pods.labels) | own, **annotations}
+
+
+def _container(name: str, deployment: Deployment) -> Table:
+    return {
         "name": name,
-        "image": options.image,
+        "image": deployment.image.name,
         "imagePullPolicy": "IfNotPresent",
         "securityContext": container_security(),
+        **_environment(deployment.pods),
     }
-    if options.environment:
-        container["env"] = [
-            {"name": key, "value": value} for key, value in sorted(options.environment.items())
+
+
+def _environment(pods: PodsSection) -> Table:
+    found: Table = {}
+    if pods.environment:
+        found["env"] = [
+            {"name": key, "value": value} for key, value in sorted(pods.environment.items())
         ]
-    return container
+    if pods.environment_secrets:
+        found["envFrom"] = [{"secretRef": {"name": name}} for name in pods.environment_secrets]
+    return found
 
 
-def _pod(options: KubeOptions, container: Table) -> Table:
-    spec: Table = {
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": options.user,
-            "fsGroup": options.user,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [
-            {"name": "storage", "persistentVolumeClaim": {"claimName": options.claim}},
-        ],
-    }
-    if options.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in options.pull_secrets]
+def _ray_pod(deployment: Deployment, container: Table, node_selector: Mapping[str, str]) -> Table:
+    """Return a pod of the Ray cluster: it has the storage, an identity, and nodes it may be on."""
+    claim = {"claimName": deployment.storage.claim}
+    spec = _pod(deployment, container)
+    spec["volumes"] = [{"name": "storage", "persistentVolumeClaim": claim}]
+    if account := deployment.security.service_account:
+        spec["serviceAccountName"] = account
+    if node_selector:
+        spec["nodeSelector"] = dict(node_selector)
     return spec
 
 
-def _mount(options: KubeOptions) -> Table:
-    return {"name": "storage", "mountPath": options.mount}
+def _pod(deployment: Deployment, container: Table) -> Table:
+    pods = deployment.pods
+    spec: Table = {"securityContext": _pod_security(deployment.security), "containers": [container]}
+    if secrets := deployment.image.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in secrets]
+    if pods.priority_class is not None:
+        spec["priorityClassName"] = pods.priority_class
+    if pods.grace_seconds is not None:
+        spec["terminationGracePeriodSeconds"] = pods.grace_seconds
+    return spec
+
+
+def _pod_security(security: SecuritySection) -> Table:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": security.user,
+        "fsGroup": security.user,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _tolerations(group: Group, deployment: Deployment) -> list[Table]:
+    workers = deployment.workers
+    of_gpus = [Toleration(key=workers.gpu_resource, effect="NoSchedule")] if group.gpus else []
+    return [_toleration(each) for each in (*of_gpus, *workers.tolerations)]
+
+
+def _toleration(toleration: Toleration) -> Table:
+    operator = "Exists" if toleration.value is None else "Equal"
+    value = {} if toleration.value is None else {"value": toleration.value}
+    effect = {} if toleration.effect is None else {"effect": toleration.effect}
+    return {"key": toleration.key, "operator": operator, **value, **effect}
+
+
+def _mount(deployment: Deployment) -> Table:
+    return {"name": "storage", "mountPath": deployment.storage.mount}

@@ -1,12 +1,13 @@
 """``raymoe advise``: what would run where and how fast; no Ray, no torch, no weights, no file."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moe.errors import ConfigError, PlanError
-from pipelines.planning.arguments import (
+from pipelines.commands.arguments import (
     Architecture,
     Imbalance,
     Length,
@@ -28,84 +29,107 @@ _SCALES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 def advise(
     model: Architecture,
-    inventory: Annotated[Path, typer.Option(help="Inventory file: docs/guide/planning.md.")],
+    inventory: Annotated[
+        Path, typer.Option(help="Inventory file (TOML); docs/guide/planning.md describes it.")
+    ],
     profile: ProfileFile = None,
-    sequence_length: Length = 512,
+    sequence_length: Length = None,
     micro_batch: MicroBatch = None,
     micro_batches: MicroBatches = None,
     sequences: Sequences = None,
     numerics: NumericsName = "float32",
     imbalance: Imbalance = 1.0,
     upcycle_from: Annotated[
-        str | None, typer.Option(help="Dense model, a directory or a preset, to begin from.")
+        str | None,
+        typer.Option(
+            help="Dense model (a directory or a preset) that the mixture of experts could be "
+            "upcycled from."
+        ),
     ] = None,
     dense_tokens: Annotated[
-        str | None, typer.Option(help="Tokens it was trained on, as 3.2T.")
+        str | None,
+        typer.Option(help="Tokens that the dense model was trained on: 300B, 3.2T or 5e11."),
     ] = None,
     moe_tokens: Annotated[
-        str | None, typer.Option(help="Tokens to train the model on, as 1T.")
+        str | None,
+        typer.Option(help="Tokens that the mixture of experts will be trained on, written alike."),
     ] = None,
 ) -> None:
-    """Say what would run where and how fast, and whether to upcycle or to train from scratch."""
-    from moe.planning.counts.workload import Workload
-    from moe.planning.search.pins import Pins
-    from moe.planning.search.search import Question
-    from pipelines.planning.arguments import architecture, batch, devices_of, numerics_named
+    """Answer before there is a cluster: how fast a model would train and serve, what to upcycle.
 
+    Prints the best plans for training and for serving on an inventory; with a
+    dense model, also whether to upcycle it. Starts neither Ray nor torch.
+
+    Example: raymoe advise deepseek-moe-16b --numerics bf16
+    --inventory manifests/inventories/example.toml
+    """
+    from moe.planning.search.pins import Pins
+    from moe.planning.search.question import Question, check_question
+    from pipelines.commands.arguments import Work, architecture, batch, devices_of
+
+    dense_seen, moe_seen = (
+        tokens("--dense-tokens", dense_tokens),
+        tokens("--moe-tokens", moe_tokens),
+    )
+    asked = Work(sequence_length, numerics, imbalance)
+    step = batch(sequences, micro_batch, micro_batches)
     config, there = architecture(model), devices_of(inventory, profile)
     dense = None if upcycle_from is None else architecture(upcycle_from)
-    amounts = tuple(None if text is None else tokens(text) for text in (dense_tokens, moe_tokens))
-    _check_budget(config, upcycle_from, *amounts)
-    step = batch(sequences, micro_batch, micro_batches)
-    work = Workload(
-        sequence_length,
-        step.micro_batch or 1,
-        step.micro_batches,
-        numerics=numerics_named(numerics),
-        imbalance=imbalance,
-        snapshots=there.of_cpus,
-    )
+    _check_budget(config, dense, dense_seen, moe_seen)
     pins = Pins(replicas=1, micro_batch=step.micro_batch)
-    question = Question(config, there, work, step.sequences, pins)
+    question = Question(config, there, asked.workload(config, step, there), step.sequences, pins)
+    check_question(question)
     predicted = _training(question)
     _serving(question)
-    if amounts[1] is not None:
+    if moe_seen is not None:
         from pipelines.planning.verdict import verdict_lines
 
-        for line in verdict_lines(question, predicted, dense, amounts[0] or 0.0, amounts[1]):
+        for line in verdict_lines(question, predicted, dense, dense_seen or 0.0, moe_seen):
             say(line)
 
 
-def tokens(written: str) -> float:
-    """Read a number of tokens: 300B, 3.2T, 5e11."""
+def tokens(option: str, written: str | None) -> float | None:
+    """Read a number of tokens, as 300B, 3.2T or 5e11; None where it is not given."""
+    if written is None:
+        return None
     scale = _SCALES.get(written[-1:].upper(), 1.0)
     digits = written[:-1] if scale != 1 else written
     try:
-        return float(digits.replace("_", "")) * scale
+        found = float(digits.replace("_", "")) * scale
     except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
         raise ConfigError(
-            f"{written!r} is no number of tokens; write it as 300B, 3.2T or 5e11"
-        ) from None
+            f"{option} is {written!r}, which is no number of tokens; write 300B, 3.2T or 5e11"
+        )
+    return found
 
 
 def _check_budget(
-    config: "ModelConfig", dense: str | None, dense_tokens: float | None, moe_tokens: float | None
+    config: "ModelConfig",
+    dense: "ModelConfig | None",
+    dense_tokens: float | None,
+    moe_tokens: float | None,
 ) -> None:
-    """Raise ConfigError where the parts of a budget are given without each other."""
+    """Raise ConfigError where the parts of a budget contradict each other."""
+    if dense is not None and dense.moe is not None:
+        raise ConfigError(
+            f"--upcycle-from names a model with {dense.moe.experts} experts; name a dense model"
+        )
     if (dense is None) != (dense_tokens is None):
         raise ConfigError(
-            "--upcycle-from names the dense model, --dense-tokens what it was trained on; "
-            "give both or none"
+            "--upcycle-from names a dense model and --dense-tokens how long it was trained; give "
+            "both or none"
         )
     if dense is not None and moe_tokens is None:
         raise ConfigError(
-            "--upcycle-from asks whether to upcycle, which depends on how long the model is then "
-            "trained; give --moe-tokens"
+            "whether to upcycle depends on how long the mixture of experts is trained; give "
+            "--moe-tokens beside --upcycle-from"
         )
     if moe_tokens is not None and config.moe is None:
         raise ConfigError(
-            "--moe-tokens is for a model with experts, which this one has not; "
-            "name the mixture of experts first and the dense model with --upcycle-from"
+            "--moe-tokens is for a model with experts, but this model is dense; name the mixture "
+            "of experts first, and the dense model with --upcycle-from"
         )
 
 
@@ -123,7 +147,8 @@ def _training(question: "Question") -> "Prediction | None":
         return None
     there = question.inventory
     predicted = predict(question.config, found.plan, there, found.workload)
-    console.print(plan_table(question.config, found.plan, there, predicted, brief=True))
+    config, width = question.config, console.width
+    console.print(plan_table(config, found.plan, there, predicted, brief=True, width=width))
     for line in facts(found.plan, there, predicted):
         say(f"training: {line}")
     return predicted
@@ -152,6 +177,7 @@ def _serving(question: "Question") -> None:
     predicted = predict(config, found.plan, there, found.workload)
     say(f"serving: {plan_line(found.plan)}")
     say(
-        f"serving: keys and values of {held:,} tokens fit, {held // length:,} sequences of "
-        f"{length}; a prompt of {length} is read in {seconds(predicted.step_seconds)}"
+        f"serving: the key-value cache of {held:,} tokens fits, which is {held // length:,} "
+        f"sequences of {length}; a prompt of {length} tokens is read in "
+        f"{seconds(predicted.step_seconds)}"
     )

@@ -6,22 +6,39 @@ from typing import Annotated
 import typer
 
 from moe.errors import ConfigError
-from pipelines.planning.arguments import Architecture, Length, architecture
+from pipelines.commands.arguments import Architecture, Length, architecture, length_for
+from pipelines.planning.output import output
 from pipelines.screen.terminal import console, say
+from pipelines.screen.words import count
 
 _CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def profile(
     model: Architecture,
-    to: Annotated[Path, typer.Option("--to", help="Where to write the profile, TOML.")],
-    ranks: Annotated[int, typer.Option(help="Actors that the machine is to hold.")] = 2,
-    threads: Annotated[int, typer.Option(help="Cores of each.")] = 1,
-    sequence_length: Length = 512,
-    micro_batch: Annotated[str, typer.Option(help="Sequences of a micro-batch: sizes.")] = "1,2,4",
-    seconds: Annotated[float, typer.Option(help="How long to run each part at each size.")] = 3.0,
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="Profile file to write (TOML); replaced where it exists."),
+    ],
+    ranks: Annotated[
+        int,
+        typer.Option(help="Ranks that this machine will run; all are measured at once."),
+    ] = 2,
+    threads: Annotated[int, typer.Option(help="CPU cores of each rank.")] = 1,
+    sequence_length: Length = None,
+    micro_batch: Annotated[
+        str, typer.Option(help="Sizes of micro-batches to measure, in sequences.")
+    ] = "1,2,4",
+    seconds: Annotated[
+        float, typer.Option(help="Seconds to measure each kind of layer at each size.")
+    ] = 3.0,
 ) -> None:
-    """Measure one layer of each kind on this machine, and its link; weights are random."""
+    """Measure how fast this machine computes each kind of layer, for the planner.
+
+    Runs one layer of each kind with random weights, and the link between two ranks.
+
+    Example: raymoe profile smollm2 --to profile.toml
+    """
     from rich.text import Text
 
     from actors.profiling.crew import measure
@@ -32,9 +49,10 @@ def profile(
     from pipelines.screen.profile_table import profile_table
     from pipelines.screen.progress import counted
 
-    config, sizes = architecture(model), sizes_of(micro_batch)
-    _check_writable(to)
-    asked = Measuring(config, sequence_length, sizes, ranks, threads, seconds)
+    file, sizes = output("--to", to), sizes_of(micro_batch)
+    config = architecture(model)
+    length = length_for(config, sequence_length)
+    asked = Measuring(config, length, sizes, ranks, threads, seconds)
     with counted(console, "measuring", "parts") as progress:
         found = measure(asked, progress)
     measured = profile_of(asked, found, source_of(model, ranks, threads, found[0].device))
@@ -45,7 +63,7 @@ def profile(
     caution = caution_of(asked, found)
     if caution is not None:
         console.print(Text.assemble(("caution: ", "yellow"), caution))
-    say(f"wrote {to}")
+    say(file.told)
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
@@ -63,7 +81,7 @@ def source_of(model: str, ranks: int, threads: int, device: str) -> str:
     from datetime import date
 
     name = _processor() if device == "cpu" else device
-    how = f"{_count(ranks, 'rank')} of {_count(threads, 'thread')}"
+    how = f"{count(ranks, 'rank')} of {count(threads, 'thread')}"
     label = Path(model).name if Path(model).is_dir() else model
     return f"raymoe profile, {label}, {how}, {date.today()}, {name}"
 
@@ -75,13 +93,3 @@ def _processor() -> str:
     lines = _CPU_FACTS.read_text().splitlines() if _CPU_FACTS.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.machine())
-
-
-def _check_writable(to: Path) -> None:
-    """Refuse before measuring what could not be written after it."""
-    if to.is_dir() or not to.parent.is_dir():
-        raise ConfigError(f"cannot write a profile to {to}; name a file in a directory that exists")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

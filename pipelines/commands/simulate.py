@@ -1,100 +1,126 @@
-"""``raymoe simulate``: what a plan takes, idles, needs and survives on devices one may not have."""
+"""``raymoe simulate``: the step, waiting and memory of a plan, and what it loses to failures."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moe.errors import ConfigError
-from pipelines.planning.arguments import (
+from pipelines.commands.arguments import (
     Imbalance,
     Length,
     MicroBatches,
     NumericsName,
+    Page,
     ProfileFile,
+    Schedule,
 )
+from pipelines.planning.output import output
 from pipelines.screen.terminal import console, say
 
 if TYPE_CHECKING:
     from moe.planning.failures.traces import Trace
     from moe.planning.plan.plan import Plan
-    from pipelines.planning.survival import Run
 
 _HOURS = 24.0
+_MOST_FAILURES = 100_000
+"""Played in about ten seconds for each policy."""
 
 
 def simulate(
-    plan: Annotated[Path, typer.Argument(help="Plan, TOML.")],
-    model: Annotated[str, typer.Option(help="Model directory or preset of the plan.")],
-    inventory: Annotated[Path, typer.Option(help="Inventory file with the plan's devices.")],
+    plan: Annotated[Path, typer.Argument(help="Plan file (TOML).")],
+    model: Annotated[str, typer.Option(help="Model directory or preset that the plan is for.")],
+    inventory: Annotated[
+        Path, typer.Option(help="Inventory file (TOML) that has the devices of the plan.")
+    ],
     profile: ProfileFile = None,
-    schedule: Annotated[
-        str, typer.Option(help="gpipe, 1f1b, interleaved-1f1b, zero-bubble or zbv.")
-    ] = "1f1b",
-    sequence_length: Length = 512,
-    micro_batch: Annotated[int, typer.Option(help="Sequences of a micro-batch.")] = 1,
+    schedule: Schedule = "1f1b",
+    sequence_length: Length = None,
+    micro_batch: Annotated[int, typer.Option(help="Sequences in each micro-batch.")] = 1,
     micro_batches: MicroBatches = None,
     numerics: NumericsName = "float32",
     imbalance: Imbalance = 1.0,
     failures_mtbf: Annotated[
         float | None,
-        typer.Option(help="Seconds between failures anywhere; goodput under drawn failures."),
+        typer.Option(
+            help="Draw failures of single processes, this many seconds apart on average over the "
+            "whole cluster, and show the goodput."
+        ),
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="Goodput under a trace, CSV: seconds,lost,joined.")
+        Path | None,
+        typer.Option(help="Show the goodput under the failures in this CSV: seconds,lost,joined."),
     ] = None,
-    hours: Annotated[float | None, typer.Option(help="Length of drawn failures; 24.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Draw the plan into this page too.")] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="Length of the run with drawn failures.", show_default=f"{_HOURS:g}"),
+    ] = None,
+    html: Page = None,
 ) -> None:
-    """Play a plan: step, bubbles, MFU, memory, and goodput where devices fail."""
-    from moe.planning.counts.workload import Workload
+    """Simulate a plan: step time, pipeline bubbles, MFU, memory, and goodput under failures.
+
+    Example: raymoe simulate plan.toml --model moe --inventory inventory.toml --failures-mtbf 3600
+    """
     from moe.planning.plan.file import load_plan
     from moe.planning.prediction.predict import predict
-    from pipelines.commands.plan import draw
-    from pipelines.planning.arguments import architecture, batch, devices_of, numerics_named
-    from pipelines.planning.survival import Run
+    from pipelines.commands.arguments import Work, architecture, batch, devices_of
+    from pipelines.commands.findings import draw
+    from pipelines.planning.survival import Run, goodputs
     from pipelines.screen.simulation_table import simulation_lines, simulation_table
-
-    if trace is not None and (failures_mtbf is not None or hours is not None):
-        raise ConfigError(
-            "--trace says itself what fails and when it ends; leave --failures-mtbf and --hours out"
-        )
-    if hours is not None and failures_mtbf is None:
-        raise ConfigError("--hours is how long failures are drawn; give --failures-mtbf too")
-    config, there, what = architecture(model), devices_of(inventory, profile), load_plan(plan)
-    work = Workload(
-        sequence_length,
-        micro_batch,
-        batch(None, micro_batch, micro_batches).micro_batches,
-        schedule=schedule,
-        numerics=numerics_named(numerics),
-        imbalance=imbalance,
-        snapshots=there.of_cpus,
-    )
-    predicted = predict(config, what, there, work)
-    console.print(simulation_table(what, there, predicted))
-    for line in simulation_lines(config, what, there, predicted):
-        say(line)
-    if trace is not None or failures_mtbf is not None:
-        _survive(Run(config, what, there, predicted), _trace(what, trace, failures_mtbf, hours))
-    if html is not None:
-        draw(html, config, what, there, work)
-        say(f"wrote {html}")
-
-
-def _survive(run: "Run", trace: "Trace") -> None:
-    from pipelines.planning.survival import goodputs
     from pipelines.screen.survival_table import survival_table
 
-    console.print(survival_table(trace, goodputs(run, trace)))
+    page = None if html is None else output("--html", html)
+    _check_failures(failures_mtbf, trace, hours)
+    step = batch(None, micro_batch, micro_batches)
+    asked = Work(sequence_length, numerics, imbalance, schedule)
+    config, there, what = architecture(model), devices_of(inventory, profile), load_plan(plan)
+    what.check_model(config)
+    work = asked.workload(config, step, there)
+    lost = _trace(what, trace, failures_mtbf, hours)
+    predicted = predict(config, what, there, work)
+    run = Run(config, what, there, predicted)
+    survived = None if lost is None else survival_table(lost, goodputs(run, lost), console.width)
+    console.print(simulation_table(what, there, predicted, console.width))
+    for line in simulation_lines(config, what, there, predicted):
+        say(line)
+    if survived is not None:
+        console.print(survived)
+    if page is not None:
+        draw(page.path, config, what, there, work)
+        say(page.told)
+
+
+def _check_failures(mtbf: float | None, trace: Path | None, hours: float | None) -> None:
+    """Raise ConfigError for failures that contradict each other, or are too many to play."""
+    if trace is not None and (mtbf is not None or hours is not None):
+        raise ConfigError(
+            "--trace gives the failures and the end of the run; leave --failures-mtbf and --hours "
+            "out"
+        )
+    if hours is not None and mtbf is None:
+        raise ConfigError("--hours is the length of drawn failures; give --failures-mtbf too")
+    for option, value in (("--failures-mtbf", mtbf), ("--hours", hours)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{option} is {value:g}; give a finite number above 0")
+    length = hours or _HOURS
+    if mtbf is not None and length * 3600 / mtbf > _MOST_FAILURES:
+        raise ConfigError(
+            f"--failures-mtbf {mtbf:g} gives about {length * 3600 / mtbf:,.0f} failures in "
+            f"{length:g} hours, but at most {_MOST_FAILURES:,} are simulated; raise "
+            "--failures-mtbf, or lower --hours"
+        )
 
 
 def _trace(
     plan: "Plan", file: Path | None, mtbf_seconds: float | None, hours: float | None
-) -> "Trace":
-    """Return what fails: as a file says, else drawn, every lost process back at once."""
+) -> "Trace | None":
+    """Return what fails: as a file says, or drawn, every lost process back at once."""
     from moe.planning.failures.traces import load_trace, poisson
 
-    if file is not None or mtbf_seconds is None:
-        return load_trace(file or Path())
-    return poisson(len(plan.seats), mtbf_seconds, (hours or _HOURS) * 3600, seed=0)
+    if file is not None:
+        return load_trace(file)
+    if mtbf_seconds is None:
+        return None
+    devices = plan.ranks * plan.replicas
+    return poisson(devices, mtbf_seconds, (hours or _HOURS) * 3600, seed=0)

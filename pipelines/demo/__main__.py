@@ -109,7 +109,7 @@ class Demo:
         plan = make_plan(config, devices, stages=2, gang=1, workload=wanted)
         assert run.plan.path is not None
         save_plan(plan, run.plan.path)
-        self._console.print(plan_summary(config, plan, devices, wanted))
+        self._console.print(plan_summary(config, plan, devices, wanted, self._console.width))
 
     def _evaluate(self, run: RunConfig, model: Path) -> Evaluation:
         factor = run.routing.virtual_capacity_factor

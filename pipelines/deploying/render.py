@@ -1,24 +1,87 @@
-"""A plan as Kubernetes objects."""
+"""A plan as Kubernetes objects: what trains it, what serves it."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
+from actors.step.replicas import check_step
+from cluster.kuberay.deployment import Deployment
 from cluster.kuberay.objects import dump, rayjob, rayservice
-from cluster.kuberay.options import KubeOptions
-from moe.checkpoint.reader import Checkpoint
+from moe.config.run import RunConfig
+from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
+from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import bytes_per_rank
+from pipelines.commands.arguments import architecture
 
 
-def render(plan_file: Path, model: Path, workload: Workload, options: KubeOptions) -> str:
-    """Return a RayJob that trains under a plan and a RayService that serves under it, as YAML.
+def render(
+    plan_file: Path,
+    model: str,
+    sequence_length: int,
+    deployment: Deployment,
+    name: str | None,
+    run: RunConfig | None,
+) -> str:
+    """Return the RayJob that trains a run under a plan, or without a run a RayService, as YAML.
 
-    A plan of several runs of layers a stage is for training: there is no service then.
+    A RayJob is named after its run unless ``name`` is given.
     """
-    plan, config = load_plan(plan_file), Checkpoint.open(model).config
+    plan, config = load_plan(plan_file), architecture(model)
     plan.check_model(config)
-    objects = [rayjob(plan, bytes_per_rank(config, plan, workload), options)]
-    if plan.chunks == 1:
-        one, serving = plan.of_replicas(1), Workload(workload.sequence_length, 1, 1, training=False)
-        objects.append(rayservice(one, bytes_per_rank(config, one, serving), options))
-    return dump(objects)
+    if run is not None:
+        _check_run(run, plan, deployment)
+        sizes = bytes_per_rank(config, plan, _training(run, plan, sequence_length))
+        return dump([rayjob(plan, sizes, deployment, name or run.name)])
+    if name is None:
+        raise ConfigError("the RayService has no name; give --name, or --run FILE for a RayJob")
+    if plan.chunks > 1:
+        raise PlanError(
+            f"{plan_file} has {plan.chunks} runs of layers a stage, so it is for training and no "
+            "RayService comes of it; give --run FILE for a RayJob"
+        )
+    one, serving = plan.of_replicas(1), Workload(sequence_length, 1, 1, training=False)
+    return dump([rayservice(one, bytes_per_rank(config, one, serving), deployment, name)])
+
+
+def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
+    """Return what a step of the run asks of the fullest replica, snapshots counted."""
+    return Workload(
+        sequence_length,
+        run.train.micro_batch,
+        -(-run.train.micro_batches // plan.replicas),
+        schedule=run.train.schedule,
+        snapshots=True,
+    )
+
+
+def _check_run(run: RunConfig, plan: Plan, deployment: Deployment) -> None:
+    """Raise where the job in the pods would not be the one that the pods are sized for."""
+    check_step(plan, run.train.schedule, run.train.micro_batches)
+    mount = PurePosixPath(deployment.storage.mount)
+    for key, path in _paths(run):
+        if not path.is_relative_to(mount):
+            raise ConfigError(
+                f"{key} of the run file is {path}, but pods share only the volume at {mount}; give "
+                f"the path that it has there, like {mount / path.name}"
+            )
+    shape = (run.plan.stages, run.plan.gang, run.plan.chunks, run.plan.replicas)
+    planned = (len(plan.stages), plan.gang_size, plan.chunks, plan.replicas)
+    if run.plan.path is None and shape != planned:
+        raise ConfigError(
+            f"the run makes a plan of its own with {_shape(shape)}, but the pods are for a plan "
+            f"with {_shape(planned)}; set plan.path of the run to this plan in the pods"
+        )
+
+
+def _paths(run: RunConfig) -> Iterator[tuple[str, PurePosixPath]]:
+    yield "model.path", PurePosixPath(run.model.path)
+    yield "data.path", PurePosixPath(run.data.path)
+    yield "checkpoint.path", PurePosixPath(run.checkpoint.path)
+    if run.plan.path is not None:
+        yield "plan.path", PurePosixPath(run.plan.path)
+
+
+def _shape(shape: tuple[int, int, int, int]) -> str:
+    stages, gang, chunks, replicas = shape
+    return f"stages = {stages}, gang = {gang}, chunks = {chunks}, replicas = {replicas}"

@@ -1,1 +1,1 @@
-"""The verbs of the planner: plan, advise, place, simulate."""
+"""The commands of the planner: plan, advise, rebalance, simulate."""

@@ -40,7 +40,7 @@ def peak_flops(inventory: Inventory, devices: Sequence[Device], half: bool) -> t
     known = [device for device in devices if device.kind in GPUS]
     if len(known) < len(devices):
         rates = [inventory.pace(device, half).rates.flops_per_second for device in devices]
-        return sum(rates), "what their products sustain, for want of data sheets"
+        return sum(rates), "what its matrix products sustain (a CPU has no data-sheet peak here)"
     gpus = [GPUS[device.kind] for device in devices]
     peaks = (gpu.half_flops if half else gpu.float32_flops for gpu in gpus)
     return sum(peaks), f"data-sheet peak in {'16-bit' if half else 'float32'}"
@@ -56,3 +56,10 @@ def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload:
         costs = MemberCosts(config, inventory, workload, Member(plan.share(seat), devices))
         held.append(costs.tokens(plan.stages[seat.stage].layers, places[seat.stage]))
     return min(held)
+
+
+def devices_used(plan: Plan, inventory: Inventory) -> list[Device]:
+    """Return the devices that a plan uses, of all replicas."""
+    known = {device.name: device for device in inventory.devices}
+    names = [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
+    return [known.get(name) or inventory.device(name) for name in names]

@@ -1,4 +1,4 @@
-"""``raymoe plan`` for schedules that the search has no bounds for, and for several runs a stage."""
+"""``raymoe plan`` for schedules that the search does not know, and for several runs a stage."""
 
 from dataclasses import replace
 
@@ -15,28 +15,28 @@ def check_chunking(question: Question, workload: Workload, chunks: int) -> None:
     if not workload.training:
         if (schedule, chunks) != ("1f1b", 1):
             raise ConfigError(
-                f"--schedule {schedule} and --chunks {chunks} are for training: a served token "
-                "goes through every stage once; leave them out with --serving"
+                f"--schedule {schedule} and --chunks {chunks} are for training, because a served "
+                "token goes through every stage once; leave them out with --serving"
             )
         return
     check_fits(schedule, pins.depth or 2, chunks, schedule == FOLDED_SCHEDULE)
     if chunks > 1 and pins.depth == 1:
         raise ConfigError(
-            f"--chunks {chunks} has stages wait less for each other, but there is one stage; "
-            "raise --stages or leave it out"
+            f"--chunks {chunks} shortens the wait of stages for each other, but there is one "
+            "stage; raise --stages, or leave --chunks out"
         )
     if schedule in SEARCHED:
         return
     if pins.layers is not None:
         raise ConfigError(
-            f"layers are pinned to {list(pins.layers)}, but for {schedule} layers are moved from "
-            "stage to stage while its step shrinks; leave the pin out, or plan for 1f1b and "
-            "simulate the plan under the other schedule"
+            f"layers are pinned to {list(pins.layers)}, but for {schedule} the search moves layers "
+            "between stages; leave the pin out, or plan for 1f1b and simulate that plan under "
+            f"{schedule}"
         )
     if question.objective != "step":
         raise ConfigError(
-            f"the objective {question.objective} is searched under {' and '.join(SEARCHED)}, not "
-            f"under {schedule}; choose the objective step"
+            f"--objective {question.objective} can be searched under {' and '.join(SEARCHED)}, not "
+            f"under {schedule}; choose --objective step, or another schedule"
         )
 
 
@@ -45,8 +45,8 @@ def chunked(question: Question, found: Found, schedule: str, chunks: int) -> Fou
     work = replace(found.workload, schedule=schedule)
     if chunks > 1 and len(found.plan.stages) == 1:
         raise ConfigError(
-            f"the best pipeline has one stage, which waits for none, so --chunks {chunks} has no "
-            "effect; leave it out or give --stages"
+            f"the best pipeline has one stage, where --chunks {chunks} has no effect; leave "
+            "--chunks out, or give --stages"
         )
     plan = for_schedule(question.config, found.plan, question.inventory, work, chunks)
     return replace(found, plan=plan, workload=work)
@@ -57,6 +57,7 @@ def moved_notes(found: Found) -> list[str]:
     if not found.workload.training or found.workload.schedule in SEARCHED:
         return []
     return [
-        f"searched under 1f1b, then layers moved while the step under {found.workload.schedule} "
-        "shrank; not proved the best, and other shapes are those of 1f1b"
+        f"searched under 1f1b, then layers were moved between stages while the step under "
+        f"{found.workload.schedule} became shorter: not proved the best, and the alternatives are "
+        "for 1f1b"
     ]

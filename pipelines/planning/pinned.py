@@ -1,6 +1,6 @@
 """What is fixed by hand, from ``--pin`` and from options of their own; they must not disagree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,17 +8,25 @@ from moe.errors import ConfigError
 from moe.planning.plan.other_systems import read_megatron
 from moe.planning.search.pins import Pins, parse_pins
 
+_OPTIONS = {
+    "stages": "--stages",
+    "gang": "--gang",
+    "micro_batch": "--micro-batch",
+    "layers": "--layout",
+}
+"""Pins that have an option of their own."""
 
-def pins_from(written: Sequence[str], options: Sequence[tuple[str, str, Any]]) -> Pins:
-    """Return the pins of ``--pin`` with those of options: (option, key, value or None)."""
+
+def pins_from(written: Sequence[str], given: Mapping[str, Any]) -> Pins:
+    """Return the pins of ``--pin`` with the values, by key, of options of their own, or None."""
     pins = parse_pins(written)
-    for option, key, value in options:
+    for key, value in given.items():
         if value is None:
             continue
         pinned = getattr(pins, key)
         if pinned not in (None, value):
             raise ConfigError(
-                f"{option} gives {key} = {_shown(value)}, another option pins it to "
+                f"{_OPTIONS[key]} gives {key} = {_shown(value)}, --pin gives {key} = "
                 f"{_shown(pinned)}; give one of the two"
             )
         pins = replace(pins, **{key: value})
@@ -31,7 +39,7 @@ def replicas_of(pins: Pins, any_replicas: bool) -> Pins:
         return pins if pins.replicas else replace(pins, replicas=1)
     if pins.replicas:
         raise ConfigError(
-            f"--any-replicas leaves open what --pin replicas={pins.replicas} fixes; give only one"
+            f"--any-replicas searches what --pin replicas={pins.replicas} fixes; give one of them"
         )
     return pins
 

@@ -25,7 +25,7 @@ from moe.planning.schedules.schedule import taken
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.screen.comparison import devices_of
+from pipelines.planning.capacity import devices_used
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""
@@ -135,7 +135,7 @@ def _smaller(run: Run, devices: int) -> float | None:
     In as many runs of layers a stage, under the same schedule.
     """
     work = run.predicted.workload
-    kept = replace(run.inventory, devices=tuple(devices_of(run.plan, run.inventory))[:devices])
+    kept = replace(run.inventory, devices=tuple(devices_used(run.plan, run.inventory))[:devices])
     nodes = {device.node for device in kept.devices}
     links = tuple(link for link in kept.links if set(link.nodes) <= nodes | {"*"})
     pins = Pins(gang=run.plan.gang_size, replicas=1, micro_batch=work.micro_batch)

@@ -1,16 +1,18 @@
 """What stands below a plan: its step, against even layers, where the seconds come from."""
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from moe.planning.devices.inventory import Device, Inventory
+from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.rates import EFFICIENCY
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from moe.planning.search.search import Candidate, Found
+from pipelines.planning.capacity import devices_used
+from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import count, repeated, seconds
 
 _VALUES = {"step": "step\ns", "tokens": "tokens\nheld", "memory": "memory\n%"}
+_RATIO = "over\nbest"
 
 
 def comparison(
@@ -19,7 +21,8 @@ def comparison(
     """Return the lines; ``even`` is the prediction for the same gangs with layers even."""
     slowest, step = predicted.slowest_seconds, predicted.step_seconds
     return [
-        f"slowest stage: {seconds(slowest)} a micro-batch{_against(slowest, even.slowest_seconds)}",
+        f"slowest stage: {seconds(slowest)} for a micro-batch"
+        + _against(slowest, even.slowest_seconds),
         f"{_work(predicted)}: {seconds(step)}{_against(step, even.step_seconds)}"
         + _overfull(plan, inventory, even),
         *_rates_and_sources(plan, inventory, predicted),
@@ -27,23 +30,23 @@ def comparison(
 
 
 def facts(plan: Plan, inventory: Inventory, predicted: Prediction) -> list[str]:
-    """Return the lines that compare with nothing."""
+    """Return the same lines without a comparison."""
     step = f"{_work(predicted)}: {seconds(predicted.step_seconds)}"
     return [step, *_rates_and_sources(plan, inventory, predicted)]
 
 
-def alternatives_table(found: Found, objective: str) -> Table | None:
+def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Table | None:
     """Return the plan beside the best of the nearest shapes; None where there is no other."""
     if not found.alternatives:
         return None
-    table = Table(
-        title="the plan, and the best of the nearest other shapes", box=SIMPLE_HEAD, padding=0
+    table = grid(
+        width, "the plan (first row), and the best plans of other stages, gangs and replicas"
     )
-    for heading in ("stages", "gang", "repli-\ncas", "micro-\nbatch"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for text in ("stages", "gang", "repli~\ncas", "micro-\nbatch"):
+        table.add_column(heading(text, width), justify="right", no_wrap=True)
     table.add_column("layers", overflow="fold")
-    for heading in _headings(objective):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for text in _headings(objective):
+        table.add_column(heading(text, width), justify="right", no_wrap=True)
     for candidate in (found.best, *found.alternatives):
         table.add_row(*_cells(candidate, found.best, objective))
     return table
@@ -52,24 +55,17 @@ def alternatives_table(found: Found, objective: str) -> Table | None:
 def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
     """Say where the seconds of devices and links come from."""
     half = predicted.workload.numerics.half
-    sources = {inventory.pace(each, half).source for each in set(devices_of(plan, inventory))}
+    sources = {inventory.pace(each, half).source for each in set(devices_used(plan, inventory))}
     found = [_source(each) for each in sorted(sources)]
     links = "links as listed" if inventory.links else "links assumed"
-    return f"seconds: {', '.join(found)}; {links}"
-
-
-def devices_of(plan: Plan, inventory: Inventory) -> list[Device]:
-    """Return the devices that a plan uses, of all replicas."""
-    known = {device.name: device for device in inventory.devices}
-    names = [name for stage in plan.stages for rank in stage.ranks for name in rank.devices]
-    return [known.get(name) or inventory.device(name) for name in names]
+    return f"source of the seconds: {', '.join(found)}; {links}"
 
 
 def _work(predicted: Prediction) -> str:
     work = predicted.workload
     size = f"{work.micro_batch} x {count(work.sequence_length, 'token')}"
     if not work.training:
-        return f"prompts read, {count(work.micro_batches, 'batch', 'es')} of {size}"
+        return f"reading {count(work.micro_batches, 'batch', 'es')} of prompts of {size}"
     copies = f" on each of {predicted.replicas} replicas" if predicted.replicas > 1 else ""
     return f"step of {count(work.micro_batches, 'micro-batch', 'es')} of {size}{copies}"
 
@@ -84,39 +80,44 @@ def _rates(predicted: Prediction) -> str:
         return line
     bubble = predicted.timeline.bubble
     mean = sum(bubble) / len(bubble)
-    return f"{line}, bubble {mean:.1%} of the stages' time, {max(bubble):.1%} on the idlest"
+    worst = bubble.index(max(bubble))
+    return (
+        f"{line}, bubble {mean:.1%}: that part of the step a stage waits on average; most on stage "
+        f"{worst}, {bubble[worst]:.1%}"
+    )
 
 
 def _against(planned: float, even: float) -> str:
     if planned == even:
-        return ", as with even layers"
-    return f", with even layers {seconds(even)} ({even / planned:.2f} x)"
+        return ", the same as with even layers"
+    return f", with even layers {seconds(even)} ({even / planned:.2f} x as long)"
 
 
 def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
     """Say where even layers, with nothing recomputed, do not fit."""
-    devices = iter(devices_of(plan, inventory))
+    devices = iter(devices_used(plan, inventory))
     fullest = max(
         need.total / min(next(devices).memory_bytes for _ in range(plan.replicas))
         for need in even.rank_bytes
     )
     if fullest <= 1:
         return ""
-    return f"; even layers do not fit: {fullest:.2f} x the memory of a device"
+    return f"; even layers do not fit: they need {fullest:.2f} x the memory of a device"
 
 
 def _source(source: str) -> str:
     if source == "counted":
         return "counted from FLOPs and bytes, not measured"
-    sheet = source.startswith("data sheet")
-    return f"{source} at {EFFICIENCY:.0%} of its peak, not measured" if sheet else source
+    if source.startswith("data sheet"):
+        return f"{source} at {EFFICIENCY:.0%} of its peak, not measured"
+    return source
 
 
 def _cells(candidate: Candidate, best: Candidate, objective: str) -> list[str]:
     shape = candidate.shape
     layers = repeated(candidate.layers)
     if any(candidate.recomputed):
-        layers += f", again {repeated(candidate.recomputed)}"
+        layers += f", recompute {repeated(candidate.recomputed)}"
     values = {
         "step": f"{candidate.seconds:.4g}",
         "tokens": f"{-candidate.value:,.0f}",
@@ -128,7 +129,7 @@ def _cells(candidate: Candidate, best: Candidate, objective: str) -> list[str]:
 
 
 def _headings(objective: str) -> list[str]:
-    return [_VALUES[objective], "x best", *(_VALUES[name] for name in _others(objective))]
+    return [_VALUES[objective], _RATIO, *(_VALUES[name] for name in _others(objective))]
 
 
 def _others(objective: str) -> list[str]:
@@ -136,5 +137,5 @@ def _others(objective: str) -> list[str]:
 
 
 def _times(candidate: Candidate, best: Candidate) -> str:
-    """Return the value over the best one, so that 1 is best and worse is more than 1 or less."""
+    """Return the value over that of the best plan, whose own is 1."""
     return f"{candidate.value / best.value:.3f}" if best.value else ""

@@ -21,12 +21,13 @@ from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from pipelines.screen.page.holdings import holdings, placed_otherwise
 from pipelines.screen.page.memory import limits, memory
-from pipelines.screen.page.phrases import count, fullness, gigabytes, seconds, short
+from pipelines.screen.page.phrases import TIGHT, count, fullness, seconds, short
 from pipelines.screen.page.svg import element
 from pipelines.screen.page.timeline import played, timeline
+from pipelines.screen.words import gigabytes
 
-Card = tuple[str, str, str, bool]
-"""What it is, its value, what to know of it, whether it is bad."""
+Card = tuple[str, str, str, str]
+"""What it is, its value, what to know of it, and ``bad``, ``tight`` or nothing."""
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
@@ -70,6 +71,7 @@ def draw_page(
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
             f"<title>{escape(title)}</title>",
             element("style", _own("style.css")),
@@ -105,9 +107,10 @@ def _title(config: ModelConfig, plan: Plan) -> str:
     if config.moe is not None:
         parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
     shape = [count(len(plan.stages), "stage"), count(plan.gang_size, "rank")]
-    shape += [count(plan.replicas, "replica")] * (plan.replicas > 1)
-    runs = f", {plan.chunks} runs of layers a stage" * (plan.chunks > 1)
-    return f"{', '.join(parts)} on {_TIMES.join(shape)}{runs}"
+    if plan.replicas > 1:
+        shape.append(count(plan.replicas, "replica"))
+    title = f"{', '.join(parts)} on {_TIMES.join(shape)}"
+    return f"{title}, {plan.chunks} runs of layers a stage" if plan.chunks > 1 else title
 
 
 def _work(plan: Plan, prediction: Prediction) -> str:
@@ -136,12 +139,13 @@ def _speed(prediction: Prediction) -> Iterator[Card]:
     bubbles = line.bubble
     worst = bubbles.index(max(bubbles))
     per_step = workload.tokens * workload.micro_batches * prediction.replicas
-    yield "predicted step", seconds(step), f"{short(per_step)} tokens", False
-    yield "tokens per second", short(tokens), f"{short(tokens / devices)} for each device", False
+    yield "predicted step", seconds(step), f"{short(per_step)} tokens", ""
+    yield "tokens per second", short(tokens), f"{short(tokens / devices)} for each device", ""
     slowest = f"{seconds(prediction.slowest_seconds)} for a micro-batch"
-    yield "slowest stage", f"stage {stage}", slowest, False
+    yield "slowest stage", f"stage {stage}", slowest, ""
     mean = sum(bubbles) / len(bubbles)
-    yield "bubble, mean", f"{mean:.1%}", f"most on stage {worst}: {bubbles[worst]:.1%}", False
+    most = f"most on stage {worst}: {bubbles[worst]:.1%}"
+    yield "bubble, mean of stages", f"{mean:.1%}", most, ""
 
 
 def _fullest(plan: Plan, prediction: Prediction, room: list[int]) -> Card:
@@ -149,25 +153,27 @@ def _fullest(plan: Plan, prediction: Prediction, room: list[int]) -> Card:
     rank = max(range(len(needed)), key=lambda number: needed[number] / room[number])
     full = needed[rank] / room[rank]
     about = f"rank {rank}: {gigabytes(needed[rank])} of {gigabytes(room[rank])} GB"
-    return "fullest device", fullness(needed[rank], room[rank]), about, full > 1
+    state = "bad" if full > 1 else "tight" if full > TIGHT else ""
+    about += {"bad": ", too much", "tight": ", nearly full", "": ""}[state]
+    return "fullest device", fullness(needed[rank], room[rank]), about, state
 
 
 def _gain(prediction: Prediction, even: Prediction | None, room: list[int]) -> Card:
     heading = "against even layers"
     if even is None:
-        return heading, "not compared", "", False
+        return heading, "not compared", "", ""
     over = sum(each.total > limit for each, limit in zip(even.rank_bytes, room, strict=True))
     gain = even.step_seconds / prediction.step_seconds
     about = f"even layers take {seconds(even.step_seconds)}" if gain != 1 else "the same"
     about += f", {count(over, 'rank')} too full" if over else ""
-    return heading, f"{gain:.2f}{_TIMES}as fast", about, False
+    return heading, f"{gain:.2f}{_TIMES}as fast", about, ""
 
 
-def _card(what: str, value: str, about: str, bad: bool) -> str:
+def _card(what: str, value: str, about: str, state: str) -> str:
     return element(
         "div",
         element("dt", escape(what)),
-        element("dd", escape(value), class_="value bad" if bad else "value"),
+        element("dd", escape(value), class_=f"value {state}".rstrip()),
         element("dd", escape(about)),
     )
 
@@ -192,8 +198,9 @@ def _placed(plan: Plan) -> Iterator[str]:
 
 def _about_timeline(prediction: Prediction, even: Prediction | None) -> str:
     about = (
-        "Numbers are micro-batches, each with the messages it waits for; grey is idle; the dashed "
-        "line is the end. Drag to zoom, double-click to see all."
+        "A number is a micro-batch; its piece includes the messages it waits for. Grey is the "
+        "bubble: the part of the step, before the optimiser, in which a stage waits. The dashed "
+        "line is the end of the step. Drag to zoom, double-click to see all."
     )
     if even is None:
         return about

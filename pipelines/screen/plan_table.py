@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from rich.bar import Bar
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -21,17 +20,18 @@ from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.make import even_layers
 from moe.planning.stages.widths import explain_heads
 from pipelines.screen.comparison import comparison
-from pipelines.screen.words import count, numbers, ranged, span
+from pipelines.screen.grid import NARROW, grid, heading
+from pipelines.screen.page.phrases import TIGHT
+from pipelines.screen.words import compared_gigabytes, count, numbers, ranged, span
 
 MANY = 24
 """With more ranks than this, those of a gang that hold alike share a row."""
 
-_BAR_WIDTH = 8
-_TIGHT = 0.9
+_BAR_WIDTH, _WIDEST_BAR = 6, 40
 
 
 def plan_summary(
-    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
+    config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload, width: int = NARROW
 ) -> RenderableType:
     """Return a plan with its prediction beside that of an even split."""
     return plan_picture(
@@ -40,18 +40,25 @@ def plan_summary(
         inventory,
         predict(config, plan, inventory, workload),
         predict(config, even_layers(plan), inventory, workload),
+        width,
     )
 
 
 def plan_picture(
-    config: ModelConfig, plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
+    config: ModelConfig,
+    plan: Plan,
+    inventory: Inventory,
+    predicted: Prediction,
+    even: Prediction,
+    width: int = NARROW,
 ) -> RenderableType:
-    """Return the table, and below it what a person would ask next."""
+    """Return the table for a terminal of so many columns, and below it what one asks next."""
     lines = comparison(plan, inventory, predicted, even)
     heads = [stop - start for start, stop in (rank.kv_heads for rank in plan.stages[0].ranks)]
     explained = explain_heads(config, heads)
     lines += [explained] if explained else []
-    return Group(plan_table(config, plan, inventory, predicted), Text("\n".join(lines)))
+    table = plan_table(config, plan, inventory, predicted, width=width)
+    return Group(table, Text("\n".join(lines)))
 
 
 def plan_line(plan: Plan) -> str:
@@ -66,19 +73,21 @@ def plan_table(
     inventory: Inventory,
     predicted: Prediction,
     brief: bool | None = None,
+    width: int = NARROW,
 ) -> Table:
     """Return one row per rank; where ``brief``, one per ranks of a gang that hold alike."""
-    table = Table(title=_title(config, plan), box=SIMPLE_HEAD, padding=0)
+    table = grid(width, _title(config, plan))
+    bar = min(_WIDEST_BAR, _BAR_WIDTH + max(0, width - NARROW) // 2)
     table.add_column("stage", justify="right", no_wrap=True)
     table.add_column("rank", justify="right", no_wrap=True)
     replicas = f"\nx {plan.replicas} replicas" if plan.replicas > 1 else ""
-    table.add_column(f"device{replicas}", overflow="fold", min_width=12)
+    table.add_column(f"device{replicas}", overflow="fold", min_width=14)
     table.add_column("layers", no_wrap=True)
-    table.add_column("heads\n(kv)", no_wrap=True)
-    table.add_column(_width_heading(config), overflow="fold", min_width=7)
-    table.add_column("memory\nGB", justify="right", no_wrap=True)
-    table.add_column("time\ns", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, width=_BAR_WIDTH)
+    table.add_column(heading("heads\n(kv)", width), no_wrap=True)
+    table.add_column(heading(_width_heading(config), width), overflow="fold", min_width=7)
+    table.add_column(heading("memory\nGB", width), justify="right", no_wrap=True)
+    table.add_column(heading("time\ns", width), justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, width=bar)
     brief = plan.ranks > MANY if brief is None else brief
     for row in _rows(config, plan, inventory, brief):
         table.add_row(
@@ -89,7 +98,7 @@ def plan_table(
             _heads(config, row),
             _width(config, row),
             _memory(inventory, predicted, row),
-            *_time(predicted, row),
+            *_time(predicted, row, bar),
             end_section=row.last and plan.gang_size > 1 and not brief,
         )
     return table
@@ -156,17 +165,21 @@ def _title(config: ModelConfig, plan: Plan) -> str:
     parts = [count(config.layers, "layer")]
     if config.moe is not None:
         dense = len(config.moe.dense_layers)
-        parts += [f"{dense} of them dense"] * (dense > 0)
-        parts += [f"{config.moe.experts} experts top-{config.moe.top_k}"]
-        parts += [f"shared {config.shared_size} wide"] * (config.shared_size > 0)
+        if dense:
+            parts.append(f"{dense} of them dense")
+        parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
+        if config.shared_size:
+            parts.append(f"shared expert of {config.shared_size} columns")
     return f"{_shape(plan)}: {', '.join(parts)}"
 
 
 def _shape(plan: Plan) -> str:
     shape = f"{count(len(plan.stages), 'stage')} x {count(plan.gang_size, 'rank')}"
-    shape += f" x {plan.replicas} replicas" * (plan.replicas > 1)
-    runs = f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
-    return shape + runs * (plan.chunks > 1)
+    if plan.replicas > 1:
+        shape += f" x {plan.replicas} replicas"
+    if plan.chunks > 1:
+        shape += f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
+    return shape
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
@@ -174,12 +187,15 @@ def _layers(config: ModelConfig, row: _Row) -> str:
     share, stage = row.shares[0], row.plan.stages[row.stage]
     lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.runs]
     if stage.recompute:
-        lines.append(f"again {numbers(stage.recompute)}")
+        lines.append(f"recompute {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
     if dense:
         columns = ranged(each.ffn[1] - each.ffn[0] for each in row.shares)
         lines.append(f"{numbers(dense)}: ffn {columns}")
-    lines += ["+embedding"] * share.embedding + ["+head"] * share.head
+    if share.embedding:
+        lines.append("embedding")
+    if share.head:
+        lines.append("LM head")
     held = [each.vocabulary for each in row.shares]
     if (share.embedding or share.head) and share.vocabulary is not None:
         lines.append(f"rows {ranged(each[1] - each[0] for each in held if each)}")
@@ -197,7 +213,8 @@ def _width(config: ModelConfig, row: _Row) -> str:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]
     text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"
-    text += " *" if row.plan.stages[row.stage].placement else ""
+    if row.plan.stages[row.stage].placement:
+        text += " *"
     if not config.shared_size:
         return text
     shared = (shared_span(config, share.ffn) for share in row.shares)
@@ -212,13 +229,13 @@ def _memory(inventory: Inventory, predicted: Prediction, row: _Row) -> Text:
         for name in row.plan.rank(seat).devices
     ]
     need, have = max(sizes, key=lambda each: each[0] / each[1])
-    style = "red" if need > have else "yellow" if need > _TIGHT * have else ""
-    return Text(f"{need / 1e9:.1f}/{have / 1e9:.1f}", style=style)
+    style = "red" if need > have else "yellow" if need > TIGHT * have else ""
+    return Text(compared_gigabytes(need, have), style=style)
 
 
-def _time(predicted: Prediction, row: _Row) -> tuple[Text, Bar | str]:
+def _time(predicted: Prediction, row: _Row, width: int) -> tuple[Text, Bar | str]:
     if not row.first:
         return Text(""), ""
     seconds, slowest = predicted.stage_seconds[row.stage], predicted.slowest_seconds
     colour = "yellow" if seconds == slowest else "green"
-    return Text(f"{seconds:.3g}"), Bar(slowest, 0, seconds, width=_BAR_WIDTH, color=colour)
+    return Text(f"{seconds:.3g}"), Bar(slowest, 0, seconds, width=width, color=colour)

@@ -1,51 +1,61 @@
-"""Goodput on the terminal: each way to recover, and where its time went."""
+"""Goodput on the terminal: each way to recover, first today's, and where its time went."""
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from moe.planning.failures.goodput import Goodput
+from moe.planning.failures.recovery import TODAY
 from moe.planning.failures.traces import Trace
+from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import count, seconds
 
 _CAPTION = (
-    "useful: effective training time ratio. Detection, restart and rebuilding as measured on two "
-    "CPU cores; copies travel over the plan's links; checkpoints at 1 GB/s a rank, assumed; saves "
-    "as often as Young's formula has it."
+    "today: what raymoe does when a process is lost. planned: survivors keep their processes; this "
+    "is simulated, not built. useful: effective training time ratio. Detection, restart and "
+    "rebuilding as measured on two CPU cores; copies travel over the plan's links; checkpoints at "
+    "1 GB/s for each rank, assumed; saves as often as Young's formula says."
+)
+_HEADINGS = (
+    "useful",
+    "slower",
+    "lost",
+    "recov~\nering",
+    "saving",
+    "waiting",
+    "steps",
+    "from\ndisk",
 )
 
 
-def survival_table(trace: Trace, played: Sequence[tuple[str, Goodput]]) -> Table:
-    """Return one row for each way to recover."""
-    table = Table(
-        title=_title(trace), caption=_CAPTION, caption_justify="left", box=SIMPLE_HEAD, padding=0
-    )
+def survival_table(
+    trace: Trace, played: Sequence[tuple[str, Goodput]], width: int = NARROW
+) -> Table:
+    """Return a row for each way to recover: the one of today, then those that are planned."""
+    table = grid(width, _title(trace), _CAPTION)
     table.add_column("recovery", no_wrap=True)
-    headings = (
-        "useful",
-        "slower",
-        "lost",
-        "recov-\nering",
-        "saving",
-        "waiting",
-        "steps",
-        "from\ndisk",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, found in played:
-        parts = (
-            found.useful_seconds,
-            found.slower_seconds,
-            found.lost_seconds,
-            found.recovery_seconds,
-            found.saving_seconds,
-            found.waiting_seconds,
-        )
-        shares = (f"{part / found.horizon_seconds:.1%}" for part in parts)
-        table.add_row(name, *shares, f"{found.steps:,}", str(found.restores))
+    for text in _HEADINGS:
+        table.add_column(heading(text, width), justify="right", no_wrap=True)
+    today = [each for each in played if each[0] == TODAY]
+    planned = [each for each in played if each[0] != TODAY]
+    for status, listed in (("today:", today), ("planned:", planned)):
+        table.add_row(status)
+        for name, found in listed:
+            table.add_row(f" {name}", *_cells(found))
     return table
+
+
+def _cells(found: Goodput) -> list[str]:
+    parts = (
+        found.useful_seconds,
+        found.slower_seconds,
+        found.lost_seconds,
+        found.recovery_seconds,
+        found.saving_seconds,
+        found.waiting_seconds,
+    )
+    shares = [f"{part / found.horizon_seconds:.1%}" for part in parts]
+    return [*shares, f"{found.steps:,}", str(found.restores)]
 
 
 def _title(trace: Trace) -> str:

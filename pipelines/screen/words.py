@@ -1,4 +1,4 @@
-"""Numbers as the terminal shows them: runs by their ends, counts with their nouns, seconds."""
+"""Numbers as the terminal shows them: runs by their ends, counts with their nouns, GB, seconds."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -43,5 +43,20 @@ def count(how_many: int, noun: str, plural: str = "s") -> str:
 
 
 def seconds(time: float) -> str:
-    """Show seconds, three digits of them."""
+    """Show seconds by three digits."""
     return f"{time:,.0f} s" if time >= 1000 else f"{time:.3g} s"
+
+
+def gigabytes(size: float) -> str:
+    """Show bytes in GB, with two digits where one decimal would hide them."""
+    return f"{size / 1e9:.1f}" if size >= 1e8 or not size else f"{size / 1e9:.2g}"
+
+
+def compared_gigabytes(need: float, have: float) -> str:
+    """Show what is needed of what there is: ``5.5/12.0``, and more digits where it is too much."""
+    digits = 1
+    while need > have and f"{need / 1e9:.{digits}f}" == f"{have / 1e9:.{digits}f}" and digits < 9:
+        digits += 1
+    if digits > 1:
+        return f"{need / 1e9:.{digits}f}/{have / 1e9:.{digits}f}"
+    return f"{gigabytes(need)}/{gigabytes(have)}"

@@ -1,13 +1,16 @@
 """The OpenAI-compatible server: from HTTP requests to an engine's tokens and back.
 
     app         the Ray Serve deployment, and the process that runs it
-    api         routes, errors and server-sent events
-    answers     generated text as the replies of the protocol
+    meter       what a server counts in Ray's metrics
+    arguments   what to serve, typed
+    http        routes, answers, error bodies, server-sent events
     service     a request to generations: prompt, limits, sampling
-    scheduler   who is served when; owns the engine
-    generation  one request's progress, without input or output
-    text        tokenizer, chat template; streamed text in stops and detokenize
-    protocol    requests; replies in replies, refusals in refusals
+    protocol    the requests and the replies, typed
+    generation  the queue, the engine's keeper, one request's progress
+    text        tokenizer and chat template; stop texts; tokens back to text
+    refusals    why a request gets no answer, with its HTTP status
+    limits      how much one server takes on
 
-Nothing below ``app`` knows of Ray.
+A line imports from the lines below it, never from those above. Only ``app`` and ``meter`` import
+Ray: a server without Ray answers in the unit tests.
 """

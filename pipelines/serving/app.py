@@ -10,11 +10,10 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus
 
@@ -28,20 +27,23 @@ from moe.errors import ClusterError, LaunchError
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
-from pipelines.serving.api import CLOSE_SECONDS, create_app
 from pipelines.serving.arguments import ServeArguments, parse_arguments
-from pipelines.serving.generation import Engine
+from pipelines.serving.generation.generation import Engine
+from pipelines.serving.generation.scheduler import Scheduler
+from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
-from pipelines.serving.scheduler import Scheduler
 from pipelines.serving.service import Service
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
 SPARE_REQUESTS = 64
 """Requests a replica takes beside its queue: about models and health, and those it refuses."""
 
+_LOGS = "see logs/serve in the newest session directory of Ray"
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Server:
@@ -51,6 +53,7 @@ class Server:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
         plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
+        self._origins = arguments.allowed_origins
         meter = Meter(arguments.served_name)
         self._scheduler = Scheduler(
             lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
@@ -60,7 +63,7 @@ class Server:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service)
+        return create_app(self._service, self._origins)
 
     async def check_health(self) -> None:
         """Let Serve replace a replica that cannot bring its engine back."""
@@ -99,24 +102,13 @@ def run_server(
         _refuse_second_server()
         report(f"starting {arguments.served_name}")
         try:
-            _start(host, port)
+            _start_serve(host, port)
             _serve(arguments, lambda: report(f"serving at http://{host}:{port}/v1"))
         except KeyboardInterrupt:
             report("stopped")
         finally:
             if not ray_session.started:
-                serve.shutdown()  # type: ignore[no-untyped-call]
-
-
-def _start(host: str, port: int) -> None:
-    """Start Ray Serve, which raises whatever its actors died of."""
-    try:
-        serve.start(http_options=HTTPOptions(host=host, port=port))
-    except Exception as error:
-        raise LaunchError(
-            f"Ray Serve did not start: {' '.join(str(error).split())}; its logs are in "
-            f"{logs() / 'serve'}; try again when the machine is less busy"
-        ) from error
+                _tried(serve.shutdown)
 
 
 def check_port(host: str, port: int) -> None:
@@ -156,16 +148,28 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _start_serve(host: str, port: int) -> None:
+    """Start Ray Serve's controller and its proxies, which listen at the port."""
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port))
+    except Exception as error:
+        raise LaunchError(
+            f"Ray Serve did not come up: {_last_line(str(error))}; its logs are in "
+            f"{logs() / 'serve'}; try again when the machine is less busy"
+        ) from error
+
+
 def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
     """Deploy the application and wait; whatever ends the wait, the actors end with it."""
     try:
         serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
         ready()
         threading.Event().wait()
-    except (RuntimeError, RayError) as error:
-        raise LaunchError(f"the model could not be served: {_reason() or error}") from error
+    except Exception as error:
+        said = _tried(_reason) or f"{_last_line(str(error))}; {_LOGS}"
+        raise LaunchError(f"the model could not be served: {said}") from error
     finally:
-        serve.delete(APPLICATION)
+        _tried(lambda: serve.delete(APPLICATION))
 
 
 def _reason() -> str:
@@ -173,10 +177,23 @@ def _reason() -> str:
     found = serve.status().applications.get(APPLICATION)
     if found is None or found.status == ApplicationStatus.RUNNING:
         return ""
-    said = [each.message for each in found.deployments.values() if each.message]
-    lines = [line for message in said for line in message.strip().splitlines() if line.strip()]
-    last = lines[-1].strip() if lines else ""
+    return _last_line("\n".join(each.message for each in found.deployments.values()))
+
+
+def _last_line(text: str) -> str:
+    """Return where a traceback of Ray ends, which says what went wrong; ours without its class."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
     return last.partition(": ")[2] if last.startswith(errors.__name__) else last
+
+
+def _tried(call: Callable[[], T]) -> T | None:
+    """Call what may fail where Ray Serve itself is gone; the error to tell of is another."""
+    try:
+        return call()
+    except Exception:
+        _LOG.debug("Ray Serve does not answer", exc_info=True)
+        return None
 
 
 def _one_rank(config: ModelConfig, workload: Workload) -> Plan:

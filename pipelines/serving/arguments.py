@@ -1,12 +1,13 @@
 """What is to be served: the arguments of the Ray Serve application, from code or from its YAML."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
@@ -16,7 +17,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from pipelines.serving.limits import Limits
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 ROOM_TOKENS = 4096
 """Tokens of context that a plan made here must have room for.
@@ -27,14 +28,16 @@ ones use the memory that is left; where it does not last, that request fails and
 """
 
 _LIMITS = Limits()
+_ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
 class ServeArguments(BaseModel):
     """A model directory, its plan (default: one rank), its public name (default: the directory's).
 
     ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
-    of a prompt or one token may take before the engine counts as lost. The rest are the limits of
-    ``Limits``.
+    of a prompt or one token may take before the engine counts as lost. ``allowed_origins`` are the
+    web pages, by origin, whose scripts may call the server; ``*`` is any page. The rest are the
+    limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +52,14 @@ class ServeArguments(BaseModel):
     prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
+    allowed_origins: tuple[str, ...] = ("*",)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("give origins like https://chat.example, without a path, or *")
+        return origins
 
     @property
     def served_name(self) -> str:
@@ -101,4 +112,4 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         known = list(ServeArguments.model_fields)
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
-    return f"{fault['msg']}; found {fault['input']!r}"
+    return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"

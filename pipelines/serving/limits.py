@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from moe.errors import ConfigError
 from moe.planning.counts.workload import PASS_TOKENS
 
+LEAST_BODY_BYTES = 4 * 2**20
+BODY_BYTES_PER_TOKEN = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -28,3 +31,11 @@ class Limits:
                 raise ConfigError(
                     f"the limit {name} is {getattr(self, name)}; it must be greater than 0"
                 )
+
+
+def body_bytes(context: int) -> int:
+    """Return the largest body to read, for a model whose context is so many tokens.
+
+    A token takes about 5 bytes of JSON, so this holds the longest prompt several times.
+    """
+    return max(LEAST_BODY_BYTES, context * BODY_BYTES_PER_TOKEN)

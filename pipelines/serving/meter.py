@@ -1,7 +1,7 @@
 """What a server counts in Ray's metrics."""
 
 from cluster.metrics import Recorder
-from pipelines.serving.generation import Generation
+from pipelines.serving.generation.generation import Generation
 
 
 class Meter:

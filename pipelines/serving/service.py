@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from moe.config.model import ModelConfig
 from moe.config.sampling import Sampling
-from pipelines.serving.generation import Generation, Job
-from pipelines.serving.limits import Limits
-from pipelines.serving.protocol import ChatRequest, CompletionRequest, GenerationOptions
+from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.scheduler import Scheduler, Status
+from pipelines.serving.generation.stream import Stream
+from pipelines.serving.limits import Limits, body_bytes
+from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest, GenerationOptions
 from pipelines.serving.refusals import BadRequest, UnknownModel
-from pipelines.serving.scheduler import Scheduler, Status
-from pipelines.serving.stream import Stream
-from pipelines.serving.text import Text
+from pipelines.serving.text.text import Text
 
 COMPLETION_TOKENS = 16
 """The length of a completion that sets no limit, as OpenAI defines it."""
+
+_TAKES = {"prompt": "takes", "messages": "take"}
+"""The verb of each field that can be too long."""
 
 
 class Service:
@@ -30,6 +33,11 @@ class Service:
         self._config = config
         self._scheduler = scheduler
         self._limits = limits
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest body that a request may have."""
+        return body_bytes(self._config.max_positions)
 
     @property
     def status(self) -> Status:
@@ -70,7 +78,9 @@ class Service:
     def chat_job(self, request: ChatRequest) -> Job:
         """Return the job that answers a conversation."""
         self.check_model(request.model)
-        prompt = self.text.chat([message.as_template_input() for message in request.messages])
+        said = self.text.conversation([each.as_template_input() for each in request.messages])
+        self._check_length("messages", said)
+        prompt = self.text.encode(said, special=False)
         most = self._room("messages", len(prompt), request.limit, self._limits.chat_tokens)
         sampling = _sampling(request, request.top_logprobs or 0)
         return Job(prompt, most, sampling, tuple(request.stop))
@@ -89,6 +99,8 @@ class Service:
         self._scheduler.close(timeout_seconds)
 
     def _prompt_tokens(self, prompt: str | list[int]) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            self._check_length("prompt", prompt)
         tokens = self.text.encode(prompt) if isinstance(prompt, str) else tuple(prompt)
         bos = self._config.bos_token_id
         if not tokens and bos is not None:
@@ -103,14 +115,25 @@ class Service:
             )
         return tokens
 
+    def _check_length(self, param: str, prompt: str) -> None:
+        """Refuse what is too long however it is cut into tokens, without the time to cut it."""
+        context, fewest = self._config.max_positions, self.text.fewest_tokens(prompt)
+        if fewest > context:
+            raise BadRequest(
+                f"this model's context is {context} tokens; the {param} of {len(prompt)} "
+                f"characters {_TAKES[param]} {fewest} or more; shorten the {param}",
+                param=param,
+                code="context_length_exceeded",
+            )
+
     def _room(self, param: str, prompt: int, asked: int | None, usual: int) -> int:
         """Return how many tokens to generate at most, or refuse what the context cannot hold."""
         context = self._config.max_positions
         wanted = 1 if asked is None else asked
         if prompt + wanted > context:
             raise BadRequest(
-                f"this model's context is {context} tokens; the {param} take {prompt} and the "
-                f"answer at least {wanted}, {prompt + wanted} in all; shorten one of them",
+                f"this model's context is {context} tokens; the {param} {_TAKES[param]} {prompt} "
+                f"and the answer at least {wanted}, {prompt + wanted} in all; shorten one of them",
                 param=param,
                 code="context_length_exceeded",
             )

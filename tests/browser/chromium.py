@@ -26,12 +26,12 @@ class Seen:
     complaints: tuple[str, ...]
 
 
-def look(path: Path, script: str = "") -> Seen:
-    """Open a copy of a page with another script at its end."""
+def look(path: Path, script: str = "", width: int = 1400) -> Seen:
+    """Open a copy of a page, in a window so wide, with another script at its end."""
     copy = path.with_name(f"seen-{path.name}")
     whole = path.read_text(encoding="utf-8")
     copy.write_text(whole.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    out, err = _run(copy, "--window-size=1400,900", "--enable-logging=stderr", "--dump-dom")
+    out, err = _run(copy, f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom")
     complaints = tuple(re.findall(r".*CONSOLE.*", err.decode(errors="replace")))
     return Seen(html.fromstring(out.decode()), complaints)
 

@@ -83,6 +83,23 @@ document.body.dataset.states = JSON.stringify(states);
 """
 
 
+SIZES = """
+const shown = (each) => each.getBoundingClientRect();
+const labels = [...document.querySelectorAll("svg text")].filter((text) => !text.closest("defs"));
+document.body.dataset.sizes = JSON.stringify({
+  window: window.innerWidth,
+  page: document.documentElement.scrollWidth,
+  cards: [...document.querySelectorAll("dl div")].map((card) => shown(card).width),
+  values: [...document.querySelectorAll("dd.value")].map((value) => shown(value).height),
+  labels: Math.min(...labels.map((label) => {
+    const svg = label.closest("svg");
+    const scale = shown(svg).width / svg.viewBox.baseVal.width;
+    return parseFloat(getComputedStyle(label).fontSize) * scale;
+  })),
+});
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A plan with its page."""
@@ -140,6 +157,10 @@ def test_all_is_drawn_and_no_words_overlap(case: Case) -> None:
     for chart in page.xpath("//svg[@id='timeline']/g[@class='chart']"):
         assert sum(map(int, chart.xpath(".//@data-pieces"))) == work
     assert len(page.xpath("//svg[@id='timeline']/g[@class='chart']")) == 2
+    shades = page.xpath("//svg[@id='timeline']/text/text()")
+    assert {"odd micro-batches are lighter, here a forward pass", "waiting: the bubble"} <= {
+        *shades
+    }
     (found,) = page.xpath("//body/@data-found")
     assert json.loads(found) == {"overlapping": [], "outside": [], "tight": []}
 
@@ -163,6 +184,19 @@ def test_a_marked_part_of_the_step_is_shown_larger(case: Case) -> None:
         assert shown
         assert (again_x, again_width) == pytest.approx((x, width), abs=0.02)
     assert "from 0 s to" in seen.page.xpath("//div[@id='told']")[0].text_content()
+
+
+@pytest.mark.parametrize("width", [500, 1400])
+def test_cards_wrap_labels_are_readable_and_the_page_does_not_scroll_sideways(
+    case: Case, width: int
+) -> None:
+    """Chromium has no window narrower than 500 pixels."""
+    (sizes,) = look(case.page, SIZES, width).page.xpath("//body/@data-sizes")
+    found = json.loads(sizes)
+    assert found["page"] <= found["window"] == width
+    assert all(size >= 160 for size in found["cards"])
+    assert max(found["values"]) < 40
+    assert found["labels"] > 8
 
 
 def test_a_photograph_shows_the_colours(case: Case) -> None:

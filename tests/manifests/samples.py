@@ -3,27 +3,39 @@
 from dataclasses import replace
 from typing import Any
 
-from cluster.kuberay.options import KubeOptions
+from cluster.kuberay.deployment import Deployment, parse_deployment
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 
 GIB = 2**30
 BYTES = (GIB, GIB, 3 * GIB, 3 * GIB)
-ON_CPUS = KubeOptions(
-    name="demo",
-    image="registry.example/raymoe:0.1.0",
-    claim="shared",
-    namespace="research",
-    run_file="/data/runs/demo.toml",
-    model="/data/models/demo",
-    plan_file="/data/plans/demo.toml",
-)
 GPU_KINDS = ("A100", "NVIDIA A100-SXM4 80GB")
-ON_GPUS = replace(
-    ON_CPUS,
-    node_selectors={"A100": {"example.com/gpu": "a100"}},
-    pull_secrets=("registry",),
-    environment={"HF_HUB_OFFLINE": "1"},
-)
+
+CPU_TABLE: dict[str, Any] = {
+    "namespace": "research",
+    "image": {"name": "registry.example/raymoe:0.1.0"},
+    "storage": {"claim": "shared"},
+    "paths": {"run": "runs/demo.toml", "model": "models/demo", "plan": "plans/demo.toml"},
+}
+
+
+def deployment(table: dict[str, Any] = CPU_TABLE, **sections: Any) -> Deployment:
+    """Return a deployment with some of its keys set otherwise: ``workers={"autoscale": True}``."""
+    changed = dict(table)
+    for name, value in sections.items():
+        before = changed.get(name)
+        changed[name] = before | value if isinstance(before, dict) else value
+    return parse_deployment(changed, "test")
+
+
+ON_CPUS = deployment()
+GPU_TABLE = CPU_TABLE | {
+    "image": CPU_TABLE["image"] | {"pull_secrets": ["registry"]},
+    "workers": {
+        "node_selectors": {"A100": {"example.com/gpu": "a100"}, "NVIDIA A100-SXM4 80GB": {}}
+    },
+    "pods": {"environment": {"HF_HUB_OFFLINE": "1"}},
+}
+ON_GPUS = deployment(GPU_TABLE)
 
 SIZES = {
     "layers": 4,

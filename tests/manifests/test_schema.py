@@ -11,7 +11,7 @@ from tests.manifests.schema import faults
 
 
 def _job(*path: Any, value: Any) -> dict[str, Any]:
-    table = copy.deepcopy(rayjob(two_stages(), BYTES, ON_CPUS))
+    table = copy.deepcopy(rayjob(two_stages(), BYTES, ON_CPUS, "demo"))
     node: Any = table["spec"]
     for key in path[:-1]:
         node = node[key]

@@ -14,6 +14,9 @@ from moe.planning.plan.seats import Seat
 KIND = "accelerator_type:"
 """Ray's resource of a node with GPUs of a kind, 1 whatever their number; asked for in parts."""
 
+RAY_WORDS = {"4090": "GeForce-RTX-4090", "MI300X": "AMD-Instinct-MI300X-OAM"}
+"""Kinds that Ray spells otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gang:
@@ -65,7 +68,7 @@ def bundle(rank: RankPlan) -> dict[str, float]:
     """Return the resources one rank reserves; a GPU is one of the plan's kind."""
     resources = {"CPU": float(rank.threads)}
     if rank.kind != CPU:
-        resources |= {"GPU": 1.0, f"{KIND}{rank.kind}": 0.001}
+        resources |= {"GPU": 1.0, f"{KIND}{RAY_WORDS.get(rank.kind, rank.kind)}": 0.001}
     if rank.memory_bytes:
         resources["memory"] = float(rank.memory_bytes)
     return resources | dict(rank.resources)

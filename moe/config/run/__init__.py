@@ -12,8 +12,8 @@ from moe.config.run.config import RunConfig
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.load import dump_run, load_run, parse_run
 from moe.config.run.routing import RoutingSection
-from moe.config.run.section import Section
 from moe.config.run.train import TrainSection
+from moe.config.section import Section
 
 __all__ = [
     "AdaptiveCoefficient",

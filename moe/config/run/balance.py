@@ -1,11 +1,10 @@
 """What keeps the experts of a run evenly loaded."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from moe.config.run.section import Section
+from moe.config.section import Section
 
 
 class AdaptiveCoefficient(Section):
@@ -45,12 +44,6 @@ class BiasCoefficient(Section):
 
 
 Coefficient = AdaptiveCoefficient | FixedCoefficient | BiasCoefficient
-COEFFICIENTS: Mapping[str, type[Coefficient]] = {
-    "adaptive": AdaptiveCoefficient,
-    "fixed": FixedCoefficient,
-    "bias": BiasCoefficient,
-}
-"""The kinds by the ``type`` that names them."""
 
 
 class BalanceSection(Section):

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from moe.config.run.section import LocalPath, Section
+from moe.config.section import LocalPath, Section
 
 
 class PlanSection(Section):

@@ -9,8 +9,8 @@ from moe.config.run.balance import BalanceSection, BiasCoefficient
 from moe.config.run.cluster import ClusterSection, PlanSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.routing import RoutingSection
-from moe.config.run.section import Section
 from moe.config.run.train import TrainSection
+from moe.config.section import Section
 from moe.errors import ConfigError
 
 _PLAIN = ("1f1b", "gpipe")

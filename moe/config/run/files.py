@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from moe.config.run.section import LocalPath, Section
+from moe.config.section import LocalPath, Section
 from moe.errors import StorageError
 from moe.storage import Location, location
 

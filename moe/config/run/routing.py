@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from moe.config.run.section import Section
+from moe.config.section import Section
 
 
 class RoutingSection(Section):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from moe.config.run.section import Section
+from moe.config.section import Section
 
 Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
 """The same as ``moe.planning.schedules.schedule.SCHEDULES``, which says what each does."""

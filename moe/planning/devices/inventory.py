@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning.devices.links import ANY, LOOPBACK, NETWORK, Link, most_particular
 from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.devices.pace import Pace, Profile
-from moe.planning.devices.rates import CPU_THREAD, GPUS
+from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 
 CPU = "cpu"
 
@@ -18,9 +19,10 @@ class Device:
     """One place for one rank: a GPU, or some threads of a CPU.
 
     ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
-    profile, its data sheet (``moe.planning.devices.rates``), and without either one CPU thread of
-    the cost model. A CPU is ``threads`` times as fast as one thread; beside a GPU they only feed
-    it. A rank on it asks its cluster for ``resources`` and a node with ``labels``.
+    profile, or the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
+    the cost model. A GPU of which there is neither cannot be planned for. A CPU is ``threads``
+    times as fast as one thread; beside a GPU they only feed it. A rank on it asks its cluster for
+    ``resources`` and a node with ``labels``.
     """
 
     name: str
@@ -131,8 +133,14 @@ class Inventory:
         if device.kind in GPUS:
             rates = GPUS[device.kind].rates(half).times(device.speed)
             return Pace(rates, source=f"data sheet of {device.kind}")
-        threads = device.threads if device.kind == CPU else 1
-        return Pace(CPU_THREAD.times(device.speed * threads), source="counted")
+        if device.kind != CPU:
+            raise _unknown_kind(device)
+        return Pace(CPU_THREAD.times(device.speed * device.threads), source="counted")
+
+    def check_kinds(self) -> None:
+        """Raise PlanError for the first device of whose speed nothing is known."""
+        for device in {device.kind: device for device in reversed(self.devices)}.values():
+            self.pace(device)
 
     def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
         """Return the inventory with what was measured beside what it knew."""
@@ -140,13 +148,27 @@ class Inventory:
 
 
 def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
-    """Raise PlanError where CPUs and GPUs are mixed; ``devices`` are names with their kinds."""
-    named = list(devices)
-    cpus = [name for name, kind in named if kind == CPU]
-    gpus = [name for name, kind in named if kind != CPU]
-    if cpus and gpus:
+    """Raise PlanError where CPUs, GPUs of NVIDIA and of AMD are mixed: names with their kinds."""
+    sorts: dict[str, list[str]] = {}
+    for name, kind in devices:
+        sorts.setdefault(_sort(kind), []).append(name)
+    if len(sorts) > 1:
+        found = [f"{sort} ({len(names)}, the first is {names[0]})" for sort, names in sorts.items()]
         raise PlanError(
-            f"{what} has CPU devices ({len(cpus)}, the first is {cpus[0]}) and GPUs ({len(gpus)}, "
-            f"the first is {gpus[0]}), whose ranks cannot talk to each other (gloo, nccl); "
-            "leave out the one kind or the other"
+            f"{what} has {' and '.join(found)}, whose ranks cannot talk to each other (gloo, nccl, "
+            "rccl); keep devices of one sort"
         )
+
+
+def _sort(kind: str) -> str:
+    if kind == CPU:
+        return "CPU devices"
+    return "AMD GPUs" if vendor_of(kind) == AMD else "GPUs"
+
+
+def _unknown_kind(device: Device) -> PlanError:
+    return PlanError(
+        f"device {device.name} is of kind {device.kind!r}, which is not known "
+        f"({hint(device.kind, (CPU, *GPUS))}); correct the kind, or measure such a device with "
+        "`raymoe profile` and plan with --profile FILE"
+    )

@@ -28,6 +28,9 @@ class Rates:
         return Rates(self.flops_per_second * factor, self.bytes_per_second * factor)
 
 
+NVIDIA, AMD = "nvidia", "amd"
+"""Vendors whose GPUs ranks compute on; those of one cannot talk to those of the other."""
+
 CPU_THREAD = Rates(flops_per_second=1.4e11, bytes_per_second=1.25e10)
 """One thread of a server CPU, in float32: what a device of speed 1 counts as."""
 
@@ -36,7 +39,8 @@ CPU_THREAD = Rates(flops_per_second=1.4e11, bytes_per_second=1.25e10)
 class Gpu:
     """Peaks of a data sheet: dense products in bf16 and float32, memory, links to its neighbours.
 
-    ``link_bytes_per_second`` is one direction between two GPUs of a node.
+    ``link_bytes_per_second`` is one direction between two GPUs of a node. None of this
+    was measured.
     """
 
     memory_bytes: int
@@ -44,6 +48,7 @@ class Gpu:
     float32_flops: float
     bytes_per_second: float
     link_bytes_per_second: float
+    vendor: str = NVIDIA
 
     def rates(self, half: bool) -> Rates:
         """Return what it sustains, at the calibrated part of the peaks."""
@@ -73,7 +78,14 @@ GPUS: Mapping[str, Gpu] = {
     "H800": Gpu(80 * _GIB, 989e12, 67e12, 3350e9, 200e9),
     "H200": Gpu(141 * 10**9, 989e12, 67e12, 4800e9, 450e9),
     "B200": Gpu(180 * 10**9, 2250e12, 80e12, 7700e9, 900e9),
-    "MI300X": Gpu(192 * 10**9, 1307e12, 163e12, 5300e9, 64e9),
+    "MI300X": Gpu(192 * 10**9, 1307e12, 163e12, 5300e9, 64e9, AMD),
 }
 """By kind, as Ray names accelerators or as they are called. 16-bit peaks are without sparsity;
 those of T4, P100 and V100 are float16's. Where a name covers several sizes, the smallest."""
+
+
+def vendor_of(kind: str) -> str:
+    """Return the vendor of a kind of GPU; of one that is in no table, by its name."""
+    if kind in GPUS:
+        return GPUS[kind].vendor
+    return AMD if kind.upper().startswith("AMD") else NVIDIA

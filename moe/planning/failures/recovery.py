@@ -35,7 +35,7 @@ class Saves(_Numbers):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRestart(_Numbers):
-    """Any loss ends all processes; they start again from the last checkpoint.
+    """What runs do today: any loss ends all processes, which restart from the last checkpoint.
 
     Waits while devices are missing; where ``elastic``, goes on with those there are and takes in
     new ones at a checkpoint. Defaults: detection and restart (import, rendezvous, load) as measured
@@ -54,7 +54,7 @@ class CheckpointRestart(_Numbers):
 
 @dataclass(frozen=True, slots=True)
 class LivingActors(_Numbers):
-    """Survivors keep their processes; the lost rank is rebuilt from its copy on a peer.
+    """Planned: survivors keep their processes; the lost rank is rebuilt from its copy on a peer.
 
     All go back to the last copied step and replay from there. The copy of one device is with the
     one ``copy_distance`` places on; 0 is half way round, as neighbours are often lost together.
@@ -88,8 +88,11 @@ class LivingActors(_Numbers):
 
 
 Policy = CheckpointRestart | LivingActors
+TODAY = "checkpoint restart"
+"""What a run does today when a process is lost; the other policies are planned."""
+
 POLICIES: Mapping[str, Policy] = {
-    "checkpoint restart": CheckpointRestart(),
+    TODAY: CheckpointRestart(),
     "living actors": LivingActors(),
     "living actors, warm spare": LivingActors(rebuild_seconds=0.0),
 }

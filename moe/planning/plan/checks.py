@@ -31,7 +31,7 @@ def check_layers(stages: Sequence[Sequence[Span]], layers: int) -> None:
     if expected != layers:
         raise PlanError(
             f"the stages hold {expected} layers but the model has {layers}; "
-            "every layer needs a holder"
+            "give every layer to a stage"
         )
 
 
@@ -41,7 +41,7 @@ def check_counts(counts: Sequence[int]) -> None:
         if count != counts[0]:
             raise PlanError(
                 f"stage {stage} holds {count} runs of layers, stage 0 holds {counts[0]}; "
-                "all stages of a plan hold as many, so that the model goes through them in turn"
+                "give every stage the same number of runs"
             )
 
 
@@ -51,11 +51,11 @@ def _where(stage: int, run: int, chunk: int, runs: int) -> str:
 
 def _order(stages: int, runs: int) -> str:
     if runs == 1:
-        return "stages must follow each other without gaps and hold a layer each"
+        return "give every stage at least one layer, and let stages follow each other without gaps"
     folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" * (runs == 2)
     return (
-        f"chunks must follow each other without gaps and hold a layer each, chunk k on stage "
-        f"k mod {stages}{folded}"
+        "give every chunk at least one layer, let chunks follow each other without gaps, and put "
+        f"chunk k on stage k mod {stages}{folded}"
     )
 
 
@@ -65,14 +65,14 @@ def check_spans(stage: int, key: str, spans: Sequence[Span], size: int) -> None:
     for start, stop in spans:
         if start != expected or stop <= start:
             raise PlanError(
-                f"stage {stage}: {key} span [{start}, {stop}) does not follow {expected}; "
-                "the ranks of a gang split a stage without gaps or overlaps"
+                f"stage {stage}: {key} span [{start}, {stop}) should begin at {expected} and "
+                "not be empty; give the ranks of a gang spans without gaps or overlaps"
             )
         expected = stop
     if expected != size:
         raise PlanError(
             f"stage {stage} holds {expected} {_NOUNS[key]} but the model has {size}; "
-            "every one needs a holder"
+            "give every one to a rank of the gang"
         )
 
 
@@ -114,7 +114,7 @@ def check_own_layers(stage: int, key: str, named: Sequence[int], runs: Sequence[
         spans = ", ".join(f"[{start}, {stop})" for start, stop in runs)
         raise PlanError(
             f"stage {stage}: {key} names {what}, the stage holds layers {spans}; "
-            "name each of these at most once"
+            "name only layers of the stage, each at most once"
         )
 
 
@@ -123,7 +123,7 @@ def check_experts(label: str, held: Sequence[int], experts: int) -> None:
     if sorted(held) != list(range(experts)):
         raise PlanError(
             f"{label} holds experts {sorted(held)} but the model has {experts}; "
-            "every expert needs exactly one holder"
+            "give every expert to exactly one rank"
         )
 
 
@@ -134,8 +134,9 @@ def check_shared(stage: int, columns: Sequence[Span], ffn_size: int, shared_size
         if shared_size and start == stop:
             raise PlanError(
                 f"stage {stage} rank {member}: ffn span [{span[0]}, {span[1]}) of {ffn_size} "
-                f"columns brings none of the {shared_size} columns of the shared expert, which "
-                "is cut in the same proportion; give the rank a wider ffn span or lower plan.gang"
+                f"columns brings none of the {shared_size} columns of the shared expert, "
+                "which is cut in the same proportion; give the rank a wider ffn span, or lower "
+                "plan.gang"
             )
 
 

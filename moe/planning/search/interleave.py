@@ -30,7 +30,7 @@ def interleave(
     if placed and (chunks > 1 or folded):
         raise PlanError(
             f"stage {placed[0]} places the experts of single layers, which move to other stages "
-            f"when the layers are cut into {chunks} runs; interleave first, then `raymoe place`"
+            f"when the layers are cut into {chunks} runs; interleave first, then `raymoe rebalance`"
         )
     cuts = cut_runs([len(stage.layer_numbers) for stage in plan.stages], chunks, folded)
     if chunks == 1:

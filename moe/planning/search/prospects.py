@@ -58,8 +58,7 @@ class Prospects:
     def gangs(self, size: int) -> list[Gang]:
         """Return the gangs of a size."""
         if size not in self._gangs:
-            mixed = self._question.config.moe is None
-            self._gangs[size] = form_gangs(self._question.inventory, size, mixed)
+            self._gangs[size] = form_gangs(self._question.inventory, size)
             self._unlike[size] = unlike_gangs(self._question.inventory, self._gangs[size])
         return self._gangs[size]
 

@@ -17,9 +17,10 @@ from moe.planning.stages.widths import check_width
 class Question:
     """A model on an inventory, for so many sequences a step.
 
-    ``objective`` is one of ``moe.planning.pins.OBJECTIVES``. The workload's micro-batches are not
-    read: sequences, replicas and the size of a micro-batch say how many there are. Of equal plans,
-    and of devices that are alike, those are taken that move the least from the plan ``near``.
+    ``objective`` is one of ``moe.planning.search.pins.OBJECTIVES``. The workload's micro-batches
+    are not read: sequences, replicas and the size of a micro-batch say how many there are. Among
+    equal plans, and among devices that are alike, the search takes those that move the fewest bytes
+    from the plan ``near``.
     """
 
     config: ModelConfig

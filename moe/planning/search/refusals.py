@@ -13,26 +13,26 @@ from moe.sizes import size_text, unlike_texts
 
 
 def why_no_plan(question: Question) -> str:
-    """Return the first thing that stands in the way of the shape that is asked for.
+    """Return the first obstacle to the pinned shape.
 
-    Where the shape is open, that of the deepest pipeline, which needs the least memory.
+    Where the shape is not pinned, the deepest pipeline is tried: it needs the least memory.
     """
     shape = _tried(question)
-    gangs = form_gangs(question.inventory, shape.gang, mixed=question.config.moe is None)
+    gangs = form_gangs(question.inventory, shape.gang)
     units = form_units(gangs, shape.replicas, shape.stages)
     if len(units) < shape.stages:
         return (
-            f"plan needs {shape.stages} gangs of {shape.gang} in {shape.replicas} replicas, of "
-            f"devices of one kind that are connected, but {len(units)} can be formed of "
-            f"{len(question.inventory.devices)} devices; lower plan.gang or plan.stages, or add "
-            "devices or links"
+            f"the plan needs {shape.stages} stages of {shape.replicas} x {shape.gang} ranks, but "
+            f"the {len(question.inventory.devices)} devices form only {len(units)}: the ranks of a "
+            "gang must be connected to each other, and replicas of one rank must have devices of "
+            "one kind; lower plan.gang or plan.stages, or add devices or links"
         )
     lean = _does_not_fit(question, shape, units)
     if lean is not None:
         return lean
     return (
-        f"no pipeline of {shape.stages} stages connects its stages within the pins; add links "
-        "between the nodes (an inventory's bytes_per_second of 0 is no connection), or free a pin"
+        f"no order of the devices connects the {shape.stages} stages of a pipeline; add links "
+        "between the nodes (a link whose bytes_per_second is 0 connects nothing), or pin less"
     )
 
 
@@ -47,7 +47,7 @@ def _tried(question: Question) -> Shape:
 
 
 def _does_not_fit(question: Question, shape: Shape, units: list[Unit]) -> str | None:
-    """Return what does not fit in a rank where all is recomputed that can be; None if all fit."""
+    """Say which rank does not fit even with every layer recomputed; None where all ranks fit."""
     layers = spans(question.pins.layers or split(question.config.layers, shape.stages))
     work = question.cut(shape)
     worst: tuple[float, str] | None = None

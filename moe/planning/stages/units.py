@@ -1,10 +1,11 @@
 """Devices to units: what takes one stage, a gang in each replica.
 
 A rule, not a search. Gangs are formed of devices of one kind on one node, then of one kind across
-nodes, then, for a dense model, of any; fast devices go with fast. Where members of a gang cannot
-talk to each other there is none. A unit is formed of like gangs,
-one for each replica, replicas lying one after the other in the inventory; what is left over of each
-sort forms units of one kind with unlike speeds, but of like needs, which a plan says once for all.
+nodes, then of any kinds, whose members take the routing choices of their leader; fast devices go
+with fast. Where members of a gang cannot talk to each other there is none. A unit is formed of like
+gangs, one for each replica, replicas lying one after the other in the inventory. Gangs left over
+form units of unlike speeds, but of the same kinds and needs member by member, because a plan says
+those once for all replicas.
 The order of units over the stages is searched (``moe.planning.search.search``).
 """
 
@@ -35,15 +36,13 @@ class Unit:
         return tuple(tuple(device.node for device in gang) for gang in self.gangs)
 
 
-def form_gangs(inventory: Inventory, size: int, mixed: bool) -> list[Gang]:
+def form_gangs(inventory: Inventory, size: int) -> list[Gang]:
     """Return as many gangs of a size as can be formed, in the order of the inventory."""
     local, left = _pooled(inventory, inventory.devices, size, lambda each: (each.kind, each.node))
     alike, left = _pooled(inventory, left, size, lambda each: each.kind)
-    formed = local + alike
-    if mixed:
-        formed += _pooled(inventory, left, size, lambda each: None)[0]
+    mixed, _ = _pooled(inventory, left, size, lambda each: None)
     order = {device.name: number for number, device in enumerate(inventory.devices)}
-    formed = [gang for gang in formed if _connected(inventory, gang)]
+    formed = [gang for gang in local + alike + mixed if _connected(inventory, gang)]
     return sorted(formed, key=lambda gang: min(order[device.name] for device in gang))
 
 
@@ -61,10 +60,10 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
         ]
         used = count * replicas if count < stages else len(alike)
         for gang in alike[used:]:
-            left[gang[0].kind, tuple(device.needs for device in gang)].append(gang)
-    for kind in left.values():
-        full = len(kind) // replicas * replicas
-        units += [Unit(tuple(kind[start : start + replicas])) for start in range(0, full, replicas)]
+            left[tuple((device.kind, device.needs) for device in gang)].append(gang)
+    for like in left.values():
+        full = len(like) // replicas * replicas
+        units += [Unit(tuple(like[start : start + replicas])) for start in range(0, full, replicas)]
     return units
 
 

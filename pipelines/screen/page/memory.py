@@ -3,7 +3,7 @@
 from moe.planning.counts.memory import RankBytes
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
-from pipelines.screen.page.phrases import count, fullness, gigabytes
+from pipelines.screen.page.phrases import TIGHT, count, fullness
 from pipelines.screen.page.svg import (
     PAGE_WIDTH,
     Scale,
@@ -16,6 +16,7 @@ from pipelines.screen.page.svg import (
     rect,
     words,
 )
+from pipelines.screen.words import gigabytes
 
 PARTS = (
     "weights",
@@ -29,14 +30,14 @@ PARTS = (
 )
 """What bytes are for, in the order of the bars."""
 
-_MEANINGS = {"optimizer": "optimiser states", "process": "process itself"}
+_MEANINGS = {"optimizer": "optimiser states", "process": "the process"}
 _TOP = 52.0
 _ROW, _TALL_ROW = 19.0, 30.0
 _GAP = 6.0
 _FEW = 16
 _BETWEEN = 40.0
-_NAMES = 150.0
-_TOTALS = 150.0
+_NAMES = 160.0
+_TOTALS = 170.0
 
 
 def limits(plan: Plan, inventory: Inventory) -> list[int]:
@@ -104,7 +105,6 @@ def _bar(
     left, top, row = place
     height = row - 5
     baseline = top + height / 2 + 4
-    over = needed.total > limit
     parts = [
         words(left, baseline, f"{rank}", class_="strong"),
         words(left + 28, baseline, fitted(device, _NAMES - 36)),
@@ -123,5 +123,12 @@ def _bar(
     told = hint(f"{device} has {gigabytes(limit)} GB")
     parts.append(rect(edge - 1.5, top - 2.5, 3, row, told, class_="limit", data_limit=limit))
     total = f"{gigabytes(start)} of {gigabytes(limit)} GB, {fullness(start, limit)}"
-    parts.append(words(scale.right + 12, baseline, total, class_="over" if over else "total"))
+    parts.append(words(scale.right + 12, baseline, total, class_=_state(start, limit)))
     return element("g", *parts, class_="bar", data_rank=rank, data_bytes=start)
+
+
+def _state(used: int, limit: int) -> str:
+    """Return the class of a sum: too much, nearly full, or neither."""
+    if used > limit:
+        return "over"
+    return "tight" if used > TIGHT * limit else "total"

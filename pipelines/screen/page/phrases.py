@@ -24,9 +24,8 @@ def count(how_many: int, noun: str, plural: str = "s") -> str:
     return f"{how_many:,} {noun}{plural if how_many != 1 else ''}"
 
 
-def gigabytes(size: float) -> str:
-    """Show bytes in GB."""
-    return f"{size / 1e9:.1f}" if size >= 1e8 else f"{size / 1e9:.2g}"
+TIGHT = 0.9
+"""A device that is fuller than this is marked."""
 
 
 def fullness(used: float, room: float) -> str:

@@ -10,7 +10,7 @@ from math import ceil, floor, log10
 
 PAGE_WIDTH = 1360.0
 
-FONT = 11.0
+FONT = 12.5
 """Size of most words in a picture."""
 
 _WIDTH_OF_A_LETTER = 0.58
@@ -57,9 +57,13 @@ def hint(content: str) -> str:
 
 
 def figure(name: str, height: float, label: str, parts: Iterable[str], **attributes: object) -> str:
-    """Return a whole picture; ``label`` is for those who do not see it."""
+    """Return a whole picture, which scrolls by itself in a window too narrow for its words.
+
+    ``label`` is for those who do not see it.
+    """
     box = f"0 0 {PAGE_WIDTH:g} {ceil(height)}"
-    return element("svg", *parts, id=name, viewBox=box, role="img", aria_label=label, **attributes)
+    named = {"id": name, "viewBox": box, "role": "img", "aria_label": label}
+    return element("div", element("svg", *parts, **named, **attributes), class_="picture")
 
 
 def legend(left: float, top: float, entries: Iterable[tuple[str, str]]) -> list[str]:

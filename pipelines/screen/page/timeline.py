@@ -27,21 +27,21 @@ from pipelines.screen.page.svg import (
 _KINDS: dict[Kind, tuple[str, str]] = {
     FORWARD: ("forward", "forward"),
     BACKWARD: ("backward", "backward, with what is recomputed"),
-    INPUT: ("backward", "backward: gradient of the input"),
-    WEIGHT: ("weight", "backward: gradient of the weights"),
+    INPUT: ("backward", "backward: input gradient"),
+    WEIGHT: ("weight", "backward: weight gradient"),
 }
 _MIXED = ("mixed", "forward and backward in turn")
-_TAIL = ("tail", "sum of gradients over replicas")
+_TAIL = ("tail", "gradient sum over replicas")
 _UPDATE = ("after", "optimiser")
-_TIED = ("after", "sum of tied gradients, optimiser")
-_TOP = 40.0
+_TIED = ("after", "tied gradient sum, optimiser")
+_TOP = 58.0
 _HEADING = 24.0
 _ROW, _TALL_ROW = 21.0, 32.0
 _FEW = 6
 _NAMES = 64.0
 _IDLE = 90.0
 _NARROWEST = 1.2
-_NUMBER_FONT = 9.0
+_NUMBER_FONT = 10.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,18 @@ def timeline(planned: Prediction, even: Prediction | None) -> str:
     unit = words(scale.right + 12, top + 14, "seconds", class_="quiet")
     marked = rect(0, _TOP, 0, top - _TOP, class_="marked")
     label = f"when {len(planned.stages)} stages work in a step"
-    parts = [*legend(0, 4, known), _ticks(scale, _TOP + _HEADING - 4, top), *parts, unit, marked]
+    meanings = [*legend(0, 4, known), *legend(0, 22, _shades(planned.workload.training))]
+    parts = [*meanings, _ticks(scale, _TOP + _HEADING - 4, top), *parts, unit, marked]
     edges = {"data_left": scale.left, "data_right": scale.right, "data_most": _exact(longest)}
     return figure("timeline", top + 24, label, parts, **edges)
+
+
+def _shades(training: bool) -> list[tuple[str, str]]:
+    """Return what the lighter colours and the grey mean."""
+    odd = [("work forward odd", "odd micro-batches are lighter, here a forward pass")]
+    if training:
+        odd.append(("work backward odd", "and a backward pass"))
+    return [*odd, ("idle", "waiting: the bubble")]
 
 
 def _exact(time: float) -> str:
@@ -131,7 +140,7 @@ def _chart(
     heading = f"{name}: a step of {seconds(step)}"
     parts = [
         words(0, top - 9, heading, class_="strong"),
-        words(PAGE_WIDTH - _IDLE + 12, top - 9, "idle", class_="heading"),
+        words(PAGE_WIDTH - _IDLE + 12, top - 9, "bubble", class_="heading"),
     ]
     for stage, events in enumerate(line_of.events):
         at = top + stage * row
@@ -150,8 +159,8 @@ def _chart(
                 drawn.append(_extra(kind, (start, stop), stage, scale, (at, row - 4)))
                 used.add(kind)
         label = words(0, at + row / 2 + 2, f"stage {stage}")
-        part = 1 - (line_of.busy[stage] + prediction.after_seconds * training) / step
-        idle = words(PAGE_WIDTH - _IDLE + 12, at + row / 2 + 2, f"{max(0.0, part):.1%}")
+        waits = f"{line_of.bubble[stage]:.1%}"
+        idle = words(PAGE_WIDTH - _IDLE + 12, at + row / 2 + 2, waits)
         whole = {"data_start": 0, "data_stop": _exact(step)}
         background = rect(scale.left, at, end - scale.left, row - 4, class_="idle", **whole)
         parts.append(

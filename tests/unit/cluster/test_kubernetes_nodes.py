@@ -161,7 +161,10 @@ def test_labels_of_clouds_tell_the_kind_too() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (node("a", allocatable={"nvidia.com/gpu": "1"}), "1 GPUs of kind unknown.*--inventory"),
+        (
+            node("a", allocatable={"nvidia.com/gpu": "1"}),
+            "nothing names the kind of its 1 NVIDIA GPUs.*--inventory",
+        ),
         (node("a", gpus=1, product="NVIDIA-New"), "kind NVIDIA-New, whose memory is not known"),
         (node("a", memory="64Gb"), "node a gives '64Gb' for allocatable memory"),
         (node("a", cpu="many"), "node a gives 'many' for allocatable cpu"),
@@ -316,3 +319,71 @@ def test_a_server_that_is_away_and_a_context_that_is_not_there_are_told(
     path.write_text(yaml.safe_dump(table))
     with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9 was asked for its nodes"):
         read_nodes(kubeconfig=path, timeout_seconds=2)
+
+
+def amd(name: str, gpus: int = 8, **labels: str) -> dict[str, Any]:
+    """Return a node with GPUs of AMD, as its node labeller labels it."""
+    return node(name, "96", "1000Gi", labels=labels, allocatable={"amd.com/gpu": str(gpus)})
+
+
+MI300X = {
+    "amd.com/gpu.product-name": "AMD_Instinct_MI300X_OAM",
+    "amd.com/gpu.vram": "192G",
+}
+
+
+def test_gpus_of_amd_are_devices_of_the_kind_and_memory_of_their_labels() -> None:
+    nodes = [amd("a", 2, **MI300X)]
+    assert inventory_of_nodes(nodes).devices == tuple(
+        Device(f"a/gpu{number}", "a", "MI300X", 192 * 10**9, threads=48) for number in range(2)
+    )
+    assert left_out(nodes) == ()
+
+
+def test_gpus_whose_kind_nothing_names_are_no_cpus() -> None:
+    with pytest.raises(ClusterError, match=r"nothing names the kind .* 8 AMD GPUs.*--inventory"):
+        inventory_of_nodes([amd("a"), node("c")])
+    nodes = [amd("a"), node("b", gpus=1)]
+    assert [device.name for device in inventory_of_nodes(nodes).devices] == ["b/gpu0"]
+    (found,) = left_out(nodes)
+    assert str(found).startswith("left out node a: nothing names the kind of its 8 AMD GPUs")
+
+
+def test_of_two_vendors_the_gpus_that_are_more_are_used() -> None:
+    nodes = [amd("a", 2, **MI300X), node("b", gpus=4)]
+    assert {device.kind for device in inventory_of_nodes(nodes).devices} == {"A100-80G"}
+    (found,) = left_out(nodes)
+    assert found.node == "a"
+    assert "its 2 AMD GPUs (MI300X) cannot talk to the GPUs of other nodes" in found.reason
+    assert "RCCL, NCCL" in found.reason
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        "habana.ai/gaudi",
+        "google.com/tpu",
+        "aws.amazon.com/neuroncore",
+        "gpu.intel.com/xe",
+        "huawei.com/Ascend910",
+        "nvidia.com/mig-1g.10gb",
+        "nvidia.com/gpu.shared",
+    ],
+)
+def test_accelerators_that_no_rank_can_use_are_told(resource: str) -> None:
+    """Their nodes are planned for by their cores, or left out where other nodes have GPUs."""
+    odd = node("g", "4", allocatable={resource: "8", "rdma/hca": "1"})
+    assert {device.kind for device in inventory_of_nodes([odd]).devices} == {"cpu"}
+    (found,) = left_out([odd])
+    assert found.reason == (
+        f"its 8 {resource} cannot be used: ranks compute on CPUs and on whole NVIDIA or AMD GPUs; "
+        "only its 4 CPU cores are planned for"
+    )
+    (found,) = left_out([odd, node("n", gpus=1)])
+    assert found.reason.startswith("it has no GPU as others have")
+    assert f"its 8 {resource} cannot be used" in found.reason
+
+
+def test_the_taint_of_amd_gpus_keeps_nothing_out() -> None:
+    tainted = amd("a", 1, **MI300X) | taint("amd.com/gpu", "NoSchedule")
+    assert len(inventory_of_nodes([tainted]).devices) == 1

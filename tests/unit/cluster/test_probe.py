@@ -1,8 +1,10 @@
 from typing import Any
 
 import pytest
+from ray.util.accelerators import accelerators
 
-from cluster.nodes import inventory
+from actors.crew.nodes.bundles import RAY_WORDS
+from cluster.nodes import inventory, left_out
 from cluster.probe import living_nodes
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Device
@@ -67,3 +69,30 @@ def test_nodes_without_a_gpu_are_left_out_where_others_have_one() -> None:
     gpus = _row("b", CPU=8.0, GPU=1.0, memory=GIB, accelerator=1.0)
     nodes = living_nodes([_row("a", CPU=16.0, memory=GIB), gpus])
     assert [device.name for device in inventory(nodes).devices] == ["b/gpu0"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({"HPU": 8.0, "accelerator_type:Intel-GAUDI": 1.0}, "8 HPU"),
+        ({"TPU": 4.0, "accelerator_type:TPU-V4": 1.0}, "4 TPU"),
+        ({"GPU": 2.0, "accelerator_type:Intel-GPU-Max-1550": 1.0}, "2 GPU of Intel-GPU-Max-1550"),
+        ({"GPU": 1.0, "accelerator_type:M2-Pro": 1.0}, "1 GPU of M2-Pro"),
+    ],
+)
+def test_accelerators_that_no_rank_can_use_are_told(resources: dict[str, float], told: str) -> None:
+    nodes = living_nodes([_row("a", CPU=2.0, memory=GIB, **resources)])
+    assert {device.kind for device in inventory(nodes).devices} == {"cpu"}
+    (found,) = left_out(nodes)
+    assert found.reason.startswith(f"its {told} cannot be used")
+    assert found.reason.endswith("only its 2 CPU cores are planned for")
+
+
+def test_gpus_of_amd_are_known_by_the_word_of_ray() -> None:
+    word = f"accelerator_type:{accelerators.AMD_INSTINCT_MI300x}"
+    rows = [_row("a", CPU=8.0, GPU=2.0, memory=GIB, **{word: 1.0})]
+    rows += [_row("b", CPU=8.0, GPU=1.0, memory=GIB, accelerator=1.0)]
+    nodes = living_nodes(rows)
+    assert {device.kind for device in inventory(nodes).devices} == {"MI300X"}
+    assert [each.node for each in left_out(nodes)] == ["b"]
+    assert RAY_WORDS["MI300X"] == accelerators.AMD_INSTINCT_MI300x

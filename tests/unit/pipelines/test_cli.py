@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from moe import __version__
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import dump_run, load_run, parse_run
 from moe.planning.devices.inventory_file import save_inventory
-from moe.planning.plan.file import save_plan
-from moe.planning.search.interleave import interleave
 from pipelines.entry import main
-from tests import plans, runs, tiny
+from tests import plans, tiny
 
 ROOT = Path(__file__).parents[3]
 
@@ -101,37 +99,9 @@ def test_plan_for_an_inventory(
     assert "plan needs 6 ranks (3 stages x gang of 2) but 2 devices" in refused(
         monkeypatch, capsys, *words, "--stages", 3, "--gang", 2
     )
-    assert "either --ray or --inventory" in refused(monkeypatch, capsys, "plan", model, "--to", to)
-
-
-def test_kube_render_prints_a_job_and_a_service(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = model.parent / "plan.toml"
-    save_plan(runs.plan(Checkpoint.open(model).config, (1, 2), (2, 1)), plan)
-    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
-    assert run(monkeypatch, *words, "--image", "registry.example/raymoe:0.1.0") == 0
-    job, service = yaml.safe_load_all(capsys.readouterr().out)
-    assert (job["kind"], service["kind"]) == ("RayJob", "RayService")
-    assert "not pinned" in refused(monkeypatch, capsys, *words, "--image", "raymoe:latest")
-    other = tiny.saved(tiny.llama(num_hidden_layers=7), model.parent / "other")
-    words[4] = other
-    assert "layers = 3, the model has 7" in refused(
-        monkeypatch, capsys, *words, "--image", "raymoe:0.1.0"
+    assert "give one of --inventory FILE, --ray" in refused(
+        monkeypatch, capsys, "plan", model, "--to", to
     )
-
-
-def test_kube_render_prints_no_service_for_several_runs_of_layers(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = model.parent / "plan.toml"
-    save_plan(interleave(runs.plan(Checkpoint.open(model).config, (3,)), 2), plan)
-    words = ["kube", "render", plan, "--model", model, "--name", "demo", "--claim", "shared"]
-    words += ["--image", "raymoe:0.1.0"]
-    assert run(monkeypatch, *words, "--schedule", "zbv") == 0
-    (job,) = yaml.safe_load_all(capsys.readouterr().out)
-    assert job["kind"] == "RayJob"
-    assert "1f1b needs one run of layers a stage" in refused(monkeypatch, capsys, *words)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "runs").glob("*.toml")))
@@ -149,6 +119,37 @@ def test_every_command_of_the_readme_exists(
         assert run(monkeypatch, *verb.split(), "--help") == 0, verb
 
 
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        (
+            "serve",
+            [
+                "Example: raymoe serve moe",
+                "[default: 127.0.0.1]",
+                "[default: 8000]",
+                "(one rank that holds the whole model)",
+                "(the directory's name)",
+            ],
+        ),
+        (
+            "kube render",
+            ["Example: raymoe kube render plan.toml", "[default: 512]", "(the name of the run)"],
+        ),
+    ],
+)
+def test_help_has_an_example_and_the_defaults(
+    verb: str,
+    shown: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, *verb.split(), "--help") == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [words for words in shown if words not in text] == []
+
+
 def test_text_in_brackets_is_printed_as_it_is(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,3 +164,33 @@ def test_text_in_brackets_is_printed_as_it_is(
 def test_a_resolved_run_is_a_run_file_again(file: Path) -> None:
     run = load_run(file)
     assert parse_run(json.loads(dump_run(run)), "resolved") == run
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"raymoe {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "advise", "simulate", "rebalance", "profile"])
+def test_the_help_of_planning_commands_has_an_example_of_options_that_exist(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, command, "--help") == 0
+    text = capsys.readouterr().out
+    example = text.partition("Example: raymoe ")[2].partition("╭")[0].split()
+    assert example[0] == command
+    for word in example:
+        assert not word.startswith("--") or f" {word} " in text.partition("╭")[2]
+        assert not word.startswith("manifests/") or (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "manifests" / "inventories").glob("*.toml")))
+def test_every_inventory_of_the_repository_can_be_planned_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = "deepseek-moe-16b" if file.stem == "example" else "dense"
+    assert run(monkeypatch, "plan", model, "--inventory", file, "--numerics", "bf16") == 0
+    assert "links as listed" in " ".join(capsys.readouterr().out.split())

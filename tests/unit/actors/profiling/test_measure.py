@@ -269,7 +269,7 @@ def test_a_rank_that_dies_is_told_and_none_is_left() -> None:
         ({"seconds": math.nan}, "--seconds is nan"),
         (
             {"config": PRESETS["deepseek-moe-145b"].config, "ranks": 10_000},
-            r"10000 ranks .* need \d+\.\d GB",
+            r"10000 ranks .* need [\d,.]+ GB of memory, [\d.]+ [GM]B is free",
         ),
     ],
 )

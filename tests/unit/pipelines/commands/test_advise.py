@@ -38,7 +38,7 @@ def test_advise_needs_no_torch_and_no_ray_and_little_time(shell: Shell) -> None:
     said = " ".join(done.stdout.split())
     assert "loaded []" in said
     assert "training: step of 8 micro-batches" in said
-    assert "serving: keys and values of" in said
+    assert "serving: the key-value cache of" in said
     assert "verdict: upcycle" in said
     assert seconds < 8
 
@@ -66,7 +66,12 @@ def test_advise_weighs_upcycling_by_what_the_runs_cost(shell: Shell) -> None:
         ("--dense-tokens 1T", "give both or none"),
         ("--upcycle-from dense", "give both or none"),
         ("--upcycle-from dense --dense-tokens 1T", "give --moe-tokens"),
-        ("--moe-tokens 1Q", "'1Q' is no number of tokens"),
+        ("--moe-tokens 1Q", "--moe-tokens is '1Q', which is no number of tokens"),
+        ("--moe-tokens nan", "--moe-tokens is 'nan'"),
+        ("--moe-tokens -3B", "--moe-tokens is '-3B'"),
+        ("--imbalance 0", "--imbalance is 0"),
+        ("--sequence-length 9000", "9000 but the model has 8192 positions"),
+        ("--micro-batches 20000", "at most 10,000 are simulated"),
         ("--moe-tokens 1T --profile no.toml", "no profile at no.toml"),
     ],
 )
@@ -81,4 +86,4 @@ def test_advise_says_what_does_not_fit_and_goes_on(shell: Shell) -> None:
     training, _, serving = out.partition("serving: ")
     assert "training: " in training
     assert "GB" in training
-    assert "tokens fit" in serving
+    assert "tokens fits" in serving

@@ -34,19 +34,19 @@ def test_with_nothing_pinned_the_search_decides(shell: Shell) -> None:
     assert load_plan(to) == found.plan
     for each in found.alternatives:
         assert f"{each.seconds:.4g} {each.seconds / found.best.seconds:.3f}" in out
-    assert ("no other shape comes near" in out) == (not found.alternatives)
+    assert ("no other number of stages" in out) == (not found.alternatives)
     out, _ = shell.run(*words, "--stages", 2, "--pin", "gang=1", "--pin", "layers=12,18")
     assert [stage.layers for stage in load_plan(to).stages] == [(0, 12), (12, 30)]
-    assert "x best" not in out
-    assert "no other shape" not in out
+    assert "over best" not in out
+    assert "no other number" not in out
 
 
 @pytest.mark.parametrize(
     ("objective", "row"),
     [
-        ("step", "6 1 1 1 4 5x4 6, again 2 0x5 3.5 1.250 62.5%"),
-        ("tokens", "6 1 1 1 4 5x4 6, again 2 0x5 500 0.500 3.5 62.5%"),
-        ("memory", "6 1 1 1 4 5x4 6, again 2 0x5 62.5% 1.250 3.5"),
+        ("step", "6 1 1 1 4 5x4 6, recompute 2 0x5 3.5 1.250 62.5%"),
+        ("tokens", "6 1 1 1 4 5x4 6, recompute 2 0x5 500 0.500 3.5 62.5%"),
+        ("memory", "6 1 1 1 4 5x4 6, recompute 2 0x5 62.5% 1.250 3.5"),
     ],
 )
 def test_alternatives_stand_beside_the_plan(objective: str, row: str) -> None:
@@ -66,7 +66,7 @@ def test_alternatives_stand_beside_the_plan(objective: str, row: str) -> None:
 def test_a_plan_without_rivals_says_so(shell: Shell) -> None:
     there = shell.inventory(plans.inventory(1))
     words = ("plan", shell.model(MOE), "--inventory", there, "--to", shell.path / "plan.toml")
-    assert "no other shape comes near" in shell.run(*words)[0]
+    assert "no other number of stages" in shell.run(*words)[0]
 
 
 def test_a_preset_is_a_model_and_an_unknown_one_is_named(shell: Shell) -> None:
@@ -91,36 +91,46 @@ def test_a_preset_is_a_model_and_an_unknown_one_is_named(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("--stages 3 --pin stages=2", "--stages gives stages = 3, another option pins it to 2"),
+        ("--stages 3 --pin stages=2", "--stages gives stages = 3, --pin gives stages = 2"),
         ("--micro-batch 2 --pin micro_batch=1", "--micro-batch gives micro_batch = 2"),
         ("--layout Et*3|t*3L --pin layers=2,4", "--layout gives layers = 3,3"),
         ("--layout Et*3|t*3L --stages 3", "layers 2, stages 3"),
         ("--layout Et*9L", "model's layers are 6"),
         ("--pin stags=2", "did you mean stages?"),
-        ("--any-replicas --pin replicas=2", "--any-replicas leaves open"),
+        ("--any-replicas --pin replicas=2", "--any-replicas searches what --pin replicas=2 fixes"),
         ("--sequences 8 --micro-batches 8", "give one of them"),
         ("--sequences 8 --micro-batch 3", "make --micro-batch a divisor"),
         ("--sequences 0", "--sequences is 0"),
         ("--objective tokens", "add --serving"),
-        ("--objective stp", "did you mean step?"),
-        ("--numerics bf17", "did you mean bf16?"),
+        ("--objective stp", "--objective is 'stp'; did you mean step?"),
+        ("--numerics bf17", "--numerics is 'bf17'; did you mean bf16?"),
         ("--schedule zbv", "zbv needs 2 runs of layers a stage, folded to a V"),
         ("--chunks 2", "1f1b needs one run of layers a stage"),
-        ("--schedule zbx", "no schedule 'zbx'; choose one of gpipe"),
+        ("--schedule zbx", "--schedule is 'zbx'; did you mean zbv?"),
         ("--schedule zbv --chunks 2 --stages 1", "there is one stage; raise --stages"),
         ("--schedule zbv --chunks 2", "the best pipeline has one stage"),
         ("--schedule zbv --chunks 2 --stages 2 --pin layers=2,4", "layers are pinned to [2, 4]"),
         ("--schedule zero-bubble --layout Et*3|t*3L", "leave the pin out"),
-        ("--schedule zero-bubble --objective memory", "the objective memory is searched under"),
-        ("--schedule zbv --chunks 2 --serving", "are for training: a served token"),
+        ("--schedule zero-bubble --objective memory", "--objective memory can be searched under"),
+        ("--schedule zbv --chunks 2 --serving", "are for training, because a served token"),
         ("--serving --schedule gpipe", "--schedule gpipe and --chunks 1 are for training"),
         ("--schedule zero-bubble --stages 3 --micro-batches 7", "micro-batches to a multiple of 3"),
         ("--schedule zbv --chunks 2 --stages 3 --emit vllm", "vllm takes only one"),
-        ("--emit vlm", "did you mean vllm?"),
-        ("--ray", "either --ray or --inventory"),
+        ("--emit vlm", "--emit is 'vlm'; did you mean vllm?"),
+        ("--ray", "give one of --inventory FILE, --ray"),
         ("--context here", "--context here is for --kubernetes"),
         ("--profile nowhere.toml", "no profile at nowhere.toml"),
-        ("--imbalance 0.5", "imbalance 0.5"),
+        ("--imbalance 0.5", "--imbalance is 0.5; give the load"),
+        ("--imbalance nan", "--imbalance is nan"),
+        ("--sequence-length 0", "--sequence-length is 0; give at least 1"),
+        ("--sequence-length 9000", "is 9000 but the model has 8192 positions"),
+        ("--micro-batches 1000000", "--micro-batches 1000000 is up to 1,000,000 micro-batches"),
+        ("--sequences 1000000", "at most 10,000 are simulated"),
+        ("--threads 2", "--threads 2 has no effect with --inventory"),
+        ("--address auto", "--address auto is for --ray"),
+        ("--gang 0", "--gang is 0; give at least 1"),
+        ("--chunks 0", "--chunks is 0; give at least 1"),
+        ("--html nowhere/plan.html", "--html is nowhere/plan.html; name a file in a directory"),
     ],
 )
 def test_options_that_contradict_are_refused(shell: Shell, words: str, why: str) -> None:
@@ -137,9 +147,34 @@ def test_options_that_contradict_are_refused(shell: Shell, words: str, why: str)
     assert why in shell.refused(*given)
 
 
-def test_a_plan_needs_somewhere_to_go(shell: Shell) -> None:
+def test_a_plan_is_printed_and_kept_only_where_asked(shell: Shell) -> None:
+    """A file that was there is replaced, and the output says so."""
     words = ("plan", shell.model(MOE), "--inventory", shell.inventory(plans.inventory(2)))
-    assert "--to FILE for the plan, or --emit FORM" in shell.refused(*words)
+    before = set(shell.path.iterdir())
+    out, _ = shell.run(*words)
+    assert "step of 8 micro-batches" in out
+    assert "wrote" not in out
+    assert set(shell.path.iterdir()) == before
+    to = shell.path / "plan.toml"
+    assert "wrote /" in shell.run(*words, "--to", to)[0]
+    out, _ = shell.run(*words, "--to", to)
+    assert "replaced /" in out
+    assert "wrote" not in out
+    assert "name a file in a directory" in shell.refused(*words, "--to", shell.path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("A100-80GB", "did you mean A100-80G?"), ("Z9000", "known: cpu, T4")]
+)
+def test_a_kind_that_nobody_knows_needs_a_profile(shell: Shell, kind: str, advice: str) -> None:
+    there = shell.inventory(plans.inventory(2, kind=kind))
+    for command in (("plan", shell.model(MOE)), ("advise", shell.model(MOE, "again"))):
+        words = (*command, "--inventory", there)
+        said = shell.refused(*words)
+        assert f"device a/0 is of kind '{kind}', which is not known ({advice}" in said
+        profile = shell.path / "profile.toml"
+        save_profile([Profile(kind, 1, Rates(1e12, 1e11), (), "measured here")], [], profile)
+        assert "measured here" in shell.run(*words, "--profile", profile)[0]
 
 
 def test_emit_prints_the_value_alone(shell: Shell) -> None:
@@ -165,12 +200,14 @@ def test_a_plan_of_several_runs_is_made_shown_and_said(shell: Shell) -> None:
     step = predict(SMALL, folded, there, work).step_seconds
     assert f"step of 8 micro-batches of 1 x 512 tokens: {step:.3g} s" in out
     assert "3 stages x 1 rank, 2 runs of layers each, folded" in out
-    assert "searched under 1f1b, then layers moved while the step under zbv shrank" in out
+    assert "layers were moved between stages while the step under zbv became shorter" in out
     assert "2 runs of layers a stage" in html.read_text(encoding="utf-8")
     looped = (*words, "--schedule", "zero-bubble", "--chunks", 2, "--micro-batches", 6)
     out, err = shell.run(*looped, "--emit", "megatron")
     parts = read_megatron(out, 6)
-    assert err == "--pipeline-model-parallel-layout with --pipeline-model-parallel-size 3\n"
+    assert err.startswith(
+        "--pipeline-model-parallel-layout with --pipeline-model-parallel-size 3\nreplaced /"
+    )
     assert parts == load_plan(to).chunk_runs
     assert len(parts) == 6
 
@@ -184,7 +221,7 @@ def test_one_replica_unless_asked(shell: Shell) -> None:
     out, _ = shell.run(*words, "--any-replicas")
     many = load_plan(shell.path / "plan.toml").replicas
     assert many > 1
-    assert f"{many} replicas: this version simulates them" in out
+    assert f"training runs all {many} replicas; serving takes one" in out
     shell.run(*words, "--pin", "replicas=2", "--stages", 2)
     assert load_plan(shell.path / "plan.toml").replicas == 2
 
@@ -198,10 +235,10 @@ def test_the_size_of_a_micro_batch_is_searched_for_a_given_number_of_sequences(
     out, _ = shell.run(*words, to, "--sequences", 12, "--sequence-length", 64)
     best = search(Question(MOE, there, Workload(64, 1, 12), 12, Pins(replicas=1))).best
     assert best.shape.micro_batch > 1
-    assert f"train.micro_batch = {best.shape.micro_batch}" in out
+    assert f"train with micro_batch = {best.shape.micro_batch}" in out
     out, _ = shell.run(*words, to, "--sequences", 12, "--micro-batch", 3)
     assert "4 micro-batches of 3 x 512 tokens" in out
-    assert "train.micro_batch" not in out
+    assert "train with micro_batch" not in out
 
 
 def test_a_profile_replaces_what_is_counted(shell: Shell) -> None:
@@ -213,7 +250,7 @@ def test_a_profile_replaces_what_is_counted(shell: Shell) -> None:
     to = ("--to", shell.path / "p")
     assert "counted from FLOPs and bytes, not measured; links assumed" in shell.run(*words, *to)[0]
     told = shell.run(*words, *to, "--profile", profile)[0]
-    assert "seconds: measured here; links as listed" in told
+    assert "source of the seconds: measured here; links as listed" in told
 
 
 def test_serving_holds_what_it_says_and_no_token_more(shell: Shell) -> None:
@@ -224,7 +261,7 @@ def test_serving_holds_what_it_says_and_no_token_more(shell: Shell) -> None:
     plan = load_plan(to)
     work = Workload(512, 1, 8, training=False)
     tokens = tokens_held(MOE, plan, there, work)
-    assert f"keys and values of {tokens:,} tokens fit" in out
+    assert f"the key-value cache of {tokens:,} tokens fits" in out
     for length, fits in ((tokens, True), (tokens + 1, False)):
         needed = rank_bytes_of(MOE, plan, replace(work, sequence_length=length))
         assert (max(each.total for each in needed) <= 10**9) == fits
@@ -240,10 +277,10 @@ def test_nodes_of_kubernetes_make_a_plan(shell: Shell) -> None:
     nodes = shell.path / "nodes.json"
     nodes.write_text(json.dumps({"kind": "NodeList", "items": items}))
     to = shell.path / "plan.toml"
-    out, _ = shell.run(
+    _, err = shell.run(
         "plan", shell.model(MOE), "--nodes", nodes, "--threads", 2, "--stages", 2, "--to", to
     )
-    assert "left out node two: it is cordoned" in out
+    assert "left out node two: it is cordoned" in err
     assert {stage.ranks[0].device for stage in load_plan(to).stages} == {"one/cpu0", "one/cpu1"}
 
 

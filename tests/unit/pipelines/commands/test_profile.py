@@ -53,7 +53,7 @@ def test_a_machine_is_measured_written_and_shown(model: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["no-such-model"], ConfigError, "no-such-model is no model directory"),
+        (["no-such-model"], ConfigError, "no-such-model is neither a model directory"),
         (["MODEL", "--ranks", "0"], ConfigError, "--ranks is 0; give whole numbers above 0"),
         (["MODEL", "--threads", "-1"], ConfigError, "--threads is -1"),
         (["MODEL", "--micro-batch", "1,x"], ConfigError, "--micro-batch is '1,x'"),
@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(
 ) -> None:
     result = CliRunner().invoke(app, [str(model), "--to", str(tmp_path / to)])
     assert isinstance(result.exception, ConfigError)
-    assert "cannot write a profile to" in str(result.exception)
+    assert "name a file in a directory that exists" in str(result.exception)
 
 
 def test_sizes_are_in_order_and_each_once() -> None:

@@ -38,7 +38,7 @@ def test_simulate_tells_the_step_of_the_prediction(shell: Shell) -> None:
             assert total == f"{need.total / 1e9:.1f}"
             held = sum(map(float, parts.split())) + need.process / 1e9
             assert held == pytest.approx(need.total / 1e9, abs=0.04)
-        assert f"{rate * useful_flops(MOE, 512) / 3:.3g} FLOP/s a device" in out
+        assert f"{rate * useful_flops(MOE, 512) / 3:.3g} FLOP/s for each device" in out
 
 
 def test_a_plan_of_several_runs_is_played_under_its_schedules(shell: Shell) -> None:
@@ -68,14 +68,18 @@ def test_goodput_under_failures(shell: Shell) -> None:
     save_plan(make_plan(MOE, there, 2, 1, WORK), file)
     words = ("simulate", file, "--model", model, "--inventory", shell.inventory(there))
     out, _ = shell.run(*words, "--failures-mtbf", 600, "--hours", 5)
-    ratios = [float(out.partition(name)[2].split("%")[0]) for name in (" restart ", "actors ")]
+    names = ("checkpoint restart ", "living actors ")
+    ratios = [float(out.partition(name)[2].split("%")[0]) for name in names]
+    assert "today: checkpoint restart" in out
+    assert "planned: living actors" in out
+    assert "is simulated, not built" in out
     assert 0 < ratios[0] < ratios[1] < 100
     trace = shell.path / "trace.csv"
     save_trace(Trace((Event(100.0, 1, 0), Event(900.0, 0, 1)), 1000.0), trace)
     out, _ = shell.run(*words, "--trace", trace)
     assert "1 loss, one every 1,000 s" in out
-    assert "--trace says itself" in shell.refused(*words, "--trace", trace, "--hours", 2)
-    assert "--hours is how long" in shell.refused(*words, "--hours", 2)
+    assert "--trace gives the failures" in shell.refused(*words, "--trace", trace, "--hours", 2)
+    assert "--hours is the length" in shell.refused(*words, "--hours", 2)
     assert "no trace at" in shell.refused(*words, "--trace", shell.path / "none.csv")
 
 
@@ -126,3 +130,28 @@ def test_replicas_that_are_left_share_the_sequences() -> None:
     kept = round(living.slower_seconds / slow)
     assert kept > 0
     assert living.slower_seconds == pytest.approx(kept * slow, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--failures-mtbf 0.001", "about 86,400,000 failures in 24 hours, but at most 100,000"),
+        ("--failures-mtbf 1800 --hours 1e12", "failures in 1e+12 hours, but at most 100,000"),
+        ("--failures-mtbf 0", "--failures-mtbf is 0; give a finite number above 0"),
+        ("--failures-mtbf inf", "--failures-mtbf is inf"),
+        ("--failures-mtbf 60 --hours -1", "--hours is -1"),
+        ("--micro-batches 1000000", "at most 10,000 are simulated"),
+        ("--micro-batch 0", "--micro-batch is 0; give at least 1"),
+        ("--sequence-length 9000", "9000 but the model has 8192 positions"),
+        ("--imbalance 0.5", "--imbalance is 0.5"),
+        ("--schedule zvb", "--schedule is 'zvb'; did you mean zbv?"),
+        ("--html nowhere/page.html", "--html is nowhere/page.html; name a file"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_printed(
+    shell: Shell, words: str, why: str
+) -> None:
+    there, file = plans.inventory(1), shell.path / "plan.toml"
+    save_plan(make_plan(MOE, there, 1, 1, WORK), file)
+    given = ("--model", shell.model(MOE), "--inventory", shell.inventory(there), *words.split())
+    assert why in shell.refused("simulate", file, *given)

@@ -20,6 +20,7 @@ from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.interleave import interleave
 from moe.planning.search.make import even_layers
 from moe.planning.stages.split import groups, spans, split
+from pipelines.screen.comparison import comparison
 from pipelines.screen.page.phrases import fullness, numbers, short
 from pipelines.screen.page.svg import Scale, fitted, fitted_list, text_width
 from pipelines.screen.plan_page import draw_page, write_page
@@ -77,8 +78,8 @@ def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) ->
     page, _ = drawn(config, plan, inventory(plan.ranks))
     rows = picture(page, "holdings").xpath(".//g[@class='rank']")
     assert [int(row.get("data-rank")) for row in rows] == list(range(plan.ranks))
-    for seat, row in zip(plan.seats, rows, strict=True):
-        share, again = plan.share(seat), plan.stages[seat.stage].recompute
+    for rank, row in enumerate(rows):
+        share, again = plan.share(rank), plan.stages[rank // plan.gang_size].recompute
         cells = row.xpath("./g[@data-layer]")
         assert [int(cell.get("data-layer")) for cell in cells] == list(share.layer_numbers)
         for layer, cell in zip(share.layer_numbers, cells, strict=True):
@@ -207,6 +208,32 @@ def test_the_head_line_says_what_a_plan_gains_and_what_does_not_fit() -> None:
     page, _ = drawn(SMOLLM2, plan, tight)
     assert page.xpath("//dd[@class='value bad']")
     assert "2 ranks too full" in page.text_content()
+
+
+def test_a_device_that_is_nearly_full_is_marked() -> None:
+    plan = by_hand(SMOLLM2, 15, 15)
+    _, predicted = drawn(SMOLLM2, plan, inventory(2))
+    need = max(rank.total for rank in predicted.rank_bytes)
+    for part, state, says in ((0.99, "tight", "nearly full"), (0.8, "", ""), (1.01, "bad", "too")):
+        page, _ = drawn(SMOLLM2, plan, inventory(2, memory_bytes=int(need / part)))
+        (card,) = page.xpath("//dl/div[dt='fullest device']")
+        assert card.xpath("./dd/@class") == [f"value {state}".strip()]
+        assert says in card.text_content()
+        marked = page.xpath("//svg[@id='memory']//text[@class='tight' or @class='over']")
+        assert bool(marked) == bool(state)
+
+
+def test_page_and_terminal_have_one_definition_of_the_bubble() -> None:
+    there = inventory(2)
+    plan = by_hand(SMOLLM2, 18, 12)
+    page, predicted = drawn(SMOLLM2, plan, there)
+    chart = picture(page, "timeline").xpath(".//g[@data-name='planned']")[0]
+    shown = [stage.xpath("./text")[-1].text for stage in chart.xpath(".//g[@class='stage']")]
+    assert shown == [f"{part:.1%}" for part in predicted.timeline.bubble]
+    mean = sum(predicted.timeline.bubble) / 2
+    assert f"{mean:.1%}" in page.xpath("//dl/div[dt='bubble, mean of stages']/dd/text()")
+    text = " ".join(comparison(plan, there, predicted, predicted))
+    assert f"bubble {mean:.1%}" in text
 
 
 def test_without_an_even_prediction_there_is_one_chart() -> None:

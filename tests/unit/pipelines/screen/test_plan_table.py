@@ -16,7 +16,8 @@ from moe.planning.prediction.predict import predict
 from moe.planning.search.make import even_layers, make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
-from pipelines.screen.plan_table import plan_line, plan_picture
+from pipelines.screen.plan_table import plan_line, plan_picture, plan_table
+from pipelines.screen.words import compared_gigabytes
 from tests.plans import FINE, SMOLLM2, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
@@ -57,8 +58,8 @@ def test_rows_say_who_holds_what() -> None:
     memory = predict(config, plan, there, WORKLOAD).rank_bytes[1].total / 1e9
     held = ["1", "a/1", f"0-{layers - 1}", f"({layers})", "3", "(1)", "4-7", f"{memory:.1f}/64.0"]
     assert second.split() == held
-    assert sum("+embedding" in line for line in lines) == 2
-    assert sum("+head" in line for line in lines) == 2
+    assert sum(" embedding" in line for line in lines) == 2
+    assert sum(" LM head" in line for line in lines) == 2
     assert sum("rows 24576" in line for line in lines) == 4
 
 
@@ -78,8 +79,8 @@ def test_every_run_of_a_stage_has_a_line(schedule: str, chunks: int) -> None:
 
 
 def test_the_footer_compares_with_even_layers() -> None:
-    assert "with even layers 1.99 s (1.17 x)" in drawn(SMOLLM2, 2, 1)
-    assert "as with even layers" in drawn(SMOLLM2, 1, 1)
+    assert "with even layers 1.99 s (1.17 x as long)" in " ".join(drawn(SMOLLM2, 2, 1).split())
+    assert "the same as with even layers" in drawn(SMOLLM2, 1, 1)
 
 
 def test_long_device_names_fold() -> None:
@@ -95,7 +96,7 @@ def test_shared_columns_and_dense_layers_are_shown() -> None:
     lines = text.splitlines()
     assert all(len(line) <= 80 for line in lines)
     title = " ".join(text.split("stage  ")[0].split())
-    assert "30 layers, 2 of them dense, 16 experts top-3, shared 768 wide" in title
+    assert "30 layers, 2 of them dense, 16 experts top-3, shared expert of 768 columns" in title
     assert sum("0, 7: ffn 768" in line for line in lines) == 2
     assert sum(line.split()[-1:] == ["+384"] for line in lines) == 4
     assert "+shared" in text
@@ -125,7 +126,7 @@ def test_forty_eight_ranks_of_two_replicas_take_a_row_per_gang() -> None:
         [str(stage), f"{stage * 4}-{stage * 4 + 3}"] for stage in range(12)
     ]
     assert {row[5] for row in table} >= {"0-3", "44-51"}
-    assert sum("again" in line for line in lines) == 12
+    assert sum("recompute" in line for line in lines) == 12
     assert sum("rows 16383" in line for line in lines) == 2
     assert "x 2 replicas" in text
     assert "on each of 2 replicas" in text
@@ -155,13 +156,41 @@ def test_even_layers_that_do_not_fit_are_told() -> None:
     plan = make_plan(config, there, 2, 1, work)
     even = predict(config, even_layers(plan), there, work)
     fullest = max(
-        need.total / there.device(plan.rank(seat).device).memory_bytes
-        for seat, need in zip(plan.seats, even.rank_bytes, strict=True)
+        need.total / there.device(plan.rank(rank).device).memory_bytes
+        for rank, need in enumerate(even.rank_bytes)
     )
     assert fullest > 1
     text = " ".join(picture(config, plan, there, work).split())
-    assert f"even layers do not fit: {fullest:.2f} x the memory of a device" in text
+    assert f"even layers do not fit: they need {fullest:.2f} x the memory of a device" in text
 
 
 def test_where_the_seconds_come_from() -> None:
     assert "counted from FLOPs and bytes, not measured; links assumed" in drawn(SMOLLM2, 1, 1)
+
+
+def test_a_wide_terminal_is_used() -> None:
+    config, there = with_experts(SMOLLM2, 8), inventory(2)
+    plan = make_plan(config, there, 2, 1, WORKLOAD)
+    predicted = predict(config, plan, there, WORKLOAD)
+    console = Console(width=160, file=StringIO(), color_system=None)
+    console.print(plan_table(config, plan, there, predicted, width=console.width))
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert any("heads (kv)" in line and "memory GB" in line for line in lines)
+    assert max(line.count("█") for line in lines) == 40
+    assert all(len(line) <= 160 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("need", "have", "shown"),
+    [
+        (5.54e9, 12e9, "5.5/12.0"),
+        (4e7, 6e7, "0.04/0.06"),
+        (12.01e9, 12e9, "12.01/12.00"),
+        (50.1e6, 50e6, "0.0501/0.0500"),
+    ],
+)
+def test_memory_shows_small_sizes_and_what_is_too_much(
+    need: float, have: float, shown: str
+) -> None:
+    assert compared_gigabytes(need, have) == shown

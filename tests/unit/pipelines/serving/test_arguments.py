@@ -37,6 +37,10 @@ LLAMA_1B = replace(
         ({"model": 3}, "argument model: .* found 3"),
         ({"model": "x", "name": ""}, "argument name: .* found ''"),
         ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
+        (
+            {"model": "x", "allowed_origins": ["https://chat.example/"]},
+            "argument allowed_origins: give origins like https://chat.example, without a path",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(args: dict[str, Any], message: str) -> None:
@@ -45,7 +49,9 @@ def test_wrong_arguments_are_named(args: dict[str, Any], message: str) -> None:
 
 
 def test_arguments_have_defaults_and_survive_a_round_trip() -> None:
-    arguments = parse_arguments({"model": "some/model", "waiting": 5})
+    arguments = parse_arguments(
+        {"model": "some/model", "waiting": 5, "allowed_origins": ["http://localhost:3000"]}
+    )
     assert arguments.served_name == "model"
     assert arguments.limits == Limits(waiting=5)
     assert parse_arguments(arguments.model_dump()) == arguments

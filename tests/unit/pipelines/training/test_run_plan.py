@@ -1,12 +1,13 @@
 """How many replicas a run may have, and what each is asked to carry."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moe.errors import ConfigError, PlanError
 from moe.planning.plan.file import save_plan
-from pipelines.training.run_plan import fullest_plan, replicas_of, workload
+from pipelines.training.run_plan import check_plan, fullest_plan, replicas_of, workload
 from tests import runs
 from tests.plans import SMOLLM2, inventory
 
@@ -43,6 +44,18 @@ def test_the_schedule_must_suit_every_number_of_replicas(tmp_path: Path) -> None
     assert fullest_plan(made[4], SMOLLM2, 16).replicas == 4
     with pytest.raises(PlanError, match=r"allows 3 replicas, which cannot run: .*zero-bubble"):
         fullest_plan(made[1], SMOLLM2, 16)
+
+
+def test_a_plan_file_is_checked_without_a_cluster(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    run = runs.run_config(tmp_path, plan={"path": str(path)}, train={"global_batch": 4})
+    with pytest.raises(PlanError, match=f"no plan at {path}"):
+        check_plan(run, SMOLLM2, 16)
+    save_plan(runs.plan(SMOLLM2, (15, 15)), path)
+    check_plan(run, SMOLLM2, 16)
+    with pytest.raises(PlanError, match="layers = 30, the model has 6"):
+        check_plan(run, replace(SMOLLM2, layers=6), 16)
+    check_plan(runs.run_config(tmp_path), SMOLLM2, 16)
 
 
 def test_a_plan_gives_no_more_replicas_than_it_has() -> None:

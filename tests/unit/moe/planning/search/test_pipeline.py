@@ -187,7 +187,7 @@ def draw_problem(seed: int) -> tuple[Pipeline, int]:
     links = (Link(("*", "*"), 10.0 ** random.uniform(7, 10)), Link(("*",), 1e9, 1e-4))
     there = Inventory(devices, links)
     question = Question(config, there, workload, micro_batch * count)
-    units = form_units(form_gangs(there, 1, mixed=False), 1, stages)
+    units = form_units(form_gangs(there, 1), 1, stages)
     least = floor(config, [unit_costs(config, there, workload, unit) for unit in units])
     return pipeline(question, Shape(1, 1, stages, micro_batch), units, least), count
 

@@ -32,7 +32,7 @@ def test_no_floor_is_above_the_step_of_any_plan(block: int) -> None:
             shape, workload = each.shape, each.workload
             key = shape.gang, shape.micro_batch
             if key not in floors:
-                gangs = form_gangs(inventory, shape.gang, config.moe is None)
+                gangs = form_gangs(inventory, shape.gang)
                 floors[key] = floor(
                     config,
                     [unit_costs(config, inventory, workload, Unit((gang,))) for gang in gangs],
@@ -70,7 +70,7 @@ def test_a_floor_is_near_the_step_of_balanced_stages() -> None:
         if not plans:
             continue
         best = min(plans, key=lambda each: each.seconds)
-        gangs = form_gangs(inventory, best.shape.gang, config.moe is None)
+        gangs = form_gangs(inventory, best.shape.gang)
         least = floor(
             config, [unit_costs(config, inventory, best.workload, Unit((each,))) for each in gangs]
         )

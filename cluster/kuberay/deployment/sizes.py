@@ -1,0 +1,40 @@
+"""Pods whose size does not follow from the plan: the head's and the driver's."""
+
+from pydantic import Field
+
+from cluster.kuberay.deployment.names import Labels
+from moe.config.section import Section
+
+GIB = 2**30
+
+
+class PodSize(Section):
+    """CPUs and memory of a pod, and the Kubernetes nodes it may be on."""
+
+    cpus: int = Field(gt=0)
+    """CPUs, requested and limited to."""
+    memory_gib: int = Field(gt=0)
+    """Memory in GiB, requested and limited to."""
+    node_selector: Labels = Field(default={})
+    """Labels of the Kubernetes nodes that the pod may be on; empty: any node."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory in bytes."""
+        return self.memory_gib * GIB
+
+
+class HeadSection(PodSize):
+    """The pod of Ray's head. It holds no tensors, but the whole cluster ends with it."""
+
+    cpus: int = Field(default=2, gt=0)
+    memory_gib: int = Field(default=6, gt=0)
+
+
+class DriverSection(PodSize):
+    """The pod that drives the ranks: Ray Train's workers, or the replica of Ray Serve."""
+
+    cpus: int = Field(default=1, gt=0)
+    memory_gib: int = Field(default=4, gt=0)
+    """Memory in GiB. A Ray Train worker takes about 0.4 GiB, and every replica of the plan has
+    one, so a plan of many replicas needs more than the default."""

@@ -1,0 +1,138 @@
+"""One request's progress: what the engine must be fed next, and what came of its tokens.
+
+It does no input or output, so a scheduler may drive one generation or many.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.text.detokenize import Detokenizer
+from pipelines.serving.text.stops import StopFilter
+
+FinishReason = Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """The model, as a server sees it: sequences of tokens that grow. Calls block."""
+
+    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+        """Append tokens to a sequence and return the token that follows."""
+
+    def release(self, sequence: str) -> None:
+        """Forget a sequence."""
+
+    def healthy(self) -> bool:
+        """Tell whether every rank is there."""
+
+    def shutdown(self) -> None:
+        """End the ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to generate; ``stop`` texts end it and are not part of the answer."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """A generated token and where its text begins in the answer, in characters."""
+
+    sampled: SampledToken
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text, the tokens it came from, and how many tokens were generated so far in all.
+
+    Tokens without text of their own (end of sequence, cut off by a stop text) are counted only.
+    """
+
+    text: str
+    tokens: tuple[TextToken, ...]
+    generated: int
+    finish: FinishReason | None = None
+
+
+class Generation:
+    """Feeds a prompt in chunks, then each token drawn; turns tokens to text until the end."""
+
+    def __init__(
+        self, job: Job, eos: frozenset[int], detokenizer: Detokenizer, prefill_tokens: int
+    ) -> None:
+        self.job = job
+        self.generated = 0
+        self.finished = False
+        self._eos = eos
+        self._detokenizer = detokenizer
+        self._stops = StopFilter(job.stop)
+        self._prefill_tokens = prefill_tokens
+        self._feed: tuple[int, ...] = job.prompt
+        self._pending: list[TextToken] = []
+        self._read = 0
+        self._sent = 0
+
+    @property
+    def prefilling(self) -> bool:
+        """True while the next feed leaves a part of the prompt; its token means nothing."""
+        return len(self._feed) > self._prefill_tokens
+
+    def next_feed(self) -> tuple[tuple[int, ...], Sampling]:
+        """Return the tokens to feed next, and how the one after them is drawn."""
+        if self.prefilling:
+            greedy = replace(self.job.sampling, temperature=0.0, logprobs=0)
+            return self._feed[: self._prefill_tokens], greedy
+        return self._feed, self.job.sampling
+
+    def accept(self, sampled: SampledToken) -> Delta | None:
+        """Take the token the engine returned; None if it shows nothing yet."""
+        if self.prefilling:
+            self._feed = self._feed[self._prefill_tokens :]
+            return None
+        self._feed = (sampled.token,)
+        self.generated += 1
+        if sampled.token in self._eos:
+            return self._finish("stop")
+        return self._grow(sampled)
+
+    def _grow(self, sampled: SampledToken) -> Delta | None:
+        self._pending.append(TextToken(sampled, self._read))
+        piece = self._detokenizer.push(sampled.token)
+        self._read += len(piece)
+        text, stopped = self._stops.push(piece)
+        if stopped:
+            return self._delta(text, "stop")
+        if self.generated == self.job.max_tokens:
+            return self._finish("length", text)
+        return self._delta(text) if text else None
+
+    def _finish(self, reason: FinishReason, text: str = "") -> Delta:
+        """Let go of everything held back; a stop text in it still counts."""
+        tail, stopped = self._stops.push(self._detokenizer.finish())
+        if stopped:
+            return self._delta(text + tail, "stop")
+        delta = self._delta(text + tail + self._stops.finish(), reason)
+        silent, self._pending = tuple(self._pending), []
+        return replace(delta, tokens=delta.tokens + silent)
+
+    def _delta(self, text: str, finish: FinishReason | None = None) -> Delta:
+        """Give out text, with the tokens that begin in it or before."""
+        self._sent += len(text)
+        self.finished = finish is not None
+        ready = sum(token.offset < self._sent for token in self._pending)
+        tokens, self._pending = self._pending[:ready], self._pending[ready:]
+        return Delta(text, tuple(tokens), self.generated, finish)
+
+
+def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta | None]:
+    """Drive one generation alone to its end, a step at a time; None is a step without text."""
+    while not generation.finished:
+        tokens, sampling = generation.next_feed()
+        yield generation.accept(engine.infer(sequence, tokens, sampling))

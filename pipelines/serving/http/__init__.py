@@ -1,0 +1,1 @@
+"""Routes, error bodies and server-sent events."""

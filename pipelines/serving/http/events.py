@@ -1,0 +1,52 @@
+"""Server-sent events: replies on the wire, one at a time."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pipelines.serving.generation.stream import Stream
+from pipelines.serving.protocol.replies import ErrorBody, Reply
+from pipelines.serving.refusals import Refusal, body_of
+
+DONE = "data: [DONE]\n\n"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Ask proxies not to hold events back."""
+
+
+class EventStream(StreamingResponse):
+    """The response of a stream; when it ends, for whatever reason, so do its generations."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], streams: Sequence[Stream]) -> None:
+        super().__init__(events, headers=HEADERS)
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for stream in self._streams:
+                stream.cancel()
+
+
+async def primed(replies: AsyncIterator[Reply]) -> AsyncIterator[str]:
+    """Wait for the first reply, whose refusal is raised here; return all of them as events."""
+    return _events(await anext(replies), replies)
+
+
+async def _events(first: Reply, rest: AsyncIterator[Reply]) -> AsyncIterator[str]:
+    """Yield events; a refusal amid the stream is an event too, and the last."""
+    yield _event(first)
+    try:
+        async for reply in rest:
+            yield _event(reply)
+    except Refusal as refusal:
+        yield _event(ErrorBody.model_validate(body_of(refusal)))
+    else:
+        yield DONE
+
+
+def _event(reply: Reply) -> str:
+    return f"data: {reply.json_text()}\n\n"

@@ -1,0 +1,64 @@
+"""Log-probabilities in the two forms of the protocol."""
+
+from collections.abc import Iterable, Sequence
+
+from moe.config.sampling import SampledToken
+from pipelines.serving.generation.generation import TextToken
+from pipelines.serving.protocol.replies import (
+    ChatLogprobs,
+    ChosenLogprob,
+    CompletionLogprobs,
+    TokenLogprob,
+)
+from pipelines.serving.text.text import Text
+
+LOWEST = -9999.0
+"""Stands for minus infinity, which JSON cannot hold."""
+
+
+def completion_logprobs(
+    text: Text, tokens: Iterable[TextToken], alternatives: bool
+) -> CompletionLogprobs:
+    """Return parallel lists; a stop in the middle of a token leaves the token whole."""
+    tokens = list(tokens)
+    sampled = [token.sampled for token in tokens]
+    return CompletionLogprobs(
+        tokens=[text.token_text(token.token) for token in sampled],
+        token_logprobs=[_finite(token.logprob) for token in sampled],
+        top_logprobs=[_top(text, token) for token in sampled] if alternatives else None,
+        text_offset=[token.offset for token in tokens],
+    )
+
+
+def chat_logprobs(text: Text, tokens: Sequence[TextToken]) -> ChatLogprobs:
+    """Return one entry for each token."""
+    return ChatLogprobs(content=[_chosen(text, token.sampled) for token in tokens])
+
+
+def _top(text: Text, sampled: SampledToken) -> dict[str, float]:
+    """Return the likeliest tokens, and the chosen one where it is not among them."""
+    pairs = (*sampled.top, (sampled.token, sampled.logprob))
+    found: dict[str, float] = {}
+    for token, logprob in pairs:
+        found.setdefault(text.token_text(token), _finite(logprob))
+    return found
+
+
+def _chosen(text: Text, sampled: SampledToken) -> ChosenLogprob:
+    return ChosenLogprob(
+        token=text.token_text(sampled.token),
+        logprob=_finite(sampled.logprob),
+        bytes=list(text.token_bytes(sampled.token)),
+        top_logprobs=[
+            TokenLogprob(
+                token=text.token_text(token),
+                logprob=_finite(logprob),
+                bytes=list(text.token_bytes(token)),
+            )
+            for token, logprob in sampled.top
+        ],
+    )
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, LOWEST)

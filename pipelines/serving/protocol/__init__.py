@@ -1,0 +1,1 @@
+"""Requests and replies of the OpenAI API, as typed values."""

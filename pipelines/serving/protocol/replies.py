@@ -1,0 +1,160 @@
+"""The OpenAI replies this server gives, typed. Fields never set do not appear in the JSON."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.serving.generation.generation import FinishReason
+
+
+class Reply(BaseModel):
+    """An object of a reply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def json_text(self) -> str:
+        """Return the object as one line of JSON."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+class Usage(Reply):
+    """Tokens read and written; those written include the one that ended the answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionLogprobs(Reply):
+    """Parallel lists over tokens; offsets count characters of the answer."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(Reply):
+    """One answer, or a piece of it."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class Completion(Reply):
+    """The reply of ``/v1/completions``, and each event of its stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+
+
+class TokenLogprob(Reply):
+    """A token with its log-probability; ``bytes`` tells parts of characters apart."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChosenLogprob(TokenLogprob):
+    """The token that was chosen, and the likeliest ones."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Reply):
+    """One entry for each token."""
+
+    content: list[ChosenLogprob]
+
+
+class Answer(Reply):
+    """The assistant's turn, whole or, in a stream, what is new of it."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatChoice(Reply):
+    """A whole answer."""
+
+    index: int
+    message: Answer
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class Chat(Reply):
+    """The reply of ``/v1/chat/completions``."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatChunkChoice(Reply):
+    """A piece of an answer."""
+
+    index: int
+    delta: Answer
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(Reply):
+    """One event of a streamed chat."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+
+
+class Model(Reply):
+    """What is served."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Reply):
+    """The reply of ``/v1/models``."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Health(Reply):
+    """The reply of ``/health``: the engine's state and the queue."""
+
+    status: Literal["serving", "rebuilding", "failed"]
+    running: int
+    waiting: int
+
+
+class ErrorFields(Reply):
+    """What went wrong, which field of the request it was, and a word for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Reply):
+    """The body of every reply that is not an answer."""
+
+    error: ErrorFields

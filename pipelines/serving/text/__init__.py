@@ -1,0 +1,1 @@
+"""From text to tokens and back: the tokenizer and the chat template of a model directory."""

@@ -1,0 +1,169 @@
+"""The text side of a model directory: its tokenizer and chat template."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer
+
+from moe.config.end_tokens import end_tokens
+from moe.errors import CheckpointError
+from pipelines.serving.refusals import BadRequest
+from pipelines.serving.text.detokenize import Detokenizer
+
+Message = Mapping[str, str]
+
+
+class Text:
+    """Prompts to tokens, messages to tokens, tokens to text; safe to use from several threads."""
+
+    def __init__(self, tokenizer: Any, eos: frozenset[int], template: str) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.eos = eos
+        added = tokenizer.added_tokens_decoder
+        self._added = {number: token.content for number, token in added.items()}
+        self._special = frozenset(number for number, token in added.items() if token.special)
+        self._byte_level = _gives(self._backend.decoder, "\u0120", " ")
+        self._byte_tokens = self._byte_fallback()
+        self._longest = max(map(len, self._backend.get_vocab()))
+
+    @classmethod
+    def open(cls, model: Path) -> "Text":
+        """Read the tokenizer of a directory and the tokens at which its model ends."""
+        if not (model / "tokenizer.json").is_file():
+            raise CheckpointError(
+                f"{model} has no tokenizer.json, so text cannot be served; "
+                "copy the tokenizer of the model it was made from"
+            )
+        try:
+            with _no_word_of_the_model():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    model, local_files_only=True, trust_remote_code=False
+                )
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"the tokenizer in {model} cannot be read: {error}") from error
+        return cls(tokenizer, _eos(model, tokenizer), _template_file(model))
+
+    def encode(self, prompt: str, special: bool = True) -> tuple[int, ...]:
+        """Return the tokens of a prompt; ``special`` are those the tokenizer puts around texts.
+
+        Other threads run meanwhile: the batched call, without offsets, lets go of Python's lock.
+        """
+        (encoding,) = self._backend.encode_batch_fast([prompt], add_special_tokens=special)
+        return tuple(encoding.ids)
+
+    def fewest_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt has at least, by the longest token there is."""
+        return -(-len(prompt) // self._longest)
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the prompt that ends where the model's answer begins.
+
+        Its special tokens are those of the template, so ``encode`` is not to add others.
+        """
+        if not self._tokenizer.chat_template:
+            raise BadRequest(
+                "this model has no chat template; use /v1/completions, "
+                "or add chat_template.jinja to the model directory",
+                param="messages",
+            )
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
+                )
+            )
+        except Exception as error:  # a template is a program that came with the model
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            raise BadRequest(
+                f"the model's chat template ({self._template}) refuses these messages: "
+                f"{kind}{error}",
+                param="messages",
+            ) from error
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of an answer."""
+        return str(self._backend.decode([token for token in tokens if not self._is_silent(token)]))
+
+    def detokenizer(self) -> Detokenizer:
+        """Return what gives the text of ``decode`` token by token."""
+        return Detokenizer(self.decode, self._is_silent, self._byte_tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes a token stands for, which may be a part of a character."""
+        name = self._backend.id_to_token(token)
+        if name is None:
+            return b""
+        if token in self._added:
+            return str(name).encode()
+        if token in self._byte_tokens:
+            return bytes([int(name[3:5], 16)])
+        if self._byte_level:
+            return bytes(_BYTE_OF.get(character, 0x3F) for character in name)
+        return str(name).replace("\u2581", " ").encode()
+
+    def token_text(self, token: int) -> str:
+        """Return a token as text; bytes that are no whole character as ``\\xNN``."""
+        return self.token_bytes(token).decode("utf-8", "backslashreplace")
+
+    def _is_silent(self, token: int) -> bool:
+        """Tell whether a token has no text: a mark, or padding of the vocabulary."""
+        return token in self._special or self._backend.id_to_token(token) is None
+
+    def _byte_fallback(self) -> frozenset[int]:
+        """Return the tokens that stand for one byte, where the decoder joins them."""
+        if not _gives(self._backend.decoder, "<0x41>", "A"):
+            return frozenset()
+        numbers = (self._backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return frozenset(number for number in numbers if number is not None)
+
+
+@contextmanager
+def _no_word_of_the_model() -> Iterator[None]:
+    """Keep back what transformers says of a model that it does not know; only text is read here."""
+    logger = logging.getLogger("transformers.configuration_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _template_file(model: Path) -> str:
+    """Return the file of a model directory that its chat template is in."""
+    own = "chat_template.jinja"
+    return own if (model / own).is_file() else "chat_template of tokenizer_config.json"
+
+
+def _gives(decoder: Any, token: str, text: str) -> bool:
+    """Tell by trial how a decoder treats a token; the first token of a text may be special."""
+    return decoder is not None and str(decoder.decode(["x", token])) == f"x{text}"
+
+
+def _eos(model: Path, tokenizer: Any) -> frozenset[int]:
+    """Return the end tokens: as transformers generates, and the tokenizer's own."""
+    own = tokenizer.eos_token_id
+    return frozenset(end_tokens(model)) | (frozenset() if own is None else {own})
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the byte behind each character of a byte-level vocabulary.
+
+    Printable Latin-1 characters stand for themselves; the other bytes, in order, for the characters
+    from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()

@@ -1,0 +1,129 @@
+"""One generation: equal to transformers, fed in any pieces; where it ends; what it shows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.generation.generation import Delta, Generation, Job, run
+from pipelines.serving.text.text import Text
+from tests import vocabularies
+from tests.local_decoder import LocalDecoder
+
+FAST = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+GREEDY = Sampling(temperature=0.0)
+
+
+class Scripted:
+    """An engine that says what it is told to."""
+
+    def __init__(self, tokens: tuple[int, ...]) -> None:
+        self.left = list(tokens)
+
+    def infer(self, sequence: str, tokens: tuple[int, ...], sampling: Sampling) -> SampledToken:
+        return SampledToken(self.left.pop(0), -1.0)
+
+    def release(self, sequence: str) -> None: ...
+
+    def healthy(self) -> bool:
+        return True
+
+    def shutdown(self) -> None: ...
+
+
+def said(text: Text, answer: str, job: Job, end: bool = False) -> list[Delta]:
+    """Return the deltas of a model that says an answer, and then perhaps ends."""
+    script = (*text.encode(answer), *((1,) if end else ()))
+    return deltas(Generation(job, text.eos, text.detokenizer(), 8), Scripted(script))
+
+
+def deltas(generation: Generation, engine: LocalDecoder | Scripted) -> list[Delta]:
+    return [delta for delta in run(generation, engine, "a") if delta is not None]
+
+
+def joined(found: list[Delta]) -> str:
+    return "".join(delta.text for delta in found)
+
+
+def oracle(model: Path, prompt: tuple[int, ...], count: int) -> list[int]:
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    output = theirs.generate(
+        torch.tensor([prompt]), max_new_tokens=count, do_sample=False, pad_token_id=1
+    )
+    return list(output[0, len(prompt) :].tolist())
+
+
+@pytest.mark.parametrize("prefill_tokens", [1, 4, 512])
+@pytest.mark.parametrize("prompt", ["the quick brown fox", "a", "naïve 🙂 наука" * 3])
+def test_greedy_equals_transformers(model: Path, prompt: str, prefill_tokens: int) -> None:
+    text, engine = Text.open(model), LocalDecoder(model)
+    tokens = text.encode(prompt)
+    generation = Generation(Job(tokens, 40, GREEDY), text.eos, text.detokenizer(), prefill_tokens)
+    found = deltas(generation, engine)
+    expected = oracle(model, tokens, 40)
+    shown = [token.sampled.token for delta in found for token in delta.tokens]
+    assert shown == [token for token in expected if token != 1]
+    assert found[-1].generated == len(expected)
+    assert found[-1].finish == ("stop" if expected[-1] == 1 else "length")
+    assert joined(found) == text.decode(expected)
+    assert max(map(len, engine.steps)) <= prefill_tokens
+
+
+@FAST
+@given(seed=st.integers(0, 2**62), cut=st.integers(1, 30))
+def test_sampling_does_not_depend_on_how_the_prompt_is_fed(
+    model: Path, seed: int, cut: int
+) -> None:
+    text, engine = Text.open(model), LocalDecoder(model)
+    job = Job(text.encode("the lazy dog and the router"), 6, Sampling(1.0, 0.9, seed))
+    answers = []
+    for prefill_tokens in (512, cut):
+        engine.release("a")
+        generation = Generation(job, text.eos, text.detokenizer(), prefill_tokens)
+        answers.append(joined(deltas(generation, engine)))
+    assert answers[0] == answers[1]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+    path = tmp_path_factory.mktemp("tokenizer")
+    (path / "config.json").write_text("{}")
+    return Text.open(vocabularies.save(vocabularies.byte_level(), path))
+
+
+@FAST
+@given(
+    answer=st.text(st.characters(codec="utf-8"), min_size=1, max_size=25),
+    stops=st.lists(st.text(min_size=1, max_size=3), max_size=3),
+)
+def test_streamed_text_ends_before_the_stop(text: Text, answer: str, stops: list[str]) -> None:
+    found = said(text, answer, Job((5,), 1000, GREEDY, tuple(stops)), end=True)
+    cuts = [answer.find(stop) for stop in stops if stop in answer]
+    assert answer.startswith(joined(found))
+    assert not any(stop in joined(found) for stop in stops)
+    assert len(joined(found)) >= min(cuts, default=len(answer))
+    assert found[-1].finish == "stop"
+
+
+def test_tokens_come_with_their_text_and_those_of_the_stop_do_not(text: Text) -> None:
+    found = said(text, "the dog 🙂 END of it", Job((5,), 1000, GREEDY, ("END",)))
+    assert joined(found) == "the dog 🙂 "
+    tokens = [token for delta in found for token in delta.tokens]
+    spelled = b"".join(text.token_bytes(token.sampled.token) for token in tokens).decode()
+    assert spelled == "the dog 🙂 "
+    assert [token.offset for token in tokens] == sorted(token.offset for token in tokens)
+    assert tokens[-1].offset == len("the dog 🙂")
+    assert found[-1].generated > len(tokens)
+
+
+def test_the_limit_cuts_and_shows_what_was_held_back(text: Text) -> None:
+    words = text.encode("the dog 🙂")
+    found = said(text, "the dog 🙂", Job((5,), len(words) - 1, GREEDY, ("🙂!",)))
+    assert joined(found) == "the dog \N{REPLACEMENT CHARACTER}"
+    assert found[-1].finish == "length"
+    assert sum(len(delta.tokens) for delta in found) == len(words) - 1
+    assert [delta.finish for delta in found[:-1]] == [None] * (len(found) - 1)
