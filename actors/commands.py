@@ -30,11 +30,6 @@ class BuildCommand:
         return self.plan.share(self.seat)
 
     @property
-    def gang(self) -> tuple[Share, ...]:
-        """The shares of its gang in order."""
-        return tuple(self.plan.share(seat) for seat in self.plan.seats.gang_of(self.seat))
-
-    @property
     def threads(self) -> int:
         """CPU threads that this rank computes with."""
         return self.plan.rank(self.seat).threads

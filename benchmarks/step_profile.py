@@ -16,6 +16,7 @@ from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
@@ -37,7 +38,7 @@ def main() -> None:
         arguments.model, arguments.data, steps=WARM + 1, global_batch=arguments.micro_batches
     )
     shards = TokenShards.open(run.data.path, "train")
-    plan = _alone(Checkpoint.open(run.model.path), arguments.threads)
+    plan = plan_alone(Checkpoint.open(run.model.path).config, arguments.threads)
     rank = Rank(0)
     seat = plan.seats.seat(0)
     rank.build(BuildCommand(plan, seat, shards.sequence_length, run), ModelSource(run.model.path))
@@ -57,10 +58,11 @@ def main() -> None:
     finish(arguments, f"A step of {seconds:.2f} s under the profiler, by operator", rows, [])
 
 
-def _alone(checkpoint: Checkpoint, threads: int) -> Plan:
-    share = whole(checkpoint.config)
+def plan_alone(config: ModelConfig, threads: int) -> Plan:
+    """Return the plan of one rank that holds everything."""
+    share = whole(config)
     rank = RankPlan(("here",), share.kv_heads, share.ffn, share.experts, threads)
-    return Plan(checkpoint.config.summary(), (StagePlan(share.layers, (rank,)),))
+    return Plan(config.summary(), (StagePlan(share.layers, (rank,)),))
 
 
 def _rows(measured: Any, seconds: float) -> list[dict[str, Any]]:

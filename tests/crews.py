@@ -25,6 +25,8 @@ from tests import plans
 
 FIRST, SECOND, THIRD = Seat(0, 0, 0), Seat(0, 1, 0), Seat(0, 2, 0)
 PATIENCE = 60.0
+SOON_SECONDS = 5.0
+"""A death is known within a second; this is for a machine that others use as well."""
 COMMAND = BuildCommand(plans.single(plans.SMOLLM2), FIRST, 8)
 
 
@@ -106,13 +108,13 @@ def a_late_rank_is_named(crew: Crew) -> None:
         gather(crew, given, "building", 0.5)
 
 
-def an_idle_rank_that_dies_is_known_within_a_second(crew: Crew) -> None:
+def an_idle_rank_that_dies_is_known_at_once(crew: Crew) -> None:
     """No command is under way; whoever asks next is told at once."""
     kill(crew, THIRD)
-    within_a_second(lambda: THIRD in crew.lost())
+    soon(lambda: THIRD in crew.lost())
     assert list(crew.lost()) == [THIRD]
     with pytest.raises(RankDied):
-        crew.tell(THIRD, "status").result(1.0)
+        crew.tell(THIRD, "status").result(SOON_SECONDS)
 
 
 def a_rank_that_dies_in_a_command_is_named_before_its_neighbours(crew: Crew) -> None:
@@ -120,7 +122,7 @@ def a_rank_that_dies_in_a_command_is_named_before_its_neighbours(crew: Crew) -> 
     slow = crew.tell(SECOND, "build", COMMAND, Slow(PATIENCE))
     given = {FIRST: crew.tell(FIRST, "build", COMMAND, Wrong()), SECOND: slow}
     kill(crew, SECOND)
-    within_a_second(slow.done)
+    soon(slow.done)
     with pytest.raises(RankDied, match="rank 1 died during building"):
         gather(crew, given, "building", PATIENCE)
 
@@ -129,8 +131,8 @@ def the_end_leaves_no_process(crew: Crew) -> None:
     """Also where some ranks have died before."""
     (pid,) = [crew.tell(FIRST, "status").result(PATIENCE).pid]
     crew.end()
-    within_a_second(lambda: not psutil.pid_exists(pid) or zombie(pid))
-    within_a_second(lambda: len(crew.lost()) == 3)
+    soon(lambda: not psutil.pid_exists(pid) or zombie(pid))
+    soon(lambda: len(crew.lost()) == 3)
 
 
 CASES: tuple[Callable[[Crew], None], ...] = (
@@ -139,7 +141,7 @@ CASES: tuple[Callable[[Crew], None], ...] = (
     commands_run_in_order_and_control_beside_them,
     the_first_failure_ends_the_wait,
     a_late_rank_is_named,
-    an_idle_rank_that_dies_is_known_within_a_second,
+    an_idle_rank_that_dies_is_known_at_once,
     a_rank_that_dies_in_a_command_is_named_before_its_neighbours,
     the_end_leaves_no_process,
 )
@@ -158,8 +160,8 @@ def zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def within_a_second(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 1.0
+def soon(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_SECONDS
     while not seen():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,5 +1,6 @@
 """Models, inventories and plans for every test that needs one; no torch."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -129,6 +130,22 @@ def any_plans(config: ModelConfig, most: int = 3) -> st.SearchStrategy[Plan]:
     """Draw a plan of one run of layers a stage, or of several."""
     counts = st.integers(1, min(most, config.layers))
     return counts.flatmap(lambda chunks: plans(config, chunks))
+
+
+@st.composite
+def replicated(draw: st.DrawFn, config: ModelConfig, names: Sequence[str]) -> Plan:
+    """Draw a plan of one or more replicas, each rank on one of some devices of its own."""
+    plan = draw(any_plans(config).filter(lambda plan: plan.ranks <= len(names)))
+    replicas = draw(st.integers(1, len(names) // plan.ranks))
+    order = iter(draw(st.permutations(names)))
+    stages = []
+    for stage in plan.stages:
+        ranks = (
+            replace(rank, devices=tuple(next(order) for _ in range(replicas)), threads=1)
+            for rank in stage.ranks
+        )
+        stages.append(replace(stage, ranks=tuple(ranks)))
+    return replace(plan, stages=tuple(stages))
 
 
 def suiting(plan: Plan, workload: Workload) -> Workload:

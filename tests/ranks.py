@@ -16,13 +16,14 @@ from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
 from actors.rank.states import Empty
-from actors.state.checkpointing import SaveContext, complete
 from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
+from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seats
 from moe.storage import Location
@@ -107,7 +108,8 @@ class Team:
         """Write a checkpoint of the steps done; it appears whole or not at all."""
         with drafted(to) as draft:
             self.all("snapshot", step)
-            complete(draft, self.all("write", draft, step), step, self.plan, context)
+            about = About(context, to_dict(self.plan), step)
+            complete(draft, about, self.all("write", draft, step))
         return to
 
     def held(self) -> list["Held"]:
@@ -132,20 +134,20 @@ class TestedRank(Rank):
         trainer, decoder = self._state.share.trainer, self._state.share.decoder
         assert trainer is not None
         weights = dict(decoder.named_parameters())
-        parts = {part.name: part for part in held_by(decoder.config, decoder.share)}
+        parts = list(held_by(decoder.config, decoder.share))
         gradients = {
-            (part.name, elements.start): bucket.owned.grad[place]
+            owned.range: bucket.owned.grad[owned.slice]
             for bucket in trainer._buckets
-            for part, elements, place in bucket.owned_slots()
+            for owned in bucket.owned_slots()
         }
         return Held(
-            [(part, weights[part.name].detach().clone()) for part in parts.values()],
+            [(part, weights[part.name].detach().clone()) for part in parts],
             [
                 (
-                    parts[state.name],
-                    slice(state.start, state.stop),
+                    state.range.part,
+                    slice(state.range.start, state.range.stop),
                     {name: value.clone() for name, value in state.moments.items()}
-                    | {"gradient": gradients[state.name, state.start].clone()},
+                    | {"gradient": gradients[state.range].clone()},
                 )
                 for state in trainer.optimizer.states()
             ],

@@ -12,7 +12,7 @@ from actors.deadlines import deadlines_of
 from actors.engine import statuses
 from actors.engine.meeting import POLL_SECONDS, Meeting
 from actors.engine.reports import merge
-from actors.state.checkpointing import Writing
+from actors.state.checkpointing import PendingWrites
 from actors.state.sources import Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
@@ -112,11 +112,11 @@ class TrainingEngine:
         answers = self._meeting.tell("snapshot", step, seats=self._seats)
         self._meeting.gather(answers, "taking a snapshot", self._meeting.deadlines.command)
 
-    def write(self, directory: Location, step: int) -> Writing:
+    def write(self, directory: Location, step: int) -> PendingWrites:
         """Have all ranks of the run write the snapshot of a step there, while they train on."""
         meeting, doing = self._meeting, f"writing {directory.name}"
         answers = meeting.tell("write", directory, step)
-        return Writing(
+        return PendingWrites(
             list(answers.values()),
             lambda: meeting.gather(answers, doing, meeting.deadlines.command),
         )

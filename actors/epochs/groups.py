@@ -14,14 +14,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import psutil
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from actors.device import GLOO
 from actors.epochs.membership import Membership
 from moe.errors import RankLost, RaymoeError, StorageError
-
-GLOO = "gloo"
 
 _DESTROYING = threading.Lock()
 
@@ -50,18 +48,20 @@ class Groups:
     both hold this member of every stage of its replica: activations go down and gradients up, each
     way on its own, so that a receive posted early on one never stands before a send on the other.
     ``ends`` holds this member of the stages with embedding and head, where these are two.
-    ``data`` holds this place in every replica. ``files`` holds the gang again, on CPUs whatever the
-    device, for tensors on their way to a checkpoint while the next step runs.
+    ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
+    memory of the host on their way to a checkpoint while the next step runs; all other groups have
+    the ``backend`` of the device.
     """
 
-    def __init__(self, membership: Membership, device: torch.device, store: Store | None) -> None:
+    def __init__(self, membership: Membership, backend: str, store: Store | None) -> None:
         self.membership = membership
+        self.backend = backend
         self._wait = timedelta(seconds=membership.seconds)
         if store is None:
             store = TCPStore(membership.host, membership.port, timeout=self._wait)
         prefix = membership.name
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else GLOO,
+            backend,
             store=PrefixStore(prefix, store),
             rank=membership.rank,
             world_size=len(membership.seats),

@@ -14,8 +14,8 @@ from actors.epochs.groups import use_interface_of
 from actors.epochs.membership import Membership
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
-from actors.state.saver import SavedRank
 from actors.state.sources import Source
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.storage import Location
 
@@ -57,7 +57,7 @@ class RankActor:
         self._rank.snapshot(step)
 
     @ray.method(concurrency_group=QUEUES["write"])
-    def write(self, directory: Location, step: int) -> SavedRank:
+    def write(self, directory: Location, step: int) -> WrittenFiles:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 

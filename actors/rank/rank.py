@@ -17,9 +17,10 @@ from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
 from actors.epochs.membership import Membership
 from actors.rank.share import LoadedShare
 from actors.rank.states import Built, Empty, Joined, State
-from actors.state.saver import RankPlace, SavedRank, ShareSaver
+from actors.state.saver import RankSaver
 from actors.state.sources import Source
 from actors.step.training import RankTrainer
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
 from moe.storage import Location
@@ -60,7 +61,7 @@ class Rank:
         share = self._share()
         store = self._store if membership.rank == 0 else None
         with guarded(self.number, f"joining epoch {membership.epoch}"):
-            groups = Groups(membership, share.device, store)
+            groups = Groups(membership, share.device.backend, store)
         share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
         self._state = Joined(share, membership.epoch, groups, saver)
@@ -117,16 +118,12 @@ class Rank:
             )
         weights = dict(share.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
-        saver.take(weights, states, seconds, trainer.balancer.states, step)
+        saver.take(step, weights, states, trainer.balancer.states, seconds)
 
-    def write(self, directory: Location, step: int) -> SavedRank:
-        """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
-
-        Return the files written, and the balance of its layers when the snapshot was taken.
-        """
-        saver, seconds = self._saver(), self._trainer().run.cluster.step_seconds
-        balance = saver.start(directory, seconds, step)
-        return saver.finish(seconds), balance
+    def write(self, directory: Location, step: int) -> WrittenFiles:
+        """Write the snapshot of a step, beside whatever else this rank does; wait for it first."""
+        seconds = self._trainer().run.cluster.step_seconds
+        return self._saver().write(directory, step, seconds)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
@@ -190,22 +187,16 @@ class Rank:
         epoch = self._state.epoch
         return RankLost(f"rank {self.number} has left epoch {epoch}; join the next first")
 
-    def _new_saver(self, share: LoadedShare, groups: Groups) -> ShareSaver:
+    def _new_saver(self, share: LoadedShare, groups: Groups) -> RankSaver:
         """Return what saves during an epoch; memory for snapshots is kept from the last."""
-        membership = groups.membership
-        seat, before = membership.seat, self._last_saver()
-        return ShareSaver(
-            share.decoder.config,
-            share.command.gang,
-            RankPlace(seat.member, seat.replica, membership.seats.replicas, membership.rank),
-            groups.files,
-            None if before is None else before.buffers,
-        )
+        before, command = self._last_saver(), share.command
+        buffers = share.device.buffers() if before is None else before.buffers
+        return RankSaver(share.decoder.config, command.plan, command.seat, groups.files, buffers)
 
-    def _last_saver(self) -> ShareSaver | None:
+    def _last_saver(self) -> RankSaver | None:
         return None if isinstance(self._state, Empty) else self._state.saver
 
-    def _saver(self) -> ShareSaver:
+    def _saver(self) -> RankSaver:
         if isinstance(self._state, Joined) and self._state.saver is not None:
             return self._state.saver
         raise self._left()

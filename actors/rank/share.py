@@ -1,9 +1,8 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
-import torch
-
 from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
+from actors.device import local_device
 from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
@@ -19,11 +18,16 @@ class LoadedShare:
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
         self.command = command
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = local_device(0)
+        self.device.use()
         self._exchange = GangExchange()
         opened = source.open()
         self.decoder = build(
-            opened.config, opened.read_weight, command.share, self._exchange, self.device
+            opened.config,
+            opened.read_weight,
+            command.share,
+            self._exchange,
+            self.device.torch_device,
         )
         plan = command.plan
         home = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
@@ -31,7 +35,7 @@ class LoadedShare:
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         if command.run is not None:
-            self.trainer = RankTrainer(self.decoder, command.run, command)
+            self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
 

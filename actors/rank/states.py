@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from actors.epochs.groups import Groups
 from actors.rank.share import LoadedShare
-from actors.state.saver import ShareSaver
+from actors.state.saver import RankSaver
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Built:
 
     share: LoadedShare
     epoch: int = 0
-    saver: ShareSaver | None = None
+    saver: RankSaver | None = None
 
     def left(self) -> "Built":
         """Return this state: the rank is in no epoch."""
@@ -46,7 +46,7 @@ class Joined:
     share: LoadedShare
     epoch: int
     groups: Groups
-    saver: ShareSaver | None
+    saver: RankSaver | None
 
     def left(self) -> Built:
         """Return the state after the rank has left the epoch."""

@@ -20,10 +20,10 @@ from actors.commands import StepInput, StepReport
 from actors.crew.ending import remove
 from actors.engine import over_ray
 from actors.engine.training import TrainingEngine
-from actors.state.checkpointing import SaveContext
 from actors.state.sources import CheckpointSource, ModelSource
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterBusy,

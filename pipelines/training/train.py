@@ -21,9 +21,9 @@ from ray.train.torch import TorchTrainer
 from actors.commands import StepReport
 from actors.crew import ending, launch
 from actors.crew.reservation import groups_of
-from actors.state.checkpointing import SaveContext
 from cluster.session import Session, intent, session
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterError,

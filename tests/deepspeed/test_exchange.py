@@ -22,9 +22,9 @@ import torch
 
 from actors.commands import StepInput
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors

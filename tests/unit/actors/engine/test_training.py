@@ -13,14 +13,15 @@ import transformers
 
 from actors.commands import BuildCommand, StepReport
 from actors.engine.training import TrainingEngine
-from actors.state.checkpointing import SaveContext, complete
 from actors.state.sources import CheckpointSource, ModelSource
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, PlanError, RankDied, RankLost
+from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from tests import runs, tiny
@@ -92,7 +93,7 @@ class Trained:
         with drafted(to) as draft:
             self.engine.snapshot(step)
             written = self.engine.write(draft, step).result()
-            complete(draft, written, step, self.plan, context)
+            complete(draft, About(context, to_dict(self.plan), step), written)
         return to
 
     def pid(self, rank: int) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
+from moe.checkpoint.training import SaveContext
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.storage import RemotePath, location, sizes

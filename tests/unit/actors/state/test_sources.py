@@ -7,6 +7,7 @@ import torch
 
 from actors.state.sources import CheckpointSource, ModelSource
 from moe.checkpoint.reader import Checkpoint
+from moe.config.ranges import TensorRange
 from moe.config.tensors import tensors
 from tests import plans, saves, tiny
 from tests.routed import routed
@@ -35,5 +36,5 @@ def test_a_checkpoint_gives_steps_balance_and_moments_too(tmp_path: Path) -> Non
     for part in tensors(config):
         assert opened.read_weight(part).equal(whole.weights[part.name])
         if part.role.trained:
-            moment = opened.progress.read_moment(part, "exp_avg", 1, 3)
+            moment = opened.progress.read_moment(TensorRange(part, 1, 3), "exp_avg")
             torch.testing.assert_close(moment, whole.moments[part.name, "exp_avg"].flatten()[1:3])

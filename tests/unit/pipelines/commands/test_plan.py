@@ -9,16 +9,20 @@ from rich.console import Console
 
 from moe.config.presets import preset
 from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.inventory_file import save_profile
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Measured, Profile
 from moe.planning.devices.rates import Rates
+from moe.planning.moves.difference import diff
+from moe.planning.moves.seating import seated_by_device
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.other_systems import read_megatron
 from moe.planning.prediction.predict import predict, rank_bytes_of
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Candidate, Found, Question, search
 from moe.planning.search.shapes import Shape
+from moe.sizes import size_text
 from pipelines.planning.capacity import tokens_held
 from pipelines.screen.comparison import alternatives_table
 from tests import plans, tiny
@@ -210,6 +214,25 @@ def test_a_plan_of_several_runs_is_made_shown_and_said(shell: Shell) -> None:
     )
     assert parts == load_plan(to).chunk_runs
     assert len(parts) == 6
+
+
+def test_near_an_old_plan_it_says_what_a_resize_would_send(shell: Shell) -> None:
+    """A device that is gone leaves bytes that only a checkpoint has."""
+    there, old = plans.inventory(3), shell.path / "old.toml"
+    words = ("plan", shell.model(SMALL), "--stages", 2, "--gang", 1, "--inventory")
+    shell.run(*words, shell.inventory(there), "--to", old)
+    left = Inventory(there.devices[1:])
+    to = shell.path / "plan.toml"
+    out, _ = shell.run(*words, shell.inventory(left), "--to", to, "--near", old)
+    before, after = load_plan(old), load_plan(to)
+    moved = diff(SMALL, before, after, WORK, seated_by_device(before, after, left))
+    lost = sum(move.size for move in moved.lost)
+    assert lost > 0
+    assert f"from the plan of --near, {size_text(moved.bytes)} move to " in out
+    assert f"{size_text(lost)} of it from a checkpoint" in out
+    out, _ = shell.run(*words, shell.inventory(there), "--to", to, "--near", old)
+    assert f"from the plan of --near, {size_text(0)} move to 0 devices" in out
+    assert "from a checkpoint" not in out
 
 
 def test_one_replica_unless_asked(shell: Shell) -> None:
