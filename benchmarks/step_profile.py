@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
@@ -21,6 +22,7 @@ from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.drive import batches
 
+SECONDS = 600.0
 WARM = 2
 ROWS = 16
 
@@ -38,9 +40,10 @@ def main() -> None:
     shards = TokenShards.open(run.data.path, "train")
     plan = plan_alone(Checkpoint.open(run.model.path).config, arguments.threads)
     rank = Rank(0)
-    rank.build(BuildCommand("bench", run.model.path, plan, 0, shards.sequence_length, run))
-    host, port = rank.open_store("127.0.0.1", 600.0)
-    rank.join(Membership("bench", 1, 0, 1, 1, 1, (0, 0), host, port, 600.0))
+    seat = plan.seats.seat(0)
+    rank.build(BuildCommand(plan, seat, shards.sequence_length, run), ModelSource(run.model.path))
+    store = rank.open_store(SECONDS)
+    rank.join(Membership("bench", 1, seat, plan.seats, (0, 0), *store, SECONDS))
     for batch in batches(run, shards, 0):
         if batch.step < WARM:
             rank.train_step(batch)

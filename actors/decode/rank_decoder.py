@@ -90,9 +90,9 @@ class RankDecoder:
     def _neighbour(self, chunk: int) -> int | None:
         """Return the rank that holds a chunk; None for this one."""
         assert self._groups is not None
-        place = self._groups.membership
-        rank = place.at(stage=self._home[chunk])
-        return None if rank == place.rank else rank
+        membership = self._groups.membership
+        rank = membership.at(stage=self._home[chunk])
+        return None if rank == membership.rank else rank
 
     @property
     def _down(self) -> dist.ProcessGroup | None:

@@ -64,20 +64,20 @@ class Groups:
             backend,
             store=PrefixStore(prefix, store),
             rank=membership.rank,
-            world_size=membership.world,
+            world_size=len(membership.seats),
             timeout=self._wait,
             group_name=prefix,
         )
-        stages, gang = range(membership.stages), range(membership.gang)
+        seat, seats = membership.seat, membership.seats
         self.world = dist.group.WORLD
-        self.gang = self._own("gang", [membership.at(member=each) for each in gang])
-        pipe = [membership.at(stage=each) for each in stages]
+        gang = [seats.rank(each) for each in seats.gang_of(seat)]
+        self.gang = self._own("gang", gang)
+        pipe = [seats.rank(each) for each in seats.pipeline_of(seat)]
         self.down = self._own("down", pipe)
         self.up = self._own("up", pipe)
         self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
-        replicas = range(membership.replicas)
-        self.data = self._own("data", [membership.at(replica=each) for each in replicas])
-        self.files = self._own("files", [membership.at(member=each) for each in gang], GLOO)
+        self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
+        self.files = self._own("files", gang, GLOO)
 
     def _own(
         self, kind: str, ranks: list[int], backend: str | None = None

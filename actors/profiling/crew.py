@@ -23,6 +23,7 @@ from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
+from moe.planning.plan.seats import Seat, Seats
 from moe.sizes import unlike_texts
 
 Progress = Callable[[int, int], None]
@@ -141,8 +142,10 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     device = local_device(rank)
     device.use()
     try:
-        place = Membership("profile", 0, rank, 1, 1, asked.ranks, (0, 0), _HOST, port, _PATIENCE)
-        Groups(place, device.backend, None)
+        membership = Membership(
+            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0, 0), _HOST, port, _PATIENCE
+        )
+        Groups(membership, device.backend, None)
         tell: Progress = (lambda done, total: pipe.send((done, total))) if rank == 0 else _quiet
         pipe.send(_found(asked, Clock(device, asked.threads), tell))
     except Exception as error:

@@ -47,7 +47,7 @@ class RankTrainer:
         self.torn = False
         self.balancer = RankBalancer(decoder, run)
         plan = command.plan
-        self._buckets = buckets_of(decoder, command.replica, plan.replicas, plan.gang_size)
+        self._buckets = buckets_of(decoder, command.seat.replica, plan.replicas, plan.gang_size)
         self.optimizer = RankOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
@@ -56,14 +56,14 @@ class RankTrainer:
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch: messages and sums go over its groups."""
-        plan, train, place = self._command.plan, self.run.train, groups.membership
-        part = part_of_step(train.micro_batches, place.replica, place.replicas)
+        plan, train, seat = self._command.plan, self.run.train, self._command.seat
+        part = part_of_step(train.micro_batches, seat.replica, plan.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
         size = (train.micro_batch, self._command.sequence_length, self._decoder.config.hidden_size)
-        mail = Mail(groups, size, self._device.torch_device, expected(orders, place.stage))
+        mail = Mail(groups, size, self._device.torch_device, expected(orders, seat.stage))
         self._joined = _Joined(
             groups,
-            Pipeline(orders, place.stage, mail),
+            Pipeline(orders, seat.stage, mail),
             Reduction(
                 self._buckets,
                 groups,
@@ -123,7 +123,7 @@ class RankTrainer:
         return self._decoder.share.embedding or (moe is not None and moe.hashed)
 
     def _layers(self) -> StageLayers:
-        plan, stage = self._command.plan, self._command.stage
+        plan, stage = self._command.plan, self._command.seat.stage
         chunks = plan.chunks_of(stage)
         runs = dict(zip(chunks, plan.stages[stage].spans, strict=True))
         return StageLayers(runs, len(plan.chunk_spans) - 1)

@@ -19,7 +19,7 @@ import ray.train
 from ray.train import Checkpoint
 
 from actors.commands import StepReport
-from actors.engine.engine import Engine
+from actors.engine.training import TrainingEngine
 from actors.state.checkpointing import PendingWrites
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
@@ -64,7 +64,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainingEngine,
         context: SaveContext | None,
         record: Callable[[Saved], None] = lambda saved: None,
     ) -> None:
@@ -83,7 +83,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         if self._pending is not None:
             self._pending.scope.__exit__(*error)
 
-    def take(self, step: int, driver: Engine) -> None:
+    def take(self, step: int, driver: TrainingEngine) -> None:
         """Take a snapshot of the driver's ranks after a step, and have it written.
 
         All drivers wait until the checkpoint before is written: ranks of one that went on would

@@ -21,15 +21,14 @@ import tomli_w
 import torch
 
 from actors.commands import StepInput
-from actors.engine.engine import merge
+from actors.engine.reports import merge
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import About, SaveContext, complete
+from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors
 from moe.errors import ConfigError
-from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from pipelines.cli import app
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
@@ -184,9 +183,7 @@ def continued(team: Team, vocabulary: int, first: int, last: int) -> list[float]
 
 def saved(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
     """Save our ranks; return the checkpoint."""
-    to.mkdir(parents=True)
-    context = SaveContext(config, run, run.model.path, "data")
-    complete(to, About(context, to_dict(team.plan), step), team.save(to))
+    team.save(to, SaveContext(config, run, run.model.path, "data"), step)
     return to
 
 

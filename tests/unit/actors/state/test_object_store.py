@@ -14,10 +14,9 @@ from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_d
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
-from moe.checkpoint.training import About, SaveContext, complete
+from moe.checkpoint.training import SaveContext
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
-from moe.planning.plan.file import to_dict
 from moe.storage import RemotePath, location, sizes
 from tests import object_store, runs, saves, saving_process, tiny
 from tests.ranks import pool
@@ -69,8 +68,7 @@ def test_a_run_goes_on_from_the_store(root: RemotePath, tmp_path: Path) -> None:
     with pool() as ranks:
         team = ranks.started(first, model, run, runs.LENGTH)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
-        with drafted(step_directory(root, 2)) as draft:
-            complete(draft, About(context, to_dict(first), 2), team.save(draft))
+        team.save(step_directory(root, 2), context, 2)
         (saved,) = checkpoints(root)
         team = ranks.started(second, saved, run, runs.LENGTH, resume=True)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[2:]]

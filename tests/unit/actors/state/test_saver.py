@@ -87,9 +87,10 @@ def test_what_is_saved_is_what_was_there_at_the_start(gang: Gang, tmp_path: Path
     for name, tensor in stored.items():
         assert load_file(tmp_path / tensor.file)[name].equal(whole.weights[_ours(name)])
     for piece in files.pieces:
-        part = next(each for each in tensors(CONFIG) if each.name == _ours(piece.name))
-        part = replace(part, dim=piece.dim, start=piece.first, stop=piece.last)
-        expected = whole.moment(part, piece.moment).reshape(-1)
+        tensor = next(each for each in tensors(CONFIG) if each.name == _ours(piece.name))
+        named = replace(tensor, dim=piece.dim, start=piece.first, stop=piece.last)
+        expected = whole.moment(named, piece.moment).reshape(-1)
+        assert (piece.start, piece.stop) == (0, expected.numel())
         assert load_file(tmp_path / piece.file)[piece.key].equal(expected)
 
 

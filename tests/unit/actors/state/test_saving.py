@@ -15,12 +15,12 @@ from actors.engine.reports import merge
 from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import About, SaveContext, complete
+from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, RankLost
-from moe.planning.plan.file import load_plan, to_dict
+from moe.planning.plan.file import load_plan
 from tests import exports, plans, runs, tiny
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining
@@ -34,9 +34,7 @@ FAST = settings(
 
 
 def checkpoint(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
-    to.mkdir(parents=True)
-    context = SaveContext(config, run, run.model.path, "data")
-    complete(to, About(context, to_dict(team.plan), step), team.save(to))
+    team.save(to, SaveContext(config, run, run.model.path, "data"), step)
     return to
 
 

@@ -25,7 +25,7 @@ PATIENCE = 20.0
 
 
 def snapshot(step: int = 3) -> Snapshot:
-    part = TensorSlice("a", (4, 6), Role("query"), 1, 2, 5)
+    part = TensorSlice("a", (4, 6), Role("down"), 1, 2, 5)
     moments = {"exp_avg": torch.arange(4.0), "exp_avg_sq": torch.arange(4.0) + 10}
     states = (OwnedState(TensorRange(part, 5, 9), moments),)
     return Snapshot(step, ((part, torch.randn(4, 3)),), states, {1: BalanceState(0.5)})
