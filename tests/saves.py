@@ -152,7 +152,7 @@ def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Location) -> list[WrittenFil
     several = runs.repeated(plan, cuts.replicas)
 
     def rank(saver: RankSaver, seat: Seat) -> WrittenFiles:
-        share = plan.share(plan.seats.rank(replace(seat, replica=0)))
+        share = plan.share(replace(seat, replica=0))
         held = {part.name: whole.weight(part) for part in held_by(whole.config, share)}
         states = whole.states(share, cuts, seat.replica)
         return save(saver, to, Given(held, states, whole.balance(share)))

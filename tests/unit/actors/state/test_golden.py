@@ -96,7 +96,7 @@ def test_a_checkpoint_of_before_is_written_again(tmp_path: Path) -> None:
         return whole.moment(own.part, moment).reshape(-1)[own.start : own.stop]
 
     def rank(saver: RankSaver, seat: Seat) -> WrittenFiles:
-        share = PLAN.share(PLAN.seats.rank(replace(seat, replica=0)))
+        share = PLAN.share(replace(seat, replica=0))
         decoder = build(CONFIG, whole.weight, share)
         optimizer = RankOptimizer(buckets_of(decoder, seat.replica, 3, 2), train)
         optimizer.restore(moment_of, 3)

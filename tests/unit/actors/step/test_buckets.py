@@ -41,7 +41,7 @@ class Rank:
     @classmethod
     def of(cls, whole: saves.Whole, plan: Plan, seat: Seat) -> "Rank":
         """Build the decoder, the buckets and the optimiser that an actor in this seat has."""
-        share = plan.share(plan.seats.rank(replace(seat, replica=0)))
+        share = plan.share(replace(seat, replica=0))
         decoder = build(whole.config, whole.weight, share)
         buckets = buckets_of(decoder, seat.replica, plan.replicas, plan.gang_size)
         optimizer = RankOptimizer(buckets, TRAIN)
