@@ -4,6 +4,7 @@ From a remote file the header is read first, and then only the bytes of the tens
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,9 +53,9 @@ class LocalShard:
         except (SafetensorError, OSError) as error:
             raise damaged(path, error) from error
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
-        """Names of the tensors in it."""
+        """Names of the tensors in it, listed once: a reader asks for every tensor it reads."""
         return frozenset(self._file.keys())
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -85,9 +86,9 @@ class RemoteShard:
         header = header_of(path, self._file)
         self._entries, self._begin = header.entries, header.begin
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
-        """Names of the tensors in it."""
+        """Names of the tensors in it, listed once: a reader asks for every tensor it reads."""
         return frozenset(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:

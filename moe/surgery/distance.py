@@ -1,13 +1,10 @@
-"""How far the logits of two models lie apart, computed from their files."""
+"""How far the logits of two models lie apart; B batch, S sequence, V vocabulary."""
 
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
-
-from moe.checkpoint.reader import Checkpoint
-from moe.surgery.streamed import logits
 
 _LEAST = torch.finfo(torch.float32).tiny
 
@@ -32,14 +29,13 @@ class LogitDistance:
         return isfinite(self.max_absolute) and isfinite(self.relative)
 
 
-def logit_distance(first: Checkpoint, second: Checkpoint, tokens_BS: Tensor) -> LogitDistance:
+def logit_distance(one_BSV: Tensor, other_BSV: Tensor) -> LogitDistance:
     """Compare the logits of two models on the same tokens, in float32."""
-    one, other = logits(first, tokens_BS), logits(second, tokens_BS)
-    gap = (one - other).abs()
+    gap = (one_BSV - other_BSV).abs()
     return LogitDistance(
-        tokens=tokens_BS.numel(),
+        tokens=one_BSV[..., 0].numel(),
         max_absolute=gap.max().item(),
-        relative=(gap.max() / one.abs().max().clamp(min=_LEAST)).item(),
+        relative=(gap.max() / one_BSV.abs().max().clamp(min=_LEAST)).item(),
         mean_absolute=gap.mean().item(),
-        same_argmax=(one.argmax(-1) == other.argmax(-1)).float().mean().item(),
+        same_argmax=(one_BSV.argmax(-1) == other_BSV.argmax(-1)).float().mean().item(),
     )

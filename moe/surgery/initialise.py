@@ -44,9 +44,9 @@ def initialise(
     refuse_existing(to)
     check_room(to, sum(spec.bytes for spec in specs))
     with staged(to) as staging:
-        shards = write_model(staging, specs, _values(config, ours, seed, dtype), progress)
         write_json(staging / "config.json", table)
         copy_remote_code(config.family, staging)
+        shards = write_model(staging, specs, _values(config, ours, seed, dtype), progress)
         rest = sorted(path for path in staging.iterdir() if path.name not in shards)
         files = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
         made = {"method": "init", "preset": preset, "seed": seed, "dtype": kind}

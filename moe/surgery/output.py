@@ -103,16 +103,18 @@ def write_model(
     values: Iterator[Values],
     progress: Progress,
 ) -> dict[str, Future[str]]:
-    """Write tensors in their order, and the index; return what will be the SHA-256 of each shard.
+    """Write the index, then tensors in their order; return what will be the SHA-256 of each shard.
 
     ``values`` gives the blocks of each tensor, taken when it is its turn. A shard is on the disk
-    when its hash is there; it can be read before.
+    when its hash is there; it can be read before. Small files, the index among them, come before
+    the shards: a small file that is synced after them waits until their gigabytes are on the disk.
     """
     shards = pack(specs)
     files = {
         f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard
         for number, shard in enumerate(shards, start=1)
     }
+    write_index(directory, INDEX, files)
     done, total = 0, sum(spec.bytes for shard in shards for spec in shard)
     found = {}
     for file, shard in files.items():
@@ -122,5 +124,4 @@ def write_model(
                 done += spec.bytes
                 progress(done, total)
             found[file] = writer.finish()
-    write_index(directory, INDEX, files)
     return found

@@ -4,10 +4,10 @@ Whatever the number of experts, memory holds activations, norms, gates and one b
 modules are those of ``moe.nn``; only their linear layers are exchanged.
 
 Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per token, R rows of one
-expert.
+expert, F columns of one expert.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe.checkpoint.reader import Checkpoint
+from moe.config.role import ModelPart
 from moe.config.share import whole
 from moe.config.tensors import (
     EMBEDDING,
@@ -94,7 +95,23 @@ class StreamedFeedForward(FeedForward):
 
 
 class StreamedExperts(Experts):
-    """Experts one after the other, where training keeps all of a layer's at hand."""
+    """Experts one after the other, each made when tokens come to it.
+
+    Training keeps all experts of a layer at hand; this module holds none.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layer: Iterable[TensorSlice]) -> None:
+        """Stand for the routed experts among the tensors of a layer."""
+        config = checkpoint.config
+        assert config.moe is not None
+        super().__init__(config.hidden_size, config.moe.expert_size, ())
+        self._checkpoint = checkpoint
+        self._weights = {
+            (tensor.role.expert, tensor.role.part): tensor
+            for tensor in layer
+            if tensor.role.expert is not None
+        }
+        self.numbers = tuple(range(config.experts))
 
     def forward(
         self,
@@ -109,9 +126,17 @@ class StreamedExperts(Experts):
         for number in self.numbers:
             rows, places = ((experts_TK == number) & kept_TK).nonzero(as_tuple=True)
             if rows.numel():
-                y_RD = self[str(number)](x_TD[rows]) * weights_TK[rows, places, None]
+                y_RD = self._expert(number, x_TD[rows]) * weights_TK[rows, places, None]
                 y_TD.index_add_(0, rows, y_RD)
         return y_TD
+
+    def _expert(self, number: int, x_RD: Tensor) -> Tensor:
+        inner_RF = F.silu(self._linear(number, "gate")(x_RD)) * self._linear(number, "up")(x_RD)
+        y_RD: Tensor = self._linear(number, "down")(inner_RF)
+        return y_RD
+
+    def _linear(self, number: int, part: ModelPart) -> StreamedLinear:
+        return StreamedLinear(self._checkpoint, self._weights[number, part])
 
 
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:
@@ -166,7 +191,7 @@ def activities(
 
 
 def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
-    values: Tensor = decoder(x_BSD, Pass(tokens=tokens_BS)).values
+    values: Tensor = decoder(x_BSD, Pass(tokens=tokens_BS, measured=False)).values
     return values
 
 
@@ -178,16 +203,15 @@ def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
 def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
     """Return one layer whose linear layers read the file and whose other tensors are in memory."""
     config = checkpoint.config
-    share = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
+    one = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
+    share = replace(one, experts=())  # their modules would cost more than their products
     with torch.device("meta"):
         decoder = Decoder(config, share)
         block = decoder.get_submodule(f"model.layers.{layer}")
         if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
-        mixture = block.mlp
-        if isinstance(mixture, MixtureOfExperts):
-            size, numbers = mixture.config.expert_size, mixture.experts.numbers
-            mixture.experts = StreamedExperts(config.hidden_size, size, numbers)
+        if isinstance(block.mlp, MixtureOfExperts):
+            block.mlp.experts = StreamedExperts(checkpoint, held_by(config, one))
     held = {tensor.name: tensor for tensor in held_by(config, share)}
     _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}

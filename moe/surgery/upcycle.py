@@ -3,7 +3,8 @@
 A method says which columns of the dense feed-forward every expert gets, times what, changed how
 (``moe.surgery.part``); routers are new; the rest is kept. Here the new tensors are streamed: each
 dense tensor is mapped once, its children are written a block of rows at a time and hashed on the
-way, and the logits of both models are compared from their files. Memory holds a few blocks.
+way, and the logits of both models are compared, each computed from its files, the dense one in a
+second thread. Memory holds a few blocks.
 """
 
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from moe.surgery.output import Progress, Values, write_model
 from moe.surgery.receipt import Receipt, hashes
 from moe.surgery.routers import new_tensor
 from moe.surgery.seeds import generator
+from moe.surgery.streamed import logits
 
 __all__ = ["UpcycleOptions", "upcycle"]
 
@@ -70,8 +72,10 @@ def upcycle(
     cores = nullcontext() if options.method.measures else one_core_spared()
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
         shards = job.write(staging, progress)
+        before = thread.submit(logits, dense, job.probe)
         inputs = thread.submit(hashes, (source / "config.json", *map(local, dense.shards.paths)))
-        distance = job.distance(Checkpoint.open(staging))
+        after = logits(Checkpoint.open(staging), job.probe)
+        distance = job.distance(before.result(), after)
         rest = sorted(path for path in staging.iterdir() if path.name not in shards)
         written = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
         receipt = job.receipt(inputs.result(), dict(sorted(written.items())), distance)
@@ -107,19 +111,22 @@ class _Upcycling:
 
     def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
         """Write all but the receipt; return what will be the SHA-256 of each shard."""
-        shards = write_model(directory, self._specs, self._values(), progress)
         dtype = str(self.dense.dtype).removeprefix("torch.")
         write_json(directory / "config.json", write_config(self.config, dtype))
         copy_tokenizer(local(self.dense.path), directory)
         copy_remote_code(self.config.family, directory)
-        return shards
+        return write_model(directory, self._specs, self._values(), progress)
 
-    def distance(self, result: Checkpoint) -> LogitDistance:
-        """Compare the logits; CheckpointError where an exact method did not keep them."""
+    @property
+    def probe(self) -> Tensor:
+        """The tokens [1, S] on which both models are compared."""
         source = generator(self.options.seed, "probe")
         length = min(self.options.probe_tokens, self.config.max_positions)
-        probe = torch.randint(self.config.vocab_size, (1, length), generator=source)
-        distance = logit_distance(self.dense, result, probe)
+        return torch.randint(self.config.vocab_size, (1, length), generator=source)
+
+    def distance(self, before: Tensor, after: Tensor) -> LogitDistance:
+        """Compare the logits; CheckpointError where an exact method did not keep them."""
+        distance = logit_distance(before, after)
         _check(distance, local(self.dense.path), self.options, self._exact)
         return distance
 
