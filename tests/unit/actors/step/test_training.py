@@ -13,10 +13,17 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from tests import exports, runs, tiny
-from tests.ranks import Ranks
+from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining
 from tests.routed import routed
 from tests.training import train_both
+
+
+def written(team: Team, to: Path, step: int) -> None:
+    """Let all ranks write what they hold after a step."""
+    to.mkdir()
+    team.all("snapshot", step)
+    team.all("write", to, step)
 
 
 def saved_model(path: Path, kind: str, **changes: Any) -> tuple[Path, ModelConfig]:
@@ -103,8 +110,7 @@ def test_layers_that_run_again_train_to_the_same_bits(
         team = ranks.started(runs.recomputing(plan, layers), directory, run, runs.LENGTH)
         reports = [team.step(runs.batch(config, run, step)) for step in range(3)]
         to = tmp_path / f"saved-{len(layers)}"
-        to.mkdir()
-        team.all("save", to)
+        written(team, to, 3)
         told = [[(r.loss, r.gradient_norm, r.layers) for r in step] for step in reports]
         found.append((told, read_all(to), read_all(to / "optimizer")))
     for told, *saved in found[1:]:
@@ -180,8 +186,7 @@ def test_bfloat16_computes_close_and_keeps_float32_weights(ranks: Ranks, tmp_pat
         loss = merge(team.step(batch), batch.label_count, 0.0).loss
         assert loss == pytest.approx(plain.losses[-1], rel=0.03)
         assert loss != plain.losses[-1]
-    (tmp_path / "half").mkdir()
-    team.all("save", tmp_path / "half")
+    written(team, tmp_path / "half", team.all("status")[0].step)
     assert {weight.dtype for weight in read_all(tmp_path / "half").values()} == {torch.float32}
 
 
@@ -198,8 +203,7 @@ def test_a_step_in_which_no_label_counts(
     empty = replace(full, labels=full.labels * 0 - 100, label_count=0)
     report = merge(team.step(empty), 0, 0.0)
     assert (report.loss, report.gradient_norm, report.tokens) == (0.0, 0.0, 0)
-    (tmp_path / "saved").mkdir()
-    team.all("save", tmp_path / "saved")
+    written(team, tmp_path / "saved", 1)
     before = load_file(directory / "model.safetensors")
     for name, weight in read_all(tmp_path / "saved").items():
         assert torch.equal(weight, before[name])
