@@ -6,7 +6,6 @@
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import torch.distributed as dist
 from torch import Tensor
@@ -45,7 +44,7 @@ class RankSaver:
         buffers: Buffers,
     ) -> None:
         seats = plan.seats
-        gang = [plan.share(seats.rank(replace(mate, replica=0))) for mate in seats.gang_of(seat)]
+        gang = [plan.share(mate) for mate in seats.gang_of(seat)]
         self.buffers = buffers
         self._config = config
         self._share = gang[seat.member]

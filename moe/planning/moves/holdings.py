@@ -90,8 +90,8 @@ def holdings(config: ModelConfig, plan: Plan, states: StateBytes) -> dict[Seat, 
 def rank_tensors(config: ModelConfig, plan: Plan) -> list[dict[str, HeldTensor]]:
     """Return what each rank of a replica holds of each tensor, by its name."""
     found = []
-    for number in range(plan.ranks):
-        share = plan.share(number)
+    for seat in plan.seats.of_replica(0):
+        share = plan.share(seat)
         layouts = bucket_layouts(config, share, plan.replicas, plan.gang_size)
         edges = {slot.part.name: layout.edges(slot) for layout in layouts for slot in layout.slots}
         found.append(

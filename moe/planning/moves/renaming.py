@@ -1,6 +1,6 @@
 """The plan that moves least, among plans that are equal.
 
-A plan stays equal where its devices change names with devices like them: of one sort within a node,
+A plan stays equal where its devices change names with devices like them: of one kind within a node,
 and all that it uses of a node with devices like them of another node, if each has the links of the
 other. The bytes that a seat of the plan lacks on a device depend on those two alone, so finding the
 fewest bytes is an assignment problem (``moe.planning.moves.hungarian``): for each pair of nodes
@@ -83,10 +83,10 @@ class _Renaming:
     def _overlap(self, old: Plan, new: Plan, before: HeldTensors, after: HeldTensors) -> Costs:
         """Return the bytes [seats, devices] that each seat needs and each device holds."""
         kept = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
-        for rank, wanted in enumerate(after):
-            rows = [self._rows[name] for name in new.rank(rank).devices]
-            for number, held in enumerate(before):
-                named = enumerate(old.rank(number).devices)
+        for seat, wanted in zip(new.seats.of_replica(0), after, strict=True):
+            rows = [self._rows[name] for name in new.rank(seat).devices]
+            for other, held in zip(old.seats.of_replica(0), before, strict=True):
+                named = enumerate(old.rank(other).devices)
                 there = {copy: self._columns[name] for copy, name in named if name in self._columns}
                 common = wanted.keys() & held.keys()
                 if common and there:

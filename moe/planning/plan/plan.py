@@ -179,14 +179,14 @@ class Plan:
         )
         return replace(self, stages=stages)
 
-    def rank(self, seat: Seat | int) -> RankPlan:
-        """Return the rank at a seat; it is the same in every replica."""
-        seat = self._seat(seat)
+    def rank(self, seat: Seat) -> RankPlan:
+        """Return the rank at a seat; PlanError if there is no such seat."""
+        self.seats.check(seat)
         return self.stages[seat.stage].ranks[seat.member]
 
-    def share(self, seat: Seat | int) -> Share:
-        """Return what the rank at a seat holds; it is the same in every replica."""
-        seat = self._seat(seat)
+    def share(self, seat: Seat) -> Share:
+        """Return what the rank at a seat holds; PlanError if there is no such seat."""
+        self.seats.check(seat)
         stage = self.stages[seat.stage]
         part = stage.ranks[seat.member]
         return Share(
@@ -235,13 +235,6 @@ class Plan:
         """
         ranks = [rank for stage in self.stages for rank in stage.ranks]
         check_one_backend("the plan", ((rank.device, rank.kind) for rank in ranks))
-
-    def _seat(self, asked: Seat | int) -> Seat:
-        """Return a seat of the plan; a number is a rank of the first replica."""
-        if isinstance(asked, int):
-            return replace(self.seats, replicas=1).seat(asked)
-        self.seats.rank(asked)
-        return asked
 
     def _check_gang(self, number: int, stage: StagePlan) -> None:
         if len(stage.ranks) != self.gang_size:

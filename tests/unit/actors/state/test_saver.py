@@ -50,7 +50,7 @@ def gang() -> Iterator[Gang]:
 
 
 def given(whole: saves.Whole, member: int) -> saves.Given:
-    share = PLAN.share(member)
+    share = PLAN.share(PLAN.seats.seat(member))
     held = {part.name: whole.weight(part).clone() for part in held_by(CONFIG, share)}
     return saves.Given(held, list(whole.states(share, saves.Cuts(1, 0), 0)), whole.balance(share))
 

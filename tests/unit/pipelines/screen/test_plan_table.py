@@ -156,8 +156,8 @@ def test_even_layers_that_do_not_fit_are_told() -> None:
     plan = make_plan(config, there, 2, 1, work)
     even = predict(config, even_layers(plan), there, work)
     fullest = max(
-        need.total / there.device(plan.rank(rank).device).memory_bytes
-        for rank, need in enumerate(even.rank_bytes)
+        need.total / there.device(plan.rank(seat).device).memory_bytes
+        for seat, need in zip(plan.seats, even.rank_bytes, strict=True)
     )
     assert fullest > 1
     text = " ".join(picture(config, plan, there, work).split())

@@ -12,27 +12,28 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, held_by
 from moe.planning.layout.buckets import BUCKET_ELEMENTS, BucketLayout, bucket_layouts
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
 SOME = settings(max_examples=60, deadline=None)
 
 
 @st.composite
-def shares(draw: st.DrawFn) -> tuple[ModelConfig, Plan, int, tuple[BucketLayout, ...]]:
+def shares(draw: st.DrawFn) -> tuple[ModelConfig, Plan, Seat, tuple[BucketLayout, ...]]:
     """Draw a rank of a plan for a small model, and its buckets for a few replicas."""
     config = draw(configs())
     plan = draw(any_plans(config))
-    rank, replicas = draw(st.integers(0, plan.ranks - 1)), draw(st.integers(1, 5))
-    return config, plan, rank, bucket_layouts(config, plan.share(rank), replicas, plan.gang_size)
+    seat, replicas = draw(st.sampled_from(list(plan.seats))), draw(st.integers(1, 5))
+    return config, plan, seat, bucket_layouts(config, plan.share(seat), replicas, plan.gang_size)
 
 
 @SOME
 @given(shares())
 def test_buckets_hold_every_trained_tensor_once(
-    case: tuple[ModelConfig, Plan, int, tuple[BucketLayout, ...]],
+    case: tuple[ModelConfig, Plan, Seat, tuple[BucketLayout, ...]],
 ) -> None:
-    config, plan, rank, layouts = case
-    held = [part for part in held_by(config, plan.share(rank)) if part.role.trained]
+    config, plan, seat, layouts = case
+    held = [part for part in held_by(config, plan.share(seat)) if part.role.trained]
     slots = [slot.part for layout in layouts for slot in layout.slots]
     assert sorted(slots, key=str) == sorted(held, key=str)
     for layout in layouts:
@@ -44,7 +45,7 @@ def test_buckets_hold_every_trained_tensor_once(
 @SOME
 @given(shares())
 def test_every_element_has_one_owner(
-    case: tuple[ModelConfig, Plan, int, tuple[BucketLayout, ...]],
+    case: tuple[ModelConfig, Plan, Seat, tuple[BucketLayout, ...]],
 ) -> None:
     """Element by element: the owner is the replica in whose slice of the bucket it lies."""
     for layout in case[-1]:
@@ -76,7 +77,7 @@ def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
     stage = data.draw(st.integers(0, len(plan.stages) - 1))
 
     def common(member: int) -> list[Any]:
-        share = plan.share(stage * plan.gang_size + member)
+        share = plan.share(Seat(0, stage, member))
         layouts = bucket_layouts(config, share, replicas, plan.gang_size)
         return [layout.slots for layout in layouts if layout.kind.common]
 
@@ -87,7 +88,7 @@ def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
 
 @pytest.mark.parametrize("config", [SMOLLM2, FINE, with_experts(SMOLLM2, 8)])
 def test_a_bucket_is_of_one_kind_and_no_larger_than_it_may_be(config: ModelConfig) -> None:
-    layouts = bucket_layouts(config, single(config).share(0), replicas=2, gang=1)
+    layouts = bucket_layouts(config, single(config).share(Seat(0, 0, 0)), replicas=2, gang=1)
     for layout in layouts:
         assert len(layout.slots) == 1 or layout.slots[-1].stop <= BUCKET_ELEMENTS
         for slot in layout.slots:
@@ -105,8 +106,8 @@ def test_the_embedding_of_both_ends_lies_in_buckets_alike() -> None:
     stages = (replace(stage, layers=(0, 1)), replace(stage, layers=(1, 2)))
     plan = Plan(config.summary(), stages)
     first, last = (
-        [each for each in bucket_layouts(config, plan.share(rank), 3, 1) if each.kind.end]
-        for rank in (0, 1)
+        [each for each in bucket_layouts(config, plan.share(seat), 3, 1) if each.kind.end]
+        for seat in plan.seats
     )
     assert [each.slots for each in first] == [each.slots for each in last]
     assert [each.kind.counted for each in (*first, *last)] == [True, False]

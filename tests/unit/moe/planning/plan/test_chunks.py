@@ -67,23 +67,23 @@ def test_a_plan_knows_its_order(plan: Plan, chunks: int, folded: bool, homes: li
 
 
 def test_the_ends_are_where_the_first_and_the_last_layer_are() -> None:
-    ends = [(share.embedding, share.head) for share in map(FOLD.share, range(2))]
+    ends = [(share.embedding, share.head) for share in map(FOLD.share, FOLD.seats)]
     assert ends == [(True, True), (False, False)]
-    ends = [(share.embedding, share.head) for share in map(LOOP.share, range(2))]
+    ends = [(share.embedding, share.head) for share in map(LOOP.share, LOOP.seats)]
     assert ends == [(True, False), (False, True)]
 
 
 @SOME
 @given(st.data())
-def test_chunks_follow_each_other_and_are_where_the_runs_are(data: st.DataObject) -> None:
+def test_chunks_follow_each_other_and_are_where_the_spans_are(data: st.DataObject) -> None:
     config = data.draw(configs())
     plan = data.draw(any_plans(config))
-    runs_of = plan.chunk_spans
-    assert runs_of[0][0] == 0
-    assert runs_of[-1][1] == config.layers
-    assert all(one[1] == two[0] for one, two in pairwise(runs_of))
+    spans_of = plan.chunk_spans
+    assert spans_of[0][0] == 0
+    assert spans_of[-1][1] == config.layers
+    assert all(one[1] == two[0] for one, two in pairwise(spans_of))
     for number, stage in enumerate(plan.stages):
-        assert stage.spans == tuple(runs_of[chunk] for chunk in plan.chunks_of(number))
+        assert stage.spans == tuple(spans_of[chunk] for chunk in plan.chunks_of(number))
         assert plan.share(Seat(0, number, 0)).spans == stage.spans
         assert all(plan.home(chunk) == number for chunk in plan.chunks_of(number))
 
