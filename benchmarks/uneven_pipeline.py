@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from actors.engine import over_ray
-from actors.profiling.crew import measure
+from actors.profiling.machine import measure
 from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of
 from actors.profiling.profile import profile_of

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
-from actors.profiling.crew import Found
+from actors.profiling.machine import Found
 from actors.profiling.measure import Measuring, Timed
 from moe.config.model import ModelConfig
 from moe.config.share import whole

@@ -41,7 +41,7 @@ def profile(
     """
     from rich.text import Text
 
-    from actors.profiling.crew import measure
+    from actors.profiling.machine import measure
     from actors.profiling.measure import Measuring
     from actors.profiling.messages import link_of
     from actors.profiling.profile import caution_of, profile_of

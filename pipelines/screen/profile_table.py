@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from actors.profiling.crew import Found
+from actors.profiling.machine import Found
 from actors.profiling.messages import sum_seconds
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Measured, Profile

@@ -20,7 +20,7 @@ from actors.profiling.bench import (
     parameters,
     parts_of,
 )
-from actors.profiling.crew import Found, measure
+from actors.profiling.machine import Found, measure
 from actors.profiling.measure import FEWEST_ROUNDS, Measuring, Timed
 from actors.profiling.messages import Message, Wire, link_of, sum_seconds
 from actors.profiling.profile import caution_of, kind_of, passes_of, profile_of
