@@ -19,6 +19,7 @@ from moe.nn.decoder import Decoder
 from moe.planning.plan.plan import Plan
 from moe.surgery.initialise import initial
 from tests import agreement, plans
+from tests.examples import examples
 from tests.routed import routed
 
 
@@ -65,7 +66,7 @@ def test_a_matrix_without_tokens_still_decays_and_a_norm_does_not() -> None:
         torch.testing.assert_close(weight.detach(), kept * before[name])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data(), replicas=st.integers(1, 5), most=st.sampled_from([1, 500, 2**24]))
 def test_buckets_hold_everything_once_and_replicas_own_all_of_it(
     data: st.DataObject, replicas: int, most: int
@@ -96,7 +97,7 @@ def test_buckets_hold_everything_once_and_replicas_own_all_of_it(
         assert ranges[-1][1] == part.elements
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data(), replicas=st.integers(1, 5))
 def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
     data: st.DataObject, replicas: int

@@ -18,9 +18,10 @@ from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
 from moe.planning.plan.plan import Plan
+from tests.examples import examples
 from tests.plans import SMOLLM2, any_plans, configs, device, single, with_experts
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 NODES = {f"{node}/{number}": node for number in range(14) for node in "abc"}
 EVERYWHERE = Inventory(tuple(device(name, node) for name, node in NODES.items()))
 TRAINING = Workload(8, 1, 1)
