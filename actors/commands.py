@@ -1,4 +1,4 @@
-"""Values that travel between the engine and its actors: commands down, reports up."""
+"""Values that travel between the engine and its ranks: commands down, reports up."""
 
 from dataclasses import dataclass
 
@@ -9,56 +9,30 @@ from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.share import Share
 from moe.planning.plan.plan import Plan
-from moe.storage import Location
+from moe.planning.plan.seats import Seat
 
 
 @dataclass(frozen=True, slots=True)
 class BuildCommand:
-    """What a rank is made of: its part of the plan.
+    """What a rank is built as: its seat in a plan.
 
-    ``rank`` counts the ranks of all replicas. ``run`` is None where the actors only serve.
-    ``checkpoint`` is a model directory; with ``resume`` it is one a run wrote, and optimiser,
-    balance and step are taken from it too.
+    ``sequence_length`` is that of a training step. ``run`` is None where the ranks only serve.
     """
 
-    name: str
-    checkpoint: Location
     plan: Plan
-    rank: int
+    seat: Seat
     sequence_length: int
     run: RunConfig | None = None
-    resume: bool = False
-
-    @property
-    def replica(self) -> int:
-        """The replica of this rank."""
-        return self.rank // self.plan.ranks
-
-    @property
-    def place(self) -> int:
-        """Its number among the ranks of its replica."""
-        return self.rank % self.plan.ranks
-
-    @property
-    def stage(self) -> int:
-        """Its stage."""
-        return self.place // self.plan.gang_size
 
     @property
     def share(self) -> Share:
         """The share of this rank."""
-        return self.plan.share(self.place)
-
-    @property
-    def gang(self) -> tuple[Share, ...]:
-        """The shares of its gang in order."""
-        first = self.place - self.place % self.plan.gang_size
-        return tuple(self.plan.share(first + member) for member in range(self.plan.gang_size))
+        return self.plan.share(self.seat)
 
     @property
     def threads(self) -> int:
         """CPU threads that this rank computes with."""
-        return self.plan.rank(self.place).threads
+        return self.plan.rank(self.seat).threads
 
     @property
     def unlike(self) -> bool:
@@ -66,13 +40,13 @@ class BuildCommand:
 
         A gang is on one node, so CPUs of one kind are the same CPU.
         """
-        ranks = self.plan.stages[self.stage].ranks
+        ranks = self.plan.stages[self.seat.stage].ranks
         return len({(rank.kind, rank.threads) for rank in ranks}) > 1
 
     @property
     def recompute(self) -> frozenset[int]:
-        """Layers whose activations training makes again instead of keeping them."""
-        return frozenset(self.plan.stages[self.stage].recompute)
+        """Layers whose activations training computes again instead of keeping them."""
+        return frozenset(self.plan.stages[self.seat.stage].recompute)
 
 
 @dataclass(frozen=True, slots=True)

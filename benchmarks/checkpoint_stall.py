@@ -14,18 +14,23 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from actors.state.saver import RankPlace, ShareSaver
+from actors.device import CpuDevice
+from actors.state.saver import RankSaver
 from benchmarks.results import finish, options, parse
+from benchmarks.step_profile import plan_alone
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState
-from moe.config.share import whole
+from moe.config.ranges import whole_range
+from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
+from moe.planning.plan.seats import Seat
 
 STALL_BAR = 0.1
 SAVE_SECONDS = 600.0
@@ -55,10 +60,11 @@ class Training:
 
     def states(self) -> Iterator[OwnedState]:
         """Yield the moments of every parameter."""
-        for name, parameter in self.decoder.named_parameters():
-            state = self._adam.state[parameter]
+        parameters = dict(self.decoder.named_parameters())
+        for part in held_by(self.config, self.decoder.share):
+            state = self._adam.state[parameters[part.name]]
             own = {moment: state[moment].view(-1) for moment in MOMENTS}
-            yield OwnedState(name, 0, parameter.numel(), own)
+            yield OwnedState(whole_range(part), own)
 
 
 def main() -> None:
@@ -67,7 +73,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     training = Training(arguments)
     training.step()
-    saver = ShareSaver(training.config, [whole(training.config)], RankPlace(0, 0, 1, 0), None)
+    plan = plan_alone(training.config, arguments.threads)
+    saver = RankSaver(training.config, plan, Seat(0, 0, 0), None, CpuDevice().buffers())
     saver.prepare(dict(training.decoder.named_parameters()), training.states())
     alone = [training.step() for _ in range(arguments.repeats + 1)][1:]
     seconds: dict[str, list[float]] = {"synchronous": [], "stall": [], "during": []}
@@ -108,29 +115,31 @@ def _arguments() -> argparse.Namespace:
     return parse(parser)
 
 
-def _synchronous(training: Training, saver: ShareSaver, to: Path) -> float:
+def _synchronous(training: Training, saver: RankSaver, to: Path) -> float:
     """Return the seconds of a save that training waits for."""
     to.mkdir()
     weights = dict(training.decoder.named_parameters())
     started = time.perf_counter()
-    saver.save(to, weights, training.states(), SAVE_SECONDS)
+    saver.take(0, weights, training.states(), {}, SAVE_SECONDS)
+    saver.write(to, 0, SAVE_SECONDS)
     took = time.perf_counter() - started
     shutil.rmtree(to)
     return took
 
 
-def _background(training: Training, saver: ShareSaver, to: Path) -> tuple[float, list[float], int]:
+def _background(training: Training, saver: RankSaver, to: Path) -> tuple[float, list[float], int]:
     """Return the stall of a save, the seconds of the steps during it, and its bytes."""
     to.mkdir()
     weights = dict(training.decoder.named_parameters())
     started = time.perf_counter()
-    saver.take(weights, training.states(), SAVE_SECONDS)
-    saver.start(to)
-    stall = time.perf_counter() - started
-    steps = [training.step()]
-    while saver.busy:
-        steps.append(training.step())
-    saver.finish(SAVE_SECONDS)
+    saver.take(0, weights, training.states(), {}, SAVE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(saver.write, to, 0, SAVE_SECONDS)
+        stall = time.perf_counter() - started
+        steps = [training.step()]
+        while not writing.done():
+            steps.append(training.step())
+        writing.result()
     size = sum(file.stat().st_size for file in to.rglob("*.safetensors"))
     shutil.rmtree(to)
     return stall, steps, size

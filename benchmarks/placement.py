@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import finish, options
+from moe.planning.experts.expert_layout import ExpertLayout, moves
 from moe.planning.experts.packing import Floats
-from moe.planning.experts.placement import Placement, moves
-from moe.planning.experts.rebalance import improve, place, replicate
+from moe.planning.experts.rebalance import arrange, improve, replicate
 
 LAYERS, EXPERTS, RANKS = 58, 256, 32
 SECONDS = 0.05
@@ -88,7 +88,7 @@ def main() -> None:
     random = np.random.default_rng(arguments.seed)
     rows, missed = [], []
     for name, loads in traces(random).items():
-        for way, slots in ((place, EXPERTS // RANKS), (replicate, EXPERTS // RANKS + 1)):
+        for way, slots in ((arrange, EXPERTS // RANKS), (replicate, EXPERTS // RANKS + 1)):
             row, found = _raced(name, loads, [slots] * RANKS, way, arguments.turns)
             rows.append(row)
             missed += found
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _raced(
-    name: str, loads: Floats, slots: list[int], way: Callable[..., Placement], turns: int
+    name: str, loads: Floats, slots: list[int], way: Callable[..., ExpertLayout], turns: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the row of one trace and the bars it misses."""
     table = loads.tolist()

@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from statistics import median
 
-from actors.engine.engine import Engine
+from actors.engine import over_ray
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from benchmarks.torchrun import torchrun
@@ -48,7 +49,9 @@ def main() -> None:
         devices = probe(max(cores // 2, 1))
         wanted = workload(run, shards.sequence_length, devices)
         plan = make_plan(config, devices, 2, 1, wanted)
-        engine = Engine.train(run, plan, run.model.path, shards.sequence_length, resume=False)
+        engine = over_ray.train(
+            run, plan, ModelSource(run.model.path.absolute()), shards.sequence_length
+        )
         try:
             with torchrun(run, plan, shards.sequence_length) as ranks:
                 for batch in batches(run, shards, 0):

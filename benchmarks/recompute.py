@@ -11,7 +11,8 @@ first; both within 10 % of what was predicted, the process itself included; the 
 from dataclasses import replace
 from pathlib import Path
 
-from actors.engine.engine import Engine
+from actors.engine import over_ray
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options
 from benchmarks.run import bench_run
 from cluster.probe import probe
@@ -95,7 +96,9 @@ def _refused(config: ModelConfig, inventory: Inventory, wanted: Workload, plan: 
 
 def _train(run: RunConfig, plan: Plan, shards: TokenShards) -> tuple[tuple[int, ...], list[float]]:
     """Return the most memory each actor held, and the losses."""
-    engine = Engine.train(run, plan, run.model.path, shards.sequence_length, resume=False)
+    engine = over_ray.train(
+        run, plan, ModelSource(run.model.path.absolute()), shards.sequence_length
+    )
     try:
         reports = [engine.train_step(batch) for batch in batches(run, shards, 0)]
     finally:

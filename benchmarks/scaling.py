@@ -10,7 +10,9 @@ import os
 from pathlib import Path
 from statistics import median
 
-from actors.engine.engine import Engine
+from actors.engine import over_ray
+from actors.engine.training import TrainingEngine
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe
@@ -83,13 +85,15 @@ def _turns(
 ) -> tuple[dict[str, list[float]], float]:
     """Return the seconds of steps taken in turns, and the largest relative difference of losses."""
     length = shards.sequence_length
-    engines: dict[str, Engine] = {}
+    engines: dict[str, TrainingEngine] = {}
     seconds: dict[str, list[float]] = {name: [] for name in plans}
     gap = 0.0
     try:
         for name, plan in plans.items():
             named = run.model_copy(update={"name": f"{run.name}-{name}"})
-            engines[name] = Engine.train(named, plan, run.model.path, length, resume=False)
+            engines[name] = over_ray.train(
+                named, plan, ModelSource(run.model.path.absolute()), length
+            )
         for batch in batches(run, shards, 0):
             order = list(engines) if batch.step % 2 else list(engines)[::-1]
             reports = {name: engines[name].train_step(batch) for name in order}

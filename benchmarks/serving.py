@@ -11,7 +11,9 @@ from typing import Any
 import torch
 import transformers
 
-from actors.engine.engine import Engine
+from actors.deadlines import Deadlines
+from actors.engine import over_ray
+from actors.engine.serving import ServingEngine
 from benchmarks.results import finish, options, parse
 from cluster.probe import probe
 from cluster.session import session
@@ -42,10 +44,11 @@ def main() -> None:
     answers: dict[str, list[int]] = {}
     with session("local", cpus=2 * max(cores, 2)):
         engines = {
-            name: Engine.serve(
+            name: over_ray.serve(
                 f"bench-{stages}",
-                arguments.model,
+                arguments.model.absolute(),
                 make_plan(config, probe(threads), stages, 1, wanted),
+                Deadlines(),
             )
             for name, stages, threads in (
                 ("one rank", 1, cores),
@@ -81,7 +84,7 @@ def _theirs(model: Any, prompt: list[int], count: int) -> list[int]:
     return [int(token) for token in out[0, len(prompt) :]]
 
 
-def _ours(engine: Engine, prompt: list[int], count: int, sequence: str) -> list[int]:
+def _ours(engine: ServingEngine, prompt: list[int], count: int, sequence: str) -> list[int]:
     fed, made = prompt, []
     for _ in range(count):
         fed = [engine.infer(sequence, fed, Sampling()).token]

@@ -12,14 +12,17 @@ from torch.profiler import ProfilerActivity, profile
 from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.drive import batches
 
+SECONDS = 600.0
 WARM = 2
 ROWS = 16
 
@@ -35,11 +38,12 @@ def main() -> None:
         arguments.model, arguments.data, steps=WARM + 1, global_batch=arguments.micro_batches
     )
     shards = TokenShards.open(run.data.path, "train")
-    plan = _alone(Checkpoint.open(run.model.path), arguments.threads)
+    plan = plan_alone(Checkpoint.open(run.model.path).config, arguments.threads)
     rank = Rank(0)
-    rank.build(BuildCommand("bench", run.model.path, plan, 0, shards.sequence_length, run))
-    host, port = rank.open_store("127.0.0.1", 600.0)
-    rank.join(Membership("bench", 1, 0, 1, 1, 1, (0, 0), host, port, 600.0))
+    seat = plan.seats.seat(0)
+    rank.build(BuildCommand(plan, seat, shards.sequence_length, run), ModelSource(run.model.path))
+    store = rank.open_store(SECONDS)
+    rank.join(Membership("bench", 1, seat, plan.seats, (0, 0), *store, SECONDS))
     for batch in batches(run, shards, 0):
         if batch.step < WARM:
             rank.train_step(batch)
@@ -54,10 +58,11 @@ def main() -> None:
     finish(arguments, f"A step of {seconds:.2f} s under the profiler, by operator", rows, [])
 
 
-def _alone(checkpoint: Checkpoint, threads: int) -> Plan:
-    share = whole(checkpoint.config)
+def plan_alone(config: ModelConfig, threads: int) -> Plan:
+    """Return the plan of one rank that holds everything."""
+    share = whole(config)
     rank = RankPlan(("here",), share.kv_heads, share.ffn, share.experts, threads)
-    return Plan(checkpoint.config.summary(), (StagePlan(share.layers, (rank,)),))
+    return Plan(config.summary(), (StagePlan(share.layers, (rank,)),))
 
 
 def _rows(measured: Any, seconds: float) -> list[dict[str, Any]]:

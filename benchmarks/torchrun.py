@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand
+from actors.state.sources import ModelSource
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
 
@@ -47,11 +48,12 @@ class Torchrun:
 def torchrun(run: RunConfig, plan: Plan, sequence_length: int) -> Iterator[Torchrun]:
     """Start the ranks of a plan as torchrun does and end them with the block."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
-    ranks = plan.replicas * plan.ranks
-    command = BuildCommand("bench", run.model.path.absolute(), plan, 0, sequence_length, run)
+    ranks = len(plan.seats)
+    command = BuildCommand(plan, plan.seats.seat(0), sequence_length, run)
+    source = ModelSource(run.model.path.absolute())
     with TemporaryDirectory() as folder:
         file = Path(folder) / "command"
-        file.write_bytes(pickle.dumps(command))
+        file.write_bytes(pickle.dumps((command, source)))
         words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         words += ["-m", "benchmarks.torchrun_rank", str(file), str(store.port)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -16,33 +16,37 @@ from torch._C._distributed_c10d import TCPStore
 from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
+from actors.state.sources import ModelSource
 from actors.step.replicas import part_of
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.drive import batches
 
 PATIENCE = timedelta(hours=2)
+SECONDS = 600.0
 
 
 def main() -> None:
     """Build, join, and take part in steps until the bench is done."""
     number = int(os.environ["RANK"])
-    command: BuildCommand = pickle.loads(Path(sys.argv[1]).read_bytes())
-    command = replace(command, rank=number)
+    command: BuildCommand
+    source: ModelSource
+    command, source = pickle.loads(Path(sys.argv[1]).read_bytes())
+    seats = command.plan.seats
+    command = replace(command, seat=seats.seat(number))
     bench = TCPStore("127.0.0.1", int(sys.argv[2]), is_master=False, timeout=PATIENCE)
     plan, run = command.plan, command.run
     assert run is not None
     rank = Rank(number)
-    rank.build(command)
+    rank.build(command, source)
     if number == 0:
-        _, port = rank.open_store("127.0.0.1", 600.0)
+        _, port = rank.open_store(SECONDS)
         bench.set("meeting", str(port))
     port = int(bench.get("meeting"))
-    shape = (plan.replicas, len(plan.stages), plan.gang_size)
     ends = (plan.home(0), plan.home(-1))
-    rank.join(Membership("bench", 1, number, *shape, ends, "127.0.0.1", port, 600.0))
+    rank.join(Membership("bench", 1, command.seat, seats, ends, "127.0.0.1", port, SECONDS))
     for batch in batches(run, TokenShards.open(run.data.path, "train"), 0):
         bench.get(f"go-{batch.step}")
-        part = part_of(batch, run.train, number // plan.ranks, plan.replicas)
+        part = part_of(batch, run.train, command.seat.replica, plan.replicas)
         started = time.perf_counter()
         report = rank.train_step(part)
         seconds = time.perf_counter() - started

@@ -11,7 +11,8 @@ from statistics import median
 import torch
 
 from actors.commands import StepInput
-from actors.engine.engine import Engine
+from actors.engine import over_ray
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe
@@ -76,7 +77,9 @@ def main() -> None:
         devices = probe(max(cores // 2, 1))
         wanted = workload(run, shards.sequence_length, devices)
         plan = make_plan(config, devices, 2, 1, wanted)
-        engine = Engine.train(run, plan, run.model.path, shards.sequence_length, resume=False)
+        engine = over_ray.train(
+            run, plan, ModelSource(run.model.path.absolute()), shards.sequence_length
+        )
         try:
             for batch in batches(run, shards, 0):
                 started = time.perf_counter()

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from actors.engine.engine import Engine
+from actors.engine import over_ray
 from actors.profiling.crew import measure
 from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of
 from actors.profiling.profile import profile_of
+from actors.state.sources import ModelSource
 from benchmarks.results import finish, options
 from benchmarks.run import bench_run
 from cluster.probe import probe
@@ -112,8 +113,11 @@ def _steps(case: Case, shards: TokenShards, turns: int) -> dict[str, list[float]
     for turn in range(turns):
         order = list(case.plans.items())
         for which, plan in order if turn % 2 else reversed(order):
-            engine = Engine.train(
-                case.run, plan, case.run.model.path, shards.sequence_length, resume=False
+            engine = over_ray.train(
+                case.run,
+                plan,
+                ModelSource(case.run.model.path.absolute()),
+                shards.sequence_length,
             )
             try:
                 found = [engine.train_step(each).seconds for each in batches(case.run, shards, 0)]

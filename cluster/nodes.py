@@ -39,13 +39,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A node, or what a node has beside its CPUs, that no plan uses; and why."""
+    """A node that no plan uses, or accelerators of one that a plan does use; and why."""
 
     node: str
     reason: str
+    whole: bool = True
 
     def __str__(self) -> str:
-        return f"left out node {self.node}: {self.reason}"
+        return f"left out {'node' if self.whole else 'on node'} {self.node}: {self.reason}"
 
 
 def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
@@ -65,10 +66,13 @@ def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
 def left_out(nodes: Sequence[Node], threads: int | None = 1) -> tuple[LeftOut, ...]:
     """Return what ``inventory`` does not use: whole nodes, and accelerators of used ones."""
     used, reasons = _sorted_out(nodes, threads)
-    for node in used:
-        if node.others:
-            reasons[node.name] = f"{_others(node)}; only its {_used(node)} are planned for"
-    return tuple(LeftOut(name, reasons[name]) for name in sorted(reasons))
+    found = [LeftOut(name, reason) for name, reason in reasons.items()]
+    found += [
+        LeftOut(node.name, f"{_others(node)}; its {_used(node)} are planned for", whole=False)
+        for node in used
+        if node.others
+    ]
+    return tuple(sorted(found, key=lambda each: each.node))
 
 
 def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
@@ -116,8 +120,9 @@ def _unknown(node: Node) -> str | None:
         return None
     if not node.gpu_kind:
         return (
-            f"nothing names the kind of its {node.gpus} {_brand(node)} GPUs; run the feature "
-            "discovery of their vendor, or describe them in an inventory file (--inventory)"
+            f"no label names the kind of its {node.gpus} {_brand(node)} GPUs; let the feature "
+            "discovery or node labeller of their vendor label it, or describe them in an "
+            "inventory file (--inventory)"
         )
     if node.gpu_memory_bytes is None and node.gpu_kind not in GPUS:
         return (

@@ -10,6 +10,7 @@
     │   └── ClusterBusy         it could hold the plan, but others use it now; a retry may help
     ├── TrainingDiverged        a gradient is not finite; going on would ruin the weights
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
+    │   └── RankDied            the process of the rank that is named has ended
     ├── DeadlineExceeded        an actor did not answer in time; a retry may help
     ├── RequestError            a serving request that can never succeed (4xx)
     └── ClusterError            Ray or Kubernetes refused or could not be reached
@@ -57,6 +58,10 @@ class TrainingDiverged(RaymoeError):
 
 class RankLost(RaymoeError):
     """An actor died or a neighbour's connection broke; a retry may help."""
+
+
+class RankDied(RankLost):
+    """The process of a rank has ended; its neighbours only noticed."""
 
 
 class DeadlineExceeded(RaymoeError):

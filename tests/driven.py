@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from actors.calls import Answer
 from actors.commands import StepReport
-from actors.crew import launch
+from actors.crew import ending, launch
+from actors.crew.crew import Crew
+from actors.crew.gather import gather
 from cluster.session import Session
 from moe.config.run import RunConfig
+from moe.planning.plan.seats import Seat, Seats
 from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
 from pipelines.training.train import train
@@ -33,7 +36,7 @@ def trained(
             on_step(report)
 
     train(run, resume, lambda plan, session: None, watch, tell)
-    assert not launch.running(run.name)
+    assert not ending.running(run.name)
     return reports
 
 
@@ -58,10 +61,14 @@ def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
 
 def pids(run: RunConfig, ranks: int) -> list[int]:
     """Return the processes of a run's actors by rank."""
-    actors = launch.find(run.name, ranks)
-    assert actors is not None
-    references: list[Any] = [actor.status.remote() for actor in actors]
-    return [status.pid for status in ray.get(references)]
+    crew = launch.find(run.name, Seats(1, ranks, 1))
+    assert crew is not None
+    return [each.pid for each in gather(crew, every(crew, "status"), "the status", 60.0)]
+
+
+def every(crew: Crew, method: str) -> dict[Seat, Answer]:
+    """Give every rank a command without arguments."""
+    return {seat: crew.tell(seat, method) for seat in crew.seats}
 
 
 def driver_pids(session: Session) -> list[int]:

@@ -11,7 +11,7 @@ from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
-from moe.planning.prediction.positions import places_of
+from moe.planning.prediction.positions import positions_of
 from moe.planning.prediction.predict import Prediction, hop_seconds, tied_seconds
 from moe.planning.schedules.schedule import check_schedule
 from moe.planning.schedules.simulate import makespan_1f1b
@@ -45,10 +45,10 @@ class Whole:
 
     @property
     def tokens(self) -> int:
-        places = places_of(len(self.units), self.workload)
+        positions = positions_of(len(self.units), self.workload)
         return min(
-            gang.tokens(layers, place)
-            for gang, layers, place in zip(self.gangs, self.cut, places, strict=True)
+            gang.tokens(layers, position)
+            for gang, layers, position in zip(self.gangs, self.cut, positions, strict=True)
         )
 
     @cached_property
@@ -104,7 +104,7 @@ def plans_of(question: Question, shape: Shape, any_recompute: bool = False) -> I
     gangs = form_gangs(inventory, shape.gang)
     units = form_units(gangs, shape.replicas, shape.stages)
     costs = {id(unit): unit_costs(config, inventory, workload, unit) for unit in units}
-    places = places_of(shape.stages, workload)
+    positions = positions_of(shape.stages, workload)
     cuts = list(every_cut(config.layers, shape.stages))
     choices: dict[tuple[int, int, tuple[int, int]], list[StageCost]] = {}
     for row in _rows(units, shape.stages):
@@ -124,11 +124,11 @@ def plans_of(question: Question, shape: Shape, any_recompute: bool = False) -> I
             for number, (unit, layers) in enumerate(zip(row, cut, strict=True)):
                 key = id(unit), number, layers
                 if key not in choices:
-                    gang, place = costs[id(unit)], places[number]
+                    gang, position = costs[id(unit)], positions[number]
                     tried = (
-                        [gang.fixed(layers, place, again) for again in subsets(range(*layers))]
+                        [gang.fixed(layers, position, again) for again in subsets(range(*layers))]
                         if any_recompute
-                        else [gang.stage(layers, place)]
+                        else [gang.stage(layers, position)]
                     )
                     choices[key] = [cost for cost in tried if _works(cost, workload.training)]
                 options.append(choices[key])
@@ -140,7 +140,7 @@ def plans_of(question: Question, shape: Shape, any_recompute: bool = False) -> I
 
 
 def every_cut(layers: int, stages: int) -> Iterator[Cut]:
-    """Yield every way to cut layers into so many runs."""
+    """Yield every way to cut layers into so many spans."""
     for inner in combinations(range(1, layers), stages - 1):
         yield tuple(pairwise((0, *inner, layers)))
 
@@ -178,7 +178,7 @@ def _rows(units: Sequence[Unit], stages: int) -> Iterator[tuple[Unit, ...]]:
     seen = set()
     for row in permutations(units, stages):
         key = tuple(
-            tuple((device.sort, device.node) for device in gang)
+            tuple((device.traits, device.node) for device in gang)
             for unit in row
             for gang in unit.gangs
         )

@@ -1,5 +1,6 @@
 """Models, inventories and plans for every test that needs one; no torch."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -10,8 +11,8 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import shared_span
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
-from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
-from moe.planning.search.interleave import Runs, runs_by_stage
+from moe.planning.plan.plan import LayerExperts, Plan, RankPlan, StagePlan
+from moe.planning.search.interleave import Spans, spans_by_stage
 from moe.planning.stages.split import groups, spans
 
 SMOLLM2 = ModelConfig(
@@ -126,13 +127,29 @@ def _experts(draw: st.DrawFn, layers: int) -> MoeConfig:
 
 
 def any_plans(config: ModelConfig, most: int = 3) -> st.SearchStrategy[Plan]:
-    """Draw a plan of one run of layers a stage, or of several."""
+    """Draw a plan of one span of layers a stage, or of several."""
     counts = st.integers(1, min(most, config.layers))
     return counts.flatmap(lambda chunks: plans(config, chunks))
 
 
+@st.composite
+def replicated(draw: st.DrawFn, config: ModelConfig, names: Sequence[str]) -> Plan:
+    """Draw a plan of one or more replicas, each rank on one of some devices of its own."""
+    plan = draw(any_plans(config).filter(lambda plan: plan.ranks <= len(names)))
+    replicas = draw(st.integers(1, len(names) // plan.ranks))
+    order = iter(draw(st.permutations(names)))
+    stages = []
+    for stage in plan.stages:
+        ranks = (
+            replace(rank, devices=tuple(next(order) for _ in range(replicas)), threads=1)
+            for rank in stage.ranks
+        )
+        stages.append(replace(stage, ranks=tuple(ranks)))
+    return replace(plan, stages=tuple(stages))
+
+
 def suiting(plan: Plan, workload: Workload) -> Workload:
-    """Return the workload under a schedule that goes through the plan's runs of layers."""
+    """Return the workload under a schedule that goes through the plan's spans of layers."""
     loop = "interleaved-1f1b" if plan.chunks > 1 else workload.schedule
     return replace(workload, schedule="zbv" if plan.folded else loop)
 
@@ -143,15 +160,15 @@ def plans(
 ) -> Plan:
     """Draw a plan of any valid shape for a model, made by hand as a person might; one replica.
 
-    Every stage has so many runs of layers, for which the model has layers enough; two of them are
+    Every stage has so many spans of layers, for which the model has layers enough; two of them are
     in a loop or ``folded``, either if that is left open.
     """
     narrowest = min(config.kv_heads, config.ffn_size, config.shared_size or config.ffn_size)
     gang = draw(st.integers(1, narrowest))
     stages = draw(st.integers(1, config.layers // chunks))
     on_v = chunks == 2 and (draw(st.booleans()) if folded is None else folded)
-    cuts = runs_by_stage(draw(_shares(config.layers, stages * chunks)), stages, on_v)
-    made = [draw(_stage(config, gang, number, runs)) for number, runs in enumerate(cuts)]
+    cuts = spans_by_stage(draw(_shares(config.layers, stages * chunks)), stages, on_v)
+    made = [draw(_stage(config, gang, number, cut)) for number, cut in enumerate(cuts)]
     if config.tie_embeddings and not on_v:
         rows = [rank.vocabulary for rank in made[0].ranks]
         pairs = zip(made[-1].ranks, rows, strict=True)
@@ -161,19 +178,19 @@ def plans(
 
 
 @st.composite
-def _stage(draw: st.DrawFn, config: ModelConfig, gang: int, number: int, runs: Runs) -> StagePlan:
-    held = [layer for run in runs for layer in range(*run)]
+def _stage(draw: st.DrawFn, config: ModelConfig, gang: int, number: int, cut: Spans) -> StagePlan:
+    held = [layer for span in cut for layer in range(*span)]
     recompute = draw(st.sets(st.sampled_from(held)))
     mixed = [layer for layer in held if config.has_experts(layer)]
     placed = draw(st.sets(st.sampled_from(mixed))) if mixed else set()
     return StagePlan(
-        layers=runs[0],
-        more=runs[1:],
+        layers=cut[0],
+        more=cut[1:],
         ranks=_ranks(draw, config, gang, number),
         seconds=draw(st.floats(0, 100)),
         recompute=tuple(sorted(recompute)),
-        placement=tuple(
-            PlacedLayer(layer, draw(_owned(config.experts, gang))) for layer in sorted(placed)
+        expert_layout=tuple(
+            LayerExperts(layer, draw(_owned(config.experts, gang))) for layer in sorted(placed)
         ),
     )
 

@@ -6,10 +6,12 @@ from random import Random
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
+from moe.planning.devices.pace import Profile
+from moe.planning.devices.rates import CPU_THREAD
 from moe.planning.search.question import Question
 
 
@@ -61,6 +63,10 @@ def draw_workload(random: Random, training: bool = True) -> Workload:
     )
 
 
+PROFILES = tuple(Profile(kind, 1, CPU_THREAD) for kind in ("gpu-x", "gpu-y"))
+"""What is known of kinds that no table has: as fast as a CPU thread, before their own speed."""
+
+
 def draw_inventory(random: Random, count: int, most: int, rooms: Sequence[float]) -> Inventory:
     """Draw devices with memory for some part of ``most`` in tensors, and links between them."""
     kinds = random.choice([["cpu"], ["cpu"], ["gpu-x"], ["gpu-x", "gpu-y"]])
@@ -79,7 +85,8 @@ def draw_inventory(random: Random, count: int, most: int, rooms: Sequence[float]
         )
         for number in range(count)
     )
-    return Inventory(devices, _draw_links(random, sorted({each.node for each in devices})))
+    links = _draw_links(random, sorted({each.node for each in devices}))
+    return Inventory(devices, links, PROFILES)
 
 
 def draw_question(
@@ -90,7 +97,7 @@ def draw_question(
     layers = min(most_layers, random.choice([1, 2, 2, 3, 3, 4, 4, 5, 6, 7]))
     count = min(most_devices, random.choice([1, 2, 2, 3, 3, 4, 4, 5, 6, 7]))
     config, workload = draw_model(random, layers), draw_workload(random, training)
-    needs = rank_bytes(config, whole(config), Place(), workload)
+    needs = rank_bytes(config, whole(config), Position(), workload)
     rooms = random.choice([(0.6, 1.5), (0.3, 0.45), (4.0, 4.0), (10.0, 1.0)])
     inventory = draw_inventory(random, count, needs.total - PROCESS_BYTES, rooms)
     return Question(config, inventory, workload, random.choice([1, 2, 3, 4, 4, 6, 8]))

@@ -1,24 +1,32 @@
 """Ranks as plain processes, without Ray: spawned once, built and joined for plan after plan."""
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from actors.commands import BuildCommand, StepInput
-from actors.epochs.membership import Membership
+from actors.commands import StepInput
+from actors.crew.gather import gather
+from actors.crew.over_pipes import PipeCrew
+from actors.crew.process import RankProcess
+from actors.deadlines import Deadlines
+from actors.engine.serving import ServingEngine
+from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
+from actors.rank.states import Empty
+from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
+from moe.checkpoint.drafts import drafted
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.balance_state import BalanceState
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
+from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seats
+from moe.storage import Location
 
 SECONDS = 30.0
 
@@ -27,92 +35,82 @@ class Ranks:
     """Processes, as many as plans have asked for; ``started`` makes the first the ranks of one."""
 
     def __init__(self) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._pipes: list[Connection] = []
-        self._processes: list[SpawnProcess] = []
-        self._epoch = 0
+        self._processes: list[RankProcess] = []
+
+    def crew(self, seats: Seats) -> "PooledCrew":
+        """Return a crew of living processes; those that a test has killed are replaced."""
+        for number in range(len(seats)):
+            if number == len(self._processes):
+                self._processes.append(RankProcess(number, TestedRank))
+            elif self._processes[number].end is not None:
+                self._processes[number] = RankProcess(number, TestedRank)
+        return PooledCrew(seats, self._processes[: len(seats)])
 
     def started(
         self,
         plan: Plan,
-        checkpoint: Path,
+        checkpoint: Location,
         run: RunConfig | None = None,
         sequence_length: int = 0,
         resume: bool = False,
     ) -> "Team":
         """Build and join the ranks of a plan."""
-        world = plan.replicas * plan.ranks
-        self._grow(world)
-        team = Team(self._pipes[:world], plan, run)
-        lean = _single_threaded(plan)
-        commands = [
-            BuildCommand("test", checkpoint, lean, rank, sequence_length, run, resume)
-            for rank in range(world)
-        ]
-        team.each("build", [(command,) for command in commands])
-        self._epoch += 1
-        host, port = team.one(0, "open_store", "127.0.0.1", SECONDS)
-        ends = (plan.home(0), plan.home(-1))
-        shape = (plan.replicas, len(plan.stages), plan.gang_size, ends)
-        team.each(
-            "join",
-            [
-                (Membership("test", self._epoch, rank, *shape, host, port, SECONDS),)
-                for rank in range(world)
-            ],
-        )
-        return team
+        crew, lean = self.crew(plan.seats), single_threaded(plan)
+        if run is None:
+            ServingEngine.serve(crew, "test", lean, checkpoint, Deadlines(group=SECONDS))
+        else:
+            source = CheckpointSource(checkpoint) if resume else ModelSource(checkpoint)
+            TrainingEngine.train(crew, run, lean, source, sequence_length)
+        return Team(crew, plan, run)
 
-    def _grow(self, size: int) -> None:
-        for number in range(len(self._pipes), size):
-            ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_serve, args=(number, theirs), daemon=True)
-            process.start()
-            self._pipes.append(ours)
-            self._processes.append(process)
+    def pid(self, rank: int) -> int:
+        """Return the process of a rank."""
+        pid = self._processes[rank].pid
+        assert pid is not None
+        return pid
 
     def close(self) -> None:
         for process in self._processes:
-            process.terminate()
-            process.join()
+            process.kill()
+
+
+class PooledCrew(PipeCrew):
+    """A crew whose processes go back to the pool at the end."""
+
+    def end(self) -> None:
+        """Leave the processes; they are built anew for the next plan."""
 
 
 class Team:
-    """The ranks of one plan."""
+    """The ranks of one plan, commanded one by one."""
 
-    def __init__(self, pipes: list[Connection], plan: Plan, run: RunConfig | None) -> None:
-        self._pipes = pipes
+    def __init__(self, crew: PipeCrew, plan: Plan, run: RunConfig | None) -> None:
+        self.crew = crew
         self.plan = plan
         self.run = run
 
     def each(self, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
-        for pipe, own in zip(self._pipes, arguments, strict=True):
-            pipe.send((method, own))
-        answers = [pipe.recv() for pipe in self._pipes]
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return answers
+        pairs = zip(self.crew.seats, arguments, strict=True)
+        answers = {seat: self.crew.tell(seat, method, *own) for seat, own in pairs}
+        return gather(self.crew, answers, method, 4 * SECONDS)
 
     def all(self, method: str, *arguments: Any) -> list[Any]:
-        return self.each(method, [arguments] * len(self._pipes))
-
-    def one(self, rank: int, method: str, *arguments: Any) -> Any:
-        self._pipes[rank].send((method, arguments))
-        answer = self._pipes[rank].recv()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        return self.each(method, [arguments] * len(self.crew.seats))
 
     def step(self, batch: StepInput) -> list[Any]:
-        """Run a global batch, each replica its part of it."""
+        """Run a global batch, each replica its part of it; return the report of every rank."""
         assert self.run is not None
-        parts = [
-            (part_of(batch, self.run.train, replica, self.plan.replicas),)
-            for replica in range(self.plan.replicas)
-            for _ in range(self.plan.ranks)
-        ]
+        train, replicas = self.run.train, self.plan.replicas
+        parts = [(part_of(batch, train, seat.replica, replicas),) for seat in self.crew.seats]
         return self.each("train_step", parts)
+
+    def save(self, to: Location, context: SaveContext, step: int) -> Location:
+        """Write a checkpoint of the steps done; it appears whole or not at all."""
+        with drafted(to) as draft:
+            self.all("snapshot", step)
+            about = About(context, to_dict(self.plan), step)
+            complete(draft, about, self.all("write", draft, step))
+        return to
 
     def held(self) -> list["Held"]:
         """Return what every rank holds."""
@@ -132,24 +130,24 @@ class TestedRank(Rank):
     """A rank that can be looked into."""
 
     def held(self) -> Held:
-        assert self._built is not None
-        trainer, decoder = self._built.trainer, self._built.decoder
+        assert not isinstance(self._state, Empty)
+        trainer, decoder = self._state.share.trainer, self._state.share.decoder
         assert trainer is not None
         weights = dict(decoder.named_parameters())
-        parts = {part.name: part for part in held_by(decoder.config, decoder.share)}
+        parts = list(held_by(decoder.config, decoder.share))
         gradients = {
-            (part.name, elements.start): bucket.owned.grad[place]
+            owned.range: bucket.owned.grad[owned.slice]
             for bucket in trainer._buckets
-            for part, elements, place in bucket.owned_slots()
+            for owned in bucket.owned_slots()
         }
         return Held(
-            [(part, weights[part.name].detach().clone()) for part in parts.values()],
+            [(part, weights[part.name].detach().clone()) for part in parts],
             [
                 (
-                    parts[state.name],
-                    slice(state.start, state.stop),
+                    state.range.part,
+                    slice(state.range.start, state.range.stop),
                     {name: value.clone() for name, value in state.moments.items()}
-                    | {"gradient": gradients[state.name, state.start].clone()},
+                    | {"gradient": gradients[state.range].clone()},
                 )
                 for state in trainer.optimizer.states()
             ],
@@ -157,7 +155,7 @@ class TestedRank(Rank):
         )
 
 
-def _single_threaded(plan: Plan) -> Plan:
+def single_threaded(plan: Plan) -> Plan:
     """Return the plan for a machine that all its ranks share."""
     stages = [
         replace(stage, ranks=tuple(replace(rank, threads=1) for rank in stage.ranks))
@@ -173,13 +171,3 @@ def pool() -> Iterator[Ranks]:
         yield ranks
     finally:
         ranks.close()
-
-
-def _serve(number: int, pipe: Connection) -> None:
-    rank = TestedRank(number)
-    while True:
-        method, arguments = pipe.recv()
-        try:
-            pipe.send(getattr(rank, method)(*arguments))
-        except BaseException as error:
-            pipe.send(error)

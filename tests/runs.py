@@ -10,7 +10,7 @@ import numpy as np
 from actors.commands import StepInput
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
-from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import LayerExperts, Plan, RankPlan, StagePlan
 from moe.planning.stages.split import groups, spans
 
 LENGTH = 12
@@ -87,8 +87,8 @@ def placing(plan: Plan, experts: Mapping[int, tuple[tuple[int, ...], ...]]) -> P
     stages = [
         replace(
             stage,
-            placement=tuple(
-                PlacedLayer(n, experts[n]) for n in stage.layer_numbers if n in experts
+            expert_layout=tuple(
+                LayerExperts(n, experts[n]) for n in stage.layer_numbers if n in experts
             ),
         )
         for stage in plan.stages

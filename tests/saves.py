@@ -1,6 +1,7 @@
 """Checkpoints written by savers in threads: any plan, any number of replicas, no processes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,8 +14,9 @@ import torch.distributed as dist
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.state.saver import RankPlace, ShareSaver
+from actors.state.saver import RankSaver
 from moe.checkpoint import training
+from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
@@ -22,11 +24,13 @@ from moe.checkpoint.records import MOMENTS, OwnedState, WrittenFiles
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
-from moe.config.share import Share
+from moe.config.ranges import TensorRange
+from moe.config.share import Share, whole
 from moe.config.tensors import TensorSlice, held_by, tensors
 from moe.errors import ConfigError
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.storage import Location, make_directory
 from tests import plans, runs
 
@@ -60,6 +64,15 @@ class Whole:
     def moment(self, part: TensorSlice, moment: str) -> Tensor:
         return narrowed(self.moments[part.name, moment], part)
 
+    def balance(self, share: Share) -> dict[int, BalanceState]:
+        """Return a state, unlike others, of each layer with experts that a share holds."""
+        held = (layer for layer in share.layer_numbers if self.config.has_experts(layer))
+        return {layer: BalanceState(0.01 / (1 + layer), (0.25, 0.75), (0.5, 0.5)) for layer in held}
+
+    def state(self) -> training.WholeState:
+        """Return everything as one process has it."""
+        return training.WholeState(self.weight, self.moment, self.balance(whole(self.config)))
+
     def states(self, share: Share, cuts: "Cuts", replica: int) -> Iterator[OwnedState]:
         """Yield what one replica owns of a share: a range of every tensor, perhaps an empty one."""
         for part in held_by(self.config, share):
@@ -67,7 +80,7 @@ class Whole:
                 start, stop = cuts.of(part)[replica]
                 flat = {moment: self.moment(part, moment).reshape(-1) for moment in MOMENTS}
                 own = {moment: value[start:stop].clone() for moment, value in flat.items()}
-                yield OwnedState(part.name, start, stop, own)
+                yield OwnedState(TensorRange(part, start, stop), own)
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,8 @@ def narrowed(whole: Tensor, part: TensorSlice) -> Tensor:
 
 
 def about(config: ModelConfig, tokenizer: Path, plan: Plan, step: int = 3) -> training.About:
-    balance = {
-        layer: BalanceState(0.01 / (1 + layer), (0.25, 0.75), (0.5, 0.5))
-        for layer in config.moe_layers
-    }
-    run = runs.run_config(tokenizer)
-    return training.About(config, run, tokenizer, "data", to_dict(plan), step, balance)
+    context = training.SaveContext(config, runs.run_config(tokenizer), tokenizer, "data")
+    return training.About(context, to_dict(plan), step)
 
 
 def write(
@@ -134,40 +143,52 @@ def check(at: Location, whole: Whole, plan: Plan, cuts: Cuts) -> None:
                 own = whole.moment(part, moment)
                 assert moments.read(part, moment).equal(own)
                 for start, stop in cuts.of(part):
-                    read = moments.read_range(part, moment, start, stop)
+                    read = moments.read_range(TensorRange(part, start, stop), moment)
                     assert read.equal(own.reshape(-1)[start:stop])
 
 
 def parts(whole: Whole, plan: Plan, cuts: Cuts, to: Location) -> list[WrittenFiles]:
     """Let every rank of every replica write its files."""
-    gangs = [
-        [plan.share(stage * plan.gang_size + member) for member in range(plan.gang_size)]
-        for stage in range(len(plan.stages))
-    ]
-    jobs = []
-    for replica in range(cuts.replicas):
-        for stage, gang in enumerate(gangs):
-            store = dist.HashStore()
-            first = replica * plan.ranks + stage * plan.gang_size
-            for member in range(len(gang)):
-                place = RankPlace(member, replica, cuts.replicas, first + member)
-                jobs.append((whole, gang, place, store, cuts, to))
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(lambda job: _rank(*job), jobs))
+    several = runs.repeated(plan, cuts.replicas)
+
+    def rank(saver: RankSaver, seat: Seat) -> WrittenFiles:
+        share = plan.share(replace(seat, replica=0))
+        held = {part.name: whole.weight(part) for part in held_by(whole.config, share)}
+        states = whole.states(share, cuts, seat.replica)
+        return save(saver, to, Given(held, states, whole.balance(share)))
+
+    return saved(whole.config, several, rank)
 
 
-def _rank(
-    whole: Whole,
-    gang: Sequence[Share],
-    place: RankPlace,
-    store: dist.Store,
-    cuts: Cuts,
-    to: Location,
-) -> WrittenFiles:
-    saver = ShareSaver(whole.config, gang, place, group(store, place.member, len(gang)))
-    held = {part.name: whole.weight(part) for part in held_by(whole.config, gang[place.member])}
-    states = whole.states(gang[place.member], cuts, place.replica)
-    return saver.save(to, held, states, SECONDS)
+@dataclass(frozen=True)
+class Given:
+    """What a rank gives to a checkpoint."""
+
+    weights: Mapping[str, Tensor]
+    states: Iterable[OwnedState]
+    balance: Mapping[int, BalanceState]
+
+
+def save(saver: RankSaver, to: Location, given: Given, step: int = 3) -> WrittenFiles:
+    """Take a snapshot and write it, in this thread."""
+    saver.take(step, given.weights, given.states, given.balance, SECONDS)
+    return saver.write(to, step, SECONDS)
+
+
+def saved(
+    config: ModelConfig, plan: Plan, rank: Callable[[RankSaver, Seat], WrittenFiles]
+) -> list[WrittenFiles]:
+    """Let every rank of a plan save in a thread of its own; return what they wrote by rank."""
+    stores: dict[tuple[int, int], dist.Store] = defaultdict(dist.HashStore)
+    for seat in plan.seats:
+        stores[seat.replica, seat.stage]
+
+    def run(seat: Seat) -> WrittenFiles:
+        files = group(stores[seat.replica, seat.stage], seat.member, plan.gang_size)
+        return rank(RankSaver(config, plan, seat, files, Buffers(pinned=False)), seat)
+
+    with ThreadPoolExecutor(len(plan.seats)) as pool:
+        return list(pool.map(run, plan.seats))
 
 
 def group(store: dist.Store, rank: int, size: int) -> dist.ProcessGroup | None:

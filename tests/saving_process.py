@@ -17,7 +17,7 @@ from torch import Tensor
 
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import step_directory
-from moe.checkpoint.training import write_training_checkpoint
+from moe.checkpoint.training import WholeState, write_training_checkpoint
 from moe.config.tensors import TensorSlice
 from moe.storage import Location, location
 from tests import plans, runs, saves
@@ -60,8 +60,7 @@ def convert(to: Location, moment: str, steps: Sequence[int] = (1, 2)) -> None:
         at = moment if step == 2 else ""
         if at == "plan":
             about = replace(about, plan=Fatal(about.plan))
-        if at == "manifest":
-            about = replace(about, balance=Fatal(about.balance))
+        balance = Fatal({}) if at == "manifest" else whole.state().balance
         weights, moments = Counted(len(whole.weights), at), Counted(len(whole.moments), at)
 
         def weight(part: TensorSlice, whole: Any = whole, count: Any = weights) -> Tensor:
@@ -74,7 +73,8 @@ def convert(to: Location, moment: str, steps: Sequence[int] = (1, 2)) -> None:
             count.one("moment")
             return whole.moment(part, name)
 
-        write_training_checkpoint(step_directory(to, step), about, weight, moment_of, 10_000)
+        state = WholeState(weight, moment_of, balance)
+        write_training_checkpoint(step_directory(to, step), about, state, 10_000)
 
 
 class Counted:

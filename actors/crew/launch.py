@@ -7,49 +7,45 @@ owner.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
-from ray.util import list_named_actors
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.crew.ending import actor_name, remove, running
 from actors.crew.nodes.bundles import bundle
+from actors.crew.nodes.choice import NodeChoice, choose
 from actors.crew.nodes.nodes import rooms
-from actors.crew.nodes.placement import Placement, place
-from actors.crew.reservation import groups_of, release, reserve
-from actors.rank.actor import CONTROL, FILES, RankActor
-from moe.errors import ClusterBusy, ClusterError, LaunchError, RankLost
+from actors.crew.over_ray import RayCrew
+from actors.crew.reservation import groups_of, reserve
+from actors.rank.actor import LIFE, RankActor
+from actors.rank.queues import THREADS
+from moe.errors import ClusterBusy, LaunchError, RankLost
 from moe.planning.plan.plan import Plan
-
-Actors = tuple[ActorHandle[RankActor], ...]
+from moe.planning.plan.seats import Seat, Seats
 
 STALE_SECONDS = 3.0
 """Ray may call busy for so long what was just given back."""
 
 
-def launch(run: str, plan: Plan, detached: bool, seconds: float) -> Actors:
-    """Start the actors of all replicas within ``seconds``, or leave nothing behind.
-
-    They are in the order of their global ranks: replica by replica, each in the order of the plan.
-    """
+def launch(run: str, plan: Plan, detached: bool, seconds: float) -> RayCrew:
+    """Start the actors of all replicas within ``seconds``, or leave nothing behind."""
     if running(run) or groups_of(run):
         raise name_taken(run)
     deadline = time.monotonic() + seconds
-    placement = decide(plan)
+    choice = decide(plan)
     try:
-        groups = reserve(run, plan, placement, detached)
-        actors = tuple(
-            _start(run, plan, rank, groups, detached) for rank in range(plan.replicas * plan.ranks)
-        )
+        groups = reserve(run, plan, choice, detached)
+        actors = [_start(run, plan, seat, groups, detached) for seat in plan.seats]
         _await_actors(actors, deadline)
+        return RayCrew(run, plan.seats, actors)
     except BaseException:
         remove(run)
         raise
-    return actors
 
 
 def name_taken(run: str) -> LaunchError:
@@ -60,58 +56,37 @@ def name_taken(run: str) -> LaunchError:
     )
 
 
-def decide(plan: Plan) -> Placement:
+def decide(plan: Plan) -> NodeChoice:
     """Return where the gangs of a plan go on the cluster as it is now, or say what it lacks."""
     deadline = time.monotonic() + STALE_SECONDS
     while True:
         try:
-            return place(plan, rooms())
+            return choose(plan, rooms())
         except ClusterBusy:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 
 
-def find(run: str, ranks: int) -> Actors | None:
-    """Return the living actors of a run by global rank, or None unless so many are there."""
+def find(run: str, seats: Seats) -> RayCrew | None:
+    """Return the living actors of a run, or None unless there is one for every seat."""
     try:
-        return tuple(ray.get_actor(actor_name(run, rank)) for rank in range(ranks))
+        actors = [ray.get_actor(actor_name(run, rank)) for rank in range(len(seats))]
     except ValueError:
         return None
-
-
-def running(run: str) -> bool:
-    """Tell whether any actor of a run is on the cluster."""
-    return any(name.startswith(f"{run}/rank-") for name in list_named_actors())
-
-
-def remove(run: str, seconds: float = 30.0) -> None:
-    """End every actor and placement group of a run and wait until they are gone."""
-    for name in list_named_actors():
-        if name.startswith(f"{run}/rank-"):
-            _kill(name)
-    release(run)
-    deadline = time.monotonic() + seconds
-    while running(run) or groups_of(run):
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"the actors of {run} did not end within {seconds:g} s; look at the Ray dashboard, "
-                f"then try `raymoe stop {run}`"
-            )
-        time.sleep(0.05)
-
-
-def actor_name(run: str, rank: int) -> str:
-    """Return the name under which a global rank is found."""
-    return f"{run}/rank-{rank}"
+    return RayCrew(run, seats, actors)
 
 
 def _start(
-    run: str, plan: Plan, rank: int, groups: Sequence[PlacementGroup], detached: bool
+    run: str,
+    plan: Plan,
+    seat: Seat,
+    groups: Mapping[tuple[int, int], PlacementGroup],
+    detached: bool,
 ) -> ActorHandle[RankActor]:
     """Start an actor that takes all of its bundle but the mark of a GPU's kind."""
-    gang, member = divmod(rank, plan.gang_size)
-    own = plan.rank(rank % plan.ranks)
+    own, rank = plan.rank(seat), plan.seats.rank(seat)
+    group = groups[seat.replica, seat.stage]
     resources = bundle(own)
     handle = (
         _remote(RankActor)
@@ -123,7 +98,7 @@ def _start(
             memory=resources.get("memory"),
             resources=dict(own.resources),
             max_restarts=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(groups[gang], member),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, seat.member),
         )
         .remote(rank)
     )
@@ -132,10 +107,10 @@ def _start(
 
 def _remote(actor: type[RankActor]) -> Any:
     """Ray types ``concurrency_groups`` as a decorator alone, which would hide the methods."""
-    return ray.remote(concurrency_groups={CONTROL: 2, FILES: 1})(actor)  # type: ignore[call-overload]
+    return ray.remote(concurrency_groups={**THREADS, LIFE: 1})(actor)  # type: ignore[call-overload]
 
 
-def _await_actors(actors: Actors, deadline: float) -> None:
+def _await_actors(actors: Sequence[ActorHandle[RankActor]], deadline: float) -> None:
     try:
         ray.get(
             [actor.status.remote() for actor in actors],
@@ -150,10 +125,3 @@ def _await_actors(actors: Actors, deadline: float) -> None:
         raise RankLost(f"an actor died while starting: {error}") from error
     except RayError as error:
         raise LaunchError(f"an actor could not start: {error}") from error
-
-
-def _kill(name: str) -> None:
-    try:
-        ray.kill(ray.get_actor(name), no_restart=True)
-    except ValueError:
-        return

@@ -15,8 +15,8 @@ from ray.util.placement_group import (
 )
 
 from actors.crew.nodes.bundles import Gang, gangs
+from actors.crew.nodes.choice import NodeChoice
 from actors.crew.nodes.nodes import rooms
-from actors.crew.nodes.placement import Placement
 from actors.crew.nodes.words import asked_text, found_text
 from moe.errors import ClusterBusy
 from moe.planning.plan.plan import Plan
@@ -28,22 +28,20 @@ _NODE_ID = "ray.io/node-id"
 
 
 def reserve(
-    run: str, plan: Plan, placement: Placement, detached: bool
-) -> tuple[PlacementGroup, ...]:
-    """Reserve every gang's bundles on its node, in the order of gangs.
+    run: str, plan: Plan, choice: NodeChoice, detached: bool
+) -> dict[tuple[int, int], PlacementGroup]:
+    """Reserve every gang's bundles on its node; return the groups by replica and stage.
 
     Raise ClusterBusy where one is not granted; what was granted is then for ``release`` to undo.
     """
     asked = gangs(plan)
-    groups = [
-        _ask(run, gang, placement.nodes[gang.replica][gang.stage], detached) for gang in asked
-    ]
+    groups = [_ask(run, gang, choice.nodes[gang.replica][gang.stage], detached) for gang in asked]
     # Ray waits whole seconds: 0.9 would be none.
     deadline = time.monotonic() + GRANT_SECONDS + GRANT_SECONDS_EACH * len(groups)
     for gang, group in zip(asked, groups, strict=True):
         if not group.wait(max(ceil(deadline - time.monotonic()), 1)):
-            raise ClusterBusy(_forestalled(gang, placement.nodes[gang.replica][gang.stage]))
-    return tuple(groups)
+            raise ClusterBusy(_forestalled(gang, choice.nodes[gang.replica][gang.stage]))
+    return {(gang.replica, gang.stage): group for gang, group in zip(asked, groups, strict=True)}
 
 
 def release(run: str) -> None:

@@ -43,7 +43,7 @@ class RankDecoder:
         cache = self._cache(work)
         x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
         run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
-        for chunk, layers in zip(self._chunks, self._decoder.share.runs, strict=True):
+        for chunk, layers in zip(self._chunks, self._decoder.share.spans, strict=True):
             if chunk > 0:
                 x = self._from(chunk - 1, x, len(work.tokens))
             x = self._decoder(x, replace(run, layers=layers)).values
@@ -90,9 +90,9 @@ class RankDecoder:
     def _neighbour(self, chunk: int) -> int | None:
         """Return the rank that holds a chunk; None for this one."""
         assert self._groups is not None
-        place = self._groups.membership
-        rank = place.at(stage=self._home[chunk])
-        return None if rank == place.rank else rank
+        membership = self._groups.membership
+        rank = membership.at(stage=self._home[chunk])
+        return None if rank == membership.rank else rank
 
     @property
     def _down(self) -> dist.ProcessGroup | None:

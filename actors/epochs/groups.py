@@ -14,14 +14,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import psutil
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from actors.device import GLOO
 from actors.epochs.membership import Membership
 from moe.errors import RankLost, RaymoeError, StorageError
-
-GLOO = "gloo"
 
 _DESTROYING = threading.Lock()
 
@@ -50,34 +48,36 @@ class Groups:
     both hold this member of every stage of its replica: activations go down and gradients up, each
     way on its own, so that a receive posted early on one never stands before a send on the other.
     ``ends`` holds this member of the stages with embedding and head, where these are two.
-    ``data`` holds this place in every replica. ``files`` holds the gang again, on CPUs whatever the
-    device, for tensors on their way to a checkpoint while the next step runs.
+    ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
+    memory of the host on their way to a checkpoint while the next step runs; all other groups have
+    the ``backend`` of the device.
     """
 
-    def __init__(self, membership: Membership, device: torch.device, store: Store | None) -> None:
+    def __init__(self, membership: Membership, backend: str, store: Store | None) -> None:
         self.membership = membership
+        self.backend = backend
         self._wait = timedelta(seconds=membership.seconds)
         if store is None:
             store = TCPStore(membership.host, membership.port, timeout=self._wait)
         prefix = membership.name
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else GLOO,
+            backend,
             store=PrefixStore(prefix, store),
             rank=membership.rank,
-            world_size=membership.world,
+            world_size=len(membership.seats),
             timeout=self._wait,
             group_name=prefix,
         )
-        stages, gang = range(membership.stages), range(membership.gang)
+        seat, seats = membership.seat, membership.seats
         self.world = dist.group.WORLD
-        self.gang = self._own("gang", [membership.at(member=each) for each in gang])
-        pipe = [membership.at(stage=each) for each in stages]
+        gang = [seats.rank(each) for each in seats.gang_of(seat)]
+        self.gang = self._own("gang", gang)
+        pipe = [seats.rank(each) for each in seats.pipeline_of(seat)]
         self.down = self._own("down", pipe)
         self.up = self._own("up", pipe)
         self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
-        replicas = range(membership.replicas)
-        self.data = self._own("data", [membership.at(replica=each) for each in replicas])
-        self.files = self._own("files", [membership.at(member=each) for each in gang], GLOO)
+        self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
+        self.files = self._own("files", gang, GLOO)
 
     def _own(
         self, kind: str, ranks: list[int], backend: str | None = None

@@ -1,22 +1,22 @@
-"""Where one rank stands in one epoch of a run. A value."""
+"""Where one rank sits in one epoch of a run, and where the ranks of the epoch meet. A value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from moe.planning.plan.seats import Seat, Seats
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One rank's place in one epoch of a run; rank = (replica * stages + stage) * gang + member.
+    """One rank's seat among the ``seats`` of one epoch of a run.
 
     ``ends`` are the stages with the embedding and with the head. ``host`` and ``port`` lead to the
-    store of rank 0, ``seconds`` bounds every wait of a group.
+    store of rank 0. ``seconds`` bounds every wait of a process group.
     """
 
     run: str
     epoch: int
-    rank: int
-    replicas: int
-    stages: int
-    gang: int
+    seat: Seat
+    seats: Seats
     ends: tuple[int, int]
     host: str
     port: int
@@ -28,30 +28,10 @@ class Membership:
         return f"{self.run}/epoch-{self.epoch}"
 
     @property
-    def world(self) -> int:
-        """Number of ranks of all replicas."""
-        return self.replicas * self.stages * self.gang
+    def rank(self) -> int:
+        """Global rank of this seat: its rank in the group of all."""
+        return self.seats.rank(self.seat)
 
-    @property
-    def replica(self) -> int:
-        """Replica of this rank."""
-        return self.rank // (self.stages * self.gang)
-
-    @property
-    def stage(self) -> int:
-        """Stage of this rank."""
-        return self.rank // self.gang % self.stages
-
-    @property
-    def member(self) -> int:
-        """Place of this rank in its gang."""
-        return self.rank % self.gang
-
-    def at(
-        self, replica: int | None = None, stage: int | None = None, member: int | None = None
-    ) -> int:
-        """Return the rank of another place; what is not given is this rank's own."""
-        replica = self.replica if replica is None else replica
-        stage = self.stage if stage is None else stage
-        member = self.member if member is None else member
-        return (replica * self.stages + stage) * self.gang + member
+    def at(self, **other: int) -> int:
+        """Return the global rank of another seat: ``at(stage=2)`` differs in the stage alone."""
+        return self.seats.rank(replace(self.seat, **other))

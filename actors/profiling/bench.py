@@ -130,9 +130,9 @@ class OptimizerBench:
     count = 1
 
     def __init__(self, part: PartBench) -> None:
-        self._buckets = buckets_of(part.decoder)
+        self._buckets = buckets_of(part.decoder, replica=0, replicas=1, gang=1)
         self._optimizer = RankOptimizer(self._buckets, _TRAIN)
-        self.parameters = sum(bucket.slots[-1].stop for bucket in self._buckets)
+        self.parameters = sum(bucket.layout.slots[-1].stop for bucket in self._buckets)
 
     def prepare(self) -> None:
         """Give every parameter a gradient, large enough to be clipped."""

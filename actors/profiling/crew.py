@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 
+from actors.device import gpu_count, local_device
 from actors.epochs.groups import Groups, destroy_groups, open_store
 from actors.epochs.membership import Membership
 from actors.profiling.bench import alone, parameters, parts_of
@@ -22,6 +23,7 @@ from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
 from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
+from moe.planning.plan.seats import Seat, Seats
 from moe.sizes import unlike_texts
 
 Progress = Callable[[int, int], None]
@@ -90,7 +92,7 @@ def _check(asked: Measuring) -> None:
             raise ConfigError(f"--{name} is {value}; give whole numbers above 0")
     if not 0 < asked.seconds < _PATIENCE:
         raise ConfigError(f"--seconds is {asked.seconds:g}; give a number in (0, {_PATIENCE:g})")
-    gpus = torch.cuda.device_count()
+    gpus = gpu_count()
     if gpus:
         if asked.ranks > gpus:
             raise ConfigError(f"--ranks is {asked.ranks} but there are {gpus} GPUs; ask for fewer")
@@ -137,13 +139,13 @@ def _answer(rank: int, pipe: Connection, process: SpawnProcess) -> Any:
 
 def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     torch.set_num_threads(asked.threads)
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda", rank) if gpu else torch.device("cpu")
-    if gpu:
-        torch.cuda.set_device(device)
+    device = local_device(rank)
+    device.use()
     try:
-        place = Membership("profile", 0, rank, 1, 1, asked.ranks, (0, 0), _HOST, port, _PATIENCE)
-        Groups(place, device, None)
+        membership = Membership(
+            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0, 0), _HOST, port, _PATIENCE
+        )
+        Groups(membership, device.backend, None)
         tell: Progress = (lambda done, total: pipe.send((done, total))) if rank == 0 else _quiet
         pipe.send(_found(asked, Clock(device, asked.threads), tell))
     except Exception as error:
@@ -163,8 +165,7 @@ def _found(asked: Measuring, clock: Clock, progress: Progress) -> Found:
     progress(total - 1, total)
     wire = measure_wire(asked, clock)
     progress(total, total)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Found(name, rates, tuple(parts), wire, clock.share)
+    return Found(device.name, rates, tuple(parts), wire, clock.share)
 
 
 def _quiet(done: int, total: int) -> None:

@@ -20,6 +20,7 @@ from statistics import median
 import torch
 import torch.distributed as dist
 
+from actors.device import Device, seconds_of
 from actors.profiling.bench import Bench, OptimizerBench, PartBench, parts_of
 from moe.config.model import ModelConfig
 from moe.nn.product import product
@@ -68,9 +69,9 @@ class Timed:
 class Clock:
     """Times work in this process."""
 
-    def __init__(self, device: torch.device, threads: int) -> None:
+    def __init__(self, device: Device, threads: int) -> None:
         self.device = device
-        self._alone = device.type == "cpu" and threads == 1
+        self._now = device.clock(threads)
         self._wall = self._processor = 0.0
 
     @property
@@ -79,29 +80,26 @@ class Clock:
 
         With several threads it may be above 1. A GPU's is 1.
         """
-        return self._processor / self._wall if self.device.type == "cpu" and self._wall else 1.0
+        return self._processor / self._wall if self.device.shared and self._wall else 1.0
 
     def seconds(self, work: Work) -> float:
         """Return the seconds of computing, until the device is done with it."""
-        now = time.thread_time if self._alone else time.perf_counter
-        self._finish()
-        started = now()
+        self.device.synchronise()
+        started = self._now()
         work()
-        self._finish()
-        return now() - started
+        self.device.synchronise()
+        return self._now() - started
 
     def waited(self, work: Work) -> float:
         """Return the seconds of work that waits for other ranks."""
-        self._finish()
-        started = time.perf_counter()
+        started = seconds_of(self.device)
         work()
-        self._finish()
-        return time.perf_counter() - started
+        return seconds_of(self.device) - started
 
     def rounds(self, bench: Bench, seconds: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return the halves of as many rounds as fit, once warm; as many on every rank."""
         self._round(bench)
-        slowest = torch.tensor(sum(self._round(bench)), device=self.device)
+        slowest = torch.tensor(sum(self._round(bench)), device=self.device.torch_device)
         dist.all_reduce(slowest, dist.ReduceOp.MAX)
         count = min(max(int(seconds / slowest.item()), FEWEST_ROUNDS), _MOST_ROUNDS)
         wall, processor = time.perf_counter(), time.process_time()
@@ -119,10 +117,6 @@ class Clock:
         dist.barrier()
         return self.seconds(bench.forward), self.seconds(bench.backward)
 
-    def _finish(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
 
 def together(timer: Callable[[Work], float], work: Work, times: int) -> list[float]:
     """Return the seconds of work that all ranks begin at once, so many times after a warm-up."""
@@ -135,8 +129,8 @@ def together(timer: Callable[[Work], float], work: Work, times: int) -> list[flo
 
 def measure_rates(clock: Clock) -> Rates:
     """Return what the device sustains in products and in passes over memory."""
-    one, other = (torch.randn(_SIDE, _SIDE, device=clock.device) for _ in range(2))
-    total, source = (torch.ones(_FLOATS, device=clock.device) for _ in range(2))
+    one, other = (torch.randn(_SIDE, _SIDE, device=clock.device.torch_device) for _ in range(2))
+    total, source = (torch.ones(_FLOATS, device=clock.device.torch_device) for _ in range(2))
     products = together(clock.seconds, lambda: product(one, other), _RATE_ROUNDS)
     passes = together(clock.seconds, lambda: total.add_(source * 0.5), _RATE_ROUNDS)
     return Rates(
@@ -147,7 +141,7 @@ def measure_rates(clock: Clock) -> Rates:
 
 def measure_part(part: str, asked: Measuring, clock: Clock) -> Iterator[Timed]:
     """Yield a part at every size; after the last kind of block, the optimiser of its weights."""
-    bench = PartBench(asked.config, part, clock.device)
+    bench = PartBench(asked.config, part, clock.device.torch_device)
     for micro_batch in sorted(set(asked.micro_batches)):
         bench.use(micro_batch, asked.sequence_length)
         halves = clock.rounds(bench, asked.seconds)

@@ -54,12 +54,12 @@ def measure_wire(asked: Measuring, clock: Clock) -> Wire | None:
     summed = min(asked.config.hidden_size * asked.config.vocab_size, _MOST_FLOATS)
 
     def swapped(floats: int) -> Message:
-        out, into = (torch.zeros(floats, device=clock.device) for _ in range(2))
+        out, into = (torch.zeros(floats, device=clock.device.torch_device) for _ in range(2))
         seconds = together(clock.waited, lambda: _swap(out, into, peer), _ROUNDS)
         return Message(out.nbytes, tuple(seconds))
 
     def added(floats: int) -> Message:
-        x = torch.zeros(floats, device=clock.device)
+        x = torch.zeros(floats, device=clock.device.torch_device)
         group = groups[place] if paired else None
         seconds = together(
             clock.waited,

@@ -1,8 +1,10 @@
-"""The actor of one rank: a thin shell over its share of the model.
+"""The Ray actor of one rank: a thin shell over ``actors.rank.rank``.
 
-Commands run one after the other in the default group. ``status`` and ``abort`` are answered in a
-group of their own, also while a command runs, and snapshots are written in another.
+Commands run one after the other in the default group. Those of ``actors.rank.queues`` have groups
+of their own, so they are answered while a command runs.
 """
+
+import threading
 
 import ray
 from ray.util import get_node_ip_address
@@ -10,31 +12,34 @@ from ray.util import get_node_ip_address
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
 from actors.epochs.groups import use_interface_of
 from actors.epochs.membership import Membership
+from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
-from actors.state.saver import SavedRank
+from actors.state.sources import Source
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.storage import Location
 
-CONTROL = "control"
-FILES = "files"
+LIFE = "life"
+"""The concurrency group of the call that ends with the actor."""
 
 
 class RankActor:
     """Hosts one rank; every method is one command of the engine, told in ``actors.rank.rank``."""
 
     def __init__(self, rank: int) -> None:
-        use_interface_of(_address())
-        self._rank = Rank(rank)
+        host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
+        use_interface_of(host)
+        self._rank = Rank(rank, host)
 
     @ray.method
-    def build(self, command: BuildCommand) -> None:
+    def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors."""
-        self._rank.build(command)
+        self._rank.build(command, source)
 
     @ray.method
     def open_store(self, seconds: float) -> tuple[str, int]:
-        """Open the meeting place of the next epoch."""
-        return self._rank.open_store(_address(), seconds)
+        """Open the store where the ranks of the next epoch meet."""
+        return self._rank.open_store(seconds)
 
     @ray.method
     def join(self, membership: Membership) -> None:
@@ -51,8 +56,8 @@ class RankActor:
         """Copy what this rank contributes to a checkpoint."""
         self._rank.snapshot(step)
 
-    @ray.method(concurrency_group=FILES)
-    def write(self, directory: Location, step: int) -> SavedRank:
+    @ray.method(concurrency_group=QUEUES["write"])
+    def write(self, directory: Location, step: int) -> WrittenFiles:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
 
@@ -69,19 +74,19 @@ class RankActor:
     @ray.method
     def settled(self) -> RankStatus:
         """Return the status once every earlier command is done."""
-        return self._rank.status()
+        return self._rank.settled()
 
-    @ray.method(concurrency_group=CONTROL)
+    @ray.method(concurrency_group=QUEUES["status"])
     def status(self) -> RankStatus:
         """Return the status now."""
         return self._rank.status()
 
-    @ray.method(concurrency_group=CONTROL)
+    @ray.method(concurrency_group=QUEUES["abort"])
     def abort(self) -> None:
         """Drop the process groups, also under a running command."""
-        self._rank.leave()
+        self._rank.abort()
 
-
-def _address() -> str:
-    """Return the address by which other nodes reach this one."""
-    return str(get_node_ip_address())  # type: ignore[no-untyped-call]
+    @ray.method(concurrency_group=LIFE)
+    def live(self) -> None:
+        """Never return: the call fails when the actor dies, which tells its callers at once."""
+        threading.Event().wait()

@@ -1,6 +1,6 @@
-"""One rank of a run: its share of the model, and its place in the membership.
+"""One rank of a run: its state, and the commands that change it.
 
-Knows nothing of Ray, so that tests run ranks as plain processes.
+Knows nothing of Ray: actors host it, and so do plain processes.
 """
 
 import gc
@@ -13,18 +13,16 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
-from actors.decode.rank_decoder import RankDecoder
 from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
 from actors.epochs.membership import Membership
-from actors.state.saver import RankPlace, SavedRank, ShareSaver, restore_optimizer
-from actors.step.gang import GangExchange
+from actors.rank.share import LoadedShare
+from actors.rank.states import Built, Empty, Joined, State
+from actors.state.saver import RankSaver
+from actors.state.sources import Source
 from actors.step.training import RankTrainer
-from moe.checkpoint.manifest import Manifest, load_manifest
-from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
-from moe.nn.build import build
-from moe.nn.decoder import Decoder
 from moe.storage import Location
 
 ABANDON_SECONDS = 5.0
@@ -32,44 +30,44 @@ ABANDON_SECONDS = 5.0
 
 
 class Rank:
-    """Built once, joined once an epoch, then commanded step by step."""
+    """Built once, joined once an epoch, then commanded step by step.
 
-    def __init__(self, number: int) -> None:
+    Every public method is one command of the engine. ``actors.rank.queues`` says which of them run
+    beside others. ``host`` is the address where the other ranks reach this one.
+    """
+
+    def __init__(self, number: int, host: str = "127.0.0.1") -> None:
         self.number = number
-        self._exchange = GangExchange()
-        self._built: _Built | None = None
+        self._host = host
+        self._state: State = Empty()
         self._store: TCPStore | None = None
-        self._groups: Groups | None = None
-        self._epoch = 0
-        self._report: RankReport | None = None
-        self._saver: ShareSaver | None = None
         self._working = threading.Lock()
 
-    def build(self, command: BuildCommand) -> None:
-        """Read this rank's tensors and make it ready to join."""
+    def build(self, command: BuildCommand, source: Source) -> None:
+        """Read this rank's tensors from a source and make it ready to join."""
+        self.abort()
+        self._state = Empty()
         torch.set_num_threads(command.threads)
-        self._built = _Built(command, self._exchange)
+        self._state = Built(LoadedShare(command, source))
 
-    def open_store(self, host: str, seconds: float) -> tuple[str, int]:
-        """Open the meeting place of the next epoch on this host; return its address and port."""
-        self._store = open_store(host, seconds)
-        return host, self._store.port
+    def open_store(self, seconds: float) -> tuple[str, int]:
+        """Open the store where the ranks of the next epoch meet; return its address and port."""
+        self._store = open_store(self._host, seconds)
+        return self._host, self._store.port
 
     def join(self, membership: Membership) -> None:
         """Leave the groups of the last epoch and meet the other ranks under the next."""
-        self.leave()
-        built = self._require_built()
+        self.abort()
+        share = self._share()
         store = self._store if membership.rank == 0 else None
         with guarded(self.number, f"joining epoch {membership.epoch}"):
-            groups = Groups(membership, built.device, store)
-        self._exchange.join(groups.gang, membership.at(member=0), built.command.unlike)
-        built.join(groups)
-        if built.trainer is not None:
-            self._saver = self._new_saver(built, groups)
-        self._groups, self._epoch = groups, membership.epoch
+            groups = Groups(membership, share.device.backend, store)
+        share.join(groups)
+        saver = None if share.trainer is None else self._new_saver(share, groups)
+        self._state = Joined(share, membership.epoch, groups, saver)
 
-    def leave(self) -> None:
-        """Drop the groups of the epoch, from any thread; neighbours that wait on them are freed.
+    def abort(self) -> None:
+        """Leave the epoch, from any thread; neighbours that wait on its groups are freed.
 
         A command that runs meanwhile fails when it next begins to communicate, or when what it
         waits for does, and lets go of the groups itself.
@@ -80,16 +78,17 @@ class Rank:
             finally:
                 self._working.release()
         else:
-            self._groups = None
+            self._state = self._state.left()
             destroy_groups()
-        if self._saver is not None:
-            self._saver.abandon(ABANDON_SECONDS)
+        saver = None if isinstance(self._state, Empty) else self._state.saver
+        if saver is not None:
+            saver.abandon(ABANDON_SECONDS)
 
     def train_step(self, batch: StepInput) -> RankReport:
         """Run one step; the one just done gives its report again, any other is refused."""
-        trainer = self._trainer()
-        if self._report is not None and batch.step + 1 == trainer.steps_done:
-            return self._report
+        share, trainer = self._share(), self._trainer()
+        if share.report is not None and batch.step + 1 == trainer.steps_done:
+            return share.report
         if trainer.torn:
             raise RankLost(
                 f"rank {self.number} failed when step {trainer.steps_done} was half done; it must "
@@ -101,71 +100,70 @@ class Rank:
                 "asked for; the ranks no longer agree and must restart from a checkpoint"
             )
         with self._communicating(f"step {batch.step}"):
-            first, self._report = self._report is None, trainer.step(batch)
+            report = trainer.step(batch)
+        first = share.report is None
+        share.report = report
         if first:
-            weights = dict(self._require_built().decoder.named_parameters())
-            self._require_saver().prepare(weights, trainer.optimizer.states())
-        return self._report
+            weights = dict(share.decoder.named_parameters())
+            self._saver().prepare(weights, trainer.optimizer.states())
+        return report
 
     def snapshot(self, step: int) -> None:
         """Copy what this rank contributes to a checkpoint after ``step`` steps; no others do."""
-        trainer, built, saver = self._trainer(), self._require_built(), self._require_saver()
+        share, trainer, saver = self._share(), self._trainer(), self._saver()
         if trainer.steps_done != step:
             raise RankLost(
                 f"rank {self.number} has done {trainer.steps_done} steps, a snapshot after {step} "
                 "was asked for; the drivers no longer agree and must begin anew"
             )
-        weights = dict(built.decoder.named_parameters())
+        weights = dict(share.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
-        saver.take(weights, states, seconds, trainer.balancer.states, step)
+        saver.take(step, weights, states, trainer.balancer.states, seconds)
 
-    def write(self, directory: Location, step: int) -> SavedRank:
-        """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
-
-        Return the files written, and the balance of its layers when the snapshot was taken.
-        """
-        saver, seconds = self._require_saver(), self._trainer().run.cluster.step_seconds
-        balance = saver.start(directory, seconds, step)
-        return saver.finish(seconds), balance
-
-    def save(self, directory: Location) -> SavedRank:
-        """Take a snapshot and write it."""
-        step = self._trainer().steps_done
-        self.snapshot(step)
-        return self.write(directory, step)
+    def write(self, directory: Location, step: int) -> WrittenFiles:
+        """Write the snapshot of a step, beside whatever else this rank does; wait for it first."""
+        seconds = self._trainer().run.cluster.step_seconds
+        return self._saver().write(directory, step, seconds)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
-        built = self._require_built()
+        share = self._share()
         with self._communicating(f"inference of {work.sequence}"):
-            return built.generator.infer(work)
+            return share.generator.infer(work)
 
     def release(self, sequence: str) -> None:
         """Forget a sequence."""
-        self._require_built().generator.release(sequence)
+        self._share().generator.release(sequence)
+
+    def settled(self) -> RankStatus:
+        """Return the status once every earlier command is done."""
+        return self.status()
 
     def status(self) -> RankStatus:
         """Return what this rank holds; answered while a command runs."""
-        trainer = self._built.trainer if self._built else None
+        state = self._state
+        share = None if isinstance(state, Empty) else state.share
+        trainer = None if share is None else share.trainer
+        saver = state.saver if isinstance(state, Joined) else None
         return RankStatus(
             rank=self.number,
-            built=self._built is not None,
-            epoch=self._epoch,
-            joined=self._groups is not None,
+            built=share is not None,
+            epoch=state.epoch,
+            joined=isinstance(state, Joined),
             step=trainer.steps_done if trainer else 0,
-            report=self._report,
+            report=None if share is None else share.report,
             pid=os.getpid(),
-            replicas=self._built.command.plan.replicas if self._built else 0,
+            replicas=share.command.plan.replicas if share else 0,
             needs_tokens=trainer is not None and trainer.needs_tokens,
             busy=self._working.locked(),
             torn=trainer is not None and trainer.torn,
-            saving=None if self._saver is None else self._saver.unfinished,
+            saving=None if saver is None else saver.unfinished,
         )
 
     @contextmanager
     def _communicating(self, doing: str) -> Iterator[None]:
         with self._working:
-            if self._groups is None:
+            if not isinstance(self._state, Joined):
                 raise self._left()
             try:
                 with guarded(self.number, doing):
@@ -175,80 +173,41 @@ class Rank:
                 raise
 
     def _let_go(self) -> None:
-        """Hold no group of the epoch any more, which closes its connections."""
-        self._groups = None
-        self._exchange.join(None)
-        if self._built is not None:
-            self._built.leave()
+        """Hold no group of the epoch any more, which closes its connections.
+
+        Nobody may hold the state in a variable meanwhile: it would keep the groups alive.
+        """
+        self._state = self._state.left()
+        if isinstance(self._state, Built):
+            self._state.share.leave()
         destroy_groups()
         gc.collect()
 
     def _left(self) -> RankLost:
-        return RankLost(f"rank {self.number} has left epoch {self._epoch}; join the next first")
+        epoch = self._state.epoch
+        return RankLost(f"rank {self.number} has left epoch {epoch}; join the next first")
 
-    def _new_saver(self, built: "_Built", groups: Groups) -> ShareSaver:
+    def _new_saver(self, share: LoadedShare, groups: Groups) -> RankSaver:
         """Return what saves during an epoch; memory for snapshots is kept from the last."""
-        place, before = groups.membership, self._saver
-        return ShareSaver(
-            built.decoder.config,
-            built.command.gang,
-            RankPlace(place.member, place.replica, place.replicas, place.rank),
-            groups.files,
-            None if before is None else before.buffers,
-        )
+        before, command = self._last_saver(), share.command
+        buffers = share.device.buffers() if before is None else before.buffers
+        return RankSaver(share.decoder.config, command.plan, command.seat, groups.files, buffers)
 
-    def _require_saver(self) -> ShareSaver:
-        if self._saver is None or self._groups is None:
-            raise self._left()
-        return self._saver
+    def _last_saver(self) -> RankSaver | None:
+        return None if isinstance(self._state, Empty) else self._state.saver
 
-    def _require_built(self) -> "_Built":
-        if self._built is None:
+    def _saver(self) -> RankSaver:
+        if isinstance(self._state, Joined) and self._state.saver is not None:
+            return self._state.saver
+        raise self._left()
+
+    def _share(self) -> LoadedShare:
+        if isinstance(self._state, Empty):
             raise RankLost(f"rank {self.number} holds no model yet; build it first")
-        return self._built
+        return self._state.share
 
     def _trainer(self) -> RankTrainer:
-        trainer = self._require_built().trainer
+        trainer = self._share().trainer
         if trainer is None:
             raise RankLost(f"rank {self.number} was built to serve, not to train")
         return trainer
-
-
-class _Built:
-    """A rank's share with the parts that train it and generate from it."""
-
-    def __init__(self, command: BuildCommand, exchange: GangExchange) -> None:
-        self.command = command
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._manifest = load_manifest(command.checkpoint) if command.resume else None
-        checkpoint = Checkpoint.open(command.checkpoint, self._manifest)
-        self.decoder: Decoder = build(
-            checkpoint.config, checkpoint.read, command.share, exchange, self.device
-        )
-        plan = command.plan
-        home = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
-        self.generator = RankDecoder(self.decoder, home, command.stage)
-        self.trainer: RankTrainer | None = None
-        if command.run is not None:
-            self.trainer = RankTrainer(self.decoder, command.run, command)
-            if self._manifest is not None:
-                self._resume(self.trainer, self._manifest)
-
-    def join(self, groups: Groups) -> None:
-        """Take part in an epoch."""
-        self.generator.join(groups)
-        if self.trainer is not None:
-            self.trainer.join(groups)
-
-    def leave(self) -> None:
-        """Let go of the groups of an epoch."""
-        self.generator.leave()
-        if self.trainer is not None:
-            self.trainer.leave()
-
-    def _resume(self, trainer: RankTrainer, manifest: Manifest) -> None:
-        command = self.command
-        trainer.steps_done = manifest.step
-        states = trainer.balancer.states
-        states.update({layer: manifest.balance[layer] for layer in states})
-        restore_optimizer(command.checkpoint, trainer.optimizer, manifest)

@@ -1,45 +1,26 @@
-"""The thread that writes one rank's files of a checkpoint, and how it joins the spans of a gang."""
+"""One rank's files of a checkpoint, and how the spans of a gang become whole weights."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.state.snapshots import Snapshot
 from moe.checkpoint.manifest import OPTIMIZER
-from moe.checkpoint.records import Piece, StoredTensor, WrittenFiles
+from moe.checkpoint.names import disk_name
+from moe.checkpoint.records import Piece, StoredTensor, WrittenFiles, piece_of
 from moe.checkpoint.shard_files import TYPES
 from moe.checkpoint.streamed import streamed
 from moe.checkpoint.writer import TensorSpec, in_order
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
-from moe.errors import RankLost, RaymoeError, StorageError
+from moe.errors import DeadlineExceeded, RankLost, RaymoeError, StorageError
 from moe.storage import Location, make_directory
-
-
-@dataclass(frozen=True, slots=True)
-class GivenTensor:
-    """A weight that a rank contributes: its name on disk, the part held, and a copy of that."""
-
-    name: str
-    part: TensorSlice
-    copy: Tensor
-
-    @property
-    def spec(self) -> TensorSpec:
-        """The whole tensor, as it will be stored."""
-        return TensorSpec(self.name, self.part.shape, self.copy.dtype)
-
-
-class Snapshot(NamedTuple):
-    """Copies of what one rank contributes to a checkpoint: weights, and pieces of moments."""
-
-    given: Sequence[GivenTensor]
-    pieces: Sequence[tuple[Piece, Tensor]]
 
 
 class Spans:
@@ -59,116 +40,136 @@ class Spans:
             raise RankLost(
                 f"a gang of {len(gang)} ranks has no process group to save with; join an epoch"
             )
-        self.leader = member == 0
+        self._leads = member == 0
         self._group = group
         self._others = [
             {tensor.name: tensor for tensor in held_by(config, share)} for share in gang[1:]
         ]
 
-    def send(self, given: GivenTensor) -> None:
-        """Send a member's span to the leader."""
-        assert self._group is not None
-        self._group.send([given.copy], 0, 0).wait()
+    def sends(self, part: TensorSlice) -> bool:
+        """Tell whether this rank sends a part to the leader instead of writing the weight."""
+        return part.dim is not None and not self._leads
 
-    def joined(self, given: GivenTensor) -> Tensor:
+    def send(self, span: Tensor) -> None:
+        """Send a member's span to the leader."""
+        self._joined_group().send([span], 0, 0).wait()
+
+    def whole(self, part: TensorSlice, span: Tensor) -> Tensor:
         """Return a whole tensor from the leader's span and those of the other members."""
-        part = given.part
         if part.dim is None:
-            return given.copy
-        assert self._group is not None
-        whole = torch.empty(part.shape, dtype=given.copy.dtype)
-        _narrow(whole, part).copy_(given.copy)
+            return span
+        whole = torch.empty(part.shape, dtype=span.dtype)
+        _narrow(whole, part).copy_(span)
         for member, held in enumerate(self._others, start=1):
             target = _narrow(whole, held[part.name])
-            span = target if target.is_contiguous() else torch.empty_like(target).contiguous()
-            self._group.recv([span], member, 0).wait()
-            if span is not target:
-                target.copy_(span)
+            other = target if target.is_contiguous() else torch.empty_like(target).contiguous()
+            self._joined_group().recv([other], member, 0).wait()
+            if other is not target:
+                target.copy_(other)
         return whole
 
+    def leave(self) -> None:
+        """Hold the process group no more; who waits for this rank is freed when it is closed."""
+        self._group = None
 
-class Writing(threading.Thread):
-    """Writes one rank's files; what it has written, or why not, is its result."""
+    def _joined_group(self) -> dist.ProcessGroup:
+        if self._group is None:
+            raise RankLost("this rank has left the process group that it saves with")
+        return self._group
+
+
+class Writing:
+    """Writes the snapshot of rank ``rank`` to a directory, in the thread that calls it.
+
+    Between two tensors it looks whether ``unwanted`` is set and whether ``seconds`` are over.
+    """
 
     def __init__(
         self,
-        directory: Location,
-        file: str,
-        snapshot: Snapshot,
+        rank: int,
+        family: str,
         spans: Spans,
+        directory: Location,
+        seconds: float,
+        unwanted: threading.Event,
     ) -> None:
-        super().__init__(name=f"writing {directory}", daemon=True)
-        self.directory = directory
-        self._file = file
-        self._given, self._pieces = snapshot
+        self._rank = rank
+        self._family = family
         self._spans = spans
-        self._unwanted = threading.Event()
-        self._written: WrittenFiles | None = None
-        self._error: BaseException | None = None
+        self._directory = directory
+        self._seconds = seconds
+        self._unwanted = unwanted
+        self._file = f"rank-{rank:05d}.safetensors"
 
-    def run(self) -> None:
-        """Write, and keep what came of it."""
+    def write(self, snapshot: Snapshot) -> WrittenFiles:
+        """Write everything, safe in its storage; StorageError or RankLost say what went wrong."""
+        until = time.monotonic() + self._seconds
         try:
-            self._written = WrittenFiles(tuple(self._weights()), tuple(self._moments()))
-        except BaseException as error:
-            self._error = error
-
-    def give_up(self) -> None:
-        """Let the thread end at the next tensor."""
-        self._unwanted.set()
-
-    def result(self, rank: int) -> WrittenFiles:
-        """Return what was written; call it when the thread has ended."""
-        if self._written is not None:
-            return self._written
-        error = self._error
-        if isinstance(error, RaymoeError):
-            raise error
-        if isinstance(error, OSError):
+            return WrittenFiles(
+                tuple(self._weights(snapshot, until)),
+                tuple(self._moments(snapshot, until)),
+                snapshot.balance,
+            )
+        except RaymoeError:
+            raise
+        except OSError as error:
             raise StorageError(
-                f"rank {rank} could not write {self.directory}: {error}; every rank must reach the "
-                "same files with room on the disk"
+                f"rank {self._rank} could not write {self._directory}: {error}; every rank must "
+                "reach the same files with room on the disk"
             ) from error
-        raise RankLost(f"rank {rank} failed while it wrote {self.directory}: {error}") from error
+        except Exception as error:
+            raise RankLost(
+                f"rank {self._rank} failed while it wrote {self._directory}: {error}"
+            ) from error
 
-    def _weights(self) -> Iterator[StoredTensor]:
+    def _weights(self, snapshot: Snapshot, until: float) -> Iterator[StoredTensor]:
         """Send the spans that the leader joins, then write the rest."""
-        given = {each.name: each for each in self._given}
-        specs = in_order(each.spec for each in self._given)
-        sent = [spec for spec in specs if self._is_sent(given[spec.name])]
+        given = {disk_name(self._family, part.name): (part, t) for part, t in snapshot.weights}
+        specs = in_order(
+            TensorSpec(name, part.shape, value.dtype) for name, (part, value) in given.items()
+        )
+        sent = [spec for spec in specs if self._spans.sends(given[spec.name][0])]
         for spec in sent:
-            self._check_wanted()
-            self._spans.send(given[spec.name])
-        specs = [spec for spec in specs if not self._is_sent(given[spec.name])]
+            self._check(until)
+            self._spans.send(given[spec.name][1])
+        specs = [spec for spec in specs if not self._spans.sends(given[spec.name][0])]
         if not specs:
             return
         file = f"model-{self._file}"
-        with streamed(self.directory / file, specs) as writer:
+        with streamed(self._directory / file, specs) as writer:
             for spec in specs:
-                self._check_wanted()
-                digest = writer.write(spec.name, self._spans.joined(given[spec.name]))
+                self._check(until)
+                digest = writer.write(spec.name, self._spans.whole(*given[spec.name]))
                 yield StoredTensor(spec.name, file, spec.shape, TYPES[spec.dtype], digest)
 
-    def _moments(self) -> Iterator[Piece]:
-        if not self._pieces:
+    def _moments(self, snapshot: Snapshot, until: float) -> Iterator[Piece]:
+        """Write every moment of every range as it lies in memory."""
+        file, given = f"{OPTIMIZER}/{self._file}", dict[str, tuple[Piece, Tensor]]()
+        for state in snapshot.states:
+            name = disk_name(self._family, state.range.name)
+            for moment, value in state.moments.items():
+                piece = piece_of(state.range, name, moment, file, value.dtype)
+                given[piece.key] = piece, value
+        if not given:
             return
-        make_directory(self.directory / OPTIMIZER)
-        given = {piece.key: (piece, value) for piece, value in self._pieces}
+        make_directory(self._directory / OPTIMIZER)
         specs = in_order(
             TensorSpec(key, tuple(value.shape), value.dtype) for key, (_, value) in given.items()
         )
-        with streamed(self.directory / OPTIMIZER / self._file, specs) as writer:
+        with streamed(self._directory / OPTIMIZER / self._file, specs) as writer:
             for spec in specs:
-                self._check_wanted()
+                self._check(until)
                 piece, value = given[spec.name]
                 yield replace(piece, sha256=writer.write(spec.name, value))
 
-    def _is_sent(self, given: GivenTensor) -> bool:
-        return given.part.dim is not None and not self._spans.leader
-
-    def _check_wanted(self) -> None:
+    def _check(self, until: float) -> None:
         if self._unwanted.is_set():
-            raise RankLost(f"writing {self.directory} was given up")
+            raise RankLost(f"writing {self._directory} was given up")
+        if time.monotonic() > until:
+            raise DeadlineExceeded(
+                f"rank {self._rank} did not write {self._directory} in {self._seconds:g} s; give "
+                "saving more time, or faster storage"
+            )
 
 
 def _narrow(whole: Tensor, part: TensorSlice) -> Tensor:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from actors.step.buckets import Bucket
 from moe.checkpoint.records import MOMENTS, OwnedState
+from moe.config.ranges import TensorRange
 from moe.config.run import TrainSection
-from moe.config.tensors import TensorSlice
 from moe.errors import TrainingDiverged
 
-ReadMoment = Callable[[TensorSlice, str, int, int], Tensor]
-"""Gives elements ``start`` to ``stop`` of a moment of the part held of a tensor."""
+ReadMoment = Callable[[TensorRange, str], Tensor]
+"""Returns one moment of a range of a tensor, one-dimensional."""
 
 
 def learning_rate(train: TrainSection, step: int) -> float:
@@ -87,19 +87,18 @@ class RankOptimizer:
         """Yield the moments owned, tensor by tensor: views, which the next step changes."""
         for bucket in self._buckets:
             state = self._adam.state[bucket.owned]
-            for part, elements, place in bucket.owned_slots():
-                moments = {moment: state[moment][place] for moment in MOMENTS}
-                yield OwnedState(part.name, elements.start, elements.stop, moments)
+            for owned in bucket.owned_slots():
+                moments = {moment: state[moment][owned.slice] for moment in MOMENTS}
+                yield OwnedState(owned.range, moments)
 
     def restore(self, read: ReadMoment, step: int) -> None:
         """Fill the moments owned from ``read``, as they were after ``step`` steps."""
         for bucket in self._buckets:
             state = self._adam.state[bucket.owned]
             state["step"].fill_(float(step))
-            for part, elements, place in bucket.owned_slots():
+            for owned in bucket.owned_slots():
                 for moment in MOMENTS:
-                    found = read(part, moment, elements.start, elements.stop)
-                    state[moment][place].copy_(found)
+                    state[moment][owned.slice].copy_(read(owned.range, moment))
 
     def _squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""

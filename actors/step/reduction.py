@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
-from actors.epochs.groups import GLOO, Groups
+from actors.device import GLOO
+from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
 from moe.config.tensors import EMBEDDING
 
@@ -77,7 +78,7 @@ class Reduction:
         group = self._groups.data
         if group is None:
             return
-        if dist.get_backend(group) == GLOO:
+        if self._groups.backend == GLOO:
             work = dist.all_reduce(bucket.gradients, group=group, async_op=True)
         else:
             own = bucket.gradients[bucket.own]
@@ -87,12 +88,12 @@ class Reduction:
 
 def _share_out(bucket: Bucket, groups: Groups) -> list[dist.Work]:
     group = groups.data
-    if dist.get_backend(group) != GLOO:
+    if groups.backend != GLOO:
         gathered = dist.all_gather_single(bucket.weights, bucket.owned, group=group, async_op=True)
         return [gathered]
     return [
         dist.broadcast(part, groups.membership.at(replica=owner), group=group, async_op=True)
-        for owner, part in enumerate(bucket.shares)
+        for owner, part in enumerate(bucket.slices)
     ]
 
 

@@ -1,16 +1,15 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
-import resource
-import time
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, RankReport, StepInput
+from actors.device import Device, seconds_of
 from actors.epochs.groups import Groups
 from actors.step.balancing import RankBalancer
-from actors.step.buckets import Owners, buckets_of
+from actors.step.buckets import buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail
 from actors.step.optimizer import RankOptimizer
@@ -40,29 +39,31 @@ class RankTrainer:
     each layer held, and how many steps are done.
     """
 
-    def __init__(self, decoder: Decoder, run: RunConfig, command: BuildCommand) -> None:
+    def __init__(
+        self, decoder: Decoder, run: RunConfig, command: BuildCommand, device: Device
+    ) -> None:
         self.run = run
         self.steps_done = 0
         self.torn = False
         self.balancer = RankBalancer(decoder, run)
         plan = command.plan
-        owners = Owners(command.replica, plan.replicas, plan.gang_size)
-        self._buckets = buckets_of(decoder, owners)
+        self._buckets = buckets_of(decoder, command.seat.replica, plan.replicas, plan.gang_size)
         self.optimizer = RankOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
+        self._device = device
         self._joined: _Joined | None = None
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch: messages and sums go over its groups."""
-        plan, train, place = self._command.plan, self.run.train, groups.membership
-        part = part_of_step(train.micro_batches, place.replica, place.replicas)
+        plan, train, seat = self._command.plan, self.run.train, self._command.seat
+        part = part_of_step(train.micro_batches, seat.replica, plan.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
         size = (train.micro_batch, self._command.sequence_length, self._decoder.config.hidden_size)
-        mail = Mail(groups, size, self._device, expected(orders, place.stage))
+        mail = Mail(groups, size, self._device.torch_device, expected(orders, seat.stage))
         self._joined = _Joined(
             groups,
-            Pipeline(orders, place.stage, mail),
+            Pipeline(orders, seat.stage, mail),
             Reduction(
                 self._buckets,
                 groups,
@@ -83,7 +84,7 @@ class RankTrainer:
         """
         assert self._joined is not None
         groups, pipeline, reduction = self._joined
-        started = time.perf_counter()
+        started = seconds_of(self._device)
         self.optimizer.clear()
         work = StageStep(
             self._decoder,
@@ -111,8 +112,8 @@ class RankTrainer:
             gradient_norm=norm,
             learning_rate=rate,
             layers=reports if share.leader else {},
-            busy_seconds=time.perf_counter() - started,
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            busy_seconds=seconds_of(self._device) - started,
+            peak_bytes=self._device.peak_bytes,
         )
 
     @property
@@ -122,10 +123,10 @@ class RankTrainer:
         return self._decoder.share.embedding or (moe is not None and moe.hashed)
 
     def _layers(self) -> StageLayers:
-        plan, stage = self._command.plan, self._command.stage
+        plan, stage = self._command.plan, self._command.seat.stage
         chunks = plan.chunks_of(stage)
-        runs = dict(zip(chunks, plan.stages[stage].runs, strict=True))
-        return StageLayers(runs, len(plan.chunk_runs) - 1)
+        runs = dict(zip(chunks, plan.stages[stage].spans, strict=True))
+        return StageLayers(runs, len(plan.chunk_spans) - 1)
 
     def _pass(self) -> Pass:
         routing = self.run.routing
@@ -141,10 +142,6 @@ class RankTrainer:
             logits=False,
             recompute=self._command.recompute,
         )
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self._decoder.parameters()).device
 
 
 def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:

@@ -3,9 +3,7 @@
 import threading
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 _ALIGNED = 64
@@ -17,17 +15,23 @@ class Buffers:
     """One block of CPU memory; as long as the tensors stay alike no save allocates any.
 
     Fresh memory costs several times its copy, page by page, so a block is made ready in a thread
-    beforehand where somebody asks for it.
+    beforehand where somebody asks for it. ``pinned`` memory is what a GPU copies to fastest; only a
+    machine with a GPU has any.
     """
 
-    def __init__(self) -> None:
-        self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
+    def __init__(self, pinned: bool) -> None:
+        self.pinned = pinned
+        self._block = torch.empty(0, dtype=torch.uint8)
         self._making: threading.Thread | None = None
 
     @property
     def bytes(self) -> int:
         """Size of the block."""
         return self._block.nbytes
+
+    def replaced(self) -> "Buffers":
+        """Return others of the same kind, for when somebody still uses the memory of these."""
+        return Buffers(self.pinned)
 
     def prepare(self, tensors: Iterable[Tensor]) -> None:
         """Begin to make memory ready for copies of tensors like these; return at once."""
@@ -47,17 +51,18 @@ class Buffers:
         views, begin = [], 0
         for tensor in tensors:
             own = self._block[begin : begin + tensor.nbytes]
-            view = torch.from_numpy(own).view(tensor.dtype).view(tensor.shape)
+            view = own.view(tensor.dtype).view(tensor.shape)
             view.copy_(tensor.detach())
             views.append(view)
             begin += _room(tensor)
         return views
 
     def _make(self, size: int) -> None:
-        self._block = np.empty(0, np.uint8)
-        block = np.empty(size, np.uint8)
+        self._block = torch.empty(0, dtype=torch.uint8)
+        block = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
+        pages = block.numpy()
         for begin in range(0, size, _TOUCHED):
-            block[begin : begin + _TOUCHED].fill(0)
+            pages[begin : begin + _TOUCHED].fill(0)
         self._block = block
 
 

@@ -11,20 +11,18 @@ the same model, and reads all of them alike:
 N is experts, F their width, D hidden.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from moe.checkpoint.boxes import Box
-from moe.checkpoint.names import disk_name
+from moe.checkpoint.names import disk_name, fused_name
 from moe.config.model import ModelConfig
-from moe.config.tensors import EMBEDDING, HEAD, TensorSlice
+from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, tensors
 
 FUSED_FAMILIES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
 """Families whose experts transformers holds in one tensor."""
 
 _FIRST = "model."
-_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +63,16 @@ class Layout:
         return replace(found, box=tuple(box))
 
     def _whole(self, tensor: TensorSlice) -> Stored:
-        expert = _EXPERT.fullmatch(tensor.name) if self.fused else None
-        if expert is None:
+        name, expert = fused_name(tensor.role), tensor.role.expert
+        if not self.fused or name is None or expert is None:
             return Stored(self._name(tensor.name), tensor.shape)
-        experts, number, part = expert.group(1), int(expert.group(2)), expert.group(3)
         rows, columns = tensor.shape
-        one = number, number + 1
-        if part == "down":
+        one = expert, expert + 1
+        if tensor.role.part == "down":
             box = (one, (0, rows), (0, columns))
-            return Stored(f"{experts}.down_proj", (self.experts, rows, columns), box)
-        box = (one, (0, rows) if part == "gate" else (rows, 2 * rows), (0, columns))
-        return Stored(f"{experts}.gate_up_proj", (self.experts, 2 * rows, columns), box)
+            return Stored(name, (self.experts, rows, columns), box)
+        box = (one, (0, rows) if tensor.role.part == "gate" else (rows, 2 * rows), (0, columns))
+        return Stored(name, (self.experts, 2 * rows, columns), box)
 
     def _name(self, name: str) -> str:
         """Return the name of a tensor; the fused form has the same for all families."""
@@ -86,13 +83,15 @@ def layout_of(config: ModelConfig, names: Collection[str]) -> Layout:
     """Return the form of a directory whose files hold tensors of these names."""
     bare = EMBEDDING not in names and EMBEDDING.removeprefix(_FIRST) in names
     embedding = EMBEDDING.removeprefix(_FIRST) if bare else EMBEDDING
-    fused = config.family in FUSED_FAMILIES and any(
-        name.endswith(".mlp.experts.gate_up_proj") for name in names
-    )
     return Layout(
         config.family,
         config.experts,
-        fused=fused,
+        fused=config.family in FUSED_FAMILIES and _holds_fused(config, names),
         bare=bare,
         under_head=config.tie_embeddings and embedding not in names and HEAD in names,
     )
+
+
+def _holds_fused(config: ModelConfig, names: Collection[str]) -> bool:
+    fused = (name for tensor in tensors(config) if (name := fused_name(tensor.role)) is not None)
+    return any(name in names or name.removeprefix(_FIRST) in names for name in fused)

@@ -28,7 +28,7 @@ def check_names(path: Location, expected: Collection[str], found: Collection[str
             f"{_WRAPPERS.get(wrapped, 'as part of another model; save the language model alone')} "
             "with save_pretrained, or rename them without it"
         )
-    if missing == [HEAD]:
+    if missing == [HEAD] and not extra:
         raise CheckpointError(
             f"{path} lacks {HEAD}, which config.json does not tie to the embedding: the model was "
             "saved without its head (AutoModel in place of AutoModelForCausalLM), or it is "
@@ -44,6 +44,11 @@ def check_names(path: Location, expected: Collection[str], found: Collection[str
         raise CheckpointError(
             f"{path} lacks {len(missing)} tensors, the first is {missing[0]}; "
             "the model is incomplete, copy it again"
+        )
+    if any(".lora_" in name for name in extra):
+        raise CheckpointError(
+            f"{path} holds {len(extra)} tensors of an adapter beside the model, the first is "
+            f"{extra[0]}; merge it with peft (merge_and_unload, then save_pretrained)"
         )
     if extra:
         raise CheckpointError(

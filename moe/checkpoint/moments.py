@@ -13,6 +13,7 @@ from moe.checkpoint.shard_files import NAMED
 from moe.checkpoint.shards import Shards
 from moe.config.families import read_config
 from moe.config.json_file import read_json
+from moe.config.ranges import TensorRange, whole_range
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
 from moe.storage import Location
@@ -38,10 +39,11 @@ class Moments:
 
     def read(self, part: TensorSlice, moment: str) -> Tensor:
         """Return a moment of a part of a tensor, in the shape that part is held in."""
-        return self.read_range(part, moment, 0, part.elements).view(part.held_shape)
+        return self.read_range(whole_range(part), moment).view(part.held_shape)
 
-    def read_range(self, part: TensorSlice, moment: str, start: int, stop: int) -> Tensor:
-        """Return elements ``[start, stop)`` of a moment of a part, counted in memory order."""
+    def read_range(self, wanted: TensorRange, moment: str) -> Tensor:
+        """Return one moment of a range of a tensor, one-dimensional."""
+        part, start, stop = wanted.part, wanted.start, wanted.stop
         if not 0 <= start <= stop <= part.elements:
             raise CheckpointError(
                 f"asked for elements {start} to {stop} of {part.name}, of which "
@@ -54,7 +56,7 @@ class Moments:
                 f"{pieces[0].name}.{moment} was saved as {', '.join(dtypes)}; one of "
                 f"{', '.join(NAMED)} is read"
             )
-        out = torch.empty(stop - start, dtype=NAMED[dtypes[0]])
+        out = torch.empty(wanted.elements, dtype=NAMED[dtypes[0]])
         targets = list(_boxes(part.held_shape, (part.dim, part.start), start, stop))
         for piece in pieces:
             offset = (piece.dim, piece.first)

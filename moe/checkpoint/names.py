@@ -6,6 +6,9 @@ In the tables ``N`` stands for the number of an expert.
 import re
 from collections.abc import Mapping
 
+from moe.config.role import Role
+from moe.config.tensors import layer_prefix
+
 _MIXTRAL = {
     "mlp.router.": "block_sparse_moe.gate.",
     "mlp.experts.N.gate_proj.": "block_sparse_moe.experts.N.w1.",
@@ -33,6 +36,17 @@ _FAMILIES: Mapping[str, Mapping[str, str]] = {
     "raymoe": _DEEPSEEK,
 }
 _EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
+
+
+def fused_name(role: Role) -> str | None:
+    """Return the tensor in which transformers holds the experts of a layer; None of all else.
+
+    Gate and up projections share one, in which the rows of the gate come first.
+    """
+    if role.layer is None or role.expert is None:
+        return None
+    part = "down_proj" if role.part == "down" else "gate_up_proj"
+    return f"{layer_prefix(role.layer)}mlp.experts.{part}"
 
 
 def disk_name(family: str, name: str) -> str:

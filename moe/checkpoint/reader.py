@@ -86,7 +86,8 @@ class Checkpoint:
             if self.shards.shape(name) != shape:
                 raise CheckpointError(
                     f"{name} in {self.path} has shape {self.shards.shape(name)}, "
-                    f"config.json asks for {shape}"
+                    f"config.json asks for {shape}; they are not of one model: copy both again, "
+                    "or correct config.json"
                 )
             self.shards.dtype(name)
 

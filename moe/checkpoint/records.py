@@ -11,10 +11,14 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
+from moe.checkpoint.shard_files import TYPES
+from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.ranges import TensorRange
 from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
 
@@ -24,13 +28,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True)
 class OwnedState:
-    """The moments a rank owns of one tensor: elements ``[start, stop)`` of the part it holds, in
-    memory order, each moment one-dimensional.
-    """
+    """The moments that a rank owns of a range of one tensor, each of them one-dimensional."""
 
-    name: str
-    start: int
-    stop: int
+    range: TensorRange
     moments: Mapping[str, Tensor]
 
 
@@ -79,10 +79,32 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFiles:
-    """What one rank, or another writer, has added to a checkpoint."""
+    """What one rank, or another writer, adds to a checkpoint.
+
+    ``balance`` is the state of each layer with experts that the writer holds.
+    """
 
     tensors: tuple[StoredTensor, ...]
     pieces: tuple[Piece, ...]
+    balance: Mapping[int, BalanceState]
+
+
+def piece_of(own: TensorRange, name: str, moment: str, file: str, dtype: torch.dtype) -> Piece:
+    """Return the piece that holds a moment of a range, named ``name`` on disk; it has no hash."""
+    part = own.part
+    return Piece(
+        name=name,
+        moment=moment,
+        file=file,
+        shape=part.shape,
+        dim=part.dim,
+        first=part.start,
+        last=part.stop,
+        start=own.start,
+        stop=own.stop,
+        dtype=TYPES[dtype],
+        sha256="",
+    )
 
 
 def read_tensor(table: Mapping[str, Any]) -> StoredTensor:

@@ -24,6 +24,7 @@ from moe.checkpoint.records import (
     WrittenFiles,
     check_moments,
     check_tensors,
+    piece_of,
 )
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.shard_files import NAMED, TYPES
@@ -41,28 +42,44 @@ from moe.checkpoint.writer import (
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.ranges import whole_range
 from moe.config.run import RunConfig, dump_run
 from moe.config.tensors import TensorSlice, tensors
 from moe.storage import Location, make_directory, sizes, write_text
 
-ReadWeight = Callable[[TensorSlice], Tensor]
-ReadMoment = Callable[[TensorSlice, str], Tensor]
-
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What a training checkpoint says beside its tensors.
+class SaveContext:
+    """What all checkpoints of a run say alike, and none of its ranks knows.
 
-    ``tokenizer`` is the directory that the tokenizer is copied from, ``data`` the fingerprint of
-    the token shards, ``plan`` the plan as tables, ``balance`` the state of each layer with experts.
+    ``tokenizer`` is the directory that the tokenizer is copied from; ``data`` is the fingerprint of
+    the token shards, so that a resumed run reads the same.
     """
 
     config: ModelConfig
     run: RunConfig
     tokenizer: Path
     data: str
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What one checkpoint says beside what its writers add; ``plan`` is the plan as tables."""
+
+    context: SaveContext
     plan: Mapping[str, Any]
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class WholeState:
+    """All that training knows of a model, in one process: readers of tensors, and the balance.
+
+    ``moment`` is asked for one moment of a whole tensor, by its name.
+    """
+
+    weight: Callable[[TensorSlice], Tensor]
+    moment: Callable[[TensorSlice, str], Tensor]
     balance: Mapping[int, BalanceState]
 
 
@@ -72,24 +89,26 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     Raises CheckpointError, and leaves no manifest, unless the tensors are the whole model and the
     pieces every element of its moments, each once.
     """
+    context = about.context
     stored = [tensor for files in written for tensor in files.tensors]
     pieces = [piece for files in written for piece in files.pieces]
-    check_tensors(about.config, stored)
-    check_moments(about.config, pieces)
+    check_tensors(context.config, stored)
+    check_moments(context.config, pieces)
     write_index(directory, INDEX, _by_file(stored))
-    write_json(directory / "config.json", write_config(about.config, "float32"))
-    copy_tokenizer(about.tokenizer, directory)
-    copy_remote_code(about.config.family, directory)
+    write_json(directory / "config.json", write_config(context.config, "float32"))
+    copy_tokenizer(context.tokenizer, directory)
+    copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
-    write_text(directory / "run.json", dump_run(about.run))
+    write_text(directory / "run.json", dump_run(context.run))
+    balance = {layer: state for each in written for layer, state in each.balance.items()}
     files = sizes(directory)
     others = sorted(name for name in files if not name.endswith(".safetensors"))
     Manifest(
         step=about.step,
-        balance=dict(sorted(about.balance.items())),
+        balance=dict(sorted(balance.items())),
         plan=about.plan,
-        data=about.data,
-        run=about.run.model_dump(mode="json"),
+        data=context.data,
+        run=context.run.model_dump(mode="json"),
         files=files,
         hashes={name: file_sha256(directory / name) for name in others},
         tensors={tensor.name: tensor for tensor in sorted(stored, key=lambda each: each.name)},
@@ -100,25 +119,24 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
 def write_training_checkpoint(
     to: Location,
     about: About,
-    read_weight: ReadWeight,
-    read_moment: ReadMoment,
+    state: WholeState,
     limit: int = SHARD_BYTES,
     beside: Callable[[Location], None] = lambda directory: None,
 ) -> None:
     """Write a complete checkpoint from one process; it appears whole or not at all.
 
-    Both readers are asked for one whole tensor at a time, each once, so memory holds one. Weights
+    The readers are asked for one whole tensor at a time, each once, so memory holds one. Weights
     and moments are stored in float32, as training has them; files hold up to ``limit`` bytes.
     ``beside`` may add files, such as a receipt, before the checkpoint appears.
     """
-    config = about.config
+    config = about.context.config
     wanted = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
     with drafted(to) as directory:
         weights = [TensorSpec(name, each.shape, torch.float32) for name, each in wanted.items()]
         stored = [
             StoredTensor(spec.name, file, spec.shape, TYPES[spec.dtype], digest)
             for file, spec, digest in _written(
-                directory, "model", weights, limit, lambda name: read_weight(wanted[name])
+                directory, "model", weights, limit, lambda name: state.weight(wanted[name])
             )
         ]
         pieces = _whole_pieces(wanted)
@@ -129,7 +147,7 @@ def write_training_checkpoint(
 
         def moment(key: str) -> Tensor:
             piece, tensor = pieces[key]
-            return read_moment(tensor, piece.moment).reshape(-1)
+            return state.moment(tensor, piece.moment).reshape(-1)
 
         owned = [
             replace(pieces[spec.name][0], file=file, sha256=digest)
@@ -137,7 +155,7 @@ def write_training_checkpoint(
                 directory, f"{OPTIMIZER}/whole", moments, limit, moment
             )
         ]
-        complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned))])
+        complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned), state.balance)])
         beside(directory)
 
 
@@ -146,19 +164,7 @@ def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, T
     pieces: dict[str, tuple[Piece, TensorSlice]] = {}
     for name, tensor in wanted.items():
         for moment in MOMENTS if tensor.role.trained else ():
-            piece = Piece(
-                name=name,
-                moment=moment,
-                file="",
-                shape=tensor.shape,
-                dim=None,
-                first=0,
-                last=0,
-                start=0,
-                stop=tensor.elements,
-                dtype=TYPES[torch.float32],
-                sha256="",
-            )
+            piece = piece_of(whole_range(tensor), name, moment, "", torch.float32)
             pieces[piece.key] = piece, tensor
     return pieces
 

@@ -53,6 +53,9 @@ def _instead(directory: Location) -> str:
             f", but {', '.join(others[:3])}; give the directory in the form that transformers "
             "writes (from_pretrained, then save_pretrained)"
         )
+    ggufs = sorted(file.name for file in directory.glob("*.gguf"))
+    if ggufs:
+        return f", but {ggufs[0]}; take the model in the form that transformers writes, safetensors"
     pickles = sorted(
         file.name for kind in ("bin", "pt", "pth") for file in directory.glob(f"*.{kind}")
     )

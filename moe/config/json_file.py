@@ -9,9 +9,9 @@ from moe.storage import Location
 
 
 def read_json(path: Location) -> dict[str, Any]:
-    """Return the JSON object in a file."""
+    """Return the JSON object in a file, which may begin with a byte-order mark."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(
             what_stands_for(path) or f"{path} is missing; {path.parent} is not a model directory"

@@ -8,15 +8,15 @@ from moe.config.model import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One rank's part: one or more runs of layers, and a slice of each of them.
+    """One rank's part: one or more spans of layers, and a slice of each of them.
 
-    Spans are half-open ``(start, stop)``. ``layers`` is the first run, ``more`` are the others, in
+    Spans are half-open ``(start, stop)``. ``layers`` is the first span, ``more`` are the others, in
     the order of the model; between two of them other stages work. ``kv_heads`` counts key-value
     heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards; the shared
-    expert is cut in the same proportion. ``experts`` are expert numbers, whole; ``placed`` are
-    (layer, experts) of layers where they differ. ``vocabulary`` counts rows of embedding and head,
-    None is all of them. ``leader`` marks the rank of a gang that speaks for tensors every member
-    holds in full.
+    expert is cut in the same proportion. ``experts`` are expert numbers, whole;
+    ``layer_experts`` are (layer, experts) of layers where they differ. ``vocabulary`` counts rows
+    of embedding and head, None is all of them. ``leader`` marks the rank of a gang that answers for
+    tensors every member holds in full.
     """
 
     layers: tuple[int, int]
@@ -27,18 +27,18 @@ class Share:
     experts: tuple[int, ...]
     leader: bool = True
     vocabulary: tuple[int, int] | None = None
-    placed: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    layer_experts: tuple[tuple[int, tuple[int, ...]], ...] = ()
     more: tuple[tuple[int, int], ...] = ()
 
     @property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """All runs of layers, in the order of the model."""
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """All spans of layers, in the order of the model."""
         return (self.layers, *self.more)
 
     @property
     def layer_numbers(self) -> tuple[int, ...]:
         """Numbers of the layers held, in order, counted over the whole model."""
-        return tuple(chain.from_iterable(range(*run) for run in self.runs))
+        return tuple(chain.from_iterable(range(*span) for span in self.spans))
 
     def holds(self, layer: int) -> bool:
         """Tell whether it holds a part of a layer."""
@@ -47,15 +47,16 @@ class Share:
 
     def experts_of(self, layer: int) -> tuple[int, ...]:
         """Return the experts held of one layer."""
-        return next((experts for number, experts in self.placed if number == layer), self.experts)
+        own = (experts for number, experts in self.layer_experts if number == layer)
+        return next(own, self.experts)
 
     @property
     def sizes(self) -> tuple[object, ...]:
         """How much of every layer it holds, whichever parts those are; shares alike cost alike."""
         spans = (self.kv_heads, self.ffn, self.vocabulary)
         held = tuple(span and span[1] - span[0] for span in spans)
-        placed = tuple((layer, len(experts)) for layer, experts in self.placed)
-        return *held, len(self.experts), placed
+        by_layer = tuple((layer, len(experts)) for layer, experts in self.layer_experts)
+        return *held, len(self.experts), by_layer
 
 
 def shared_span(config: ModelConfig, ffn: tuple[int, int]) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
     from actors.step.optimizer import learning_rate
     from moe.checkpoint.universal.writer import AdamSettings, StepKind
     from moe.config.run import parse_run
-    from moe.surgery.exchange import TrainingCheckpoint, export_universal
+    from moe.surgery.deepspeed import TrainingCheckpoint, export_universal
     from pipelines.screen.progress import counted
 
     kinds: dict[str, StepKind] = {"torch": "tensor", "deepspeed": "integer"}
@@ -91,7 +91,7 @@ def _import(
     from moe.checkpoint.manifest import checkpoints, step_directory
     from moe.checkpoint.universal.reader import UniversalCheckpoint
     from moe.config.run import load_run
-    from moe.surgery.exchange import import_universal
+    from moe.surgery.deepspeed import import_universal
     from pipelines.corpus.inputs import fingerprint, open_shards
     from pipelines.screen.progress import counted
     from pipelines.training.beginning import with_absolute_paths

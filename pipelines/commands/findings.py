@@ -8,6 +8,7 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import diff
+from moe.planning.moves.seating import seated_by_device
 from moe.planning.plan.other_systems import FORMS, emit
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import predict
@@ -45,13 +46,18 @@ def draw(path: Path, config: ModelConfig, plan: Plan, there: Inventory, workload
 
 
 def _moved(question: Question, found: Found, near: Plan) -> str:
-    """Say how much changes owner between the previous plan and the one found."""
-    moved = diff(question.config, near, found.plan, found.workload, question.inventory)
-    return (
+    """Say what a resize from the previous plan to the one found would send."""
+    seating = seated_by_device(near, found.plan, question.inventory)
+    moved = diff(question.config, near, found.plan, found.workload, seating)
+    line = (
         f"from the plan of --near, {size_text(moved.bytes)} move to "
         f"{count(len(moved.received), 'device')}: {size_text(moved.weight_bytes)} of weights, "
         f"{size_text(moved.optimizer_bytes)} of optimizer states"
     )
+    if moved.lost:
+        lost = size_text(sum(move.size for move in moved.lost))
+        line += f"; {lost} of it from a checkpoint, as no device that is left holds it"
+    return line
 
 
 def _notes(question: Question, found: Found) -> list[str]:
@@ -92,7 +98,7 @@ def check_form(name: str | None) -> None:
 def emitted_layers(form: str, plan: Plan) -> tuple[str, str]:
     """Return the option of another system that takes the layers of a plan, and its value."""
     several = plan.chunks > 1
-    value = emit(form, plan.chunk_runs, ("V" if plan.folded else "loop") if several else None)
+    value = emit(form, plan.chunk_spans, ("V" if plan.folded else "loop") if several else None)
     option = FORMS[form].option
     if several and form == "megatron":
         option += f" with --pipeline-model-parallel-size {len(plan.stages)}"

@@ -112,8 +112,8 @@ def plan(
     chunks: Annotated[
         int,
         typer.Option(
-            help="Runs of consecutive layers on each stage (Megatron's virtual stages): 1 for 1f1b "
-            "and gpipe, 2 for zbv."
+            help="Spans of layers of each stage (Megatron's virtual stages): 1 for 1f1b and gpipe, "
+            "2 for zbv."
         ),
     ] = 1,
     schedule: Schedule = "1f1b",

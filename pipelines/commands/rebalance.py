@@ -45,13 +45,13 @@ def rebalance(
         int | None,
         typer.Option(
             help="For serving: additional expert slots of each rank, for copies of busy experts. "
-            "--to is then a placement file, because a plan holds each expert once."
+            "--to is then an expert layout file, because a plan holds each expert once."
         ),
     ] = None,
 ) -> None:
     """Move experts between the ranks of each gang so that the measured load is even."""
+    from moe.planning.experts.expert_layout import save_layout
     from moe.planning.experts.load import load_from_journal
-    from moe.planning.experts.placement import save_placement
     from moe.planning.plan.file import load_plan, save_plan
     from pipelines.commands.planning_arguments import architecture, at_least_one, devices_of
     from pipelines.planning.stage_experts import (
@@ -78,7 +78,7 @@ def rebalance(
         save_plan(with_experts(old, stages), to)
     else:
         stages = replicated(old, layers, load, spare_slots, speeds)
-        save_placement(joined(stages), to)
+        save_layout(joined(stages), to)
     console.print(rebalance_table(stages))
     for line in summary_lines(stages, config, _TRAINED if spare_slots is None else _SERVED):
         say(line)

@@ -20,14 +20,14 @@ def stop(
     ] = "auto",
 ) -> None:
     """End a run, wherever its command was started and even if that command is gone."""
-    from actors.crew import launch
+    from actors.crew import ending
     from actors.crew.reservation import groups_of
     from cluster.session import session
     from pipelines.training.board import stop as stop_run
 
     with session(address):
         heard = stop_run(name)
-        if not (heard or launch.running(name) or groups_of(name)):
+        if not (heard or ending.running(name) or groups_of(name)):
             raise ConfigError(f"no run named {name} is on this cluster")
-        launch.remove(name)
+        ending.remove(name)
     say(f"ended {name}")

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from moe.config.end_tokens import end_tokens
 from moe.config.json_file import read_json
+from moe.config.stand_ins import what_stands_for
 from moe.errors import CheckpointError
 from pipelines.corpus.packing import file_sha256
 
@@ -31,7 +32,9 @@ class DocumentTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
+            raise CheckpointError(
+                what_stands_for(path) or f"{path} is not a tokenizer: {error}"
+            ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.sha256 = file_sha256(path)

@@ -37,7 +37,7 @@ def render(
         raise ConfigError("the RayService has no name; give --name, or --run FILE for a RayJob")
     if plan.chunks > 1:
         raise PlanError(
-            f"{plan_file} has {plan.chunks} runs of layers a stage, so it is for training and no "
+            f"{plan_file} has {plan.chunks} spans of layers a stage, so it is for training and no "
             "RayService comes of it; give --run FILE for a RayJob"
         )
     one, serving = plan.of_replicas(1), Workload(sequence_length, 1, 1, training=False)

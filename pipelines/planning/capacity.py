@@ -15,7 +15,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.rates import GPUS
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.positions import plan_positions
 from moe.planning.prediction.predict import Prediction
 from moe.planning.stages.member import Member, MemberCosts
 
@@ -49,12 +49,12 @@ def peak_flops(inventory: Inventory, devices: Sequence[Device], half: bool) -> t
 def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> int:
     """Return how many tokens' keys and values fit on the fullest rank of a serving plan."""
     known = {device.name: device for device in inventory.devices}
-    places = plan_places(plan, workload)
+    positions = plan_positions(plan, workload)
     held = []
     for seat in plan.seats.of_replica(0):
         devices = tuple(known[name] for name in plan.rank(seat).devices)
         costs = MemberCosts(config, inventory, workload, Member(plan.share(seat), devices))
-        held.append(costs.tokens(plan.stages[seat.stage].layers, places[seat.stage]))
+        held.append(costs.tokens(plan.stages[seat.stage].layers, positions[seat.stage]))
     return min(held)
 
 

@@ -1,4 +1,4 @@
-"""``raymoe plan`` for schedules that the search does not know, and for several runs a stage."""
+"""``raymoe plan`` for schedules that the search does not know, and for several spans a stage."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def check_chunking(question: Question, workload: Workload, chunks: int) -> None:
 
 
 def chunked(question: Question, found: Found, schedule: str, chunks: int) -> Found:
-    """Return what was found, with the plan made one for a schedule in so many runs a stage."""
+    """Return what was found, with the plan made one for a schedule in so many spans a stage."""
     work = replace(found.workload, schedule=schedule)
     if chunks > 1 and len(found.plan.stages) == 1:
         raise ConfigError(

@@ -8,10 +8,10 @@ from moe.config.share import whole
 from moe.errors import PlanError
 from moe.planning.counts.work import layer_parameters
 from moe.planning.devices.inventory import CPU, Inventory
+from moe.planning.experts.expert_layout import ExpertLayout, ExpertMove, moves
 from moe.planning.experts.packing import Floats
-from moe.planning.experts.placement import ExpertMove, Placement, moves
 from moe.planning.experts.rebalance import improve, replicate
-from moe.planning.plan.plan import PlacedLayer, Plan, StagePlan
+from moe.planning.plan.plan import LayerExperts, Plan, StagePlan
 
 Speeds = tuple[tuple[float, ...], ...]
 """Of the ranks of each stage, relative to each other."""
@@ -24,8 +24,8 @@ class StageExperts:
     """The experts of one stage before and after, and the load [layers, experts] they are for."""
 
     stage: int
-    before: Placement
-    after: Placement
+    before: ExpertLayout
+    after: ExpertLayout
     load: Floats
     speeds: tuple[float, ...]
 
@@ -72,9 +72,9 @@ def with_experts(plan: Plan, rebalanced: Sequence[StageExperts]) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def joined(stages: Sequence[StageExperts]) -> Placement:
-    """Return one placement for the layers of all stages."""
-    return Placement(
+def joined(stages: Sequence[StageExperts]) -> ExpertLayout:
+    """Return one layout for the layers of all stages."""
+    return ExpertLayout(
         tuple(layer for each in stages for layer in each.after.layers),
         tuple(experts for each in stages for experts in each.after.experts),
     )
@@ -119,14 +119,14 @@ def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> 
         rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
         if rows:
             own = tuple(layers[row] for row in rows)
-            now = _placement(plan, number, own)
+            now = _layout(plan, number, own)
             found.append(StageExperts(number, now, now, load[rows], speeds[number]))
     return found
 
 
-def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
+def _layout(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:
     shares = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
-    return Placement(
+    return ExpertLayout(
         layers,
         tuple(
             tuple(tuple(sorted(share.experts_of(layer))) for share in shares) for layer in layers
@@ -134,12 +134,12 @@ def _placement(plan: Plan, stage: int, layers: tuple[int, ...]) -> Placement:
     )
 
 
-def _with_experts(stage: StagePlan, placement: Placement) -> StagePlan:
+def _with_experts(stage: StagePlan, layout: ExpertLayout) -> StagePlan:
     usual = tuple(tuple(sorted(rank.experts)) for rank in stage.ranks)
-    kept = [each for each in stage.placement if each.layer not in placement.layers]
+    kept = [each for each in stage.expert_layout if each.layer not in layout.layers]
     new = [
-        PlacedLayer(layer, experts)
-        for layer, experts in zip(placement.layers, placement.experts, strict=True)
+        LayerExperts(layer, experts)
+        for layer, experts in zip(layout.layers, layout.experts, strict=True)
         if experts != usual
     ]
-    return replace(stage, placement=tuple(sorted(kept + new, key=lambda each: each.layer)))
+    return replace(stage, expert_layout=tuple(sorted(kept + new, key=lambda each: each.layer)))

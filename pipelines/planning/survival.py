@@ -132,7 +132,7 @@ def _fewer_replicas(run: Run, replicas: int) -> float:
 def _smaller(run: Run, devices: int) -> float | None:
     """Return the step of one replica on so many of the plan's devices, None where none fits.
 
-    In as many runs of layers a stage, under the same schedule.
+    In as many spans of layers a stage, under the same schedule.
     """
     work = run.predicted.workload
     kept = replace(run.inventory, devices=tuple(devices_used(run.plan, run.inventory))[:devices])

@@ -1,4 +1,4 @@
-"""Upcycle or train from scratch, in lines: the verdict, its reasons, what either costs here."""
+"""Upcycle or train from scratch: the verdict, its reasons, what each costs here, in lines."""
 
 from moe.config.model import ModelConfig
 from moe.planning.advice.upcycle_or_scratch import Advice, Cost, Fleet, Terms, advise_budget
@@ -8,7 +8,7 @@ from pipelines.planning.capacity import flops_per_second
 
 _VERDICTS = {
     "upcycle": "verdict: upcycle the dense checkpoint",
-    "borderline": "verdict: borderline, upcycling and training from scratch are near",
+    "borderline": "verdict: borderline, upcycling and training from scratch cost about the same",
     "scratch": "verdict: train from scratch",
 }
 _HOURS_PER_DAY = 24
@@ -52,7 +52,8 @@ def _cost(what: str, cost: Cost, devices: int) -> str:
     if cost.device_hours is None:
         return line
     days = cost.device_hours / devices / _HOURS_PER_DAY
-    return f"{line}, {cost.device_hours:,.0f} device hours, {days:,.3g} days on these {devices}"
+    shown = f"{days:,.0f}" if days >= 1000 else f"{days:.3g}"
+    return f"{line}, {cost.device_hours:,.0f} device hours, {shown} days on {devices} devices"
 
 
 def _limits(advice: Advice) -> list[str]:
@@ -60,6 +61,6 @@ def _limits(advice: Advice) -> list[str]:
     if not scratch:
         return []
     return [
-        f"upcycle up to {upcycle:,.4g}B tokens of the MoE, from {scratch:,.4g}B on train from "
-        "scratch"
+        f"upcycling pays up to {upcycle:,.4g}B tokens of the MoE, training from scratch from "
+        f"{scratch:,.4g}B tokens on"
     ]

@@ -82,8 +82,8 @@ def _rates(predicted: Prediction) -> str:
     mean = sum(bubble) / len(bubble)
     worst = bubble.index(max(bubble))
     return (
-        f"{line}, bubble {mean:.1%}: that part of the step a stage waits on average; most on stage "
-        f"{worst}, {bubble[worst]:.1%}"
+        f"{line}; bubble {mean:.1%}: the part of the step that a stage waits, on average; stage "
+        f"{worst} waits most, {bubble[worst]:.1%}"
     )
 
 

@@ -110,7 +110,7 @@ def _title(config: ModelConfig, plan: Plan) -> str:
     if plan.replicas > 1:
         shape.append(count(plan.replicas, "replica"))
     title = f"{', '.join(parts)} on {_TIMES.join(shape)}"
-    return f"{title}, {plan.chunks} runs of layers a stage" if plan.chunks > 1 else title
+    return f"{title}, {plan.chunks} spans of layers a stage" if plan.chunks > 1 else title
 
 
 def _work(plan: Plan, prediction: Prediction) -> str:

@@ -28,6 +28,7 @@ MANY = 24
 """With more ranks than this, those of a gang that hold alike share a row."""
 
 _BAR_WIDTH, _WIDEST_BAR = 6, 40
+_DEVICE_WIDTH = 14
 
 
 def plan_summary(
@@ -63,7 +64,7 @@ def plan_picture(
 
 def plan_line(plan: Plan) -> str:
     """Return the layers of each stage in one line."""
-    cuts = " | ".join(" + ".join(span(*run) for run in stage.runs) for stage in plan.stages)
+    cuts = " | ".join(" + ".join(span(*run) for run in stage.spans) for stage in plan.stages)
     return f"{_shape(plan)}, layers {cuts}"
 
 
@@ -81,15 +82,17 @@ def plan_table(
     table.add_column("stage", justify="right", no_wrap=True)
     table.add_column("rank", justify="right", no_wrap=True)
     replicas = f"\nx {plan.replicas} replicas" if plan.replicas > 1 else ""
-    table.add_column(f"device{replicas}", overflow="fold", min_width=14)
+    brief = plan.ranks > MANY if brief is None else brief
+    rows = list(_rows(config, plan, inventory, brief))
+    named = min(_DEVICE_WIDTH, max(len(row.devices) for row in rows))
+    table.add_column(f"device{replicas}", overflow="fold", min_width=named)
     table.add_column("layers", no_wrap=True)
     table.add_column(heading("heads\n(kv)", width), no_wrap=True)
     table.add_column(heading(_width_heading(config), width), overflow="fold", min_width=7)
     table.add_column(heading("memory\nGB", width), justify="right", no_wrap=True)
     table.add_column(heading("time\ns", width), justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, width=bar)
-    brief = plan.ranks > MANY if brief is None else brief
-    for row in _rows(config, plan, inventory, brief):
+    for row in rows:
         table.add_row(
             str(row.stage) if row.first else "",
             row.numbers,
@@ -147,7 +150,7 @@ class _Row:
 def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) -> Iterable[_Row]:
     def alike(seat: Seat) -> object:
         share = plan.share(seat)
-        device = inventory.device(plan.rank(seat).device).sort if brief else seat
+        device = inventory.device(plan.rank(seat).device).traits if brief else seat
         return seat.stage, device, share.sizes[0], len(share.experts)
 
     for _, seats in groupby(plan.seats.of_replica(0), alike):
@@ -178,14 +181,14 @@ def _shape(plan: Plan) -> str:
     if plan.replicas > 1:
         shape += f" x {plan.replicas} replicas"
     if plan.chunks > 1:
-        shape += f", {plan.chunks} runs of layers each, {'folded' if plan.folded else 'in a loop'}"
+        shape += f", {plan.chunks} spans of layers each, {'folded' if plan.folded else 'in a loop'}"
     return shape
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
     """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
     share, stage = row.shares[0], row.plan.stages[row.stage]
-    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.runs]
+    lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.spans]
     if stage.recompute:
         lines.append(f"recompute {numbers(stage.recompute)}")
     dense = tuple(n for n in share.layer_numbers if config.moe and not config.has_experts(n))
@@ -213,7 +216,7 @@ def _width(config: ModelConfig, row: _Row) -> str:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]
     text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"
-    if row.plan.stages[row.stage].placement:
+    if row.plan.stages[row.stage].expert_layout:
         text += " *"
     if not config.shared_size:
         return text

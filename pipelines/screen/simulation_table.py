@@ -7,6 +7,7 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.memory import PROCESS_BYTES, RankBytes
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.planning.prediction.predict import Prediction
 from pipelines.planning.capacity import (
     devices_used,
@@ -68,17 +69,19 @@ def simulation_lines(
 
 
 def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, stage: int) -> list[Text]:
-    gang = plan.gang_size
     known = {device.name: device.memory_bytes for device in inventory.devices}
 
-    def limit(rank: int) -> int:
-        return min(known[name] for name in plan.rank(rank).devices)
+    def needed(seat: Seat) -> RankBytes:
+        return predicted.rank_bytes[plan.seats.rank(seat)]
 
-    def fullness(rank: int) -> float:
-        return predicted.rank_bytes[rank].total / limit(rank)
+    def limit(seat: Seat) -> int:
+        return min(known[name] for name in plan.rank(seat).devices)
 
-    fullest = max(range(stage * gang, (stage + 1) * gang), key=fullness)
-    need: RankBytes = predicted.rank_bytes[fullest]
+    def fullness(seat: Seat) -> float:
+        return needed(seat).total / limit(seat)
+
+    fullest = max(plan.seats.of_stage(stage), key=fullness)
+    need = needed(fullest)
     parts = [Text(_hundredths(getattr(need, part))) for part in _PARTS]
     style = "red" if fullness(fullest) > 1 else ""
     return [*parts, Text(compared_gigabytes(need.total, limit(fullest)), style=style)]

@@ -183,7 +183,7 @@ def _reason() -> str:
 def _last_line(text: str) -> str:
     """Return where a traceback of Ray ends, which says what went wrong; ours without its class."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    last = lines[-1].rstrip(".") if lines else ""
     return last.partition(": ")[2] if last.startswith(errors.__name__) else last
 
 
@@ -204,9 +204,9 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
     """Start the actors; a name of their own keeps them apart from those of an earlier try."""
     from actors.deadlines import Deadlines
-    from actors.engine.engine import Engine as ActorEngine
+    from actors.engine import over_ray
 
     step = arguments.step_seconds
     deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)
     name = f"serve-{uuid.uuid4().hex[:12]}"
-    return ActorEngine.serve(name, arguments.model.absolute(), plan, deadlines)
+    return over_ray.serve(name, arguments.model.absolute(), plan, deadlines)

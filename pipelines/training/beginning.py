@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from actors.state.checkpointing import SaveContext
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig

@@ -17,11 +17,13 @@ from ray.actor import ActorHandle
 from ray.train.collective import broadcast_from_rank_zero
 
 from actors.commands import StepInput, StepReport
-from actors.crew import launch
-from actors.engine.engine import Engine
-from actors.state.checkpointing import SaveContext
+from actors.crew.ending import remove
+from actors.engine import over_ray
+from actors.engine.training import TrainingEngine
+from actors.state.sources import CheckpointSource, ModelSource
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterBusy,
@@ -143,7 +145,7 @@ def _follow(work: Work, replica: int) -> Outcome:
     plan = plan_on(work.board)
     if start.step is None or plan is None:
         return Outcome(step=0)
-    engine = Engine.beside(work.run, plan)
+    engine = over_ray.beside(work.run, plan)
     steps = _Steps(work, engine.only(replica), CheckpointSaver(engine, None), start)
     for _ in steps.run(shards):
         pass
@@ -153,7 +155,9 @@ def _follow(work: Work, replica: int) -> Outcome:
 class _Steps:
     """The steps of one replica, with the checkpoints that are due between them."""
 
-    def __init__(self, work: Work, engine: Engine, saver: CheckpointSaver, start: Start) -> None:
+    def __init__(
+        self, work: Work, engine: TrainingEngine, saver: CheckpointSaver, start: Start
+    ) -> None:
         self._work = work
         self._engine = engine
         self._saver = saver
@@ -177,21 +181,19 @@ class _Steps:
         self._saver.finish()
 
 
-def obtain(work: Work, replicas: int, sequence_length: int) -> Engine:
+def obtain(work: Work, replicas: int, sequence_length: int) -> TrainingEngine:
     """Return an engine over the living actors of a run, or over new ones."""
     run = work.run
     before = plan_on(work.board)
     if before is not None and before.replicas == replicas:
-        engine = Engine.attach(run, before)
+        engine = over_ray.attach(run, before)
         if engine is not None:
             return engine
-    launch.remove(run.name)
+    remove(run.name)
     plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas)
     saved = checkpoints(run.checkpoint.location)
-    source = saved[-1] if saved else run.model.path
-    return Engine.train(
-        run, plan.of_replicas(replicas), source, sequence_length, resume=bool(saved)
-    )
+    source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
+    return over_ray.train(run, plan.of_replicas(replicas), source, sequence_length)
 
 
 def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:
@@ -209,7 +211,7 @@ def due(run: RunConfig, step: int) -> bool:
     return step == run.train.steps or (every > 0 and step % every == 0)
 
 
-def _unsaved(run: RunConfig, engine: Engine, done: int) -> bool:
+def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
     """Tell whether a driver that died left the checkpoint of the last step unwritten.
 
     Where it left ranks in the next step there is nothing to take any more.
@@ -219,7 +221,7 @@ def _unsaved(run: RunConfig, engine: Engine, done: int) -> bool:
     return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
-def _catch_up(record: RunRecord, engine: Engine, work: Work, shards: TokenShards) -> None:
+def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:
     """Record the last step, which a dead driver may have left unrecorded."""
     report = engine.last_report()
     record.rewind(engine.steps_done())

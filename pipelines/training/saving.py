@@ -19,12 +19,14 @@ import ray.train
 from ray.train import Checkpoint
 
 from actors.commands import StepReport
-from actors.engine.engine import Engine
-from actors.state.checkpointing import SaveContext, Writing, complete
+from actors.engine.training import TrainingEngine
+from actors.state.checkpointing import PendingWrites
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import step_directory
+from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.run import CheckpointSection
 from moe.errors import StorageError
+from moe.planning.plan.file import to_dict
 from moe.storage import Location, remedy
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class _Pending:
     """A checkpoint under way: what ranks write, where, where it will be, and since when."""
 
     step: int
-    writing: Writing
+    writing: PendingWrites
     draft: Location
     location: Location
     scope: ExitStack
@@ -62,7 +64,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: TrainingEngine,
         context: SaveContext | None,
         record: Callable[[Saved], None] = lambda saved: None,
     ) -> None:
@@ -81,7 +83,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         if self._pending is not None:
             self._pending.scope.__exit__(*error)
 
-    def take(self, step: int, driver: Engine) -> None:
+    def take(self, step: int, driver: TrainingEngine) -> None:
         """Take a snapshot of the driver's ranks after a step, and have it written.
 
         All drivers wait until the checkpoint before is written: ranks of one that went on would
@@ -128,7 +130,8 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         try:
             with pending.scope:
                 written = pending.writing.result()
-                complete(pending.draft, written, pending.step, self._engine.plan, self._context)
+                about = About(self._context, to_dict(self._engine.plan), pending.step)
+                complete(pending.draft, about, written)
         except OSError as error:
             raise StorageError(
                 f"could not complete {pending.location}: {error}; {remedy(error)}"

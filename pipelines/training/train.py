@@ -19,11 +19,11 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from actors.commands import StepReport
-from actors.crew import launch
+from actors.crew import ending, launch
 from actors.crew.reservation import groups_of
-from actors.state.checkpointing import SaveContext
 from cluster.session import Session, intent, session
 from moe.checkpoint.manifest import checkpoints
+from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterError,
@@ -78,7 +78,7 @@ def train(
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
         # here. The one around the session covers the time in which Ray starts.
         with _termination_interrupts(), open_board(run.name) as board:
-            if launch.running(run.name):
+            if ending.running(run.name):
                 raise launch.name_taken(run.name)
             on_start(plan, joined)
             with owned(run):
@@ -102,13 +102,13 @@ class Watch(NamedTuple):
 def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
     """Let the run go to its end, and remove its actors whatever happens."""
     run = context.run
-    watch.tell(
-        f"waiting for {plan.replicas * plan.ranks} actors, at most {run.cluster.launch_seconds:g} s"
-    )
+    actors = plan.replicas * plan.ranks
+    told = "1 actor" if actors == 1 else f"{actors} actors"
+    watch.tell(f"waiting for {told}, at most {run.cluster.launch_seconds:g} s")
     try:
         return _fit(board, plan, context, watch)
     finally:
-        launch.remove(run.name)
+        ending.remove(run.name)
 
 
 def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
@@ -135,11 +135,11 @@ def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Wat
 def _end(name: str, fitting: "Future[Any]") -> None:
     """Remove what a run has started, and what its workers still start, until they have ended."""
     stop(name)
-    launch.remove(name)
+    ending.remove(name)
     quiet = time.monotonic()
     while not fitting.done() and time.monotonic() - quiet < QUIET_SECONDS:
-        if launch.running(name) or groups_of(name):
-            launch.remove(name)
+        if ending.running(name) or groups_of(name):
+            ending.remove(name)
             quiet = time.monotonic()
         time.sleep(POLL_SECONDS)
 
@@ -192,7 +192,8 @@ def _show(board: ActorHandle[Board], watch: Watch) -> None:
 
 def _begins(beginning: Beginning) -> str:
     after = f"continues after step {beginning.step}" if beginning.step else "begins"
-    return f"{beginning.actors} actors are ready; training {after}"
+    ready = "the actor is" if beginning.actors == 1 else f"{beginning.actors} actors are"
+    return f"{ready} ready; training {after}"
 
 
 def _outcome(result: Callable[[], Any]) -> Outcome:

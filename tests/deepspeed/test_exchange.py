@@ -21,10 +21,10 @@ import tomli_w
 import torch
 
 from actors.commands import StepInput
-from actors.engine.engine import merge
-from actors.state.checkpointing import SaveContext, complete
+from actors.engine.reports import merge
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors
@@ -183,9 +183,7 @@ def continued(team: Team, vocabulary: int, first: int, last: int) -> list[float]
 
 def saved(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
     """Save our ranks; return the checkpoint."""
-    to.mkdir(parents=True)
-    context = SaveContext(config, run, run.model.path, "data")
-    complete(to, team.all("save", to), step, team.plan, context)
+    team.save(to, SaveContext(config, run, run.model.path, "data"), step)
     return to
 
 

@@ -23,13 +23,15 @@ from ray._private.state import actors as actor_table
 from ray.cluster_utils import Cluster
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
-from actors.crew import launch, reservation
+from actors.crew import ending, launch, reservation
+from actors.crew.gather import gather
 from actors.crew.nodes.bundles import takes
 from actors.crew.nodes.nodes import rooms
 from cluster.probe import probe
 from cluster.session import NAMESPACE
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan, RankPlan
+from tests.driven import every
 from tests.places import GB, plan
 
 ONE = {"threads": 1}
@@ -103,14 +105,14 @@ class Scenarios:
     def forestalled(self) -> Told:
         """Others take a node between the decision for it and the reservation."""
         wanted = plan([[{"threads": 2}, {"threads": 2}]] * 2)
-        placement = launch.decide(wanted)
-        self._take({"CPU": 1}, self._ids[placement.nodes[0][1]])
+        choice = launch.decide(wanted)
+        self._take({"CPU": 1}, self._ids[choice.nodes[0][1]])
 
         def reserving() -> None:
             try:
-                reservation.reserve("late", wanted, placement, detached=True)
+                reservation.reserve("late", wanted, choice, detached=True)
             finally:
-                launch.remove("late")
+                ending.remove("late")
 
         told = self._tried(reserving)
         self._give_back()
@@ -153,16 +155,16 @@ class Scenarios:
     def lost(self) -> Told:
         """A node dies under a run: its state is clear, and ends clean; the rest can be used."""
         two = plan([[ONE, ONE]], (f"{self._named('a')}/cpu0", f"{self._named('c')}/cpu0"))
-        actors = launch.launch("lost", two, detached=True, seconds=120)
-        told: Told = {"before": self._places("lost"), "count": len(actors)}
+        crew = launch.launch("lost", two, detached=True, seconds=120)
+        told: Told = {"before": self._places("lost"), "count": len(crew.seats)}
         self._nodes["a"].kill_raylet()
         started = time.monotonic()
-        while launch.find("lost", 4) is not None and time.monotonic() < started + 30:
+        while launch.find("lost", two.seats) is not None and time.monotonic() < started + 30:
             time.sleep(0.05)
         told |= {"seconds": time.monotonic() - started, "after": self._places("lost")}
-        told |= {"running": launch.running("lost"), "groups": reservation.groups_of("lost")}
+        told |= {"running": ending.running("lost"), "groups": reservation.groups_of("lost")}
         started = time.monotonic()
-        launch.remove("lost")
+        ending.remove("lost")
         told |= {"ended": time.monotonic() - started, "left": _left()}
         again = launch.decide(plan([[ONE, ONE]]))
         wide = plan([[{"threads": 3}]] * 2)
@@ -171,8 +173,8 @@ class Scenarios:
     def _launched(self, wanted: Plan, names: tuple[str, ...] = ()) -> Told:
         """Launch a plan, tell where everything is, end it, tell what is left."""
         started = time.monotonic()
-        actors = launch.launch("run", wanted, detached=True, seconds=120)
-        status = ray.get([actor.status.remote() for actor in actors])
+        crew = launch.launch("run", wanted, detached=True, seconds=120)
+        status = gather(crew, every(crew, "status"), "the status", 60.0)
         time.sleep(0.3)
         told = {
             "seconds": time.monotonic() - started,
@@ -184,9 +186,9 @@ class Scenarios:
                 if group["name"].startswith("run/") and group["state"] != "REMOVED"
             },
             "taken": self._used(names),
-            "found": launch.find("run", wanted.ranks * wanted.replicas) == actors,
+            "found": launch.find("run", wanted.seats) is not None,
         }
-        launch.remove("run")
+        ending.remove("run")
         return told | {"left": _left()}
 
     def _places(self, run: str) -> dict[str, str]:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.engine.engine import Engine
+from actors.engine import over_ray
 from actors.profiling.crew import measure
 from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of
 from actors.profiling.profile import profile_of
+from actors.state.sources import ModelSource
 from cluster.probe import probe
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
@@ -37,7 +38,7 @@ def test_a_plan_from_measured_seconds_trains(ray_session: Session, tmp_path: Pat
     stage = predict(config, plan, inventory, workload).stages[0]
     layers = plan.stages[0].layers[1] - plan.stages[0].layers[0]
     assert stage.forward == pytest.approx(layers * blocks["moe"].forward)
-    engine = Engine.train(run, plan, model, runs.LENGTH, resume=False)
+    engine = over_ray.train(run, plan, ModelSource(model), runs.LENGTH)
     try:
         report = engine.train_step(runs.batch(config, run, 0))
     finally:

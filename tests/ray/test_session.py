@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -99,7 +98,9 @@ def test_an_interrupted_session_leaves_no_process() -> None:
     assert not alive
 
 
-STARTING = """
+STARTING_IN_VAIN = """
+import sys
+sys.modules["ray.dashboard.optional_deps"] = None  # as where a package of Ray is broken
 from cluster.session import session
 from moe.errors import ClusterError
 try:
@@ -110,12 +111,11 @@ except ClusterError as error:
 """
 
 
-def test_a_ray_that_does_not_start_in_time_is_one_sentence_with_its_logs() -> None:
-    """Ray raises a bare Exception where its own processes are too slow."""
+def test_a_ray_that_does_not_start_is_one_sentence_with_its_logs() -> None:
+    """Ray logs a page and raises a bare Exception where its own processes do not start."""
     done = subprocess.run(
-        [sys.executable, "-c", STARTING],
+        [sys.executable, "-c", STARTING_IN_VAIN],
         cwd=ROOT,
-        env=os.environ | {"RAY_raylet_start_wait_time_s": "0"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -16,7 +16,7 @@ import ray
 import transformers
 
 from actors.commands import StepReport
-from actors.crew import launch
+from actors.crew import ending, launch
 from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, sealed
@@ -90,7 +90,7 @@ def test_resuming_continues_bit_for_bit(
 
     with pytest.raises(KeyboardInterrupt):
         trained(full, on_step=once(EVERY + 1, interrupt))
-    assert not launch.running(full.name)
+    assert not ending.running(full.name)
     assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
     trained(full, resume="always")
     assert losses(full) == losses(undisturbed)
@@ -193,7 +193,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         trained(config(material, tmp_path / "new", train={"global_batch": 2}, plan={"stages": 3}))
     with pytest.raises(Exception, match="but 8 devices"):
         trained(config(material, tmp_path / "new", plan={"stages": 3, "gang": 3}))
-    assert not launch.running("tiny")
+    assert not ending.running("tiny")
 
 
 def tokens_again(run: RunConfig, folder: Path) -> RunConfig:
@@ -237,15 +237,15 @@ def test_a_second_run_of_the_same_name_is_refused(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
     plan = runs.plan(Checkpoint.open(material / "model").config, (3,))
-    actors = launch.launch("tiny", plan, detached=False, seconds=60)
+    crew = launch.launch("tiny", plan, detached=False, seconds=60)
     try:
         with pytest.raises(LaunchError, match="a run named tiny is on this cluster already"):
             train(
                 config(material, tmp_path), False, lambda plan, session: None, lambda report: None
             )
     finally:
-        launch.remove("tiny")
-    assert len(actors) == 1
+        ending.remove("tiny")
+    assert len(crew.seats) == 1
 
 
 def test_a_second_run_is_refused_while_the_first_has_no_actors_yet(
@@ -279,7 +279,7 @@ def test_interrupting_the_command_line_leaves_nothing(
         assert process.stdout.readline().strip().isdigit()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
-    assert not launch.running(run.name)
+    assert not ending.running(run.name)
 
 
 def test_a_run_that_waits_for_nodes_ends_when_it_is_terminated(
@@ -296,7 +296,7 @@ def test_a_run_that_waits_for_nodes_ends_when_it_is_terminated(
         process.terminate()
         assert process.wait(timeout=60) == -signal.SIGINT
     assert not board_of(run)
-    assert not launch.running(run.name)
+    assert not ending.running(run.name)
 
 
 def board_of(run: RunConfig) -> bool:

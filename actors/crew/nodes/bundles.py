@@ -9,6 +9,7 @@ from moe.planning.devices.inventory import CPU
 from moe.planning.devices.labels import selector
 from moe.planning.devices.naming import node_of
 from moe.planning.plan.plan import Plan, RankPlan
+from moe.planning.plan.seats import Seat
 
 KIND = "accelerator_type:"
 """Ray's resource of a node with GPUs of a kind, 1 whatever their number; asked for in parts."""
@@ -57,7 +58,7 @@ class Gang:
 def gangs(plan: Plan) -> tuple[Gang, ...]:
     """Return the gangs of all replicas, replica by replica."""
     return tuple(
-        Gang(replica, stage, replica * plan.ranks + stage * plan.gang_size, each.ranks)
+        Gang(replica, stage, plan.seats.rank(Seat(replica, stage, 0)), each.ranks)
         for replica in range(plan.replicas)
         for stage, each in enumerate(plan.stages)
     )

@@ -26,8 +26,8 @@ class Item:
     wanted: frozenset[int]
 
     @property
-    def place(self) -> tuple[int, int]:
-        """What its neighbours know it by."""
+    def gang(self) -> tuple[int, int]:
+        """The gang, as its neighbours name it: its replica and stage."""
         return self.replica, self.stage
 
 
@@ -46,7 +46,7 @@ class Problem:
         def key(number: int) -> tuple[int, float, tuple[int, int]]:
             item = self.items[number]
             size = max((need / all_ for need, all_ in zip(item.need, most, strict=True)), default=0)
-            return len(item.nodes), -size, item.place
+            return len(item.nodes), -size, item.gang
 
         return tuple(sorted(range(len(self.items)), key=key))
 

@@ -126,7 +126,7 @@ class _Search:
 
     def _placed(self) -> dict[int, int]:
         items = enumerate(self._problem.items)
-        return {number: self._at[item.place] for number, item in items if item.place in self._at}
+        return {number: self._at[item.gang] for number, item in items if item.gang in self._at}
 
     def _choices(self, item: Item) -> list[int]:
         self._left_work -= len(item.nodes) + _STEP
@@ -160,7 +160,7 @@ class _Search:
         moved, shared, apart = map(add, self._cost, self._added(item, node))
         self._cost = moved, shared, apart
         self._shift(node, item, 1)
-        self._at[item.place] = node
+        self._at[item.gang] = node
         self._waiting[self._kinds[step.number]] -= 1
 
     def _leave(self, step: _Step) -> None:
@@ -170,7 +170,7 @@ class _Search:
         step.taken = None
         item = self._problem.items[step.number]
         self._shift(node, item, -1)
-        del self._at[item.place]
+        del self._at[item.gang]
         self._waiting[self._kinds[step.number]] += 1
 
     def _shift(self, node: int, item: Item, way: int) -> None:

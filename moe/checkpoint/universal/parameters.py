@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from moe.checkpoint.names import disk_name
+from moe.checkpoint.names import disk_name, fused_name
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, layer_prefix, tensors
 
@@ -62,11 +62,10 @@ def _name(family: str, tensor: TensorSlice, stacked: bool) -> str:
     """Return the name of the parameter that holds a tensor: that of the files, or in memory."""
     role = tensor.role
     if stacked and role.layer is not None:
-        prefix = f"{layer_prefix(role.layer)}mlp."
         if role.part == "router":
-            return f"{prefix}gate.weight"
-        if role.expert is not None:
-            return f"{prefix}experts.{'down_proj' if role.part == 'down' else 'gate_up_proj'}"
+            return f"{layer_prefix(role.layer)}mlp.gate.weight"
+        if (name := fused_name(role)) is not None:
+            return name
     return disk_name(family, tensor.name)
 
 

@@ -14,7 +14,7 @@ class PlanSection(Section):
     threads: int = Field(default=1, gt=0)
     """Cores of each rank on nodes without GPUs."""
     chunks: int = Field(default=1, gt=0)
-    """Runs of layers of each stage; several reduce pipeline bubbles but send more messages."""
+    """Spans of layers of each stage; several reduce pipeline bubbles but send more messages."""
     replicas: int = Field(default=1, gt=0)
     """Copies of the whole pipeline, which share the sequences of every step."""
     least_replicas: int | None = Field(default=None, gt=0)

@@ -58,7 +58,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
-        """A plan file brings its own runs of layers, which are checked with the plan."""
+        """A plan file brings its own spans of layers, which are checked with the plan."""
         if self.plan.path is not None:
             return self
         schedule, chunks = self.train.schedule, self.plan.chunks
@@ -74,7 +74,7 @@ class RunConfig(Section):
             if needed == 1:
                 advice += ', or choose train.schedule = "interleaved-1f1b" or "zero-bubble"'
             raise ValueError(
-                f"{told}: this schedule takes stages of {needed} runs of layers (plan.chunks); "
+                f"{told}: this schedule takes stages of {needed} spans of layers (plan.chunks); "
                 f"{advice}"
             )
         return self

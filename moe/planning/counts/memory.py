@@ -22,11 +22,12 @@ sum (``benchmarks/recompute.py``).
 The head keeps, whatever the number of tokens, 2 V of at most ``LOGITS_AT_ONCE`` / V tokens, and
 the V H gradient of a micro-batch before it is added to that of the step.
 How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
-min(p - s, micro-batches). A stage of several runs of layers keeps unlike numbers of each; the
-fullest moment of the schedule counts, by what each run holds. The head is done with each before the
-next. A snapshot is what a checkpoint copies, kept from one to the next; GPUs have it on their host.
+min(p - s, micro-batches). A stage of several spans of layers keeps unlike numbers of each; the
+fullest moment of the schedule counts, by what each span holds. The head is done with each before
+the next. A snapshot is what a checkpoint copies, kept from one to the next; GPUs have it on their
+host.
 Buffers are those of messages: hidden states with their gradients from the stage before,
-gradients from the stage after, both for every run of layers whose neighbour is on another stage.
+gradients from the stage after, both for every span of layers whose neighbour is on another stage.
 Without training there are no gradients, AdamW states or kept activations: one block's at a time,
 for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
 key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
@@ -84,12 +85,12 @@ class RankBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where a stage stands in its pipeline: it keeps ``in_flight`` micro-batches at once.
 
-    ``ends`` tells whether it has the embedding, and the head. Of several runs of layers, ``peaks``
-    are how many micro-batches it keeps of each run, at each of the schedule's peaks, and
-    ``received`` of how many runs the input, and the gradient, come from another stage.
+    ``ends`` tells whether it has the embedding, and the head. Of several spans of layers, ``peaks``
+    are how many micro-batches it keeps of each span, at each of the schedule's peaks, and
+    ``received`` of how many spans the input, and the gradient, come from another stage.
     """
 
     in_flight: int = 1
@@ -97,12 +98,13 @@ class Place:
     peaks: tuple[tuple[int, ...], ...] = ()
     received: tuple[int, int] | None = None
 
-    def most_kept(self, runs: Sequence[float]) -> float:
-        """Return the most that is kept at once, given what one micro-batch keeps in each run."""
+    def most_kept(self, spans: Sequence[float]) -> float:
+        """Return the most that is kept at once, given what one micro-batch keeps in each span."""
         if not self.peaks:
-            return sum(runs) * self.in_flight
+            return sum(spans) * self.in_flight
         return max(
-            sum(count * kept for count, kept in zip(peak, runs, strict=True)) for peak in self.peaks
+            sum(count * kept for count, kept in zip(peak, spans, strict=True))
+            for peak in self.peaks
         )
 
     @property
@@ -115,7 +117,7 @@ class Place:
 def rank_bytes(
     config: ModelConfig,
     share: Share,
-    place: Place,
+    position: Position,
     workload: Workload,
     recompute: Collection[int] = (),
     replicas: int = 1,
@@ -129,13 +131,13 @@ def rank_bytes(
     floats = {layer: block_floats(config, share, layer) for layer in share.layer_numbers}
     kept = {layer: config.hidden_size if layer in recompute else floats[layer] for layer in floats}
     again = max((floats[layer] for layer in floats if layer in recompute), default=0.0)
-    runs = [sum(kept[layer] for layer in range(*run)) for run in share.runs]
-    numbers = (place.most_kept(runs) + again) * workload.tokens
-    if place.ends[1]:
+    spans = [sum(kept[layer] for layer in range(*span)) for span in share.spans]
+    numbers = (position.most_kept(spans) + again) * workload.tokens
+    if position.ends[1]:
         numbers += head_floats(config, share, workload)
     activations = ceil(workload.numerics.activation * numbers)
-    working = working_bytes(config, share, place, workload) + wasted_bytes(activations)
-    buffers = buffer_bytes(config, place, workload)
+    working = working_bytes(config, share, position, workload) + wasted_bytes(activations)
+    buffers = buffer_bytes(config, position, workload)
     snapshot = snapshot_bytes(parameters, workload, replicas)
     return RankBytes(weights, gradients, optimizer, activations, working, buffers, snapshot)
 
@@ -161,13 +163,13 @@ def snapshot_bytes(parameters: int, workload: Workload, replicas: int) -> int:
     return -(-(numerics.weight + numerics.optimizer) * parameters // replicas) if kept else 0
 
 
-def working_bytes(config: ModelConfig, share: Share, place: Place, workload: Workload) -> int:
+def working_bytes(config: ModelConfig, share: Share, position: Position, workload: Workload) -> int:
     """Return the bytes that come and go in a backward pass."""
     layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
     widest = max(block_floats(config, share, layer) for layer in layers)
     passing = workload.numerics.activation * widest * workload.tokens
     rows = vocabulary_rows(config, share)
-    first, last = place.ends
+    first, last = position.ends
     passing += workload.numerics.gradient * rows * config.hidden_size * (first + last)
     passing += _FLOAT_BYTES * rows * _logits_at_once(config, workload) * last
     return ceil(passing)
@@ -178,16 +180,16 @@ def wasted_bytes(activations: int) -> int:
     return ceil(_WASTE * activations)
 
 
-def buffer_bytes(config: ModelConfig, place: Place, workload: Workload) -> int:
+def buffer_bytes(config: ModelConfig, position: Position, workload: Workload) -> int:
     """Return the bytes of messages on their way, and of those received and not used up yet.
 
     Inputs lie in buffers until their micro-batch is back, and so do the gradients sent for them
     until an answer comes; outputs until their gradient comes. Of each kind a few are asked for
     ahead.
     """
-    inputs, gradients = place.arrivals
-    tensors = 2 * (place.in_flight + MESSAGES_AHEAD * inputs) if inputs else 0
-    tensors += place.in_flight + (MESSAGES_AHEAD + 1) * gradients if gradients else 0
+    inputs, gradients = position.arrivals
+    tensors = 2 * (position.in_flight + MESSAGES_AHEAD * inputs) if inputs else 0
+    tensors += position.in_flight + (MESSAGES_AHEAD + 1) * gradients if gradients else 0
     return tensors * workload.tokens * config.hidden_size * workload.numerics.message
 
 

@@ -93,12 +93,12 @@ def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload
 
 def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
     """Return for each layer the first one of which a share holds as much, of the same kind."""
-    return _layers_like(config, tuple((layer, len(held)) for layer, held in share.placed))
+    return _layers_like(config, tuple((layer, len(held)) for layer, held in share.layer_experts))
 
 
 @lru_cache(maxsize=256)
-def _layers_like(config: ModelConfig, placed: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    counts, first = dict(placed), dict[tuple[bool, int | None], int]()
+def _layers_like(config: ModelConfig, by_layer: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    counts, first = dict(by_layer), dict[tuple[bool, int | None], int]()
     return tuple(
         first.setdefault((config.has_experts(layer), counts.get(layer)), layer)
         for layer in range(config.layers)
@@ -156,13 +156,15 @@ def vocabulary_rows(config: ModelConfig, share: Share) -> int:
 def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
     """Count what a share holds of one layer, in a model of no other."""
     experts = share.experts_of(layer)
-    block = replace(share, layers=(0, 1), embedding=False, head=False, experts=experts, placed=())
+    block = replace(
+        share, layers=(0, 1), embedding=False, head=False, experts=experts, layer_experts=()
+    )
     return _block_parameters(config, block, config.has_experts(layer))
 
 
 def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> int:
     """Count what a share holds of the embedding, of head and final norm, or of both."""
-    ends = replace(share, layers=(0, 0), embedding=embedding, head=head, placed=())
+    ends = replace(share, layers=(0, 0), embedding=embedding, head=head, layer_experts=())
     return _end_parameters(config, ends)
 
 

@@ -13,10 +13,13 @@ from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 
 CPU = "cpu"
 
+_BACKENDS = ("CPU devices", "GPUs", "AMD GPUs")
+"""Kinds of device by collective backend; ranks of different backends cannot talk to each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One place for one rank: a GPU, or some threads of a CPU.
+    """What holds one rank: a GPU, or some threads of a CPU.
 
     ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
     profile, or the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
@@ -47,7 +50,7 @@ class Device:
         check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
-    def sort(self) -> tuple[object, ...]:
+    def traits(self) -> tuple[object, ...]:
         """What makes two devices alike to a planner, wherever they are."""
         return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
 
@@ -57,8 +60,8 @@ class Device:
         return self.resources, self.labels
 
     @property
-    def spot(self) -> tuple[str, str]:
-        """What its links depend on."""
+    def link_key(self) -> tuple[str, str]:
+        """What its links to other devices depend on."""
         return self.node, self.kind
 
 
@@ -147,28 +150,29 @@ class Inventory:
         return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
 
 
-def check_one_sort(what: str, devices: Iterable[tuple[str, str]]) -> None:
+def check_one_backend(what: str, devices: Iterable[tuple[str, str]]) -> None:
     """Raise PlanError where CPUs, GPUs of NVIDIA and of AMD are mixed: names with their kinds."""
-    sorts: dict[str, list[str]] = {}
+    backends: dict[str, list[str]] = {}
     for name, kind in devices:
-        sorts.setdefault(_sort(kind), []).append(name)
-    if len(sorts) > 1:
-        found = [f"{sort} ({len(names)}, the first is {names[0]})" for sort, names in sorts.items()]
+        backends.setdefault(_backend(kind), []).append(name)
+    if len(backends) > 1:
+        order = sorted(backends.items(), key=lambda each: _BACKENDS.index(each[0]))
+        found = [f"{backend} ({len(names)}, the first is {names[0]})" for backend, names in order]
         raise PlanError(
             f"{what} has {' and '.join(found)}, whose ranks cannot talk to each other (gloo, nccl, "
-            "rccl); keep devices of one sort"
+            "rccl); keep the devices of one backend"
         )
 
 
-def _sort(kind: str) -> str:
+def _backend(kind: str) -> str:
     if kind == CPU:
-        return "CPU devices"
-    return "AMD GPUs" if vendor_of(kind) == AMD else "GPUs"
+        return _BACKENDS[0]
+    return _BACKENDS[2] if vendor_of(kind) == AMD else _BACKENDS[1]
 
 
 def _unknown_kind(device: Device) -> PlanError:
     return PlanError(
         f"device {device.name} is of kind {device.kind!r}, which is not known "
-        f"({hint(device.kind, (CPU, *GPUS))}); correct the kind, or measure such a device with "
+        f"({hint(device.kind.upper(), GPUS)}); correct the kind, or measure such a device with "
         "`raymoe profile` and plan with --profile FILE"
     )

@@ -38,7 +38,7 @@ def save_inventory(inventory: Inventory, path: Path) -> None:
 
 def load_inventory(path: Path) -> Inventory:
     """Read an inventory from TOML; PlanError says what is wrong with it."""
-    return tables.read(path, "inventory", _inventory, "write one [[devices]] table per device")
+    return tables.read(path, "inventory", _inventory, "write a [[devices]] table for each device")
 
 
 def save_profile(profiles: Sequence[Profile], found: Sequence[Link], path: Path) -> None:

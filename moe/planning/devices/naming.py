@@ -5,9 +5,9 @@ import re
 _DEVICE = re.compile(r"(?P<node>.+)/[a-z]+\d+")
 
 
-def device_name(node: str, sort: str, number: int) -> str:
+def device_name(node: str, kind: str, number: int) -> str:
     """Return the name of a device: ``NODE/cpu0``, ``NODE/gpu1``."""
-    return f"{node}/{sort}{number}"
+    return f"{node}/{kind}{number}"
 
 
 def node_of(device: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The load that experts are placed by, in tokens by layer and expert: read, and checked."""
+"""The load of experts, in tokens by layer and expert: read from a journal, and checked."""
 
 import json
 from collections.abc import Iterator, Sequence

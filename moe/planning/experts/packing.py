@@ -1,15 +1,22 @@
-"""Experts into ranks with a fixed number of slots so that the slowest rank is as fast as can be.
+"""Assign experts to ranks with a fixed number of slots, so that the slowest rank is fast.
 
-    time of a rank = sum of the loads it holds / its speed        [layers L, ranks R, experts E]
+    time of a rank = sum of the loads of its experts / its speed      [layers L, ranks R, experts E]
 
-Two steps, all layers at once. ``fill`` takes the missing experts, heaviest first, each to the rank
-with room that would finish it first. ``even_out`` then swaps an expert of the slowest rank with one
-of another rank, always the pair that leaves these two ranks least slow, until no swap helps. A swap
-must lower the slowest time, so the end is never worse than the beginning; with equal ranks it is
-within 2 - 1/R of the optimum (in practice within a few hundredths).
+Two steps, for all layers at once. ``fill`` assigns the experts one by one, the heaviest first, each
+to the rank with a free slot that would finish it first. ``even_out`` then swaps one expert of the
+slowest rank with one expert of another rank. Of all pairs it takes the one after which the slower
+of these two ranks is fastest, and it stops when no swap helps.
 
-A rank never holds an expert twice. Where the last copies find room only beside themselves, a chain
-of moves makes room elsewhere: an augmenting path of the flow from experts to slots.
+    loads of experts 0-5: 3 3 2 2 2 0, two equal ranks of three slots
+    fill        rank 0 holds 0 2 4: 3 + 2 + 2 = 7      rank 1 holds 1 3 5: 3 + 2 + 0 = 5
+    even_out    swaps expert 0 with expert 3: then both ranks take 6
+
+A swap must lower the slowest time, so ``even_out`` never makes a layer slower. With equal ranks the
+result is within 2 - 1/R of the optimum (in practice within a few hundredths).
+
+A rank never holds an expert twice. If the last copies of an expert find free slots only on ranks
+that hold it already, a chain of moves frees a slot elsewhere: an augmenting path in the flow
+network from experts to slots.
 """
 
 from collections import deque
@@ -41,19 +48,25 @@ class Ranks:
         return sums / self.speeds
 
     def perfect(self, loads: Floats) -> Floats:
-        """Return the time [L] that a perfect spread would take; no placement beats it."""
+        """Return the time [L] of a perfect spread of the load; no layout of experts is faster."""
         mean: Floats = loads.sum(axis=1) / self.speeds.sum()
         return mean
 
 
 def entries(held: Held) -> tuple[Wholes, Wholes, Wholes]:
-    """Return layer, rank and expert of all that is held: np.nonzero, several times as fast."""
+    """Return layer, rank and expert of each True in ``held``.
+
+    The same as ``np.nonzero(held)``, several times as fast.
+    """
     layer, rank, expert = np.unravel_index(np.flatnonzero(held), held.shape)
     return layer, rank, expert
 
 
 def fill(held: Held, missing: Wholes, loads: Floats, ranks: Ranks) -> Held:
-    """Return ``held`` [L, R, E] with the missing copies [L, E] added; a copy weighs ``loads``."""
+    """Return ``held`` [L, R, E] with missing copies of experts added, as many as ``missing`` says.
+
+    ``missing`` [L, E] counts copies; ``loads`` [L, E] is the load of one copy.
+    """
     held = held.copy()
     rows = np.arange(len(held))
     room = ranks.slots - held.sum(axis=2)
@@ -80,7 +93,10 @@ def fill(held: Held, missing: Wholes, loads: Floats, ranks: Ranks) -> Held:
 
 
 def even_out(held: Held, loads: Floats, ranks: Ranks, target: Floats) -> Held:
-    """Return ``held`` after swaps that lower the slowest time of each layer, down to ``target``."""
+    """Return ``held`` after swaps that lower the time of the slowest rank of each layer.
+
+    A layer is left alone once its slowest rank takes no longer than ``target`` [L].
+    """
     held = held.copy()
     members = _members(held, int(ranks.slots.max()))
     layers = np.arange(len(held))
@@ -98,7 +114,10 @@ def even_out(held: Held, loads: Floats, ranks: Ranks, target: Floats) -> Held:
 def _swap(
     layers: Wholes, held: Held, members: Wholes, now: tuple[Floats, Floats], ranks: Ranks
 ) -> Wholes:
-    """Make the best swap of each layer in place; return the layers that had one."""
+    """Make the best swap of each layer in place; return the layers in which a swap helped.
+
+    ``now`` holds the load in each slot [L, R, S] and the time of each rank [L, R].
+    """
     shares, times = now
     rows = np.arange(len(layers))
     slowest = times.argmax(axis=1)
@@ -124,9 +143,10 @@ def _swap(
 def _offers(
     layers: Wholes, slowest: Wholes, held: Held, members: Wholes, shares: Floats
 ) -> tuple[Floats, Floats]:
-    """Return what the slowest rank can give to each rank, and what it can take from it [L, R, S].
+    """Return the loads that the slowest rank can give to, and take from, each rank [L, R, S].
 
-    Infinite, so that no swap with it helps, where a slot is empty or the receiver has the expert.
+    An entry is infinite, so that no swap with it helps, if the slot is empty or if the rank that
+    would receive the expert holds it already.
     """
     slots = members[layers]
     flat = slots.reshape(len(layers), slots.shape[1] * slots.shape[2])
@@ -140,10 +160,11 @@ def _offers(
 
 
 def _make_room(held: Held, room: Wholes, expert: int) -> None:
-    """Place an expert of one layer where only ranks that hold it have room: move others aside.
+    """Give a rank one more expert of a layer in which only ranks that hold it have free slots.
 
-    Breadth first over ranks: ``came[rank]`` is the expert that would come to it, and from where.
-    As long as the copies fit at all, some chain ends at a rank with room.
+    The expert goes to a full rank, which passes another expert on, until a rank has a free slot.
+    The chain is searched breadth first; ``came[rank]`` is the expert that would come to a rank, and
+    the rank that would send it. If all copies fit at all, some chain ends at a free slot.
     """
     came = {int(rank): (_EMPTY, expert) for rank in np.flatnonzero(~held[:, expert])}
     waiting = deque(came)
@@ -163,12 +184,15 @@ def _make_room(held: Held, room: Wholes, expert: int) -> None:
 
 
 def _heaviest_first(missing: Wholes, loads: Floats) -> Wholes:
-    """Return the copies to place, a row a turn [turns, L]; layers with fewer end in _EMPTY."""
+    """Return the experts in the order in which copies are assigned [copies, L], heaviest first.
+
+    Layers with fewer copies than others are filled up with _EMPTY.
+    """
     order = np.argsort(-loads, axis=1, kind="stable")
     counts = np.take_along_axis(missing, order, axis=1)
-    turns = counts.sum(axis=1)
-    queue = np.full((len(loads), int(turns.max(initial=0))), _EMPTY)
-    queue[np.arange(queue.shape[1]) < turns[:, None]] = np.repeat(order.ravel(), counts.ravel())
+    copies = counts.sum(axis=1)
+    queue = np.full((len(loads), int(copies.max(initial=0))), _EMPTY)
+    queue[np.arange(queue.shape[1]) < copies[:, None]] = np.repeat(order.ravel(), counts.ravel())
     return queue.T
 
 

@@ -1,13 +1,13 @@
-"""Makes placements from measured load: one holder each, copies of hot experts, better ones later.
+"""Makes layouts of experts from a measured load, so that the slowest rank of each layer is fast.
 
-    place       every slot for another expert          training, and serving without spare slots
-    replicate   spare slots for copies of hot experts  serving
-    improve     from a placement in use: only layers that gain enough, and few experts move
+    arrange     one rank holds each expert               training, and serving without spare slots
+    replicate   spare slots hold copies of hot experts   serving
+    improve     changes a layout in use: only layers that gain enough, and few experts move
 
-All three lower the time of the slowest rank of each layer. The yardstick is the plain greedy way:
-copies to the highest load per copy, then the heaviest first to the least loaded rank with room.
-No layer ends slower than that. It may put two copies of an expert on one rank, which wastes a slot;
-here that is kept only in layers where no placement we find without repeats is as fast.
+No layer ends slower than under the plain greedy rule: give copies to the expert with the highest
+load per copy, then assign the heaviest copy first to the least loaded rank with a free slot. That
+rule may put two copies of an expert on one rank, which wastes a slot; such a layer is kept only if
+no layout found here without repeats is as fast.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moe.errors import PlanError
+from moe.planning.experts.expert_layout import ExpertLayout
 from moe.planning.experts.load import checked_load, checked_speeds
 from moe.planning.experts.packing import (
     ROUNDING,
@@ -27,7 +28,6 @@ from moe.planning.experts.packing import (
     even_out,
     fill,
 )
-from moe.planning.experts.placement import Placement
 from moe.planning.experts.replication import copy_counts, plain, useful_copies
 from moe.planning.stages.split import spans
 
@@ -38,16 +38,19 @@ FEW, STARTS = 64, 8
 """With so few experts swaps may end far from the best, so they begin that many times more."""
 
 KEEP = 0.02
-"""An improved layer may be this much slower than one placed anew: far fewer experts move."""
+"""An improved layer may be this much slower than one arranged anew: far fewer experts move."""
 
 
-def place(
+def arrange(
     load: ArrayLike,
     slots: Sequence[int],
     speeds: Sequence[float] | None = None,
     layers: Sequence[int] | None = None,
-) -> Placement:
-    """Return where each expert goes, each rank with exactly its slots; load [layers, experts]."""
+) -> ExpertLayout:
+    """Return a layout in which one rank holds each expert, for loads [layers, experts].
+
+    A rank holds as many experts of each layer as it has ``slots``.
+    """
     loads = checked_load(load)
     ranks = _ranks(slots, speeds, loads.shape[1])
     total = int(ranks.slots.sum())
@@ -64,24 +67,24 @@ def replicate(
     slots: Sequence[int],
     speeds: Sequence[float] | None = None,
     layers: Sequence[int] | None = None,
-) -> Placement:
-    """Return where the copies of each expert go; the slots that experts leave are for the hot."""
+) -> ExpertLayout:
+    """Return a layout in which slots beyond the number of experts hold copies of hot experts."""
     loads = checked_load(load)
     ranks = _ranks(slots, speeds, loads.shape[1])
-    return _placement(_replicate(loads, ranks), ranks, layers)
+    return _layout(_replicate(loads, ranks), ranks, layers)
 
 
 def improve(
-    current: Placement,
+    current: ExpertLayout,
     load: ArrayLike,
     threshold: float = 0.1,
     speeds: Sequence[float] | None = None,
-) -> Placement:
-    """Return a better placement for this load, or ``current`` itself if moving does not pay.
+) -> ExpertLayout:
+    """Return a better layout for this load, or ``current`` itself if moving does not pay.
 
     A layer changes only where its slowest rank becomes faster by at least ``threshold``, a fraction
-    of its time now. It changes by the few swaps that bring it near what placing it anew reaches;
-    where swaps do not lead there it is placed anew, with ranks renamed so that most experts stay.
+    of its time now. It changes by the few swaps that bring it near what arranging it anew reaches;
+    if swaps do not lead there, it is arranged anew, with ranks renamed so that most experts stay.
     """
     if not 0 <= threshold < 1:
         raise PlanError(f"threshold is {threshold}; give a fraction, 0 or more and below 1")
@@ -96,7 +99,7 @@ def improve(
     if np.array_equal(nearby, copies[rows]):
         return current
     copies[rows] = nearby
-    return _placement(copies, ranks, current.layers)
+    return _layout(copies, ranks, current.layers)
 
 
 class _Search:
@@ -126,7 +129,7 @@ class _Search:
 
 
 def _replicate(loads: Floats, ranks: Ranks) -> Wholes:
-    """Return the copies [L, R, E]; layers that the plain way packs without repeats start there."""
+    """Return the copies [L, R, E]; layers that the plain rule fills without repeats start there."""
     pieces = plain(loads, ranks)
     copies = pieces.copies(loads.shape[1])
     limit = _slowest(copies, loads, ranks) * (1 + ROUNDING)
@@ -164,7 +167,7 @@ def _start_again(search: _Search) -> None:
 
 
 def _adapt(held: Held, anew: Wholes, loads: Floats, ranks: Ranks, target: Floats) -> Wholes:
-    """Return copies that reach the target from what is held, or else those placed anew."""
+    """Return copies that reach the target from what is held, or else those arranged anew."""
     adapted = anew.copy()
     rows = np.flatnonzero((anew <= 1).all(axis=(1, 2)))
     counts = anew[rows].sum(axis=1)
@@ -194,7 +197,7 @@ def _refit(held: Held, counts: Wholes, loads: Floats, ranks: Ranks) -> Held:
 def _renamed(held: Held, anew: Held, ranks: Ranks) -> Wholes:
     """Return which rank of a new layer each rank should be, so that most experts stay.
 
-    Ranks of equal slots and speed may change places; the pairs with most in common go first.
+    Ranks of equal slots and speed may be exchanged; the pairs with most in common go first.
     """
     kinds = np.stack((ranks.slots, ranks.speeds), axis=1)
     alike = (kinds[:, None] == kinds).all(axis=2)
@@ -214,11 +217,11 @@ def _slowest(copies: Wholes, loads: Floats, ranks: Ranks) -> Floats:
     return slowest
 
 
-def _placement(copies: Wholes, ranks: Ranks, layers: Sequence[int] | None) -> Placement:
+def _layout(copies: Wholes, ranks: Ranks, layers: Sequence[int] | None) -> ExpertLayout:
     held = entries(copies > 0)
     flat = np.repeat(held[2], copies[held]).reshape(len(copies), -1)
     cuts = spans(ranks.slots.tolist())
-    return Placement(
+    return ExpertLayout(
         layers=tuple(range(len(copies)) if layers is None else layers),
         experts=tuple(tuple(tuple(row[a:b]) for a, b in cuts) for row in flat.tolist()),
     )

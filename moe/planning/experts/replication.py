@@ -44,7 +44,7 @@ class Pieces:
 
 
 def plain(loads: Floats, ranks: Ranks) -> Pieces:
-    """Fill the slots the plain way: copies by the rule alone, then the heaviest piece first."""
+    """Fill the slots by the plain rule: copies by the rule alone, then the heaviest piece first."""
     layers, experts = loads.shape
     total = int(ranks.slots.sum())
     counts = np.ones(loads.shape, dtype=np.int64)
@@ -59,7 +59,7 @@ def plain(loads: Floats, ranks: Ranks) -> Pieces:
 
 
 def copy_counts(loads: Floats, slots: Wholes, useful: int) -> Wholes:
-    """Return the copies [L, E] that fill the slots and can be placed without two on one rank.
+    """Return the copies [L, E] that fill the slots and can be assigned without two on one rank.
 
     The first ``useful`` spare slots go to hot experts, the others to the experts that weigh least:
     small pieces, with which a rank is filled up rather than with one more of a hot expert.

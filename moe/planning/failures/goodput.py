@@ -258,9 +258,9 @@ class _Run:
         self._pass(now)
         copied = self._copies.whole()
         self._roll_back(copied)
-        places = tuple(sorted(self._presence.places))
-        enough = len(places) == self._devices or self._policy.elastic
-        self._members = places if enough and self._step_on(len(places)) else ()
+        present = tuple(sorted(self._presence.present))
+        enough = len(present) == self._devices or self._policy.elastic
+        self._members = present if enough and self._step_on(len(present)) else ()
         seconds = self._policy.pause_seconds(planned, copied, self._copies.lack(self._members))
         self._ready = now + _nano(seconds) if self._members else None
 
@@ -281,7 +281,7 @@ class _Run:
     def _plan_growth(self, stretch: _Stretch, now: int) -> None:
         """Set when to take in devices that joined: at the first save once they are built."""
         self._grow_at = None
-        there = len(self._presence.places)
+        there = len(self._presence.present)
         grown = self._policy.elastic and there > len(self._members)
         if not grown or not 0 < self._step_on(there) < stretch.step:
             return

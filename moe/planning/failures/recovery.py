@@ -57,7 +57,7 @@ class LivingActors(_Numbers):
     """Planned: survivors keep their processes; the lost rank is rebuilt from its copy on a peer.
 
     All go back to the last copied step and replay from there. The copy of one device is with the
-    one ``copy_distance`` places on; 0 is half way round, as neighbours are often lost together.
+    one ``copy_distance`` further; 0 is half of the ring, as neighbours are often lost together.
     Training resumed, the copies that were lost too are made anew at once, in ``hidden_seconds``.
     Where device and holder are lost before that, the run restarts from the checkpoint. Where
     ``elastic``, it goes on with fewer devices and takes in new ones at a copy, built meanwhile.

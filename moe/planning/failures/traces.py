@@ -128,58 +128,59 @@ class SpotMarket:
 
 
 class Presence:
-    """Which devices are there while a trace is played: places 0 to ``devices`` - 1, and spares.
+    """Which devices are there while a trace is played: numbers 0 to ``devices`` - 1, and spares.
 
-    A device that joins takes its own place where the trace names it and the place is free,
-    otherwise the lowest free place; a device too many is a spare and takes the place of the next
-    one lost. Losses of unknown devices are drawn, all alike, by the generator given.
+    A device that joins takes its own number if the trace gives it and the number is free, else the
+    lowest free number. If no number is free, the device is a spare and takes the number of the next
+    device that is lost. Which device is lost is drawn by ``random``, with equal chances, where the
+    trace does not say.
     """
 
     def __init__(self, devices: int, random: Random) -> None:
-        self.places = frozenset(range(devices))
+        self.present = frozenset(range(devices))
         self._devices = devices
         self._spares = 0
         self._random = random
 
     def lose(self, event: Event) -> frozenset[int]:
-        """Take the lost devices away and return their places; spares have none."""
-        there = len(self.places) + self._spares
+        """Take the lost devices away and return their numbers; spares have none."""
+        there = len(self.present) + self._spares
         if event.lost > there:
             raise PlanError(
                 f"the trace loses {event.lost} devices at {event.seconds} s but {there} are there; "
                 "start with more devices or correct the trace"
             )
         named = frozenset(event.lost_devices)
-        if absent := sorted(named - self.places):
+        if absent := sorted(named - self.present):
             raise PlanError(
-                f"the trace loses device {absent[0]} at {event.seconds} s but the places taken are "
-                f"{len(self.places)} of 0 to {self._devices - 1}, not that one; "
+                f"the trace loses device {absent[0]} at {event.seconds} s but it is not there: "
+                f"{len(self.present)} of devices 0 to {self._devices - 1} are; "
                 "start with more devices or correct the trace"
             )
         lost = named or self._draw(event.lost)
-        self.places -= lost
+        self.present -= lost
         return lost
 
     def join(self, event: Event) -> None:
-        """Place the joined devices, and spares where a place is free."""
-        free = set(range(self._devices)) - self.places if event.joined or self._spares else set()
+        """Add the joined devices, and spares where a number is free."""
+        free = set(range(self._devices)) - self.present if event.joined or self._spares else set()
         own = free.intersection(event.joined_devices)
         self._spares += event.joined - len(own)
         filled = sorted(free - own)[: self._spares]
         self._spares -= len(filled)
-        self.places |= own.union(filled)
+        self.present |= own.union(filled)
 
     def _draw(self, count: int) -> frozenset[int]:
-        drawn = self._random.sample(range(len(self.places) + self._spares), count)
-        places = sorted(self.places) if count else []
-        self._spares -= sum(number >= len(places) for number in drawn)
-        return frozenset(places[number] for number in drawn if number < len(places))
+        drawn = self._random.sample(range(len(self.present) + self._spares), count)
+        present = sorted(self.present) if count else []
+        self._spares -= sum(number >= len(present) for number in drawn)
+        return frozenset(present[number] for number in drawn if number < len(present))
 
 
 class Copies:
     """What is left of the state at the last copied step, where each device holds another's too.
 
-    The holder of a device's copy is ``distance`` places on in the ring; 0 is half way round.
+    The copy of a device is on the device ``distance`` further in the ring; 0 is half of the ring.
     """
 
     def __init__(self, distance: int) -> None:
@@ -211,7 +212,7 @@ class Copies:
         distance = self._distance or max(1, len(self._ring) // 2)
         holders = (bisect_left(self._ring, device) + distance for device in self._gone)
         return bool(self._ring) and not any(
-            self._ring[place % len(self._ring)] in self._holders_gone for place in holders
+            self._ring[holder % len(self._ring)] in self._holders_gone for holder in holders
         )
 
     def lack(self, members: tuple[int, ...]) -> bool:

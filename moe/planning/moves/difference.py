@@ -1,9 +1,13 @@
-"""What changes owner between two plans: the spans of tensors that devices need and do not hold.
+"""What a resize sends: the ranges of tensors that seats of a new plan need and do not hold.
 
-A device is known by its name: a rank that stays on its device keeps what lies there, whatever its
-number. Each element that a device lacks is moved to it once, so no other list of moves has fewer
-bytes. Who gives it is chosen among those who hold it: one on the same node, then the one that has
-given least so far.
+Each element that a rank lacks is moved to it once, so no other list of moves has fewer bytes. The
+giver is chosen among the ranks that hold the element: one on the same node, then the one that has
+given the least so far. An element that no living rank holds has no giver; it must come from a
+checkpoint.
+
+    old plan: rank 0 holds columns 0 to 3 of a tensor, rank 1 columns 3 to 4
+    new plan: rank 0 holds columns 0 to 2, rank 1 columns 2 to 4
+    moves:    rank 1 takes column 2 from rank 0: the band of its new part and of rank 0's old part
 """
 
 from collections import Counter, defaultdict
@@ -11,40 +15,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from moe.config.model import ModelConfig
+from moe.config.ranges import TensorRange, band_of
+from moe.config.tensors import TensorSlice
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import Inventory
-from moe.planning.moves.holdings import (
-    NOTHING,
-    Holding,
-    Interval,
-    Span,
-    State,
-    holdings,
-    missing,
-    state_sizes,
-    tensor_table,
-)
+from moe.planning.moves.holdings import NOTHING, STATES, Holding, State, StateBytes, holdings
+from moe.planning.moves.seating import Seating
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
+
+Interval = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A span that ``device`` needs under the new plan, and the device that holds it under the old.
+    """A range that the rank in seat ``to`` of the new plan needs, and who gives it.
 
-    ``source`` is None where no device holds it any more: it is read from a checkpoint. ``size`` is
-    in bytes.
+    ``source`` is a seat of the old plan, or None where no living rank holds the range. ``range`` is
+    of the band that the parts of both seats have in common, so it is one range for each of them;
+    ``size`` is in bytes.
     """
 
-    device: str
-    source: str | None
+    to: Seat
+    source: Seat | None
     state: State
-    span: Span
+    range: TensorRange
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All moves from one plan to another, device by device, and what they come to."""
+    """All moves from one plan to another, seat by seat of the new plan."""
 
     moves: tuple[Move, ...]
 
@@ -64,22 +64,22 @@ class Difference:
         return sum(move.size for move in self.moves if move.state == "optimizer")
 
     @property
-    def lost_bytes(self) -> int:
-        """Bytes of what no device holds any more."""
-        return sum(move.size for move in self.moves if move.source is None)
+    def lost(self) -> tuple[Move, ...]:
+        """The moves of what no living rank holds."""
+        return tuple(move for move in self.moves if move.source is None)
 
     @property
-    def received(self) -> Mapping[str, int]:
-        """Bytes that come to each device, from others or from a checkpoint."""
-        total = Counter[str]()
+    def received(self) -> Mapping[Seat, int]:
+        """Bytes that come to each seat of the new plan, from other ranks or from a checkpoint."""
+        total = Counter[Seat]()
         for move in self.moves:
-            total[move.device] += move.size
+            total[move.to] += move.size
         return total
 
     @property
-    def given(self) -> Mapping[str, int]:
-        """Bytes that each device gives to others."""
-        total = Counter[str]()
+    def given(self) -> Mapping[Seat, int]:
+        """Bytes that the rank of each seat of the old plan gives to others."""
+        total = Counter[Seat]()
         for move in self.moves:
             if move.source is not None:
                 total[move.source] += move.size
@@ -87,89 +87,103 @@ class Difference:
 
 
 def diff(
-    config: ModelConfig,
-    old: Plan,
-    new: Plan,
-    workload: Workload,
-    inventory: Inventory | None = None,
+    config: ModelConfig, old: Plan, new: Plan, workload: Workload, seating: Seating
 ) -> Difference:
-    """Return the moves that turn what devices hold under ``old`` into what ``new`` asks of them.
+    """Return the moves that turn what ranks hold under ``old`` into what ``new`` asks of them.
 
-    The workload says how many bytes a weight and its optimiser states have, and how far ZeRO
-    spreads them. An inventory says which devices share a node; devices of the old plan that it does
-    not list are lost with all they held.
+    The workload says how many bytes the weight and the optimiser's states of an element have, and
+    how far ZeRO cuts them over the replicas. Raises PlanError for a plan of another model.
     """
     old.check_model(config)
     new.check_model(config)
-    before, after = holdings(config, old, workload), holdings(config, new, workload)
-    nodes: dict[str, str] = {}
-    if inventory is not None:
-        nodes = {name: inventory.device(name).node for name in after}
-        nodes |= {device.name: device.node for device in inventory.devices}
-        before = {name: held for name, held in before.items() if name in nodes}
-    table, sizes, givers = tensor_table(config), state_sizes(workload), _Givers(before, nodes)
+    states = StateBytes.of(workload)
+    before, after = holdings(config, old, states), holdings(config, new, states)
+    givers = _Givers(before, seating)
     moves = []
-    for device, state, name, span in _lacking(before, after):
-        for source, (start, stop) in givers.split(device, state, name, span):
-            size = sizes[state] * (stop - start)
-            givers.given[source] += size
-            moves.append(Move(device, source, state, Span(table[name], start, stop), size))
+    for seat, wanted in after.items():
+        stays = seating.stays.get(seat)
+        held = NOTHING if stays is None else before[stays]
+        for state in STATES:
+            for name, range_ in wanted.of(state).items():
+                own = held.of(state).get(name)
+                if own == range_:
+                    continue
+                for source, missing in givers.split(seat, state, range_, own):
+                    size = states.sizes[state] * missing.elements
+                    givers.given[source] += size
+                    moves.append(Move(seat, source, state, missing, size))
     return Difference(tuple(moves))
 
 
-def _lacking(
-    before: Mapping[str, Holding], after: Mapping[str, Holding]
-) -> Iterator[tuple[str, State, str, Interval]]:
-    states: tuple[State, ...] = ("weights", "optimizer")
-    for device, wanted in after.items():
-        held = before.get(device, NOTHING)
-        for state in states:
-            for name, spans in wanted.of(state).items():
-                for span in missing(spans, held.of(state).get(name, ())):
-                    yield device, state, name, span
-
-
 class _Givers:
-    """Who holds what, and how many bytes each has given so far."""
+    """Who holds what, and how many bytes each rank has given so far.
 
-    def __init__(self, before: Mapping[str, Holding], nodes: Mapping[str, str]) -> None:
-        self.given: dict[str | None, int] = defaultdict(int)
-        self._nodes = nodes
-        self._holders: dict[tuple[State, str], list[tuple[int, int, str]]] = defaultdict(list)
-        for device, held in before.items():
-            for name, spans in held.weights.items():
-                self._holders["weights", name] += [(*span, device) for span in spans]
-            for name, spans in held.optimizer.items():
-                self._holders["optimizer", name] += [(*span, device) for span in spans]
+    The old plan covers every tensor with parts; ranges are compared within the band that an old
+    part has in common with the part wanted, where they are intervals of whole numbers.
+    """
+
+    def __init__(self, before: Mapping[Seat, Holding], seating: Seating) -> None:
+        self.given: dict[Seat | None, int] = defaultdict(int)
+        self._seating = seating
+        self._holders: dict[tuple[State, str], dict[TensorSlice, list[tuple[Seat, TensorRange]]]]
+        self._holders = defaultdict(lambda: defaultdict(list))
+        for seat, held in before.items():
+            for state in STATES:
+                for name, range_ in held.of(state).items():
+                    holders = self._holders[state, name][range_.part]
+                    if seat not in seating.lost:
+                        holders.append((seat, range_))
 
     def split(
-        self, device: str, state: State, name: str, span: Interval
-    ) -> Iterator[tuple[str | None, Interval]]:
-        """Yield the pieces of a span with the device that gives each, in order."""
-        low, high = span
-        near = [each for each in self._holders[state, name] if each[0] < high and low < each[1]]
-        ends = {end for start, stop, _ in near for end in (start, stop) if low < end < high}
+        self, to: Seat, state: State, wanted: TensorRange, own: TensorRange | None
+    ) -> Iterator[tuple[Seat | None, TensorRange]]:
+        """Yield the pieces of a range that are not held already, with who gives each."""
+        for part, holders in self._holders[state, wanted.name].items():
+            band = band_of(wanted.part, part)
+            if band is None:
+                continue
+            kept = None if own is None or own.part != part else own.within(band)
+            spans = [(seat, range_.within(band)) for seat, range_ in holders]
+            for missing in _without(wanted.within(band), kept):
+                for source, (start, stop) in self._assigned(to, missing, spans):
+                    yield source, TensorRange(band, start, stop)
+
+    def _assigned(
+        self, to: Seat, missing: Interval, holders: Sequence[tuple[Seat, Interval]]
+    ) -> Iterator[tuple[Seat | None, Interval]]:
+        """Cut an interval where holders change, and choose a giver for every piece."""
+        low, high = missing
+        near = [(seat, (a, b)) for seat, (a, b) in holders if a < high and low < b]
+        ends = {end for _, span in near for end in span if low < end < high}
         source, begin = None, low
         for start in sorted(ends | {low}):
-            found = self._choose(device, source, near, start)
+            there = [seat for seat, (a, b) in near if a <= start < b]
+            found = self._choose(to, source, there)
             if start > low and found != source:
                 yield source, (begin, start)
                 begin = start
             source = found
         yield source, (begin, high)
 
-    def _choose(
-        self, device: str, last: str | None, near: Sequence[tuple[int, int, str]], at: int
-    ) -> str | None:
-        """Return who gives the elements from a place on; who gave those before goes on if equal."""
-        node = self._nodes.get(device)
-        holders = [each for start, stop, each in near if start <= at < stop]
+    def _choose(self, to: Seat, last: Seat | None, holders: Sequence[Seat]) -> Seat | None:
+        """Return who gives; of equals the one that gave the elements before."""
+        node = self._seating.new_nodes.get(to)
+        nodes = self._seating.old_nodes
         return min(
             holders,
             key=lambda each: (
-                node is not None and self._nodes[each] != node,
+                node is not None and nodes.get(each) != node,
                 each != last,
                 self.given[each],
             ),
             default=None,
         )
+
+
+def _without(wanted: Interval, held: Interval | None) -> Iterator[Interval]:
+    """Yield what is left of an interval without another."""
+    start, stop = wanted
+    low, high = held if held is not None and held[0] < held[1] else (stop, stop)
+    for piece in ((start, min(stop, low)), (max(start, high), stop)):
+        if piece[0] < piece[1]:
+            yield piece

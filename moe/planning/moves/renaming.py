@@ -1,11 +1,16 @@
 """The plan that moves least, among plans that are equal.
 
-A plan stays equal where its devices change names with devices like them: of one sort within a node,
+A plan stays equal where its devices change names with devices like them: of one kind within a node,
 and all that it uses of a node with devices like them of another node, if each has the links of the
-other. The bytes that a place of the plan lacks on a device depend on those two alone, so the least
-sum is an assignment (``moe.planning.moves.hungarian``): for each pair of nodes one of places to
-devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes are equal, names
-stay.
+other. The bytes that a seat of the plan lacks on a device depend on those two alone, so finding the
+fewest bytes is an assignment problem (``moe.planning.moves.hungarian``): for each pair of nodes
+one of seats to devices, and one of nodes to nodes, whose costs are the sums of those. Where bytes
+are equal, names stay.
+
+    old plan: layers 0-1 on a/0, 2-3 on a/1        bytes kept     a/0   a/1
+    new plan: layers 0-2 on a/1, 3 on a/0          seat 0 (0-2)    2     1
+                                                   seat 1 (3)      0     1
+    kept on the devices named: 1 + 0; on the others: 2 + 1, so the devices change names
 """
 
 from collections import Counter, defaultdict
@@ -15,17 +20,18 @@ from dataclasses import replace
 import numpy as np
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import tensors
+from moe.config.ranges import band_of, position
+from moe.config.tensors import TensorSlice
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
-from moe.planning.moves.holdings import Interval, rank_parts, shard_of, state_sizes
+from moe.planning.moves.holdings import HeldTensor, StateBytes, rank_tensors
 from moe.planning.moves.hungarian import Costs, assign
 from moe.planning.plan.plan import Plan
 
-Parts = Sequence[Mapping[str, Interval]]
-"""For each rank, the span it holds of each tensor."""
+HeldTensors = Sequence[Mapping[str, HeldTensor]]
+"""For each rank of a replica, what it holds of each tensor."""
 
 
 def nearest(
@@ -55,72 +61,78 @@ class _Renaming:
     def __init__(
         self, config: ModelConfig, old: Plan, new: Plan, inventory: Inventory, workload: Workload
     ) -> None:
-        self._workload = workload
+        self._bytes = StateBytes.of(workload)
         for plan in (old, new):
             plan.check_model(config)
             _check_devices(plan)
-        self._trained = {tensor.name: tensor.role.trained for tensor in tensors(config)}
         self._devices = {device.name: device for device in inventory.devices}
         self._rows = {name: row for row, name in enumerate(_names(new))}
         self._columns = {name: column for column, name in enumerate(self._devices)}
         for name in self._rows:
             inventory.device(name)
-        parts = rank_parts(config, new)
-        self._kept = self._overlap(old, new, rank_parts(config, old), parts)
+        held_tensors = rank_tensors(config, new)
+        self._kept = self._overlap(old, new, rank_tensors(config, old), held_tensors)
         self._worth = self._kept * (len(self._rows) + 1)
         for name, row in self._rows.items():
             self._worth[row, self._columns[name]] += 1
         names = self._renamed(inventory)
         self.plan = _with_devices(new, names)
         kept = sum(int(self._kept[self._rows[a], self._columns[b]]) for a, b in names.items())
-        self.moved_bytes = self._needed(parts, new.replicas) - kept
+        self.moved_bytes = self._needed(held_tensors, new.replicas) - kept
 
-    def _overlap(self, old: Plan, new: Plan, before: Parts, after: Parts) -> Costs:
-        """Return the bytes [places, devices] that each place needs and each device holds."""
+    def _overlap(self, old: Plan, new: Plan, before: HeldTensors, after: HeldTensors) -> Costs:
+        """Return the bytes [seats, devices] that each seat needs and each device holds."""
         kept = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
-        for rank, wanted in enumerate(after):
-            rows = [self._rows[name] for name in new.rank(rank).devices]
-            for number, held in enumerate(before):
-                named = enumerate(old.rank(number).devices)
+        for seat, wanted in zip(new.seats.of_replica(0), after, strict=True):
+            rows = [self._rows[name] for name in new.rank(seat).devices]
+            for other, held in zip(old.seats.of_replica(0), before, strict=True):
+                named = enumerate(old.rank(other).devices)
                 there = {copy: self._columns[name] for copy, name in named if name in self._columns}
                 common = wanted.keys() & held.keys()
                 if common and there:
                     pairs = Counter(
-                        (wanted[name], held[name], self._trained[name]) for name in common
+                        (_unnamed(wanted[name]), _unnamed(held[name])) for name in common
                     )
                     table = self._common_bytes(pairs, new.replicas, old.replicas)
                     kept[np.ix_(rows, list(there.values()))] = table[:, list(there)]
         return kept
 
     def _common_bytes(
-        self, pairs: Mapping[tuple[Interval, Interval, bool], int], replicas: int, copies: int
+        self, pairs: Mapping[tuple[HeldTensor, HeldTensor], int], replicas: int, copies: int
     ) -> Costs:
         """Return the bytes [replicas, copies] that replicas of two ranks have in common."""
         total = np.zeros((replicas, copies), dtype=np.int64)
-        for (wanted, held, trained), count in pairs.items():
-            for size, spread in self._states(trained):
-                start, stop = _edges(wanted, replicas if spread else 1)
-                low, high = _edges(held, copies if spread else 1)
-                both = np.minimum(stop[:, None], high) - np.maximum(start[:, None], low)
-                total += count * size * both.clip(min=0)
+        for (wanted, held), count in pairs.items():
+            band = band_of(wanted.part, held.part)
+            if band is None:
+                continue
+            for size, cut in self._states(wanted):
+                if cut:
+                    start, stop = _spans(wanted, band)
+                    low, high = _spans(held, band)
+                    both = np.minimum(stop[:, None], high) - np.maximum(start[:, None], low)
+                    total += count * size * both.clip(min=0)
+                else:
+                    total += count * size * band.elements
         return total
 
-    def _needed(self, parts: Parts, replicas: int) -> int:
+    def _needed(self, held_tensors: HeldTensors, replicas: int) -> int:
         """Return the bytes of all that the new plan holds."""
         return sum(
-            size * (span[1] - span[0]) * (1 if spread else replicas)
-            for part in parts
-            for name, span in part.items()
-            for size, spread in self._states(self._trained[name])
+            size * tensor.part.elements * (1 if cut else replicas)
+            for held in held_tensors
+            for tensor in held.values()
+            for size, cut in self._states(tensor)
         )
 
-    def _states(self, trained: bool) -> list[tuple[int, bool]]:
-        """Return the bytes of an element of each state, and whether ZeRO spreads it."""
-        sizes, zero = state_sizes(self._workload), self._workload.zero
-        states = [(sizes["weights"], zero >= 3)]
-        if trained and self._workload.training:
-            states.append((sizes["optimizer"], zero >= 1))
-        return states
+    def _states(self, tensor: HeldTensor) -> list[tuple[int, bool]]:
+        """Return the bytes of an element of each state, and whether the replicas cut that."""
+        owned = bool(tensor.edges)
+        return [
+            (size, state in self._bytes.cut and owned)
+            for state, size in self._bytes.sizes.items()
+            if owned or state == "weights"
+        ]
 
     def _renamed(self, inventory: Inventory) -> dict[str, str]:
         """Return the device that stands for each device of the new plan."""
@@ -161,15 +173,22 @@ class _Renaming:
         return worth, names
 
 
-def _edges(span: Interval, replicas: int) -> tuple[Costs, Costs]:
-    shards = np.array([shard_of(span, replica, replicas) for replica in range(replicas)])
-    return shards[:, 0], shards[:, 1]
+def _unnamed(tensor: HeldTensor) -> HeldTensor:
+    """Return the same without its name, layer and expert: tensors of many layers are then equal."""
+    role = replace(tensor.part.role, layer=None, expert=None)
+    return replace(tensor, part=replace(tensor.part, name="", role=role))
+
+
+def _spans(tensor: HeldTensor, band: TensorSlice) -> tuple[Costs, Costs]:
+    """Return where the range of each replica begins and ends in a band."""
+    ends = np.array([position(tensor.part, band, edge) for edge in tensor.edges], dtype=np.int64)
+    return ends[:-1], ends[1:]
 
 
 def _by_sort(devices: Sequence[Device]) -> dict[object, list[str]]:
     sorts: dict[object, list[str]] = defaultdict(list)
     for device in devices:
-        sorts[device.sort].append(device.name)
+        sorts[device.traits].append(device.name)
     return dict(sorts)
 
 
@@ -208,7 +227,7 @@ def _check_devices(plan: Plan) -> None:
     name, count = Counter(_names(plan)).most_common(1)[0]
     if count > 1:
         raise PlanError(
-            f"the plan names device {name} for {count} places, so devices cannot change names; "
+            f"the plan names device {name} for {count} seats, so devices cannot change names; "
             "give every rank, in every replica, a device of its own"
         )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from moe.errors import PlanError
-from moe.planning.plan.chunks import chunk_places, is_folded
+from moe.planning.plan.chunks import chunk_homes, is_folded
 
 Span = tuple[int, int]
 
@@ -16,15 +16,15 @@ _NOUNS = {
 
 
 def check_layers(stages: Sequence[Sequence[Span]], layers: int) -> None:
-    """Raise PlanError unless the runs of the stages hold every layer once, in one of the orders."""
-    check_counts([len(runs) for runs in stages])
+    """Raise PlanError unless the stages hold every layer once, in one of the orders."""
+    check_counts([len(spans) for spans in stages])
     folded = is_folded(stages, layers)
     expected = 0
-    for chunk, (stage, run) in enumerate(chunk_places(len(stages), len(stages[0]), folded)):
-        start, stop = stages[stage][run]
+    for chunk, (stage, span) in enumerate(chunk_homes(len(stages), len(stages[0]), folded)):
+        start, stop = stages[stage][span]
         if start != expected or stop <= start:
             raise PlanError(
-                f"{_where(stage, run, chunk, len(stages[0]))} holds layers [{start}, {stop}) but "
+                f"{_where(stage, span, chunk, len(stages[0]))} holds layers [{start}, {stop}) but "
                 f"layer {expected} is next; {_order(len(stages), len(stages[0]))}"
             )
         expected = stop
@@ -36,23 +36,23 @@ def check_layers(stages: Sequence[Sequence[Span]], layers: int) -> None:
 
 
 def check_counts(counts: Sequence[int]) -> None:
-    """Raise PlanError unless all stages hold as many runs of layers."""
+    """Raise PlanError unless all stages hold as many spans of layers."""
     for stage, count in enumerate(counts):
         if count != counts[0]:
             raise PlanError(
-                f"stage {stage} holds {count} runs of layers, stage 0 holds {counts[0]}; "
-                "give every stage the same number of runs"
+                f"stage {stage} holds {count} spans of layers, stage 0 holds {counts[0]}; "
+                "give every stage the same number of spans"
             )
 
 
-def _where(stage: int, run: int, chunk: int, runs: int) -> str:
-    return f"stage {stage}" if runs == 1 else f"run {run} of stage {stage}, chunk {chunk},"
+def _where(stage: int, span: int, chunk: int, spans: int) -> str:
+    return f"stage {stage}" if spans == 1 else f"span {span} of stage {stage}, chunk {chunk},"
 
 
-def _order(stages: int, runs: int) -> str:
-    if runs == 1:
+def _order(stages: int, spans: int) -> str:
+    if spans == 1:
         return "give every stage at least one layer, and let stages follow each other without gaps"
-    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" * (runs == 2)
+    folded = f", or on a V: stage s holds chunks s and {2 * stages - 1} - s" if spans == 2 else ""
     return (
         "give every chunk at least one layer, let chunks follow each other without gaps, and put "
         f"chunk k on stage k mod {stages}{folded}"
@@ -105,15 +105,15 @@ def check_tied_vocabulary(
             )
 
 
-def check_own_layers(stage: int, key: str, named: Sequence[int], runs: Sequence[Span]) -> None:
-    """Raise PlanError where a stage speaks of a layer twice, or of one it does not hold."""
-    held = set(chain.from_iterable(range(*run) for run in runs))
+def check_own_layers(stage: int, key: str, named: Sequence[int], spans: Sequence[Span]) -> None:
+    """Raise PlanError where a stage names a layer twice, or one that it does not hold."""
+    held = set(chain.from_iterable(range(*span) for span in spans))
     strange = [layer for layer in named if layer not in held]
     if strange or len(set(named)) < len(named):
         what = f"layer {strange[0]}" if strange else "a layer twice"
-        spans = ", ".join(f"[{start}, {stop})" for start, stop in runs)
+        listed = ", ".join(f"[{start}, {stop})" for start, stop in spans)
         raise PlanError(
-            f"stage {stage}: {key} names {what}, the stage holds layers {spans}; "
+            f"stage {stage}: {key} names {what}, the stage holds layers {listed}; "
             "name only layers of the stage, each at most once"
         )
 

@@ -1,9 +1,9 @@
-"""Which stage holds which chunk of the model, where a stage holds several runs of layers.
+"""Which stage holds which chunk of the model, where a stage holds several spans of layers.
 
-A chunk is a run of layers; chunks are numbered along the model. With p stages of c chunks each,
+A chunk is a span of layers; chunks are numbered along the model. With p stages of c chunks each,
 chunk k is on stage k mod p: the model goes round in a *loop*. Or, with two, it is *folded* to a V
 (ZB-V, arXiv 2401.10241): stage s holds chunks s and 2p - 1 - s, so that the last chunk is where the
-first is, and one way of the V needs no travel. On one stage both orders are the same.
+first is, and nothing travels at the foot of the V. On one stage both orders are the same.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ FOLDED_SCHEDULE = "zbv"
 
 
 @lru_cache(maxsize=64)
-def chunk_places(stages: int, chunks: int, folded: bool) -> tuple[tuple[int, int], ...]:
-    """Return the stage of every chunk, and which of the stage's runs it is."""
+def chunk_homes(stages: int, chunks: int, folded: bool) -> tuple[tuple[int, int], ...]:
+    """Return the stage of every chunk, and which of the stage's spans it is."""
     count = stages * chunks
     if folded:
         return tuple((min(chunk, count - 1 - chunk), chunk // stages) for chunk in range(count))
@@ -28,20 +28,20 @@ def chunk_places(stages: int, chunks: int, folded: bool) -> tuple[tuple[int, int
 
 
 def is_folded(stages: Sequence[Sequence[Span]], layers: int) -> bool:
-    """Tell whether the runs of the stages can only be a V: the first stage ends the model too."""
+    """Tell whether the spans of the stages can only be a V: the first stage ends the model too."""
     return len(stages[0]) == 2 and stages[0][1][1] == layers
 
 
 def check_fits(schedule: str, stages: int, chunks: int, folded: bool) -> None:
-    """Raise PlanError where a plan's runs of layers are not those that a schedule goes through."""
+    """Raise PlanError where a plan's spans of layers are not those that a schedule goes through."""
     schedules.check_name(schedule)
-    has = f"the plan has {_runs(chunks)} a stage"
+    has = f"the plan has {_spans(chunks)} a stage"
     needed = schedules.CHUNKS.get(schedule, chunks)
     if chunks != needed:
-        folds = ", folded to a V" * (schedule == FOLDED_SCHEDULE)
+        folds = ", folded to a V" if schedule == FOLDED_SCHEDULE else ""
         other = (FOLDED_SCHEDULE if folded else "interleaved-1f1b") if chunks > 1 else "1f1b"
         raise PlanError(
-            f"{schedule} needs {_runs(needed)} a stage{folds}, but {has}; make the plan anew with "
+            f"{schedule} needs {_spans(needed)} a stage{folds}, but {has}; make the plan anew with "
             f"plan.chunks = {needed}, or set the schedule to {other}"
         )
     if stages == 1 or folded == (schedule == FOLDED_SCHEDULE):
@@ -58,5 +58,5 @@ def check_fits(schedule: str, stages: int, chunks: int, folded: bool) -> None:
     )
 
 
-def _runs(count: int) -> str:
-    return "one run of layers" if count == 1 else f"{count} runs of layers"
+def _spans(count: int) -> str:
+    return "one span of layers" if count == 1 else f"{count} spans of layers"

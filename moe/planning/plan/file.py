@@ -8,9 +8,11 @@ from typing import Any
 from moe.errors import PlanError
 from moe.planning import tables
 from moe.planning.devices.inventory import CPU
-from moe.planning.plan.plan import PlacedLayer, Plan, RankPlan, StagePlan
+from moe.planning.plan.plan import LayerExperts, Plan, RankPlan, StagePlan
 
 _OPTIONAL = ("more", "seconds", "recompute", "placement")
+_KEYS: Mapping[str, str] = {"expert_layout": "placement"}
+"""Fields of a stage that files name otherwise: plan files have had this key from the first."""
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -45,7 +47,8 @@ def from_dict(table: Mapping[str, Any]) -> Plan:
 
 def _stage_table(stage: StagePlan) -> dict[str, Any]:
     table = asdict(stage) | {"ranks": [_rank_table(rank) for rank in stage.ranks]}
-    return {key: value for key, value in table.items() if key != "more" or value}
+    written = [(_KEYS.get(field, field), value) for field, value in table.items()]
+    return {key: value for key, value in written if key != "more" or value}
 
 
 def _rank_table(rank: RankPlan) -> dict[str, Any]:
@@ -59,29 +62,29 @@ def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
     label = f"stage {number}"
     tables.check_keys(label, table, ("layers", "ranks"), _OPTIONAL)
     ranks = tables.entries(label, "ranks", table["ranks"])
-    placed = tables.entries(label, "placement", table.get("placement", ()))
+    layout = tables.entries(label, "placement", table.get("placement", ()))
     return StagePlan(
         layers=tables.span(label, "layers", table["layers"]),
         ranks=tuple(_rank(f"{label} rank {member}", rank) for member, rank in enumerate(ranks)),
         seconds=tables.number(label, "seconds", table.get("seconds", 0.0)),
         recompute=tables.wholes(label, "recompute", table.get("recompute", ())),
-        placement=tuple(_placed(label, layer) for layer in placed),
-        more=_runs(label, table.get("more", ())),
+        expert_layout=tuple(_layer_experts(label, layer) for layer in layout),
+        more=_spans(label, table.get("more", ())),
     )
 
 
-def _runs(label: str, listed: Any) -> tuple[tuple[int, int], ...]:
+def _spans(label: str, listed: Any) -> tuple[tuple[int, int], ...]:
     if not isinstance(listed, list | tuple):
-        raise PlanError(f"{label}: more is {listed!r}; expected a list of runs, [[start, stop]]")
-    return tuple(tables.span(label, "more", run) for run in listed)
+        raise PlanError(f"{label}: more is {listed!r}; expected a list of spans, [[start, stop]]")
+    return tuple(tables.span(label, "more", span) for span in listed)
 
 
-def _placed(label: str, table: Mapping[str, Any]) -> PlacedLayer:
+def _layer_experts(label: str, table: Mapping[str, Any]) -> LayerExperts:
     label = f"{label} placement"
     tables.check_keys(label, table, ("layer", "experts"))
     if not isinstance(table["experts"], list | tuple):
         raise PlanError(f"{label}: experts is not a list; give a list of numbers for every rank")
-    return PlacedLayer(
+    return LayerExperts(
         tables.whole(label, "layer", table["layer"]),
         tuple(tables.wholes(label, "experts", rank) for rank in table["experts"]),
     )

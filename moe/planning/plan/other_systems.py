@@ -17,9 +17,10 @@
                 0.2; a name torchtitan does not know is dropped without a word, so choose.
 
 Only the spans of layers are said; heads, experts and recomputed layers have no place in these.
-Where a stage holds several runs of layers, the parts are those runs along the model: virtual stages
-in a loop to Megatron, which asks for --pipeline-model-parallel-size beside, and in a loop or on a
-V, by its schedule, to torchtitan. vLLM and llama.cpp have none. Several are written, not read back.
+Where a stage holds several spans of layers, the parts are those spans along the model: virtual
+stages in a loop to Megatron, which asks for --pipeline-model-parallel-size beside, and in a loop or
+on a V, by its schedule, to torchtitan. vLLM and llama.cpp have none. Several are written, not read
+back.
 """
 
 import difflib
@@ -45,7 +46,7 @@ _NAMES = {"E": "the embedding", "L": "the loss"}
 class Form:
     """A way to write a plan down: the option that takes it, and what makes its value.
 
-    ``orders`` are those in which it can say several runs of layers a stage.
+    ``orders`` are those in which it can say several spans of layers a stage.
     """
 
     option: str
@@ -65,8 +66,8 @@ def emit(form: str, spans: Sequence[Span], order: str | None = None) -> str:
     if order is not None and order not in FORMS[form].orders:
         which = "them only in a loop" if FORMS[form].orders else "only one"
         raise PlanError(
-            f"the plan has several runs of layers a stage, in a {order}, and {form} takes {which}; "
-            "make a plan for it under another schedule, or with one run a stage"
+            f"the plan has several spans of layers a stage, in a {order}, and {form} takes "
+            f"{which}; make a plan for it under another schedule, or with one span a stage"
         )
     return FORMS[form].write(spans)
 

@@ -12,10 +12,10 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.errors import PlanError
 from moe.planning import tables
-from moe.planning.devices.inventory import CPU, check_one_sort
+from moe.planning.devices.inventory import CPU, check_one_backend
 from moe.planning.devices.needs import Labels, Resources, check_needs
 from moe.planning.plan import checks
-from moe.planning.plan.chunks import check_fits, chunk_places, is_folded
+from moe.planning.plan.chunks import check_fits, chunk_homes, is_folded
 from moe.planning.plan.seats import Seat, Seats
 from moe.planning.schedules.schedule import check_schedule
 
@@ -60,8 +60,8 @@ class RankPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedLayer:
-    """A layer whose experts are not held as the ranks say: the experts of each member instead."""
+class LayerExperts:
+    """The experts that each gang member holds of one layer, instead of its rank's ``experts``."""
 
     layer: int
     experts: tuple[tuple[int, ...], ...]
@@ -71,7 +71,7 @@ class PlacedLayer:
 class StagePlan:
     """Consecutive layers ``(start, stop)`` and the gang of ranks that holds them.
 
-    ``more`` are further runs of layers that the gang holds, in the order of the model, where the
+    ``more`` are further spans of layers that the gang holds, in the order of the model, where the
     model goes through the stages more than once. ``recompute`` are the layers whose activations are
     made again in the backward pass instead of being kept. ``seconds`` is the predicted time of one
     micro-batch, forward and backward; 0 if not predicted.
@@ -81,18 +81,18 @@ class StagePlan:
     ranks: tuple[RankPlan, ...]
     seconds: float = 0.0
     recompute: tuple[int, ...] = ()
-    placement: tuple[PlacedLayer, ...] = ()
+    expert_layout: tuple[LayerExperts, ...] = ()
     more: tuple[tuple[int, int], ...] = ()
 
     @property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """All runs of layers, in the order of the model."""
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """All spans of layers, in the order of the model."""
         return (self.layers, *self.more)
 
     @property
     def layer_numbers(self) -> tuple[int, ...]:
         """Numbers of the layers held, in order."""
-        return tuple(chain.from_iterable(range(*run) for run in self.runs))
+        return tuple(chain.from_iterable(range(*span) for span in self.spans))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Plan:
         tables.check_keys("the plan's model", self.model, SIZES)
         if not self.stages or not self.stages[0].ranks:
             raise PlanError("the plan has no stage or no rank; give it at least one of each")
-        checks.check_layers([stage.runs for stage in self.stages], self.model["layers"])
+        checks.check_layers([stage.spans for stage in self.stages], self.model["layers"])
         for number, stage in enumerate(self.stages):
             self._check_gang(number, stage)
             self._check_layers_of(number, stage)
@@ -137,32 +137,32 @@ class Plan:
 
     @property
     def chunks(self) -> int:
-        """Runs of layers of each stage; the model goes through the stages as many times."""
-        return len(self.stages[0].runs)
+        """Spans of layers of each stage; the model goes through the stages as many times."""
+        return len(self.stages[0].spans)
 
     @property
     def folded(self) -> bool:
         """Whether chunks lie on a V (stage s holds s and 2p - 1 - s); on one stage any two do."""
-        return is_folded([stage.runs for stage in self.stages], self.model["layers"])
+        return is_folded([stage.spans for stage in self.stages], self.model["layers"])
 
     @property
-    def chunk_places(self) -> tuple[tuple[int, int], ...]:
-        """The stage of each chunk, and which of its runs it is, along the model."""
-        return chunk_places(len(self.stages), self.chunks, self.folded)
+    def chunk_homes(self) -> tuple[tuple[int, int], ...]:
+        """The stage of each chunk, and which of its spans it is, along the model."""
+        return chunk_homes(len(self.stages), self.chunks, self.folded)
 
     @property
-    def chunk_runs(self) -> tuple[tuple[int, int], ...]:
+    def chunk_spans(self) -> tuple[tuple[int, int], ...]:
         """The layers of each chunk, along the model."""
-        return tuple(self.stages[stage].runs[run] for stage, run in self.chunk_places)
+        return tuple(self.stages[stage].spans[span] for stage, span in self.chunk_homes)
 
     def home(self, chunk: int) -> int:
         """Return the stage of a chunk; -1 is the last chunk."""
-        return self.chunk_places[chunk][0]
+        return self.chunk_homes[chunk][0]
 
     def chunks_of(self, stage: int) -> tuple[int, ...]:
-        """Return the numbers of a stage's chunks, in the order of its runs."""
-        places = enumerate(self.chunk_places)
-        return tuple(chunk for chunk, (home, _) in places if home == stage)
+        """Return the numbers of a stage's chunks, in the order of its spans."""
+        homes = enumerate(self.chunk_homes)
+        return tuple(chunk for chunk, (home, _) in homes if home == stage)
 
     def of_replicas(self, count: int) -> "Plan":
         """Return the same plan for its first ``count`` replicas."""
@@ -179,14 +179,14 @@ class Plan:
         )
         return replace(self, stages=stages)
 
-    def rank(self, seat: Seat | int) -> RankPlan:
-        """Return the rank at a seat; it is the same in every replica."""
-        seat = self._seat(seat)
+    def rank(self, seat: Seat) -> RankPlan:
+        """Return the rank at a seat; PlanError if there is no such seat."""
+        self.seats.check(seat)
         return self.stages[seat.stage].ranks[seat.member]
 
-    def share(self, seat: Seat | int) -> Share:
-        """Return what the rank at a seat holds; it is the same in every replica."""
-        seat = self._seat(seat)
+    def share(self, seat: Seat) -> Share:
+        """Return what the rank at a seat holds; PlanError if there is no such seat."""
+        self.seats.check(seat)
         stage = self.stages[seat.stage]
         part = stage.ranks[seat.member]
         return Share(
@@ -198,7 +198,9 @@ class Plan:
             experts=part.experts,
             leader=seat.member == 0,
             vocabulary=part.vocabulary,
-            placed=tuple((placed.layer, placed.experts[seat.member]) for placed in stage.placement),
+            layer_experts=tuple(
+                (each.layer, each.experts[seat.member]) for each in stage.expert_layout
+            ),
             more=stage.more,
         )
 
@@ -232,14 +234,7 @@ class Plan:
         The members of a gang may be of unlike kinds: they take their leader's choice of experts.
         """
         ranks = [rank for stage in self.stages for rank in stage.ranks]
-        check_one_sort("the plan", ((rank.device, rank.kind) for rank in ranks))
-
-    def _seat(self, asked: Seat | int) -> Seat:
-        """Return a seat of the plan; a number is a rank of the first replica."""
-        if isinstance(asked, int):
-            return replace(self.seats, replicas=1).seat(asked)
-        self.seats.rank(asked)
-        return asked
+        check_one_backend("the plan", ((rank.device, rank.kind) for rank in ranks))
 
     def _check_gang(self, number: int, stage: StagePlan) -> None:
         if len(stage.ranks) != self.gang_size:
@@ -262,15 +257,15 @@ class Plan:
         checks.check_experts(f"stage {number}", held, self.model["experts"])
 
     def _check_layers_of(self, number: int, stage: StagePlan) -> None:
-        """Check what a stage says of single layers: recomputed ones, experts placed otherwise."""
-        placed = [each.layer for each in stage.placement]
-        checks.check_own_layers(number, "recompute", stage.recompute, stage.runs)
-        checks.check_own_layers(number, "placement", placed, stage.runs)
-        for each in stage.placement:
+        """Check what a stage says of single layers: recomputed ones, experts of their own."""
+        named = [each.layer for each in stage.expert_layout]
+        checks.check_own_layers(number, "recompute", stage.recompute, stage.spans)
+        checks.check_own_layers(number, "placement", named, stage.spans)
+        for each in stage.expert_layout:
             label = f"stage {number} layer {each.layer}"
             if len(each.experts) != self.gang_size:
                 raise PlanError(
-                    f"{label} places experts on {len(each.experts)} ranks, the gang has "
+                    f"{label} has experts for {len(each.experts)} ranks, the gang has "
                     f"{self.gang_size}; give each rank its experts"
                 )
             held = [expert for experts in each.experts for expert in experts]

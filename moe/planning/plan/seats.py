@@ -1,4 +1,4 @@
-"""Seats: the places of a plan that actors fill, and the one rule that numbers them.
+"""Seats: where the actors of a plan sit, and the one rule that numbers them.
 
 Global ranks count seats replica by replica, stage by stage, member by member. This file alone knows
 that order; everybody else names a seat.
@@ -42,6 +42,14 @@ class Seats:
     def __iter__(self) -> Iterator[Seat]:
         return (self.seat(rank) for rank in range(len(self)))
 
+    def check(self, seat: Seat) -> None:
+        """Raise PlanError where there is no such seat."""
+        if seat not in self:
+            raise PlanError(
+                f"asked for {seat} of {self.replicas} replicas x {self.stages} stages x "
+                f"{self.gang} members; count each from 0"
+            )
+
     def seat(self, rank: int) -> Seat:
         """Return the seat of a global rank; PlanError where there is no such rank."""
         if not 0 <= rank < len(self):
@@ -52,11 +60,7 @@ class Seats:
 
     def rank(self, seat: Seat) -> int:
         """Return the global rank of a seat; PlanError where there is no such seat."""
-        if seat not in self:
-            raise PlanError(
-                f"asked for {seat} of {self.replicas} replicas x {self.stages} stages x "
-                f"{self.gang} members; count each from 0"
-            )
+        self.check(seat)
         return (seat.replica * self.stages + seat.stage) * self.gang + seat.member
 
     def __contains__(self, seat: object) -> bool:

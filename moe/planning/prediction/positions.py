@@ -3,49 +3,49 @@
 from itertools import pairwise
 
 from moe.errors import PlanError
-from moe.planning.counts.memory import Place
+from moe.planning.counts.memory import Position
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.schedules.schedule import held_at_peaks, in_flight
 
 
-def places_of(stages: int, workload: Workload) -> tuple[Place, ...]:
+def positions_of(stages: int, workload: Workload) -> tuple[Position, ...]:
     """Return where each of so many stages stands."""
     if workload.training:
         kept = in_flight(workload.schedule, stages, workload.micro_batches)
     else:
         kept = (1,) * stages
     return tuple(
-        Place(count, (number == 0, number == stages - 1)) for number, count in enumerate(kept)
+        Position(count, (number == 0, number == stages - 1)) for number, count in enumerate(kept)
     )
 
 
-def plan_places(plan: Plan, workload: Workload) -> tuple[Place, ...]:
+def plan_positions(plan: Plan, workload: Workload) -> tuple[Position, ...]:
     """Return where each stage of a plan stands; PlanError where it cannot do such work."""
     stages, chunks = len(plan.stages), plan.chunks
     if not workload.training:
         if chunks > 1:
             raise PlanError(
-                f"the plan has {chunks} runs of layers a stage, which is for training: a token "
+                f"the plan has {chunks} spans of layers a stage, which is for training: a token "
                 f"would go through the stages {chunks} times; make a plan for serving"
             )
-        return places_of(stages, workload)
+        return positions_of(stages, workload)
     plan.check_schedule(workload.schedule, workload.micro_batches)
     if chunks == 1:
-        return places_of(stages, workload)
+        return positions_of(stages, workload)
     peaks = held_at_peaks(workload.schedule, stages, workload.micro_batches, chunks)
     kept = in_flight(workload.schedule, stages, workload.micro_batches, chunks)
     homes = [plan.home(chunk) for chunk in range(stages * chunks)]
     travels = [one != other for one, other in pairwise(homes)]
-    ways = list(zip(homes, [False, *travels], [*travels, False], strict=True))
+    hops = list(zip(homes, [False, *travels], [*travels, False], strict=True))
     return tuple(
-        Place(
+        Position(
             kept[stage],
             (stage == homes[0], stage == homes[-1]),
             peaks[stage],
             (
-                sum(comes for home, comes, _ in ways if home == stage),
-                sum(returns for home, _, returns in ways if home == stage),
+                sum(comes for home, comes, _ in hops if home == stage),
+                sum(returns for home, _, returns in hops if home == stage),
             ),
         )
         for stage in range(stages)

@@ -1,6 +1,7 @@
 """What a plan will take: seconds of a step, played by the simulator, and bytes of every rank.
 
-Where a stage holds several runs of layers, each is a chunk with its own seconds and its own ways.
+Where a stage holds several spans of layers, each is a chunk with its own seconds and its own travel
+times.
 
 A step is the schedule with what travels between its stages; then, where replicas are, the sum of
 their gradients; where embedding and head are tied across stages, the sum of the two gradients; and
@@ -16,9 +17,9 @@ from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
-from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.chunks import chunk_homes
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.positions import plan_positions
 from moe.planning.schedules.schedule import actions
 from moe.planning.schedules.simulate import StageTimes, Timeline, play
 from moe.planning.stages.gang import GangCosts, StageCost
@@ -32,8 +33,8 @@ Columns = Sequence[Sequence[Device]]
 class Prediction:
     """Costs of each stage, and bytes of each rank.
 
-    ``hops`` are the ways from each chunk of the model to the next, 0 on one stage; a stage has one
-    chunk, or ``chunks`` of them in a loop or ``folded`` to a V.
+    ``hops`` are the seconds from each chunk of the model to the next, 0 within a stage; a stage has
+    one chunk, or ``chunks`` of them in a loop or ``folded`` to a V.
     """
 
     stages: tuple[StageCost, ...]
@@ -59,13 +60,14 @@ class Prediction:
     def timeline(self) -> Timeline:
         """When each stage works, in one step up to its optimiser.
 
-        A stage asks for a tensor when it has nothing else to do, so its way is part of its time.
+        A stage waits for a tensor when it has nothing else to do, so the time that the tensor
+        travels is part of its own.
         """
-        ways = (0.0, *self.hops, 0.0)
+        travel = (0.0, *self.hops, 0.0)
         times = [
             StageTimes(forward + before, backward + after, reduce)
             for (forward, backward, reduce), before, after in zip(
-                self.chunk_seconds, ways, ways[1:], strict=False
+                self.chunk_seconds, travel, travel[1:], strict=False
             )
         ]
         work, none = self.workload, [0.0] * len(self.stages)
@@ -76,18 +78,18 @@ class Prediction:
     def chunk_seconds(self) -> list[tuple[float, float, float]]:
         """Forward and backward of each chunk, and what its stage reduces, said once a stage."""
         found = []
-        for stage, run in chunk_places(len(self.stages), self.chunks, self.folded):
+        for stage, span in chunk_homes(len(self.stages), self.chunks, self.folded):
             cost = self.stages[stage]
-            forward, backward = cost.runs[run] if cost.runs else (cost.forward, cost.backward)
-            found.append((forward, backward, cost.reduce if run == 0 else 0.0))
+            forward, backward = cost.spans[span] if cost.spans else (cost.forward, cost.backward)
+            found.append((forward, backward, cost.reduce if span == 0 else 0.0))
         return found
 
     @property
     def step_seconds(self) -> float:
         """One step; without training the time until all micro-batches are through."""
         if not self.workload.training:
-            ways = (0.0, *self.hops)
-            forward = [each.forward + way for each, way in zip(self.stages, ways, strict=True)]
+            travel = (0.0, *self.hops)
+            forward = [each.forward + hop for each, hop in zip(self.stages, travel, strict=True)]
             return sum(forward) + (self.workload.micro_batches - 1) * max(forward)
         return self.timeline.makespan + self.after_seconds
 
@@ -108,11 +110,11 @@ def predict(
 ) -> Prediction:
     """Return what the plan takes on the devices it names."""
     plan.check_model(config)
-    places = plan_places(plan, workload)
+    positions = plan_positions(plan, workload)
     costs = gang_costs(config, plan, inventory, workload)
     stages = tuple(
-        each.of_runs(stage.runs, place, stage.recompute)
-        for each, stage, place in zip(costs, plan.stages, places, strict=True)
+        each.of_spans(stage.spans, position, stage.recompute)
+        for each, stage, position in zip(costs, plan.stages, positions, strict=True)
     )
     return between_stages(
         config, plan, inventory, workload, stages, rank_bytes_of(config, plan, workload)
@@ -143,7 +145,7 @@ def between_stages(
 ) -> Prediction:
     """Return the prediction for stages of these costs on the gangs of a plan."""
     gangs = columns_of(plan, inventory)
-    homes = [stage for stage, _ in plan.chunk_places]
+    homes = [stage for stage, _ in plan.chunk_homes]
     ends = homes[0], homes[-1]
     return Prediction(
         stages=stages,
@@ -199,12 +201,12 @@ def tied_seconds(
 
 def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[RankBytes, ...]:
     """Return what each rank of the plan needs, by what it is for."""
-    places = plan_places(plan, workload)
+    positions = plan_positions(plan, workload)
     return tuple(
         rank_bytes(
             config,
             plan.share(seat),
-            places[seat.stage],
+            positions[seat.stage],
             workload,
             plan.stages[seat.stage].recompute,
             plan.replicas,
@@ -219,9 +221,9 @@ def bytes_per_rank(config: ModelConfig, plan: Plan, workload: Workload) -> tuple
 
 
 def _pairs(one: Columns, other: Columns) -> list[tuple[Device, Device]]:
-    """Return devices of a gang with their counterparts in the other, one pair of each sort."""
+    """Return devices of a gang with their counterparts in the other, one pair for each link."""
     pairs = {
-        (here.spot, there.spot): (here, there)
+        (here.link_key, there.link_key): (here, there)
         for mine, theirs in zip(one, other, strict=True)
         for here, there in zip(mine, theirs, strict=True)
     }

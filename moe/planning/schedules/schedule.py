@@ -1,6 +1,6 @@
 """In which order each stage works: GPipe, 1F1B, interleaved 1F1B, zero-bubble, ZB-V. Pure values.
 
-A chunk is a run of layers; chunks are numbered along the model, a stage holds ``chunks`` of them
+A chunk is a span of layers; chunks are numbered along the model, a stage holds ``chunks`` of them
 and one is the usual case, where chunk and stage are the same number. The backward pass is whole or
 cut in two: the gradient of the input, which the chunk before waits for, and that of the weights,
 which nobody waits for. With p stages, m micro-batches and c chunks a stage, stage s (from 0) first

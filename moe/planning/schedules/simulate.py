@@ -3,15 +3,15 @@
 Discrete events over the graph of dependencies. A piece of work starts as soon as its stage has
 done the one before it and its input has arrived:
 
-    forward of chunk k      the forward of chunk k - 1, and the way from there
-    backward of chunk k     the backward (of the input) of chunk k + 1, and the way; on the last
+    forward of chunk k      the forward of chunk k - 1, and the hop from there
+    backward of chunk k     the backward (of the input) of chunk k + 1, and the hop; on the last
                             chunk, its own forward
     weights of chunk k      its own gradient of the input
 
-The way between two chunks is 0 on one stage, else the seconds of the hop between their stages. A
-tensor travels beside the work and takes no time of either device. ``makespan_1f1b`` is the same
-for 1F1B and for nothing but the end, in a loop made for a search: it does the same additions in
-the same order and gives the same float.
+The hop between two chunks of one stage is 0, else the seconds that a tensor travels between their
+stages. A tensor travels beside the work and takes no time of either device. ``makespan_1f1b``
+returns the end of 1F1B alone, in a loop made for a search: it does the same additions in the same
+order, so it returns the same float.
 """
 
 from collections import Counter
@@ -115,8 +115,8 @@ def simulate(
 ) -> Timeline:
     """Play a schedule over stages of these times, each cut into equal chunks.
 
-    ``hops[s]`` is the seconds between stages s and s + 1, either way. One more, from the last stage
-    to the first, may follow; it is needed where chunks go round more than two stages.
+    ``hops[s]`` is the seconds between stages s and s + 1, in both directions. One more, from the
+    last stage to the first, may follow; it is needed where chunks go round more than two stages.
     """
     return play(actions(schedule, len(times), micro_batches, chunks), times, hops)
 
@@ -128,7 +128,7 @@ def play(orders: Sequence[Order], times: Sequence[StageTimes], hops: Sequence[fl
     tails = [0.0] * len(orders)
     for home, each in zip(homes, seconds, strict=True):
         tails[home] += each.tail
-    work = _work(seconds, _ways(homes, hops, len(orders)))
+    work = _work(seconds, _chunk_hops(homes, hops, len(orders)))
     return Timeline(_events(orders, work), tuple(tails))
 
 
@@ -150,23 +150,23 @@ def makespan_1f1b(
     ahead, back = [*hops[: stages - 1], 0.0], [0.0, *hops[: stages - 1]]
     every = list(zip(range(stages), forward, backward, ahead, back, strict=True))
     free, gradient = [0.0] * stages, [0.0] * (stages + 1)
-    for turn in range(micro_batches):
+    for number in range(micro_batches):
         arrived = 0.0
-        for stage, forward_seconds, backward_seconds, way, way_back in every:
+        for stage, forward_seconds, backward_seconds, hop, hop_back in every:
             now = free[stage]
-            if turn + stage >= stages:
+            if number + stage >= stages:
                 ready = gradient[stage + 1]
                 now = (ready if ready > now else now) + backward_seconds
-                gradient[stage] = now + way_back
+                gradient[stage] = now + hop_back
             now = (arrived if arrived > now else now) + forward_seconds
             free[stage] = now
-            arrived = now + way
+            arrived = now + hop
     for left in range(stages, 0, -1):
-        for stage, _, backward_seconds, _, way_back in every[:left]:
+        for stage, _, backward_seconds, _, hop_back in every[:left]:
             ready = gradient[stage + 1]
             now = free[stage]
             free[stage] = now = (ready if ready > now else now) + backward_seconds
-            gradient[stage] = now + way_back
+            gradient[stage] = now + hop_back
     return max(stop + tail for stop, tail in zip(free, tails, strict=True))
 
 
@@ -177,16 +177,16 @@ class _Work:
     seconds: float
     waits: Kind
     gives: tuple[tuple[Kind, int, float], ...]
-    """What then may start (BACKWARD also means INPUT), on which chunk, after how long a way."""
+    """What then may start (BACKWARD also means INPUT), on which chunk, after how long a hop."""
 
 
-def _work(seconds: Sequence[StageTimes], ways: Sequence[float]) -> dict[tuple[Kind, int], _Work]:
+def _work(seconds: Sequence[StageTimes], hops: Sequence[float]) -> dict[tuple[Kind, int], _Work]:
     """Return the dependencies of every kind of work on every chunk."""
     work: dict[tuple[Kind, int], _Work] = {}
     for chunk, each in enumerate(seconds):
-        last = chunk == len(ways)
-        onward = (BACKWARD, chunk, 0.0) if last else (FORWARD, chunk + 1, ways[chunk])
-        back = ((BACKWARD, chunk - 1, ways[chunk - 1]),) if chunk else ()
+        last = chunk == len(hops)
+        onward = (BACKWARD, chunk, 0.0) if last else (FORWARD, chunk + 1, hops[chunk])
+        back = ((BACKWARD, chunk - 1, hops[chunk - 1]),) if chunk else ()
         weights = (WEIGHT, chunk, 0.0)
         for kind, waits, gives in (
             (FORWARD, FORWARD, (onward,)),
@@ -220,8 +220,8 @@ def _events(
             start = arrival if arrival > now else now
             now = start + this.seconds
             row.append(Event(action, start, now))
-            for gives, to, way in this.gives:
-                arrivals[gives, to, batch] = now + way
+            for gives, to, hop in this.gives:
+                arrivals[gives, to, batch] = now + hop
                 if (gives, to, batch) in asleep:
                     awake.append(asleep.pop((gives, to, batch)))
     if asleep:
@@ -277,13 +277,13 @@ def _chunk_times(
     return [times[home].over(chunks[home]) for home in homes]
 
 
-def _ways(homes: Sequence[int], hops: Sequence[float], stages: int) -> list[float]:
+def _chunk_hops(homes: Sequence[int], hops: Sequence[float], stages: int) -> list[float]:
     """Return the seconds from each chunk to the next."""
     _check_hops(hops, stages)
-    return [_way(start, stop, hops, stages) for start, stop in pairwise(homes)]
+    return [_hop(start, stop, hops, stages) for start, stop in pairwise(homes)]
 
 
-def _way(start: int, stop: int, hops: Sequence[float], stages: int) -> float:
+def _hop(start: int, stop: int, hops: Sequence[float], stages: int) -> float:
     low, high = sorted((start, stop))
     if low == high:
         return 0.0
@@ -297,7 +297,7 @@ def _way(start: int, stop: int, hops: Sequence[float], stages: int) -> float:
     if len(hops) < stages:
         raise PlanError(
             f"chunks go from the last of {stages} stages back to the first but only {len(hops)} "
-            "hops are given; add the seconds of that way as the last"
+            "hops are given; add the seconds of that hop as the last"
         )
     return hops[-1]
 

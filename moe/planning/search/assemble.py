@@ -1,4 +1,15 @@
-"""A shape to a problem for the exact search, and its answer to a plan."""
+"""Turn a shape into the problem that the exact search solves, and the answer into a plan.
+
+A shape fixes the number of stages, the size of a gang and the replicas. A unit is what one stage
+takes: a gang in every replica. Two units are of one kind if the search may exchange them: their
+devices are alike, and so are their links to every other unit. The search then chooses the kind of
+each stage, and the next free unit of that kind takes the stage.
+
+    units of one gang    A on node a, B on b, C on c: all A100      D on d: T4
+    all links alike      kinds  [A, B, C]  [D]
+    a and b are nearer   kinds  [A]  [B]  [C]  [D]        A next to B is not A next to C
+    too many kinds       kinds  [A, B, C]  [D]            A is taken before B, B before C
+"""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -8,10 +19,10 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
-from moe.planning.prediction.positions import places_of
+from moe.planning.prediction.positions import positions_of
 from moe.planning.prediction.predict import hop_seconds, tied_seconds
 from moe.planning.search.bounds import bounds_of
-from moe.planning.search.pipeline import Answer, Fixed, Pipeline, Sort
+from moe.planning.search.pipeline import Answer, Fixed, Pipeline, UnitKind
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Floor, Shape
 from moe.planning.stages.gang import GangCosts
@@ -20,11 +31,18 @@ from moe.planning.stages.units import Unit, unit_links
 from moe.planning.stages.widths import Width, cut_width, width_share
 
 _MOST_ORDERS = 200
-"""Ways to have used units by node as well as by sort, up to which nodes are told apart."""
+"""The most states of the search for which units on different nodes are different kinds.
+
+A state counts the units of each kind that are used: a kind of n units has n + 1 possible counts,
+and the states are the product of these over all kinds.
+"""
 
 
 def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Floor) -> Pipeline:
-    """Return the problem of putting units in a row of stages."""
+    """Return the problem of assigning units and layers to the stages of a shape.
+
+    ``floor`` holds the lower bounds that no gang of the shape's size can beat.
+    """
     config, inventory, pins = question.config, question.inventory, question.pins
     workload = question.cut(shape)
     bounds = bounds_of(workload)
@@ -36,13 +54,14 @@ def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Flo
         return tied_seconds(config, inventory, workload, first.columns, last.columns)
 
     apart = [[unit] for unit in units] if pins.order is not None else None
-    sorts, node_by_node = (apart, False) if apart is not None else sorts_of(inventory, units)
+    kinds, node_by_node = (apart, False) if apart is not None else kinds_of(inventory, units)
     return Pipeline(
-        sorts=tuple(
-            Sort(unit_costs(config, inventory, workload, alike[0]), tuple(alike)) for alike in sorts
+        kinds=tuple(
+            UnitKind(unit_costs(config, inventory, workload, alike[0]), tuple(alike))
+            for alike in kinds
         ),
         node_by_node=node_by_node,
-        places=places_of(shape.stages, workload),
+        positions=positions_of(shape.stages, workload),
         layers=config.layers,
         bounds=bounds,
         hop=hop,
@@ -55,7 +74,7 @@ def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Flo
 def unit_costs(
     config: ModelConfig, inventory: Inventory, workload: Workload, unit: Unit
 ) -> GangCosts:
-    """Return the costs of a unit, its width cut by the speed of its devices."""
+    """Return what layers cost on a unit whose members hold slices in proportion to their speed."""
     members = [
         Member(width_share(config, width), column)
         for width, column in zip(widths(config, inventory, unit), unit.columns, strict=True)
@@ -64,7 +83,10 @@ def unit_costs(
 
 
 def widths(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[Width, ...]:
-    """Return the slice of each member; where replicas are unlike, the slowest device decides."""
+    """Return the slice of each gang member.
+
+    A member has one device in each replica; its speed is that of the slowest of these.
+    """
     speeds = [
         min(inventory.pace(device).rates.flops_per_second for device in column)
         for column in unit.columns
@@ -73,7 +95,7 @@ def widths(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[Width
 
 
 def to_plan(config: ModelConfig, inventory: Inventory, answer: Answer) -> Plan:
-    """Return the plan that an answer describes."""
+    """Return the plan that an answer of the search describes."""
     plan = Plan(
         model=config.summary(),
         stages=tuple(
@@ -109,10 +131,13 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
     return tuple(ranks)
 
 
-def sorts_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Unit]], bool]:
-    """Return units that cost the same together, those on other nodes apart where that matters.
+def kinds_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Unit]], bool]:
+    """Return the units of each kind, and whether the search only takes them node by node.
 
-    Where that would be too many ways, units of a sort are taken node by node: True.
+    Units on different nodes are of one kind if exchanging them changes no link. If they are not,
+    and telling nodes apart would give more than ``_MOST_ORDERS`` states, units with like devices
+    are one kind all the same, in the order of their nodes; then the second value is True, because
+    the search does not try other orders.
     """
     alike = _grouped(inventory, units, with_nodes=False)
     by_node = _grouped(inventory, units, with_nodes=True)
@@ -123,9 +148,9 @@ def sorts_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Uni
 
 
 def _as_near(inventory: Inventory, group: Sequence[Unit], units: Sequence[Unit]) -> bool:
-    """Tell whether each of some units is as near to any other unit as the rest of them are."""
+    """Tell whether all units of a group have the same links to each unit outside and inside it."""
     for other in units:
-        ways = {
+        links = {
             frozenset(
                 inventory.link(mine, theirs)
                 for mine, theirs in zip(unit.gangs[0], other.gangs[0], strict=True)
@@ -133,13 +158,13 @@ def _as_near(inventory: Inventory, group: Sequence[Unit], units: Sequence[Unit])
             for unit in group
             if unit != other
         }
-        if len(ways) > 1:
+        if len(links) > 1:
             return False
     return True
 
 
 def _by_node(units: Sequence[Unit]) -> list[Unit]:
-    """Return units of one node after the other, nodes in the order of the inventory."""
+    """Return the units sorted by node; nodes are in the order in which the units name them."""
     first = {nodes: number for number, nodes in reversed(list(enumerate(u.nodes for u in units)))}
     return sorted(units, key=lambda unit: first[unit.nodes])
 
@@ -147,7 +172,7 @@ def _by_node(units: Sequence[Unit]) -> list[Unit]:
 def _grouped(inventory: Inventory, units: Sequence[Unit], with_nodes: bool) -> list[list[Unit]]:
     groups: dict[Hashable, list[Unit]] = defaultdict(list)
     for unit in units:
-        sort = tuple(tuple(device.sort for device in gang) for gang in unit.gangs)
+        kind = tuple(tuple(device.traits for device in gang) for gang in unit.gangs)
         nodes = unit.nodes if with_nodes else ()
-        groups[sort, unit_links(inventory, unit), nodes].append(unit)
+        groups[kind, unit_links(inventory, unit), nodes].append(unit)
     return list(groups.values())

@@ -191,6 +191,6 @@ def bounds_of(workload: Workload) -> Bounds:
 def times_of(cost: StageCost, arriving: float, returning: float) -> Times:
     """Return the seconds of a stage that waits for what arrives from both neighbours.
 
-    A stage asks for a tensor when it has nothing else to do, so the way is not hidden behind work.
+    A stage asks for a tensor when it has nothing else to do, so the hop is not hidden behind work.
     """
     return Times(cost.forward + arriving, cost.backward + returning, cost.reduce, cost.update)

@@ -1,8 +1,8 @@
 """Plans for the schedules that the exact search has no bounds for.
 
-The search finds a pipeline for 1F1B. Its gangs are kept and the layers of each stage cut into runs
+The search finds a pipeline for 1F1B. Its gangs are kept and the layers of each stage cut into spans
 as even as can be. Then layers go one by one, from slow or too full places to quick or empty ones,
-as long as the step that the schedule itself takes shrinks: from stage to stage, then run to run.
+as long as the step that the schedule itself takes shrinks: from stage to stage, then span to span.
 Every stage recomputes as little as fits the micro-batches the schedule keeps. What comes out is no
 worse than the pipeline of the search under that schedule; that it is the best is not proved.
 """
@@ -17,16 +17,16 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.chunks import FOLDED_SCHEDULE
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.positions import plan_positions
 from moe.planning.prediction.predict import Prediction, between_stages, gang_costs
-from moe.planning.search.interleave import Runs, cut_runs, interleave, runs_by_stage
+from moe.planning.search.interleave import Spans, cut_spans, interleave, spans_by_stage
 from moe.planning.stages.split import split
 
 SEARCHED = ("1f1b", "gpipe")
 """Schedules that the search has bounds of."""
 
 _CANDIDATES = 3
-"""Stages, and runs, that are tried for giving a layer away, and for taking it."""
+"""Stages, and spans, that are tried for giving a layer away, and for taking it."""
 
 
 def searchable(workload: Workload, stages: int | None = None) -> Workload:
@@ -43,7 +43,7 @@ def searchable(workload: Workload, stages: int | None = None) -> Workload:
 def for_schedule(
     config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload, chunks: int = 1
 ) -> Plan:
-    """Return a plan of the search for the workload's own schedule, in so many runs a stage."""
+    """Return a plan of the search for the workload's own schedule, in so many spans a stage."""
     if chunks == 1 and (not workload.training or workload.schedule in SEARCHED):
         return plan
     folded = workload.training and workload.schedule == FOLDED_SCHEDULE
@@ -57,7 +57,7 @@ class _Tried:
     """Chunks of so many layers, and what they come to: the less the better."""
 
     lengths: tuple[int, ...]
-    runs: tuple[Runs, ...]
+    spans: tuple[Spans, ...]
     predicted: Prediction
 
     @property
@@ -78,13 +78,13 @@ class _Improvement:
         self, config: ModelConfig, shell: Plan, inventory: Inventory, workload: Workload
     ) -> None:
         self._shell, self._workload = shell, workload
-        self._places = plan_places(shell, workload)
+        self._positions = plan_positions(shell, workload)
         self._costs = gang_costs(config, shell, inventory, workload)
         self._none = between_stages(config, shell, inventory, workload, ())
 
     def plan(self) -> Plan:
         """Return the best plan that moving layers one by one leads to."""
-        best = self._try(tuple(stop - start for start, stop in self._shell.chunk_runs))
+        best = self._try(tuple(stop - start for start, stop in self._shell.chunk_spans))
         for moved in (self._between_stages, self._between_runs):
             best = self._improved(best, moved)
         if best.fullness > 1:
@@ -92,12 +92,12 @@ class _Improvement:
         return self._written(best)
 
     def _try(self, lengths: tuple[int, ...]) -> _Tried:
-        runs = runs_by_stage(lengths, len(self._costs), self._shell.folded)
+        spans = spans_by_stage(lengths, len(self._costs), self._shell.folded)
         stages = tuple(
-            costs.leanest(held, place)
-            for costs, held, place in zip(self._costs, runs, self._places, strict=True)
+            costs.leanest(held, position)
+            for costs, held, position in zip(self._costs, spans, self._positions, strict=True)
         )
-        return _Tried(lengths, runs, replace(self._none, stages=stages))
+        return _Tried(lengths, spans, replace(self._none, stages=stages))
 
     def _improved(
         self, best: _Tried, moved: Callable[[_Tried], Iterator[tuple[int, ...]]]
@@ -111,17 +111,17 @@ class _Improvement:
             best = better
 
     def _between_stages(self, tried: _Tried) -> Iterator[tuple[int, ...]]:
-        """Yield the lengths after a layer has gone to another stage, runs as even as can be."""
-        chunks, places = self._shell.chunks, self._shell.chunk_places
-        sizes = [sum(stop - start for start, stop in runs) for runs in tried.runs]
+        """Yield the lengths after a layer has gone to another stage, spans as even as can be."""
+        chunks, homes = self._shell.chunks, self._shell.chunk_homes
+        sizes = [sum(stop - start for start, stop in spans) for spans in tried.spans]
         for moved in _one_moved(sizes, *_slow_and_quick(tried), chunks):
             shares = [split(size, chunks) for size in moved]
-            yield tuple(shares[stage][run] for stage, run in places)
+            yield tuple(shares[stage][span] for stage, span in homes)
 
     def _between_runs(self, tried: _Tried) -> Iterator[tuple[int, ...]]:
-        """Yield the lengths after a layer has gone to another run.
+        """Yield the lengths after a layer has gone to another span.
 
-        From the slowest runs and the slowest of slow stages, to the quickest likewise.
+        From the slowest spans and the slowest of slow stages, to the quickest likewise.
         """
         slow, quick = _slow_and_quick(tried)
         seconds = [forward + backward for forward, backward, _ in tried.predicted.chunk_seconds]
@@ -136,13 +136,13 @@ class _Improvement:
         stages = tuple(
             replace(
                 stage,
-                layers=runs[0],
-                more=runs[1:],
+                layers=spans[0],
+                more=spans[1:],
                 recompute=cost.recompute,
                 seconds=cost.seconds,
             )
-            for stage, runs, cost in zip(
-                self._shell.stages, best.runs, best.predicted.stages, strict=True
+            for stage, spans, cost in zip(
+                self._shell.stages, best.spans, best.predicted.stages, strict=True
             )
         )
         return replace(self._shell, stages=stages)
@@ -151,7 +151,7 @@ class _Improvement:
         fullness = [stage.fullness for stage in best.predicted.stages]
         stage = fullness.index(max(fullness))
         return (
-            f"under {self._workload.schedule} with {self._shell.chunks} runs of layers a stage, "
+            f"under {self._workload.schedule} with {self._shell.chunks} spans of layers a stage, "
             f"stage {stage} needs {fullness[stage]:.2f} times the memory of its device, all layers "
             "recomputed; choose 1f1b, raise plan.stages or plan.gang, or lower the micro-batch or "
             "the sequence length"
@@ -179,11 +179,11 @@ def _one_moved(
 
 
 def _at_least(chunks: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes with a layer for every run, taken from the longest stages."""
+    """Return the sizes with a layer for every span, taken from the longest stages."""
     total, stages = sum(sizes), len(sizes)
     if total < chunks * stages:
         raise PlanError(
-            f"the model has {total} layers, too few for {stages} stages of {chunks} runs of "
+            f"the model has {total} layers, too few for {stages} stages of {chunks} spans of "
             "layers each; lower plan.chunks or plan.stages"
         )
     found = [max(size, chunks) for size in sizes]
@@ -196,7 +196,7 @@ def _at_least(chunks: int, sizes: Sequence[int]) -> tuple[int, ...]:
 def _resized(plan: Plan, sizes: Sequence[int]) -> Plan:
     """Return the gangs of a plan with so many layers each, nothing recomputed."""
     stages = (
-        replace(stage, layers=runs[0], seconds=0.0, recompute=(), placement=())
-        for stage, runs in zip(plan.stages, cut_runs(sizes, 1), strict=True)
+        replace(stage, layers=spans[0], seconds=0.0, recompute=(), expert_layout=())
+        for stage, spans in zip(plan.stages, cut_spans(sizes, 1), strict=True)
     )
     return replace(plan, stages=tuple(stages))

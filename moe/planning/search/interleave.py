@@ -1,4 +1,4 @@
-"""From a plan with one run of layers a stage to one with several: the same gangs, other layers."""
+"""From a plan with one span of layers a stage to one with several: the same gangs, other layers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,68 +6,69 @@ from dataclasses import replace
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.plan.chunks import chunk_places
+from moe.planning.plan.chunks import chunk_homes
 from moe.planning.plan.plan import Plan, StagePlan
 from moe.planning.stages.split import spans, split
 
-Runs = tuple[tuple[int, int], ...]
+Spans = tuple[tuple[int, int], ...]
 
 
 def interleave(
     plan: Plan, chunks: int, folded: bool = False, config: ModelConfig | None = None
 ) -> Plan:
-    """Return the plan with every stage's layers in so many runs, in a loop or ``folded`` to a V.
+    """Return the plan with every stage's layers in so many spans, in a loop or ``folded`` to a V.
 
     Each stage keeps its ranks, its number of layers and how many of them it recomputes: the first
-    ones of its new layers, since a schedule keeps most micro-batches of the first run. With the
+    ones of its new layers, since a schedule keeps most micro-batches of the first span. With the
     model's ``config`` as many MoE blocks as before where it has them, and as many dense ones.
     """
     if plan.chunks > 1:
         raise PlanError(
-            f"the plan has {plan.chunks} runs of layers a stage already; give a plan with one"
+            f"the plan has {plan.chunks} spans of layers a stage already; give a plan with one"
         )
-    placed = [number for number, stage in enumerate(plan.stages) if stage.placement]
-    if placed and (chunks > 1 or folded):
+    own = [number for number, stage in enumerate(plan.stages) if stage.expert_layout]
+    if own and (chunks > 1 or folded):
         raise PlanError(
-            f"stage {placed[0]} places the experts of single layers, which move to other stages "
-            f"when the layers are cut into {chunks} runs; interleave first, then `raymoe rebalance`"
+            f"stage {own[0]} has experts of its own for single layers, which move to other stages "
+            f"when the layers are cut into {chunks} spans; interleave first, then "
+            "`raymoe rebalance`"
         )
-    cuts = cut_runs([len(stage.layer_numbers) for stage in plan.stages], chunks, folded)
+    cuts = cut_spans([len(stage.layer_numbers) for stage in plan.stages], chunks, folded)
     if chunks == 1:
         return plan
     pairs = zip(plan.stages, cuts, strict=True)
-    return replace(plan, stages=tuple(_recut(stage, runs, config) for stage, runs in pairs))
+    return replace(plan, stages=tuple(_recut(stage, spans, config) for stage, spans in pairs))
 
 
-def cut_runs(sizes: Sequence[int], chunks: int, folded: bool = False) -> tuple[Runs, ...]:
-    """Return the runs of stages of so many layers: as even as can be, the first of them longer."""
+def cut_spans(sizes: Sequence[int], chunks: int, folded: bool = False) -> tuple[Spans, ...]:
+    """Return the spans of stages of so many layers: as even as can be, the first of them longer."""
     if chunks < 1 or (folded and chunks != 2):
         raise PlanError(
-            f"asked for {chunks} runs of layers a stage{', folded to a V' if folded else ''}; "
+            f"asked for {chunks} spans of layers a stage{', folded to a V' if folded else ''}; "
             f"{'a V has 2' if folded else 'ask for at least 1'}"
         )
     for stage, size in enumerate(sizes):
         if size < chunks:
             raise PlanError(
-                f"stage {stage} holds {size} of {sum(sizes)} layers, too few for {chunks} runs; "
+                f"stage {stage} holds {size} of {sum(sizes)} layers, too few for {chunks} spans; "
                 f"set plan.chunks to {size} or less, lower plan.stages, or give it more layers"
             )
     shares = [split(size, chunks) for size in sizes]
-    places = chunk_places(len(sizes), chunks, folded)
-    return runs_by_stage([shares[stage][run] for stage, run in places], len(sizes), folded)
+    homes = chunk_homes(len(sizes), chunks, folded)
+    return spans_by_stage([shares[stage][span] for stage, span in homes], len(sizes), folded)
 
 
-def runs_by_stage(lengths: Sequence[int], stages: int, folded: bool = False) -> tuple[Runs, ...]:
-    """Return the runs of every stage from the number of layers of each chunk of the model."""
+def spans_by_stage(lengths: Sequence[int], stages: int, folded: bool = False) -> tuple[Spans, ...]:
+    """Return the spans of every stage from the number of layers of each chunk of the model."""
     held: list[list[tuple[int, int]]] = [[] for _ in range(stages)]
-    places = chunk_places(stages, len(lengths) // stages, folded)
-    for (stage, _), run in zip(places, spans(lengths), strict=True):
-        held[stage].append(run)
+    homes = chunk_homes(stages, len(lengths) // stages, folded)
+    for (stage, _), span in zip(homes, spans(lengths), strict=True):
+        held[stage].append(span)
     return tuple(map(tuple, held))
 
 
-def _recut(stage: StagePlan, runs: Runs, config: ModelConfig | None) -> StagePlan:
-    first, *more = runs
+def _recut(stage: StagePlan, spans: Spans, config: ModelConfig | None) -> StagePlan:
+    first, *more = spans
     bare = replace(stage, layers=first, more=tuple(more), seconds=0.0, recompute=())
     return replace(bare, recompute=_again(stage, bare.layer_numbers, config))
 

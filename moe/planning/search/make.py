@@ -25,7 +25,7 @@ def make_plan(
     workload: Workload,
     chunks: int = 1,
 ) -> Plan:
-    """Return the plan for this many stages, ranks per stage and runs of layers per stage.
+    """Return the plan for this many stages, ranks per stage and spans of layers per stage.
 
     One replica, that is; or say why there is none.
     """
@@ -66,7 +66,7 @@ def even_layers(plan: Plan) -> Plan:
     """Return the same gangs with the layers spread evenly: what a plan is compared with."""
     cuts = spans(split(plan.model["layers"], len(plan.stages)))
     stages = (
-        replace(stage, layers=cut, more=(), seconds=0.0, recompute=(), placement=())
+        replace(stage, layers=cut, more=(), seconds=0.0, recompute=(), expert_layout=())
         for stage, cut in zip(plan.stages, cuts, strict=True)
     )
     return interleave(replace(plan, stages=tuple(stages)), plan.chunks, plan.folded)

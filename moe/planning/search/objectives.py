@@ -12,7 +12,7 @@ from typing import Protocol
 
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.planning.counts.memory import Place, cache_bytes_per_token
+from moe.planning.counts.memory import Position, cache_bytes_per_token
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.search.pipeline import MOST_NODES, Answer, Limits, Pipeline
@@ -158,8 +158,8 @@ class MostTokens:
 
 def tokens_held(answer: Answer, problem: Pipeline) -> int:
     """Return how many tokens' keys and values the tightest stage holds."""
-    stages = zip(answer.stages, problem.places, strict=True)
-    return min(stage.costs.tokens(stage.layers, place) for stage, place in stages)
+    stages = zip(answer.stages, problem.positions, strict=True)
+    return min(stage.costs.tokens(stage.layers, position) for stage, position in stages)
 
 
 def objective(
@@ -174,14 +174,14 @@ def objective(
 
 
 def _no_fuller(below: float, fullness: float) -> Limits:
-    def accept(costs: GangCosts, layers: Span, place: Place, cost: StageCost) -> bool:
+    def accept(costs: GangCosts, layers: Span, position: Position, cost: StageCost) -> bool:
         return cost.fullness < fullness
 
     return Limits(below=below, accept=accept)
 
 
 def _holding(tokens: int) -> Limits:
-    def accept(costs: GangCosts, layers: Span, place: Place, cost: StageCost) -> bool:
-        return costs.tokens(layers, place) >= tokens
+    def accept(costs: GangCosts, layers: Span, position: Position, cost: StageCost) -> bool:
+        return costs.tokens(layers, position) >= tokens
 
     return Limits(accept=accept)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import inf
 
-from moe.planning.counts.memory import Place
+from moe.planning.counts.memory import Position
 from moe.planning.search.bounds import Bounds, State, Times, times_of
 from moe.planning.search.shapes import Floor
 from moe.planning.stages.gang import GangCosts, StageCost
@@ -24,7 +24,7 @@ MOST_NODES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Sort:
+class UnitKind:
     """Units that cost the same, in the order they are taken."""
 
     costs: GangCosts
@@ -76,7 +76,7 @@ class Limits:
     below: float = inf
     room: float = 1.0
     nodes: int = MOST_NODES
-    accept: Callable[[GangCosts, Span, Place, StageCost], bool] | None = None
+    accept: Callable[[GangCosts, Span, Position, StageCost], bool] | None = None
 
 
 NO_LIMITS = Limits()
@@ -84,10 +84,10 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One problem: sorts of units to put in a row of stages, one for each place."""
+    """One problem: kinds of units to put in a row of stages, one for each position."""
 
-    sorts: tuple[Sort, ...]
-    places: tuple[Place, ...]
+    kinds: tuple[UnitKind, ...]
+    positions: tuple[Position, ...]
     layers: int
     bounds: Bounds
     hop: Callable[[Unit, Unit], float]
@@ -95,7 +95,7 @@ class Pipeline:
     floor: Floor
     fixed: Fixed = Fixed()
     node_by_node: bool = False
-    """Whether units of a sort are taken in that order without trying others."""
+    """Whether units of a kind are taken in that order without trying others."""
 
     def solve(self, limits: Limits = NO_LIMITS) -> Answer | None:
         """Return the pipeline with the least step, None where none keeps to the limits."""
@@ -112,9 +112,9 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A stage decided: the number of its sort, which unit of it, its layers and their cost."""
+    """A stage decided: the number of its kind, which unit of it, its layers and their cost."""
 
-    sort: int
+    kind: int
     unit: int
     layers: Span
     cost: StageCost
@@ -125,7 +125,7 @@ class _Search:
 
     def __init__(self, problem: Pipeline, limits: Limits) -> None:
         self._problem, self._limits = problem, limits
-        self._stages = len(problem.places)
+        self._stages = len(problem.positions)
         self._rests: dict[tuple[int, int, tuple[int, ...]], State | None] = {}
         self._options: dict[tuple[int, int, int], list[tuple[Span, StageCost]]] = {}
         self._hops: dict[tuple[int, int, int, int], float] = {}
@@ -134,7 +134,7 @@ class _Search:
             for stage in range(self._stages)
         ]
         self._windows = problem.floor.windows(self._most)
-        self._nearest = [self._nearest_of(number) for number in range(len(problem.sorts))]
+        self._nearest = [self._nearest_of(number) for number in range(len(problem.kinds))]
         self._least_tied = self._tied_at_least()
 
     def possible(self) -> bool:
@@ -178,7 +178,7 @@ class _Search:
         for number in self._offered(stage, left):
             rest = self._less(left, number)
             unit = self._next_unit(number, left)
-            if path and self._hop(path[-1].sort, path[-1].unit, number, unit) == inf:
+            if path and self._hop(path[-1].kind, path[-1].unit, number, unit) == inf:
                 continue
             for layers, cost in self._choices(stage, number, start):
                 if self._rest(stage + 1, layers[1], rest) is not None:
@@ -233,14 +233,14 @@ class _Search:
         return self._options[key]
 
     def _allowed(self, stage: int, number: int, start: int) -> Iterator[tuple[Span, StageCost]]:
-        costs, place = self._problem.sorts[number].costs, self._problem.places[stage]
+        costs, position = self._problem.kinds[number].costs, self._problem.positions[stage]
         limits = self._limits
         for stop in self._stops(stage, start):
             layers = start, stop
             cost = self._cost(stage, costs, layers)
             if cost.fullness > limits.room or cost.seconds > self._most[stage]:
                 return
-            if limits.accept is None or limits.accept(costs, layers, place, cost):
+            if limits.accept is None or limits.accept(costs, layers, position, cost):
                 yield layers, cost
 
     def _stops(self, stage: int, start: int) -> Sequence[int]:
@@ -252,32 +252,32 @@ class _Search:
         return range(start + 1, layers - behind + 1) if behind else range(layers, layers + 1)
 
     def _cost(self, stage: int, costs: GangCosts, layers: Span) -> StageCost:
-        place, fixed = self._problem.places[stage], self._problem.fixed.recompute
+        position, fixed = self._problem.positions[stage], self._problem.fixed.recompute
         if fixed is not None:
-            return costs.fixed(layers, place, range(layers[0], layers[0] + fixed[stage]))
-        return costs.alike(layers, place, self._limits.room)
+            return costs.fixed(layers, position, range(layers[0], layers[0] + fixed[stage]))
+        return costs.alike(layers, position, self._limits.room)
 
     def _offered(self, stage: int, left: tuple[int, ...]) -> Iterator[int]:
-        """Yield the sorts that have a unit for a stage."""
+        """Yield the kinds that have a unit for a stage."""
         order = self._problem.fixed.order
         for number, remaining in enumerate(left):
             if not remaining:
                 continue
-            unit = self._problem.sorts[number].units[self._next_unit(number, left)]
+            unit = self._problem.kinds[number].units[self._next_unit(number, left)]
             if order is None or unit.gangs[0][0].name == order[stage]:
                 yield number
 
     def _left(self, path: tuple[_Step, ...]) -> tuple[int, ...]:
-        left = [len(sort.units) for sort in self._problem.sorts]
+        left = [len(kind.units) for kind in self._problem.kinds]
         for step in path:
-            left[step.sort] -= 1
+            left[step.kind] -= 1
         return tuple(left)
 
     def _less(self, left: tuple[int, ...], number: int) -> tuple[int, ...]:
         return (*left[:number], left[number] - 1, *left[number + 1 :])
 
     def _next_unit(self, number: int, left: tuple[int, ...]) -> int:
-        return len(self._problem.sorts[number].units) - left[number]
+        return len(self._problem.kinds[number].units) - left[number]
 
     def _times(self, path: tuple[_Step, ...], stage: int) -> Times:
         """Return the seconds of a decided stage; the way to one not decided is the shortest."""
@@ -287,16 +287,16 @@ class _Search:
             returning = self._way(step, path[stage + 1])
         elif stage + 1 == self._stages:
             returning = 0.0
-        elif len(self._problem.sorts) == 1:
-            returning = self._hop(step.sort, step.unit, step.sort, step.unit + 1)
+        elif len(self._problem.kinds) == 1:
+            returning = self._hop(step.kind, step.unit, step.kind, step.unit + 1)
         else:
-            returning = self._nearest[step.sort]
+            returning = self._nearest[step.kind]
         return times_of(step.cost, arriving, returning)
 
     def _least_ways(self, stage: int, number: int, left: tuple[int, ...]) -> tuple[float, float]:
         """Return the shortest ways to a stage that is not decided, from before and from after."""
         before, after = stage > 0, stage < self._stages - 1
-        if len(self._problem.sorts) > 1:
+        if len(self._problem.kinds) > 1:
             nearest = self._nearest[number]
             return nearest * before, nearest * after
         unit = self._next_unit(number, left)
@@ -306,15 +306,15 @@ class _Search:
         )
 
     def _nearest_of(self, number: int) -> float:
-        """Return the shortest way between a unit of a sort and any other."""
-        sorts = self._problem.sorts
-        if len(sorts) == 1:
+        """Return the shortest way between a unit of a kind and any other."""
+        kinds = self._problem.kinds
+        if len(kinds) == 1:
             return 0.0
         return min(
             self._hop(number, one, other, two)
-            for one in range(len(sorts[number].units))
-            for other, sort in enumerate(sorts)
-            for two in range(len(sort.units))
+            for one in range(len(kinds[number].units))
+            for other, kind in enumerate(kinds)
+            for two in range(len(kind.units))
             if (number, one) != (other, two)
         )
 
@@ -322,7 +322,7 @@ class _Search:
         """Return the least seconds that tied embeddings take between any first and last stage."""
         if self._stages == 1:
             return 0.0
-        units = {unit.nodes: unit for sort in self._problem.sorts for unit in sort.units}
+        units = {unit.nodes: unit for kind in self._problem.kinds for unit in kind.units}
         return min(
             self._problem.tied(one, other) for one in units.values() for other in units.values()
         )
@@ -330,27 +330,27 @@ class _Search:
     def _tied(self, first: _Step, last: _Step) -> float:
         if self._stages == 1:
             return 0.0
-        ends = [self._problem.sorts[step.sort].units[step.unit] for step in (first, last)]
+        ends = [self._problem.kinds[step.kind].units[step.unit] for step in (first, last)]
         return self._problem.tied(*ends)
 
     def _way(self, one: _Step, other: _Step) -> float:
-        return self._hop(one.sort, one.unit, other.sort, other.unit)
+        return self._hop(one.kind, one.unit, other.kind, other.unit)
 
-    def _hop(self, sort: int, unit: int, other_sort: int, other: int) -> float:
-        key = sort, unit, other_sort, other
+    def _hop(self, kind: int, unit: int, other_kind: int, other: int) -> float:
+        key = kind, unit, other_kind, other
         if key not in self._hops:
-            sorts = self._problem.sorts
+            kinds = self._problem.kinds
             self._hops[key] = self._problem.hop(
-                sorts[sort].units[unit], sorts[other_sort].units[other]
+                kinds[kind].units[unit], kinds[other_kind].units[other]
             )
         return self._hops[key]
 
     def _answer(self, path: tuple[_Step, ...], seconds: float, gap: float = 0.0) -> Answer:
         """Return the pipeline, with the very layers that each stage recomputes."""
         stages = []
-        for place, step in zip(self._problem.places, path, strict=True):
-            sort, cost = self._problem.sorts[step.sort], step.cost
+        for position, step in zip(self._problem.positions, path, strict=True):
+            kind, cost = self._problem.kinds[step.kind], step.cost
             if self._problem.fixed.recompute is None:
-                cost = sort.costs.stage(step.layers, place, self._limits.room)
-            stages.append(Chosen(sort.units[step.unit], sort.costs, step.layers, cost))
+                cost = kind.costs.stage(step.layers, position, self._limits.room)
+            stages.append(Chosen(kind.units[step.unit], kind.costs, step.layers, cost))
         return Answer(tuple(stages), seconds, gap)

@@ -99,7 +99,7 @@ class Prospects:
         return self._ideals[gang, micro_batch]
 
     def floor(self, gang: int, micro_batch: int) -> Floor:
-        """Return what a micro-batch takes at least on gangs of a size, one of each sort."""
+        """Return what a micro-batch takes at least on gangs of a size, one of each kind."""
         if (gang, micro_batch) not in self._floors:
             config, inventory = self._question.config, self._question.inventory
             work = self._question.workload.cut(micro_batch, 1)
@@ -158,7 +158,7 @@ class Prospects:
             inventory = self._question.inventory
             nodes = list(inventory.nodes().values())
             within = [inventory.link(node[0], node[-1]) for node in nodes]
-            firsts = {node[0].spot if self._named else node[0].kind: node[0] for node in nodes}
+            firsts = {node[0].link_key if self._named else node[0].kind: node[0] for node in nodes}
             between = [inventory.link(*pair) for pair in combinations(firsts.values(), 2)]
             if len(nodes) > 1 and not between:
                 between = [inventory.link(nodes[0][0], nodes[1][0])]

@@ -6,7 +6,7 @@ from moe.config.model import ModelConfig
 from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import Inventory, check_one_sort
+from moe.planning.devices.inventory import Inventory, check_one_backend
 from moe.planning.plan.plan import Plan
 from moe.planning.search.pins import NO_PINS, OBJECTIVES, Pins
 from moe.planning.search.shapes import Shape, is_1f1b
@@ -39,10 +39,10 @@ class Question:
 def check_question(question: Question) -> None:
     """Raise PlanError for what no search could mend."""
     devices = question.inventory.devices
-    check_one_sort("the inventory", ((each.name, each.kind) for each in devices))
+    check_one_backend("the inventory", ((each.name, each.kind) for each in devices))
     if question.objective not in OBJECTIVES:
         raise PlanError(
-            f"no objective {question.objective}; {hint(question.objective, OBJECTIVES)}"
+            f"the objective is {question.objective!r}; {hint(question.objective, OBJECTIVES)}"
         )
     if question.objective == "tokens" and question.workload.training:
         raise PlanError(
@@ -63,12 +63,13 @@ def _check_counts(question: Question) -> None:
         copies = f"{replicas} replicas x " if replicas > 1 else ""
         raise PlanError(
             f"plan needs {needed} ranks ({copies}{stages} stages x gang of {gang}) but "
-            f"{len(devices)} devices are there; lower plan.stages or plan.gang, or add devices"
+            f"{len(devices)} devices are there; lower the stages, the gang or the replicas, or add "
+            "devices"
         )
     if stages > question.config.layers:
         raise PlanError(
             f"plan needs {stages} stages but the model has {question.config.layers} layers; "
-            f"lower plan.stages to {question.config.layers} or less"
+            f"lower the stages to {question.config.layers} or less"
         )
     check_width(question.config, gang)
 
@@ -87,8 +88,9 @@ def _check_micro_batches(question: Question) -> None:
     each = (pins.replicas or 1) * (pins.micro_batch or 1)
     if sequences < 1 or sequences % each:
         raise PlanError(
-            f"a step has {sequences} sequences, which {pins.replicas or 1} replicas do not share "
-            f"in micro-batches of {pins.micro_batch or 1}; make sequences a multiple of {each}"
+            f"a step has {sequences} sequences, which {pins.replicas or 1} replicas cannot share "
+            f"in whole micro-batches of {pins.micro_batch or 1}; make the sequences of a step a "
+            f"multiple of {each}"
         )
     stages, most = pins.depth or 1, sequences // each
     if is_1f1b(question.workload) and most < stages:

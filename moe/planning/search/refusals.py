@@ -3,7 +3,8 @@
 from moe.config.share import Share
 from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.devices.inventory import Device
-from moe.planning.prediction.positions import places_of
+from moe.planning.plan.seats import Seat, Seats
+from moe.planning.prediction.positions import positions_of
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Shape
 from moe.planning.stages.split import spans, split
@@ -49,17 +50,19 @@ def _tried(question: Question) -> Shape:
 def _does_not_fit(question: Question, shape: Shape, units: list[Unit]) -> str | None:
     """Say which rank does not fit even with every layer recomputed; None where all ranks fit."""
     layers = spans(question.pins.layers or split(question.config.layers, shape.stages))
-    work = question.cut(shape)
+    work, seats = question.cut(shape), Seats(shape.replicas, shape.stages, shape.gang)
     worst: tuple[float, str] | None = None
-    for stage, (place, held) in enumerate(zip(places_of(shape.stages, work), layers, strict=True)):
+    for stage, (position, held) in enumerate(
+        zip(positions_of(shape.stages, work), layers, strict=True)
+    ):
         for member, devices in enumerate(units[stage].columns):
-            share = _share(question, units[stage], member, held, place.ends)
+            share = _share(question, units[stage], member, held, position.ends)
             recompute = range(*held) if work.training else ()
-            need = rank_bytes(question.config, share, place, work, recompute, shape.replicas)
+            need = rank_bytes(question.config, share, position, work, recompute, shape.replicas)
             device = min(devices, key=lambda each: each.memory_bytes)
             part = need.total / device.memory_bytes
             if part > 1 and (worst is None or part > worst[0]):
-                rank = stage * shape.gang + member
+                rank = seats.rank(Seat(0, stage, member))
                 worst = part, _short_of(rank, stage, need, device)
     return worst and worst[1]
 

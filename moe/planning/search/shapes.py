@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from moe.config.model import ModelConfig
 from moe.config.tensors import parameters
-from moe.planning.counts.memory import PROCESS_BYTES, Place, state_bytes
+from moe.planning.counts.memory import PROCESS_BYTES, Position, state_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
@@ -153,7 +153,7 @@ def least_sums(
 
 
 def floor(config: ModelConfig, gangs: Sequence[GangCosts]) -> Floor:
-    """Return the floor of gangs of one size, given one of each sort."""
+    """Return the floor of gangs of one size, given one of each kind."""
     kinds = {config.has_experts(layer): layer for layer in range(config.layers)}
     quickest = {
         kind: min(_seconds(gang, layer, (False, False)) for gang in gangs)
@@ -165,7 +165,7 @@ def floor(config: ModelConfig, gangs: Sequence[GangCosts]) -> Floor:
         for ends in ((True, False), (False, True))
     )
     blocks = (quickest[config.has_experts(layer)] for layer in range(config.layers))
-    forward = min(gang.fixed((0, config.layers), Place(), ()).forward for gang in gangs)
+    forward = min(gang.fixed((0, config.layers), Position(), ()).forward for gang in gangs)
     return Floor(tuple(accumulate(blocks, initial=first)), head, forward)
 
 
@@ -190,4 +190,4 @@ _parameters = lru_cache(maxsize=64)(parameters)
 
 
 def _seconds(gang: GangCosts, layer: int, ends: tuple[bool, bool]) -> float:
-    return gang.fixed((layer, layer + 1), Place(1, ends), ()).seconds
+    return gang.fixed((layer, layer + 1), Position(1, ends), ()).seconds

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 
 from moe.config.model import ModelConfig
-from moe.planning.counts.memory import Place
+from moe.planning.counts.memory import Position
 from moe.planning.counts.work import layers_like
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
-from moe.planning.stages.member import Member, MemberCosts, Runs, Seconds, Span
+from moe.planning.stages.member import Member, MemberCosts, Seconds, Span, Spans
 
 _SUMS_OF_A_BLOCK = 2
 
@@ -28,8 +28,8 @@ class StageCost:
 
     Seconds of a micro-batch ``forward`` and ``backward`` (with what is computed again), and once a
     step, ``reduce`` of gradients over the replicas and ``update`` of the optimiser; ``fullness`` is
-    the largest part of its memory that a member uses, above 1 where it does not fit. ``runs`` has
-    the forward and backward seconds of each of several runs of layers.
+    the largest part of its memory that a member uses, above 1 where it does not fit. ``spans`` has
+    the forward and backward seconds of each of several spans of layers.
     """
 
     forward: float
@@ -38,7 +38,7 @@ class StageCost:
     update: float
     fullness: float
     recompute: tuple[int, ...] = ()
-    runs: tuple[Seconds, ...] = ()
+    spans: tuple[Seconds, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -47,9 +47,9 @@ class StageCost:
 
 
 class GangCosts:
-    """Costs of any runs of layers on one gang, under one workload.
+    """Costs of any spans of layers on one gang, under one workload.
 
-    A search asks for one run, ``layers``, very often; ``of_runs`` and ``leanest`` take several.
+    A search asks for one span, ``layers``, very often; ``of_spans`` and ``leanest`` take several.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class GangCosts:
     ) -> None:
         self.config, self.workload = config, workload
         self.members = [MemberCosts(config, inventory, workload, each) for each in _unlike(members)]
-        gangs = {tuple(device.spot for device in gang): gang for gang in _replicas(members)}
+        gangs = {tuple(device.link_key for device in gang): gang for gang in _replicas(members)}
         self._sum_seconds = max(
             _sum_seconds(config, inventory, workload, gang) for gang in gangs.values()
         )
@@ -75,60 +75,64 @@ class GangCosts:
         )
         self._ends: dict[tuple[bool, bool], Seconds] = {}
         self._tokens: dict[tuple[int, int, tuple[bool, bool]], int] = {}
-        self._alike: dict[tuple[int, int, Place, float], StageCost] = {}
+        self._alike: dict[tuple[int, int, Position, float], StageCost] = {}
 
-    def alike(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
+    def alike(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
         """Return ``stage`` of these layers, or of others of the same kinds, which cost the same."""
         start, stop = layers
-        key = stop - start, self._experts[stop] - self._experts[start], place, room
+        key = stop - start, self._experts[stop] - self._experts[start], position, room
         if key not in self._alike:
-            self._alike[key] = self.stage(layers, place, room)
+            self._alike[key] = self.stage(layers, position, room)
         return self._alike[key]
 
-    def stage(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
+    def stage(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
         """Return the cost of layers as a stage that recomputes as little as fits.
 
         ``room`` is the part of its memory a device may use. Where not even recomputing all fits,
         the cost is that of recomputing all, fuller than there is room.
         """
-        return self.leanest((layers,), place, room)
+        return self.leanest((layers,), position, room)
 
-    def leanest(self, runs: Runs, place: Place, room: float = 1.0) -> StageCost:
-        """Return ``stage`` of several runs of layers.
+    def leanest(self, spans: Spans, position: Position, room: float = 1.0) -> StageCost:
+        """Return ``stage`` of several spans of layers.
 
         Which layers of a kind are recomputed is then a rule, the first ones: the schedule keeps
-        most micro-batches of the first run.
+        most micro-batches of the first span.
         """
-        kept = self.of_runs(runs, place, ())
+        kept = self.of_spans(spans, position, ())
         if kept.fullness <= room or not self.workload.training:
             return kept
-        return self._recomputed(runs, place, room)
+        return self._recomputed(spans, position, room)
 
-    def fixed(self, layers: Span, place: Place, recompute: Collection[int]) -> StageCost:
+    def fixed(self, layers: Span, position: Position, recompute: Collection[int]) -> StageCost:
         """Return the cost of layers as a stage that recomputes these of them."""
-        return self.of_runs((layers,), place, recompute)
+        return self.of_spans((layers,), position, recompute)
 
-    def of_runs(self, runs: Runs, place: Place, recompute: Collection[int]) -> StageCost:
-        """Return the cost of runs of layers as a stage that recomputes these of them."""
-        last = len(runs) - 1
+    def of_spans(self, spans: Spans, position: Position, recompute: Collection[int]) -> StageCost:
+        """Return the cost of spans of layers as a stage that recomputes these of them."""
+        last = len(spans) - 1
         each = tuple(
-            self._run(run, (place.ends[0] and not number, place.ends[1] and number == last), again)
-            for number, (run, again) in enumerate(zip(runs, _by_run(runs, recompute), strict=True))
+            self._span(
+                span, (position.ends[0] and not number, position.ends[1] and number == last), again
+            )
+            for number, (span, again) in enumerate(
+                zip(spans, _by_span(spans, recompute), strict=True)
+            )
         )
-        held = [member.parameters(runs, place) for member in self.members]
+        held = [member.parameters(spans, position) for member in self.members]
         return StageCost(
             forward=sum(forward for forward, _ in each),
             backward=sum(backward for _, backward in each),
             reduce=max(map(MemberCosts.reduce_seconds, self.members, held)),
             update=max(map(MemberCosts.update_seconds, self.members, held)),
-            fullness=max(member.fullness(runs, place, recompute) for member in self.members),
+            fullness=max(member.fullness(spans, position, recompute) for member in self.members),
             recompute=tuple(recompute),
-            runs=each if last else (),
+            spans=each if last else (),
         )
 
-    def _run(self, run: Span, ends: tuple[bool, bool], recompute: Collection[int]) -> Seconds:
-        """Return the seconds of one run of layers with embedding and head where it has them."""
-        start, stop = run
+    def _span(self, span: Span, ends: tuple[bool, bool], recompute: Collection[int]) -> Seconds:
+        """Return the seconds of one span of layers with embedding and head where it has them."""
+        start, stop = span
         beside = self._end_seconds(ends)
         again = sum(self._again[layer][0] + self._sums for layer in recompute)
         sums = (stop - start) * self._sums
@@ -138,36 +142,36 @@ class GangCosts:
             self._backward[stop] - self._backward[start] + beside[1] + again + sums_back,
         )
 
-    def tokens(self, layers: Span, place: Place) -> int:
+    def tokens(self, layers: Span, position: Position) -> int:
         """Return how many tokens' keys and values fit beside the weights of these layers."""
         start, stop = layers
-        key = stop - start, self._experts[stop] - self._experts[start], place.ends
+        key = stop - start, self._experts[stop] - self._experts[start], position.ends
         if key not in self._tokens:
-            self._tokens[key] = min(member.tokens(layers, place) for member in self.members)
+            self._tokens[key] = min(member.tokens(layers, position) for member in self.members)
         return self._tokens[key]
 
-    def _recomputed(self, runs: Runs, place: Place, room: float) -> StageCost:
+    def _recomputed(self, spans: Spans, position: Position, room: float) -> StageCost:
         """Return the cost with the blocks recomputed that take the least time and make it fit.
 
         Blocks of a kind are alike, so the first of each kind are tried: any number of dense ones,
         with the fewest MoE ones that then suffice.
         """
         kinds: dict[bool, list[int]] = {True: [], False: []}
-        layers = [layer for run in runs for layer in range(*run)]
+        layers = [layer for span in spans for layer in range(*span)]
         for layer in layers:
             kinds[self.config.has_experts(layer)].append(layer)
         dense, experts = kinds[False], kinds[True]
         fitting = []
         for count in range(len(dense) + 1):
-            chosen = self._fewest(runs, place, room, (dense[:count], experts))
+            chosen = self._fewest(spans, position, room, (dense[:count], experts))
             if chosen is not None:
-                fitting.append(self.of_runs(runs, place, chosen))
+                fitting.append(self.of_spans(spans, position, chosen))
         if not fitting:
-            return self.of_runs(runs, place, layers)
+            return self.of_spans(spans, position, layers)
         return min(fitting, key=lambda cost: cost.backward)
 
     def _fewest(
-        self, runs: Runs, place: Place, room: float, blocks: tuple[list[int], list[int]]
+        self, spans: Spans, position: Position, room: float, blocks: tuple[list[int], list[int]]
     ) -> tuple[int, ...] | None:
         """Return the former blocks and the fewest of the latter that fit, None if not even all do.
 
@@ -178,7 +182,7 @@ class GangCosts:
 
         def fits(count: int) -> bool:
             chosen = always + more[:count]
-            return all(member.fullness(runs, place, chosen) <= room for member in self.members)
+            return all(member.fullness(spans, position, chosen) <= room for member in self.members)
 
         least = 0 if always else 1
         count = bisect_left(range(least, len(more) + 1), True, key=fits) + least
@@ -202,7 +206,7 @@ class GangCosts:
     def _end_seconds(self, ends: tuple[bool, bool]) -> Seconds:
         """Return what embedding and head add where a stage has them."""
         if ends not in self._ends:
-            both = [member.ends(Place(ends=ends)) for member in self.members]
+            both = [member.ends(Position(ends=ends)) for member in self.members]
             split = sum(ends) if self._splits_vocabulary else 0
             sums = split * self._sum_seconds if split else 0.0
             forward = max(each[0] for each in both) + sums
@@ -210,20 +214,20 @@ class GangCosts:
         return self._ends[ends]
 
 
-def _by_run(runs: Runs, layers: Collection[int]) -> list[Collection[int]]:
-    """Return which of some layers are in each run."""
-    if len(runs) == 1:
+def _by_span(spans: Spans, layers: Collection[int]) -> list[Collection[int]]:
+    """Return which of some layers are in each span."""
+    if len(spans) == 1:
         return [layers]
-    return [[layer for layer in layers if start <= layer < stop] for start, stop in runs]
+    return [[layer for layer in layers if start <= layer < stop] for start, stop in spans]
 
 
 def _unlike(members: Sequence[Member]) -> list[Member]:
-    """Return one of each sort of member: of those with slices of one size on like devices."""
-    sorts: dict[Hashable, Member] = {}
+    """Return one of each kind of member: of those with slices of one size on like devices."""
+    kinds: dict[Hashable, Member] = {}
     for member in members:
-        devices = tuple(device.sort for device in member.devices)
-        sorts.setdefault((member.share.sizes, devices), member)
-    return list(sorts.values())
+        devices = tuple(device.traits for device in member.devices)
+        kinds.setdefault((member.share.sizes, devices), member)
+    return list(kinds.values())
 
 
 def _replicas(members: Sequence[Member]) -> list[tuple[Device, ...]]:
@@ -245,8 +249,8 @@ def _sum_seconds(
     if len(gang) == 1:
         return 0.0
     size = workload.tokens_at_once * config.hidden_size * workload.numerics.message
-    counts = Counter(device.spot for device in gang)
-    spots = {device.spot: device for device in gang}
-    pairs = [(spots[spot], spots[spot]) for spot, count in counts.items() if count > 1]
-    pairs += combinations(spots.values(), 2)
+    counts = Counter(device.link_key for device in gang)
+    by_links = {device.link_key: device for device in gang}
+    pairs = [(by_links[key], by_links[key]) for key, count in counts.items() if count > 1]
+    pairs += combinations(by_links.values(), 2)
     return slowest([inventory.link(*pair) for pair in pairs]).all_reduce_seconds(size, len(gang))

@@ -1,6 +1,6 @@
 """What one member of a gang needs: seconds of its slice of each layer, and its bytes.
 
-Sums over layers are kept as running totals, because a search asks for very many runs of layers.
+Sums over layers are kept as running totals, because a search asks for very many spans of layers.
 ``moe.planning.counts.memory`` has the same bytes for a rank of a finished plan, from the tensor
 table.
 """
@@ -15,7 +15,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.planning.counts.memory import (
     PROCESS_BYTES,
-    Place,
+    Position,
     block_floats,
     buffer_bytes,
     cache_bytes_per_token,
@@ -43,22 +43,22 @@ from moe.planning.devices.links import slowest
 
 Number = TypeVar("Number", int, float)
 Span = tuple[int, int]
-Runs = tuple[Span, ...]
-"""Runs of layers of one stage, in the order of the model."""
+Spans = tuple[Span, ...]
+"""Spans of layers of one stage, in the order of the model."""
 Seconds = tuple[float, float]
 """Forward and backward."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One place in a gang: its slice of every layer, and its device in each replica."""
+    """One member of a gang: its slice of every layer, and its device in each replica."""
 
     share: Share
     devices: tuple[Device, ...]
 
 
 class MemberCosts:
-    """Costs of any run of layers on one member, under one workload."""
+    """Costs of any span of layers on one member, under one workload."""
 
     def __init__(
         self, config: ModelConfig, inventory: Inventory, workload: Workload, member: Member
@@ -67,10 +67,10 @@ class MemberCosts:
         devices = member.devices
         self.replicas = len(devices)
         self.limit = min(device.memory_bytes for device in devices)
-        unlike = {device.sort: device for device in devices}.values()
+        unlike = {device.traits: device for device in devices}.values()
         self._paces = [inventory.pace(device, workload.numerics.half) for device in unlike]
-        ways = {(one.spot, two.spot): (one, two) for one, two in pairwise(devices)}
-        links = [inventory.link(one, two) for one, two in ways.values()]
+        pairs = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
+        links = [inventory.link(one, two) for one, two in pairs.values()]
         self._link = slowest(links) if links else None
         self._parameters = self._totals(layer_parameters, 0)
         self._floats = self._totals(block_floats, 0.0)
@@ -82,10 +82,10 @@ class MemberCosts:
         work = layer_work(self.config, self.share, layer, self.workload)
         return self._seconds(part_of(self.config, layer), work)
 
-    def ends(self, place: Place) -> Seconds:
+    def ends(self, position: Position) -> Seconds:
         """Return the seconds of embedding and head where a stage has them."""
         forward = backward = 0.0
-        embedding, head = place.ends
+        embedding, head = position.ends
         if embedding:
             work = embedding_work(self.config, self.share, self.workload)
             forward, backward = self._seconds("embedding", work)
@@ -94,13 +94,13 @@ class MemberCosts:
             forward, backward = forward + more[0], backward + more[1]
         return forward, backward
 
-    def parameters(self, runs: Runs, place: Place) -> int:
-        """Return how many parameters runs of layers have, with the ends of their place."""
-        if place.ends not in self._end_parameters:
-            count = end_parameters(self.config, self.share, *place.ends)
-            self._end_parameters[place.ends] = count
-        held = sum(self._parameters[stop] - self._parameters[start] for start, stop in runs)
-        return held + self._end_parameters[place.ends]
+    def parameters(self, spans: Spans, position: Position) -> int:
+        """Return how many parameters spans of layers have, with the ends of their position."""
+        if position.ends not in self._end_parameters:
+            count = end_parameters(self.config, self.share, *position.ends)
+            self._end_parameters[position.ends] = count
+        held = sum(self._parameters[stop] - self._parameters[start] for start, stop in spans)
+        return held + self._end_parameters[position.ends]
 
     def reduce_seconds(self, parameters: int) -> float:
         """Return the time to sum the gradients over the replicas, once a step."""
@@ -117,52 +117,56 @@ class MemberCosts:
         work = optimizer_work(own, self.workload.numerics)
         return max(pace.once("optimizer", work) for pace in self._paces)
 
-    def fullness(self, runs: Runs, place: Place, recompute: Collection[int]) -> float:
-        """Return the part of its memory that runs of layers take, as ``rank_bytes`` counts."""
-        return self.bytes(runs, place, recompute) / self.limit
+    def fullness(self, spans: Spans, position: Position, recompute: Collection[int]) -> float:
+        """Return the part of its memory that spans of layers take, as ``rank_bytes`` counts."""
+        return self.bytes(spans, position, recompute) / self.limit
 
-    def tokens(self, layers: Span, place: Place) -> int:
+    def tokens(self, layers: Span, position: Position) -> int:
         """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
         share = replace(self.share, layers=layers)
         each = cache_bytes_per_token(self.config, share)
-        rest = self.bytes((layers,), place, ()) - each * self.workload.tokens
+        rest = self.bytes((layers,), position, ()) - each * self.workload.tokens
         return max(0, (self.limit - rest) // each)
 
-    def bytes(self, runs: Runs, place: Place, recompute: Collection[int]) -> int:
-        """Return the bytes that runs of layers take; in serving it is one run."""
-        parameters = self.parameters(runs, place)
+    def bytes(self, spans: Spans, position: Position, recompute: Collection[int]) -> int:
+        """Return the bytes that spans of layers take; in serving it is one span."""
+        parameters = self.parameters(spans, position)
         states = state_bytes(parameters, self.workload, self.replicas)
         if not self.workload.training:
-            return states[0] + self._serving_bytes(runs[0], place) + PROCESS_BYTES
+            return states[0] + self._serving_bytes(spans[0], position) + PROCESS_BYTES
         again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
-        kept = [self._kept(run, again) for run in runs]
-        numbers = (place.most_kept(kept) + max(again.values(), default=0.0)) * self.workload.tokens
-        if place.ends[1]:
+        kept = [self._kept(span, again) for span in spans]
+        numbers = (
+            position.most_kept(kept) + max(again.values(), default=0.0)
+        ) * self.workload.tokens
+        if position.ends[1]:
             numbers += head_floats(self.config, self.share, self.workload)
         activations = ceil(self.workload.numerics.activation * numbers)
-        beside = self._beside(place, activations)
+        beside = self._beside(position, activations)
         beside += snapshot_bytes(parameters, self.workload, self.replicas)
         return sum(states) + activations + beside + PROCESS_BYTES
 
-    def _kept(self, run: Span, again: Mapping[int, float]) -> float:
-        """Return what a run keeps of one token; recomputed layers keep their input."""
-        start, stop = run
+    def _kept(self, span: Span, again: Mapping[int, float]) -> float:
+        """Return what a span keeps of one token; recomputed layers keep their input."""
+        start, stop = span
         own = [floats for layer, floats in again.items() if start <= layer < stop]
         kept = self._floats[stop] - self._floats[start] - sum(own)
         return kept + self.config.hidden_size * len(own)
 
-    def _beside(self, place: Place, activations: int) -> int:
+    def _beside(self, position: Position, activations: int) -> int:
         """Return the bytes of what comes and goes, and of tensors received."""
-        if place.ends not in self._working:
-            self._working[place.ends] = working_bytes(self.config, self.share, place, self.workload)
-        buffers = buffer_bytes(self.config, place, self.workload)
-        return self._working[place.ends] + wasted_bytes(activations) + buffers
+        if position.ends not in self._working:
+            self._working[position.ends] = working_bytes(
+                self.config, self.share, position, self.workload
+            )
+        buffers = buffer_bytes(self.config, position, self.workload)
+        return self._working[position.ends] + wasted_bytes(activations) + buffers
 
-    def _serving_bytes(self, layers: Span, place: Place) -> int:
+    def _serving_bytes(self, layers: Span, position: Position) -> int:
         """Return the bytes of a pass and of the key-value cache."""
         start, stop = layers
         widest = max(after - before for before, after in pairwise(self._floats[start : stop + 1]))
-        share = replace(self.share, layers=layers, head=place.ends[1])
+        share = replace(self.share, layers=layers, head=position.ends[1])
         return serving_bytes(self.config, share, self.workload, widest)
 
     def _seconds(self, part: str, work: Passes) -> Seconds:

@@ -48,12 +48,12 @@ def form_gangs(inventory: Inventory, size: int) -> list[Gang]:
 
 def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
     """Return units of so many gangs each; of alike ones, no more than there are stages."""
-    sorts: dict[Hashable, list[Gang]] = defaultdict(list)
+    kinds: dict[Hashable, list[Gang]] = defaultdict(list)
     for gang in gangs:
-        sorts[tuple(device.sort for device in gang)].append(gang)
+        kinds[tuple(device.traits for device in gang)].append(gang)
     units: list[Unit] = []
     left: dict[Hashable, list[Gang]] = defaultdict(list)
-    for alike in sorts.values():
+    for alike in kinds.values():
         count = min(len(alike) // replicas, stages)
         units += [
             Unit(tuple(alike[number::count][:replicas]) if count else ()) for number in range(count)
@@ -68,7 +68,7 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
 
 
 def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
-    """Return one gang of each sort: of like devices that are spread over nodes in one way.
+    """Return one gang of each kind: of like devices that are spread over nodes in one way.
 
     Where a link names a node, nodes are told apart.
     """
@@ -79,20 +79,21 @@ def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
         spread = tuple(
             device.node if device.node in named else order.index(device.node) for device in gang
         )
-        found.setdefault((tuple(device.sort for device in gang), spread), gang)
+        found.setdefault((tuple(device.traits for device in gang), spread), gang)
     return list(found.values())
 
 
 def unit_links(inventory: Inventory, unit: Unit) -> Hashable:
     """Return what tells the links inside a unit from those inside another."""
     within = {
-        (one.spot, other.spot): (one, other)
+        (one.link_key, other.link_key): (one, other)
         for gang in unit.gangs
-        for one, other in combinations({device.spot: device for device in gang}.values(), 2)
+        for one, other in combinations({device.link_key: device for device in gang}.values(), 2)
     }
-    alone = {gang[0].spot: (gang[0], gang[1]) for gang in unit.gangs if len(gang) > 1}
+    alone = {gang[0].link_key: (gang[0], gang[1]) for gang in unit.gangs if len(gang) > 1}
     across = {
-        (one[0].spot, other[0].spot): (one[0], other[0]) for one, other in pairwise(unit.gangs)
+        (one[0].link_key, other[0].link_key): (one[0], other[0])
+        for one, other in pairwise(unit.gangs)
     }
     found = ((inventory.link(*pair) for pair in pairs.values()) for pairs in (within, across))
     gangs = frozenset(inventory.link(*pair) for pair in alone.values())
@@ -100,8 +101,10 @@ def unit_links(inventory: Inventory, unit: Unit) -> Hashable:
 
 
 def _connected(inventory: Inventory, gang: Gang) -> bool:
-    spots = {device.spot: device for device in gang}
-    pairs = [gang[:2]] if len(spots) == 1 < len(gang) else list(combinations(spots.values(), 2))
+    by_links = {device.link_key: device for device in gang}
+    pairs = (
+        [gang[:2]] if len(by_links) == 1 < len(gang) else list(combinations(by_links.values(), 2))
+    )
     return all(inventory.link(one, other).bytes_per_second for one, other in pairs)
 
 

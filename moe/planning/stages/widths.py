@@ -1,10 +1,17 @@
 """How a gang cuts the width of its stage: heads, feed-forward columns, experts, vocabulary rows.
 
-Any number goes over any number of ranks that leaves each at least one, evenly or by weight. Query
-heads stay with the key-value heads they read, so a rank has whole groups: 9 query heads in 3 groups
-over 2 ranks are 6 + 3. Cutting through a group would even that out to 5 + 4, at the price of keys
-and values held, cached and trained twice, with gradients to sum; a gang wider than the key-value
-heads would hold each of them more than once. So such a gang is refused.
+Each of these is split among any number of ranks, in proportion to their weights; every rank gets at
+least one. SmolLM2-135M with 8 experts, over two ranks of which the first is twice as fast:
+
+    3 key-value heads        2 + 1               9 query heads go with them: 6 + 3
+    1,536 columns            1,024 + 512
+    8 experts                5 + 3
+    49,152 vocabulary rows   24,576 + 24,576     even: embedding and head are one matrix
+
+Query heads stay with the key-value head that they read, so a rank has whole groups of query heads.
+Cutting through a group would give 5 + 4 in place of 6 + 3, but two ranks would then hold, cache and
+train the same keys and values, and sum their gradients. A gang with more ranks than the model has
+key-value heads would do that for every head, so it is refused.
 """
 
 from collections.abc import Sequence
@@ -32,7 +39,8 @@ class Width:
 def cut_width(config: ModelConfig, weights: Sequence[float]) -> tuple[Width, ...]:
     """Return the slice of each rank of a gang, in proportion to its weight.
 
-    The vocabulary of tied embeddings is cut evenly: first and last stage must cut it alike.
+    A tied vocabulary is cut evenly, because the first and the last stage must cut it alike and
+    their gangs may have other weights.
     """
     gang = len(weights)
     heads = spans(split(config.kv_heads, gang, weights))
@@ -49,7 +57,7 @@ def cut_width(config: ModelConfig, weights: Sequence[float]) -> tuple[Width, ...
 
 
 def width_share(config: ModelConfig, width: Width) -> Share:
-    """Return the share of a rank that holds its slice of every layer, and of both ends."""
+    """Return the share of a rank that holds its slice of every layer, embedding and head."""
     full = whole(config)
     return Share(
         layers=full.layers,
@@ -63,7 +71,7 @@ def width_share(config: ModelConfig, width: Width) -> Share:
 
 
 def check_width(config: ModelConfig, gang: int) -> None:
-    """Raise PlanError where a gang is wider than the model can be cut."""
+    """Raise PlanError if a gang has more ranks than the model has of anything that it cuts."""
     for what, count in _limits(config):
         if gang > count:
             raise PlanError(
@@ -78,7 +86,7 @@ def widest(config: ModelConfig) -> int:
 
 
 def explain_heads(config: ModelConfig, kv_heads: Sequence[int]) -> str | None:
-    """Say why a gang's query heads are uneven by more than one; None where they are not."""
+    """Return why the ranks' numbers of query heads differ by more than one; None if they do not."""
     group = config.heads_per_kv
     heads = [count * group for count in kv_heads]
     even = split(config.heads, len(heads))
@@ -106,9 +114,11 @@ def _limits(config: ModelConfig) -> list[tuple[str, int]]:
 
 
 def _columns(config: ModelConfig, weights: Sequence[float]) -> tuple[Span, ...]:
-    """Cut the feed-forward, and where that leaves a rank nothing of the shared expert, the latter.
+    """Return the feed-forward columns of each rank; each rank also gets some of the shared expert.
 
-    The feed-forward is then cut at the first column that goes with each cut of the shared expert.
+    The shared expert is cut in the same proportion as the feed-forward. If that leaves a rank none
+    of its columns, the shared expert is cut by weight instead, and the feed-forward at the first
+    column that goes with each of those cuts.
     """
     columns = spans(split(config.ffn_size, len(weights), weights))
     cut = [shared_span(config, span) for span in columns]

@@ -84,7 +84,7 @@ def layer_cell(
         name = known.names[frozenset(experts)]
         parts.append(element("use", href=f"#{name}", x=place[0], y=place[1]))
         told[0] += f" {numbers(sorted(experts))} of {known.config.experts}"
-        if any(number == layer for number, _ in share.placed):
+        if any(number == layer for number, _ in share.layer_experts):
             parts.append(rect(*box, class_="placed", rx=1.5))
             told.append(f"in other layers the rank holds {numbers(share.experts)}")
     if again:

@@ -115,7 +115,7 @@ def placed_otherwise(plan: Plan) -> list[str]:
             for seat, experts in zip(plan.seats.of_stage(number), placed.experts, strict=True)
         )
         for number, stage in enumerate(plan.stages)
-        for placed in stage.placement
+        for placed in stage.expert_layout
     ]
 
 
@@ -148,7 +148,7 @@ def _devices(plan: Plan, inventory: Inventory) -> list[_Column]:
     names = tuple(fitted(rank.device, _WIDEST_COLUMN - text_width(more)) + more for rank in ranks)
     return [
         _Column("rank", tuple(map(str, range(plan.ranks))), listed),
-        _Column("device" + " (+ replicas)" * bool(others), names, listed),
+        _Column("device (+ replicas)" if others else "device", names, listed),
         _Column("node", nodes, tuple(f"node {node}" for node in nodes)),
     ]
 
@@ -220,7 +220,7 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
         words(8, baseline + 14 * place, content, class_="" if place else "strong")
         for place, content in enumerate(lines)
     ]
-    runs = " and ".join(map(span, stage.runs))
+    runs = " and ".join(map(span, stage.spans))
     told = f"stage {number}: layers {runs}, {held}, {time or 'not timed'}"
     band = rect(0, top, PAGE_WIDTH, height, hint(told), class_="band", rx=3)
     return element("g", band, *shown, class_="stage", data_stage=number)
@@ -253,8 +253,9 @@ def _row(known: Marks, plan: Plan, grid: _Grid, seat: Seat) -> str:
     """Return the cells of one rank."""
     share, recomputed = plan.share(seat), plan.stages[seat.stage].recompute
     top = grid.top(seat) + grid.inset
-    ends = [("embedding", grid.left)] * share.embedding
-    ends += [("head", grid.layer(grid.layers))] * share.head
+    ends = [("embedding", grid.left)] if share.embedding else []
+    if share.head:
+        ends.append(("head", grid.layer(grid.layers)))
     parts = [
         end_cell(kind, known.config, (left, top, grid.ends, known.height), share)
         for kind, left in ends
@@ -269,12 +270,13 @@ def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:
     """Return what the classes of cells mean, as far as they are in the picture."""
     dense = config.moe is None or bool(config.moe.dense_layers)
     listed = [("end", "embedding, head: vocabulary rows")]
-    listed += [("dense", "dense layer")] * dense
+    if dense:
+        listed.append(("dense", "dense layer"))
     if config.moe is not None:
         listed += [("moe", f"layer with {config.experts} experts:")]
         listed += [("held", "held by the rank"), ("free", "held by another rank")]
     if any(stage.recompute for stage in plan.stages):
         listed.append(("again", "recomputed in backward"))
-    if any(stage.placement for stage in plan.stages):
+    if any(stage.expert_layout for stage in plan.stages):
         listed.append(("placed", "experts placed otherwise"))
     return listed

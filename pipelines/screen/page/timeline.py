@@ -203,7 +203,7 @@ def _drawn(piece: _Piece, place: tuple[int, bool], scale: Scale, top: float, hei
     ``place`` is its stage, and whether that holds several chunks, which are then told.
     """
     stage, several = place
-    chunk = f", chunk {numbers(piece.chunks)}" * several
+    chunk = f", chunk {numbers(piece.chunks)}" if several else ""
     name, meaning = _kind(piece)
     left, right = scale.at(piece.start), scale.at(piece.stop)
     width = right - left - (0.6 if right - left > 3 else 0.0)
@@ -213,7 +213,7 @@ def _drawn(piece: _Piece, place: tuple[int, bool], scale: Scale, top: float, hei
         f"from {seconds(piece.start)} to {seconds(piece.stop)}: "
         f"{seconds(piece.stop - piece.start)}"
     )
-    kind = f"work {name}" + " odd" * (first % 2)
+    kind = f"work {name} odd" if first % 2 else f"work {name}"
     parts = [hint(told), rect(left, top, width, height, class_=kind)]
     one = len(piece.micro_batches) == 1
     if one and text_width(str(first), _NUMBER_FONT) < width:

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from moe.config.end_tokens import end_tokens
+from moe.config.stand_ins import what_stands_for
 from moe.errors import CheckpointError
 from pipelines.serving.refusals import BadRequest
 from pipelines.serving.text.detokenize import Detokenizer
@@ -48,7 +49,10 @@ class Text:
                     model, local_files_only=True, trust_remote_code=False
                 )
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"the tokenizer in {model} cannot be read: {error}") from error
+            raise CheckpointError(
+                what_stands_for(model / "tokenizer.json")
+                or f"the tokenizer in {model} cannot be read: {error}"
+            ) from error
         return cls(tokenizer, _eos(model, tokenizer), _template_file(model))
 
     def encode(self, prompt: str, special: bool = True) -> tuple[int, ...]:

@@ -163,7 +163,7 @@ def test_labels_of_clouds_tell_the_kind_too() -> None:
     [
         (
             node("a", allocatable={"nvidia.com/gpu": "1"}),
-            "nothing names the kind of its 1 NVIDIA GPUs.*--inventory",
+            "no label names the kind of its 1 NVIDIA GPUs.*--inventory",
         ),
         (node("a", gpus=1, product="NVIDIA-New"), "kind NVIDIA-New, whose memory is not known"),
         (node("a", memory="64Gb"), "node a gives '64Gb' for allocatable memory"),
@@ -341,12 +341,12 @@ def test_gpus_of_amd_are_devices_of_the_kind_and_memory_of_their_labels() -> Non
 
 
 def test_gpus_whose_kind_nothing_names_are_no_cpus() -> None:
-    with pytest.raises(ClusterError, match=r"nothing names the kind .* 8 AMD GPUs.*--inventory"):
+    with pytest.raises(ClusterError, match=r"no label names the kind .* 8 AMD GPUs.*--inventory"):
         inventory_of_nodes([amd("a"), node("c")])
     nodes = [amd("a"), node("b", gpus=1)]
     assert [device.name for device in inventory_of_nodes(nodes).devices] == ["b/gpu0"]
     (found,) = left_out(nodes)
-    assert str(found).startswith("left out node a: nothing names the kind of its 8 AMD GPUs")
+    assert str(found).startswith("left out node a: no label names the kind of its 8 AMD GPUs")
 
 
 def test_of_two_vendors_the_gpus_that_are_more_are_used() -> None:
@@ -377,8 +377,9 @@ def test_accelerators_that_no_rank_can_use_are_told(resource: str) -> None:
     (found,) = left_out([odd])
     assert found.reason == (
         f"its 8 {resource} cannot be used: ranks compute on CPUs and on whole NVIDIA or AMD GPUs; "
-        "only its 4 CPU cores are planned for"
+        "its 4 CPU cores are planned for"
     )
+    assert str(found).startswith("left out on node g: its 8 ")
     (found,) = left_out([odd, node("n", gpus=1)])
     assert found.reason.startswith("it has no GPU as others have")
     assert f"its 8 {resource} cannot be used" in found.reason

@@ -85,7 +85,7 @@ def test_accelerators_that_no_rank_can_use_are_told(resources: dict[str, float],
     assert {device.kind for device in inventory(nodes).devices} == {"cpu"}
     (found,) = left_out(nodes)
     assert found.reason.startswith(f"its {told} cannot be used")
-    assert found.reason.endswith("only its 2 CPU cores are planned for")
+    assert found.reason.endswith("its 2 CPU cores are planned for")
 
 
 def test_gpus_of_amd_are_known_by_the_word_of_ray() -> None:

@@ -14,12 +14,16 @@ from torch.nn.modules.module import register_module_forward_hook
 from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
+from actors.state.sources import ModelSource
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import RankLost
 from moe.nn.block import Block
+from moe.planning.plan.seats import Seats
 from tests import runs, tiny
 from tests.ranks import SECONDS, Ranks
+
+ALONE = Seats(1, 1, 1)
 
 
 @pytest.fixture
@@ -32,15 +36,16 @@ def rank(model: Path) -> Iterator[Rank]:
     """A rank that holds everything and runs two of its layers twice."""
     plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
     rank = Rank(0)
-    rank.build(BuildCommand("test", model, plan, 0, runs.LENGTH, runs.run_config(model)))
+    command = BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model))
+    rank.build(command, ModelSource(model))
     join(rank, 1)
     yield rank
-    rank.leave()
+    rank.abort()
 
 
 def join(rank: Rank, epoch: int) -> None:
-    store = rank.open_store("127.0.0.1", SECONDS)
-    rank.join(Membership("test", epoch, 0, 1, 1, 1, (0, 0), *store, SECONDS))
+    store = rank.open_store(SECONDS)
+    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
 
 
 def test_only_the_plan_s_layers_run_twice(rank: Rank, model: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext, complete
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
+from moe.checkpoint.training import SaveContext
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.storage import RemotePath, location, sizes
@@ -68,8 +68,7 @@ def test_a_run_goes_on_from_the_store(root: RemotePath, tmp_path: Path) -> None:
     with pool() as ranks:
         team = ranks.started(first, model, run, runs.LENGTH)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[:2]]
-        with drafted(step_directory(root, 2)) as draft:
-            complete(draft, team.all("save", draft), 2, first, context)
+        team.save(step_directory(root, 2), context, 2)
         (saved,) = checkpoints(root)
         team = ranks.started(second, saved, run, runs.LENGTH, resume=True)
         losses += [merge(team.step(batch), batch.label_count, 0.0).loss for batch in batches[2:]]

@@ -37,7 +37,7 @@ def test_every_weight_has_one_writer_and_the_work_is_even(
     plan = data.draw(plans.plans(config))
     written: list[str] = []
     for stage in range(len(plan.stages)):
-        gang = [plan.share(stage * plan.gang_size + m) for m in range(plan.gang_size)]
+        gang = [plan.share(seat) for seat in plan.seats.of_stage(stage)]
         chosen = writers(config, gang, replicas)
         written += chosen
         for share in gang:

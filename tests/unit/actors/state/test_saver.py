@@ -1,155 +1,206 @@
 """Saving while training goes on: what is saved, what is refused, what a lost neighbour leaves."""
 
-import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from actors.state.saver import RankPlace, ShareSaver
-from moe.checkpoint.records import OwnedState, WrittenFiles
-from moe.config.share import whole as whole_share
+from actors.state.saver import RankSaver
+from moe.checkpoint.buffers import Buffers
+from moe.checkpoint.records import WrittenFiles
 from moe.config.tensors import held_by, tensors
 from moe.errors import DeadlineExceeded, RankLost, StorageError
-from tests import runs, saves
+from moe.planning.plan.seats import Seat
+from tests import plans, runs, saves
 from tests.routed import routed
 
 CONFIG = routed(layers=1)
 PLAN = runs.plan(CONFIG, (1,), (1, 2), (2, 2))
-GANG = [PLAN.share(member) for member in range(2)]
+ALONE = plans.single(CONFIG)
+SEAT = Seat(0, 0, 0)
 
 
-class Blocking:
-    """Holds the leader's joining up until its neighbour is let go."""
+class Gang:
+    """Two members with a process group, and threads that write for them."""
 
-    def __init__(self) -> None:
-        self.store = dist.HashStore()
-        self.groups: dict[int, dist.ProcessGroup | None] = {}
-        threads = [threading.Thread(target=self._open, args=(member,)) for member in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        store = dist.HashStore()
+        self.groups = list(pool.map(lambda member: saves.group(store, member, 2), range(2)))
 
-    def _open(self, member: int) -> None:
-        self.groups[member] = saves.group(self.store, member, 2)
+    def saver(self, member: int) -> RankSaver:
+        seat = Seat(0, 0, member)
+        return RankSaver(CONFIG, PLAN, seat, self.groups[member], Buffers(pinned=False))
 
-    def saver(self, member: int) -> ShareSaver:
-        place = RankPlace(member, 0, 1, member)
-        return ShareSaver(CONFIG, GANG, place, self.groups[member])
+    def write(
+        self, saver: RankSaver, to: Path, seconds: float = saves.SECONDS
+    ) -> Future[WrittenFiles]:
+        return self._pool.submit(saver.write, to, 3, seconds)
 
 
-def held(whole: saves.Whole, member: int) -> Mapping[str, torch.Tensor]:
-    return {part.name: whole.weight(part).clone() for part in held_by(CONFIG, GANG[member])}
+@pytest.fixture
+def gang() -> Iterator[Gang]:
+    with ThreadPoolExecutor(4) as pool:
+        yield Gang(pool)
 
 
-def states(whole: saves.Whole, member: int) -> list[OwnedState]:
-    return list(whole.states(GANG[member], saves.Cuts(1, 0), 0))
+def given(whole: saves.Whole, member: int) -> saves.Given:
+    share = PLAN.share(PLAN.seats.seat(member))
+    held = {part.name: whole.weight(part).clone() for part in held_by(CONFIG, share)}
+    return saves.Given(held, list(whole.states(share, saves.Cuts(1, 0), 0)), whole.balance(share))
 
 
-def test_what_is_saved_is_what_was_there_at_the_start(tmp_path: Path) -> None:
-    whole, gang = saves.Whole.of(CONFIG), Blocking()
+def take(saver: RankSaver, own: saves.Given, seconds: float = saves.SECONDS) -> None:
+    saver.take(3, own.weights, own.states, own.balance, seconds)
+
+
+def alone(buffers: Buffers | None = None) -> RankSaver:
+    return RankSaver(CONFIG, ALONE, SEAT, None, buffers or Buffers(pinned=False))
+
+
+def all_of(whole: saves.Whole) -> saves.Given:
+    return saves.Given(whole.weights, [], {})
+
+
+def test_what_is_saved_is_what_was_there_at_the_start(gang: Gang, tmp_path: Path) -> None:
+    whole = saves.Whole.of(CONFIG)
     leader, member = gang.saver(0), gang.saver(1)
-    weights, owned = held(whole, 0), states(whole, 0)
-    leader.take(weights, owned, saves.SECONDS)
-    leader.start(tmp_path)
-    assert leader.unfinished == 0
-    for tensor in weights.values():
+    own = given(whole, 0)
+    take(leader, own)
+    writing = gang.write(leader, tmp_path)
+    assert leader.unfinished == 3
+    for tensor in own.weights.values():
         tensor.fill_(7)
-    for state in owned:
+    for state in own.states:
         for value in state.moments.values():
             value.fill_(7)
-    other = member.save(tmp_path, held(whole, 1), states(whole, 1), saves.SECONDS)
-    own = leader.finish(saves.SECONDS)
+    other, files = saves.save(member, tmp_path, given(whole, 1)), writing.result()
     assert leader.unfinished is None
-    stored = {tensor.name: tensor for files in (own, other) for tensor in files.tensors}
-    assert stored.keys() == {f"{name}" for name in _disk_names()}
+    assert files.balance == own.balance
+    stored = {tensor.name: tensor for each in (files, other) for tensor in each.tensors}
+    assert stored.keys() == {_disk(name) for name in whole.weights}
     for name, tensor in stored.items():
         assert load_file(tmp_path / tensor.file)[name].equal(whole.weights[_ours(name)])
-    for piece in own.pieces:
-        part = next(each for each in tensors(CONFIG) if each.name == _ours(piece.name))
-        part = replace(part, dim=piece.dim, start=piece.first, stop=piece.last)
-        expected = whole.moment(part, piece.moment)
-        assert load_file(tmp_path / piece.file)[piece.key].equal(expected.reshape(-1))
+    for piece in files.pieces:
+        tensor = next(each for each in tensors(CONFIG) if each.name == _ours(piece.name))
+        named = replace(tensor, dim=piece.dim, start=piece.first, stop=piece.last)
+        expected = whole.moment(named, piece.moment).reshape(-1)
+        assert (piece.start, piece.stop) == (0, expected.numel())
+        assert load_file(tmp_path / piece.file)[piece.key].equal(expected)
 
 
-def test_a_second_snapshot_waits_until_the_first_is_collected(tmp_path: Path) -> None:
-    whole, gang = saves.Whole.of(CONFIG), Blocking()
+def test_a_second_snapshot_waits_until_the_first_is_written(gang: Gang, tmp_path: Path) -> None:
+    whole = saves.Whole.of(CONFIG)
     leader, member = gang.saver(0), gang.saver(1)
     (tmp_path / "next").mkdir()
-    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
-    leader.start(tmp_path)
+    take(leader, given(whole, 0))
+    writing = gang.write(leader, tmp_path)
     with pytest.raises(DeadlineExceeded, match=r"rank 0 has not written the checkpoint before"):
-        leader.take(held(whole, 0), states(whole, 0), 0.1)
-    with pytest.raises(DeadlineExceeded, match=r"rank 0 did not write .* in 0\.1 s"):
-        leader.finish(0.1)
-    assert leader.unfinished == 0
-    member.save(tmp_path, held(whole, 1), states(whole, 1), saves.SECONDS)
-    leader.finish(saves.SECONDS)
+        take(leader, given(whole, 0), 0.1)
+    assert leader.unfinished == 3
+    saves.save(member, tmp_path, given(whole, 1))
+    writing.result()
     size = leader.buffers.bytes
-    for saver, number in ((leader, 0), (member, 1)):
-        saver.take(held(whole, number), states(whole, number), saves.SECONDS)
-        saver.start(tmp_path / "next")
-    assert isinstance(leader.finish(saves.SECONDS), WrittenFiles)
-    member.finish(saves.SECONDS)
+    take(leader, given(whole, 0))
+    writing = gang.write(leader, tmp_path / "next")
+    other = saves.save(member, tmp_path / "next", given(whole, 1))
+    assert len((*writing.result().tensors, *other.tensors)) == len(whole.weights)
     assert leader.buffers.bytes == size
-    with pytest.raises(StorageError, match="no checkpoint was started"):
-        leader.finish(1)
-    with pytest.raises(DeadlineExceeded, match=r"rank 0 took no snapshot for .*next within 0 s"):
-        leader.start(tmp_path / "next")
+    with pytest.raises(DeadlineExceeded, match=r"rank 0 took no snapshot after step 3 within 0 s"):
+        leader.write(tmp_path / "next", 3, 0)
 
 
-def test_a_neighbour_that_goes_is_told_by_finish(tmp_path: Path) -> None:
-    whole, gang = saves.Whole.of(CONFIG), Blocking()
+def test_storage_that_is_too_slow_is_told(tmp_path: Path) -> None:
+    saver = alone()
+    take(saver, all_of(saves.Whole.of(CONFIG)))
+    with pytest.raises(DeadlineExceeded, match=r"rank 0 did not write .* in 0 s; .* faster"):
+        saver.write(tmp_path, 3, 0.0)
+    assert saver.unfinished is None
+
+
+def test_a_neighbour_that_goes_is_told_by_the_write(gang: Gang, tmp_path: Path) -> None:
     leader = gang.saver(0)
-    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
-    leader.start(tmp_path)
+    take(leader, given(saves.Whole.of(CONFIG), 0))
+    writing = gang.write(leader, tmp_path)
     gang.groups.clear()
     with pytest.raises(RankLost, match="rank 0 failed while it wrote"):
-        leader.finish(saves.SECONDS)
+        writing.result()
     assert leader.unfinished is None
 
 
-def test_a_save_given_up_does_not_touch_the_next(tmp_path: Path) -> None:
-    """The thread of the first still waits for its neighbour, with the buffers it was given."""
-    whole, gang = saves.Whole.of(CONFIG), Blocking()
-    leader = gang.saver(0)
-    leader.take(held(whole, 0), states(whole, 0), saves.SECONDS)
-    leader.start(tmp_path)
+def test_a_member_that_leaves_frees_the_leader_that_waits_for_it(
+    gang: Gang, tmp_path: Path
+) -> None:
+    """A saver that is given up holds its process group no longer, which closes its connections."""
+    whole, began = saves.Whole.of(CONFIG), time.monotonic()
+    leader, member = gang.saver(0), gang.saver(1)
+    take(leader, given(whole, 0))
+    writing = gang.write(leader, tmp_path)
+    gang.groups.clear()
+    member.abandon(0.1)
+    with pytest.raises(RankLost, match="rank 0 failed while it wrote"):
+        writing.result()
+    assert time.monotonic() - began < saves.SECONDS / 2
+
+
+def test_a_save_given_up_does_not_touch_the_next(gang: Gang, tmp_path: Path) -> None:
+    """The write of the first still waits for its neighbour, with the buffers it was given."""
+    whole, leader, member = saves.Whole.of(CONFIG), gang.saver(0), gang.saver(1)
+    take(leader, given(whole, 0))
+    writing, before = gang.write(leader, tmp_path), leader.buffers
     with pytest.raises(DeadlineExceeded):
-        leader.finish(0.5)
+        take(leader, given(whole, 0), 0.5)
     leader.abandon(0.1)
     assert leader.unfinished is None
     leader.abandon(0.1)
-    alone = ShareSaver(
-        CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 0), None, buffers=leader.buffers
-    )
+    assert leader.buffers is not before
     (tmp_path / "next").mkdir()
-    written = alone.save(tmp_path / "next", whole.weights, [], saves.SECONDS)
+    written = saves.save(alone(leader.buffers), tmp_path / "next", all_of(whole))
     assert len(written.tensors) == len(whole.weights)
     gang.groups.clear()
+    member.abandon(0.1)
+    with pytest.raises(RankLost):
+        writing.result()
+
+
+def test_nothing_is_taken_or_written_after_a_saver_was_given_up(tmp_path: Path) -> None:
+    whole = saves.Whole.of(CONFIG)
+    saver = alone()
+    take(saver, all_of(whole))
+    buffers = saver.buffers
+    saver.abandon(0.1)
+    assert saver.buffers is buffers
+    with pytest.raises(RankLost, match="rank 0 has left its epoch"):
+        saver.write(tmp_path, 3, 0.1)
+    with pytest.raises(RankLost, match="rank 0 has left its epoch"):
+        take(saver, all_of(whole))
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    whole = saves.Whole.of(CONFIG)
-    saver = ShareSaver(CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 4), None)
-    saver.take(whole.weights, [], saves.SECONDS)
-    saver.start(tmp_path / "nowhere")
+    plan = runs.repeated(ALONE, 5)
+    saver = RankSaver(CONFIG, plan, Seat(4, 0, 0), None, Buffers(pinned=False))
     with pytest.raises(StorageError, match=r"rank 4 could not write .*nowhere: .*room on the disk"):
-        saver.finish(saves.SECONDS)
+        saves.save(saver, tmp_path / "nowhere", all_of(saves.Whole.of(CONFIG)))
 
 
 def test_a_gang_needs_a_group() -> None:
     with pytest.raises(RankLost, match="a gang of 2 ranks has no process group to save with"):
-        ShareSaver(CONFIG, GANG, RankPlace(0, 0, 1, 0), None)
+        RankSaver(CONFIG, PLAN, SEAT, None, Buffers(pinned=False))
 
 
-def _disk_names() -> list[str]:
-    return [_disk(name) for name in saves.Whole.of(CONFIG).weights]
+def test_what_is_to_be_written_may_be_taken_after_it_is_asked_for(
+    gang: Gang, tmp_path: Path
+) -> None:
+    """The driver of one replica asks all ranks to write; another has its own take a snapshot."""
+    whole, saver = saves.Whole.of(CONFIG), alone()
+    writing = gang.write(saver, tmp_path)
+    take(saver, all_of(whole))
+    assert len(writing.result().tensors) == len(whole.weights)
 
 
 def _disk(name: str) -> str:
@@ -158,14 +209,3 @@ def _disk(name: str) -> str:
 
 def _ours(name: str) -> str:
     return name.replace(".mlp.gate.", ".mlp.router.")
-
-
-def test_what_is_to_be_written_may_be_taken_after_it_is_asked_for(tmp_path: Path) -> None:
-    """The driver of one replica asks all ranks to write; another has its own take a snapshot."""
-    whole = saves.Whole.of(CONFIG)
-    saver = ShareSaver(CONFIG, [whole_share(CONFIG)], RankPlace(0, 0, 1, 0), None)
-    asked = threading.Thread(target=saver.start, args=(tmp_path, saves.SECONDS))
-    asked.start()
-    saver.take(whole.weights, [], saves.SECONDS)
-    asked.join()
-    assert len(saver.finish(saves.SECONDS).tensors) == len(whole.weights)

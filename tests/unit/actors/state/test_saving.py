@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.engine.reports import merge
-from actors.state.checkpointing import SaveContext, complete
 from moe.checkpoint.manifest import checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.tensors import tensors
@@ -34,9 +34,7 @@ FAST = settings(
 
 
 def checkpoint(team: Team, to: Path, config: ModelConfig, run: RunConfig, step: int) -> Path:
-    to.mkdir(parents=True)
-    context = SaveContext(config, run, run.model.path, "data")
-    complete(to, team.all("save", to), step, team.plan, context)
+    team.save(to, SaveContext(config, run, run.model.path, "data"), step)
     return to
 
 

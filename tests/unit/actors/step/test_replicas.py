@@ -48,5 +48,5 @@ def test_a_step_must_have_something_for_every_replica_and_stage() -> None:
     check_step(two, "1f1b", 4)
     with pytest.raises(PlanError, match=r"3 micro-batches .*, 1 for replica 0: 1f1b of 2 stages"):
         check_step(two, "1f1b", 3)
-    with pytest.raises(PlanError, match=r"zbv needs 2 runs of layers a stage"):
+    with pytest.raises(PlanError, match=r"zbv needs 2 spans of layers a stage"):
         check_step(two, "zbv", 8)

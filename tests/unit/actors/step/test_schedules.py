@@ -17,7 +17,7 @@ from tests.training import stepped, train_both
 
 
 def chunked(config: ModelConfig, *cuts: tuple[tuple[int, int], ...], **gang: Any) -> Plan:
-    """Return a plan whose stages hold these runs of layers."""
+    """Return a plan whose stages hold these spans of layers."""
     plan = runs.plan(config, (1,) * (len(cuts) - 1) + (config.layers - len(cuts) + 1,), **gang)
     stages = [
         replace(stage, layers=cut[0], more=cut[1:])

@@ -1,5 +1,6 @@
 """Forms of one model that transformers writes: all read as the one that it writes by default."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from moe.checkpoint.layouts import FUSED_FAMILIES
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.weight_files import SINGLE
 from moe.config.share import Share
-from moe.config.tensors import TensorSlice, held_by, tensors
+from moe.config.tensors import held_by, tensors
 from moe.errors import CheckpointError
 from moe.nn.build import build
 from moe.storage import location
@@ -61,8 +62,7 @@ def test_a_share_reads_only_its_experts(tmp_path: Path) -> None:
     assert len(held) == 6
     whole = load_file(path / SINGLE)
     rows = whole["model.layers.1.mlp.experts.gate_up_proj"]
-    up = TensorSlice("model.layers.1.mlp.experts.3.up_proj.weight", (40, 24))
-    assert up in held
+    up = next(each for each in held if (each.role.part, each.role.expert) == ("up", 3))
     assert torch.equal(checkpoint.read(up), rows[3, 40:])
 
 
@@ -75,12 +75,13 @@ def test_spans_of_a_fused_expert(
     remote: bool, part: str, dim: int, span: tuple[int, int], tmp_path: Path
 ) -> None:
     path = fused(tiny.mixtral(num_hidden_layers=1), tmp_path / "fused")
-    shape = (24, 40) if part == "down" else (40, 24)
-    name = NAME.format(part)
     at = location(f"local://{path}") if remote else path
     checkpoint = Checkpoint.open(at)
-    expected = checkpoint.read(TensorSlice(name, shape)).narrow(dim, span[0], span[1] - span[0])
-    assert torch.equal(checkpoint.read(TensorSlice(name, shape, dim, *span)), expected)
+    named = {tensor.name: tensor for tensor in tensors(checkpoint.config)}
+    whole = named[NAME.format(part)]
+    expected = checkpoint.read(whole).narrow(dim, span[0], span[1] - span[0])
+    own = replace(whole, dim=dim, start=span[0], stop=span[1])
+    assert torch.equal(checkpoint.read(own), expected)
 
 
 def test_a_model_saved_without_its_head_is_read_where_the_head_is_tied(tmp_path: Path) -> None:

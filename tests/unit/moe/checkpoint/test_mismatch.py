@@ -71,3 +71,27 @@ def test_tensors_that_the_index_does_not_list(tmp_path: Path) -> None:
     save_file(table | {"other": torch.ones(1)}, last, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"other lies in .* but the index knows no such"):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lost", "name", "said"),
+    [
+        (None, "model.layers.0.self_attn.q_proj.lora_A.weight", "of an adapter beside the model"),
+        (None, "v_head.weight", r"holds 1 tensors .* the first is v_head\.weight"),
+        ("lm_head.weight", "score.weight", r"lacks 1 .* does not explain, .* score\.weight"),
+        ("model.norm.weight", "model.norm.weight", r"has shape \(2, 24\), .* not of one model"),
+    ],
+)
+def test_tensors_of_something_else(lost: str | None, name: str, said: str, tmp_path: Path) -> None:
+    tiny.saved(tiny.llama(num_hidden_layers=1, tie_word_embeddings=False), tmp_path)
+    table = load_file(tmp_path / SINGLE)
+    table.pop(lost or "", None)
+    save_file(table | {name: torch.zeros(2, 24)}, tmp_path / SINGLE, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=said):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_config_that_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tiny.saved(tiny.llama(num_hidden_layers=1), tmp_path) / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Checkpoint.open(tmp_path).config.layers == 1

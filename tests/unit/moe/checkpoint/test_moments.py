@@ -16,6 +16,7 @@ from moe.checkpoint.records import MOMENTS, Piece, check_moments
 from moe.checkpoint.shards import Shards
 from moe.checkpoint.streamed import streamed
 from moe.checkpoint.writer import TensorSpec
+from moe.config.ranges import TensorRange
 from moe.config.role import Role
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
@@ -85,7 +86,7 @@ def test_any_partition_reads_any_other(
     for part, start, stop in data.draw(partitions(shape)):
         own = saves.narrowed(whole, part)
         assert reader.read(part, "exp_avg").equal(own)
-        read = reader.read_range(part, "exp_avg", start, stop)
+        read = reader.read_range(TensorRange(part, start, stop), "exp_avg")
         assert read.equal(own.reshape(-1)[start:stop])
 
 
@@ -126,7 +127,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cut from shape \(4, 6\), not \(4, 5\)"):
         reader.read(TensorSlice(NAME, (4, 5), ROLE), "exp_avg")
     with pytest.raises(CheckpointError, match="asked for elements 5 to 25"):
-        reader.read_range(part, "exp_avg", 5, 25)
+        reader.read_range(TensorRange(part, 5, 25), "exp_avg")
     longer = [pieces[0], replace(pieces[1], stop=25)]
     with pytest.raises(CheckpointError, match="24 to 25 are beyond its size 24"):
         opened(tmp_path, longer).read(part, "exp_avg")

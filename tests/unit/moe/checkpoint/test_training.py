@@ -13,7 +13,7 @@ from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS
-from moe.checkpoint.training import write_training_checkpoint
+from moe.checkpoint.training import WholeState, write_training_checkpoint
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
@@ -32,10 +32,10 @@ def test_every_tensor_is_read_back(
     whole = saves.Whole.of(config)
     about = saves.about(config, folder, plans.single(config))
     to = folder / "step-00000003"
-    write_training_checkpoint(to, about, whole.weight, whole.moment, limit)
+    write_training_checkpoint(to, about, whole.state(), limit)
     assert checkpoints(folder) == [to]
     manifest = load_manifest(to)
-    assert (manifest.step, manifest.balance) == (3, about.balance)
+    assert (manifest.step, manifest.balance) == (3, whole.state().balance)
     checkpoint, moments = Checkpoint.open(to, manifest), Moments.open(to)
     for tensor in tensors(config):
         assert checkpoint.read(tensor).equal(whole.weights[tensor.name])
@@ -49,9 +49,8 @@ def test_transformers_loads_it(tmp_path: Path) -> None:
     model = Checkpoint.open(tiny.saved(tiny.mixtral(), tmp_path / "model"))
     about = saves.about(model.config, tmp_path / "model", plans.single(model.config))
     to = tmp_path / "trained"
-    write_training_checkpoint(
-        to, about, model.read, lambda tensor, moment: torch.zeros(tensor.shape)
-    )
+    state = WholeState(model.read, lambda tensor, moment: torch.zeros(tensor.shape), {})
+    write_training_checkpoint(to, about, state)
     before = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     after = transformers.AutoModelForCausalLM.from_pretrained(to)
     inputs = tiny.tokens(97, 1, 8)
@@ -71,5 +70,5 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"experts\.1\.w3\.weight\.exp_avg\[0:144\], \(144,\)"
     ):
-        write_training_checkpoint(tmp_path / "to", about, whole.weight, wrong)
+        write_training_checkpoint(tmp_path / "to", about, replace(whole.state(), moment=wrong))
     assert list(tmp_path.iterdir()) == []

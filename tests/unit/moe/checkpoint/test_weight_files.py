@@ -18,6 +18,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 134\n
         ("adapter_model.safetensors", "the difference to another model; merge it"),
         ("consolidated.00.safetensors", r"consolidated\.00\.safetensors; give the directory in"),
         ("pytorch_model.bin", "a pickle that runs code"),
+        ("model.gguf", r"model\.gguf; take the model in the form that transformers writes"),
     ],
 )
 def test_what_is_there_instead(name: str, said: str, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
         ({"train": {"schedule": "zb"}}, "train.schedule: Input should be 'gpipe', '1f1b', 'inter"),
         (
             {"train": {"schedule": "zbv"}, "plan": {"stages": 2}},
-            "this schedule takes stages of 2 runs of layers (plan.chunks); set plan.chunks to 2",
+            "this schedule takes stages of 2 spans of layers (plan.chunks); set plan.chunks to 2",
         ),
         (
             {"plan": {"stages": 2, "chunks": 2}},

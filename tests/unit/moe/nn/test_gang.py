@@ -47,7 +47,7 @@ class Split(NamedTuple):
                 experts=self.experts[rank] if config.moe else (),
                 leader=rank == 0,
                 vocabulary=span(self.rows, rank) if self.rows else None,
-                placed=tuple((layer, experts[rank]) for layer, experts in self.placed),
+                layer_experts=tuple((layer, experts[rank]) for layer, experts in self.placed),
             )
             for rank in range(len(self.kv_heads))
         ]

@@ -151,7 +151,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(
 ) -> None:
     source, real = dense(tmp_path), shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=10_000))
-    with pytest.raises(StorageError, match=r"the model takes .* GB but .* GB free; choose another"):
+    with pytest.raises(StorageError, match=r"takes 0\.19 MB but .* has 10\.0 kB free; choose"):
         upcycle(source, tmp_path / "moe", OPTIONS)
     assert list(tmp_path.iterdir()) == [source]
 

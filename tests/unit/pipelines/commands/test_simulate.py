@@ -51,7 +51,7 @@ def test_a_plan_of_several_runs_is_played_under_its_schedules(shell: Shell) -> N
     assert f"tokens: {predict(MOE, made, there, work).step_seconds:.3g} s" in out
     assert "living actors" in out
     refused = shell.refused(*words)
-    assert "1f1b needs one run of layers a stage, but the plan has 2" in refused
+    assert "1f1b needs one span of layers a stage, but the plan has 2" in refused
     assert "set the schedule to zbv" in refused
 
 

@@ -131,6 +131,9 @@ def test_models_without_a_tokenizer_or_an_end(tmp_path: Path, small_model: Path)
 
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         attempt()
+    (model / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is a Git LFS pointer"):
+        attempt()
     (model / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is not a tokenizer"):
         attempt()

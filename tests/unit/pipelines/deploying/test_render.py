@@ -103,7 +103,7 @@ def test_another_model_is_refused(shell: Shell) -> None:
             "a plan of its own with stages = 2, gang = 1, chunks = 1, replicas = 1, but the pods "
             "are for a plan with stages = 2, gang = 2",
         ),
-        ("batch = 8", "batch = 8\nschedule = 'zbv'", "2 runs of layers a stage"),
+        ("batch = 8", "batch = 8\nschedule = 'zbv'", "2 spans of layers a stage"),
     ],
 )
 def test_a_run_that_the_pods_would_not_suit_is_refused(
@@ -119,6 +119,6 @@ def test_a_plan_of_several_runs_of_layers_is_for_jobs(shell: Shell) -> None:
     run = shell.path / "run.toml"
     save_plan(interleave(runs.plan(SMALL, (6,)), 2), shell.path / "plan.toml")
     assert "for training and no RayService" in refusal(shell, "--name", "x")
-    assert "1f1b needs one run of layers a stage" in refusal(shell, "--run", run)
+    assert "1f1b needs one span of layers a stage" in refusal(shell, "--run", run)
     run.write_text(RUN.replace("batch = 8", "batch = 8\nschedule = 'zbv'"))
     assert rendered(shell, "--run", run)["kind"] == "RayJob"

@@ -79,8 +79,8 @@ def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) ->
     page, _ = drawn(config, plan, inventory(plan.ranks))
     rows = picture(page, "holdings").xpath(".//g[@class='rank']")
     assert [int(row.get("data-rank")) for row in rows] == list(range(plan.ranks))
-    for rank, row in enumerate(rows):
-        share, again = plan.share(rank), plan.stages[rank // plan.gang_size].recompute
+    for seat, row in zip(plan.seats, rows, strict=True):
+        share, again = plan.share(seat), plan.stages[seat.stage].recompute
         cells = row.xpath("./g[@data-layer]")
         assert [int(cell.get("data-layer")) for cell in cells] == list(share.layer_numbers)
         for layer, cell in zip(share.layer_numbers, cells, strict=True):

@@ -69,7 +69,7 @@ def test_every_run_of_a_stage_has_a_line(schedule: str, chunks: int) -> None:
     plan = make_plan(SMOLLM2, there, 3, 1, work, chunks)
     text = picture(SMOLLM2, plan, there, work)
     assert all(len(line) <= 80 for line in text.splitlines())
-    for start, stop in plan.chunk_runs:
+    for start, stop in plan.chunk_spans:
         shown = f"{start}-{stop - 1}" if stop - start > 1 else f"{start}"
         assert text.count(f" {shown} ({stop - start})") == 1
     first = plan_line(plan).partition("layers each, ")[2].partition(", layers ")
@@ -156,8 +156,8 @@ def test_even_layers_that_do_not_fit_are_told() -> None:
     plan = make_plan(config, there, 2, 1, work)
     even = predict(config, even_layers(plan), there, work)
     fullest = max(
-        need.total / there.device(plan.rank(rank).device).memory_bytes
-        for rank, need in enumerate(even.rank_bytes)
+        need.total / there.device(plan.rank(seat).device).memory_bytes
+        for seat, need in zip(plan.seats, even.rank_bytes, strict=True)
     )
     assert fullest > 1
     text = " ".join(picture(config, plan, there, work).split())

@@ -1,22 +1,16 @@
-"""What goes wrong around a checkpoint that ranks have written, and who waits for whom."""
+"""What goes wrong around a checkpoint that ranks have written."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actors.commands import RankStatus
-from actors.deadlines import Deadlines
-from actors.engine.engine import Engine
-from moe.errors import DeadlineExceeded, StorageError
+from moe.errors import StorageError
 from pipelines.training import saving
 from pipelines.training.saving import CheckpointSaver, Saved
 from tests import plans, runs
-
-STATUS = RankStatus(0, built=True, epoch=1, joined=True, step=3, report=None, pid=1)
 
 
 class Written:
@@ -69,20 +63,3 @@ def test_a_full_disk_at_the_end_of_a_save_is_a_storage_error(
         saves.take(4, engine)
     assert not whole
     assert not list((tmp_path / "run").iterdir())
-
-
-def test_drivers_wait_for_saves_before_theirs_and_for_no_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    engine = Engine("test", plans.single(plans.SMOLLM2), (), Deadlines(command=0.3))
-    answers = [2, 2, None]
-    monkeypatch.setattr(
-        engine,
-        "status",
-        lambda: [replace(STATUS, saving=answers.pop(0)), replace(STATUS, saving=3)],
-    )
-    engine.written_before(3)
-    assert not answers
-    monkeypatch.setattr(engine, "status", lambda: [STATUS, replace(STATUS, rank=1, saving=2)])
-    with pytest.raises(DeadlineExceeded, match=r"ranks \[1\] have not written .* before step 3"):
-        engine.written_before(3)

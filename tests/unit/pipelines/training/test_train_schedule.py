@@ -25,7 +25,7 @@ def training(schedule: str, batch: int) -> dict[str, Any]:
     ("plan", "schedule", "batch", "message"),
     [
         (TWO, "1f1b", 1, r"has 1 micro-batches .*, 1 for replica 0: 1f1b of 2 stages needs at"),
-        (interleave(TWO, 2), "1f1b", 8, r"1f1b needs one run .* schedule to interleaved-1f1b"),
+        (interleave(TWO, 2), "1f1b", 8, r"1f1b needs one span .* schedule to interleaved-1f1b"),
         (interleave(TWO, 2, True), "zero-bubble", 8, r"set the schedule to zbv"),
         (interleave(TWO, 2), "zero-bubble", 7, r"7 for replica 0: .* a multiple of 2"),
         (runs.repeated(TWO, 3), "1f1b", 5, r"has 5 micro-batches .*, 1 for replica 0: 1f1b of 2"),

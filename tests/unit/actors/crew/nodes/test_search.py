@@ -36,9 +36,9 @@ def problems(draw: st.DrawFn) -> Problem:
 
 def cost(problem: Problem, nodes: tuple[int, ...]) -> Cost:
     """Say again, from the whole, what the search adds up."""
-    at = {item.place: node for item, node in zip(problem.items, nodes, strict=True)}
-    moved = sum(bool(i.wanted) and at[i.place] not in i.wanted for i in problem.items)
-    on = Counter(node for _, node in {(i.replica, at[i.place]) for i in problem.items})
+    at = {item.gang: node for item, node in zip(problem.items, nodes, strict=True)}
+    moved = sum(bool(i.wanted) and at[i.gang] not in i.wanted for i in problem.items)
+    on = Counter(node for _, node in {(i.replica, at[i.gang]) for i in problem.items})
     shared = sum(count * (count - 1) // 2 for count in on.values())
     apart = sum(at[r, s] != at[r, s + 1] for r, s in at if (r, s + 1) in at)
     return moved, shared, apart

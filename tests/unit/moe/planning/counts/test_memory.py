@@ -14,7 +14,7 @@ from moe.planning.counts.memory import (
     LOGITS_AT_ONCE,
     MESSAGES_AHEAD,
     PROCESS_BYTES,
-    Place,
+    Position,
     rank_bytes,
 )
 from moe.planning.counts.workload import MEGATRON, Workload
@@ -22,11 +22,11 @@ from moe.planning.schedules.schedule import in_flight
 from tests.plans import FINE, SMOLLM2, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=2, micro_batches=8)
-MIDDLE = Place(1, (False, False))
+MIDDLE = Position(1, (False, False))
 
 
 def test_a_whole_model_takes_sixteen_bytes_per_parameter() -> None:
-    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), WORKLOAD)
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), WORKLOAD)
     assert need.weights == 4 * parameters(SMOLLM2) == need.gradients == need.optimizer // 2
     states = 16 * parameters(SMOLLM2)
     assert need.total == states + need.activations + need.working + PROCESS_BYTES
@@ -44,15 +44,17 @@ def test_activations_follow_layers_and_micro_batches_in_flight() -> None:
     middle = replace(whole(SMOLLM2), layers=(3, 4), embedding=False, head=False)
     one = rank_bytes(SMOLLM2, middle, MIDDLE, WORKLOAD).activations
     longer = replace(middle, layers=(3, 8))
-    assert rank_bytes(SMOLLM2, longer, Place(3, (False, False)), WORKLOAD).activations == 15 * one
+    assert (
+        rank_bytes(SMOLLM2, longer, Position(3, (False, False)), WORKLOAD).activations == 15 * one
+    )
 
 
 def test_the_head_adds_its_logits_once() -> None:
     middle = replace(whole(SMOLLM2), layers=(3, 4), embedding=False, head=False)
     last = replace(middle, head=True)
     more = [
-        rank_bytes(SMOLLM2, last, Place(flight, (False, True)), WORKLOAD).activations
-        - rank_bytes(SMOLLM2, middle, Place(flight, (False, False)), WORKLOAD).activations
+        rank_bytes(SMOLLM2, last, Position(flight, (False, True)), WORKLOAD).activations
+        - rank_bytes(SMOLLM2, middle, Position(flight, (False, False)), WORKLOAD).activations
         for flight in (1, 4)
     ]
     logits = 2 * 49152 * min(WORKLOAD.tokens, LOGITS_AT_ONCE // 49152)
@@ -64,7 +66,7 @@ def test_logits_do_not_grow_with_the_tokens() -> None:
     middle = replace(last, head=False)
     longer = replace(WORKLOAD, micro_batch=64)
     kept, more = (
-        rank_bytes(SMOLLM2, share, Place(1, (False, share.head)), longer).activations
+        rank_bytes(SMOLLM2, share, Position(1, (False, share.head)), longer).activations
         for share in (middle, last)
     )
     rows = LOGITS_AT_ONCE // 49152
@@ -95,7 +97,9 @@ def test_serving_needs_weights_and_cache_only() -> None:
 def test_a_served_prompt_is_in_the_blocks_in_parts_with_one_row_of_logits() -> None:
     long = replace(WORKLOAD, sequence_length=8192, micro_batch=3, training=False)
     parts = [
-        rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), replace(long, pass_tokens=tokens)).activations
+        rank_bytes(
+            SMOLLM2, whole(SMOLLM2), Position(), replace(long, pass_tokens=tokens)
+        ).activations
         for tokens in (1, 101, 8192, 9999)
     ]
     block = 6 * 576 + 2 * (576 + 192) + 4 * 1536
@@ -128,7 +132,7 @@ def test_each_layer_keeps_what_its_kind_does() -> None:
 
 def test_unlike_layers_add_up_and_serving_holds_the_widest() -> None:
     share = replace(whole(FINE), layers=(6, 9), embedding=False, head=False)
-    need = rank_bytes(FINE, share, Place(2, (False, False)), WORKLOAD)
+    need = rank_bytes(FINE, share, Position(2, (False, False)), WORKLOAD)
     assert need.activations == 8 * WORKLOAD.tokens * (2 * kept(FINE, 6) + kept(FINE, 7))
     serving = rank_bytes(FINE, share, MIDDLE, replace(WORKLOAD, training=False))
     cache = 3 * 2 * 192 * WORKLOAD.tokens
@@ -137,11 +141,11 @@ def test_unlike_layers_add_up_and_serving_holds_the_widest() -> None:
 
 def test_a_recomputed_block_keeps_its_input_and_one_is_whole_for_a_while() -> None:
     share = replace(whole(FINE), layers=(5, 10), embedding=False, head=False)
-    place = Place(3, (False, False))
-    plain = rank_bytes(FINE, share, place, WORKLOAD).activations / (4 * WORKLOAD.tokens)
+    position = Position(3, (False, False))
+    plain = rank_bytes(FINE, share, position, WORKLOAD).activations / (4 * WORKLOAD.tokens)
     mixed, dense = kept(FINE, 6), kept(FINE, 7)
     for recompute, whole_once in (((6,), mixed), ((6, 7), dense), (range(5, 10), dense)):
-        need = rank_bytes(FINE, share, place, WORKLOAD, recompute).activations
+        need = rank_bytes(FINE, share, position, WORKLOAD, recompute).activations
         freed = sum(kept(FINE, layer) - 576 for layer in recompute)
         assert need / (4 * WORKLOAD.tokens) == pytest.approx(plain - 3 * freed + whole_once)
 
@@ -150,8 +154,12 @@ def test_a_backward_pass_makes_gradients_of_a_block_of_an_end_and_of_logits_besi
     logits = 4 * 49152 * (LOGITS_AT_ONCE // 49152)
     ends = 4 * 49152 * 576
     block = 4 * (6 * 576 + 2 * (576 + 192) + 4 * 1536) * WORKLOAD.tokens
-    for place, more in (((False, False), 0), ((True, False), ends), ((False, True), ends + logits)):
-        need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(1, place), WORKLOAD)
+    for position, more in (
+        ((False, False), 0),
+        ((True, False), ends),
+        ((False, True), ends + logits),
+    ):
+        need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(1, position), WORKLOAD)
         fragments = need.working - block - more
         assert 0 <= fragments <= 0.2 * need.activations
 
@@ -160,17 +168,17 @@ def test_a_backward_pass_makes_gradients_of_a_block_of_an_end_and_of_logits_besi
     ("zero", "spread"), [(0, (4, 4, 8)), (1, (4, 4, 2)), (2, (4, 1, 2)), (3, (1, 1, 2))]
 )
 def test_zero_spreads_states_over_replicas(zero: int, spread: tuple[int, int, int]) -> None:
-    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), replace(WORKLOAD, zero=zero), (), 4)
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), replace(WORKLOAD, zero=zero), (), 4)
     count = parameters(SMOLLM2)
     assert (need.weights, need.gradients, need.optimizer) == tuple(each * count for each in spread)
 
 
 def test_numbers_have_the_bytes_of_their_kind() -> None:
     workload = replace(WORKLOAD, numerics=MEGATRON)
-    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), workload)
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), workload)
     count = parameters(SMOLLM2)
     assert (need.weights, need.gradients, need.optimizer) == (2 * count, 4 * count, 12 * count)
-    float32 = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(), WORKLOAD)
+    float32 = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), WORKLOAD)
     assert need.activations == float32.activations // 2
 
 
@@ -182,7 +190,7 @@ def test_messages_stay_while_their_micro_batch_is_in_flight(
     ends: tuple[bool, bool], tensors: int
 ) -> None:
     """Of two in flight: two inputs and their gradients, two outputs; of each kind two ahead."""
-    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Place(2, ends), WORKLOAD)
+    need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(2, ends), WORKLOAD)
     assert need.buffers == tensors * WORKLOAD.tokens * 576 * 4
 
 
@@ -192,10 +200,10 @@ def test_messages_ahead_are_those_that_actors_ask_for() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_snapshots_copy_what_each_replica_writes(replicas: int) -> None:
-    place, share = Place(), whole(SMOLLM2)
+    position, share = Position(), whole(SMOLLM2)
     saving = replace(WORKLOAD, snapshots=True)
-    more = rank_bytes(SMOLLM2, share, place, saving, replicas=replicas)
-    less = rank_bytes(SMOLLM2, share, place, WORKLOAD, replicas=replicas)
+    more = rank_bytes(SMOLLM2, share, position, saving, replicas=replicas)
+    less = rank_bytes(SMOLLM2, share, position, WORKLOAD, replicas=replicas)
     assert more.total - less.total == more.snapshot == -(-12 * parameters(SMOLLM2) // replicas)
     serving = replace(saving, training=False)
-    assert rank_bytes(SMOLLM2, share, place, serving).snapshot == 0
+    assert rank_bytes(SMOLLM2, share, position, serving).snapshot == 0

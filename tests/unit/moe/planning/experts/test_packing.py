@@ -97,3 +97,14 @@ def test_entries_are_those_of_nonzero(shape: tuple[int, ...]) -> None:
     held = np.random.default_rng(1).random(shape) < 0.5
     for mine, theirs in zip(entries(held), np.nonzero(held), strict=True):
         assert mine.tolist() == theirs.tolist()
+
+
+def test_the_example_of_a_swap() -> None:
+    loads = np.array([[3.0, 3, 2, 2, 2, 0]])
+    ranks = Ranks(np.array([3, 3]), np.ones(2))
+    held = fill(np.zeros((1, 2, 6), dtype=bool), np.ones((1, 6), dtype=int), loads, ranks)
+    assert [np.flatnonzero(row).tolist() for row in held[0]] == [[0, 2, 4], [1, 3, 5]]
+    assert ranks.times(held, loads).tolist() == [[7, 5]]
+    evened = even_out(held, loads, ranks, ranks.perfect(loads))
+    assert [np.flatnonzero(row).tolist() for row in evened[0]] == [[2, 3, 4], [0, 1, 5]]
+    assert ranks.times(evened, loads).tolist() == [[6, 6]]

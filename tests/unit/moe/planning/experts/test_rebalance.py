@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from benchmarks import placement as benchmark
 from moe.errors import PlanError
-from moe.planning.experts.placement import Placement, moves
-from moe.planning.experts.rebalance import KEEP, NEAR, improve, place, replicate
+from moe.planning.experts.expert_layout import ExpertLayout, moves
+from moe.planning.experts.rebalance import KEEP, NEAR, arrange, improve, replicate
 from tests.examples import examples
 
 ROUNDING = 1 + 1e-9
 
 
-def slowest(placement: Placement, load: np.ndarray, speeds: Sequence[float] = ()) -> np.ndarray:
-    return (placement.rank_loads(load) / (np.array(speeds) if len(speeds) else 1)).max(axis=1)
+def slowest(layout: ExpertLayout, load: np.ndarray, speeds: Sequence[float] = ()) -> np.ndarray:
+    return (layout.rank_loads(load) / (np.array(speeds) if len(speeds) else 1)).max(axis=1)
 
 
 def plain(load: np.ndarray, slots: Sequence[int]) -> np.ndarray:
@@ -51,10 +51,10 @@ def cases(draw: st.DrawFn, most: int = 12, ranks: int = 4) -> tuple[np.ndarray, 
 @given(case=cases(most=24, ranks=6))
 def test_no_layer_is_less_even_than_the_plain_way(case: tuple[np.ndarray, list[int]]) -> None:
     load, slots = case
-    placement = place(load, slots)
-    assert placement.slots == tuple(slots)
-    assert (placement.copies().sum(axis=1) == 1).all()
-    assert (slowest(placement, load) <= plain(load, slots) * ROUNDING).all()
+    layout = arrange(load, slots)
+    assert layout.slots == tuple(slots)
+    assert (layout.copies().sum(axis=1) == 1).all()
+    assert (slowest(layout, load) <= plain(load, slots) * ROUNDING).all()
 
 
 @settings(max_examples=examples(80))
@@ -69,10 +69,10 @@ def test_copies_are_no_less_even_than_the_plain_way(
     if ranks * width < len(load):
         return
     table, slots = np.array([load, load[::-1]]), [width] * ranks
-    placement = replicate(table, slots)
+    layout = replicate(table, slots)
     bar = plain(table, slots)
-    assert placement.slots == tuple(slots)
-    assert (slowest(placement, table) <= bar * ROUNDING).all()
+    assert layout.slots == tuple(slots)
+    assert (slowest(layout, table) <= bar * ROUNDING).all()
 
 
 @settings(max_examples=examples(40))
@@ -83,7 +83,7 @@ def test_within_a_proved_bound_of_the_optimum(
     load, _ = case
     ranks = data.draw(st.sampled_from([r for r in (1, 2, 3, 4) if load.shape[1] % r == 0]))
     slots = [load.shape[1] // ranks] * ranks
-    found = slowest(place(load, slots), load)
+    found = slowest(arrange(load, slots), load)
     best = [optimum(row, slots, [1.0] * ranks) for row in load.tolist()]
     assert (found <= np.array(best) * max(2 - 1 / ranks, 1 + NEAR) * ROUNDING).all()
 
@@ -104,7 +104,7 @@ def test_mostly_the_optimum(
     slots: list[int], speeds: list[float], least: float, worst: float
 ) -> None:
     load = np.random.default_rng(7).integers(0, 100, (60, sum(slots)))
-    found = slowest(place(load, slots, speeds), load, speeds)
+    found = slowest(arrange(load, slots, speeds), load, speeds)
     ratios = found / [optimum(row, slots, speeds) for row in load.tolist()]
     assert (ratios >= 1 / ROUNDING).all()
     assert (ratios <= ROUNDING).mean() >= least
@@ -113,7 +113,7 @@ def test_mostly_the_optimum(
 
 def test_the_traces_of_the_benchmark() -> None:
     for load in benchmark.traces(np.random.default_rng(3)).values():
-        for way, width in ((place, 8), (replicate, 9)):
+        for way, width in ((arrange, 8), (replicate, 9)):
             few, slots = load[:6], [width] * 32
             assert (slowest(way(few, slots), few) <= plain(few, slots) * ROUNDING).all()
 
@@ -131,15 +131,15 @@ def test_an_expert_is_twice_on_a_rank_only_where_that_is_faster() -> None:
 
 
 def test_a_fast_rank_takes_more() -> None:
-    placement = place([[8, 4, 2, 1]], [2, 2], speeds=[4, 1])
-    assert placement.experts == (((0, 1), (2, 3)),)
-    assert place([[8, 4, 2, 1]], [2, 2], speeds=[400, 100]) == placement
+    layout = arrange([[8, 4, 2, 1]], [2, 2], speeds=[4, 1])
+    assert layout.experts == (((0, 1), (2, 3)),)
+    assert arrange([[8, 4, 2, 1]], [2, 2], speeds=[400, 100]) == layout
 
 
 def test_layers_are_named() -> None:
-    assert place([[1], [2]], [1], layers=[4, 7]).layers == (4, 7)
-    with pytest.raises(PlanError, match="names 1 layers and places the experts of 2"):
-        place([[1], [2]], [1], layers=[4])
+    assert arrange([[1], [2]], [1], layers=[4, 7]).layers == (4, 7)
+    with pytest.raises(PlanError, match="names 1 layers and lists the experts of 2"):
+        arrange([[1], [2]], [1], layers=[4])
 
 
 @pytest.mark.parametrize("width", [8, 9])
@@ -181,9 +181,9 @@ def test_improving_pays_or_does_nothing(
 
 
 def test_improving_leaves_alone_what_cannot_be_better() -> None:
-    even = Placement((0,), (((2, 3), (0, 1)),))
+    even = ExpertLayout((0,), (((2, 3), (0, 1)),))
     assert improve(even, [[5, 5, 5, 5]], threshold=0) is even
-    repeated = Placement((0,), (((1, 2), (0, 0)),))
+    repeated = ExpertLayout((0,), (((1, 2), (0, 0)),))
     assert improve(repeated, [[3, 2, 1]], threshold=0) is repeated
 
 
@@ -228,7 +228,7 @@ def test_faults_are_named(
     load: list[list[float]], slots: list[int], speeds: list[float] | None, message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
-        place(load, slots, speeds)
+        arrange(load, slots, speeds)
 
 
 def test_faults_of_copies_and_improvements_are_named() -> None:
@@ -236,9 +236,9 @@ def test_faults_of_copies_and_improvements_are_named() -> None:
         replicate([[1, 1, 1]], [1, 1])
     with pytest.raises(PlanError, match="give no rank more than 2 slots"):
         replicate([[1, 1]], [3, 2])
-    current = place([[1, 1]], [1, 1])
+    current = arrange([[1, 1]], [1, 1])
     for threshold in (-0.1, 1.0, float("nan")):
         with pytest.raises(PlanError, match="threshold is"):
             improve(current, [[1, 1]], threshold)
-    with pytest.raises(PlanError, match="1 layers and 2 experts, the load of 1 and 3"):
+    with pytest.raises(PlanError, match="1 layers and 2 experts, the load 1 and 3"):
         improve(current, [[1, 1, 1]])

@@ -1,4 +1,4 @@
-"""Moves between two plans: carried out on real arrays, they leave each device what it needs."""
+"""Moves between two plans: carried out on real arrays, they leave each seat what it needs."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -11,23 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, held_by, tensors
+from moe.config.tensors import tensors
 from moe.errors import PlanError
 from moe.planning.counts.memory import state_bytes
 from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
+from moe.planning.moves.holdings import STATES, State, StateBytes, holdings
+from moe.planning.moves.seating import Seating, seated_by_device
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
+from tests.elements import elements_of
 from tests.examples import examples
-from tests.plans import SMOLLM2, any_plans, configs, device, single, with_experts
+from tests.plans import SMOLLM2, configs, device, replicated, single, with_experts
 
 SOME = settings(max_examples=examples(60))
 NODES = {f"{node}/{number}": node for number in range(14) for node in "abc"}
 EVERYWHERE = Inventory(tuple(device(name, node) for name, node in NODES.items()))
 TRAINING = Workload(8, 1, 1)
 
-Store = dict[tuple[str, str, str], np.ndarray[Any, Any]]
-"""By device, state and tensor: the numbers of its elements, -1 where it does not hold them."""
+Store = dict[tuple[Seat, State, str], np.ndarray[Any, Any]]
+"""By seat, state and tensor: the numbers of its elements, -1 where the seat does not hold them."""
 
 
 @st.composite
@@ -42,175 +46,121 @@ def workloads(draw: st.DrawFn) -> Workload:
 
 
 @st.composite
-def replicated(draw: st.DrawFn, config: ModelConfig) -> Plan:
-    """Draw a plan of a few replicas whose ranks are on any devices, each on its own."""
-    plan = draw(any_plans(config).filter(lambda plan: plan.ranks <= 14))
-    replicas = draw(st.integers(1, 42 // plan.ranks if plan.ranks > 14 else 3))
-    names = iter(draw(st.permutations(sorted(NODES))))
-    stages = []
-    for stage in plan.stages:
-        ranks = (
-            replace(rank, devices=tuple(next(names) for _ in range(replicas)))
-            for rank in stage.ranks
-        )
-        stages.append(replace(stage, ranks=tuple(ranks)))
-    return replace(plan, stages=tuple(stages))
+def cases(draw: st.DrawFn) -> tuple[ModelConfig, Plan, Plan, Seating]:
+    """Draw a model, two plans, and who stays: devices keep their ranks, or any ranks any seats.
 
-
-def pairs() -> st.SearchStrategy[tuple[ModelConfig, Plan, Plan]]:
-    """Draw a model and two plans for it."""
-    return configs().flatmap(
-        lambda config: st.tuples(st.just(config), replicated(config), replicated(config))
-    )
-
-
-def numbered(tensor: TensorSlice) -> np.ndarray[Any, Any]:
-    """Return the elements of a tensor by their numbers, the dimension that is cut first."""
-    order = np.arange(prod(tensor.shape))
-    if tensor.role.cut != 1:
-        return order.reshape(tensor.shape)
-    return order.reshape(tensor.shape[::-1]).T
+    Some ranks of the old plan may be lost.
+    """
+    config = draw(configs())
+    old, new = (draw(replicated(config, sorted(NODES)[:18])) for _ in range(2))
+    seating = seated_by_device(old, new, draw(st.sampled_from([None, EVERYWHERE])))
+    if draw(st.booleans()):
+        order = draw(st.permutations(list(old.seats)))
+        seating = replace(seating, stays=dict(zip(new.seats, order, strict=False)))
+    lost = draw(st.sets(st.sampled_from(list(old.seats)), max_size=2))
+    stays = {seat: was for seat, was in seating.stays.items() if was not in lost}
+    return config, old, new, replace(seating, stays=stays, lost=frozenset(lost))
 
 
 def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
-    """Return what every device holds, element by element."""
-    whole = {tensor.name: tensor for tensor in tensors(config)}
+    """Return what every seat holds, element by element."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors(config)}
     held: Store = {}
-    for number in range(plan.ranks):
-        names = plan.rank(number).devices
-        for part in held_by(config, plan.share(number)):
-            elements = numbered(whole[part.name])
-            if part.dim is not None:
-                elements = elements.take(range(part.start, part.stop), axis=part.dim)
-            elements = np.sort(elements, axis=None)
-            cuts = [len(elements) * replica // len(names) for replica in range(1, len(names))]
-            for name, own in zip(names, np.split(elements, cuts), strict=True):
-                for state, least in (("weights", 3), ("optimizer", 1)):
-                    if state == "optimizer" and not (workload.training and part.role.trained):
-                        continue
-                    key = name, state, part.name
-                    mine = own if workload.zero >= least else elements
-                    held.setdefault(key, np.full(prod(part.shape), -1))[mine] = mine
+    for seat, holding in holdings(config, plan, StateBytes.of(workload)).items():
+        for state in STATES:
+            for name, own in holding.of(state).items():
+                held[seat, state, name] = np.full(prod(shapes[name]), -1)
+                held[seat, state, name][elements_of(own)] = elements_of(own)
     return held
 
 
-def carry_out(held: Store, moves: tuple[Move, ...]) -> Store:
-    """Return what devices hold after the moves, from what they held before all of them."""
-    after = {key: values.copy() for key, values in held.items()}
+def kept(before: Store, seating: Seating) -> Store:
+    """Return what the seats of the new plan hold before anything moves."""
+    seats = {was: seat for seat, was in seating.stays.items()}
+    return {(seats[was], *key): own for (was, *key), own in before.items() if was in seats}
+
+
+def carry_out(before: Store, seating: Seating, moves: tuple[Move, ...]) -> Store:
+    """Return what the new seats hold after the moves; a checkpoint gives what has no source."""
+    after = {key: values.copy() for key, values in kept(before, seating).items()}
     for move in moves:
-        span = slice(move.span.start, move.span.stop)
-        given = held[move.source, move.state, move.span.name][span]
-        assert len(given) == move.span.elements > 0
-        assert (given >= 0).all(), "the source does not hold it"
-        key = move.device, move.state, move.span.name
-        taken = after.setdefault(key, np.full(prod(move.span.shape), -1))
-        assert (taken[span] < 0).all(), "it was held, or moved before"
-        taken[span] = given
+        at = elements_of(move.range)
+        assert len(at) == move.range.elements > 0
+        given = at
+        if move.source is not None:
+            assert move.source not in seating.lost
+            given = before[move.source, move.state, move.range.name][at]
+            assert (given == at).all(), "the source does not hold it"
+        key = move.to, move.state, move.range.name
+        taken = after.setdefault(key, np.full(prod(move.range.part.shape), -1))
+        assert (taken[at] < 0).all(), "it was held, or moved before"
+        taken[at] = given
     return after
 
 
 @SOME
-@given(pairs(), workloads(), st.booleans())
+@given(cases(), workloads())
 def test_moves_bring_all_that_was_lacking_once_from_who_holds_it(
-    drawn: tuple[ModelConfig, Plan, Plan], workload: Workload, placed: bool
+    case: tuple[ModelConfig, Plan, Plan, Seating], workload: Workload
 ) -> None:
-    config, old, new = drawn
-    found = diff(config, old, new, workload, EVERYWHERE if placed else None)
+    config, old, new, seating = case
+    found = diff(config, old, new, workload, seating)
     before, wanted = store(config, old, workload), store(config, new, workload)
-    after = carry_out(before, found.moves)
-    lacking: dict[str, int] = defaultdict(int)
-    for (name, state, tensor), values in wanted.items():
-        mine = values >= 0
-        assert (after.get((name, state, tensor), values * 0 - 1)[mine] == values[mine]).all()
-        held = before.get((name, state, tensor), values * 0 - 1)
+    after, mine = carry_out(before, seating, found.moves), kept(before, seating)
+    lacking: dict[Seat, int] = defaultdict(int)
+    for (seat, state, name), values in wanted.items():
+        needed, nothing = values >= 0, np.full(len(values), -1)
+        assert (after.get((seat, state, name), nothing)[needed] == values[needed]).all()
         size = workload.numerics.weight if state == "weights" else workload.numerics.optimizer
-        lacking[name] += size * int((mine & (held < 0)).sum())
-    assert found.received == {name: size for name, size in lacking.items() if size}
-    assert found.bytes == sum(lacking.values()) == sum(found.given.values())
+        held = mine.get((seat, state, name), nothing) >= 0
+        lacking[seat] += size * int((needed & ~held).sum())
+    assert found.received == {seat: size for seat, size in lacking.items() if size}
+    lost = sum(move.size for move in found.lost)
+    assert found.bytes == sum(lacking.values()) == sum(found.given.values()) + lost
     assert found.bytes == found.weight_bytes + found.optimizer_bytes
-    assert not found.lost_bytes
 
 
 @SOME
-@given(pairs(), workloads())
+@given(cases(), workloads())
 def test_a_plan_does_not_differ_from_itself(
-    drawn: tuple[ModelConfig, Plan, Plan], workload: Workload
+    case: tuple[ModelConfig, Plan, Plan, Seating], workload: Workload
 ) -> None:
-    config, plan, _ = drawn
-    assert diff(config, plan, plan, workload).moves == ()
+    config, plan, _, _ = case
+    assert diff(config, plan, plan, workload, seated_by_device(plan, plan)).moves == ()
 
 
 @SOME
-@given(pairs(), workloads())
-def test_a_holder_on_the_same_node_gives(
-    drawn: tuple[ModelConfig, Plan, Plan], workload: Workload
+@given(cases(), workloads())
+def test_a_holder_on_the_same_node_gives_and_only_what_no_rank_holds_has_no_source(
+    case: tuple[ModelConfig, Plan, Plan, Seating], workload: Workload
 ) -> None:
-    config, old, new = drawn
+    config, old, new, seating = case
     before = store(config, old, workload)
-    for move in diff(config, old, new, workload, EVERYWHERE).moves:
-        if move.source is None or NODES[move.source] == NODES[move.device]:
+    for move in diff(config, old, new, workload, seating).moves:
+        node = seating.new_nodes.get(move.to)
+        source = None if move.source is None else seating.old_nodes.get(move.source)
+        if move.source is not None and node == source:
             continue
-        at = (move.span.start, (move.span.start + move.span.stop) // 2, move.span.stop - 1)
-        for (name, state, tensor), values in before.items():
-            if (state, tensor) == (move.state, move.span.name):
-                assert NODES[name] != NODES[move.device] or (values[list(at)] < 0).all()
-
-
-@SOME
-@given(pairs(), st.sets(st.sampled_from("abc"), max_size=2))
-def test_what_lost_devices_alone_held_has_no_source(
-    drawn: tuple[ModelConfig, Plan, Plan], lost: set[str]
-) -> None:
-    config, old, new = drawn
-    needed = {name for stage in new.stages for rank in stage.ranks for name in rank.devices}
-    left = Inventory(
-        tuple(each for each in EVERYWHERE.devices if each.node not in lost or each.name in needed)
-    )
-    alive = {each.name for each in left.devices}
-    before = {
-        key: values for key, values in store(config, old, TRAINING).items() if key[0] in alive
-    }
-    found = diff(config, old, new, TRAINING, left)
-    carry_out(before, tuple(move for move in found.moves if move.source is not None))
-    for move in found.moves:
-        if move.source is None:
-            held = [
-                values[move.span.start : move.span.stop]
-                for (_, state, tensor), values in before.items()
-                if (state, tensor) == (move.state, move.span.name)
-            ]
-            assert all((values < 0).all() for values in held)
-    assert found.bytes == found.lost_bytes + sum(found.given.values())
-
-
-@SOME
-@given(pairs())
-def test_whole_rows_and_columns_are_slices(drawn: tuple[ModelConfig, Plan, Plan]) -> None:
-    config, old, new = drawn
-    whole = {tensor.name: tensor for tensor in tensors(config)}
-    for move in diff(config, old, new, TRAINING).moves:
-        part = move.span.part
-        assert part is not None or move.state == "optimizer"
-        if part is not None:
-            elements = numbered(whole[part.name])
-            if part.dim is not None:
-                elements = elements.take(range(part.start, part.stop), axis=part.dim)
-            span = range(move.span.start, move.span.stop)
-            assert sorted(elements.ravel().tolist()) == list(span)
+        at = elements_of(move.range)[[0, -1]]
+        for (seat, state, name), values in before.items():
+            if (state, name) == (move.state, move.range.name) and seat not in seating.lost:
+                near = move.source is None or seating.old_nodes.get(seat) == node
+                assert not (near and (values[at] >= 0).any())
 
 
 def test_one_layer_across_a_cut_moves_with_its_states_and_nothing_else() -> None:
     config = with_experts(replace(SMOLLM2, layers=4), 2)
     old, new = cut_at(config, 2), cut_at(config, 1)
-    found = diff(config, old, new, TRAINING)
+    found = diff(config, old, new, TRAINING, seated_by_device(old, new))
     layer = [tensor for tensor in tensors(config) if ".layers.1." in tensor.name]
-    parts = [(move.state, move.span.part) for move in found.moves]
+    parts = [(move.state, move.range.part) for move in found.moves]
     assert parts == [(state, tensor) for state in ("weights", "optimizer") for tensor in layer]
-    assert {(move.device, move.source) for move in found.moves} == {("b/1", "a/0")}
+    assert all(move.range.elements == move.range.part.elements for move in found.moves)
+    assert {(move.to, move.source) for move in found.moves} == {(Seat(0, 1, 0), Seat(0, 0, 0))}
     size, _, states = state_bytes(sum(tensor.elements for tensor in layer), TRAINING, 1)
     assert (found.weight_bytes, found.optimizer_bytes) == (size, states)
-    assert found.received == {"b/1": size + states}
-    assert found.given == {"a/0": size + states}
+    assert found.received == {Seat(0, 1, 0): size + states}
+    assert found.given == {Seat(0, 0, 0): size + states}
 
 
 def cut_at(config: ModelConfig, layer: int) -> Plan:
@@ -232,30 +182,42 @@ def replicas(config: ModelConfig, *names: str) -> Plan:
     return replace(single(config), stages=(replace(stage, ranks=(replace(rank, devices=names),)),))
 
 
-def test_ranks_that_change_numbers_on_their_devices_move_nothing() -> None:
+def test_replicas_that_change_places_move_the_moments_alone() -> None:
     config = replace(SMOLLM2, layers=4)
-    swapped = replicas(config, "a/0", "a/1"), replicas(config, "a/1", "a/0")
-    assert diff(config, *swapped, replace(TRAINING, zero=0)).moves == ()
-    found = diff(config, *swapped, TRAINING)
+    old, new = replicas(config, "a/0", "a/1"), replicas(config, "a/1", "a/0")
+    seating = seated_by_device(old, new)
+    assert diff(config, old, new, replace(TRAINING, zero=0), seating).moves == ()
+    found = diff(config, old, new, TRAINING, seating)
     assert found.weight_bytes == 0
     _, _, states = state_bytes(sum(tensor.elements for tensor in tensors(config)), TRAINING, 1)
     assert found.optimizer_bytes == states
+
+
+def test_a_replica_that_goes_gives_its_moments_to_the_one_that_stays() -> None:
+    """It has no seat in the new plan, but lives until it has given what it holds."""
+    config = replace(SMOLLM2, layers=4)
+    old, new = replicas(config, "a/0", "b/0"), replicas(config, "a/0")
+    found = diff(config, old, new, TRAINING, seated_by_device(old, new))
+    assert found.weight_bytes == 0
+    assert found.given == {Seat(1, 0, 0): found.bytes} == {Seat(1, 0, 0): found.optimizer_bytes}
+    lost = replace(seated_by_device(old, new), lost=frozenset({Seat(1, 0, 0)}))
+    alone = diff(config, old, new, TRAINING, lost)
+    assert sum(move.size for move in alone.lost) == alone.bytes == found.bytes
 
 
 def test_a_new_replica_is_given_weights_by_all_alike() -> None:
     config, serving = replace(SMOLLM2, layers=8), replace(TRAINING, training=False)
     old = replicas(config, "a/0", "a/1", "a/2", "b/3")
     new = replicas(config, "a/4", "a/1", "a/2", "b/3")
-    found = diff(config, old, new, serving)
-    assert found.given.keys() == {"a/0", "a/1", "a/2", "b/3"}
+    found = diff(config, old, new, serving, seated_by_device(old, new))
+    assert found.given.keys() == set(old.seats)
     largest = max(move.size for move in found.moves)
     assert max(found.given.values()) - min(found.given.values()) <= largest
-    assert diff(config, old, new, serving, EVERYWHERE).given.keys() == {"a/0", "a/1", "a/2"}
+    near = diff(config, old, new, serving, seated_by_device(old, new, EVERYWHERE))
+    assert near.given.keys() == {Seat(replica, 0, 0) for replica in range(3)}
 
 
-def test_plans_for_another_model_or_devices_are_refused() -> None:
+def test_plans_for_another_model_are_refused() -> None:
     plan = single(SMOLLM2)
     with pytest.raises(PlanError, match="make a plan for this model"):
-        diff(with_experts(SMOLLM2, 8), plan, plan, TRAINING)
-    with pytest.raises(PlanError, match="the plan uses device a/0, the inventory has z/0"):
-        diff(SMOLLM2, plan, plan, TRAINING, Inventory((device("z/0", "z"),)))
+        diff(with_experts(SMOLLM2, 8), plan, plan, TRAINING, seated_by_device(plan, plan))

@@ -16,10 +16,11 @@ from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
 from moe.planning.moves.difference import diff
 from moe.planning.moves.renaming import least_moving, nearest
+from moe.planning.moves.seating import seated_by_device
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import predict
 from tests.examples import examples
-from tests.plans import SMOLLM2, any_plans, configs, device, single, suiting
+from tests.plans import SMOLLM2, configs, device, replicated, single, suiting
 
 SOME = settings(max_examples=examples(60))
 TRAINING = Workload(8, 1, 8)
@@ -41,28 +42,12 @@ def clusters(draw: st.DrawFn) -> Inventory:
 
 
 @st.composite
-def placed(draw: st.DrawFn, config: ModelConfig, names: list[str]) -> Plan:
-    """Draw a plan of one or more replicas on some of the devices."""
-    plan = draw(any_plans(config).filter(lambda plan: plan.ranks <= len(names)))
-    replicas = draw(st.integers(1, len(names) // plan.ranks))
-    order = iter(draw(st.permutations(names)))
-    stages = []
-    for stage in plan.stages:
-        ranks = (
-            replace(rank, devices=tuple(next(order) for _ in range(replicas)), threads=1)
-            for rank in stage.ranks
-        )
-        stages.append(replace(stage, ranks=tuple(ranks)))
-    return replace(plan, stages=tuple(stages))
-
-
-@st.composite
 def cases(draw: st.DrawFn, count: int = 1) -> tuple[ModelConfig, Inventory, Plan, list[Plan]]:
     """Draw a model, devices, an old plan (a device of it may be gone), and new plans."""
     config, cluster = draw(configs()), draw(clusters())
     names = [each.name for each in cluster.devices]
-    old = draw(placed(config, [*names[:4], "gone/0"]))
-    return config, cluster, old, [draw(placed(config, names)) for _ in range(count)]
+    old = draw(replicated(config, [*names[:4], "gone/0"]))
+    return config, cluster, old, [draw(replicated(config, names)) for _ in range(count)]
 
 
 @st.composite
@@ -94,7 +79,7 @@ def renamings(new: Plan, cluster: Inventory) -> Iterator[Plan]:
                 names |= {
                     one.name: other.name
                     for one, other in zip(load, others, strict=True)
-                    if one.sort == other.sort
+                    if one.traits == other.traits
                 }
             if len(names) == sum(len(load) for load in loads.values()):
                 yield renamed(new, names)
@@ -112,7 +97,7 @@ def renamed(plan: Plan, names: dict[str, str]) -> Plan:
 
 
 def moved(config: ModelConfig, old: Plan, new: Plan, workload: Workload) -> int:
-    return diff(config, old, new, workload).bytes
+    return diff(config, old, new, workload, seated_by_device(old, new)).bytes
 
 
 @settings(max_examples=examples(80))
@@ -211,7 +196,7 @@ def test_a_device_for_two_ranks_and_no_plans_are_refused() -> None:
     (stage,) = plan.stages
     twice = replace(plan, stages=(replace(stage, layers=(0, 2)), replace(stage, layers=(2, 4))))
     cluster = Inventory((device("a/0"),))
-    with pytest.raises(PlanError, match="device a/0 for 2 places"):
+    with pytest.raises(PlanError, match="device a/0 for 2 seats"):
         nearest(config, twice, plan, cluster, TRAINING)
     with pytest.raises(PlanError, match="which of no plans"):
         least_moving(config, plan, [], cluster, TRAINING)

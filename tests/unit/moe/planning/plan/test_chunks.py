@@ -1,4 +1,4 @@
-"""Runs of layers: which stage holds which, what is refused, which schedules go through them."""
+"""Spans of layers: which stage holds which, what is refused, which schedules go through them."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from moe.config.run.train import Schedule
 from moe.errors import PlanError
-from moe.planning.plan.chunks import chunk_places
-from moe.planning.plan.plan import PlacedLayer, Plan
+from moe.planning.plan.chunks import chunk_homes
+from moe.planning.plan.plan import LayerExperts, Plan
 from moe.planning.plan.seats import Seat
 from moe.planning.schedules.schedule import SCHEDULES, actions, check_schedule
 from tests import runs
@@ -21,7 +21,7 @@ SOME = settings(max_examples=examples(60))
 
 
 def holding(*stages: tuple[tuple[int, int], ...]) -> Plan:
-    """Return a plan of one rank a stage with these runs of layers."""
+    """Return a plan of one rank a stage with these spans of layers."""
     (whole,) = single(SMOLLM2).stages
     made = (replace(whole, layers=first, more=tuple(more)) for first, *more in stages)
     return Plan(SMOLLM2.summary(), tuple(made))
@@ -46,7 +46,7 @@ THRICE = holding(((0, 5), (12, 20), (22, 26)), ((5, 12), (20, 22), (26, 30)))
 def test_chunks_go_round_or_down_and_up(
     stages: int, chunks: int, folded: bool, homes: list[int]
 ) -> None:
-    assert [stage for stage, _ in chunk_places(stages, chunks, folded)] == homes
+    assert [stage for stage, _ in chunk_homes(stages, chunks, folded)] == homes
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_a_plan_knows_its_order(plan: Plan, chunks: int, folded: bool, homes: li
 
 
 def test_the_ends_are_where_the_first_and_the_last_layer_are() -> None:
-    ends = [(share.embedding, share.head) for share in map(FOLD.share, range(2))]
+    ends = [(share.embedding, share.head) for share in map(FOLD.share, FOLD.seats)]
     assert ends == [(True, True), (False, False)]
-    ends = [(share.embedding, share.head) for share in map(LOOP.share, range(2))]
+    ends = [(share.embedding, share.head) for share in map(LOOP.share, LOOP.seats)]
     assert ends == [(True, False), (False, True)]
 
 
 @SOME
 @given(st.data())
-def test_chunks_follow_each_other_and_are_where_the_runs_are(data: st.DataObject) -> None:
+def test_chunks_follow_each_other_and_are_where_the_spans_are(data: st.DataObject) -> None:
     config = data.draw(configs())
     plan = data.draw(any_plans(config))
-    runs_of = plan.chunk_runs
-    assert runs_of[0][0] == 0
-    assert runs_of[-1][1] == config.layers
-    assert all(one[1] == two[0] for one, two in pairwise(runs_of))
+    spans_of = plan.chunk_spans
+    assert spans_of[0][0] == 0
+    assert spans_of[-1][1] == config.layers
+    assert all(one[1] == two[0] for one, two in pairwise(spans_of))
     for number, stage in enumerate(plan.stages):
-        assert stage.runs == tuple(runs_of[chunk] for chunk in plan.chunks_of(number))
-        assert plan.share(Seat(0, number, 0)).runs == stage.runs
+        assert stage.spans == tuple(spans_of[chunk] for chunk in plan.chunks_of(number))
+        assert plan.share(Seat(0, number, 0)).spans == stage.spans
         assert all(plan.home(chunk) == number for chunk in plan.chunks_of(number))
 
 
@@ -106,42 +106,48 @@ def test_a_schedule_that_suits_a_plan_works_where_the_plan_holds(data: st.DataOb
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([((0, 5),), ((5, 12), (12, 30))], "stage 1 holds 2 runs of layers, stage 0 holds 1; all"),
+        (
+            [((0, 5),), ((5, 12), (12, 30))],
+            "stage 1 holds 2 spans of layers, stage 0 holds 1; give",
+        ),
         (
             [((0, 5), (13, 20)), ((5, 12), (20, 30))],
-            r"run 1 of stage 0, chunk 2, holds layers \[13",
+            r"span 1 of stage 0, chunk 2, holds layers \[13",
         ),
         ([((0, 5), (20, 30)), ((5, 11), (12, 20))], r"\[12, 20\) but layer 11 is next"),
         ([((0, 5), (12, 20)), ((5, 12), (20, 20))], r"\[20, 20\) but layer 20 is next"),
-        ([((0, 5), (12, 20)), ((20, 30), (5, 12))], "run 0 of stage 1, chunk 1"),
+        ([((0, 5), (12, 20)), ((20, 30), (5, 12))], "span 0 of stage 1, chunk 1"),
         ([((0, 5), (12, 20)), ((5, 12), (20, 29))], "hold 29 layers but the model has 30"),
         ([((0, 5), (12, 20)), ((5, 12), (21, 30))], r"k mod 2, or on a V: .* s and 3 - s"),
-        ([((0, 9),), ((10, 30),)], r"stage 1 holds layers \[10, 30\) but layer 9 is next; stages"),
+        (
+            [((0, 9),), ((10, 30),)],
+            r"stage 1 holds layers \[10, 30\) but layer 9 is next; give",
+        ),
     ],
 )
-def test_runs_that_leave_gaps_are_refused(
+def test_spans_that_leave_gaps_are_refused(
     stages: list[tuple[tuple[int, int], ...]], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
         holding(*stages)
 
 
-@pytest.mark.parametrize("key", ["recompute", "placement"])
-def test_a_layer_between_two_runs_is_not_the_stages(key: str) -> None:
+def test_a_layer_between_two_spans_is_not_the_stages() -> None:
     first, second = LOOP.stages
     replace(LOOP, stages=(replace(first, recompute=(4, 12)), second))
-    told = (5,) if key == "recompute" else (PlacedLayer(5, ((),)),)
-    with pytest.raises(PlanError, match=rf"stage 0: {key} names layer 5, .* \[0, 5\), \[12, 20\)"):
-        replace(LOOP, stages=(replace(first, **{key: told}), second))
+    with pytest.raises(PlanError, match=r"0: recompute names layer 5, .* \[0, 5\), \[12, 20\)"):
+        replace(LOOP, stages=(replace(first, recompute=(5,)), second))
+    with pytest.raises(PlanError, match=r"0: placement names layer 5, .* \[0, 5\), \[12, 20\)"):
+        replace(LOOP, stages=(replace(first, expert_layout=(LayerExperts(5, ((),)),)), second))
 
 
 @pytest.mark.parametrize(
     ("plan", "schedule", "count", "message"),
     [
-        (LOOP, "1f1b", 4, "1f1b needs one run .* set the schedule to interleaved-1f1b"),
-        (FOLD, "gpipe", 4, "gpipe needs one run of layers a stage, .* set the schedule to zbv"),
-        (ONE, "zbv", 4, "zbv needs 2 runs .*, folded to a V, .* plan.chunks = 2, or .* to 1f1b"),
-        (THRICE, "zbv", 4, "zbv needs 2 runs of layers a stage, folded .* has 3 runs"),
+        (LOOP, "1f1b", 4, "1f1b needs one span .* set the schedule to interleaved-1f1b"),
+        (FOLD, "gpipe", 4, "gpipe needs one span of layers a stage, .* set the schedule to zbv"),
+        (ONE, "zbv", 4, "zbv needs 2 spans .*, folded to a V, .* plan.chunks = 2, or .* to 1f1b"),
+        (THRICE, "zbv", 4, "zbv needs 2 spans of layers a stage, folded .* has 3 spans"),
         (LOOP, "zbv", 4, "zbv goes down a V and up again, but .* in a loop; make the plan anew"),
         (FOLD, "zero-bubble", 4, "zero-bubble goes through the stages in a loop, .* to zbv"),
         (LOOP, "interleaved-1f1b", 5, "set micro-batches to a multiple of 2"),

@@ -13,10 +13,10 @@ from moe.planning.counts.memory import PROCESS_BYTES
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.positions import plan_positions
 from moe.planning.prediction.predict import gang_costs, predict
 from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
-from moe.planning.search.interleave import interleave, runs_by_stage
+from moe.planning.search.interleave import interleave, spans_by_stage
 from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
@@ -44,17 +44,17 @@ def of_lengths(
     config: ModelConfig, plan: Plan, lengths: tuple[int, ...], there: Inventory, work: Workload
 ) -> Plan:
     """Return the gangs of a plan with chunks of these lengths, recomputing as little as fits."""
-    runs = runs_by_stage(lengths, len(plan.stages), plan.folded)
+    spans = spans_by_stage(lengths, len(plan.stages), plan.folded)
     bare = [
         replace(stage, layers=own[0], more=own[1:], recompute=(), seconds=0.0)
-        for stage, own in zip(plan.stages, runs, strict=True)
+        for stage, own in zip(plan.stages, spans, strict=True)
     ]
     shell = replace(plan, stages=tuple(bare))
     costs = gang_costs(config, shell, there, work)
-    places = plan_places(shell, work)
+    positions = plan_positions(shell, work)
     found = (
-        replace(stage, recompute=cost.leanest(stage.runs, place).recompute)
-        for stage, cost, place in zip(shell.stages, costs, places, strict=True)
+        replace(stage, recompute=cost.leanest(stage.spans, position).recompute)
+        for stage, cost, position in zip(shell.stages, costs, positions, strict=True)
     )
     return replace(shell, stages=tuple(found))
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_recomputed_until_not_even_that_does(
     assert counts == sorted(counts)
     assert counts[0] == 0 < counts[-1]
     scarce = inventory(2, memory_bytes=PROCESS_BYTES + (need - PROCESS_BYTES) // 4)
-    with pytest.raises(PlanError, match=f"under {schedule} with 2 runs of layers a stage, stage"):
+    with pytest.raises(PlanError, match=f"under {schedule} with 2 spans of layers a stage, stage"):
         make_plan(config, scarce, 2, 1, work, chunks)
 
 
@@ -146,14 +146,14 @@ def test_a_v_fits_where_1f1b_does_not() -> None:
 
 def test_too_few_layers_for_so_many_runs_are_refused() -> None:
     config = replace(SMOLLM2, layers=5)
-    with pytest.raises(PlanError, match="5 layers, too few for 2 stages of 3 runs of layers each"):
+    with pytest.raises(PlanError, match="5 layers, too few for 2 stages of 3 spans of layers each"):
         make_plan(config, inventory(2), 2, 1, replace(WORK, schedule="interleaved-1f1b"), 3)
     plan = make_plan(config, inventory(2), 2, 1, replace(WORK, schedule="zbv"), 2)
     assert sum(len(stage.layer_numbers) for stage in plan.stages) == 5
 
 
 def test_chunks_that_the_schedule_has_not_are_refused_before_any_search() -> None:
-    with pytest.raises(PlanError, match="1f1b needs one run of layers a stage"):
+    with pytest.raises(PlanError, match="1f1b needs one span of layers a stage"):
         make_plan(SMOLLM2, inventory(2), 2, 1, WORK, 2)
-    with pytest.raises(PlanError, match="zbv needs 2 runs of layers a stage"):
+    with pytest.raises(PlanError, match="zbv needs 2 spans of layers a stage"):
         make_plan(SMOLLM2, inventory(2), 2, 1, replace(WORK, schedule="zbv"))

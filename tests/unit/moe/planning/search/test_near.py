@@ -8,6 +8,7 @@ import pytest
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import diff
+from moe.planning.moves.seating import device_of, seated_by_device
 from moe.planning.plan.plan import Plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
@@ -46,7 +47,8 @@ def test_a_plan_with_its_devices_shuffled_stays_where_it_was(stages: int, gang: 
     for order in list(permutations(names))[::5]:
         old = renamed(plan, dict(zip(names, order, strict=True)))
         found = search(question(there, stages, gang, old))
-        assert diff(CONFIG, old, found.plan, WORKLOAD).bytes == 0
+        seating = seated_by_device(old, found.plan)
+        assert diff(CONFIG, old, found.plan, WORKLOAD, seating).bytes == 0
         assert found.best.seconds == search(question(there, stages, gang, None)).best.seconds
 
 
@@ -60,6 +62,7 @@ def test_a_lost_device_moves_only_what_it_held_and_what_shifts() -> None:
     for stage in found.stages:
         device = stage.ranks[0].device
         assert held.get(device, stage.layers) == stage.layers
-    moved = diff(CONFIG, old, found, WORKLOAD, left)
+    moved = diff(CONFIG, old, found, WORKLOAD, seated_by_device(old, found, left))
     assert moved.bytes > 0
-    assert set(moved.received) == {d.name for d in left.devices} - set(held)
+    received = {device_of(found, seat) for seat in moved.received}
+    assert received == {d.name for d in left.devices} - set(held)

@@ -75,7 +75,7 @@ def test_memory_and_step_are_other_plans() -> None:
 
 def test_an_unknown_objective_and_tokens_in_training_are_refused() -> None:
     question = draw_question(0)
-    with pytest.raises(PlanError, match="no objective speed"):
+    with pytest.raises(PlanError, match="the objective is 'speed'"):
         search(replace(question, objective="speed"))
     with pytest.raises(PlanError, match="tokens held in serving but the workload is training"):
         search(replace(question, objective="tokens"))

@@ -1,8 +1,8 @@
 """The search inside a shape against a constraint solver: the same problem, stated once more.
 
-CP-SAT is given the cuts, the order of unlike units, tables of what each may cost on each place, and
-the start of every piece of work under 1F1B; it proves its optimum. Costs are those of real models,
-rounded to whole microseconds, so both optima are the same number.
+CP-SAT is given the cuts, the order of unlike units, tables of what each may cost at each position,
+and the start of every piece of work under 1F1B; it proves its optimum. Costs are those of real
+models, rounded to whole microseconds, so both optima are the same number.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ import pytest
 from ortools.sat.python import cp_model
 
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
 from moe.planning.search.assemble import pipeline, unit_costs
-from moe.planning.search.pipeline import Pipeline, Sort
+from moe.planning.search.pipeline import Pipeline, UnitKind
 from moe.planning.search.question import Question
 from moe.planning.search.shapes import Floor, Shape, floor
 from moe.planning.stages.gang import GangCosts, StageCost
@@ -41,20 +41,20 @@ def whole_microseconds(cost: StageCost) -> StageCost:
 class WholeCosts(GangCosts):
     """Costs of a gang, in whole microseconds."""
 
-    def stage(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
-        return whole_microseconds(super().stage(layers, place, room))
+    def stage(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
+        return whole_microseconds(super().stage(layers, position, room))
 
-    def alike(self, layers: Span, place: Place, room: float = 1.0) -> StageCost:
-        return self.stage(layers, place, room)
+    def alike(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
+        return self.stage(layers, position, room)
 
 
 def in_microseconds(problem: Pipeline) -> Pipeline:
     """Return the problem with every time in whole microseconds, its floor one a layer lower."""
-    sorts = []
-    for sort in problem.sorts:
+    kinds = []
+    for kind in problem.kinds:
         costs = WholeCosts.__new__(WholeCosts)
-        costs.__dict__.update(vars(sort.costs))
-        sorts.append(Sort(costs, sort.units))
+        costs.__dict__.update(vars(kind.costs))
+        kinds.append(UnitKind(costs, kind.units))
 
     def hop(one: Unit, other: Unit) -> float:
         return float(round(1e6 * problem.hop(one, other)))
@@ -67,7 +67,7 @@ def in_microseconds(problem: Pipeline) -> Pipeline:
         1e6 * problem.floor.head,
         1e6 * problem.floor.forward,
     )
-    return replace(problem, sorts=tuple(sorts), hop=hop, tied=tied, floor=least)
+    return replace(problem, kinds=tuple(kinds), hop=hop, tied=tied, floor=least)
 
 
 def order_of_1f1b(stage: int, stages: int, micro_batches: int) -> list[tuple[str, int]]:
@@ -82,8 +82,8 @@ def order_of_1f1b(stage: int, stages: int, micro_batches: int) -> list[tuple[str
 def proved_optimum(problem: Pipeline, count: int) -> int | None:
     """Return the least step that the solver proves, in microseconds; None if it proves none."""
     model = cp_model.CpModel()
-    units = [(number, unit) for number, sort in enumerate(problem.sorts) for unit in sort.units]
-    stages, layers = len(problem.places), problem.layers
+    units = [(number, unit) for number, kind in enumerate(problem.kinds) for unit in kind.units]
+    stages, layers = len(problem.positions), problem.layers
     most = 10**9
     cuts = [model.new_int_var(0, layers, "") for _ in range(stages + 1)]
     model.add(cuts[0] == 0)
@@ -92,12 +92,12 @@ def proved_optimum(problem: Pipeline, count: int) -> int | None:
     model.add_all_different(used)
     names = ("forward", "backward", "reduce", "update")
     times = [{name: model.new_int_var(0, most, "") for name in names} for _ in range(stages)]
-    for stage, place in enumerate(problem.places):
+    for stage, position in enumerate(problem.positions):
         rows = []
-        for number, (sort, _) in enumerate(units):
+        for number, (kind, _) in enumerate(units):
             for start in range(layers):
                 for stop in range(start + 1, layers + 1):
-                    cost = problem.sorts[sort].costs.stage((start, stop), place)
+                    cost = problem.kinds[kind].costs.stage((start, stop), position)
                     if cost.fullness <= 1:
                         own = (int(getattr(cost, name)) for name in names)
                         rows.append((number, start, stop, *own))
@@ -172,7 +172,7 @@ def draw_problem(seed: int) -> tuple[Pipeline, int]:
     config = replace(config, layers=layers, tie_embeddings=False)
     micro_batch, count = random.choice([1, 2]), random.randint(stages, stages + 3)
     workload = Workload(512, micro_batch, count)
-    need = rank_bytes(config, whole(config), Place(stages), workload).total - PROCESS_BYTES
+    need = rank_bytes(config, whole(config), Position(stages), workload).total - PROCESS_BYTES
     speeds = random.choice([(1.0,), (1.0, 2.0), (0.7, 1.0, 2.5)])
     room = random.choice([2.5, 1.7, 1.3]) / stages
     devices = tuple(

@@ -96,9 +96,9 @@ def test_a_made_plan_asks_for_the_memory_that_it_predicts() -> None:
 
 
 def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:
-    """Of three devices of each of two sorts, the one left over of each cannot go together."""
-    sorts: list[dict[str, Any]] = [{}, NEEDS] * 3
-    there = Inventory(tuple(device(f"a/{n}", **needs) for n, needs in enumerate(sorts)))
+    """Of three devices of each of two kinds, the one left over of each cannot go together."""
+    kinds: list[dict[str, Any]] = [{}, NEEDS] * 3
+    there = Inventory(tuple(device(f"a/{n}", **needs) for n, needs in enumerate(kinds)))
     pins = Pins(stages=2, gang=1, replicas=2, micro_batch=1)
     plan = search(Question(SMOLLM2, there, WORKLOAD, 8, pins)).plan
     for rank in (plan.rank(seat) for seat in plan.seats):

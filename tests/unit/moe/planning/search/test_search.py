@@ -1,4 +1,4 @@
-"""The search against every plan there is, on thousands of small questions of every sort."""
+"""The search against every plan there is, on thousands of small questions of every kind."""
 
 from collections import Counter
 from cProfile import Profile
@@ -105,7 +105,7 @@ def test_the_questions_are_of_every_sort() -> None:
         if found is None:
             seen["none"] += 1
             continue
-        kinds = {device.sort for device in question.inventory.devices}
+        kinds = {device.traits for device in question.inventory.devices}
         seen["unlike"] += len(kinds) > 1
         seen["stages"] += len(found.plan.stages) > 1
         seen["deep"] += len(found.plan.stages) > 2

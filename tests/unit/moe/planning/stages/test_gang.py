@@ -1,4 +1,4 @@
-"""Costs of runs of layers: bytes against those of a rank, recomputation against every subset."""
+"""Costs of spans of layers: bytes against those of a rank, recomputation against every subset."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
-from moe.planning.counts.memory import PROCESS_BYTES, Place, rank_bytes
+from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
@@ -57,17 +57,17 @@ def test_bytes_of_a_run_of_layers_are_those_of_the_rank_that_holds_it(data: st.D
     start = data.draw(st.integers(0, config.layers - 1))
     stop = data.draw(st.integers(start + 1, config.layers))
     recompute = data.draw(st.sets(st.integers(start, stop - 1))) if workload.training else set()
-    place = Place(data.draw(st.integers(1, 5)), (start == 0, stop == config.layers))
+    position = Position(data.draw(st.integers(1, 5)), (start == 0, stop == config.layers))
     replicas = data.draw(st.integers(1, 3))
-    held = replace(share, layers=(start, stop), embedding=place.ends[0], head=place.ends[1])
+    held = replace(share, layers=(start, stop), embedding=position.ends[0], head=position.ends[1])
     member = MemberCosts(
         config, inventory(3), workload, Member(share, inventory(3).devices[:replicas])
     )
-    need = rank_bytes(config, held, place, workload, recompute, replicas)
-    taken = member.bytes(((start, stop),), place, sorted(recompute))
+    need = rank_bytes(config, held, position, workload, recompute, replicas)
+    taken = member.bytes(((start, stop),), position, sorted(recompute))
     assert abs(taken - need.total) <= ROUNDED
     limit = inventory(1).devices[0].memory_bytes
-    assert member.fullness(((start, stop),), place, sorted(recompute)) == taken / limit
+    assert member.fullness(((start, stop),), position, sorted(recompute)) == taken / limit
 
 
 def subsets(layers: range) -> list[tuple[int, ...]]:
@@ -82,10 +82,10 @@ def test_no_set_of_layers_that_fits_takes_less_to_compute_again(seed: int) -> No
     gang = random.randint(1, min(config.kv_heads, config.experts or 9, 2))
     start = random.randint(0, config.layers - 1)
     layers = (start, random.randint(start + 1, config.layers))
-    place = Place(random.randint(1, 4), (start == 0, layers[1] == config.layers))
+    position = Position(random.randint(1, 4), (start == 0, layers[1] == config.layers))
     shares = [width_share(config, width) for width in cut_width(config, [1.0, 2.0][:gang])]
-    own = replace(shares[0], layers=layers, embedding=place.ends[0], head=place.ends[1])
-    every = rank_bytes(config, own, place, workload).total - PROCESS_BYTES
+    own = replace(shares[0], layers=layers, embedding=position.ends[0], head=position.ends[1])
+    every = rank_bytes(config, own, position, workload).total - PROCESS_BYTES
     there = Inventory(
         tuple(
             device(f"d{number}", memory_bytes=PROCESS_BYTES + int(every * random.uniform(0.2, 1.1)))
@@ -94,14 +94,14 @@ def test_no_set_of_layers_that_fits_takes_less_to_compute_again(seed: int) -> No
     )
     members = [Member(*each) for each in zip(shares, ((d,) for d in there.devices), strict=True)]
     costs = GangCosts(config, there, workload, members)
-    tried = [costs.fixed(layers, place, chosen) for chosen in subsets(range(*layers))]
+    tried = [costs.fixed(layers, position, chosen) for chosen in subsets(range(*layers))]
     fitting = [cost for cost in tried if cost.fullness <= 1]
-    found = costs.stage(layers, place)
-    assert found == costs.alike(layers, place)
+    found = costs.stage(layers, position)
+    assert found == costs.alike(layers, position)
     assert (found.fullness <= 1) == bool(fitting)
     if fitting:
         assert found.backward <= min(cost.backward for cost in fitting) * (1 + 1e-12)
-        assert found == costs.fixed(layers, place, found.recompute)
+        assert found == costs.fixed(layers, position, found.recompute)
 
 
 def test_less_room_is_more_layers_computed_again() -> None:
@@ -109,14 +109,14 @@ def test_less_room_is_more_layers_computed_again() -> None:
     config = replace(FINE, layers=8)
     share = whole(config)
     workload = Workload(sequence_length=512, micro_batch=2, micro_batches=8)
-    place = Place(4, (False, False))
+    position = Position(4, (False, False))
     middle = replace(share, layers=(0, 8), embedding=False, head=False)
-    most = rank_bytes(config, middle, place, workload).total
+    most = rank_bytes(config, middle, position, workload).total
     counts = []
     for part in range(100, 45, -5):
         there = inventory(1, memory_bytes=most * part // 100)
         costs = GangCosts(config, there, workload, [Member(share, there.devices)])
-        stage = costs.stage((0, 8), place)
+        stage = costs.stage((0, 8), position)
         if stage.fullness <= 1:
             counts.append(len(stage.recompute))
     assert counts == sorted(counts)
@@ -128,13 +128,13 @@ def test_alike_layers_elsewhere_cost_the_same() -> None:
     there = inventory(1)
     workload = Workload(sequence_length=64, micro_batch=1, micro_batches=4)
     costs = GangCosts(FINE, there, workload, [Member(whole(FINE), there.devices)])
-    place = Place(2, (False, False))
+    position = Position(2, (False, False))
     spans = [(1, 5), (2, 6), (9, 13), (26, 30)]
-    first, *others = (costs.alike(span, place) for span in spans)
+    first, *others = (costs.alike(span, position) for span in spans)
     for span, other in zip(spans[1:], others, strict=True):
         assert other == first
-        assert close(costs.stage(span, place), first)
-    assert not close(costs.stage((0, 4), place), first)
+        assert close(costs.stage(span, position), first)
+    assert not close(costs.stage((0, 4), position), first)
 
 
 def close(one: StageCost, other: StageCost) -> bool:
@@ -155,10 +155,12 @@ def test_a_gang_sums_twice_in_a_block_each_way_and_at_the_ends_it_splits() -> No
     workload = Workload(sequence_length=64, micro_batch=2, micro_batches=4)
     quick = Inventory(inventory(2).devices, (Link(("a",), 1e30),))
     slow = Inventory(inventory(2).devices, (Link(("a",), 1e30, 0.25),))
-    middle, both = Place(1, (False, False)), Place(1, (True, True))
+    middle, both = Position(1, (False, False)), Position(1, (True, True))
     # A ring of two has two steps, so one sum takes 0.5 s.
-    for place, ends in ((middle, 0), (Place(1, (True, False)), 1), (both, 2)):
-        less, more = (two_halves(there, workload).stage((3, 6), place) for there in (quick, slow))
+    for position, ends in ((middle, 0), (Position(1, (True, False)), 1), (both, 2)):
+        less, more = (
+            two_halves(there, workload).stage((3, 6), position) for there in (quick, slow)
+        )
         assert more.forward - less.forward == pytest.approx(0.5 * (2 * 3 + ends))
         assert more.backward - less.backward == pytest.approx(0.5 * 2 * 3)
     serving = replace(workload, training=False)
@@ -174,12 +176,12 @@ def test_replicas_wait_for_the_slowest_and_fit_the_smallest() -> None:
         GangCosts(SMOLLM2, there, workload, [Member(whole(SMOLLM2), devices)])
         for devices in ((small,), (fast, small))
     )
-    layers, place = (0, 30), Place()
-    one, two = alone.stage(layers, place), pair.stage(layers, place)
+    layers, position = (0, 30), Position()
+    one, two = alone.stage(layers, position), pair.stage(layers, position)
     assert (two.forward, two.backward) == (one.forward, one.backward)
     assert two.update == one.update
     assert two.fullness == one.fullness
-    size = 4 * pair.members[0].parameters((layers,), place)
+    size = 4 * pair.members[0].parameters((layers,), position)
     assert (one.reduce, two.reduce) == (0.0, pytest.approx(2 * (0.5 + size / 2 / 1e9)))
 
 
@@ -188,6 +190,6 @@ def test_without_a_connection_no_run_of_layers_is_free() -> None:
     apart = Inventory(inventory(2).devices, (Link(("a",), 0.0),))
     costs = two_halves(apart, workload)
     for start, stop in pairwise(range(0, 31, 5)):
-        cost = costs.stage((start, stop), Place(1, (start == 0, stop == 30)))
+        cost = costs.stage((start, stop), Position(1, (start == 0, stop == 30)))
         assert not isfinite(cost.forward)
         assert cost.forward > 0

@@ -97,3 +97,13 @@ def test_a_gang_wider_than_the_model_is_refused(config: ModelConfig, gang: int, 
 def test_fine_experts_go_over_as_many_ranks_as_there_are_heads() -> None:
     assert widest(FINE) == 3
     assert widest(replace(FINE, kv_heads=36, heads=36)) == 16
+
+
+def test_the_example_of_a_rank_twice_as_fast() -> None:
+    config = with_experts(SMOLLM2, 8)
+    fast, slow = cut_width(config, (2.0, 1.0))
+    assert (fast.kv_heads, slow.kv_heads) == ((0, 2), (2, 3))
+    assert config.heads_per_kv == 3
+    assert (fast.ffn, slow.ffn) == ((0, 1024), (1024, 1536))
+    assert (len(fast.experts), len(slow.experts)) == (5, 3)
+    assert (fast.vocabulary, slow.vocabulary) == ((0, 24576), (24576, 49152))

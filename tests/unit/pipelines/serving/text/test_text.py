@@ -152,6 +152,9 @@ def test_missing_and_damaged_tokenizers_are_clear(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json, so text cannot be served"):
         Text.open(tmp_path)
     directory(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is a Git LFS pointer"):
+        Text.open(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         Text.open(tmp_path)

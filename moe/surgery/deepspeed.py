@@ -15,7 +15,7 @@ from torch import Tensor
 from moe.checkpoint.manifest import MANIFEST, Manifest, load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import About, write_training_checkpoint
+from moe.checkpoint.training import About, SaveContext, WholeState, write_training_checkpoint
 from moe.checkpoint.universal.layout import WEIGHT
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
 from moe.checkpoint.universal.reader import UniversalCheckpoint
@@ -51,13 +51,9 @@ def import_universal(
     import alone; the receipt then speaks of it. ``progress`` is told the bytes written and in all.
     """
     about = About(
-        config=universal.config,
-        run=run,
-        tokenizer=run.model.path,
-        data=data,
+        SaveContext(universal.config, run, run.model.path, data),
         plan=to_dict(_one_rank(universal.config)),
         step=universal.step,
-        balance=_beginning(universal.config, run),
     )
     places = {part.tensor.name: (each, part) for each, part in universal.parts()}
     counted = _Counted(universal.config, progress)
@@ -79,7 +75,8 @@ def import_universal(
 
     refuse_existing(to)
     check_room(to, counted.total)
-    write_training_checkpoint(to, about, read, read, beside=receipt)
+    state = WholeState(read, read, _beginning(universal.config, run))
+    write_training_checkpoint(to, about, state, beside=receipt)
 
 
 @dataclass(frozen=True, slots=True)

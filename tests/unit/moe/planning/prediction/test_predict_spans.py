@@ -1,4 +1,4 @@
-"""Predictions of stages with several runs of layers: memory and steps, counted again by hand."""
+"""Predictions of stages with several spans of layers: memory and steps, counted again by hand."""
 
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +14,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.positions import plan_places
+from moe.planning.prediction.positions import plan_positions
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import actions
 from moe.planning.search.interleave import interleave
@@ -44,7 +44,7 @@ def several(draw: st.DrawFn) -> tuple[object, Plan, Workload]:
 def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: ignore[no-untyped-def]
     """Walk through the work of a stage and add up what every forward leaves behind."""
     config, plan, work = drawn
-    places = plan_places(plan, work)
+    positions = plan_positions(plan, work)
     orders = actions(work.schedule, len(plan.stages), work.micro_batches, plan.chunks)
     for seat in plan.seats.of_replica(0):
         number, share = seat.stage, plan.share(seat)
@@ -52,9 +52,9 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
         kept = {
             chunk: sum(
                 config.hidden_size if layer in again else block_floats(config, share, layer)
-                for layer in range(*run)
+                for layer in range(*span)
             )
-            for chunk, run in zip(plan.chunks_of(number), plan.stages[number].runs, strict=True)
+            for chunk, span in zip(plan.chunks_of(number), plan.stages[number].spans, strict=True)
         }
         held = most = 0.0
         for action in orders[number]:
@@ -63,10 +63,10 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
         whole = max((block_floats(config, share, layer) for layer in again), default=0.0)
         numbers = (most + whole) * work.tokens
         numbers += head_floats(config, share, work) if share.head else 0
-        need = rank_bytes(config, share, places[number], work, again)
+        need = rank_bytes(config, share, positions[number], work, again)
         assert need.activations == pytest.approx(work.numerics.activation * numbers, abs=ROUNDED)
         member = MemberCosts(config, inventory(1), work, Member(share, inventory(1).devices))
-        taken = member.bytes(share.runs, places[number], again)
+        taken = member.bytes(share.spans, positions[number], again)
         assert abs(taken - need.total) <= ROUNDED
 
 
@@ -75,28 +75,28 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
 def test_tensors_come_from_other_stages_only(drawn) -> None:  # type: ignore[no-untyped-def]
     config, plan, work = drawn
     inputs, gradients = Counter[int](), Counter[int]()
-    homes = [plan.home(chunk) for chunk in range(len(plan.chunk_runs))]
+    homes = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
     for one, other in pairwise(homes):
         inputs[other] += one != other
         gradients[one] += one != other
-    for stage, place in enumerate(plan_places(plan, work)):
-        assert place.arrivals == (inputs[stage], gradients[stage])
+    for stage, position in enumerate(plan_positions(plan, work)):
+        assert position.arrivals == (inputs[stage], gradients[stage])
     one = work.tokens * config.hidden_size * work.numerics.message
-    places = plan_places(plan, work)
+    positions = plan_positions(plan, work)
     needs = predict(config, plan, inventory(plan.ranks), work).rank_bytes
     for seat, need in zip(plan.seats.of_replica(0), needs, strict=True):
         stage = seat.stage
-        held = places[stage].in_flight
+        held = positions[stage].in_flight
         into = 2 * (held + 2 * inputs[stage]) if inputs[stage] else 0
         back = held + 3 * gradients[stage] if gradients[stage] else 0
         assert need.buffers == one * (into + back)
 
 
 def costs(*stages: tuple[tuple[float, float], ...]) -> tuple[StageCost, ...]:
-    """Return stages of runs that take these seconds forward and backward."""
+    """Return stages of spans that take these seconds forward and backward."""
     return tuple(
-        StageCost(sum(f for f, _ in runs), sum(b for _, b in runs), 0.5, 0.25, 0.5, (), runs)
-        for runs in stages
+        StageCost(sum(f for f, _ in spans), sum(b for _, b in spans), 0.5, 0.25, 0.5, (), spans)
+        for spans in stages
     )
 
 
@@ -151,9 +151,9 @@ def test_runs_of_a_stage_add_up_to_the_stage(drawn) -> None:  # type: ignore[no-
     config, plan, work = drawn
     predicted = predict(config, plan, inventory(plan.ranks), work)
     for stage, cost in enumerate(predicted.stages):
-        assert len(cost.runs) == plan.chunks
-        assert cost.forward == pytest.approx(sum(forward for forward, _ in cost.runs))
-        assert cost.backward == pytest.approx(sum(backward for _, backward in cost.runs))
+        assert len(cost.spans) == plan.chunks
+        assert cost.forward == pytest.approx(sum(forward for forward, _ in cost.spans))
+        assert cost.backward == pytest.approx(sum(backward for _, backward in cost.spans))
         busy = work.micro_batches * cost.seconds
         ways = zip((0.0, *predicted.hops), (*predicted.hops, 0.0), strict=True)
         waited = sum(
@@ -166,8 +166,10 @@ def test_runs_of_a_stage_add_up_to_the_stage(drawn) -> None:  # type: ignore[no-
 def test_a_schedule_that_does_not_suit_and_serving_are_refused() -> None:
     plan = interleave(runs.plan(SMOLLM2, (15, 15)), 2)
     there = Inventory((device("test"),))
-    with pytest.raises(PlanError, match="1f1b needs one run of layers a stage, but the plan has 2"):
+    with pytest.raises(
+        PlanError, match="1f1b needs one span of layers a stage, but the plan has 2"
+    ):
         predict(SMOLLM2, plan, there, WORKLOAD)
     serving = replace(WORKLOAD, training=False)
-    with pytest.raises(PlanError, match="2 runs of layers a stage, which is for training"):
+    with pytest.raises(PlanError, match="2 spans of layers a stage, which is for training"):
         predict(SMOLLM2, plan, there, serving)

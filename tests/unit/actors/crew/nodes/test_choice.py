@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.crew.nodes.bundles import gangs
-from actors.crew.nodes.placement import place
+from actors.crew.nodes.choice import choose
 from actors.crew.nodes.room import Room
 from moe.errors import ClusterBusy, LaunchError
 from tests.examples import examples
@@ -25,9 +25,9 @@ def names(rooms: list[Room], nodes: tuple[tuple[str, ...], ...]) -> list[list[st
 def test_a_gang_is_on_one_node_and_replicas_on_different_ones() -> None:
     rooms = [room("a", CPU=5), room("b", CPU=3), room("c", CPU=4), room("d", CPU=1)]
     made = plan(TWO_BY_TWO, devices=("test", "test"))
-    placed = place(made, rooms)
-    assert sorted(names(rooms, placed.nodes)) == [["a", "a"], ["c", "c"]]
-    assert (placed.moved, placed.shared, placed.apart, placed.proved) == (0, 0, 0, True)
+    chosen = choose(made, rooms)
+    assert sorted(names(rooms, chosen.nodes)) == [["a", "a"], ["c", "c"]]
+    assert (chosen.moved, chosen.shared, chosen.apart, chosen.proved) == (0, 0, 0, True)
     assert [gang.first for gang in gangs(made)] == [0, 2, 4, 6]
 
 
@@ -35,13 +35,13 @@ def test_a_gang_is_on_one_node_and_replicas_on_different_ones() -> None:
 def test_a_gang_stays_on_the_node_that_the_plan_names(named: str) -> None:
     rooms = [room("a", CPU=4), room("b", CPU=6), room("c", CPU=4)]
     devices = [named.format("c", "c0000000"), named.format("a", "a0000000")]
-    placed = place(plan(TWO_BY_TWO, devices), rooms)
-    assert names(rooms, placed.nodes) == [["c", "c"], ["a", "a"]]
+    chosen = choose(plan(TWO_BY_TWO, devices), rooms)
+    assert names(rooms, chosen.nodes) == [["c", "c"], ["a", "a"]]
     full = [taken(rooms[0], CPU=1), rooms[1], taken(rooms[2], CPU=3)]
-    placed = place(plan(TWO_BY_TWO, devices), full)
-    first, second = names(full, placed.nodes)
+    chosen = choose(plan(TWO_BY_TWO, devices), full)
+    first, second = names(full, chosen.nodes)
     assert (first, sorted(second)) == (["b", "b"], ["a", "b"])
-    assert placed.moved == 3
+    assert chosen.moved == 3
 
 
 def test_gangs_named_after_several_nodes_go_to_the_one_of_most_ranks() -> None:
@@ -65,11 +65,11 @@ def test_kinds_resources_memory_and_labels_decide_the_node() -> None:
         "c": {"memory_bytes": 5 * GB},
     }
     for node, rank in asked.items():
-        assert names(rooms, place(plan([[rank]]), rooms).nodes) == [[node]]
+        assert names(rooms, choose(plan([[rank]]), rooms).nodes) == [[node]]
     slots = [{"resources": (("slot", 0.7),)}, {"resources": (("slot", 0.8),)}]
-    assert names(rooms, place(plan([slots]), rooms).nodes) == [["c"]]
+    assert names(rooms, choose(plan([slots]), rooms).nodes) == [["c"]]
     labels = [{"labels": (("rack", "in(r0, r2)"),)}, {"labels": (("zone", "!z"),)}]
-    assert names(rooms, place(plan([labels]), rooms).nodes) == [["b"]]
+    assert names(rooms, choose(plan([labels]), rooms).nodes) == [["b"]]
 
 
 @settings(max_examples=examples(60))
@@ -78,12 +78,12 @@ def test_no_node_is_asked_for_more_than_it_has(sizes: list[int], stages: int, co
     rooms = [room("abcd"[number], CPU=size) for number, size in enumerate(sizes)]
     made = plan([[ONE, {"threads": 2}]] * stages, devices=["test"] * copies)
     try:
-        placed = place(made, rooms)
+        chosen = choose(made, rooms)
     except LaunchError:
         assert sum(size // 3 for size in sizes) < stages * copies
         return
     for each in rooms:
-        there = [node for row in placed.nodes for node in row if node == each.id]
+        there = [node for row in chosen.nodes for node in row if node == each.id]
         assert 3 * len(there) <= each.total["CPU"]
 
 
@@ -148,10 +148,10 @@ def test_what_even_the_idle_cluster_cannot_hold_is_said(
     stages: list[list[dict[str, object]]], message: str
 ) -> None:
     with pytest.raises(LaunchError, match=message) as caught:
-        place(plan(stages), IDLE)
+        choose(plan(stages), IDLE)
     assert not isinstance(caught.value, ClusterBusy)
     with pytest.raises(LaunchError, match=message) as caught:
-        place(plan(stages), [taken(each, CPU=3) for each in IDLE])
+        choose(plan(stages), [taken(each, CPU=3) for each in IDLE])
     assert not isinstance(caught.value, ClusterBusy)
 
 
@@ -168,13 +168,13 @@ def test_what_even_the_idle_cluster_cannot_hold_is_said(
 def test_what_is_only_not_free_now_is_told_apart(
     stages: list[list[dict[str, object]]], message: str
 ) -> None:
-    place(plan(stages), IDLE)
+    choose(plan(stages), IDLE)
     now = [taken(IDLE[0], CPU=3, memory=3.5 * GB), taken(IDLE[1], CPU=2)]
     with pytest.raises(ClusterBusy, match=message) as caught:
-        place(plan(stages), now)
+        choose(plan(stages), now)
     assert "would hold the plan if it were idle: wait until" in str(caught.value)
 
 
 def test_a_cluster_without_nodes_is_said_to_be_so() -> None:
     with pytest.raises(LaunchError, match="no living node; start one"):
-        place(plan([[ONE]]), [])
+        choose(plan([[ONE]]), [])

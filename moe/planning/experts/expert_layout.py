@@ -4,8 +4,8 @@
     layer = 3
     ranks = [[0, 2, 5], [1, 3, 4]]      # experts of rank 0, of rank 1
 
-Every layer gives a rank the same number of slots. An expert in several places shares its load
-evenly among them; listed twice on one rank, it takes two parts there.
+Every layer gives a rank the same number of slots. The copies of an expert share its load
+evenly; an expert listed twice on one rank takes two parts there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class ExpertMove:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class ExpertLayout:
     """``experts[i][r]`` are the experts of layer ``layers[i]`` that rank ``r`` holds."""
 
     layers: tuple[int, ...]
@@ -46,11 +46,13 @@ class Placement:
     def __post_init__(self) -> None:
         if not self.layers or len(self.layers) != len(self.experts):
             raise PlanError(
-                f"the placement names {len(self.layers)} layers and places the experts of "
+                f"the expert layout names {len(self.layers)} layers and lists the experts of "
                 f"{len(self.experts)}; list each layer once, at least one"
             )
         if list(self.layers) != sorted(set(self.layers)):
-            raise PlanError(f"the placement lists layers {self.layers}; list them once, ascending")
+            raise PlanError(
+                f"the expert layout has layers {self.layers}; list them once, ascending"
+            )
         count = self.expert_count
         for layer, ranks in zip(self.layers, self.experts, strict=True):
             self._check_layer(layer, ranks, count)
@@ -69,8 +71,8 @@ class Placement:
         """Return the experts of each rank of one layer."""
         if layer not in self.layers:
             raise PlanError(
-                f"asked for layer {layer} of a placement of layers {self.layers}; "
-                "place the experts of that layer too"
+                f"asked for layer {layer} of an expert layout of layers {self.layers}; "
+                "list the experts of that layer too"
             )
         return self.experts[self.layers.index(layer)]
 
@@ -88,7 +90,7 @@ class Placement:
         expected = (len(self.layers), self.expert_count)
         if loads.shape != expected:
             raise PlanError(
-                f"the placement is of {expected[0]} layers and {expected[1]} experts, the load of "
+                f"the expert layout has {expected[0]} layers and {expected[1]} experts, the load "
                 f"{loads.shape[0]} and {loads.shape[1]}; measure the load of the same layers"
             )
         copies = self.copies()
@@ -117,16 +119,16 @@ class Placement:
             raise PlanError(f"layer {layer}: the experts of a rank are not ascending; sort them")
         found = set(chain.from_iterable(ranks))
         if not found:
-            raise PlanError(f"layer {layer} has no rank with an expert; place at least one")
+            raise PlanError(f"layer {layer} has no rank with an expert; list at least one")
         if min(found) or len(found) != count or max(found) != count - 1:
             raise PlanError(
-                f"layer {layer} places {len(found)} experts from {min(found)} to {max(found)}, the "
+                f"layer {layer} has {len(found)} experts from {min(found)} to {max(found)}, the "
                 f"model has 0 to {count - 1}; give every expert of every layer a holder"
             )
 
 
-def moves(old: Placement, new: Placement) -> tuple[ExpertMove, ...]:
-    """Return what the ranks must copy from each other to go from one placement to the other.
+def moves(old: ExpertLayout, new: ExpertLayout) -> tuple[ExpertMove, ...]:
+    """Return what the ranks must copy from each other to go from one layout to the other.
 
     The source is a rank that gives the expert up where there is one, else the first that holds it.
     A copy that is only dropped is no move.
@@ -134,8 +136,8 @@ def moves(old: Placement, new: Placement) -> tuple[ExpertMove, ...]:
     sizes = {(each.layers, len(each.slots), each.expert_count) for each in (old, new)}
     if len(sizes) > 1:
         raise PlanError(
-            "the two placements differ in their layers, ranks or experts; "
-            "compare placements of one gang and one model"
+            "the two expert layouts differ in their layers, ranks or experts; "
+            "compare layouts of one gang and one model"
         )
     return tuple(
         move
@@ -144,19 +146,19 @@ def moves(old: Placement, new: Placement) -> tuple[ExpertMove, ...]:
     )
 
 
-def save_placement(placement: Placement, path: Path) -> None:
-    """Write the placement as TOML."""
-    tables.write(to_dict(placement), path, "placement")
+def save_layout(layout: ExpertLayout, path: Path) -> None:
+    """Write the expert layout as TOML."""
+    tables.write(to_dict(layout), path, "expert layout")
 
 
-def load_placement(path: Path) -> Placement:
-    """Read a placement from TOML; PlanError says what is wrong with it."""
-    return tables.read(path, "placement", from_dict, "write one [[layers]] table per layer")
+def load_layout(path: Path) -> ExpertLayout:
+    """Read an expert layout from TOML; PlanError says what is wrong with it."""
+    return tables.read(path, "expert layout", from_dict, "write one [[layers]] table per layer")
 
 
-def to_dict(placement: Placement) -> dict[str, Any]:
-    """Return the placement as plain tables, the form it has in TOML and JSON."""
-    rows = zip(placement.layers, placement.experts, strict=True)
+def to_dict(layout: ExpertLayout) -> dict[str, Any]:
+    """Return the layout as plain tables, the form it has in TOML and JSON."""
+    rows = zip(layout.layers, layout.experts, strict=True)
     return {
         "layers": [
             {"layer": layer, "ranks": [list(held) for held in ranks]} for layer, ranks in rows
@@ -164,13 +166,13 @@ def to_dict(placement: Placement) -> dict[str, Any]:
     }
 
 
-def from_dict(table: Mapping[str, Any]) -> Placement:
-    """Return the placement a table describes; PlanError names a key that is unknown or missing."""
-    tables.check_keys("placement", table, ("layers",))
-    rows = tables.entries("placement", "layers", table["layers"])
+def from_dict(table: Mapping[str, Any]) -> ExpertLayout:
+    """Return the layout a table describes; PlanError names a key that is unknown or missing."""
+    tables.check_keys("expert layout", table, ("layers",))
+    rows = tables.entries("expert layout", "layers", table["layers"])
     for number, row in enumerate(rows):
         tables.check_keys(f"layers entry {number}", row, ("layer", "ranks"))
-    return Placement(
+    return ExpertLayout(
         layers=tuple(tables.whole("layers", "layer", row["layer"]) for row in rows),
         experts=tuple(_ranks(f"layer {row['layer']}", row["ranks"]) for row in rows),
     )

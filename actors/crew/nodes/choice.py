@@ -20,7 +20,7 @@ from moe.planning.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class NodeChoice:
     """The node of every gang; ``nodes[replica][stage]`` is its id.
 
     ``moved`` gangs are not where the plan names a node, ``shared`` pairs of replicas meet on a
@@ -35,7 +35,7 @@ class Placement:
     proved: bool = True
 
 
-def place(plan: Plan, rooms: Sequence[Room]) -> Placement:
+def choose(plan: Plan, rooms: Sequence[Room]) -> NodeChoice:
     """Return where the gangs of a plan go on what is free now.
 
     LaunchError names what even the idle cluster cannot hold, ClusterBusy what is not free now.
@@ -45,7 +45,7 @@ def place(plan: Plan, rooms: Sequence[Room]) -> Placement:
         raise LaunchError("the cluster has no living node; start one, or wait for one to join")
     found = search(problem(asked, rooms, idle=False))
     if found.nodes is not None:
-        return _placement(plan, rooms, found)
+        return _choice(plan, rooms, found)
     idle = search(problem(asked, rooms, idle=True))
     if idle.nodes is not None:
         raise ClusterBusy(busy(asked, rooms, found))
@@ -74,9 +74,9 @@ def problem(asked: Sequence[Gang], rooms: Sequence[Room], idle: bool) -> Problem
     return Problem(tuple(items), there)
 
 
-def _placement(plan: Plan, rooms: Sequence[Room], found: Found) -> Placement:
+def _choice(plan: Plan, rooms: Sequence[Room], found: Found) -> NodeChoice:
     assert found.nodes is not None
     ids = [rooms[number].id for number in found.nodes]
     stages = len(plan.stages)
     rows = (tuple(ids[first : first + stages]) for first in range(0, len(ids), stages))
-    return Placement(tuple(rows), *found.cost, proved=found.proved)
+    return NodeChoice(tuple(rows), *found.cost, proved=found.proved)

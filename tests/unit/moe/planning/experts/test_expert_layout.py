@@ -1,4 +1,4 @@
-"""The placement as a value: what it refuses, its balance, its moves, its file."""
+"""The layout as a value: what it refuses, its balance, its moves, its file."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.experts.placement import (
+from moe.planning.experts.expert_layout import (
+    ExpertLayout,
     ExpertMove,
-    Placement,
     from_dict,
-    load_placement,
+    load_layout,
     moves,
-    save_placement,
+    save_layout,
     to_dict,
 )
 
-TWO = Placement(layers=(3, 5), experts=(((0, 2), (1, 3)), ((0, 1), (2, 3))))
+TWO = ExpertLayout(layers=(3, 5), experts=(((0, 2), (1, 3)), ((0, 1), (2, 3))))
 
 
 @st.composite
-def placements(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 2) -> Placement:
-    """Any placement of given sizes; up to two copies more than experts, repeats too."""
+def layouts(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 2) -> ExpertLayout:
+    """Any layout of given sizes; up to two copies more than experts, repeats too."""
     spare = draw(st.integers(0, 2))
     cuts = sorted(draw(st.lists(st.integers(1, 3), min_size=ranks - 1, max_size=ranks - 1)))
     rows = []
@@ -32,14 +32,14 @@ def placements(draw: st.DrawFn, ranks: int = 3, experts: int = 4, layers: int = 
         order = draw(st.permutations([*range(experts), *copies]))
         parts = (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :])
         rows.append(tuple(tuple(sorted(part)) for part in parts))
-    return Placement(tuple(range(layers)), tuple(rows))
+    return ExpertLayout(tuple(range(layers)), tuple(rows))
 
 
 def test_balance_counts_copies_as_shares() -> None:
-    copied = Placement((0,), (((0, 1), (0, 2)),))
+    copied = ExpertLayout((0,), (((0, 1), (0, 2)),))
     assert copied.rank_loads([[8.0, 1.0, 3.0]]).tolist() == [[5.0, 7.0]]
     assert copied.imbalance([[8, 1, 3]]) == (7 / 6,)
-    repeated = Placement((0,), (((0, 0), (0, 1)),))
+    repeated = ExpertLayout((0,), (((0, 0), (0, 1)),))
     assert repeated.rank_loads([[9, 1]]).tolist() == [[6.0, 4.0]]
 
 
@@ -52,25 +52,27 @@ def test_balance_counts_speeds() -> None:
 def test_experts_of_a_layer() -> None:
     assert TWO.of(5) == ((0, 1), (2, 3))
     assert (TWO.slots, TWO.expert_count) == ((2, 2), 4)
-    with pytest.raises(PlanError, match=r"asked for layer 4 of a placement of layers \(3, 5\)"):
+    with pytest.raises(
+        PlanError, match=r"asked for layer 4 of an expert layout of layers \(3, 5\)"
+    ):
         TWO.of(4)
 
 
 def test_moves_come_from_the_rank_that_gives_up() -> None:
-    new = Placement((3, 5), (((0, 1), (2, 3)), ((0, 1), (2, 3))))
+    new = ExpertLayout((3, 5), (((0, 1), (2, 3)), ((0, 1), (2, 3))))
     assert moves(TWO, new) == (ExpertMove(3, 1, 1, 0), ExpertMove(3, 2, 0, 1))
     assert moves(TWO, TWO) == ()
 
 
 def test_a_copy_comes_from_a_holder_and_a_dropped_one_is_no_move() -> None:
-    old = Placement((0,), (((0, 1), (0, 2)),))
-    new = Placement((0,), (((0, 1), (1, 2)),))
+    old = ExpertLayout((0,), (((0, 1), (0, 2)),))
+    new = ExpertLayout((0,), (((0, 1), (1, 2)),))
     assert moves(old, new) == (ExpertMove(0, 1, 0, 1),)
     assert moves(new, old) == (ExpertMove(0, 0, 0, 1),)
 
 
-@given(old=placements(), new=placements())
-def test_moves_are_what_ranks_lack_and_nothing_else(old: Placement, new: Placement) -> None:
+@given(old=layouts(), new=layouts())
+def test_moves_are_what_ranks_lack_and_nothing_else(old: ExpertLayout, new: ExpertLayout) -> None:
     listed = moves(old, new)
     for layer in old.layers:
         here = [move for move in listed if move.layer == layer]
@@ -80,38 +82,38 @@ def test_moves_are_what_ranks_lack_and_nothing_else(old: Placement, new: Placeme
             assert sorted(came) == sorted(set(after) - set(before))
 
 
-@given(placement=placements())
+@given(layout=layouts())
 def test_file_and_tables_give_it_back(
-    placement: Placement, tmp_path_factory: pytest.TempPathFactory
+    layout: ExpertLayout, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = tmp_path_factory.mktemp("placement") / "placement.toml"
-    save_placement(placement, path)
-    assert load_placement(path) == placement
-    assert from_dict(to_dict(placement)) == placement
+    path = tmp_path_factory.mktemp("layout") / "layout.toml"
+    save_layout(layout, path)
+    assert load_layout(path) == layout
+    assert from_dict(to_dict(layout)) == layout
 
 
 @pytest.mark.parametrize(
     ("layers", "experts", "message"),
     [
         ((), (), "names 0 layers"),
-        ((0, 1), (((0,),),), "names 2 layers and places the experts of 1"),
+        ((0, 1), (((0,),),), "names 2 layers and lists the experts of 1"),
         ((1, 0), (((0,),), ((0,),)), "ascending"),
         ((0, 0), (((0,),), ((0,),)), "list them once"),
         ((0, 1), (((0, 1), (2,)), ((0,), (1, 2))), r"layer 1 gives the ranks \(1, 2\)"),
         ((0,), (((1, 0),),), "not ascending"),
-        ((0,), (((0, 2),),), "layer 0 places 2 experts from 0 to 2, the model has 0 to 2"),
+        ((0,), (((0, 2),),), "layer 0 has 2 experts from 0 to 2, the model has 0 to 2"),
         ((0,), (((-1, 0),),), "from -1 to 0"),
-        ((0, 1), (((0, 1),), ((0, 2),)), "layer 1 places 2 experts from 0 to 2"),
-        ((0, 1), (((0, 1),), ((0, 0),)), "layer 1 places 1 experts"),
+        ((0, 1), (((0, 1),), ((0, 2),)), "layer 1 has 2 experts from 0 to 2"),
+        ((0, 1), (((0, 1),), ((0, 0),)), "layer 1 has 1 experts"),
         ((0,), ((),), "no rank with an expert"),
         ((0,), (((),),), "no rank with an expert"),
     ],
 )
-def test_what_is_no_placement(
+def test_what_is_no_layout(
     layers: tuple[int, ...], experts: tuple[tuple[tuple[int, ...], ...], ...], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
-        Placement(layers, experts)
+        ExpertLayout(layers, experts)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ def test_what_is_no_placement(
     ],
 )
 def test_what_is_no_file_of_one(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "placement.toml"
+    path = tmp_path / "layout.toml"
     path.write_text(text)
     with pytest.raises(PlanError, match=message):
-        load_placement(path)
+        load_layout(path)
 
 
-def test_others_loads_and_placements_are_refused() -> None:
-    with pytest.raises(PlanError, match="2 layers and 4 experts, the load of 2 and 3"):
+def test_others_loads_and_layouts_are_refused() -> None:
+    with pytest.raises(PlanError, match="2 layers and 4 experts, the load 2 and 3"):
         TWO.rank_loads(np.ones((2, 3)))
     with pytest.raises(PlanError, match="differ in their layers, ranks or experts"):
-        moves(TWO, Placement((3,), (((0, 2), (1, 3)),)))
+        moves(TWO, ExpertLayout((3,), (((0, 2), (1, 3)),)))

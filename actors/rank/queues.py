@@ -1,0 +1,13 @@
+"""Which commands of a rank wait for each other.
+
+Each queue has threads of its own. Whatever carries the commands, Ray's concurrency groups or pipes,
+keeps to this table.
+"""
+
+COMMANDS, CONTROL, FILES = "commands", "control", "files"
+
+THREADS = {CONTROL: 2, FILES: 1}
+"""Threads of the queues beside ``COMMANDS``, which has one: its commands run in their order."""
+
+QUEUES = {"status": CONTROL, "abort": CONTROL, "write": FILES}
+"""Commands that are answered while others run; every other is in ``COMMANDS``."""

@@ -1,0 +1,62 @@
+"""A rank's share of the model, with the parts that train it and generate from it."""
+
+from actors.commands import BuildCommand, RankReport
+from actors.decode.rank_decoder import RankDecoder
+from actors.device import local_device
+from actors.epochs.groups import Groups
+from actors.state.sources import Progress, Source
+from actors.step.gang import GangExchange
+from actors.step.training import RankTrainer
+from moe.nn.build import build
+
+
+class LoadedShare:
+    """The decoder of a share, read from a source, its trainer and its generator.
+
+    ``trainer`` is None on a rank that only serves. ``report`` is that of the last step done.
+    """
+
+    def __init__(self, command: BuildCommand, source: Source) -> None:
+        self.command = command
+        self.device = local_device(0)
+        self.device.use()
+        self._exchange = GangExchange()
+        opened = source.open()
+        self.decoder = build(
+            opened.config,
+            opened.read_weight,
+            command.share,
+            self._exchange,
+            self.device.torch_device,
+        )
+        plan = command.plan
+        home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
+        self.generator = RankDecoder(self.decoder, home, command.seat.stage)
+        self.report: RankReport | None = None
+        self.trainer: RankTrainer | None = None
+        if command.run is not None:
+            self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
+            if opened.progress is not None:
+                _resume(self.trainer, opened.progress)
+
+    def join(self, groups: Groups) -> None:
+        """Take part in an epoch."""
+        leader = groups.membership.at(member=0)
+        self._exchange.join(groups.gang, leader, self.command.unlike)
+        self.generator.join(groups)
+        if self.trainer is not None:
+            self.trainer.join(groups)
+
+    def leave(self) -> None:
+        """Let go of the groups of an epoch."""
+        self._exchange.join(None)
+        self.generator.leave()
+        if self.trainer is not None:
+            self.trainer.leave()
+
+
+def _resume(trainer: RankTrainer, progress: Progress) -> None:
+    trainer.steps_done = progress.step
+    states = trainer.balancer.states
+    states.update({layer: progress.balance[layer] for layer in states})
+    trainer.optimizer.restore(progress.read_moment, progress.step)

@@ -1,0 +1,85 @@
+"""Where a rank reads its share from: weights, and what training had come to.
+
+A source is a small value that travels with the command to build. Each rank opens it and reads its
+own tensors, name by name and slice by slice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.step.optimizer import ReadMoment
+from moe.checkpoint.manifest import load_manifest
+from moe.checkpoint.moments import Moments
+from moe.checkpoint.reader import Checkpoint
+from moe.config.balance_state import BalanceState
+from moe.config.model import ModelConfig
+from moe.nn.build import ReadTensor
+from moe.storage import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What training had come to: steps done, the balance of every layer, optimiser moments."""
+
+    step: int
+    balance: Mapping[int, BalanceState]
+    read_moment: ReadMoment
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source ready to be read; ``progress`` is None where training begins or never takes place.
+
+    ``read_weight`` and ``progress.read_moment`` return the part of a tensor that they are asked
+    for. CheckpointError where it is missing or damaged.
+    """
+
+    config: ModelConfig
+    read_weight: ReadTensor
+    progress: Progress | None = None
+
+
+class Source(Protocol):
+    """Where the ranks of a plan read their shares from."""
+
+    def config(self) -> ModelConfig:
+        """Return the architecture; the engine asks once, before any rank is built."""
+
+    def open(self) -> Opened:
+        """Open it; every rank does, when it is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model directory: weights alone, to serve or to begin training from."""
+
+    directory: Location
+
+    def config(self) -> ModelConfig:
+        """Return the architecture of the model."""
+        return Checkpoint.open(self.directory).config
+
+    def open(self) -> Opened:
+        """Open the model directory."""
+        checkpoint = Checkpoint.open(self.directory)
+        return Opened(checkpoint.config, checkpoint.read)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource:
+    """A checkpoint that a run wrote, under whatever plan: training goes on from its step."""
+
+    directory: Location
+
+    def config(self) -> ModelConfig:
+        """Return the architecture of the model in the checkpoint."""
+        return Checkpoint.open(self.directory, load_manifest(self.directory)).config
+
+    def open(self) -> Opened:
+        """Open the checkpoint; weights and moments are verified as they are read."""
+        manifest = load_manifest(self.directory)
+        checkpoint = Checkpoint.open(self.directory, manifest)
+        moments = Moments.open(self.directory, manifest)
+        progress = Progress(manifest.step, manifest.balance, moments.read_range)
+        return Opened(checkpoint.config, checkpoint.read, progress)

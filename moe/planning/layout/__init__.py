@@ -1,0 +1,1 @@
+"""How the tensors of a share lie in flat buckets, and which replica owns which elements."""

@@ -1,0 +1,167 @@
+"""What every crew must do, whatever carries its commands: cases for a crew of three real ranks.
+
+Cases run in their order on one crew: the last ones kill ranks, then end the crew.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.commands import BuildCommand, InferInput, RankStatus
+from actors.crew.crew import Crew
+from actors.crew.gather import gather
+from actors.state.sources import Opened
+from moe.config.model import ModelConfig
+from moe.config.sampling import Sampling
+from moe.errors import CheckpointError, DeadlineExceeded, RankDied, RankLost
+from moe.planning.plan.seats import Seat
+from tests import plans
+
+FIRST, SECOND, THIRD = Seat(0, 0, 0), Seat(0, 1, 0), Seat(0, 2, 0)
+PATIENCE = 60.0
+SOON_SECONDS = 5.0
+"""A death is known within a second; this is for a machine that others use as well."""
+COMMAND = BuildCommand(plans.single(plans.SMOLLM2), FIRST, 8)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A source that a rank opens for so long that others are done first; then it is missing."""
+
+    seconds: float
+
+    def config(self) -> ModelConfig:
+        return plans.SMOLLM2
+
+    def open(self) -> Opened:
+        time.sleep(self.seconds)
+        raise CheckpointError("there is no model here")
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A source with a programming error."""
+
+    def config(self) -> ModelConfig:
+        return plans.SMOLLM2
+
+    def open(self) -> Opened:
+        raise ValueError("a value is wrong")
+
+
+def answers(crew: Crew) -> None:
+    """Each rank answers for itself."""
+    statuses = status(crew)
+    assert [each.rank for each in statuses] == [0, 1, 2]
+    assert len({each.pid for each in statuses}) == 3
+    assert crew.lost() == {}
+
+
+def errors_have_their_types(crew: Crew) -> None:
+    """An error of ours arrives as what it is; any other as RankLost, and the rank lives on."""
+    with pytest.raises(CheckpointError, match="there is no model here"):
+        crew.tell(SECOND, "build", COMMAND, Slow(0.0)).result(PATIENCE)
+    with pytest.raises(RankLost, match=r"a rank failed: ValueError\('a value is wrong'\)"):
+        crew.tell(SECOND, "build", COMMAND, Wrong()).result(PATIENCE)
+    work = InferInput("a", (1,), 0, Sampling())
+    with pytest.raises(RankLost, match="rank 1 holds no model yet") as raised:
+        crew.tell(SECOND, "infer", work).result(PATIENCE)
+    assert not isinstance(raised.value, RankDied)
+    assert crew.lost() == {}
+
+
+def commands_run_in_order_and_control_beside_them(crew: Crew) -> None:
+    """A status is answered while a command runs, ``settled`` only after it."""
+    building = crew.tell(FIRST, "build", COMMAND, Slow(1.5))
+    settled = crew.tell(FIRST, "settled")
+    found = crew.tell(FIRST, "status").result(PATIENCE)
+    assert isinstance(found, RankStatus)
+    assert not building.done()
+    assert not settled.done()
+    settled.result(PATIENCE)
+    assert building.done()
+
+
+def the_first_failure_ends_the_wait(crew: Crew) -> None:
+    """Rank 1 fails at once; nobody waits for rank 0, which comes first."""
+    slow = crew.tell(FIRST, "build", COMMAND, Slow(5.0))
+    given = {FIRST: slow, SECOND: crew.tell(SECOND, "build", COMMAND, Slow(0.0))}
+    with pytest.raises(CheckpointError, match="there is no model here"):
+        gather(crew, given, "building", PATIENCE)
+    assert not slow.done()
+    with pytest.raises(CheckpointError):
+        slow.result(PATIENCE)
+
+
+def a_late_rank_is_named(crew: Crew) -> None:
+    """The deadline names those that are late, and no other."""
+    given = {seat: crew.tell(seat, "settled") for seat in (FIRST, THIRD)}
+    given[SECOND] = crew.tell(SECOND, "build", COMMAND, Slow(3.0))
+    gather(crew, {seat: given[seat] for seat in (FIRST, THIRD)}, "settling", PATIENCE)
+    with pytest.raises(DeadlineExceeded, match=r"ranks \[1\] did not finish building within 0.5 s"):
+        gather(crew, given, "building", 0.5)
+
+
+def an_idle_rank_that_dies_is_known_at_once(crew: Crew) -> None:
+    """No command is under way; whoever asks next is told at once."""
+    kill(crew, THIRD)
+    soon(lambda: THIRD in crew.lost())
+    assert list(crew.lost()) == [THIRD]
+    with pytest.raises(RankDied):
+        crew.tell(THIRD, "status").result(SOON_SECONDS)
+
+
+def a_rank_that_dies_in_a_command_is_named_before_its_neighbours(crew: Crew) -> None:
+    """Rank 0 fails by itself, as a neighbour does; the death of rank 1 is the cause."""
+    slow = crew.tell(SECOND, "build", COMMAND, Slow(PATIENCE))
+    given = {FIRST: crew.tell(FIRST, "build", COMMAND, Wrong()), SECOND: slow}
+    kill(crew, SECOND)
+    soon(slow.done)
+    with pytest.raises(RankDied, match="rank 1 died during building"):
+        gather(crew, given, "building", PATIENCE)
+
+
+def the_end_leaves_no_process(crew: Crew) -> None:
+    """Also where some ranks have died before."""
+    (pid,) = [crew.tell(FIRST, "status").result(PATIENCE).pid]
+    crew.end()
+    soon(lambda: not psutil.pid_exists(pid) or zombie(pid))
+    soon(lambda: len(crew.lost()) == 3)
+
+
+CASES: tuple[Callable[[Crew], None], ...] = (
+    answers,
+    errors_have_their_types,
+    commands_run_in_order_and_control_beside_them,
+    the_first_failure_ends_the_wait,
+    a_late_rank_is_named,
+    an_idle_rank_that_dies_is_known_at_once,
+    a_rank_that_dies_in_a_command_is_named_before_its_neighbours,
+    the_end_leaves_no_process,
+)
+
+
+def status(crew: Crew) -> list[RankStatus]:
+    return gather(crew, {seat: crew.tell(seat, "status") for seat in crew.seats}, "it", PATIENCE)
+
+
+def kill(crew: Crew, seat: Seat) -> None:
+    os.kill(crew.tell(seat, "status").result(PATIENCE).pid, signal.SIGKILL)
+
+
+def zombie(pid: int) -> bool:
+    """Tell whether a process has ended, though nobody has asked for its exit code."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def soon(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_SECONDS
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

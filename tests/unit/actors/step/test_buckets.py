@@ -1,0 +1,150 @@
+"""Buckets of real tensors: views, and what the planner says of them is what they hold."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from actors.step.buckets import buckets_of
+from actors.step.optimizer import RankOptimizer
+from moe.checkpoint.records import MOMENTS
+from moe.config.ranges import TensorRange, whole_range
+from moe.config.run import TrainSection
+from moe.config.tensors import held_by
+from moe.nn.build import build
+from moe.planning.counts.workload import Workload
+from moe.planning.moves.difference import Difference, Move, diff
+from moe.planning.moves.seating import Seating, seated_by_device
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
+from tests import plans, runs, saves
+from tests.elements import elements_of
+from tests.examples import examples
+from tests.routed import routed
+
+CONFIG = routed()
+TRAINING = Workload(8, 1, 1)
+TRAIN = TrainSection(steps=1, global_batch=1, learning_rate=1e-3)
+DEVICES = [f"a/{number}" for number in range(8)]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a real rank holds: ranges of weights, and ranges of each moment, with their values."""
+
+    held: Mapping[str, list[tuple[TensorRange, Tensor]]]
+
+    @classmethod
+    def of(cls, whole: saves.Whole, plan: Plan, seat: Seat) -> "Rank":
+        """Build the decoder, the buckets and the optimiser that an actor in this seat has."""
+        share = plan.share(replace(seat, replica=0))
+        decoder = build(whole.config, whole.weight, share)
+        buckets = buckets_of(decoder, seat.replica, plan.replicas, plan.gang_size)
+        optimizer = RankOptimizer(buckets, TRAIN)
+        optimizer.restore(lambda own, name: cut(whole.moment(own.part, name), own), 1)
+        weights = dict(decoder.named_parameters())
+        parts = [part for part in held_by(whole.config, share) if part.elements]
+        held = {"weights": [(whole_range(p), weights[p.name].detach().view(-1)) for p in parts]}
+        states = list(optimizer.states())
+        return cls(held | {m: [(each.range, each.moments[m]) for each in states] for m in MOMENTS})
+
+    def spread(self) -> dict[tuple[str, str], Tensor]:
+        """Return every tensor held at its whole size, NaN where the rank does not hold it."""
+        found = {}
+        for kind, ranges in self.held.items():
+            for own, value in ranges:
+                whole = torch.full((prod(own.part.shape),), torch.nan)
+                whole[elements_of(own)] = value
+                found[kind, own.name] = whole
+        return found
+
+
+def cut(value: Tensor, own: TensorRange) -> Tensor:
+    return value.reshape(-1)[own.start : own.stop]
+
+
+def kinds(move: Move) -> tuple[str, ...]:
+    return ("weights",) if move.state == "weights" else MOMENTS
+
+
+def resized(
+    whole: saves.Whole, old: Plan, new: Plan, seating: Seating, found: Difference
+) -> Iterator[tuple[dict[tuple[str, str], Tensor], Rank]]:
+    """Yield what each new seat has after the moves, and what a rank built for it holds."""
+    before = {seat: Rank.of(whole, old, seat).spread() for seat in old.seats}
+    for seat in new.seats:
+        own = before[seating.stays[seat]] if seat in seating.stays else {}
+        after = {key: value.clone() for key, value in own.items()}
+        for move in (each for each in found.moves if each.to == seat):
+            at = elements_of(move.range)
+            assert move.source is not None
+            for kind in kinds(move):
+                key = kind, move.range.name
+                sent = before[move.source][key][at]
+                assert sent.isfinite().all(), "the giver does not hold it"
+                value = after.setdefault(key, torch.full_like(before[move.source][key], torch.nan))
+                assert value[at].isnan().all(), "it was there, or sent twice"
+                value[at] = sent
+        yield after, Rank.of(whole, new, seat)
+
+
+@settings(
+    max_examples=examples(15),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(data=st.data(), config=saves.models())
+def test_kept_and_sent_slices_are_what_the_ranks_of_the_new_plan_hold(
+    data: st.DataObject, config: plans.ModelConfig
+) -> None:
+    """Byte for byte, and the bytes told are the bytes sent."""
+    old, new = (data.draw(plans.replicated(config, DEVICES)) for _ in range(2))
+    whole, seating = saves.Whole.of(config), seated_by_device(old, new)
+    found = diff(config, old, new, TRAINING, seating)
+    for after, rank in resized(whole, old, new, seating, found):
+        for kind, ranges in rank.held.items():
+            for own, value in ranges:
+                assert after[kind, own.name][elements_of(own)].equal(value)
+    sent = sum(4 * move.range.elements * len(kinds(move)) for move in found.moves)
+    assert found.bytes == sent
+
+
+def test_two_ranks_that_trade_a_column_by_hand() -> None:
+    """One replica, gangs of two: heads 1 + 2 become 2 + 1, and nothing else moves."""
+    config = routed(1)
+    old, new = (runs.plan(config, (1,), heads, (2, 2)) for heads in ((1, 2), (2, 1)))
+    named = [replace(rank, devices=(f"a/{n}",)) for n, rank in enumerate(old.stages[0].ranks)]
+    old = replace(old, stages=(replace(old.stages[0], ranks=tuple(named)),))
+    named = [replace(rank, devices=(f"a/{n}",)) for n, rank in enumerate(new.stages[0].ranks)]
+    new = replace(new, stages=(replace(new.stages[0], ranks=tuple(named)),))
+    found = diff(config, old, new, TRAINING, seated_by_device(old, new))
+    moved: dict[str, Any] = {}
+    for move in found.moves:
+        assert (move.to, move.source) == (Seat(0, 0, 0), Seat(0, 0, 1))
+        part = move.range.part
+        assert move.range == whole_range(part)
+        moved[part.name.split(".")[-2]] = (part.dim, part.start, part.stop)
+    rows = {"q_proj": (0, 16, 32), "o_proj": (1, 16, 32)}
+    assert moved == rows | {"k_proj": (0, 8, 16), "v_proj": (0, 8, 16)}
+
+
+def test_parameters_and_gradients_are_views_of_the_buffers() -> None:
+    model = build(CONFIG, saves.Whole.of(CONFIG).weight)
+    made = buckets_of(model, 0, 1, 1)
+    for bucket in made:
+        bucket.weights.fill_(3.0)
+        bucket.gradients.fill_(0.5)
+    for name, weight in model.named_parameters():
+        assert weight.detach().eq(3.0).all(), name
+        assert weight.grad is not None
+        assert weight.grad.eq(0.5).all()
+    output = model(torch.zeros(1, 4, dtype=torch.int32)).values
+    output.sum().backward()
+    assert all(
+        weight.grad is not None and weight.grad.untyped_storage().size() > weight.nbytes
+        for weight in model.parameters()
+    )
