@@ -1,15 +1,20 @@
 # Every target works on a bare machine with Python 3.11 and a C compiler: .venv is made on demand.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --durations=10
+# In the order of the folders: the longest files are among the first.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Tests on Ray wait more than they compute; each of the two processes has a Ray of its own.
+ON_RAY := --numprocesses 2 --dist loadfile
 
-.PHONY: help install check format test test-unit test-ray browser s3 demo bench oracles lock clean
+.PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
+.PHONY: oracles lock clean
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
-	@echo "make test      every test"
+	@echo "make test      every test, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
+	@echo "make soak      property tests with three times the examples, new ones every time"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
@@ -35,15 +40,21 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Both at once: what waits leaves the processor to what computes.
 test: install browser s3
+	$(MAKE) --jobs=2 --output-sync=target test-plain test-ray
+
+test-plain:
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
-	$(PYTEST) tests/ray
 
 test-unit: install s3
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests
 
 test-ray: install
-	$(PYTEST) tests/ray
+	$(PYTEST) $(ON_RAY) tests/ray
+
+soak: install s3
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 1800 $(PARALLEL) tests/unit tests/manifests
 
 browser:
 	@command -v chromium > /dev/null || \

@@ -1,9 +1,13 @@
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import ray
+from ray.cluster_utils import Cluster
 
 from cluster.session import Session, session
 
@@ -12,3 +16,23 @@ from cluster.session import Session, session
 def ray_session() -> Iterator[Session]:
     with session("local", cpus=8) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def jobs_url(ray_session: Session) -> Iterator[str]:
+    """The dashboard of a Ray that takes jobs.
+
+    Jobs go through port 52365, which one Ray of this machine holds. Where that is another, a
+    second one is started here, with a port of its own.
+    """
+    if ray.nodes()[0]["DashboardAgentListenPort"] >= 0:
+        yield ray_session.dashboard_url
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    head = {"num_cpus": 8, "include_dashboard": True, "dashboard_agent_listen_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield f"http://{cluster.head_node.webui_url}"
+    finally:
+        cluster.shutdown()

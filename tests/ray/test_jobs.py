@@ -2,10 +2,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import ray
 
 from cluster.jobs import JobRequest, follow, stop, submit
-from cluster.session import Session
 from moe.errors import ClusterError
 
 pytestmark = [
@@ -24,12 +22,6 @@ print("left")
 """
 
 
-@pytest.fixture(autouse=True)
-def _jobs_taken(ray_session: Session) -> None:
-    if ray.nodes()[0]["DashboardAgentListenPort"] < 0:
-        pytest.skip("another Ray on this machine holds port 52365, so this one takes no jobs")
-
-
 def _request(name: str, directory: Path, script: str) -> JobRequest:
     (directory / "job_script.py").write_text(script)
     return JobRequest(
@@ -42,11 +34,11 @@ def _request(name: str, directory: Path, script: str) -> JobRequest:
 
 
 def test_a_job_is_followed_to_its_end_inside_the_cluster_it_runs_on(
-    ray_session: Session, tmp_path: Path
+    jobs_url: str, tmp_path: Path
 ) -> None:
     request = _request("works", tmp_path, WORKS)
     lines: list[str] = []
-    job = submit(ray_session.dashboard_url, request)
+    job = submit(jobs_url, request)
     assert follow(job, lines.append) == "SUCCEEDED"
     assert [line for line in lines if line.startswith(("hello", "left"))] == ["hello 8.0", "left"]
     assert not job.joined
@@ -54,20 +46,20 @@ def test_a_job_is_followed_to_its_end_inside_the_cluster_it_runs_on(
 
 
 def test_a_failed_job_raises_what_it_said_and_may_be_tried_again(
-    ray_session: Session, tmp_path: Path
+    jobs_url: str, tmp_path: Path
 ) -> None:
     request = _request("fails", tmp_path, "raise SystemExit('no such model')")
     for number in (1, 2):
-        job = submit(ray_session.dashboard_url, request)
+        job = submit(jobs_url, request)
         assert job.identifier == request.identifier + ("" if number == 1 else "-2")
         with pytest.raises(ClusterError, match=r"exit code 1(.|\n)*no such model"):
             follow(job, lambda line: None)
 
 
-def test_a_running_job_is_joined_and_stopped(ray_session: Session, tmp_path: Path) -> None:
+def test_a_running_job_is_joined_and_stopped(jobs_url: str, tmp_path: Path) -> None:
     request = _request("waits", tmp_path, "import time; print('on', flush=True); time.sleep(300)")
-    job = submit(ray_session.dashboard_url, request)
-    again = submit(ray_session.dashboard_url, request)
+    job = submit(jobs_url, request)
+    again = submit(jobs_url, request)
     assert (again.identifier, again.joined) == (job.identifier, True)
 
     seen: list[str] = []

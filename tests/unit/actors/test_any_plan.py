@@ -14,6 +14,7 @@ from moe.config.run import RunConfig, parse_run
 from moe.errors import PlanError
 from moe.planning.plan.plan import Plan
 from tests import exports, plans, runs
+from tests.examples import examples
 from tests.ranks import Ranks
 from tests.routed import routed
 from tests.training import train_both
@@ -69,8 +70,7 @@ def cases(draw: st.DrawFn) -> tuple[ModelConfig, Plan, str]:
 
 
 @settings(
-    max_examples=20,
-    deadline=None,
+    max_examples=examples(20),
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

@@ -9,9 +9,10 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.spread import writers
 from moe.config.tensors import answers_for, held_by, tensors
 from tests import plans, saves
+from tests.examples import examples
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(data=st.data(), config=saves.models())
 def test_weights_and_moments_of_any_plan_are_those_of_any_other(
     data: st.DataObject, config: plans.ModelConfig, tmp_path_factory: pytest.TempPathFactory
@@ -28,7 +29,7 @@ def test_weights_and_moments_of_any_plan_are_those_of_any_other(
     assert Checkpoint.open(at).shards.names == load_manifest(at).tensors.keys()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(data=st.data(), config=saves.models(), replicas=st.integers(1, 4))
 def test_every_weight_has_one_writer_and_the_work_is_even(
     data: st.DataObject, config: plans.ModelConfig, replicas: int

@@ -22,13 +22,13 @@ from moe.config.tensors import tensors
 from moe.errors import CheckpointError, RankLost
 from moe.planning.plan.file import load_plan
 from tests import exports, plans, runs, tiny
+from tests.examples import examples
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining
 from tests.routed import routed
 
 FAST = settings(
-    max_examples=6,
-    deadline=None,
+    max_examples=examples(6),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -19,6 +19,7 @@ from moe.config.ranges import TensorRange
 from moe.config.role import Role
 from moe.config.tensors import TensorSlice
 from moe.errors import DeadlineExceeded, RankLost
+from tests.examples import examples
 
 SOON = 0.02
 PATIENCE = 20.0
@@ -118,7 +119,7 @@ class Slot(RuleBasedStateMachine):
 
 
 TestSlot = Slot.TestCase
-TestSlot.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+TestSlot.settings = settings(max_examples=examples(60), stateful_step_count=12, deadline=None)
 
 
 @pytest.fixture

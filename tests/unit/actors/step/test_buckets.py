@@ -24,6 +24,7 @@ from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from tests import plans, runs, saves
 from tests.elements import elements_of
+from tests.examples import examples
 from tests.routed import routed
 
 CONFIG = routed()
@@ -93,8 +94,7 @@ def resized(
 
 
 @settings(
-    max_examples=15,
-    deadline=None,
+    max_examples=examples(15),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 @given(data=st.data(), config=saves.models())

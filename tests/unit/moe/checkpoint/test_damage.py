@@ -20,6 +20,7 @@ from moe.checkpoint.weight_files import INDEX
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError
 from tests import runs, saves
+from tests.examples import examples
 from tests.routed import routed
 
 CONFIG = routed(layers=2)
@@ -83,7 +84,7 @@ def test_the_original_is_sound(saved: Path) -> None:
     read_all(saved)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(seed=st.integers(0, 10**9))
 def test_one_flipped_bit_anywhere_is_caught_and_named(original: Path, seed: int) -> None:
     source, manifest = Random(seed), load_manifest(original)

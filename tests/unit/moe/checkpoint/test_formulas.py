@@ -14,6 +14,7 @@ from moe.config.json_file import read_json
 from moe.config.model import ModelConfig, MoeConfig
 from moe.nn.build import build
 from tests import architectures, formulas, tiny
+from tests.examples import examples
 from tests.exports import export, random_tensors
 
 INPUTS = tiny.tokens(20, 2, 7)
@@ -33,7 +34,7 @@ SIZES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("family", architectures.FAMILIES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=examples(25), derandomize=True)
 @given(data=st.data())
 def test_logits_and_gradients_are_the_formulas(
     family: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

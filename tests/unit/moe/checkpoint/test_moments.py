@@ -21,12 +21,13 @@ from moe.config.role import Role
 from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError
 from tests import saves
+from tests.examples import examples
 from tests.routed import routed
 
 NAME = "model.layers.1.mlp.experts.2.up_proj.weight"
 DISK = disk_name("mixtral", NAME)
 ROLE = Role("up", layer=1, expert=2, cut=0)
-FAST = settings(max_examples=80, deadline=None)
+FAST = settings(max_examples=examples(80))
 
 
 def cuts(draw: st.DrawFn, total: int) -> list[tuple[int, int]]:

@@ -21,8 +21,9 @@ from moe.config.share import Share
 from moe.config.tensors import held_by, tensors
 from moe.errors import CheckpointError, ConfigError
 from tests import tiny
+from tests.examples import examples
 
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from moe.config.model import ModelConfig, MoeConfig, RopeScaling
 from moe.nn.build import build
 from moe.nn.decoder import Decoder
 from tests import architectures, tiny
+from tests.examples import examples
 from tests.exports import export
 
 CLASSES: dict[str, Any] = {
@@ -123,7 +124,7 @@ def assert_alike(theirs: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("family", CLASSES)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=examples(25), derandomize=True)
 @given(data=st.data())
 def test_it_computes_our_logits(
     family: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -18,8 +18,9 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from tests import plans, saves, tiny
+from tests.examples import examples
 
-FAST = settings(max_examples=15, deadline=None)
+FAST = settings(max_examples=examples(15))
 
 
 @FAST

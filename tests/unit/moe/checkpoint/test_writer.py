@@ -22,8 +22,9 @@ from moe.checkpoint.writer import (
     write_json,
 )
 from moe.errors import CheckpointError, ConfigError
+from tests.examples import examples
 
-FAST = settings(max_examples=25, deadline=None)
+FAST = settings(max_examples=examples(25))
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple)
 

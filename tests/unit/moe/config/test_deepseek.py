@@ -11,6 +11,7 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.tensors import active_parameters, parameters
 from moe.errors import ConfigError
 from tests import architectures
+from tests.examples import examples
 
 RELEASED: dict[str, Any] = {
     "architectures": ["DeepseekForCausalLM"],
@@ -79,7 +80,7 @@ def test_what_is_written_is_what_was_released() -> None:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(config=architectures.deepseek())
 def test_written_and_read_again_is_the_same(config: ModelConfig) -> None:
     assert read_config(write_config(config, "float32")) == config

@@ -26,8 +26,9 @@ from moe.config.families import (
 from moe.config.model import ModelConfig, MoeConfig, RopeScaling
 from moe.config.tensors import parameters
 from tests import tiny
+from tests.examples import examples
 
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=examples(60))
 LLAMA3 = RopeScaling("llama3", 8.0, 1.0, 4.0, 32)
 MODULES = {
     "llama": llama,
@@ -102,7 +103,7 @@ def test_written_and_read_again_is_the_same(config: ModelConfig) -> None:
     assert read_config(write_config(config, "float32")) == config
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(config=configs())
 def test_transformers_reads_the_same_numbers(
     config: ModelConfig, tmp_path_factory: pytest.TempPathFactory

@@ -12,6 +12,7 @@ from moe.config.families import read_config, write_config
 from moe.config.model import ModelConfig, MoeConfig
 from moe.errors import ConfigError
 from tests import architectures
+from tests.examples import examples
 
 MINIMAL: dict[str, Any] = {
     "model_type": "raymoe",
@@ -47,13 +48,13 @@ OTHER: dict[str, Any] = {
 """A value that is not the default, for every option that may stand alone."""
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(config=architectures.raymoe())
 def test_written_and_read_again_is_the_same(config: ModelConfig) -> None:
     assert read_config(write_config(config, "float32")) == config
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(config=architectures.raymoe())
 def test_transformers_keeps_every_key(config: ModelConfig) -> None:
     theirs = RaymoeConfig(**write_config(config, "float32"))

@@ -13,9 +13,10 @@ from moe.config.presets import PRESETS, preset
 from moe.config.role import NORMS, ModelPart, Role
 from moe.config.tensors import TensorSlice, tensors
 from tests import architectures
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs
 
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=examples(60))
 
 LAYER = r"model\.layers\.(?P<layer>\d+)\."
 BLOCK = r"mlp\.(experts\.(?P<expert>\d+)\.|(?P<shared>shared)\.|)"

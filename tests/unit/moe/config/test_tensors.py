@@ -22,9 +22,10 @@ from moe.config.tensors import (
     tensors,
 )
 from moe.planning.stages.split import spans, split
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, with_experts
 
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=examples(60))
 
 
 def test_smollm2_has_the_parameters_it_is_published_with() -> None:

@@ -20,9 +20,10 @@ from moe.nn.balance import (
 )
 from moe.nn.router import Routing, choose
 from moe.nn.statistics import tally
+from tests.examples import examples
 from tests.routed import KINDS, settings_of
 
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 MOE = MoeConfig(4, 2, 8)
 
 

@@ -11,10 +11,11 @@ from moe.config.balance_state import BalanceState
 from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, FixedCoefficient
 from moe.nn import controller
+from tests.examples import examples
 
 PAPER = AdaptiveCoefficient()
 BIAS = BiasCoefficient(type="bias")
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 
 
 def dropping(rate: float) -> LayerStatistics:

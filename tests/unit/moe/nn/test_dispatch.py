@@ -15,8 +15,9 @@ from moe.config.model import MoeConfig
 from moe.nn import dispatch
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.router import Routing, choose
+from tests.examples import examples
 
-FAST = settings(max_examples=50, deadline=None)
+FAST = settings(max_examples=examples(50))
 CAPACITIES = (
     DROPLESS,
     Capacity(1.0),

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.nn.experts import Experts
+from tests.examples import examples
 
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=examples(60))
 HIDDEN, SIZE = 6, 9
 
 
@@ -75,7 +76,7 @@ def filled(like: Tensor, value: Tensor | None = None) -> Tensor:
 
 
 @given(seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 def test_the_ranks_of_a_gang_add_up_to_the_whole(seed: int) -> None:
     x = torch.randn(7, HIDDEN, generator=seeded(seed), dtype=torch.float64)
     weights, chosen = torch.rand(7, 5, generator=seeded(seed + 1)).double().topk(3)

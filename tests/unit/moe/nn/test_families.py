@@ -18,6 +18,7 @@ from moe.config.share import whole
 from moe.nn.build import build
 from moe.nn.decoder import Pass, SequenceCache
 from tests import exports, parity, tiny
+from tests.examples import examples
 
 FILE = "model-00001-of-00001.safetensors"
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -78,7 +79,7 @@ def experts(draw: st.DrawFn, family: str, layers: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", tiny.OF_FAMILY)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_we_compute_what_transformers_computes(
     family: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -93,7 +94,7 @@ def test_we_compute_what_transformers_computes(
 
 
 @pytest.mark.parametrize("family", tiny.OF_FAMILY)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(data=st.data())
 def test_transformers_computes_what_we_wrote(
     family: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

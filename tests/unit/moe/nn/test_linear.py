@@ -8,8 +8,9 @@ from torch import Tensor
 
 from moe.nn.linear import Linear, linear
 from moe.nn.weights.dense import Dense
+from tests.examples import examples
 
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 SIZES = st.integers(1, 70)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from moe.nn import loss
 from moe.nn.loss import IGNORED, cross_entropy_sum, head_loss
 from moe.nn.vocabulary import Rows
+from tests.examples import examples
 from tests.fakes import ThreadExchange, ThreadGang
 
 
@@ -23,7 +24,7 @@ def material(tokens: int, seed: int, ignored: float = 0.3) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 @given(tokens=st.integers(1, 12), seed=st.integers(0, 99), scale=st.floats(0.01, 3.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_the_loss_and_every_gradient_are_those_of_the_logits(
     rows: int, tokens: int, seed: int, scale: float
 ) -> None:
@@ -47,7 +48,7 @@ def test_the_loss_and_every_gradient_are_those_of_the_logits(
     seed=st.integers(0, 99),
     precision=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_a_gang_that_splits_the_vocabulary_gets_the_loss_of_the_whole(
     rows: int, edges: list[int], tokens: int, seed: int, precision: torch.dtype
 ) -> None:

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.nn.product import product
+from tests.examples import examples
 
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 SIZES = st.integers(1, 70)
 
 

@@ -13,8 +13,9 @@ from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeTopkRouter
 
 from moe.config.model import MoeConfig
 from moe.nn.router import Router, Routing, choose, hashed, normalise_logits
+from tests.examples import examples
 
-FAST = settings(max_examples=40, deadline=None)
+FAST = settings(max_examples=examples(40))
 WITHOUT_EPSILON = {"rtol": 1e-5, "atol": 1e-5}
 NORMS = st.sampled_from([0.5, 1.0, 2.0])
 
@@ -156,7 +157,7 @@ def by_hand(z: list[float], config: MoeConfig, bias: list[float]) -> tuple[list[
     return best, [config.scale * weight for weight in weights]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(config=configs(), seed=st.integers(0, 999))
 def test_every_option_equals_the_rule_by_hand(config: MoeConfig, seed: int) -> None:
     z = logits(seed, 5, config.experts) - 3.0

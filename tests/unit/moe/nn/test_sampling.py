@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from moe.config.sampling import Sampling
 from moe.errors import CheckpointError
 from moe.nn.sampling import nucleus, sample, uniform
+from tests.examples import examples
 
 LOGITS = torch.tensor([0.5, 2.0, -1.0, 2.0, 0.0, -3.0, 1.2])
-FAST = settings(max_examples=60, deadline=None)
+FAST = settings(max_examples=examples(60))
 
 
 def draws(sampling: Sampling, count: int, logits: torch.Tensor = LOGITS) -> Counter[int]:

@@ -11,6 +11,7 @@ from actors.commands import LayerReport
 from moe.config.layer_statistics import STATISTICS, LayerStatistics
 from moe.nn.statistics import RoutingStatistics
 from moe.nn.totals import statistics_of, summed
+from tests.examples import examples
 
 
 @st.composite
@@ -32,7 +33,7 @@ def batches(draw: st.DrawFn) -> list[RoutingStatistics]:
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(batches=batches(), data=st.data())
 def test_parts_add_up_to_the_whole(batches: list[RoutingStatistics], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(batches) - 1))

@@ -23,6 +23,7 @@ from moe.errors import CheckpointError, StorageError
 from moe.planning.plan.file import from_dict
 from moe.surgery.deepspeed import TrainingCheckpoint, export_universal, import_universal
 from tests import plans, runs, saves, tiny
+from tests.examples import examples
 from tests.universal import Form, moment, universal
 
 SETTINGS = AdamSettings(1e-3, (0.9, 0.95), 1e-8)
@@ -97,8 +98,7 @@ def test_there_and_back_again(family: str, form: Form, tied: bool, tmp_path: Pat
 
 
 @settings(
-    max_examples=10,
-    deadline=None,
+    max_examples=examples(10),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())

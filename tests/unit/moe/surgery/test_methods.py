@@ -25,6 +25,7 @@ from moe.surgery.options import UpcycleOptions
 from moe.surgery.streamed import advance, embedded
 from moe.surgery.upcycle import upcycle
 from tests import tiny
+from tests.examples import examples
 
 HIDDEN, WIDTH, LAYERS = 24, 40, 3
 PARTS = ("gate", "up", "down")
@@ -381,9 +382,7 @@ def test_weights_that_do_not_sum_to_one_are_measured_not_promised(
     assert every.distance.relative <= 1e-5
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(st.integers(2, 4), st.integers(1, 9)),
     experts=st.integers(1, 4),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.corpus.packing import ShardWriter, pack
@@ -39,7 +39,6 @@ def test_starts_and_domains_are_those_of_the_documents(sizes: list[int], length:
         assert owner == [row.domain]
 
 
-@settings(deadline=None)
 @given(lengths, st.integers(1, 5))
 def test_shards_hold_all_rows_in_order(sizes: list[int], rows_per_shard: int) -> None:
     rows = list(pack(numbered(sizes), 4))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import DataError
@@ -41,7 +41,6 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 15), min_size=12, max_size=30), st.integers(2, 6))
 def test_labels_stay_inside_documents_and_rows(sizes: list[int], length: int) -> None:
     first_tokens = set((np.cumsum(sizes) - sizes).tolist())

@@ -24,6 +24,7 @@ from pipelines.screen.comparison import comparison
 from pipelines.screen.page.phrases import fullness, numbers, short
 from pipelines.screen.page.svg import Scale, fitted, fitted_list, text_width
 from pipelines.screen.plan_page import draw_page, write_page
+from tests.examples import examples
 from tests.plans import (
     FINE,
     SMOLLM2,
@@ -70,7 +71,7 @@ def picture(page: html.HtmlElement, name: str) -> html.HtmlElement:
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(st.data())
 def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) -> None:
     config = data.draw(configs())
@@ -93,7 +94,7 @@ def test_a_cell_for_each_layer_of_each_rank_and_no_other(data: st.DataObject) ->
         assert ends == ["embedding"] * share.embedding + ["head"] * share.head
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(st.data())
 def test_the_marks_of_a_cell_are_its_experts(data: st.DataObject) -> None:
     config = with_experts(replace(SMOLLM2, layers=3), data.draw(st.integers(1, 40)))
@@ -120,7 +121,7 @@ def test_cells_of_few_and_of_very_many_layers_fill_their_row(layers: int) -> Non
     assert all(right <= left for right, left in zip(rights, lefts[1:], strict=False))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12))
 @given(st.data())
 def test_bars_are_as_long_as_bytes_are_many(data: st.DataObject) -> None:
     config = data.draw(configs())

@@ -10,6 +10,7 @@ from actors.crew.nodes.bundles import gangs
 from actors.crew.nodes.choice import choose
 from actors.crew.nodes.room import Room
 from moe.errors import ClusterBusy, LaunchError
+from tests.examples import examples
 from tests.places import GB, plan, room, taken
 
 ONE = {"threads": 1}
@@ -71,7 +72,7 @@ def test_kinds_resources_memory_and_labels_decide_the_node() -> None:
     assert names(rooms, choose(plan([labels]), rooms).nodes) == [["b"]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 3))
 def test_no_node_is_asked_for_more_than_it_has(sizes: list[int], stages: int, copies: int) -> None:
     rooms = [room("abcd"[number], CPU=size) for number, size in enumerate(sizes)]

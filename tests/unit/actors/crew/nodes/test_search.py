@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actors.crew.nodes.problem import Cost, Item, Problem, fits
 from actors.crew.nodes.search import search
+from tests.examples import examples
 
 
 @st.composite
@@ -56,7 +57,7 @@ def every_way(problem: Problem) -> list[tuple[Cost, tuple[int, ...]]]:
     return [(cost(problem, way), way) for way in ways if holds(problem, way)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(problems())
 def test_the_best_placement_is_found_wherever_there_is_one(problem: Problem) -> None:
     ways = every_way(problem)

@@ -16,6 +16,7 @@ from moe.checkpoint.remote_code.modeling_skywork_moe import SkyworkForCausalLM a
 from moe.checkpoint.universal.parameters import STACKING, parameters
 from moe.config.families import write_config
 from tests import architectures, tiny
+from tests.examples import examples
 
 OURS: dict[str, Any] = {
     "skywork": SkyworkForCausalLM,
@@ -40,7 +41,7 @@ def test_parts_are_what_transformers_writes_for_them(family: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", OURS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(data=st.data())
 def test_code_that_travels_with_a_checkpoint_holds_these_parameters(
     family: str, data: st.DataObject

@@ -18,6 +18,7 @@ from moe.checkpoint.universal.reader import UniversalCheckpoint
 from moe.config.model import ModelConfig
 from moe.errors import CheckpointError
 from tests import tiny
+from tests.examples import examples
 from tests.universal import Form, moment, universal
 
 Q = "model.layers.1.self_attn.q_proj.weight"
@@ -228,7 +229,7 @@ def test_other_directories_are_no_universal_checkpoints(
         UniversalCheckpoint.open(tmp_path / "other", config)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(data=st.data())
 def test_noise_is_refused_and_never_more_than_that(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -20,6 +20,7 @@ from moe.planning.counts.work import (
 from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Workload
 from moe.planning.devices.pace import Pace
 from moe.planning.devices.rates import CPU_THREAD, Rates
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
@@ -178,7 +179,7 @@ def test_a_share_has_its_columns_of_the_shared_expert() -> None:
         assert sum(parts) - repeated == layer_work(FINE, full, layer, WORKLOAD).flops
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(configs())
 def test_gradient_bytes_of_any_model_follow_its_parameters(config: ModelConfig) -> None:
     full = whole(config)

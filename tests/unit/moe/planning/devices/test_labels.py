@@ -1,7 +1,7 @@
 """Selectors mean what Ray says they mean; what means nothing is refused, as Ray refuses it."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ray._private.label_utils import validate_label_key, validate_label_selector_value
 
@@ -38,7 +38,6 @@ def test_a_selector_that_means_nothing_is_refused(text: str) -> None:
         selector(text)
 
 
-@settings(deadline=None)
 @given(texts)
 def test_ray_takes_every_selector_and_key_that_we_do(text: str) -> None:
     try:

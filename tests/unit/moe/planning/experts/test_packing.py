@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from moe.planning.experts.packing import Ranks, entries, even_out, fill
 from moe.planning.experts.replication import copy_counts
+from tests.examples import examples
 
 
 @st.composite
@@ -24,7 +25,7 @@ def gangs(draw: st.DrawFn) -> tuple[Ranks, np.ndarray]:
     return Ranks(np.array(slots), np.array(speeds)), loads
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(gang=gangs(), data=st.data())
 def test_every_slot_is_used_and_no_expert_is_twice_on_a_rank(
     gang: tuple[Ranks, np.ndarray], data: st.DataObject
@@ -44,7 +45,7 @@ def test_every_slot_is_used_and_no_expert_is_twice_on_a_rank(
     assert (after.max(axis=1) <= before.max(axis=1) * (1 + 1e-9)).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(gang=gangs(), data=st.data())
 def test_what_is_held_stays_or_makes_room(
     gang: tuple[Ranks, np.ndarray], data: st.DataObject

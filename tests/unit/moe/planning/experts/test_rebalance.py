@@ -12,6 +12,7 @@ from benchmarks import placement as benchmark
 from moe.errors import PlanError
 from moe.planning.experts.expert_layout import ExpertLayout, moves
 from moe.planning.experts.rebalance import KEEP, NEAR, arrange, improve, replicate
+from tests.examples import examples
 
 ROUNDING = 1 + 1e-9
 
@@ -46,7 +47,7 @@ def cases(draw: st.DrawFn, most: int = 12, ranks: int = 4) -> tuple[np.ndarray, 
     return np.array(draw(st.lists(row, min_size=1, max_size=4))), slots
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(case=cases(most=24, ranks=6))
 def test_no_layer_is_less_even_than_the_plain_way(case: tuple[np.ndarray, list[int]]) -> None:
     load, slots = case
@@ -56,7 +57,7 @@ def test_no_layer_is_less_even_than_the_plain_way(case: tuple[np.ndarray, list[i
     assert (slowest(layout, load) <= plain(load, slots) * ROUNDING).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(
     ranks=st.integers(1, 6),
     width=st.integers(1, 6),
@@ -74,7 +75,7 @@ def test_copies_are_no_less_even_than_the_plain_way(
     assert (slowest(layout, table) <= bar * ROUNDING).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(case=cases(most=8, ranks=3), data=st.data())
 def test_within_a_proved_bound_of_the_optimum(
     case: tuple[np.ndarray, list[int]], data: st.DataObject
@@ -158,7 +159,7 @@ def test_improving_moves_little_and_loses_little(width: int, change: float) -> N
     assert len(moves(old, new)) < 0.3 * len(moves(old, anew)) * changed.mean()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(
     old=st.lists(st.integers(0, 100), min_size=6, max_size=6),
     new=st.lists(st.integers(0, 100), min_size=6, max_size=6),

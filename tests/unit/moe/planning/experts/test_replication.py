@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks import placement as benchmark
 from moe.planning.experts.packing import Ranks
 from moe.planning.experts.replication import copy_counts, plain, useful_copies
+from tests.examples import examples
 
 
 def fits(counts: tuple[int, ...], slots: tuple[int, ...]) -> bool:
@@ -22,7 +23,7 @@ def fits(counts: tuple[int, ...], slots: tuple[int, ...]) -> bool:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     slots=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     load=st.lists(st.integers(0, 50), min_size=4, max_size=4),
@@ -42,7 +43,7 @@ def test_copies_fill_the_slots_and_are_the_best_that_fit(slots: list[int], load:
     assert share == min(max(x / c for x, c in zip(load, each, strict=True)) for each in possible)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(
     load=st.lists(st.integers(0, 60), min_size=2, max_size=8),
     ranks=st.integers(1, 4),

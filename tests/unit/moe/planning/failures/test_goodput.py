@@ -22,6 +22,7 @@ from moe.planning.failures.recovery import (
     young_interval,
 )
 from moe.planning.failures.traces import Event, SpotMarket, Trace, poisson, spot
+from tests.examples import examples
 from tests.ticking import ACCOUNTS, Ticking
 
 DAY = 86_400.0
@@ -67,7 +68,7 @@ def drawn_policy(random: Random, step: int) -> Policy:
     return LivingActors(copies, checkpoints, *pauses, random.randrange(4), elastic)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800))
 @given(seed=st.integers(0, 2**60))
 def test_skipping_ahead_equals_going_second_by_second(seed: int) -> None:
     random = Random(seed)
@@ -82,7 +83,7 @@ def test_skipping_ahead_equals_going_second_by_second(seed: int) -> None:
     assert sum(slow.spent.values()) == trace.horizon_seconds
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(
     step=st.floats(1, 30),
     seed=st.integers(0, 1000),
@@ -151,7 +152,7 @@ def test_the_best_simulated_interval_is_near_that_of_young() -> None:
     assert 0.75 * best <= max(ratios, key=ratios.__getitem__) <= 1.35 * best
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 2**60))
 def test_more_failures_never_give_more_steps(seed: int) -> None:
     """Where every failure costs alike: restarts, and losses of one device that has a copy."""

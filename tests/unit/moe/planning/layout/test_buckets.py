@@ -13,9 +13,10 @@ from moe.config.tensors import EMBEDDING, held_by
 from moe.planning.layout.buckets import BUCKET_ELEMENTS, BucketLayout, bucket_layouts
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 
 
 @st.composite

@@ -22,9 +22,10 @@ from moe.planning.moves.seating import Seating, seated_by_device
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from tests.elements import elements_of
+from tests.examples import examples
 from tests.plans import SMOLLM2, configs, device, replicated, single, with_experts
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 NODES = {f"{node}/{number}": node for number in range(14) for node in "abc"}
 EVERYWHERE = Inventory(tuple(device(name, node) for name, node in NODES.items()))
 TRAINING = Workload(8, 1, 1)

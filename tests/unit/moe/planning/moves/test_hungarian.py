@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.planning.moves.hungarian import Costs, assign
+from tests.examples import examples
 
 
 @st.composite
@@ -25,7 +26,7 @@ def tables(draw: st.DrawFn) -> Costs:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(tables())
 def test_no_other_choice_is_cheaper(costs: Costs) -> None:
     rows, columns = costs.shape
@@ -38,7 +39,7 @@ def test_no_other_choice_is_cheaper(costs: Costs) -> None:
     assert sum(costs[row, column] for row, column in enumerate(chosen)) == least
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(1, 60), st.integers(0, 20), st.integers(0, 2**32 - 1))
 def test_a_hidden_assignment_of_many_is_found(rows: int, spare: int, seed: int) -> None:
     source = np.random.default_rng(seed)

@@ -19,9 +19,10 @@ from moe.planning.moves.renaming import least_moving, nearest
 from moe.planning.moves.seating import seated_by_device
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import predict
+from tests.examples import examples
 from tests.plans import SMOLLM2, configs, device, replicated, single, suiting
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 TRAINING = Workload(8, 1, 8)
 SORTS = ({}, {"memory_bytes": 10**12}, {"speed": 2.0})
 
@@ -99,7 +100,7 @@ def moved(config: ModelConfig, old: Plan, new: Plan, workload: Workload) -> int:
     return diff(config, old, new, workload, seated_by_device(old, new)).bytes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(cases(), workloads())
 def test_no_other_names_move_less(
     drawn: tuple[ModelConfig, Inventory, Plan, list[Plan]], workload: Workload
@@ -139,7 +140,7 @@ def test_names_stay_where_others_would_gain_nothing(
     assert nearest(config, old, found, cluster, TRAINING) is found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(cases(3), workloads())
 def test_of_several_plans_the_one_that_moves_least_is_taken(
     drawn: tuple[ModelConfig, Inventory, Plan, list[Plan]], workload: Workload

@@ -14,9 +14,10 @@ from moe.planning.plan.plan import LayerExperts, Plan
 from moe.planning.plan.seats import Seat
 from moe.planning.schedules.schedule import SCHEDULES, actions, check_schedule
 from tests import runs
+from tests.examples import examples
 from tests.plans import SMOLLM2, any_plans, configs, single
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 
 
 def holding(*stages: tuple[tuple[int, int], ...]) -> Plan:

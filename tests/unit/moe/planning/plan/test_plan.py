@@ -21,9 +21,10 @@ from moe.planning.plan.checks import shared_columns
 from moe.planning.plan.file import from_dict, load_plan, save_plan, to_dict
 from moe.planning.plan.plan import Plan, StagePlan
 from moe.planning.plan.seats import Seat
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, any_plans, configs, single, with_experts
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=examples(60))
 
 
 def planned(count: int) -> st.SearchStrategy[tuple[ModelConfig, list[Plan]]]:

@@ -21,6 +21,7 @@ from moe.planning.search.interleave import interleave
 from moe.planning.stages.gang import StageCost
 from moe.planning.stages.member import Member, MemberCosts
 from tests import runs
+from tests.examples import examples
 from tests.plans import SMOLLM2, configs, device, inventory, plans, suiting
 
 WORKLOAD = Workload(sequence_length=16, micro_batch=2, micro_batches=6)
@@ -38,7 +39,7 @@ def several(draw: st.DrawFn) -> tuple[object, Plan, Workload]:
     return config, plan, suiting(plan, work)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(several())
 def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: ignore[no-untyped-def]
     """Walk through the work of a stage and add up what every forward leaves behind."""
@@ -69,7 +70,7 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
         assert abs(taken - need.total) <= ROUNDED
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(several())
 def test_tensors_come_from_other_stages_only(drawn) -> None:  # type: ignore[no-untyped-def]
     config, plan, work = drawn
@@ -144,7 +145,7 @@ def test_ways_are_those_between_the_stages_of_neighbouring_chunks() -> None:
     assert folded.tied_seconds == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(several())
 def test_runs_of_a_stage_add_up_to_the_stage(drawn) -> None:  # type: ignore[no-untyped-def]
     config, plan, work = drawn

@@ -21,6 +21,7 @@ from moe.planning.schedules.schedule import (
     actions,
     in_flight,
 )
+from tests.examples import examples
 
 SINGLE = {"gpipe": torch_schedules.ScheduleGPipe, "1f1b": torch_schedules.Schedule1F1B}
 MULTI = {
@@ -99,7 +100,7 @@ every_case = st.tuples(
 cases = every_case.filter(exists)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(SINGLE)), st.integers(1, 8), st.integers(0, 12))
 def test_one_chunk_a_stage_works_as_torch_does(schedule: str, stages: int, more: int) -> None:
     micro_batches = stages + more
@@ -107,13 +108,13 @@ def test_one_chunk_a_stage_works_as_torch_does(schedule: str, stages: int, more:
         assert order == torch_runs(schedule, stage, stages, micro_batches)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(cases.filter(lambda case: case[0] in MULTI))
 def test_several_chunks_a_stage_work_as_torch_does(case: tuple[str, int, int, int]) -> None:
     assert actions(*case) == torch_orders(*case)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(every_case.filter(lambda case: case[0] in MULTI))
 def test_refuses_what_torch_refuses(case: tuple[str, int, int, int]) -> None:
     if exists(case):
@@ -130,7 +131,7 @@ def test_1f1b_asks_for_as_many_micro_batches_as_torch_does() -> None:
         torch_runs("1f1b", 0, 4, 3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(cases)
 def test_torch_sends_and_receives_without_a_deadlock(case: tuple[str, int, int, int]) -> None:
     schedule, stages, micro_batches, chunks = case
@@ -156,7 +157,7 @@ def test_torch_sends_and_receives_without_a_deadlock(case: tuple[str, int, int, 
         assert [each for each in run[stage] if each is not None and each.is_compute_op] == order
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases)
 def test_every_piece_of_work_is_done_once(case: tuple[str, int, int, int]) -> None:
     schedule, stages, micro_batches, chunks = case
@@ -170,7 +171,7 @@ def test_every_piece_of_work_is_done_once(case: tuple[str, int, int, int]) -> No
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases)
 def test_in_flight_counts_what_is_forward_and_not_yet_back(case: tuple[str, int, int, int]) -> None:
     for order, most in zip(actions(*case), in_flight(*case), strict=True):
@@ -186,7 +187,7 @@ def test_in_flight_counts_what_is_forward_and_not_yet_back(case: tuple[str, int,
         assert most == max(sizes)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.integers(1, 8), st.integers(1, 4))
 def test_in_flight_of_the_known_schedules(stages: int, rounds: int) -> None:
     micro_batches = stages * rounds

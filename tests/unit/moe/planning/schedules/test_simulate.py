@@ -24,6 +24,7 @@ from moe.planning.schedules.schedule import (
     in_flight,
 )
 from moe.planning.schedules.simulate import StageTimes, Timeline, makespan_1f1b, play, simulate
+from tests.examples import examples
 
 ROUNDING = 1e-9
 seconds = st.floats(0, 10)
@@ -100,7 +101,7 @@ def longest_path(case: Case) -> dict[Action, float]:
     return {action: stop(action) for order in orders for action in order}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(cases())
 def test_equals_the_longest_path(case: Case) -> None:
     stops = longest_path(case)
@@ -133,7 +134,7 @@ def torch_messages(orders: Sequence[Order]) -> list[tuple[int, str, int]]:
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases())
 def test_work_starts_when_the_stage_and_the_messages_of_torch_let_it(case: Case) -> None:
     schedule, chunks, times, micro_batches, _ = case
@@ -154,7 +155,7 @@ def test_work_starts_when_the_stage_and_the_messages_of_torch_let_it(case: Case)
     assert not arrivals
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases())
 def test_stages_do_their_work_in_order_and_one_piece_at_a_time(case: Case) -> None:
     schedule, chunks, times, micro_batches, _ = case
@@ -166,7 +167,7 @@ def test_stages_do_their_work_in_order_and_one_piece_at_a_time(case: Case) -> No
     assert timeline.peak_in_flight == in_flight(schedule, len(times), micro_batches, chunks)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases())
 def test_busy_and_bubble_make_up_the_step(case: Case) -> None:
     _, _, times, micro_batches, _ = case
@@ -183,7 +184,7 @@ def test_busy_and_bubble_make_up_the_step(case: Case) -> None:
     assert timeline.makespan >= through * (1 - ROUNDING)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(cases(), st.data())
 def test_more_time_anywhere_never_ends_the_step_sooner(case: Case, data: st.DataObject) -> None:
     schedule, chunks, times, micro_batches, hops = case
@@ -200,7 +201,7 @@ def test_more_time_anywhere_never_ends_the_step_sooner(case: Case, data: st.Data
     assert after >= before * (1 - ROUNDING)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(cases(("1f1b",)))
 def test_the_loop_of_the_search_gives_the_identical_float(case: Case) -> None:
     _, _, times, micro_batches, hops = case
@@ -214,7 +215,7 @@ def test_the_loop_of_the_search_gives_the_identical_float(case: Case) -> None:
     assert fast == run(case).makespan
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(stage_times(st.just(0.0)), min_size=1, max_size=6), st.integers(1, 12))
 def test_gpipe_fills_and_drains_twice(times: list[StageTimes], micro_batches: int) -> None:
     forward = [each.forward for each in times]
@@ -225,7 +226,7 @@ def test_gpipe_fills_and_drains_twice(times: list[StageTimes], micro_batches: in
     assert timeline.makespan == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(stage_times(st.just(0.0)), st.integers(1, 8), st.integers(0, 12))
 def test_1f1b_of_equal_stages(each: StageTimes, stages: int, more: int) -> None:
     timeline = simulate("1f1b", [each] * stages, stages + more, [0.0] * (stages - 1))
@@ -235,7 +236,7 @@ def test_1f1b_of_equal_stages(each: StageTimes, stages: int, more: int) -> None:
     assert timeline.bubble == pytest.approx((waits,) * stages, rel=ROUNDING, abs=ROUNDING)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(cases(), stage_times())
 def test_one_stage_never_waits(case: Case, each: StageTimes) -> None:
     schedule, chunks, _, micro_batches, _ = case
@@ -244,7 +245,7 @@ def test_one_stage_never_waits(case: Case, each: StageTimes) -> None:
     assert timeline.makespan == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     stage_times(st.just(0.0)),
     st.integers(1, 6),
@@ -376,7 +377,7 @@ def path_bounds(
             yield stay + first + last + trips * between
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(cases(("1f1b",)))
 def test_bounds_that_the_search_relies_on(case: Case) -> None:
     _, _, times, micro_batches, hops = case
@@ -387,7 +388,7 @@ def test_bounds_that_the_search_relies_on(case: Case) -> None:
     assert max(bounds) <= whole * (1 + ROUNDING)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(stage_times(), st.integers(1, 8), st.integers(0, 12))
 def test_bounds_are_reached_by_equal_stages(each: StageTimes, stages: int, more: int) -> None:
     forward, backward = [each.forward] * stages, [each.backward] * stages

@@ -12,6 +12,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.prediction.predict import Prediction
 from moe.planning.search.bounds import Bounds, State, Times, bounds_of
 from moe.planning.stages.gang import StageCost
+from tests.examples import examples
 
 WORKLOAD = Workload(sequence_length=8, micro_batch=1, micro_batches=1)
 CLOSE = 1 + 1e-9
@@ -42,7 +43,7 @@ def played(workload: Workload, times: list[Times]) -> float:
     return Prediction(costs, (0.0,) * (len(times) - 1), 0.0, (), workload).step_seconds
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(cases())
 def test_no_bound_is_above_the_schedule(case: tuple[Workload, list[Times]]) -> None:
     workload, times = case
@@ -54,7 +55,7 @@ def test_no_bound_is_above_the_schedule(case: tuple[Workload, list[Times]]) -> N
         assert bounds.least(state_of(bounds, times[number:])) <= step * CLOSE
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(cases(), st.data())
 def test_the_least_of_each_entry_bounds_every_way_to_go_on(
     case: tuple[Workload, list[Times]], data: st.DataObject
@@ -84,7 +85,7 @@ def test_the_bound_of_1f1b_is_mostly_the_step() -> None:
     assert near >= 980
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(stages, st.integers(1, 14))
 def test_the_bounds_of_gpipe_and_of_serving_are_the_step(
     times: list[Times], micro_batches: int

@@ -13,6 +13,7 @@ from moe.planning.plan.plan import LayerExperts, Plan, StagePlan
 from moe.planning.search.interleave import interleave, spans_by_stage
 from moe.planning.search.make import even_layers
 from tests import runs
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, plans, with_experts
 
 
@@ -20,7 +21,7 @@ def kinds(config: ModelConfig, layers: tuple[int, ...]) -> Counter[bool]:
     return Counter(map(config.has_experts, layers))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.data())
 def test_stages_keep_their_gang_and_their_number_of_layers(data: st.DataObject) -> None:
     config = data.draw(configs())
@@ -94,7 +95,7 @@ def test_experts_placed_by_layer_are_refused() -> None:
     assert interleave(placed, 1) == placed
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.data())
 def test_even_layers_keep_the_number_of_runs_and_their_order(data: st.DataObject) -> None:
     config = data.draw(configs())
@@ -107,7 +108,6 @@ def test_even_layers_keep_the_number_of_runs_and_their_order(data: st.DataObject
     assert [stage.ranks for stage in even.stages] == [stage.ranks for stage in plan.stages]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 4), st.booleans())
 def test_runs_are_as_long_as_asked(lengths: list[int], chunks: int, folded: bool) -> None:
     assume(len(lengths) % chunks == 0 and (not folded or chunks == 2))

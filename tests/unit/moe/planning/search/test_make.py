@@ -21,6 +21,7 @@ from moe.planning.search.pins import Pins
 from moe.planning.search.question import Question
 from moe.planning.search.search import search
 from moe.planning.stages.split import split
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, device, inventory, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
@@ -47,7 +48,7 @@ def test_smollm2_is_cut_unevenly_because_of_its_head(
     assert [sizes(plan) for plan in made] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_no_other_cut_of_the_same_gangs_is_faster(data: st.DataObject) -> None:
     config = data.draw(configs())

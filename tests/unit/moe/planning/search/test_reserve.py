@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
@@ -110,7 +110,6 @@ def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:
     assert search(Question(SMOLLM2, alike, WORKLOAD, 8, replace(pins, stages=3))).plan.replicas == 2
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1).filter(lambda name: "\n" not in name), st.integers(0, 99))
 def test_the_node_of_a_device_is_read_from_its_name(node: str, number: int) -> None:
     assert node_of(device_name(node, "gpu", number)) == node

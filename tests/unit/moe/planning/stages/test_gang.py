@@ -19,6 +19,7 @@ from moe.planning.devices.links import Link
 from moe.planning.stages.gang import GangCosts, StageCost
 from moe.planning.stages.member import Member, MemberCosts
 from moe.planning.stages.widths import cut_width, width_share
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, device, inventory
 from tests.questions import draw_model, draw_workload
 
@@ -48,7 +49,7 @@ def shares(draw: st.DrawFn, config: ModelConfig) -> Share:
     return width_share(config, draw(st.sampled_from(cut_width(config, weights))))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.data())
 def test_bytes_of_a_run_of_layers_are_those_of_the_rank_that_holds_it(data: st.DataObject) -> None:
     config = data.draw(configs())

@@ -9,6 +9,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.search.make import make_plan
 from moe.planning.stages.units import form_gangs, form_units
+from tests.examples import examples
 from tests.plans import SMOLLM2, device, with_experts
 
 WORKLOAD = Workload(sequence_length=512, micro_batch=1, micro_batches=8)
@@ -57,7 +58,7 @@ def test_fast_devices_go_with_fast() -> None:
     assert names(there, 2) == [["a/0", "a/2"], ["a/1", "a/3"]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(inventories(), st.integers(1, 5))
 def test_gangs_take_each_device_once_and_leave_too_few_for_another(
     there: Inventory, size: int
@@ -69,7 +70,7 @@ def test_gangs_take_each_device_once_and_leave_too_few_for_another(
     assert len(there.devices) - len(taken) < size
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(inventories(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
 def test_units_take_each_gang_once_and_are_as_many_as_asked(
     there: Inventory, size: int, replicas: int, stages: int

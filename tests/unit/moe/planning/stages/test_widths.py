@@ -11,10 +11,11 @@ from moe.config.share import shared_span
 from moe.errors import PlanError
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.planning.stages.widths import check_width, cut_width, explain_heads, widest
+from tests.examples import examples
 from tests.plans import FINE, SMOLLM2, configs, with_experts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_widths_of_any_weights_make_a_stage_that_a_plan_accepts(data: st.DataObject) -> None:
     config = data.draw(configs())

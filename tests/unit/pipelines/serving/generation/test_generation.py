@@ -12,9 +12,10 @@ from moe.config.sampling import SampledToken, Sampling
 from pipelines.serving.generation.generation import Delta, Generation, Job, run
 from pipelines.serving.text.text import Text
 from tests import vocabularies
+from tests.examples import examples
 from tests.local_decoder import LocalDecoder
 
-FAST = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 GREEDY = Sampling(temperature=0.0)
 
 

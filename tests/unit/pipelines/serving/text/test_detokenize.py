@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from pipelines.serving.text.text import Text
 from tests import vocabularies
+from tests.examples import examples
 
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(300), suppress_health_check=list(HealthCheck))
 KINDS = {"byte level": vocabularies.byte_level, "byte fallback": vocabularies.byte_fallback}
 
 

@@ -14,8 +14,9 @@ from moe.errors import CheckpointError
 from pipelines.serving.refusals import BadRequest
 from pipelines.serving.text.text import Text
 from tests import vocabularies
+from tests.examples import examples
 
-FAST = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=examples(50), suppress_health_check=list(HealthCheck))
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "naïve 🙂?"}]
 
 
