@@ -112,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=4, help="of a step")
     parser.add_argument("--length", type=int, default=256, help="of a sequence")
-    return parse(parser)
+    return parse(parser, repeats=1, threads=1, sequences=1, length=16)
 
 
 def _synchronous(training: Training, saver: RankSaver, to: Path) -> float:

@@ -12,9 +12,9 @@ of torch's dense feed-forward; at 16 tokens not slower than transformers.
 
 import gc
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import DeepseekV2Config, MixtralConfig
 from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Moe
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from benchmarks.results import finish, options
+from benchmarks.results import finish, options, parse
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.nn.block import LayerPass, MixtureOfExperts
@@ -50,6 +50,12 @@ class Shape:
     size: int
     shared: int = 0
     skewed: bool = False
+
+    def divided(self, by: int) -> "Shape":
+        """Return the same block with all widths divided, which shows no speed."""
+        return replace(
+            self, hidden=self.hidden // by, size=self.size // by, shared=self.shared // by
+        )
 
     def config(self) -> ModelConfig:
         """Return a model of one such block."""
@@ -225,10 +231,10 @@ class Race:
 
 def main() -> None:
     """Measure and print."""
-    arguments = _parser().parse_args()
+    arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     rows, missed = [], []
-    for shape in SHAPES:
+    for shape in (each.divided(arguments.divide) for each in SHAPES):
         for dtype in arguments.types:
             for tokens in arguments.tokens:
                 for backward in (True, False):
@@ -244,7 +250,7 @@ def main() -> None:
     finish(arguments, f"One MoE block, {arguments.threads} threads, milliseconds", rows, missed)
 
 
-def _parser() -> ArgumentParser:
+def _arguments() -> Namespace:
     parser = options(__doc__ or "", material=False)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=15, help="measurements of each")
@@ -252,7 +258,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--types", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--shapes", default="", help="only those whose name contains this")
     parser.add_argument("--backward-only", action="store_true", help="leave out the forward rows")
-    return parser
+    parser.add_argument("--divide", type=int, default=1, help="divide all widths by this")
+    return parse(parser, threads=1, turns=1, tokens=[4], divide=8)
 
 
 def _wanted(arguments: Namespace, shape: Shape, dtype: str, backward: bool) -> bool:

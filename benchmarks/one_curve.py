@@ -1,22 +1,23 @@
-"""Three plans, one loss curve: ``raymoe train`` with two stages, a gang of two, two replicas.
+"""Three plans, one loss curve: training as two stages, as a gang of two, as two replicas.
 
-All begin with the same model and data; then each is resumed under the plan of the next. Bar: over
-all steps no loss differs from that of the first by more than 1e-4 of it.
+Runs go through what ``raymoe train`` calls, in one Ray session. All begin with the same model and
+data; then each is resumed under the plan of the next. Bar: over all steps no loss differs from that
+of the first by more than 1e-4 of it.
 ``--plot FILE`` draws the curves.
 """
 
 import argparse
 import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import tomli_w
-
 from benchmarks.results import finish, options, parse
+from cluster.session import session
+from moe.config.run import parse_run
+from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
+from pipelines.training.train import train
 
 PLANS: dict[str, dict[str, int]] = {
     "2 stages": {"stages": 2},
@@ -33,14 +34,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--more", type=int, default=5, help="steps under the other plan")
     parser.add_argument("--plot", type=Path)
-    arguments = parse(parser)
-    names = list(PLANS)
-    with TemporaryDirectory() as folder:
+    parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
+    arguments = parse(parser, steps=1, more=1, plans=list(PLANS)[1:])
+    names, cores = arguments.plans, max(os.cpu_count() or 2, 2)
+    with TemporaryDirectory() as folder, session("local", cpus=cores):
         for name in names:
             _train(arguments, Path(folder), name, PLANS[name], arguments.steps)
         for name, other in zip(names, [*names[1:], names[0]], strict=True):
             steps = arguments.steps + arguments.more
-            _train(arguments, Path(folder), name, PLANS[other], steps, "--resume")
+            _train(arguments, Path(folder), name, PLANS[other], steps, "always")
         curves = {name: _losses(Path(folder) / name) for name in names}
     gaps = [
         abs(loss - first) / first
@@ -48,14 +50,16 @@ def main() -> None:
         for loss, first in zip(curve, curves[names[0]], strict=True)
     ]
     rows = [
-        {"what": f"step {step}", **{name: f"{curves[name][step - 1]:.6f}" for name in names}}
+        {"what": f"step {step}", **{name: curves[name][step - 1] for name in names}}
         for step in range(1, arguments.steps + arguments.more + 1)
     ]
-    rows.append({"what": "largest gap", **{name: f"{max(gaps):.1e}" for name in names}})
+    rows.append({"what": "largest gap", **{name: max(gaps) for name in names}})
     if arguments.plot:
         arguments.plot.write_text(_drawn(curves, arguments.steps))
     missed = [f"losses differ by {max(gaps):.1e}"] if max(gaps) > TOLERANCE else []
-    finish(arguments, "One curve under three plans, then under each other's", rows, missed)
+    finish(
+        arguments, "One curve under these plans, then under each other's", rows, missed, digits=7
+    )
 
 
 def _train(
@@ -64,9 +68,9 @@ def _train(
     name: str,
     plan: dict[str, int],
     steps: int,
-    *words: str,
+    resume: Resume = "never",
 ) -> None:
-    """Let the command line train a run to so many steps."""
+    """Train a run to so many steps."""
     table: dict[str, Any] = {
         "name": "one-curve",
         "model": {"path": str(arguments.model.absolute())},
@@ -80,12 +84,9 @@ def _train(
         },
         "plan": plan,
         "checkpoint": {"path": str(folder / name)},
-        "cluster": {"cpus": max(os.cpu_count() or 2, 2)},
     }
-    file = folder / f"{name}.toml"
-    file.write_text(tomli_w.dumps(table))
-    command = [sys.executable, "-m", "pipelines.entry", "train", str(file), *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run = parse_run(table, "the benchmark")
+    train(run, resume, lambda plan, joined: None, lambda report: None)
 
 
 def _losses(folder: Path) -> list[float]:

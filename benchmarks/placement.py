@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import finish, options
+from benchmarks.results import finish, options, parse
 from moe.planning.experts.expert_layout import ExpertLayout, moves
 from moe.planning.experts.packing import Floats
 from moe.planning.experts.rebalance import arrange, improve, replicate
@@ -53,24 +53,26 @@ def heaviest(load: Sequence[float], packs: Sequence[Sequence[int]]) -> float:
     return max(sum(load[expert] / copies[expert] for expert in pack) for pack in packs)
 
 
-def traces(random: np.random.Generator) -> dict[str, Floats]:
+def traces(random: np.random.Generator, layers: int = LAYERS) -> dict[str, Floats]:
     """Return loads [layers, experts] by name."""
-    even = random.random((LAYERS, EXPERTS))
-    zipf = np.tile(1 / np.arange(1, EXPERTS + 1), (LAYERS, 1))
+    even = random.random((layers, EXPERTS))
+    zipf = np.tile(1 / np.arange(1, EXPERTS + 1), (layers, 1))
     hot = even.copy()
     hot[:, 3] = EXPERTS / 4
     return {
         "uniform": even,
-        "uniform, cubed": random.random((LAYERS, EXPERTS)) ** 3,
+        "uniform, cubed": random.random((layers, EXPERTS)) ** 3,
         "zipf": random.permuted(zipf, axis=1),
         "one hot expert": hot,
-        "drift": drift(random, 1)[0],
+        "drift": drift(random, 1, layers=layers)[0],
     }
 
 
-def drift(random: np.random.Generator, windows: int, change: float = 0.3) -> list[Floats]:
+def drift(
+    random: np.random.Generator, windows: int, change: float = 0.3, layers: int = LAYERS
+) -> list[Floats]:
     """Return token counts of following windows; log popularity walks, tokens are drawn by it."""
-    log = random.normal(size=(LAYERS, EXPERTS)) * 0.7
+    log = random.normal(size=(layers, EXPERTS)) * 0.7
     found = []
     for _ in range(windows):
         popularity = np.exp(log) / np.exp(log).sum(axis=1, keepdims=True)
@@ -84,17 +86,19 @@ def main() -> None:
     parser = options(__doc__ or "", material=False)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    arguments = parse(parser, turns=1, layers=2)
     random = np.random.default_rng(arguments.seed)
     rows, missed = [], []
-    for name, loads in traces(random).items():
+    for name, loads in traces(random, arguments.layers).items():
         for way, slots in ((arrange, EXPERTS // RANKS), (replicate, EXPERTS // RANKS + 1)):
             row, found = _raced(name, loads, [slots] * RANKS, way, arguments.turns)
             rows.append(row)
             missed += found
     for slots in (EXPERTS // RANKS, EXPERTS // RANKS + 1):
-        rows += _drifted(random, [slots] * RANKS)
-    finish(arguments, f"{LAYERS} layers x {EXPERTS} experts on {RANKS} ranks", rows, missed)
+        rows += _drifted(random, [slots] * RANKS, arguments.layers)
+    title = f"{arguments.layers} layers x {EXPERTS} experts on {RANKS} ranks"
+    finish(arguments, title, rows, missed)
 
 
 def _raced(
@@ -129,9 +133,9 @@ def _raced(
     return _row(name, slots, **cells), missed
 
 
-def _drifted(random: np.random.Generator, slots: list[int]) -> list[dict[str, Any]]:
+def _drifted(random: np.random.Generator, slots: list[int], layers: int) -> list[dict[str, Any]]:
     """Return the rows of a placement that has grown old: kept, improved, made anew."""
-    before, after = drift(random, 2)
+    before, after = drift(random, 2, layers=layers)
     old = replicate(before, slots)
     ways = {
         "kept": old,

@@ -6,12 +6,11 @@ Bar: actors take at most 2 % longer, median of the pairs; the losses are the sam
 """
 
 import os
-from pathlib import Path
 from statistics import median
 
 from actors.engine import over_ray
 from actors.state.sources import ModelSource
-from benchmarks.results import finish, options, parse
+from benchmarks.results import DEMO, finish, options, parse
 from benchmarks.run import bench_run
 from benchmarks.torchrun import torchrun
 from cluster.probe import probe
@@ -30,10 +29,10 @@ WARM = 2
 def main() -> None:
     """Measure and print."""
     parser = options(__doc__ or "")
-    parser.set_defaults(model=Path("demo/dense"))
+    parser.set_defaults(model=DEMO / "dense")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--micro-batches", type=int, default=8)
-    arguments = parse(parser)
+    arguments = parse(parser, steps=1, micro_batches=2)
     run = bench_run(
         arguments.model,
         arguments.data,

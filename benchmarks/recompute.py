@@ -9,11 +9,10 @@ first; both within 10 % of what was predicted, the process itself included; the 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from actors.engine import over_ray
 from actors.state.sources import ModelSource
-from benchmarks.results import finish, options
+from benchmarks.results import DEMO, finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe
 from cluster.session import session
@@ -38,10 +37,9 @@ STEPS, MICRO_BATCH, MICRO_BATCHES = 2, 4, 2
 
 def main() -> None:
     """Plan twice, refuse once, train twice."""
-    parser = options(__doc__ or "", material=False)
-    parser.add_argument("--model", type=Path, default=Path("demo/dense"))
-    parser.add_argument("--data", type=Path, default=Path("demo/tokens"))
-    arguments = parser.parse_args()
+    parser = options(__doc__ or "")
+    parser.set_defaults(model=DEMO / "dense")
+    arguments = parse(parser)
     train = {"steps": STEPS, "global_batch": MICRO_BATCH * MICRO_BATCHES}
     run = bench_run(arguments.model, arguments.data, micro_batch=MICRO_BATCH, **train)
     config = Checkpoint.open(arguments.model).config

@@ -7,13 +7,12 @@ Bar: the losses agree to 1e-4. Speeds have no bar.
 """
 
 import os
-from pathlib import Path
 from statistics import median
 
 from actors.engine import over_ray
 from actors.engine.training import TrainingEngine
 from actors.state.sources import ModelSource
-from benchmarks.results import finish, options, parse
+from benchmarks.results import DEMO, finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe
 from cluster.session import session
@@ -37,11 +36,11 @@ WARM = 1
 def main() -> None:
     """Measure and print."""
     parser = options(__doc__ or "")
-    parser.set_defaults(model=Path("demo/dense"))
+    parser.set_defaults(model=DEMO / "dense")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--micro-batches", type=int, default=8)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS)[1:], default=list(WAYS)[1:])
-    arguments = parse(parser)
+    arguments = parse(parser, steps=1, micro_batches=2, ways=["pipe"])
     run = bench_run(
         arguments.model,
         arguments.data,

@@ -23,23 +23,22 @@ from moe.planning.counts.workload import Workload
 from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
 
-PROMPT_TOKENS = 64
-
 
 def main() -> None:
     """Measure and print."""
     parser = options(__doc__ or "")
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parse(parser)
+    parser.add_argument("--prompt", type=int, default=64, help="tokens before them")
+    arguments = parse(parser, tokens=2, repeats=1, prompt=16)
     cores = os.cpu_count() or 2
     torch.set_num_threads(cores)
     theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.model, trust_remote_code=True, dtype=torch.float32
     )
-    prompt = TokenShards.open(arguments.data, "held_out").batch([0]).tokens[0, :PROMPT_TOKENS]
+    prompt = TokenShards.open(arguments.data, "held_out").batch([0]).tokens[0, : arguments.prompt]
     config = Checkpoint.open(arguments.model).config
-    wanted = Workload(PROMPT_TOKENS + arguments.tokens, 1, 1, training=False)
+    wanted = Workload(arguments.prompt + arguments.tokens, 1, 1, training=False)
     seconds: dict[str, list[float]] = {"transformers": [], "one rank": [], "two stages": []}
     answers: dict[str, list[int]] = {}
     with session("local", cpus=2 * max(cores, 2)):
@@ -68,7 +67,7 @@ def main() -> None:
         for name, taken in seconds.items()
     ]
     missed = [f"{n}: other tokens" for n, a in answers.items() if a != answers["transformers"]]
-    finish(arguments, f"Greedy decoding after {PROMPT_TOKENS} tokens, one request", rows, missed)
+    finish(arguments, f"Greedy decoding after {arguments.prompt} tokens, one request", rows, missed)
 
 
 def _theirs(model: Any, prompt: list[int], count: int) -> list[int]:

@@ -10,7 +10,7 @@ by bisection, and the cost model is checked to hold it (``moe.planning.devices.r
 
 import argparse
 
-from benchmarks.results import finish, options
+from benchmarks.results import finish, options, parse
 from moe.config.presets import preset
 from moe.config.tensors import active_parameters
 from moe.planning.counts.workload import MEGATRON, Workload
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    return options(__doc__ or "", material=False).parse_args()
+    return parse(options(__doc__ or "", material=False))
 
 
 def _efficiency() -> float:

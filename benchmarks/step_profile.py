@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--markdown", type=Path)
-    arguments = parse(parser)
+    arguments = parse(parser, micro_batches=1, threads=1)
     run = bench_run(
         arguments.model, arguments.data, steps=WARM + 1, global_batch=arguments.micro_batches
     )
@@ -52,6 +52,7 @@ def main() -> None:
         with profile(activities=[ProfilerActivity.CPU]) as measured:
             rank.train_step(batch)
         seconds = time.perf_counter() - started
+    rank.abort()
     rows = _rows(measured, seconds)
     if arguments.markdown:
         arguments.markdown.write_text(_markdown(rows, seconds, run.train.global_batch))

@@ -25,7 +25,7 @@ PATIENCE = timedelta(hours=2)
 SECONDS = 600.0
 
 
-def main() -> None:
+def take_part() -> None:
     """Build, join, and take part in steps until the bench is done."""
     number = int(os.environ["RANK"])
     command: BuildCommand
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    take_part()

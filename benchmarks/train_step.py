@@ -1,4 +1,9 @@
-"""A whole training step against transformers' Mixtral, with the same weights and batches.
+"""A whole training step against transformers' model of the same directory, on the same batches.
+
+`make demo` upcycles to a Skywork-MoE directory. Its model in transformers is Mixtral, whose
+attention, experts and loop are transformers' own; the remote code that raymoe writes beside the
+weights replaces the gate alone. So the peer computes the same losses, and all that takes its time
+is transformers' code. ``--model`` may name a Mixtral directory, which needs no remote code.
 
 Both models live in one process and take turns: forward, loss, backward, AdamW (fused). Of the
 experts implementations of transformers that fit in memory the fastest is found first. Model FLOPs
@@ -30,7 +35,6 @@ from pipelines.corpus.shards import TokenShards
 TOLERANCE = 1e-4
 FASTER = 1.4
 LEARNING_RATE = 1e-5
-SIDE = 2048
 
 
 class Ours:
@@ -55,12 +59,18 @@ class Theirs:
     """transformers' model of the same directory."""
 
     def __init__(self, path: str) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).train()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            path, trust_remote_code=True, dtype=torch.float32
+        ).train()
         self._adam = torch.optim.AdamW(self.model.parameters(), LEARNING_RATE, fused=True)
 
     def implementation(self, name: str) -> None:
-        """Choose how experts are computed."""
-        self.model.set_experts_implementation(name)
+        """Choose how experts are computed.
+
+        ``set_experts_implementation`` refuses a class of remote code, whose own source does not
+        show the experts that it inherits; they obey the config all the same.
+        """
+        self.model.config._experts_implementation = name
 
     def step(self, tokens_BS: Tensor, labels_BS: Tensor) -> float:
         """Return the loss of one step; the labels are already shifted."""
@@ -78,7 +88,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--sequences", type=int, default=2, help="of a step")
-    arguments = parse(parser)
+    parser.add_argument("--side", type=int, default=2048, help="of the products timed as the peak")
+    arguments = parse(parser, threads=1, steps=1, side=64)
     torch.set_num_threads(arguments.threads)
     checkpoint = Checkpoint.open(arguments.model)
     shards = TokenShards.open(arguments.data, "train")
@@ -95,7 +106,7 @@ def main() -> None:
         other, took = _timed(lambda: theirs.step(tokens, labels))  # noqa: B023
         seconds["transformers"].append(took)
         gap = max(gap, abs(one - other) / other)
-    peak = _peak()
+    peak = _peak(arguments.side)
     flops = _flops(checkpoint.config, tokens.shape[1])
     rows = [
         {
@@ -156,12 +167,12 @@ def _flops(config: ModelConfig, length: int) -> float:
     return 6.0 * active + 3.0 * attention
 
 
-def _peak() -> float:
+def _peak(side: int) -> float:
     """Return the FLOPs per second of the fastest large float32 product."""
-    x, y = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    x, y = torch.randn(side, side), torch.randn(side, side)
     times = [_timed(lambda: float(product(x, y)[0, 0]))[1] for _ in range(10)]
     times += [_timed(lambda: float(torch.mm(x, y)[0, 0]))[1] for _ in range(10)]
-    return 2.0 * SIDE**3 / min(times)
+    return 2.0 * side**3 / min(times)
 
 
 if __name__ == "__main__":

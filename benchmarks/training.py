@@ -4,6 +4,7 @@ Bar: the losses agree to 1e-4 relative. Speed has no bar yet: on two cores the p
 equal one process with two threads, less its bubble.
 """
 
+import argparse
 import os
 import time
 from statistics import median
@@ -62,7 +63,7 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--micro-batches", type=int, default=8)
-    arguments = parse(parser)
+    arguments = parse(parser, steps=2, micro_batches=2)
     cores = os.cpu_count() or 2
     torch.set_num_threads(cores)
     run = bench_run(
@@ -94,7 +95,7 @@ def main() -> None:
 
 
 def _finish(
-    arguments: object,
+    arguments: argparse.Namespace,
     run: RunConfig,
     length: int,
     seconds: dict[str, list[float]],
@@ -114,7 +115,7 @@ def _finish(
         {"what": "largest relative loss gap", "step s": max(gaps), "tok/s": max(gaps)},
     ]
     missed = [f"loss gap {max(gaps):.1e} > {TOLERANCE:g}"] if max(gaps) > TOLERANCE else []
-    finish(arguments, "Training step, SmolLM2 MoE", rows, missed)  # type: ignore[arg-type]
+    finish(arguments, "Training step, SmolLM2 MoE", rows, missed)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from actors.profiling.measure import Measuring
 from actors.profiling.messages import link_of
 from actors.profiling.profile import profile_of
 from actors.state.sources import ModelSource
-from benchmarks.results import finish, options
+from benchmarks.results import DEMO, finish, options, parse
 from benchmarks.run import bench_run
 from cluster.probe import probe
 from cluster.session import session
@@ -35,13 +35,11 @@ from pipelines.corpus.shards import TokenShards
 from pipelines.training.drive import batches
 from pipelines.training.run_plan import workload
 
-MODELS = (
-    ("SmolLM2, 4 experts", Path("demo/moe"), 1.10),
-    ("SmolLM2, dense", Path("demo/dense"), 1.15),
-)
+MODELS = {"moe": ("SmolLM2, 4 experts", 1.10), "dense": ("SmolLM2, dense", 1.15)}
+"""By the option that names its directory: what the table calls a model, and the bar of its gain."""
+
 CLOSE = 0.05
 MICRO_BATCHES = 8
-PROFILE_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +58,10 @@ def main() -> None:
     shards = TokenShards.open(arguments.data, "train")
     rows: list[dict[str, object]] = []
     missed: list[str] = []
-    for number, (name, model, bar) in enumerate(MODELS):
+    for number, which in enumerate(arguments.models):
+        (name, bar), model = MODELS[which], getattr(arguments, which)
         given = arguments.profile[number] if arguments.profile else None
-        measured = _measured(given, model, shards.sequence_length)
+        measured = _measured(arguments, given, model, shards.sequence_length)
         with session("local", cpus=2):
             case = _case(arguments, model, shards.sequence_length, measured)
             seconds = _steps(case, shards, arguments.turns)
@@ -74,18 +73,25 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__ or "", material=False)
-    parser.add_argument("--data", type=Path, default=Path("demo/tokens"))
+    parser.add_argument("--data", type=Path, default=DEMO / "tokens")
+    parser.add_argument("--moe", type=Path, default=DEMO / "moe")
+    parser.add_argument("--dense", type=Path, default=DEMO / "dense")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--steps", type=int, default=4, help="of a turn; one warms up")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--profile", type=Path, action="append", help="of each model, in order")
-    return parser.parse_args()
+    parser.add_argument("--profile-seconds", type=float, default=8.0, help="of each part measured")
+    return parse(parser, steps=2, turns=1, models=["moe"], profile_seconds=0.02)
 
 
-def _measured(given: Path | None, model: Path, length: int) -> Measurements:
+def _measured(
+    arguments: argparse.Namespace, given: Path | None, model: Path, length: int
+) -> Measurements:
     if given is not None:
         return load_profile(given)
     config = Checkpoint.open(model).config
-    asked = Measuring(config, length, (1,), ranks=2, threads=1, seconds=PROFILE_SECONDS)
+    seconds = arguments.profile_seconds
+    asked = Measuring(config, length, (1,), ranks=2, threads=1, seconds=seconds)
     found = measure(asked)
     wires = [each.wire for each in found if each.wire is not None]
     return (profile_of(asked, found, "measured before"),), (link_of(wires),)

@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.results import finish
+from benchmarks.results import DEMO, finish, parse
+from benchmarks.results import options as options_of
 from moe.checkpoint.reader import Checkpoint
 from moe.config.tensors import tensors
 from moe.surgery.calibration import Calibration
@@ -99,7 +100,7 @@ def main() -> None:
     rows, missed = [], []
     bar = memory_bar(arguments.model)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        for experts in (4, 8):
+        for experts in arguments.experts:
             row = _measure(arguments, experts, Path(directory))
             rows.append(row)
             if row["speed / copy"] < SPEED_BAR:
@@ -110,17 +111,13 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the rows there")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--model", type=Path, default=Path("demo/dense"), help="dense model")
+    parser = options_of(__doc__ or "", material=False)
+    parser.add_argument("--model", type=Path, default=DEMO / "dense", help="dense model")
     parser.add_argument("--directory", type=Path, help="disk to write to; default that of /tmp")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--mergekit", type=Path, help="mergekit-moe, in its own environment")
-    arguments = parser.parse_args()
-    if not arguments.model.exists():
-        parser.error(f"{arguments.model} is missing; `raymoe fetch smollm2 --to` makes one")
-    return arguments
+    parser.add_argument("--experts", type=int, nargs="+", default=[4, 8])
+    return parse(parser, repeats=1, experts=[4])
 
 
 def _measure(arguments: argparse.Namespace, experts: int, directory: Path) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""Every benchmark that starts Ray runs in its smallest form, in the session of these tests."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import every
+from cluster.session import Session
+from tests import benches
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize("name", [name for name in every.names() if every.starts_ray(name)])
+def test_benchmark_runs(
+    name: str,
+    ray_session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    benches.start(name, tmp_path, monkeypatch, capsys)
