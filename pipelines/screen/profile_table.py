@@ -1,4 +1,4 @@
-"""What was measured of a machine, on one screen, beside what is counted for it."""
+"""The measurements of a machine on one screen, beside the counted times."""
 
 from collections.abc import Sequence
 

@@ -47,7 +47,7 @@ from pipelines.training.run_plan import fullest_plan, replicas_of
 POLL_SECONDS = 0.1
 
 QUIET_SECONDS = 10.0
-"""Seconds after which a worker that should have started has no node."""
+"""Seconds after which workers that were requested and have not started count as absent."""
 WORKER_BYTES = 2**20
 """Bytes of memory that a driver reserves; it computes nothing and takes no CPU from the ranks."""
 
