@@ -18,9 +18,7 @@ _RATIO = "over\nbest"
 def comparison(
     plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
 ) -> list[str]:
-    """Return the lines; ``even`` is the prediction for the same gangs with equally many layers
-    each.
-    """
+    """Return the lines; ``even`` is the prediction for the same gangs with even layers."""
     slowest, step = predicted.slowest_seconds, predicted.step_seconds
     return [
         f"slowest stage: {seconds(slowest)} for a micro-batch"
