@@ -354,7 +354,7 @@ def test_of_two_vendors_the_gpus_that_are_more_are_used() -> None:
     assert {device.kind for device in inventory_of_nodes(nodes).devices} == {"A100-80G"}
     (found,) = left_out(nodes)
     assert found.node == "a"
-    assert "its 2 AMD GPUs (MI300X) cannot talk to the GPUs of other nodes" in found.reason
+    assert "its 2 AMD GPUs (MI300X) cannot communicate with the GPUs of other nodes" in found.reason
     assert "RCCL, NCCL" in found.reason
 
 
