@@ -1,4 +1,4 @@
-"""Addresses of Ray: resolved and tried before Ray gets them, because Ray tries for minutes."""
+"""Addresses of Ray clusters, resolved and tried first, because Ray itself retries for minutes."""
 
 import http.client
 import os
@@ -15,7 +15,7 @@ REACH_SECONDS = 5.0
 
 
 def resolve_auto() -> str:
-    """Return the address that ``auto`` means: RAY_ADDRESS, or the cluster on this machine."""
+    """Return the address behind ``auto``: RAY_ADDRESS, or the cluster on this machine."""
     if given := os.environ.get("RAY_ADDRESS"):
         return given
     try:
@@ -38,7 +38,7 @@ def reach(address: str) -> None:
 
 
 def speaks_http(address: str) -> bool:
-    """Tell whether what listens at ``HOST:PORT`` is a dashboard, which speaks HTTP.
+    """Return whether a Ray dashboard, which speaks HTTP, listens at ``HOST:PORT``.
 
     The cluster itself speaks another protocol, and Ray waits half a minute before it finds out.
     """
@@ -62,8 +62,8 @@ def _parts(address: str) -> tuple[str, int]:
         host, port = None, None
     if not host or not port:
         raise ClusterError(
-            f"{address} is not an address; give HOST:PORT, where 6379 is the port that "
-            "`ray start --head` takes unless told otherwise, or http://HOST:8265 for the dashboard"
+            f"{address} is not an address; give HOST:PORT, where 6379 is the default port of `ray "
+            "start --head`, or http://HOST:8265 for the dashboard"
         )
     if url.path.strip("/") and url.scheme not in schemes:
         raise ClusterError(

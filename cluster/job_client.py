@@ -1,4 +1,4 @@
-"""Ray's job client, made for an address that was tried first, with errors that say what to do."""
+"""Ray's job client: tries the address first, and raises errors that say what to do."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ from cluster.address import AUTO, LOCAL, reach, resolve_auto, speaks_http
 from moe.errors import ClusterError
 
 CHATTY_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-"""They tell of uploads and closed sockets in the middle of the log that is being followed."""
+"""Loggers of Ray that report uploads and closed sockets in the middle of the log that we follow."""
 
 
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of the dashboard at ``http://HOST:PORT/PATH``, or of the cluster HOST:PORT.
 
-    Ray lets two environment variables win over the address it is given, in silence; a
-    contradiction is an error here.
+    Two environment variables silently override the address that Ray is given; here a contradiction
+    is an error.
     """
     if address == LOCAL:
         raise ClusterError(
@@ -39,7 +39,7 @@ def connect(address: str) -> JobSubmissionClient:
     if "://" not in target and speaks_http(target):
         raise ClusterError(
             f"{target} is the address of a dashboard; write it as http://{target} (HOST:PORT alone "
-            "is the address of a cluster, whose port is 6379 unless told otherwise)"
+            "is the address of a cluster, whose default port is 6379)"
         )
     for chatty in CHATTY_LOGGERS:
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -48,7 +48,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 @contextmanager
 def translated(address: str) -> Iterator[None]:
-    """Turn what Ray's client raises into a ClusterError that says what to do."""
+    """Turn an exception of Ray's client into a ClusterError that says what to do."""
     try:
         yield
     except AuthenticationError as error:
@@ -58,6 +58,6 @@ def translated(address: str) -> Iterator[None]:
         ) from error
     except (OSError, RuntimeError, ValueError, RayError, aiohttp.ClientError) as error:
         raise ClusterError(
-            f"the cluster at {address} did not do what was asked: {error}; "
+            f"the cluster at {address} refused the request: {error}; "
             "check that its dashboard is reachable and runs the version of Ray that is here"
         ) from error

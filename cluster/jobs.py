@@ -15,20 +15,21 @@ from cluster.job_client import connect, translated
 from moe.errors import ClusterError
 
 RUN_VARIABLE = "RAYMOE_RUN"
-"""Carries the run file into the job, so that it need not lie in the uploaded directory."""
+"""Environment variable that carries the run file into the job: it need not be uploaded."""
 
 TAIL_ATTEMPTS = 5
 AGENT_SECONDS = 20.0
-"""How long the agents of a cluster that has just started may take to accept a job."""
+"""Seconds that the agents of a new cluster may take to accept a job."""
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 60.0
-"""How long a job may take to reach its final status once its log has ended or a stop was asked."""
+"""Seconds that a job may take to reach its final status after its log ended or a stop request."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What to run. ``working_dir`` is uploaded; None where the cluster's image has the code."""
+    """What a job runs. ``working_dir`` is uploaded; None if the image of the cluster has the "
+    "code."""
 
     name: str
     entrypoint: str
@@ -38,7 +39,7 @@ class JobRequest:
 
     @property
     def identifier(self) -> str:
-        """The same request has the same identifier, so that submitting twice runs once."""
+        """Equal requests have equal identifiers, so a request that is submitted twice runs once."""
         content = [self.entrypoint, sorted(self.metadata.items()), sorted(self.environment.items())]
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return f"raymoe-{self.name}-{digest[:8]}"
@@ -46,7 +47,7 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job on a cluster; ``joined`` if it was running before it was asked for."""
+    """A job on a cluster; ``joined`` is true if the job was running before this request."""
 
     address: str
     identifier: str
@@ -54,7 +55,7 @@ class Job:
 
 
 def project_root() -> Path | None:
-    """Return the directory of this source tree, or None where raymoe is installed as a wheel."""
+    """Return the directory of this source tree, or None if raymoe is installed as a wheel."""
     root = Path(moe.__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() else None
 
@@ -68,8 +69,8 @@ def training_request(
 ) -> JobRequest:
     """Return the request that trains a run; ``run`` is the text of the run file, as TOML.
 
-    Paths in the run file are read on the cluster, by ``python`` as the head node names it. The
-    uploaded tree is without what ``.gitignore`` and ``.rayignore`` name.
+    Paths in the run file are paths on the cluster; ``python`` is the interpreter on the head node.
+    Files that ``.gitignore`` or ``.rayignore`` name are not uploaded.
     """
     return JobRequest(
         name=name,
@@ -82,10 +83,10 @@ def training_request(
 
 
 def submit(address: str, request: JobRequest) -> Job:
-    """Submit the request, or return the job that runs it already.
+    """Submit the request, or return the job that already runs it.
 
-    A request whose earlier job has ended is submitted again under a numbered identifier, because
-    Ray never takes one twice.
+    If an earlier job of the request has ended, the new job gets a numbered identifier, because Ray
+    accepts each identifier only once.
     """
     with translated(address):
         client = connect(address)
@@ -99,10 +100,10 @@ def submit(address: str, request: JobRequest) -> Job:
 
 
 def follow(job: Job, on_line: Callable[[str], None]) -> str:
-    """Hand every line of the job's log to ``on_line`` and return its final status.
+    """Call ``on_line`` with every line of the job's log; return the final status of the job.
 
-    A stopped job returns ``STOPPED``; a failed one raises ClusterError with Ray's message.
-    Interrupting this leaves the job running.
+    A stopped job returns ``STOPPED``; a failed one raises ClusterError with Ray's message. An
+    interrupt leaves the job running.
     """
     with translated(job.address):
         client = connect(job.address)
@@ -125,7 +126,7 @@ def follow(job: Job, on_line: Callable[[str], None]) -> str:
 
 
 def stop(job: Job) -> bool:
-    """Ask the job to end and wait until it has; return whether it was running."""
+    """Stop the job, wait until it has ended, and return whether it was running."""
     with translated(job.address):
         client = connect(job.address)
         running = bool(client.stop_job(job.identifier))
@@ -135,7 +136,7 @@ def stop(job: Job) -> bool:
 
 
 class _Lines:
-    """Cuts the chunks of a log into lines; after a reconnection it skips what was seen before."""
+    """Cuts the chunks of a log into lines; after a reconnection, skips the lines seen before."""
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
@@ -148,7 +149,7 @@ class _Lines:
         self._skip = self._seen
 
     def feed(self, chunk: str) -> None:
-        """Take the next chunk and hand on the lines it completes."""
+        """Take the next chunk and pass on the lines that it completes."""
         fresh = chunk[self._skip :]
         self._skip -= len(chunk) - len(fresh)
         self._seen += len(fresh)
@@ -157,7 +158,7 @@ class _Lines:
             self._on_line(line)
 
     def finish(self) -> None:
-        """Hand on the last line if it has no newline."""
+        """Pass on the last line if it has no newline."""
         if self._rest:
             self._on_line(self._rest)
             self._rest = ""

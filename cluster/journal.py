@@ -1,7 +1,7 @@
-"""The run's journal: one JSON object a line, the numbers of every step and what happened between.
+"""The run's journal: a JSON object per line, with the numbers of a step or an event between steps.
 
-A line is complete when its newline is there. A process that dies while writing leaves a torn last
-line; the next reader ignores it and the next writer removes it.
+A line is complete when it ends with a newline. A process that dies while writing leaves an
+incomplete last line; readers ignore that line and the next writer removes it.
 """
 
 import json
@@ -33,16 +33,16 @@ class Journal:
             ) from error
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record and hand it to the operating system; NaN and infinity become null."""
+        """Write one record and flush it to the operating system; NaN and infinity become null."""
         line = json.dumps(_plain(record), allow_nan=False, separators=(",", ":"))
         self._file.write(line + "\n")
         self._file.flush()
 
     def truncate_after(self, step: int) -> None:
-        """Drop the records of steps above ``step``, and the events recorded after them.
+        """Remove the records of steps above ``step``, and the events recorded after them.
 
         A resumed run repeats those steps, and no step may be in the journal twice. The file is
-        replaced as a whole: readers see either the old one or the new one.
+        replaced atomically: readers see either the old file or the new file.
         """
         kept = _until(read(self.path), step)
         aside = self.path.with_name(self.path.name + ".part")
@@ -108,7 +108,7 @@ def _remove_torn_line(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with every number that JSON cannot hold replaced by None."""
+    """Return the value; every number that JSON cannot represent becomes None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,9 +1,9 @@
 """Kubernetes nodes as an Inventory: from the API server, or from ``kubectl get nodes -o json``.
 
-A node offers what it can allocate to pods at all, whether or not pods use some of it now. Kind and
-memory of its GPUs are in labels of NVIDIA's feature discovery, of AMD's node labeller, or of GKE
-and Karpenter. A taint with the name of the GPU resource keeps out only pods that ask for no GPU, so
-ours pass it. Other accelerators, and slices of GPUs, are named as seen and not used.
+A node offers everything that it can allocate to pods, also what other pods use at the moment.
+Labels of NVIDIA's feature discovery, AMD's node labeller, GKE or Karpenter give the kind and the
+memory of its GPUs. A taint with the name of the GPU resource excludes only pods that ask for no
+GPU, so rank pods tolerate it. Other accelerators, and slices of GPUs, are reported and not used.
 """
 
 import re
@@ -30,9 +30,9 @@ Table = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """How a vendor's GPUs are called: their resource, and labels with product and memory.
+    """Names for the GPUs of one vendor: their resource, and the labels with product and memory.
 
-    ``memory`` labels give MiB, or an amount with a unit of its own (``192G``).
+    ``memory`` labels give MiB, or a number with a unit (``192G``).
     """
 
     vendor: str
@@ -65,7 +65,7 @@ OTHERS = re.compile(
     r"|huawei\.com/Ascend\w+|nvidia\.com/mig-.+|nvidia\.com/gpu\.shared|amd\.com/(cpx|dpx|qpx).*"
     r"|furiosa\.ai/.+|rebellions\.ai/.+|tenstorrent\.com/.+|metax-tech\.com/.+|cambricon\.com/.+"
 )
-"""Resources of accelerators, or of slices of GPUs, that no rank computes on."""
+"""Resources of accelerators and GPU slices on which ranks cannot compute."""
 
 _RESOURCES = frozenset(each.resource for each in GPUS)
 _PAGE = 500
@@ -74,9 +74,9 @@ _PAGE = 500
 def read_nodes(
     context: str | None = None, kubeconfig: Path | None = None, timeout_seconds: float = 30
 ) -> list[Table]:
-    """Ask the API server for all nodes, as it writes them; inside a pod with the pod's account.
+    """Return all nodes as the API server describes them; inside a pod, uses the pod's account.
 
-    ``context`` is one of the kubeconfig's, by default its current one.
+    ``context`` names a context of the kubeconfig; the default is its current context.
     """
     api = _connect(context, kubeconfig)
     nodes: list[Table] = []
@@ -93,18 +93,19 @@ def read_nodes(
     except ApiException as error:
         raise ClusterError(
             f"the API server at {api.configuration.host} did not list its nodes: {error.status} "
-            f"{error.reason}; use an account that may list nodes, or save them with `kubectl get "
-            "nodes -o json` where one may"
+            f"{error.reason}; use an account that may list nodes, or save the nodes with `kubectl "
+            "get nodes -o json` under such an account"
         ) from error
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise ClusterError(
             f"the API server at {api.configuration.host} was asked for its nodes and did not "
-            f"answer as one: {error}; check the address and the certificates of the kubeconfig"
+            f"answer as an API server: {error}; check the address and the certificates of the "
+            "kubeconfig"
         ) from error
 
 
 def load_nodes(path: Path) -> list[Table]:
-    """Read a dump of nodes, JSON or YAML: a list of them, or one."""
+    """Read nodes from a JSON or YAML file that holds a list of nodes or a single node."""
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -123,9 +124,9 @@ def load_nodes(path: Path) -> list[Table]:
 
 
 def inventory_of_nodes(nodes: Sequence[Table], threads: int | None = 1) -> Inventory:
-    """Return the devices of the nodes that can be used; ``left_out`` names the others.
+    """Return the devices of the usable nodes; ``left_out`` names the other nodes.
 
-    A device is a GPU or, where no node has one, ``threads`` cores (None: all of a node's).
+    A device is a GPU or, if no node has a GPU, ``threads`` cores (None: all cores of a node).
     """
     able, kept_out = _sorted_out(nodes)
     if not able:
@@ -138,14 +139,14 @@ def inventory_of_nodes(nodes: Sequence[Table], threads: int | None = 1) -> Inven
 
 
 def left_out(nodes: Sequence[Table], threads: int | None = 1) -> tuple[LeftOut, ...]:
-    """Return what ``inventory_of_nodes`` does not use, and why."""
+    """Return nodes and accelerators that ``inventory_of_nodes`` does not use, and why."""
     able, kept_out = _sorted_out(nodes)
     found = [*kept_out, *offers.left_out(able, threads)]
     return tuple(sorted(found, key=lambda each: each.node))
 
 
 def _sorted_out(nodes: Sequence[Table]) -> tuple[list[Node], list[LeftOut]]:
-    """Return the nodes that take our pods, by name, and the others."""
+    """Return the nodes that accept our pods, by name, and the other nodes."""
     able, kept_out = [], []
     for item in sorted(nodes, key=_name):
         reason = next(_reasons(item), None)
@@ -157,7 +158,7 @@ def _sorted_out(nodes: Sequence[Table]) -> tuple[list[Node], list[LeftOut]]:
 
 
 def _reasons(item: Table) -> Iterator[str]:
-    """Yield what keeps our pods away from a node, or their collectives from its GPUs."""
+    """Yield the reasons why our pods cannot run on a node, or cannot use its GPUs."""
     spec, status = item.get("spec") or {}, item.get("status") or {}
     if spec.get("unschedulable"):
         yield "it is cordoned: no new pod is scheduled there"
@@ -172,9 +173,9 @@ def _reasons(item: Table) -> Iterator[str]:
             yield f"its taint {taint.get('key')}{value}:{taint['effect']} keeps pods away"
     product = _first(_labels(item), GPUS[0].product)
     if "-MIG-" in product:
-        yield f"its GPUs are cut into slices ({product}), which nccl does not join"
+        yield f"its GPUs are cut into slices ({product}), which NCCL does not support"
     if product.endswith("-SHARED"):
-        yield f"its GPUs are shared in turns ({product}); a rank needs one of its own"
+        yield f"its GPUs are time-shared ({product}); a rank needs a GPU of its own"
 
 
 def _node(item: Table) -> Node:
@@ -198,7 +199,7 @@ def _node(item: Table) -> Node:
 
 
 def _memory(item: Table, text: str) -> int | None:
-    """Return the bytes that a label of GPU memory gives, in MiB unless it says a unit."""
+    """Return the bytes in a label of GPU memory; the unit is MiB unless the label has one."""
     if not text:
         return None
     amount = _amount(item, "the label of GPU memory", text)
@@ -223,7 +224,7 @@ def _first(labels: Mapping[str, str], keys: Sequence[str]) -> str:
 
 
 def _allocatable(item: Table, resource: str) -> int:
-    """Return the whole part of what a node can give of a resource, 0 if it has none."""
+    """Return the allocatable amount of a resource on a node, rounded down; 0 if there is none."""
     amounts = (item.get("status") or {}).get("allocatable") or {}
     return _amount(item, f"allocatable {resource}", amounts.get(resource, "0"))
 
@@ -233,13 +234,13 @@ def _amount(item: Table, what: str, text: object) -> int:
         return int(parse_quantity(text))  # type: ignore[no-untyped-call]
     except (ValueError, ArithmeticError) as error:
         raise ClusterError(
-            f"node {_name(item)} gives {text!r} for {what}, which is no quantity of Kubernetes; "
+            f"node {_name(item)} gives {text!r} for {what}, which is not a Kubernetes quantity; "
             "give one like 8, 7910m or 64Gi"
         ) from error
 
 
 def _connect(context: str | None, kubeconfig: Path | None) -> Any:
-    """Return a client; only without a kubeconfig and a wish for one, that of the pod we are in."""
+    """Return a client; without a kubeconfig, and if none is asked for, that of the current pod."""
     given = None if kubeconfig is None else str(kubeconfig)
     try:
         return config.new_client_from_config(  # type: ignore[no-untyped-call]

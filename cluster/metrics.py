@@ -19,7 +19,7 @@ RUN = "run"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One line of the table. A gauge holds the last value, a counter the sum of all."""
+    """One line of the table. A gauge holds the last value, a counter the sum of all values."""
 
     name: str
     kind: Literal["gauge", "counter"]
@@ -42,20 +42,31 @@ ROUTERS: tuple[Metric, ...] = tuple(
 """Metrics of routers, from the table of ``moe.config.layer_statistics``."""
 
 METRICS: tuple[Metric, ...] = (
-    Metric("step", "gauge", "steps", "Last training step that was finished."),
+    Metric("step", "gauge", "steps", "Last training step that is done."),
     Metric("loss", "gauge", "nats per token", "Cross entropy of the last step."),
-    Metric("gradient_norm", "gauge", "1", "Norm of the whole gradient before clipping."),
+    Metric(
+        "gradient_norm", "gauge", "1", "Norm of the gradient of all parameters, before clipping."
+    ),
     Metric("learning_rate", "gauge", "1", "Learning rate of the last step."),
-    Metric("step_seconds", "gauge", "seconds", "Time of the last step."),
+    Metric("step_seconds", "gauge", "seconds", "Duration of the last step."),
     Metric("tokens_per_second", "gauge", "tokens per second", "Training speed of the last step."),
-    Metric("tokens", "counter", "tokens", "Tokens trained on."),
+    Metric("tokens", "counter", "tokens", "Tokens trained on since the start of the run."),
     *ROUTERS,
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
-    Metric("peak_memory_bytes", "gauge", "bytes", "Most memory a rank has held.", ("rank",)),
-    Metric("checkpoint_stall_seconds", "gauge", "seconds", "Wait of training for the last save."),
-    Metric("checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was whole."),
-    Metric("serving_generations", "counter", "generations", "Generations begun.", ("end",)),
-    Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens read."),
+    Metric(
+        "peak_memory_bytes", "gauge", "bytes", "Largest memory that any rank has held.", ("rank",)
+    ),
+    Metric(
+        "checkpoint_stall_seconds",
+        "gauge",
+        "seconds",
+        "Time that training waited for the last save.",
+    ),
+    Metric(
+        "checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was complete."
+    ),
+    Metric("serving_generations", "counter", "generations", "Generations started.", ("end",)),
+    Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens processed."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),
 )
 
@@ -71,17 +82,17 @@ def metric(name: str) -> Metric:
 
 
 def table_rows() -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield exported name, kind, unit, tags and description of each metric, for the docs."""
+    """Yield the exported name, kind, unit, tags and description of each metric, for the docs."""
     for entry in METRICS:
         tags = ", ".join((RUN, *entry.tags))
         yield entry.exported_name, entry.kind, entry.unit, tags, entry.description
 
 
 class Recorder:
-    """Records the metrics of one run in the process that measures them.
+    """Records the metrics of one run, in the process that measures them.
 
-    Ray forgets what a process exported when that process ends, so the recorder belongs to one that
-    lives as long as the run.
+    Ray drops the metrics of a process when the process ends, so a recorder must live in a process
+    that lives as long as the run.
     """
 
     def __init__(self, run: str) -> None:

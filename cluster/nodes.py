@@ -1,4 +1,4 @@
-"""What nodes offer, whoever tells of them, as the devices of an Inventory."""
+"""Nodes, from any source, as the devices of an Inventory."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from moe.planning.devices.naming import device_name
 from moe.planning.devices.rates import AMD, GPUS, NVIDIA
 
 _ABOUT = 0.07
-"""A driver reports a little less or more than the gibibytes a GPU is sold with."""
+"""Relative tolerance between the memory that a driver reports and the nominal GiB of a GPU."""
 
 _LIBRARIES = {NVIDIA: "NCCL", AMD: "RCCL"}
 _LISTED = 5
@@ -19,11 +19,12 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One living node: what it offers to actors, and its labels.
+    """One alive node: the resources that it offers to actors, and its labels.
 
-    ``gpu_kind`` is one of ``moe.planning.devices.rates.GPUS`` where it is known there.
-    ``gpu_memory_bytes`` is of one GPU, where the node tells it; otherwise the data sheet of its
-    kind does. ``others`` are accelerators that no rank can use, by the name of their resource.
+    ``gpu_kind`` is a key of ``moe.planning.devices.rates.GPUS`` if that table has the kind.
+    ``gpu_memory_bytes`` is the memory of one GPU as the node reports it; if the node does not
+    report it, the data sheet of the kind gives it. ``others`` names the resources of accelerators
+    that ranks cannot use.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A node that no plan uses, or accelerators of one that a plan does use; and why."""
+    """A node, or the accelerators of a used node, that plans do not use; and why."""
 
     node: str
     reason: str
@@ -50,11 +51,11 @@ class LeftOut:
 
 
 def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
-    """Return a device per GPU or, where no node has one, per ``threads`` cores.
+    """Return one device per GPU or, if no node has a GPU, one per ``threads`` cores.
 
-    ``threads`` None takes all cores of a node as one device. Ranks on CPUs, on NVIDIA GPUs and on
-    AMD GPUs cannot talk to each other, so only one sort is used: the GPUs of which there are most.
-    ``left_out`` names the rest. Speeds stay 1: a profile measures them.
+    With ``threads`` None, all cores of a node are one device. Ranks on CPUs, NVIDIA GPUs and AMD
+    GPUs cannot communicate with each other, so only one of these kinds is used: the vendor with the
+    most GPUs. ``left_out`` names the rest. Every speed is 1; a profile measures speeds.
     """
     used, reasons = _sorted_out(nodes, threads)
     devices = [device for node in used for device in _devices(node, threads)]
@@ -64,7 +65,7 @@ def inventory(nodes: Sequence[Node], threads: int | None = 1) -> Inventory:
 
 
 def left_out(nodes: Sequence[Node], threads: int | None = 1) -> tuple[LeftOut, ...]:
-    """Return what ``inventory`` does not use: whole nodes, and accelerators of used ones."""
+    """Return the nodes, and the accelerators of used nodes, that ``inventory`` does not use."""
     used, reasons = _sorted_out(nodes, threads)
     found = [LeftOut(name, reason) for name, reason in reasons.items()]
     found += [
@@ -76,10 +77,10 @@ def left_out(nodes: Sequence[Node], threads: int | None = 1) -> tuple[LeftOut, .
 
 
 def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
-    """Return the kind that a product is, as drivers, clouds and Ray call it; itself if unknown.
+    """Return the kind of a GPU product by any of its usual names; the product itself if unknown.
 
-    A kind is known by its words, and the one with most of them is taken: ``A100-80G`` is in
-    ``NVIDIA-A100-SXM4-80GB``, and in ``NVIDIA-A100-PG509-200`` if its memory says so.
+    A kind matches if the product has all words of the kind; the longest match wins. ``A100-80G``
+    matches ``NVIDIA-A100-SXM4-80GB``, and matches ``NVIDIA-A100-PG509-200`` if the memory agrees.
     """
     words = set(re.split(r"[^A-Z0-9.]+", product.upper()))
 
@@ -95,7 +96,7 @@ def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
 
 
 def _sorted_out(nodes: Sequence[Node], threads: int | None) -> tuple[list[Node], dict[str, str]]:
-    """Return the nodes to use, and why the others are not used, by name."""
+    """Return the nodes to use, and by name the reasons why the other nodes are not used."""
     known = [node for node in nodes if node.gpus and not _unknown(node)]
     counts: Counter[str] = Counter()
     for node in known:
@@ -115,7 +116,9 @@ def _sorted_out(nodes: Sequence[Node], threads: int | None) -> tuple[list[Node],
 
 
 def _unknown(node: Node) -> str | None:
-    """Say what is not known of a node's GPUs and must be."""
+    """Return a required fact about a node's GPUs that is unknown, as a reason; None if all is
+    known.
+    """
     if not node.gpus:
         return None
     if not node.gpu_kind:
@@ -133,17 +136,18 @@ def _unknown(node: Node) -> str | None:
 
 
 def _unlike(node: Node, vendor: str | None, has_gpus: bool) -> str | None:
-    """Say why the ranks of a node could not talk to those of the nodes in use."""
+    """Return why ranks on a node could not communicate with ranks on the nodes in use."""
     if not has_gpus:
         return None
     if not node.gpus:
-        return "it has no GPU as others have, and CPUs cannot talk to GPUs"
+        return "it has no GPU, other nodes have, and CPUs cannot communicate with GPUs"
     if node.vendor == vendor:
         return None
     return (
-        f"its {node.gpus} {_brand(node)} GPUs ({node.gpu_kind}) cannot talk to the GPUs of other "
-        f"nodes ({_LIBRARIES.get(node.vendor, node.vendor)}, {_LIBRARIES.get(vendor or '', 'NCCL')}"
-        "); plan for them alone with --inventory"
+        f"its {node.gpus} {_brand(node)} GPUs ({node.gpu_kind}) cannot communicate with the GPUs "
+        f"of other nodes ({_LIBRARIES.get(node.vendor, node.vendor)}, "
+        f"{_LIBRARIES.get(vendor or '', 'NCCL')}"
+        "); plan for these GPUs alone with --inventory"
     )
 
 

@@ -1,4 +1,4 @@
-"""What Ray knows of its nodes, as an Inventory that plans are made for."""
+"""The nodes of a Ray cluster as an Inventory."""
 
 import re
 from collections import Counter
@@ -13,30 +13,30 @@ from moe.planning.devices.naming import told_apart
 from moe.planning.devices.rates import vendor_of
 
 OTHERS = ("HPU", "TPU", "NPU", "neuron_cores", "TTNPU", "FURIOSA", "RBLN", "MBLT")
-"""Ray's resources of accelerators that no rank computes on; HPU is Gaudi."""
+"""Ray's resources of accelerators on which ranks cannot compute; HPU is Gaudi."""
 
 _KIND = "accelerator_type:"
 _NO_TORCH = re.compile(r"Intel-|MX?C\d|Apple-|M\d+(-|$)")
-"""Kinds that Ray counts as GPUs and that ranks do not compute on: of Intel, MetaX and Apple."""
+"""Kinds that Ray counts as GPUs but on which ranks cannot compute: Intel, MetaX and Apple."""
 
 
 def probe(threads: int | None = 1) -> Inventory:
-    """Ask Ray once what there is: a device per GPU, or where there is none per ``threads`` cores.
+    """Return one device per GPU of the Ray cluster or, if it has no GPU, one per ``threads`` cores.
 
-    ``threads`` None takes all cores of a node as one device.
+    With ``threads`` None, all cores of a node are one device.
     """
     return inventory(nodes_of_ray(), threads)
 
 
 def nodes_of_ray() -> tuple[Node, ...]:
-    """Ask Ray once for its living nodes."""
+    """Return the alive nodes of the Ray cluster."""
     return living_nodes(ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
-    """Read the living nodes out of the table of ``ray.nodes()``, ordered by name.
+    """Return the alive nodes in the table of ``ray.nodes()``, ordered by name.
 
-    Nodes that share a name, as all nodes on one machine do, are told apart by their id.
+    Nodes with equal names, such as several nodes on one machine, get their id as a suffix.
     """
     alive = [row for row in table if row["Alive"]]
     names = Counter(str(row["NodeName"]) for row in alive)
@@ -63,6 +63,6 @@ def _node(row: Mapping[str, Any], shared: bool) -> Node:
 
 
 def _accelerator(resources: Mapping[str, float]) -> str:
-    """Return Ray's word for the accelerators of a node, empty where it has none."""
+    """Return Ray's name for the accelerators of a node; empty if it has none."""
     found = sorted(key.removeprefix(_KIND) for key in resources if key.startswith(_KIND))
     return found[0] if found else ""

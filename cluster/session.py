@@ -1,4 +1,4 @@
-"""A Ray session: started here or joined, and left as it was found."""
+"""A Ray session: started here, or joined and left running."""
 
 import logging
 import math
@@ -20,13 +20,13 @@ from cluster.address import AUTO, LOCAL, reach, resolve_auto, speaks_http
 from moe.errors import ClusterError
 
 NAMESPACE = "raymoe"
-"""Where the actors of every run live, so that jobs and Serve replicas find them by name."""
+"""Ray namespace of the actors of every run, so that jobs and Serve replicas find them by name."""
 
 _STANDARD_ERROR = 2
 _REASON_CHARACTERS = 300
-"""Some errors of Ray carry a whole log; the beginning tells what it is of."""
+"""Some errors of Ray contain a complete log; the beginning says what the error is about."""
 _LOG_PREFIX = re.compile(r"\[[^\]]*\] \S+:\d+: ")
-"""Time, level and process, then file and line: how lines of Ray's native log begin."""
+"""Lines of Ray's native log begin with time, level and process, then file and line."""
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Object store of a Ray started here. Tensors travel between actors, never through the store."""
@@ -34,15 +34,15 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 _DASHBOARD = (
     "{} is the address of a dashboard, which takes jobs only; send the run there with `raymoe "
-    "submit`, or give the HOST:PORT of the cluster, whose port is 6379 unless told otherwise"
+    "submit`, or give the HOST:PORT of the cluster, whose default port is 6379"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A connection to Ray. ``started`` is true where leaving the session also ends Ray.
+    """A connection to Ray. ``started`` is true if the end of the session also ends Ray.
 
-    ``dashboard_url`` takes jobs too; it is empty where Ray runs without its dashboard.
+    ``dashboard_url`` also accepts jobs; it is empty if Ray runs without its dashboard.
     """
 
     address: str
@@ -53,10 +53,10 @@ class Session:
 
 @contextmanager
 def session(address: str, cpus: float | None = None) -> Iterator[Session]:
-    """Give a Ray session and end it, whatever happens inside.
+    """Open a Ray session; close it at the end of the block, also after an exception.
 
     ``local`` starts Ray on this machine, with ``cpus`` logical CPUs (rounded up; default: one per
-    core), except inside a Ray job, which is already on a cluster: there it joins that. ``auto``
+    core); inside a Ray job, which already runs on a cluster, ``local`` joins that cluster. ``auto``
     joins the cluster of ``RAY_ADDRESS``, or the one that ``ray start`` left on this machine;
     ``HOST:PORT`` joins that one. A process that is already connected keeps its connection.
     """
@@ -71,7 +71,7 @@ def session(address: str, cpus: float | None = None) -> Iterator[Session]:
 
 
 def intent(address: str) -> str:
-    """Return what ``session`` is about to do, which may take a minute."""
+    """Return a line that says what ``session`` will do; the work may take a minute."""
     if ray.is_initialized():
         return "using the Ray session of this process"
     if address == LOCAL and not inside_job():
@@ -80,12 +80,12 @@ def intent(address: str) -> str:
 
 
 def inside_job() -> bool:
-    """Tell whether this process was started by the supervisor of a Ray job."""
+    """Return whether the supervisor of a Ray job started this process."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "RAY_ADDRESS" in os.environ
 
 
 def logs() -> Path:
-    """Return the directory where Ray's processes of this machine log, those started last."""
+    """Return the log directory of the Ray processes that were last started on this machine."""
     newest = Path(get_default_ray_temp_dir()) / "session_latest"  # type: ignore[no-untyped-call]
     return newest.resolve() / "logs"
 
@@ -105,7 +105,7 @@ def _start(cpus: float | None) -> Session:
                 logging_level=logging.ERROR,
                 log_to_driver=_log_to_driver(),
             )
-        except Exception as error:  # Ray raises nothing narrower where its processes do not start
+        except Exception as error:  # Ray raises no narrower exception if its processes do not start
             raise ClusterError(
                 f"Ray did not start on this machine: {_reason(error, logged())}; its logs are in "
                 f"{logs()}; try again when the machine is less busy, or give the address of a "
@@ -127,7 +127,7 @@ def _join(address: str) -> Session:
                 logging_level=logging.ERROR,
                 log_to_driver=_log_to_driver(),
             )
-        except Exception as error:  # Ray raises nothing narrower where a cluster does not answer
+        except Exception as error:  # Ray raises no narrower exception if a cluster does not answer
             reason = _reason(error, logged())
             raise ClusterError(f"cannot join the Ray cluster at {target}: {_advice(reason)}") from (
                 error
@@ -136,7 +136,7 @@ def _join(address: str) -> Session:
 
 
 def _connected(address: str) -> Session:
-    """Describe the connection that this process has; refuse an address that is another's."""
+    """Return the connection of this process; raise if ``address`` is another cluster."""
     found = _describe(started=False)
     if address not in (LOCAL, AUTO, found.address):
         raise ClusterError(
@@ -158,7 +158,7 @@ def _describe(started: bool) -> Session:
 
 
 def _target(address: str) -> str:
-    """Return the address to give to Ray; those that cannot carry a run are refused."""
+    """Return the address for Ray; raise ClusterError for an address that cannot drive a run."""
     target = resolve_auto() if address in (LOCAL, AUTO) else address
     if target.startswith("ray://"):
         raise ClusterError(
@@ -175,11 +175,11 @@ def _advice(reason: str) -> str:
         return f"{reason}; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the token of the cluster"
     if "ersion mismatch" in reason:
         return f"{reason}; install the versions of the cluster here, or use its image"
-    return f"{reason}; check that the cluster is alive, and RAY_AUTH_MODE is what it runs with"
+    return f"{reason}; check that the cluster is alive, and that RAY_AUTH_MODE is its mode"
 
 
 def _reason(error: Exception, logged: str) -> str:
-    """Return an error of Ray as one line, with the last line that its native code logged."""
+    """Return an error of Ray as one line, with the last line of its native log."""
     said = shorten(str(error), _REASON_CHARACTERS).rstrip(".") or type(error).__name__
     last = logged.strip().rpartition("\n")[2]
     detail = _LOG_PREFIX.sub("", last).strip().rstrip(".")
@@ -188,9 +188,9 @@ def _reason(error: Exception, logged: str) -> str:
 
 @contextmanager
 def _aside() -> Iterator[Callable[[], str]]:
-    """Keep standard error free of what Ray's native code logs; yield a function that returns it.
+    """Capture what Ray's native code writes to standard error; yield a function that returns it.
 
-    Where Ray cannot connect it logs the reason, again every second, and raises an error without it.
+    If Ray cannot connect, it logs the reason every second and raises an error without the reason.
     """
     sys.stderr.flush()
     kept = os.dup(_STANDARD_ERROR)
@@ -209,5 +209,5 @@ def _aside() -> Iterator[Callable[[], str]]:
 
 
 def _log_to_driver() -> bool | None:
-    """Keep the output of actors in Ray's logs, unless the environment says where it goes."""
+    """Keep the output of actors in Ray's logs, unless the environment chooses otherwise."""
     return None if "RAY_LOG_TO_DRIVER" in os.environ else False

@@ -1,4 +1,4 @@
-"""Every error raymoe raises on purpose, in one tree.
+"""Every error that raymoe raises on purpose, as one class tree.
 
     RaymoeError                 the root; the command line prints these without a traceback
     ├── ConfigError             a run file, an option or a model configuration is wrong
@@ -7,16 +7,16 @@
     ├── StorageError            a directory cannot be written where asked
     ├── PlanError               no plan exists for what was asked, or a plan contradicts the model
     ├── LaunchError             the cluster cannot hold the plan, or the actors did not start
-    │   └── ClusterBusy         it could hold the plan, but others use it now; a retry may help
-    ├── TrainingDiverged        a gradient is not finite; going on would ruin the weights
+    │   └── ClusterBusy         its resources suffice but are in use now; a retry may help
+    ├── TrainingDiverged        a gradient is not finite; another step would ruin the weights
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
-    │   └── RankDied            the process of the rank that is named has ended
+    │   └── RankDied            the process of a rank has ended
     ├── DeadlineExceeded        an actor did not answer in time; a retry may help
     ├── RequestError            a serving request that can never succeed (4xx)
     └── ClusterError            Ray or Kubernetes refused or could not be reached
 
-Each takes one finished sentence (asked, found, what to change), so it survives pickling between
-processes as the type it is.
+Each takes one complete message (asked, found, what to change), so pickling between processes keeps
+its type.
 """
 
 
@@ -49,11 +49,11 @@ class LaunchError(RaymoeError):
 
 
 class ClusterBusy(LaunchError):
-    """The cluster could hold the plan, but others use it now; a retry may help."""
+    """The resources of the cluster suffice but are in use now; a retry may help."""
 
 
 class TrainingDiverged(RaymoeError):
-    """A gradient is not finite; going on would ruin the weights."""
+    """A gradient is not finite; another step would ruin the weights."""
 
 
 class RankLost(RaymoeError):
@@ -61,7 +61,7 @@ class RankLost(RaymoeError):
 
 
 class RankDied(RankLost):
-    """The process of a rank has ended; its neighbours only noticed."""
+    """The process of the named rank has ended; neighbours of such a rank raise RankLost."""
 
 
 class DeadlineExceeded(RaymoeError):

@@ -1,10 +1,10 @@
-"""Directories that appear whole or not at all.
+"""Directories that appear complete or not at all.
 
-They are written under a hidden name. A failed block removes what it wrote; a killed process cannot,
-but its lock on the hidden directory goes with it: the next run for the same destination removes
-every hidden directory that nobody holds. A directory is there a moment before it is locked, so one
-that another run has taken for a leftover is given up and another is made. Where the file system
-has no locks nothing is removed.
+A directory is written under a hidden name and then renamed. A failed block removes the hidden
+directory; a killed process cannot, but its lock on the directory ends with it, and the next process
+with the same destination removes every hidden directory without a lock. A directory exists for a
+moment before it is locked; if another process removes it as a leftover in that moment, a new one is
+made. On a file system without locks, nothing is removed.
 """
 
 import errno
@@ -27,10 +27,10 @@ _ATTEMPTS = 100
 
 @contextmanager
 def staged(to: Path) -> Iterator[Path]:
-    """Yield a hidden directory beside ``to`` that takes its name when the block ends well.
+    """Yield a hidden directory beside ``to``; rename it to ``to`` when the block succeeds.
 
-    A block that fails or is interrupted leaves nothing; a killed process leaves only the hidden
-    directory, which no reader opens and the next run removes.
+    A failed or interrupted block leaves nothing; a killed process leaves only the hidden directory,
+    which no reader opens and the next process removes.
     """
     refuse_existing(to)
     to = to.resolve()
@@ -47,12 +47,12 @@ def staged(to: Path) -> Iterator[Path]:
 
 
 def clean(parent: Path, names: str) -> None:
-    """Remove the hidden directories of destinations by a pattern, where nobody writes."""
+    """Remove unlocked hidden directories whose destinations match a pattern."""
     _clean_matching(parent, f".{names}.{_TOKEN}.partial")
 
 
 def refuse_existing(to: Path) -> None:
-    """Raise StorageError where ``to`` is anything but absent or an empty directory."""
+    """Raise StorageError unless ``to`` is absent or an empty directory."""
     if not to.exists() and not to.is_symlink():
         return
     if not to.is_dir():
@@ -62,9 +62,9 @@ def refuse_existing(to: Path) -> None:
 
 
 def check_room(to: Path, needed_bytes: int) -> None:
-    """Raise StorageError where the disk of a destination cannot be written, or hold so much.
+    """Raise StorageError if the disk of a destination is not writable or has too little free space.
 
-    A file system that tells no size at all is taken to have room.
+    A file system that reports no size is assumed to have enough free space.
     """
     parent = next(each for each in to.resolve().parents if each.is_dir())
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -82,7 +82,7 @@ def check_room(to: Path, needed_bytes: int) -> None:
 
 
 def _claimed(to: Path) -> tuple[Path, int]:
-    """Return a new hidden directory and the descriptor that holds its lock."""
+    """Return a new hidden directory and the file descriptor that holds its lock."""
     for _ in range(_ATTEMPTS):
         partial = to.with_name(f".{to.name}.{secrets.token_hex(_TOKEN_BYTES)}.partial")
         _make(partial)
@@ -116,7 +116,7 @@ def _clean_matching(parent: Path, pattern: str) -> None:
 
 
 def _opened(directory: Path) -> int | None:
-    """Return a descriptor; None where it is gone, is no directory or is not ours to open."""
+    """Return a descriptor; None if the path is gone, is not a directory or may not be opened."""
     try:
         return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -124,7 +124,7 @@ def _opened(directory: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Tell whether nobody held the lock; None where the file system has none."""
+    """Try to lock; return whether it succeeded, or None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -133,7 +133,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _is_open_as(directory: Path, descriptor: int) -> bool:
-    """Tell whether the name still is that of the open directory."""
+    """Return whether the name still refers to the open directory."""
     try:
         return os.path.samestat(directory.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _sync_tree(directory: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Wait until the names in a directory are on the disk, where its file system can tell."""
+    """Wait until the names in a directory are on disk, if the file system supports it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

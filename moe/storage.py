@@ -1,8 +1,8 @@
-"""Locations that hold checkpoints: local directories, and whatever pyarrow's filesystems reach.
+"""Locations of checkpoints: local directories, and all file systems that pyarrow knows.
 
-A local location is a ``Path``. Anything else is a ``RemotePath``, which offers the few operations
-of a path that checkpoints need. Object stores have no rename and no locks, so nothing here uses
-them.
+A local location is a ``Path``. Any other location is a ``RemotePath``, which has the few path
+operations that checkpoints need. Object stores have no rename and no locks, so this module uses
+neither.
 """
 
 import errno
@@ -20,14 +20,14 @@ from urllib.parse import unquote, urlsplit
 from moe.errors import StorageError
 
 _BLOCK_BYTES = 2**20
-"""Bytes of a file that are copied at a time."""
+"""Number of bytes to copy at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePath:
-    """A file or directory ``below`` the one that a pyarrow filesystem URI names.
+    """A file or directory at the relative path ``below`` a pyarrow filesystem URI.
 
-    It holds no connection, so it travels between processes; each opens its own filesystem, once.
+    It holds no connection, so it can be pickled; each process opens its own filesystem once.
     """
 
     uri: str
@@ -50,41 +50,43 @@ class RemotePath:
 
     @property
     def parent(self) -> "RemotePath":
-        """The directory around it, at most the one the URI names."""
+        """The parent directory, at most the directory of the URI."""
         return replace(self, below=self.below.rpartition("/")[0])
 
     def absolute(self) -> "RemotePath":
-        """Return itself: it means the same in every process."""
+        """Return itself: a URI means the same in every process."""
         return self
 
     def exists(self) -> bool:
-        """Tell whether a file or directory is there."""
+        """Return whether a file or directory exists."""
         return self._kind() != "NotFound"
 
     def is_file(self) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         return self._kind() == "File"
 
     def is_dir(self) -> bool:
-        """Tell whether a directory, or any file below it, is there."""
+        """Return whether a directory, or any file below it, exists."""
         return self._kind() == "Directory"
 
     def read_bytes(self) -> bytes:
-        """Return what a file holds."""
+        """Return the content of a file."""
         with self.doing("read"), self.open_input() as file:
             return bytes(file.read())
 
     def read_text(self, encoding: str) -> str:
-        """Return what a file holds as text."""
+        """Return the content of a file as text."""
         return self.read_bytes().decode(encoding)
 
     def glob(self, pattern: str) -> list["RemotePath"]:
-        """Return the files and directories of this one whose names match, sorted."""
+        """Return the entries of this directory whose names match, sorted."""
         found = [entry.base_name for entry in self._listed(recursive=False)]
         return [self / name for name in sorted(found) if fnmatchcase(name, pattern)]
 
     def sizes(self) -> dict[str, int]:
-        """Return the bytes of every file below this directory by relative name: one listing."""
+        """Return the size in bytes of every file below this directory by relative name, from one
+        listing.
+        """
         top = self._key
         return {
             entry.path.removeprefix(top).lstrip("/"): entry.size
@@ -93,12 +95,12 @@ class RemotePath:
         }
 
     def open_input(self) -> Any:
-        """Open a file for reading at any place; a context."""
+        """Open a file for random-access reading; a context manager."""
         with self.doing("read"):
             return self._files.open_input_file(self._key)
 
     def open_output(self) -> Any:
-        """Open a file for writing front to back; it is there when it is closed. A context."""
+        """Open a file for sequential writing; it exists once it is closed. A context manager."""
         with self.doing("write"):
             return self._files.open_output_stream(self._key)
 
@@ -108,7 +110,7 @@ class RemotePath:
             self._files.delete_file(self._key)
 
     def remove_tree(self) -> None:
-        """Remove a directory with all below it, if it is there."""
+        """Remove a directory and everything below it, if it exists."""
         with self.doing("remove"):
             self._files.delete_dir_contents(self._key, missing_dir_ok=True)
             if self.is_dir():
@@ -136,7 +138,7 @@ class RemotePath:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Let a missing file be one, and say of any other fault what was tried where."""
+        """Re-raise a missing file as FileNotFoundError, and any other fault as StorageError."""
         try:
             yield
         except FileNotFoundError:
@@ -155,7 +157,7 @@ P = TypeVar("P", bound=Location)
 
 
 def location(text: str) -> Location:
-    """Return the location that a path or a URI names; StorageError where the URI cannot be one."""
+    """Return the location of a path or a URI; StorageError for an invalid URI."""
     if "://" not in text:
         return Path(text)
     parts = urlsplit(text)
@@ -172,7 +174,7 @@ def location(text: str) -> Location:
 
 
 def local(found: Location) -> Path:
-    """Return a location as a path; StorageError where it is not on a disk of this machine."""
+    """Return a location as a local path; StorageError if it is remote."""
     if isinstance(found, RemotePath):
         raise StorageError(f"{found} is not a local path; copy it to a disk and give that")
     return found
@@ -190,13 +192,13 @@ def sizes(directory: Location) -> dict[str, int]:
 
 
 def make_directory(directory: Location) -> None:
-    """Make a directory where the storage has directories of its own."""
+    """Make a directory if the storage has directories."""
     if isinstance(directory, Path):
         directory.mkdir(exist_ok=True)
 
 
 def remove_tree(directory: Location) -> None:
-    """Remove a directory and all below it."""
+    """Remove a directory and everything below it."""
     if isinstance(directory, RemotePath):
         directory.remove_tree()
     else:
@@ -205,7 +207,9 @@ def remove_tree(directory: Location) -> None:
 
 @contextmanager
 def writing(file: Location) -> Iterator[Callable[[Any], object]]:
-    """Yield a function that appends bytes to a new file; at the end wait until they are safe."""
+    """Yield a function that appends bytes to a new file; at the end, wait until they are on
+    disk.
+    """
     if isinstance(file, RemotePath):
         with file.doing("write"), file.open_output() as stream:
             yield stream.write
@@ -216,29 +220,31 @@ def writing(file: Location) -> Iterator[Callable[[Any], object]]:
 
 
 def write_text(file: Location, text: str) -> None:
-    """Write a file and wait until it is safe."""
+    """Write a file and wait until it is on disk."""
     with writing(file) as write:
         write(text.encode())
 
 
 def copy_file(source: Path, to: Location) -> None:
-    """Copy a local file to a location, and wait until it is safe."""
+    """Copy a local file to a location, and wait until it is on disk."""
     with writing(to) as write, source.open("rb") as opened:
         while block := opened.read(_BLOCK_BYTES):
             write(block)
 
 
 def remedy(error: OSError) -> str:
-    """Return what to do about a file that could not be written."""
+    """Return advice for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "see that there is room"
+        return "make sure that there is free space"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "it is read-only or belongs to another user; see that this user can write there"
-    return "see that the storage answers"
+        return (
+            "it is read-only or belongs to another user; make sure that this user can write there"
+        )
+    return "make sure that the storage answers"
 
 
 def sync(file: BinaryIO) -> None:
-    """Wait until what was written to an open file is on the disk."""
+    """Wait until the content of an open file is on disk."""
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,1 +1,3 @@
-"""KubeRay objects rendered from a Plan. Pure: values in, plain tables out, nothing is applied."""
+"""KubeRay objects rendered from a Plan. Pure functions: values in, plain tables out; nothing is
+applied to a cluster.
+"""

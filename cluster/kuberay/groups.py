@@ -1,6 +1,6 @@
-"""Gangs that need the same pod, together: the worker groups of a plan.
+"""The worker groups of a plan: gangs that need equal pods, together.
 
-A pod is a node to Ray, and the ranks of a gang are on one node, so a pod holds a gang.
+For Ray a pod is a node, and all ranks of a gang are on one node, so one pod holds one gang.
 """
 
 from collections import Counter, defaultdict
@@ -17,19 +17,21 @@ from moe.planning.devices.needs import Labels
 from moe.planning.plan.plan import Plan, RankPlan
 
 OBJECT_STORE_BYTES = GIB // 4
-"""Object store of a gang's pod. Tensors never pass through it, so Ray's 30 % would be waste."""
+"""Bytes of the object store in a gang's pod. Tensors never pass through the store, so Ray's
+default, 30 % of the memory, would be wasted.
+"""
 
 PROCESS_BYTES = 2 * GIB
-"""What a pod needs beside what its ranks are predicted to need: Ray's agents, room for surprise."""
+"""Bytes that a pod needs beyond the prediction for its ranks: Ray's agents, and a reserve."""
 
 _NODE_ID = "ray.io/node-id"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pods of one size, with ``gpus`` of a ``kind`` each.
+    """Pods of one size; each has ``gpus`` GPUs of one ``kind``.
 
-    ``resources`` and ``labels`` are what Ray is told of them.
+    ``resources`` and ``labels`` are the custom resources and labels of the Ray nodes.
     """
 
     name: str
@@ -44,10 +46,10 @@ class Group:
 
 
 def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) -> list[Group]:
-    """Return a group per kind of gang, one pod a gang, in the order of the stages.
+    """Return one group per kind of gang, with one pod per gang, in the order of the stages.
 
-    ``bytes_per_rank`` is what each rank of a replica takes; pods are sized in whole GiB above it,
-    so gangs that differ by little share a group.
+    ``bytes_per_rank`` has the bytes of each rank of a replica. Pod sizes are rounded up to whole
+    GiB, so gangs that differ a little share a group.
     """
     _check(plan, bytes_per_rank, deployment)
     needs: Counter[Group] = Counter()
@@ -67,17 +69,17 @@ def driver_group(deployment: Deployment) -> Group:
 
 
 def quantity(memory_bytes: int) -> str:
-    """Return bytes as Kubernetes writes them, rounded up to Mi, or as Gi where that is exact."""
+    """Return bytes in Kubernetes form: in Gi if that is exact, else rounded up to Mi."""
     mebibytes = -(-memory_bytes // 2**20)
     return f"{mebibytes // 1024}Gi" if mebibytes % 1024 == 0 else f"{mebibytes}Mi"
 
 
 def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
-    """Return the pod of a gang, yet without a name."""
+    """Return the pod of a gang, without a name."""
     kinds = sorted({rank.kind for rank in ranks})
     if len(kinds) > 1:
         raise PlanError(
-            f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but it is to be "
+            f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but a gang runs "
             "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
         )
     needed = sum(max(size, rank.memory_bytes) for size, rank in zip(sizes, ranks, strict=True))
@@ -98,7 +100,7 @@ def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
 
 
 def _labels(stage: int, ranks: Sequence[RankPlan]) -> Iterator[tuple[str, str]]:
-    """Yield labels that all ranks of a gang select, of those whose values they name."""
+    """Yield the labels that all ranks of a gang select by value."""
     asked: dict[str, list[Selector]] = defaultdict(list)
     for rank in ranks:
         for key, text in rank.labels:
@@ -123,7 +125,7 @@ def _check(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) ->
         )
     for rank, size in enumerate(bytes_per_rank):
         if size <= 0:
-            raise PlanError(f"rank {rank} was given {size} bytes; give what its tensors take")
+            raise PlanError(f"rank {rank} was given {size} bytes; give the size of its tensors")
     selected = deployment.workers.node_selectors
     used = {rank.kind for stage in plan.stages for rank in stage.ranks}
     if selected and (without := sorted(used - selected.keys())):

@@ -1,4 +1,4 @@
-"""RayJob and RayService of a plan, and their YAML."""
+"""The RayJob and the RayService of a plan, and their YAML."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from moe.planning.plan.plan import Plan
 
 SERVE_APPLICATION = "pipelines.serving.app:build"
 UPGRADES = {"new-cluster": "NewCluster", "none": "None"}
-"""What KubeRay calls the choices of ``service.upgrade``."""
+"""KubeRay's names for the values of ``service.upgrade``."""
 
 Table = dict[str, Any]
 
@@ -59,7 +59,7 @@ def rayservice(
 def raycluster_spec(
     plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str
 ) -> Table:
-    """Return the cluster: a head without work, a driver, and a group per kind of gang."""
+    """Return the cluster: a head without ranks, a driver, and one group per kind of gang."""
     groups = [driver_group(deployment), *gang_groups(plan, tuple(bytes_per_rank), deployment)]
     workers = deployment.workers
     spec: Table = {
@@ -84,16 +84,16 @@ def raycluster_spec(
 
 
 def dump(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Return the objects as YAML documents, keys in the order they were made in."""
+    """Return the objects as YAML documents, with keys in the order of insertion."""
     return _yaml(objects, explicit_start=True)
 
 
 def _worker_group(group: Group, deployment: Deployment, run: str) -> Table:
-    """Return one worker group; its size is left to the autoscaler where there is one.
+    """Return one worker group; with an autoscaler, the autoscaler chooses the group's size.
 
-    The driver's node offers Ray no CPU: what drives asks for none, and no rank can land there.
-    ``workersToDelete`` is there although empty because Ray's autoscaler scales down by a JSON
-    patch that replaces its parent, which a strict API server refuses where it is missing.
+    The driver's node offers Ray no CPU: drivers ask for none, and so no rank can be scheduled
+    there. An empty ``workersToDelete`` is written because Ray's autoscaler scales down by a JSON
+    patch on its parent, and a strict API server refuses the patch if the parent is missing.
     """
     autoscale = deployment.workers.autoscale
     floating = autoscale and group.role == "rank"
@@ -154,7 +154,7 @@ def _checked(table: Table) -> Table:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as blocks, and no anchors."""
+    """Writes multi-line text as YAML blocks, and writes no anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

@@ -1,6 +1,6 @@
-"""Pod templates of the head and of worker groups, for a namespace that restricts pods.
+"""Pod templates of the head and of worker groups, for namespaces that enforce pod security.
 
-What KubeRay adds by itself is not repeated here: probes, init containers, /dev/shm, start commands.
+KubeRay itself adds probes, init containers, /dev/shm and start commands.
 """
 
 import re
@@ -23,13 +23,13 @@ HEAD_PORTS: Mapping[str, int] = {
     "as-metrics": 44217,
     "dash-metrics": 44227,
 }
-"""All of them, because KubeRay adds none to a head that names some."""
+"""All ports of the head: KubeRay adds no default ports to a head that names any port."""
 
 Table = dict[str, Any]
 
 
 def head_template(deployment: Deployment, run: str) -> Table:
-    """Return the head's pod: no ranks, but the only one that may speak to Kubernetes."""
+    """Return the head's pod: it holds no ranks, and only this pod may call the Kubernetes API."""
     head = deployment.head
     container = _container("ray-head", deployment) | {
         "ports": [{"name": name, "containerPort": port} for name, port in HEAD_PORTS.items()],
@@ -42,7 +42,7 @@ def head_template(deployment: Deployment, run: str) -> Table:
 
 
 def worker_template(group: Group, deployment: Deployment, run: str) -> Table:
-    """Return a worker's pod: the driver's, or the CPU threads, memory and GPUs of one gang."""
+    """Return a worker's pod: the driver, or one gang with its CPU threads, memory and GPUs."""
     workers = deployment.workers
     gpu = {workers.gpu_resource: str(group.gpus)} if group.gpus else {}
     container = _container("ray-worker", deployment) | {
@@ -59,7 +59,7 @@ def worker_template(group: Group, deployment: Deployment, run: str) -> Table:
 
 
 def submitter_template(deployment: Deployment, run: str) -> Table:
-    """Return the pod that hands the job to the cluster; KubeRay fills in its command."""
+    """Return the pod that submits the job to the cluster; KubeRay fills in its command."""
     container = _container("ray-job-submitter", deployment) | {"resources": resources(1, 2**30)}
     spec = _pod(deployment, container) | {
         "restartPolicy": "Never",
@@ -69,7 +69,7 @@ def submitter_template(deployment: Deployment, run: str) -> Table:
 
 
 def node_labels(group: Group) -> dict[str, str]:
-    """Return labels of a group's Ray nodes, by which actors can ask for them."""
+    """Return the labels of a group's Ray nodes; actors select nodes by these labels."""
     own = {ROLE_LABEL: group.role, KIND_LABEL: label_value(group.kind)}
     return dict(group.labels) | own
 
@@ -86,12 +86,12 @@ def resources(cpus: int, memory_bytes: int, extra: Mapping[str, str] | None = No
 
 
 def container_security() -> Table:
-    """Return the strictest profile that Ray runs under."""
+    """Return the strictest security context under which Ray runs."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def _metadata(deployment: Deployment, run: str, role: str) -> Table:
-    """Return our own labels too; those of KubeRay do not say which run a pod belongs to."""
+    """Return metadata with our own labels: KubeRay's labels do not name the run of a pod."""
     pods = deployment.pods
     own = {RUN_LABEL: run, ROLE_LABEL: role}
     annotations = {"annotations": dict(pods.annotations)} if pods.annotations else {}
@@ -120,7 +120,7 @@ def _environment(pods: PodsSection) -> Table:
 
 
 def _ray_pod(deployment: Deployment, container: Table, node_selector: Mapping[str, str]) -> Table:
-    """Return a pod of the Ray cluster: it has the storage, an identity, and nodes it may be on."""
+    """Return a pod of the Ray cluster with its storage, its identity and its node selector."""
     claim = {"claimName": deployment.storage.claim}
     spec = _pod(deployment, container)
     spec["volumes"] = [{"name": "storage", "persistentVolumeClaim": claim}]

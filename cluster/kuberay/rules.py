@@ -1,4 +1,4 @@
-"""Rules that KubeRay keeps in its operator and not in its schemas, and a few of our own.
+"""Rules that KubeRay checks in its operator and not in its schemas, and a few rules of our own.
 
 A violation would otherwise show only as an event on an object that never starts. Each rule yields
 ``rule: found; what to change``; ``check`` puts the object before it.
@@ -22,7 +22,7 @@ PARAMETERS_OF_RESOURCES = ("num-cpus", "num-gpus", "memory", "resources")
 
 
 def check(objects: Iterable[Table]) -> list[str]:
-    """Return every violation in the objects, empty if KubeRay would take them all."""
+    """Return every violation in the objects; empty if KubeRay would accept all of them."""
     return [
         f"{table['kind']}/{table['metadata']['name']}: {fault}"
         for table in objects
@@ -48,14 +48,17 @@ def _names(table: Table) -> Iterator[str]:
     kind, metadata = table["kind"], table["metadata"]
     name, namespace = metadata["name"], metadata.get("namespace", "default")
     if kind not in MAX_NAME:
-        yield f"kind: {kind} is not known here; use {', '.join(MAX_NAME)}"
+        yield f"kind: {kind} is unknown; use {', '.join(MAX_NAME)}"
     elif not is_name(name, MAX_NAME[kind]):
         yield (
             f"name: {name!r} has {len(name)} characters; give at most {MAX_NAME[kind]} lower-case "
             "letters, digits and dashes, the first a letter and the last no dash"
         )
     if not is_namespace(namespace):
-        yield f"namespace: {namespace!r} is none; give lower-case letters, digits and dashes"
+        yield (
+            f"namespace: {namespace!r} is not a valid name; give lower-case letters, "
+            "digits and dashes"
+        )
     yield from _labels("metadata", metadata.get("labels", {}))
 
 

@@ -1,4 +1,4 @@
-"""What is known between two steps about the balance of one layer's experts."""
+"""The balance state of one layer's experts between two steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class BalanceState:
-    """The coefficient of the next step, and how the whole last one spread over the experts.
+    """The coefficient of the next step, and how the tokens of the last step spread over the
+    experts.
 
-    ``shares`` of the assignments and mean ``probabilities`` by expert; empty before the first step.
+    By expert: ``shares`` of the (token, expert) pairs and mean ``probabilities``; empty before the
+    first step.
     """
 
     coefficient: float
@@ -18,7 +20,7 @@ class BalanceState:
 
 
 def read_state(table: Mapping[str, Any]) -> BalanceState:
-    """Return the state written as a table; what is missing or no number raises."""
+    """Return the state from a table; raises if a key is missing or not a number."""
     return BalanceState(
         coefficient=float(table["coefficient"]),
         shares=tuple(map(float, table["shares"])),

@@ -1,18 +1,18 @@
-"""The tokens at which a model ends a text, as its directory names them."""
+"""The end tokens of a model, as its directory names them."""
 
 from pathlib import Path
 
 from moe.config.json_file import read_json
 
 _FILES = ("generation_config.json", "config.json")
-"""In the order in which ``transformers`` asks them when it generates."""
+"""In the order in which ``transformers`` reads them for generation."""
 
 
 def end_tokens(model: Path) -> tuple[int, ...]:
-    """Return the end tokens of a model directory, the most usual first; empty where it names none.
+    """Return the end tokens of a model directory, the main one first; empty if it names none.
 
-    ``generation_config.json`` counts where it names any, otherwise ``config.json`` does. Either
-    file may be missing.
+    ``generation_config.json`` is used if it names any, otherwise ``config.json``. Either file may
+    be missing.
     """
     for name in _FILES:
         path = model / name

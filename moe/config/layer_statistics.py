@@ -1,4 +1,4 @@
-"""The numbers that training keeps of the router of one layer over one step: one table of them.
+"""The table of numbers that training records about the router of one layer in one step.
 
 The fields of ``LayerStatistics`` are the table. Each field says how its values of micro-batches and
 replicas add up; the vector that ranks sum, the report of a step, the journal and the metrics follow
@@ -12,12 +12,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Adds = Literal["count", "token mean", "batch mean"]
-"""How values of micro-batches become one: their sum, or their mean weighed by tokens or evenly."""
+"""How to combine the values of micro-batches: the sum, or the mean, weighted by tokens or
+evenly.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """How monitoring shows a statistic: one value by layer or expert, or the sum over layers."""
+    """How a statistic is exported as a metric: one value per layer or expert, or the sum over
+    layers.
+    """
 
     name: str
     unit: str
@@ -27,7 +31,9 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """One line of the table. Reports of steps and the journal hold what is ``reported``."""
+    """One line of the table. Step reports and the journal hold the statistics that are
+    ``reported``.
+    """
 
     name: str
     adds: Adds
@@ -50,7 +56,7 @@ def _statistic(
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
-    """What the router of one layer did with a step: all micro-batches, all replicas.
+    """Statistics of one layer's router over a step: all micro-batches, all replicas.
 
     ``tokens`` counts tokens that are not padding. By expert: ``load`` counts (token, expert) pairs,
     ``probability`` is the mean probability. ``drop_rate`` is the share of pairs beyond capacity or,
@@ -68,7 +74,12 @@ class LayerStatistics:
     probability: tuple[float, ...] = _statistic("token mean", by_expert=True, reported=False)
     drop_rate: float = _statistic(
         "token mean",
-        Export("drop_rate", "fraction", "Pairs dropped, or tokens that none took.", ("layer",)),
+        Export(
+            "drop_rate",
+            "fraction",
+            "Share of dropped pairs, or of tokens that no expert took.",
+            ("layer",),
+        ),
     )
     balance_loss: float = _statistic(
         "batch mean",
@@ -88,7 +99,7 @@ class LayerStatistics:
 
     @property
     def reported(self) -> dict[str, Any]:
-        """Names and values of what the report of a step holds."""
+        """Names and values of the statistics in the report of a step."""
         return {each.name: getattr(self, each.name) for each in STATISTICS if each.reported}
 
 

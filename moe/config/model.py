@@ -1,9 +1,9 @@
-"""The architecture of one model, independent of the family that wrote it down.
+"""The architecture of one model, independent of its Hugging Face family.
 
 A Llama-style decoder: RMSNorm, rotary grouped-query attention, SwiGLU; each block carries either a
 dense feed-forward or a mixture of experts. Routing covers Skywork-MoE section 4.1 (gating-logit
 normalisation), DeepSeekMoE section 3 (shared and fine-grained experts, raw softmax weights) and
-what later models added: sigmoid scores, a balance bias, groups of experts.
+options of later models: sigmoid scores, a balance bias, groups of experts.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ QueryKeyNorm = Literal["head", "all"]
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How rotary frequencies are stretched: ``linear`` by a factor, or ``llama3`` by wavelength."""
+    """How rotary frequencies are scaled: ``linear`` by a factor, or ``llama3`` by wavelength."""
 
     kind: str
     factor: float
@@ -30,19 +30,20 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class MoeConfig:
-    """The expert half of an architecture.
+    """The MoE part of an architecture.
 
-    Scores are the softmax over all experts, or the sigmoid of each. ``gate_norm`` is lambda of
-    Skywork-MoE section 4.1: the standard deviation every token's gate logits are brought to before;
-    None leaves them. ``softmax_after`` chooses by logits and takes the softmax over the chosen.
-    ``renormalise`` lets the chosen scores of a token sum to one, ``scale`` multiplies them after
-    that. ``balance_bias`` adds a bias per expert to the scores for the choice alone; no gradient
-    moves it. With ``groups`` a token may only reach experts of its best ``top_groups`` groups, a
-    group being as good as its ``group_best`` best experts together.
+    Scores are the softmax over all experts, or the sigmoid of each logit. ``gate_norm`` is lambda
+    of Skywork-MoE section 4.1: gate logits of every token are first normalised to this standard
+    deviation; None leaves them unchanged. ``softmax_after`` chooses by logits and takes the softmax
+    over the chosen experts. ``renormalise`` makes the chosen scores of a token sum to one;
+    ``scale`` then multiplies them. ``balance_bias`` adds a bias per expert to the scores, only for
+    the choice; the bias has no gradient. With ``groups``, a token can only reach experts of its
+    best ``top_groups`` groups; the score of a group is the sum of its ``group_best`` best experts.
 
-    ``dense_layers`` keep a feed-forward of ``ffn_size``. ``shared_size`` is the width of the expert
-    that every token passes through (several shared experts are one wide one), ``shared_gate`` lets
-    a sigmoid of the token weigh it. ``hashed`` sends a token to the expert its number hashes to.
+    ``dense_layers`` keep a feed-forward of ``ffn_size``. ``shared_size`` is the width of the shared
+    expert, which all tokens use (several shared experts are stored as one wide expert); with
+    ``shared_gate``, a sigmoid of the token weighs its output. ``hashed`` routes a token by a hash
+    of its number.
     """
 
     experts: int
@@ -77,21 +78,21 @@ class MoeConfig:
         if self.score not in get_args(Score):
             raise ConfigError(f"score is {self.score!r}; choose {' or '.join(get_args(Score))}")
         if self.softmax_after and self.score != "softmax":
-            raise ConfigError("softmax_after chooses where the softmax is; the score is a sigmoid")
+            raise ConfigError("softmax_after needs the softmax score; the score is a sigmoid")
         if self.expert_size < 1 or self.shared_size < 0:
             raise ConfigError(
-                f"experts are {self.expert_size} wide and the shared one {self.shared_size}; "
-                "the first must be at least 1, the second not negative"
+                f"expert_size is {self.expert_size} and shared_size is {self.shared_size}; the "
+                "first must be at least 1, the second not negative"
             )
         if self.shared_gate and not self.shared_size:
-            raise ConfigError("there is a shared gate but no shared expert; give shared_size")
+            raise ConfigError("shared_gate is set but there is no shared expert; give shared_size")
         self._check_groups()
         if self.hashed:
             self._check_hashed()
 
     @property
     def sums_to_one(self) -> bool:
-        """Whether the weights of a token's experts do, before ``scale``."""
+        """Whether the weights of a token's experts sum to one, before ``scale``."""
         return self.renormalise or self.softmax_after
 
     def _check_groups(self) -> None:
@@ -113,7 +114,7 @@ class MoeConfig:
             )
 
     def _check_hashed(self) -> None:
-        """A hash needs no gate, so nothing that shapes one may be set."""
+        """Raise if options of a gate are set: a hash has no gate."""
         for key in _GATE_OPTIONS:
             default = type(self).__dataclass_fields__[key].default
             if getattr(self, key) != default:
@@ -140,10 +141,10 @@ _GATE_OPTIONS = (
 class ModelConfig:
     """Sizes and switches of one decoder. ``moe`` None means every block is dense.
 
-    ``attention_bias`` is that of queries, keys and values, ``output_bias`` that of the projection
-    after them. ``query_key_norm`` brings queries and keys to unit mean square before they are
-    rotated: each ``head`` for itself, or ``all`` heads together. ``sliding_window`` is how many
-    positions a token sees, itself included; None is all before it.
+    ``attention_bias`` adds biases to queries, keys and values, ``output_bias`` to the output
+    projection. ``query_key_norm`` normalises queries and keys to unit mean square before rotation:
+    each ``head`` separately, or ``all`` heads together. ``sliding_window`` is the number of
+    positions to which a token attends, including itself; None: all previous positions.
     """
 
     family: str
@@ -185,17 +186,17 @@ class ModelConfig:
 
     @property
     def heads_per_kv(self) -> int:
-        """Query heads that share one key-value head."""
+        """Number of query heads that share one key-value head."""
         return self.heads // self.kv_heads
 
     @property
     def experts(self) -> int:
-        """Experts of each MoE block; 0 for a dense model."""
+        """Number of experts in each MoE block; 0 for a dense model."""
         return self.moe.experts if self.moe else 0
 
     @property
     def shared_size(self) -> int:
-        """Width of the shared expert of each MoE block; 0 where there is none."""
+        """Width of the shared expert in each MoE block; 0 if there is none."""
         return self.moe.shared_size if self.moe else 0
 
     @property
@@ -204,7 +205,7 @@ class ModelConfig:
         return tuple(layer for layer in range(self.layers) if self.has_experts(layer))
 
     def has_experts(self, layer: int) -> bool:
-        """Tell whether a layer is a mixture of experts."""
+        """Return whether a layer is a mixture of experts."""
         return self.moe is not None and layer not in self.moe.dense_layers
 
     def with_moe(self, moe: MoeConfig, family: str) -> "ModelConfig":
@@ -212,7 +213,7 @@ class ModelConfig:
         return replace(self, moe=moe, family=family)
 
     def summary(self) -> Mapping[str, int]:
-        """Return the sizes a plan or a checkpoint must agree on."""
+        """Return the sizes on which a plan and a model must agree."""
         return {
             "layers": self.layers,
             "hidden_size": self.hidden_size,

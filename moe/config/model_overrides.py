@@ -1,4 +1,4 @@
-"""An architecture with some of its sizes changed: ``layers=2``, ``shared_size=64``."""
+"""An architecture with some sizes changed: ``layers=2``, ``shared_size=64``."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -19,7 +19,8 @@ _CONFIG = TypeAdapter(ModelConfig)
 
 
 def override(config: ModelConfig, overrides: Iterable[str]) -> ModelConfig:
-    """Return the architecture after ``key=value`` for fields of either half; values are TOML.
+    """Return the architecture after ``key=value`` overrides of ModelConfig or MoeConfig fields;
+    values are TOML.
 
     In formats with one width, ``ffn_size`` and ``expert_size`` mean the same and change together.
     ConfigError says which key is unknown or has a value of the wrong kind.
@@ -50,7 +51,7 @@ def _pair(text: str, known: tuple[str, ...]) -> tuple[str, Any]:
 
 
 def _with_one_width(config: ModelConfig, given: Collection[str]) -> ModelConfig:
-    """Return feed-forward and experts at the width that was given, else at that of the experts."""
+    """Return feed-forward and experts at the given width, else at the width of the experts."""
     if config.moe is None:
         return config
     dense, expert = config.ffn_size, config.moe.expert_size
@@ -64,5 +65,5 @@ def _with_one_width(config: ModelConfig, given: Collection[str]) -> ModelConfig:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    """Return the key as it was given: those of the experts stand beside the others."""
+    """Return the key as the user gives it: keys of ModelConfig and MoeConfig share one level."""
     return ".".join(map(str, location)).removeprefix("moe.")

@@ -1,7 +1,7 @@
-"""Architectures of the papers by name: DeepSeekMoE, Skywork-MoE, and what DeepSeekMoE beat.
+"""Architectures of the papers by name: DeepSeekMoE, Skywork-MoE, and DeepSeekMoE's baselines.
 
 Sizes are those of DeepSeekMoE table 7 and sections 4.1, 5.1 and 7.1 and of Skywork-MoE table 2 with
-its release. What the papers leave open is chosen so that their counts come out:
+its release. Sizes that the papers do not give are chosen to match their parameter counts:
 
     2B family     experts 854 wide, a standard feed-forward 4 times that; published is only "0.25 of
                   a standard FFN" and 2.0B parameters. 8192 words, for the printed "8K".
@@ -11,7 +11,7 @@ its release. What the papers leave open is chosen so that their counts come out:
     GShard        weights of the two chosen sum to one, as in GShard; DeepSeekMoE does not say.
     Skywork 13B   the dense parent with the vocabulary of the release, 65532.
 
-Sixteen feed-forwards that are always on are one of sixteen times the width: ``dense-x16``.
+Sixteen feed-forwards that are always on equal one of sixteen times the width: ``dense-x16``.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from moe.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One architecture, and in a line what it is."""
+    """One architecture and its one-line description."""
 
     config: ModelConfig
     about: str
@@ -82,14 +82,14 @@ _SKYWORK = replace(
 
 
 def preset(name: str) -> Preset:
-    """Return a preset by name; ConfigError names the nearest."""
+    """Return a preset by name; ConfigError names the nearest known name."""
     if name not in PRESETS:
         raise ConfigError(f"no preset named {name}; {hint(name, PRESETS)}")
     return PRESETS[name]
 
 
 def _wide(times: int) -> ModelConfig:
-    """Return the small dense model with feed-forwards of so many times the width."""
+    """Return the small dense model with feed-forwards ``times`` as wide."""
     return replace(_SMALL, ffn_size=times * _SMALL.ffn_size)
 
 
@@ -110,7 +110,7 @@ def _fine(
 
 
 def _gshard(times: float) -> ModelConfig:
-    """Return the top-2 of 16 whole experts of so many times the standard width."""
+    """Return a model with top-2 of 16 experts, ``times`` as wide as a standard feed-forward."""
     return _SMALL.with_moe(MoeConfig(16, 2, round(times * _SMALL.ffn_size)), "deepseek")
 
 

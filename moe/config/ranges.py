@@ -1,8 +1,8 @@
-"""Ranges of a tensor's elements in memory order, and what ranges of two parts have in common.
+"""Ranges of a tensor's elements in memory order, and overlaps of ranges of two parts.
 
 A tensor is cut twice: a gang cuts it along one dimension into *parts* (``TensorSlice``), and the
 replicas cut each part, row after row as it lies in memory, into *ranges*. All plans cut a tensor
-along the same dimension, so two parts overlap in a *band*, which is again a part. A range of either
+along the same dimension, so two parts overlap in a *band*, which is also a part. A range of either
 part covers one range of the band, because the elements of a band keep their order.
 
     tensor [2, 4]     part [:, 0:3] numbered  0 1 2     band [:, 1:3] numbered  . 0 1
@@ -32,11 +32,11 @@ class TensorRange:
 
     @property
     def elements(self) -> int:
-        """How many elements the range has."""
+        """Number of elements in the range."""
         return self.stop - self.start
 
     def within(self, band: TensorSlice) -> tuple[int, int]:
-        """Return which elements of a band of the part the range covers."""
+        """Return the elements of a band of the part that the range covers."""
         return position(self.part, band, self.start), position(self.part, band, self.stop)
 
 
@@ -46,7 +46,7 @@ def whole_range(part: TensorSlice) -> TensorRange:
 
 
 def band_of(one: TensorSlice, other: TensorSlice) -> TensorSlice | None:
-    """Return the part of a tensor that two parts have in common, None if there is none."""
+    """Return the overlap of two parts of a tensor; None if they do not overlap."""
     if one.dim is None:
         return other
     if other.dim is None:

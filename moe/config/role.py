@@ -1,7 +1,7 @@
-"""What a tensor is in its model. Said once, where ``moe.config.tensors`` lists the tensors.
+"""The role of a tensor in its model, set where ``moe.config.tensors`` lists the tensors.
 
-Everybody else asks the role: which layer, which expert, which dimension tensor parallelism cuts,
-whether the optimiser trains it. No other file takes the name of a tensor apart.
+All other code reads the role: the layer, the expert, the dimension that tensor parallelism cuts,
+whether the optimiser trains it. No other file parses tensor names.
 
     down_proj of expert 5 in layer 3      Role("down", layer=3, expert=5, cut=1)
 """
@@ -35,22 +35,22 @@ of the shared expert. ``shared_gate`` weighs the output of the shared expert.
 """
 
 NORMS = frozenset({"attention_norm", "query_norm", "key_norm", "feed_forward_norm", "final_norm"})
-"""Parts that scale: vectors that begin at one."""
+"""Parts that are scales: vectors whose initial value is one."""
 
 _OF_EXPERTS_ALONE = frozenset({"router", "balance_bias", "shared_gate"})
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one tensor is. No two tensors of a model have equal roles.
+    """The role of one tensor. No two tensors of a model have equal roles.
 
     ``layer`` is None for embedding, final norm and head. ``expert`` is the number of a routed
     expert; ``shared`` marks the shared expert. ``bias`` marks a vector that is added. ``cut`` is
-    the dimension that holds attention heads, feed-forward columns or vocabulary rows, along which a
-    tensor can be split; None where there is none (norms, routers, biases of outputs). A gang splits
-    dense and shared tensors so, and gives out routed experts whole. ``decays`` says that weight
-    decay applies: to matrices. ``trained`` is False for a balance bias, which the load of the
-    experts moves and no gradient.
+    the dimension of attention heads, feed-forward columns or vocabulary rows, along which a tensor
+    can be split; None if there is none (norms, routers, biases of outputs). A gang splits dense and
+    shared tensors along ``cut`` and distributes complete routed experts. ``decays`` is True if
+    weight decay applies: for matrices. ``trained`` is False for a balance bias, which follows the
+    load of the experts and has no gradient.
     """
 
     part: ModelPart
@@ -64,7 +64,9 @@ class Role:
 
     @property
     def dense(self) -> "Role | None":
-        """The role of the same tensor in a dense layer; None where a dense layer has none."""
+        """The role of the same tensor in a dense layer; None if a dense layer has no such
+        tensor.
+        """
         if self.part in _OF_EXPERTS_ALONE:
             return None
         return replace(self, expert=None, shared=False)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Temperature 0 is greedy. The draw at a position depends on ``seed`` and the position alone.
+    """Temperature 0 is greedy. The draw at a position depends only on ``seed`` and the position.
 
-    ``logprobs`` is how many of the likeliest tokens are reported beside the chosen one.
+    ``logprobs`` is the number of likeliest tokens to report beside the chosen token.
     """
 
     temperature: float = 0.0

@@ -1,4 +1,4 @@
-"""What every table of a run file or of a deployment file has in common."""
+"""The base of every table in a run file or deployment file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ LocalPath = Annotated[Path, Field(strict=False)]
 class Section(BaseModel):
     """A table of a file: frozen, closed to unknown keys, and strict about types.
 
-    Text is no number and true is not 1; only a whole number may stand for a fraction.
+    Text is not converted to a number and true not to 1; an integer is accepted for a float.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)

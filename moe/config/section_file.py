@@ -1,8 +1,8 @@
-"""A TOML file to the sections it is made of, with overrides; every fault with its dotted key.
+"""Reads a TOML file with overrides into typed sections; reports every fault by its dotted key.
 
-Run files and deployment files are read by this one loader, so both refuse a wrong key in the same
-words: the dotted key, what was found, and the nearest key that exists. ``noun`` is what messages
-call such a file, its first word what they call a fault of the whole: "run file", "deployment file".
+This loader reads run files and deployment files, so both refuse a wrong key in the same words: the
+dotted key, what was found, and the nearest known key. ``noun`` is the name of the file in messages,
+"run file" or "deployment file"; its first word names a fault of the complete file.
 """
 
 import copy
@@ -22,7 +22,7 @@ Root = TypeVar("Root", bound=Section)
 
 
 class _Fault(NamedTuple):
-    """One fault of a file: the dotted key it is about, empty for the whole, and what is wrong."""
+    """One fault of a file: its dotted key (empty for the complete file) and its description."""
 
     key: str
     message: str
@@ -31,7 +31,7 @@ class _Fault(NamedTuple):
 def load_sections(path: Path, root: type[Root], noun: str, overrides: Sequence[str] = ()) -> Root:
     """Read a file and apply ``section.key=value`` overrides; values are TOML, or bare text.
 
-    ConfigError lists every fault, those of the file apart from those that an override brought.
+    ConfigError lists every fault; faults of overrides are listed separately.
     """
     table = _read(path, noun)
     changed = copy.deepcopy(table)
@@ -48,7 +48,7 @@ def load_sections(path: Path, root: type[Root], noun: str, overrides: Sequence[s
 
 
 def parse_sections(table: Mapping[str, Any], root: type[Root], noun: str, source: str) -> Root:
-    """Turn a table into its sections; ConfigError lists every fault with its dotted key."""
+    """Turn a table into typed sections; ConfigError lists every fault with its dotted key."""
     found, faults = _parsed(table, root, noun)
     if found is not None:
         return found
@@ -58,7 +58,7 @@ def parse_sections(table: Mapping[str, Any], root: type[Root], noun: str, source
 def _parsed(
     table: Mapping[str, Any], root: type[Root], noun: str
 ) -> tuple[Root | None, list[_Fault]]:
-    """Return the sections that a table holds, or else None and everything that is wrong with it."""
+    """Return the sections of a table, or None and all faults of the table."""
     try:
         return root.model_validate(table), []
     except ValidationError as error:
@@ -70,13 +70,13 @@ def _listed(source: str, noun: str, faults: Sequence[_Fault]) -> str:
 
 
 def _of_overrides(fault: _Fault, overrides: Sequence[str]) -> str:
-    """Return a fault that the file alone does not have, after the overrides of the same key."""
+    """Return a fault that comes from overrides, with the overrides of the same key."""
     same = [override for override in overrides if _touches(override, fault.key)]
     return f"{' '.join(f'--set {override}' for override in same or overrides)}: {fault.message}"
 
 
 def _touches(override: str, key: str) -> bool:
-    """Tell whether an override gives a key, a part of it, or a section around it."""
+    """Return whether an override sets a key, a part of it, or a section around it."""
     given = f"{override.partition('=')[0].strip()}."
     return given.startswith(f"{key}.") or f"{key}.".startswith(given)
 
@@ -115,7 +115,9 @@ def _fault(entry: Mapping[str, Any], root: type[Section], noun: str) -> _Fault:
 
 
 def _hint(key: str, section: type[Section], kinds: Mapping[str, type[Section]]) -> str:
-    """Return what an unknown key may have meant; a key of another kind says of which."""
+    """Return a suggestion for an unknown key; if another kind of section has the key, name that
+    kind.
+    """
     having = [kind for kind, other in kinds.items() if key in other.model_fields]
     if having:
         this = next(kind for kind, other in kinds.items() if other is section)
@@ -126,10 +128,10 @@ def _hint(key: str, section: type[Section], kinds: Mapping[str, type[Section]]) 
 def _walk(
     root: type[Section], location: tuple[str, ...]
 ) -> tuple[list[str], type[Section], Mapping[str, type[Section]]]:
-    """Return the keys of a location as people write them, and the section that holds the last.
+    """Return the keys of a location as written in TOML, and the section that holds the last key.
 
-    Where a section is one of several kinds, pydantic's location also names the kind, which is no
-    key of the file; the kinds are returned too. Lists and tables by name add an index or a name.
+    If a section is one of several kinds, pydantic's location also names the kind, which is not a
+    key of the file; the kinds are returned too. Lists and named tables add an index or a name.
     """
     keys: list[str] = []
     annotation: Any = root
@@ -150,14 +152,14 @@ def _walk(
 
 
 def _without_none(annotation: Any) -> Any:
-    """Return the other member of a union with None, and anything else as it is."""
+    """Return the other member of a union with None; return any other type unchanged."""
     members = [each for each in get_args(annotation) if each is not NoneType]
     optional = NoneType in get_args(annotation) and len(members) == 1
     return members[0] if optional else annotation
 
 
 def _kinds(annotation: Any) -> dict[str, type[Section]]:
-    """Return the sections of a union by the ``type`` that names each; empty for other values."""
+    """Return the sections of a union by their ``type``; empty for other annotations."""
     return {
         str(name): each
         for each in filter(_is_section, get_args(annotation))

@@ -11,12 +11,12 @@ class Share:
     """One rank's part: one or more spans of layers, and a slice of each of them.
 
     Spans are half-open ``(start, stop)``. ``layers`` is the first span, ``more`` are the others, in
-    the order of the model; between two of them other stages work. ``kv_heads`` counts key-value
-    heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards; the shared
-    expert is cut in the same proportion. ``experts`` are expert numbers, whole;
-    ``layer_experts`` are (layer, experts) of layers where they differ. ``vocabulary`` counts rows
-    of embedding and head, None is all of them. ``leader`` marks the rank of a gang that answers for
-    tensors every member holds in full.
+    the order of the model; other stages hold the layers between spans. ``kv_heads`` counts
+    key-value heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards;
+    the shared expert is cut in the same proportion. ``experts`` are the numbers of complete
+    experts; ``layer_experts`` has (layer, experts) for layers that differ. ``vocabulary`` is the
+    range of rows of embedding and head; None: all rows. ``leader`` marks the rank of a gang that
+    writes the tensors that every member holds in full.
     """
 
     layers: tuple[int, int]
@@ -37,22 +37,24 @@ class Share:
 
     @property
     def layer_numbers(self) -> tuple[int, ...]:
-        """Numbers of the layers held, in order, counted over the whole model."""
+        """Numbers of the held layers, in the order of the model."""
         return tuple(chain.from_iterable(range(*span) for span in self.spans))
 
     def holds(self, layer: int) -> bool:
-        """Tell whether it holds a part of a layer."""
+        """Return whether the share has a part of a layer."""
         start, stop = self.layers
         return start <= layer < stop or any(low <= layer < high for low, high in self.more)
 
     def experts_of(self, layer: int) -> tuple[int, ...]:
-        """Return the experts held of one layer."""
+        """Return the held experts of one layer."""
         own = (experts for number, experts in self.layer_experts if number == layer)
         return next(own, self.experts)
 
     @property
     def sizes(self) -> tuple[object, ...]:
-        """How much of every layer it holds, whichever parts those are; shares alike cost alike."""
+        """Sizes of the held slices, for any position of the slices; shares of equal sizes have
+        equal costs.
+        """
         spans = (self.kv_heads, self.ffn, self.vocabulary)
         held = tuple(span and span[1] - span[0] for span in spans)
         by_layer = tuple((layer, len(experts)) for layer, experts in self.layer_experts)

@@ -1,4 +1,4 @@
-"""Files that are not what their name says: pointers, web pages, links to what is not there."""
+"""Files whose content does not match their name: LFS pointers, web pages, broken links."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ _READ_BYTES = 512
 
 
 def what_stands_for(path: Location) -> str | None:
-    """Return what a file really is and how to get the real one; None where it is neither.
+    """Return what a file really is and how to get the correct file; None for a normal file.
 
-    A clone without Git LFS holds pointers of three lines. A download that needed a login, or that
-    took the address of a page, holds HTML. A folder copied out of a cache may hold links alone.
+    A clone without Git LFS has pointer files of three lines. A download that needed a login, or the
+    download of a page address, is HTML. A folder copied from a cache may have only links.
     """
     if isinstance(path, Path) and path.is_symlink() and not path.exists():
         return (
@@ -25,7 +25,7 @@ def what_stands_for(path: Location) -> str | None:
         return None
     if head.startswith(b"version https://git-lfs"):
         return (
-            f"{path} is a Git LFS pointer and not the file that it stands for; run `git lfs pull` "
+            f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` "
             "in the clone, or download the file itself"
         )
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

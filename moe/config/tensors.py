@@ -1,7 +1,7 @@
 """Every tensor of a model by name, shape and role, and the slice of each that a share holds.
 
-The one table that loading, saving, planning and comparing plans read. Names are ours and do not
-depend on the plan; ``moe.checkpoint.names`` turns them into those of a family on disk.
+Loading, saving, planning and the comparison of plans all read this table. The names are raymoe's
+and do not depend on the plan; ``moe.checkpoint.names`` maps them to the names of a family on disk.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _ATTENTION = frozenset({"query", "key", "value", "query_norm", "key_norm", "outp
 class TensorSlice:
     """One tensor, or a span of it along one dimension.
 
-    ``shape`` is the whole tensor's; ``dim`` is None where all of it is held.
+    ``shape`` is the shape of the full tensor; ``dim`` is None for the full tensor.
     """
 
     name: str
@@ -37,28 +37,30 @@ class TensorSlice:
 
     @property
     def held_shape(self) -> tuple[int, ...]:
-        """Shape of the part held."""
+        """Shape of the held part."""
         return held_shape(self.shape, self.dim, self.start, self.stop)
 
     @property
     def elements(self) -> int:
-        """Number of elements held."""
+        """Number of held elements."""
         return prod(self.held_shape)
 
     @property
     def whole(self) -> "TensorSlice":
-        """All of the tensor."""
+        """The full tensor."""
         return TensorSlice(self.name, self.shape, self.role)
 
     def span(self, dim: int, start: int, stop: int) -> "TensorSlice":
-        """Return ``start`` to ``stop`` along one dimension; the whole tensor where that is all."""
+        """Return ``start`` to ``stop`` along one dimension; the full tensor if the span covers all
+        of it.
+        """
         if (start, stop) == (0, self.shape[dim]):
             return self.whole
         return TensorSlice(self.name, self.shape, self.role, dim, start, stop)
 
 
 def held_shape(shape: tuple[int, ...], dim: int | None, start: int, stop: int) -> tuple[int, ...]:
-    """Return the shape of a span of a tensor; of all of it where ``dim`` is None."""
+    """Return the shape of a span of a tensor; the full shape if ``dim`` is None."""
     if dim is None:
         return shape
     return (*shape[:dim], stop - start, *shape[dim + 1 :])
@@ -71,7 +73,7 @@ def layer_prefix(layer: int) -> str:
 
 @lru_cache(maxsize=4)
 def tensors(config: ModelConfig) -> tuple[TensorSlice, ...]:
-    """Return every tensor of the model as it stands on disk; a tied head is not repeated."""
+    """Return every tensor of the model as stored on disk; a tied head is not repeated."""
     first, *last = end_tensors(config)
     layers = (layer_tensors(config, layer) for layer in range(config.layers))
     return (first, *chain.from_iterable(layers), *last)
@@ -83,7 +85,7 @@ def embedding(config: ModelConfig) -> TensorSlice:
 
 
 def end_tensors(config: ModelConfig) -> Iterator[TensorSlice]:
-    """Yield what belongs to no layer: embedding, final norm and, where it is not tied, head."""
+    """Yield the tensors outside layers: embedding, final norm and, if not tied, head."""
     rows = (config.vocab_size, config.hidden_size)
     yield embedding(config)
     yield TensorSlice(FINAL_NORM, (config.hidden_size,), Role("final_norm", decays=False))
@@ -104,9 +106,9 @@ def layer_tensors(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
 
 
 def held_by(config: ModelConfig, share: Share) -> Iterator[TensorSlice]:
-    """Yield what one share holds, each tensor whole or as a span.
+    """Yield the tensors of one share, each in full or as a span.
 
-    A tied head is yielded under the embedding's name, once, also where the share has no embedding.
+    A tied head is yielded once, under the embedding's name, also if the share has no embedding.
     """
     for tensor in tensors(config):
         held = _part(config, share, tensor)
@@ -120,7 +122,7 @@ def parameters(config: ModelConfig) -> int:
 
 
 def active_parameters(config: ModelConfig) -> int:
-    """Return the number of parameters that one token passes through."""
+    """Return the number of parameters that one token uses."""
     if config.moe is None:
         return parameters(config)
     idle = config.moe.experts - config.moe.top_k
@@ -129,10 +131,11 @@ def active_parameters(config: ModelConfig) -> int:
 
 
 def answers_for(config: ModelConfig, share: Share, tensor: TensorSlice) -> bool:
-    """Tell whether this share alone counts and saves a tensor it holds.
+    """Return whether this share is the one that counts and saves a tensor that it holds.
 
-    Spans and experts have one holder in a gang; what every member holds in full belongs to the
-    leader. A head tied to an embedding on another stage belongs to the embedding's holder.
+    A span or an expert has one holder in a gang; the leader counts and saves tensors that every
+    member holds in full. A head tied to an embedding on another stage belongs to the rank that
+    holds the embedding.
     """
     if tensor.role.part == "embedding" and not share.embedding:
         return False
@@ -168,7 +171,7 @@ def _attention(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
 def _query_key_norms(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
     """Yield the norms of queries and keys.
 
-    One of the size of a head serves all heads; one over all heads is cut where they are.
+    A norm of one head's size is shared by all heads; a norm over all heads is cut with the heads.
     """
     parts: tuple[tuple[ModelPart, str, int], ...] = (
         ("query_norm", "q_norm", config.heads),
@@ -182,7 +185,7 @@ def _query_key_norms(config: ModelConfig, layer: int) -> Iterator[TensorSlice]:
 
 
 def _mixture(moe: MoeConfig, layer: int, hidden: int) -> Iterator[TensorSlice]:
-    """Yield the router, the experts and what the shared expert has."""
+    """Yield the tensors of the router, the experts and the shared expert."""
     prefix = f"{layer_prefix(layer)}mlp."
     if not moe.hashed:
         yield TensorSlice(f"{prefix}router.weight", (moe.experts, hidden), Role("router", layer))
@@ -221,12 +224,14 @@ def _feed_forward(
 
 
 def _bias(weight: Role) -> Role:
-    """Return the role of the bias of a weight; it is cut where the outputs of the weight are."""
+    """Return the role of the bias of a weight; the bias is cut if the outputs of the weight are
+    cut.
+    """
     return replace(weight, bias=True, cut=0 if weight.cut == 0 else None, decays=False)
 
 
 def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice | None:
-    """Return what a share holds of a tensor; None where that is nothing."""
+    """Return the part of a tensor that a share holds; None if it holds none."""
     role = tensor.role
     if role.layer is None:
         return _end_part(config, share, tensor)

@@ -1,4 +1,4 @@
-"""Values of a ``config.json``, each of the kind its key must have."""
+"""Values of a ``config.json``, checked against the type of their key."""
 
 from collections.abc import Mapping
 from math import inf
@@ -10,7 +10,7 @@ Table = Mapping[str, Any]
 
 
 def count(table: Table, key: str, default: int | None = None, zero: bool = False) -> int:
-    """Return a whole number above 0, or 0 where ``zero``; ``default`` where absent or null."""
+    """Return an integer above 0, or also 0 with ``zero``; ``default`` if absent or null."""
     value: Any = table[key] if default is None else table.get(key)
     if value is None and default is not None:
         return default
@@ -20,7 +20,7 @@ def count(table: Table, key: str, default: int | None = None, zero: bool = False
 
 
 def number(table: Table, key: str, default: float | None = None, zero: bool = False) -> float:
-    """Return a finite number above 0, or 0 where ``zero``; ``default`` as for ``count``."""
+    """Return a finite number above 0, or also 0 with ``zero``; ``default`` if absent or null."""
     value: Any = table[key] if default is None else table.get(key)
     if value is None and default is not None:
         return default
@@ -31,7 +31,7 @@ def number(table: Table, key: str, default: float | None = None, zero: bool = Fa
 
 
 def flag(table: Table, key: str) -> bool:
-    """Return true or false; false where the key is absent or null."""
+    """Return true or false; false if the key is absent or null."""
     value = table.get(key)
     if value is not None and not isinstance(value, bool):
         raise _wrong(key, value, "true or false")
@@ -39,7 +39,7 @@ def flag(table: Table, key: str) -> bool:
 
 
 def token(table: Table, key: str) -> int | None:
-    """Return a token number, or None; some models write -1 for none."""
+    """Return a token number, or None; some models write -1 for no token."""
     value = table.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise _wrong(key, value, "a token number or null")
@@ -47,7 +47,7 @@ def token(table: Table, key: str) -> int | None:
 
 
 def tokens(table: Table, key: str) -> tuple[int, ...]:
-    """Return token numbers written as one, as a list, or as null for none."""
+    """Return token numbers, written as one number, as a list, or as null for none."""
     found = table.get(key)
     listed = found if isinstance(found, list) else [found]
     read = [token({key: each}, key) for each in listed]
@@ -55,7 +55,7 @@ def tokens(table: Table, key: str) -> tuple[int, ...]:
 
 
 def require(table: Table, key: str, value: Any) -> None:
-    """Raise ConfigError where a key has a value that is not computed."""
+    """Raise ConfigError if a key has a value that raymoe does not compute."""
     found = table.get(key, value)
     if found != value:
         raise ConfigError(f"config.json has {key} = {found!r}; raymoe computes only {value!r}")

@@ -1,7 +1,7 @@
 """Grouped-query attention over a slice of the heads, and the cache that generation appends to.
 
 Shapes: B batch, S new positions, P all positions so far, D hidden, H query heads, K key-value
-heads, E head size. A rank holds some key-value heads and the query heads that go with them.
+heads, E head size. A rank holds some key-value heads and the query heads that use them.
 """
 
 import torch
@@ -17,7 +17,7 @@ from moe.nn.rotary import Rotation, rotate
 
 
 class LayerCache:
-    """Keys and values of one sequence in one layer, in buffers that double when full."""
+    """Keys and values of one sequence in one layer; the buffers double when they are full."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -38,8 +38,8 @@ class LayerCache:
 class QueryKeyNorm(nn.Module):
     """RMS norm of queries or keys before they are rotated, over each head or over all of them.
 
-    Weights of one head are held by every rank of a gang, each of which sees only its own heads: the
-    gradients are summed. A mean over all heads is taken over those of the whole gang.
+    Every rank of a gang holds the norm weights of one head but sees only its own heads, so the
+    gradients are summed over the gang. A mean over all heads is taken over the heads of all ranks.
     """
 
     def __init__(self, config: ModelConfig, held: int, total: int, exchange: Exchange) -> None:
@@ -63,7 +63,7 @@ class QueryKeyNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention; its output is summed over the gang."""
+    """Causal attention; the output is summed over the gang."""
 
     def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
         super().__init__()
@@ -132,7 +132,9 @@ def _attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor, window: int | None) 
 
 
 def _band(new: int, total: int, window: int, device: torch.device) -> Tensor:
-    """Return which positions the last ``new`` of ``total`` see: themselves, ``window`` in all."""
+    """Return the mask of positions that the last ``new`` of ``total`` positions see: at most
+    ``window`` positions each, including itself.
+    """
     seen = torch.ones(new, total, dtype=torch.bool, device=device).tril(diagonal=total - new)
     return seen.triu(diagonal=total - new - window + 1)
 

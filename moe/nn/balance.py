@@ -1,26 +1,28 @@
-"""Losses that keep experts evenly loaded, and their way into the backward pass.
+"""Losses that keep experts evenly loaded, and how they enter the backward pass.
 
 Over T tokens and n experts, p_ij the probability of expert j for token i, f_j its share of the
-assignments (Skywork-MoE section 2.2 equation 4; DeepSeekMoE section 3.3, where f carries the n)::
+(token, expert) pairs (Skywork-MoE section 2.2 equation 4; DeepSeekMoE section 3.3, where f carries
+the n)::
 
     skywork:  sum_j (1/n - P_j)^2             P_j = mean_i p_ij
     switch:   n * sum_j f_j * P_j
     device:   sum_d f'_d * P'_d               f'_d = mean of n f_j, P'_d = sum of P_j, j in group d
     z:        mean_i (log sum_j exp z_ij)^2   on the raw logits (ST-MoE equation 5)
 
-The first vanishes at balanced mean probability and holds no counts; the second is the usual form.
-Coefficients are not transferable between them. All are taken per layer: pooled over layers, two
-layers collapsed onto different experts would look balanced.
+The skywork loss is zero at balanced mean probability and contains no counts; the switch loss is the
+usual form. A coefficient of one form does not suit the other. All losses are computed per layer:
+pooled over layers, two layers collapsed onto different experts would look balanced.
 
-The scope says over which tokens f and P are taken: those of a micro-batch; those of each sequence,
-the losses averaged; or those of the global batch, which are only known when it is over. There f_j
-and m_j, the mean probability, are those of the whole last batch, P_j those of the micro-batch::
+The scope is the set of tokens over which f and P are computed: a micro-batch; each sequence, with
+the losses averaged; or the global batch, whose tokens are known only at its end. For the global
+batch, f_j and the mean probability m_j are taken from the previous global batch, and P_j from the
+micro-batch::
 
     switch:   n * sum_j f_j * P_j
     skywork:  sum_j 2 (m_j - 1/n) * P_j       the derivative of sum_j (1/n - m_j)^2, m_j = mean P_j
 
-Were f and m those of this batch, the mean over its micro-batches would have exactly the gradient of
-the loss pooled over all of it.
+If f and m came from the present batch, the mean over its micro-batches would have exactly the
+gradient of the loss of the global batch.
 
 Shapes: T tokens, N experts, G sets of tokens.
 """
@@ -37,8 +39,8 @@ BalanceScope = Literal["micro-batch", "sequence", "global-batch"]
 
 
 class Spread(NamedTuple):
-    """How sets of tokens spread over the experts, both [G, N]: the share of assignments that each
-    expert got, and its mean probability. No sets where there are no tokens.
+    """How G sets of tokens spread over the experts, both [G, N]: the share of (token, expert) pairs
+    of each expert, and its mean probability. G is 0 if there are no tokens.
     """
 
     shares: Tensor
@@ -47,12 +49,13 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The losses on routers in one step.
+    """The router losses of one step.
 
-    ``coefficients`` are those of the balance loss by layer; a layer not named gets none. ``z`` and
-    ``device`` are coefficients for all layers, ``device_groups`` how many groups of experts the
-    device loss counts. ``before`` tells the scope of the global batch how the last one spread, by
-    layer, [1, N]; a layer not named takes the micro-batch. ``weight`` is that of one micro-batch.
+    ``coefficients`` has the coefficient of the balance loss of each layer; a missing layer has no
+    balance loss. ``z`` and ``device`` are coefficients for all layers; ``device_groups`` is the
+    number of groups of experts in the device loss. ``before`` is used by the scope of the global
+    batch: the spread of the previous global batch by layer, [1, N]; a missing layer uses the
+    micro-batch. ``weight`` is the weight of one micro-batch.
     """
 
     kind: BalanceLoss = "skywork"
@@ -69,7 +72,7 @@ NO_LOSS = Balance()
 
 
 class Losses(NamedTuple):
-    """Losses of one layer: ``total`` with coefficients; the others without, None if not asked."""
+    """Losses of one layer: ``total`` with coefficients; the others without, None if not used."""
 
     total: Tensor
     balance: Tensor
@@ -78,7 +81,7 @@ class Losses(NamedTuple):
 
 
 def losses(settings: Balance, layer: int, now: Spread, logits_TN: Tensor) -> Losses:
-    """Return the losses of one layer; padding is neither in the spread nor in the logits."""
+    """Return the losses of one layer; the caller removes padding from the spread and the logits."""
     before = settings.before.get(layer) if settings.scope == "global-batch" else None
     even = balance_loss(settings.kind, now, before)
     z = z_loss(logits_TN) if settings.z else None
@@ -92,7 +95,9 @@ def losses(settings: Balance, layer: int, now: Spread, logits_TN: Tensor) -> Los
 
 
 def spread(load_GN: Tensor, probability_GN: Tensor, tokens_G: Tensor) -> Spread:
-    """Return the spread of sets by their counts and summed probabilities, empty sets left out."""
+    """Return the spread of the sets from their counts and summed probabilities, without empty
+    sets.
+    """
     some_G = tokens_G > 0
     load_GN, probability_GN, tokens_G = load_GN[some_G], probability_GN[some_G], tokens_G[some_G]
     probabilities_GN = probability_GN / tokens_G[:, None]
@@ -101,9 +106,9 @@ def spread(load_GN: Tensor, probability_GN: Tensor, tokens_G: Tensor) -> Spread:
 
 
 def balance_loss(kind: BalanceLoss, now: Spread, before: Spread | None = None) -> Tensor:
-    """Return the balance loss of one layer, averaged over the sets; no tokens, no loss.
+    """Return the balance loss of one layer, averaged over the sets; 0 without tokens.
 
-    With ``before`` it is that of the last global batch, as far as this micro-batch moves it.
+    With ``before``, its gradient is that of the previous global batch's loss in this micro-batch.
     """
     mean_GN = now.probabilities
     if not len(mean_GN):
@@ -120,7 +125,7 @@ def balance_loss(kind: BalanceLoss, now: Spread, before: Spread | None = None) -
 
 
 def device_loss(groups: int, now: Spread, before: Spread | None = None) -> Tensor:
-    """Return the device-level loss over contiguous groups of experts as even as can be."""
+    """Return the device-level loss over contiguous groups of experts of nearly equal size."""
     mean_GN = now.probabilities
     if not len(mean_GN):
         return mean_GN.sum()
@@ -131,15 +136,16 @@ def device_loss(groups: int, now: Spread, before: Spread | None = None) -> Tenso
 
 
 def z_loss(logits_TN: Tensor) -> Tensor:
-    """Return the mean square of the logarithm of the summed exponentials; no tokens, no loss."""
+    """Return the mean square of the logarithm of the summed exponentials; 0 without tokens."""
     squares_T = logits_TN.logsumexp(dim=-1).square()
     return squares_T.mean() if len(squares_T) else squares_T.sum()
 
 
 def attach(x: Tensor, loss: Tensor) -> Tensor:
-    """Return x unchanged; its backward pass also sends the gradient of ``loss`` on its way.
+    """Return x unchanged; its backward pass also starts the backward pass of ``loss``.
 
-    So the loss joins the backward pass of whichever stage holds the layer, under any schedule.
+    So the loss takes part in the backward pass of the stage that holds the layer, under any
+    schedule.
     """
     attached: Tensor = _Attach.apply(x, loss)  # type: ignore[no-untyped-call]
     return attached

@@ -26,7 +26,7 @@ from moe.nn.statistics import RoutingStatistics, statistics, tally
 
 @dataclass(frozen=True, slots=True)
 class LayerPass:
-    """What a layer needs besides its input: ``moe.nn.decoder.Pass`` for one layer."""
+    """The inputs of a layer besides the hidden states: ``moe.nn.decoder.Pass`` for one layer."""
 
     capacity: Capacity = DROPLESS
     balance: Balance = NO_LOSS
@@ -47,11 +47,11 @@ class BlockOutput(NamedTuple):
 class MixtureOfExperts(nn.Module):
     """Router, dispatch, this rank's experts and columns of the shared expert; summed over the gang.
 
-    Every rank of the gang holds all tokens and routes them alike, so dispatch is local. Ranks
-    compute the same choice of experts to the bit; if their devices might round differently, they
-    take the choice of the gang's leader. Routing weights and the shared expert's gate enter the
-    gang as tokens do: each rank has the gradient of its own experts only, and router and gate need
-    the sum of these gradients.
+    Every rank of the gang holds all tokens and computes the same routing, so dispatch is local.
+    Ranks compute the same choice of experts to the bit; if their devices might round differently,
+    they use the choice of the gang's leader. Routing weights and the output of the shared gate pass
+    through ``enter`` as tokens do: each rank has the gradient of its own experts only, and router
+    and gate need the sum of these gradients.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class MixtureOfExperts(nn.Module):
             self.shared_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, x_BSD: Tensor, how: LayerPass) -> BlockOutput:
-        """Return [B, S, D] and the statistics; no routed expert sees padding."""
+        """Return [B, S, D] and the statistics; padding is not routed to experts."""
         x_TD = x_BSD.flatten(0, 1)
         raw = self.router(x_TD, None if how.tokens is None else how.tokens.flatten())
         valid_T = None if how.valid is None else how.valid.flatten()
@@ -83,7 +83,9 @@ class MixtureOfExperts(nn.Module):
         return BlockOutput(y_TD.view_as(x_BSD), found)
 
     def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, later: Later | None) -> Tensor:
-        """Return the weighted sum over all experts of the gang, including the shared expert."""
+        """Return the weighted sum over all experts of the gang, including the shared expert [T,
+        D].
+        """
         gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
         y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)

@@ -1,4 +1,4 @@
-"""A decoder with its weights: built on no device, then filled with its own tensors alone."""
+"""Builds a decoder on the meta device, then reads only its own tensors."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def build(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Decoder:
-    """Return the decoder of a share, its tensors taken from ``read``."""
+    """Return the decoder of a share; ``read`` returns each of its tensors."""
     share = share or whole(config)
     with torch.device("meta"):
         decoder = Decoder(config, share, exchange)
@@ -32,5 +32,7 @@ def build(
         for tensor in held_by(config, share):
             parameters.pop(tensor.name).copy_(read(tensor))
     if parameters:
-        raise RuntimeError(f"parameters the tensor table does not know: {sorted(parameters)}")
+        raise RuntimeError(
+            f"the module has parameters that the tensor table does not list: {sorted(parameters)}"
+        )
     return decoder

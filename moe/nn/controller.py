@@ -1,4 +1,4 @@
-"""What a run changes from step to step to keep the experts of a layer balanced.
+"""The values that a run adjusts after every step to keep the experts of a layer balanced.
 
 Skywork-MoE section 4.2, d the drop rate observed::
 
@@ -9,8 +9,8 @@ DeepSeek-V3 section 2.1.2, c_j the (token, expert) pairs of expert j, b_j its bi
 
     b_j <- b_j + u * sign(mean(c) - c_j)
 
-Both are plain numbers without gradient, used from the next step on. What is observed is the whole
-step of one layer: all micro-batches, all replicas.
+Both are plain numbers without gradient, used from the next step on. d and c are taken over one step
+of one layer: all micro-batches, all replicas.
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,8 @@ def update(rule: Coefficient, state: BalanceState, seen: LayerStatistics) -> Bal
 
 
 def moved_bias(rule: BiasCoefficient, bias_N: Tensor, load: Sequence[int]) -> Tensor:
-    """Return the balance bias after a step: experts below the mean load rise, those above fall."""
+    """Return the balance bias after a step: it rises for experts below the mean load and falls
+    above.
+    """
     load_N = torch.tensor(load, dtype=torch.float64, device=bias_N.device)
     return bias_N + rule.rate * (load_N.mean() - load_N).sign().to(bias_N.dtype)

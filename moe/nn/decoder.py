@@ -1,7 +1,7 @@
 """The decoder, and any slice of it by layer number.
 
-A stage is the whole model minus some numbered layers, so tensor names do not depend on the plan.
-The top-level forward is a loop over the layers held.
+A stage is the complete model minus some numbered layers, so tensor names do not depend on the plan.
+The top-level forward is a loop over the held layers.
 
 Shapes: B batch, S sequence, D hidden, V vocabulary, N experts.
 """
@@ -45,18 +45,19 @@ class SequenceCache:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one forward pass needs besides its input.
+    """The inputs of a forward pass besides tokens or hidden states.
 
-    ``balance`` has the losses on routers. ``valid`` [B, S] is False where a token is padding, to
-    the right of its sequence: experts do not see padding and statistics do not count it.
-    ``tokens`` [B, S] are needed by models that hash tokens to experts, on shares without the
-    embedding. With ``measured`` False a pass has neither statistics nor losses on routers.
+    ``balance`` has the router losses. ``valid`` [B, S] is False where a token is padding, to the
+    right of its sequence: experts do not see padding and statistics do not count it. ``tokens`` [B,
+    S] are needed by models that hash tokens to experts, on shares without the embedding. With
+    ``measured`` False, a pass computes neither statistics nor router losses.
 
-    ``last_only`` gives the logits of the last position alone. With ``logits`` False the share with
-    the head gives the normed hidden states that ``Decoder.loss`` takes. Layers in ``recompute``
-    keep only their input for the backward pass. ``layers`` is the span of layers to pass through,
-    for a share that holds several spans; None is all of them. Gradients of weights wait in
-    ``later``; ``reached`` is called with the number of each layer whose backward pass is over.
+    With ``last_only``, only the logits of the last position are computed. With ``logits`` False,
+    the share with the head returns the normed hidden states that ``Decoder.loss`` takes. Layers in
+    ``recompute`` keep only their input for the backward pass. ``layers`` is the span of layers to
+    compute, for a share that holds several spans; None means all layers. ``later`` collects
+    deferred gradients of weights; ``reached`` is called with the number of each layer whose
+    backward pass is complete.
     """
 
     capacity: Capacity = DROPLESS
@@ -77,7 +78,9 @@ PLAIN = Pass()
 
 
 class DecoderOutput(NamedTuple):
-    """Logits [B, S, V] of a share with the head that gives them, else hidden states [B, S, D]."""
+    """Logits [B, S, V] if the share has the head and logits are asked for, else hidden states [B,
+    S, D].
+    """
 
     values: Tensor
     statistics: dict[int, RoutingStatistics]
@@ -98,7 +101,7 @@ class Trunk(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A share of the model: token numbers or hidden states in, hidden states or logits out."""
+    """A share of the model: from token ids or hidden states to hidden states or logits."""
 
     def __init__(
         self, config: ModelConfig, share: Share | None = None, exchange: Exchange | None = None
@@ -114,7 +117,7 @@ class Decoder(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The rows held of the output matrix: its own, or the embedding where they are tied."""
+        """The held rows of the output matrix; the rows of the embedding if the two are tied."""
         tied = self.config.tie_embeddings
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
@@ -137,7 +140,7 @@ class Decoder(nn.Module):
     def _blocks(
         self, x: Tensor, how: Pass, tokens_BS: Tensor | None
     ) -> Iterator[tuple[int, BlockOutput]]:
-        """Yield the output of each layer of the share or of ``how.layers``, one after the other."""
+        """Yield the output of each layer of the share, or of each layer in ``how.layers``."""
         layers = range(*how.layers) if how.layers else self.share.layer_numbers
         start = how.cache.layers[layers[0]].length if how.cache else 0
         positions_S = torch.arange(start, start + x.shape[1], device=x.device)
@@ -159,14 +162,18 @@ class Decoder(nn.Module):
         return start == 0, stop == self.config.layers
 
     def mixture(self, layer: int) -> MixtureOfExperts:
-        """Return the mixture of experts of one layer; KeyError where the share holds none there."""
+        """Return the mixture of experts of one layer; KeyError if the share has none in that
+        layer.
+        """
         block = self.model.layers[str(layer)]
         if not isinstance(block.mlp, MixtureOfExperts):
             raise KeyError(f"layer {layer} has no experts")
         return block.mlp
 
     def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
-        """Return ``head_loss`` of what a pass without logits gave, on the share with the head."""
+        """Return ``head_loss`` of the output of a pass without logits, on the share with the
+        head.
+        """
         return head_loss(hidden_BSD, self.head_weight, labels_BS, scale, self.rows)
 
     def _logits(self, x: Tensor) -> Tensor:

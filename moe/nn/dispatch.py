@@ -1,13 +1,14 @@
-"""Tokens to experts and back: which assignments survive, and in what order experts see them.
+"""Which (token, expert) pairs survive a capacity.
 
-An assignment is one (token, expert) pair; a batch of T tokens makes T * K of them. With a capacity
-factor c an expert takes at most ``ceil(c * K * T / N)`` of them (the usual definition; the paper
-gives none) and the rest are dropped: the least probable first, or the latest first.
+A batch of T tokens makes T * K (token, expert) pairs. With a capacity factor c, an expert accepts
+at most ``ceil(c * K * T / N)`` pairs (the usual definition; the paper gives none) and the rest are
+dropped: the least probable first, or the latest first.
 
-Where experts choose (Zhou et al. 2022) every token applies to every expert, and each takes its most
-probable ``ceil(c * K * T / N)``: all experts are equally loaded, and a token may get any number.
+If experts choose (Zhou et al. 2022), every token applies to every expert, and each expert takes its
+most probable ``ceil(c * K * T / N)`` tokens: all experts are equally loaded, and a token may get
+any number of experts.
 
-Shapes: T tokens, N experts, K experts per token, A assignments kept by this rank, D hidden.
+Shapes: T tokens, N experts, K experts per token, A pairs kept by this rank, D hidden.
 """
 
 import math
@@ -27,10 +28,10 @@ Chooser = Literal["tokens", "experts"]
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Who chooses, and how many assignments an expert takes. ``factor`` None drops nothing.
+    """Who chooses, and how many pairs an expert accepts. ``factor`` None drops nothing.
 
-    ``virtual_factor`` is the capacity at which a dropless run reports its drop rate. With
-    ``reweigh`` the survivors of a token share its whole weight, where weights sum to one.
+    ``virtual_factor`` is the capacity factor at which a dropless run reports its drop rate. With
+    ``reweigh``, the surviving pairs of a token share its full weight, if weights sum to one.
     """
 
     factor: float | None = None
@@ -41,7 +42,7 @@ class Capacity:
 
     @property
     def measured_factor(self) -> float:
-        """The capacity that drop rates are measured at."""
+        """The capacity factor at which drop rates are measured."""
         return self.virtual_factor if self.factor is None else self.factor
 
 
@@ -55,7 +56,7 @@ def assign(
     valid_T: Tensor | None = None,
     agree: Agree = alone,
 ) -> tuple[Routing, Tensor]:
-    """Return the routing that is carried out, and which of its assignments survive."""
+    """Return the final routing, and which of its pairs survive."""
     if capacity.chooser == "experts":
         routing = _to_all(routing, config)
         kept_TK = _taken(routing, capacity.factor or 1.0, config.top_k, valid_T)
@@ -70,12 +71,14 @@ def assign(
 
 
 def slots(factor: float, assignments: int, experts: int) -> int:
-    """Return the most assignments one expert takes; 1.1 * 200 / 4 is 55, in floats 56."""
+    """Return the most pairs that one expert accepts; exact: 1.1 * 200 / 4 is 55, in floats it would
+    be 56.
+    """
     return math.ceil(Fraction(str(factor)) * assignments / experts)
 
 
 def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) -> Tensor:
-    """Return which assignments survive, bool [T, K]; padding tokens never do."""
+    """Return which pairs survive, bool [T, K]; pairs of padding tokens never survive."""
     experts_TK = routing.experts
     alive_TK = torch.ones_like(experts_TK, dtype=torch.bool)
     if valid_T is not None:
@@ -88,7 +91,7 @@ def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) ->
 
 
 def drop_rate(load_N: Tensor, factor: float) -> Tensor:
-    """Return the share of assignments beyond ``factor``: what a capacity would drop, or did."""
+    """Return the share of pairs beyond capacity ``factor``: the drop rate, real or virtual."""
     assignments = int(load_N.sum())
     if assignments == 0:
         return load_N.new_zeros((), dtype=torch.float32)
@@ -97,12 +100,14 @@ def drop_rate(load_N: Tensor, factor: float) -> Tensor:
 
 
 def untaken(kept_TN: Tensor, valid_T: Tensor) -> Tensor:
-    """Return the share of tokens that no expert took."""
+    """Return the share of valid tokens that no expert took."""
     return (valid_T & ~kept_TN.any(dim=1)).sum() / valid_T.sum().clamp(min=1)
 
 
 def reweigh(routing: Routing, kept_TK: Tensor, scale: float = 1.0) -> Routing:
-    """Zero the weight of dropped assignments and let the survivors of a token sum to ``scale``."""
+    """Zero the weights of dropped pairs and let the surviving weights of a token sum to
+    ``scale``.
+    """
     weights_TK = routing.weights * kept_TK
     total_T1 = weights_TK.sum(dim=-1, keepdim=True)
     safe_T1 = torch.where(total_T1 > 0, total_T1, torch.ones_like(total_T1))
@@ -117,7 +122,9 @@ def _to_all(routing: Routing, config: MoeConfig) -> Routing:
 
 
 def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) -> Tensor:
-    """Return which applications experts take, each its most probable, bool [T, N]."""
+    """Return which applications the experts accept, bool [T, N]: the most probable of each
+    expert.
+    """
     alive_TN = torch.ones_like(routing.experts, dtype=torch.bool)
     if valid_T is not None:
         alive_TN &= valid_T[:, None]
@@ -127,7 +134,7 @@ def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) 
 
 
 def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, experts: int) -> Tensor:
-    """Return each assignment's place in the queue of its expert, [T, K]; dead ones queue last."""
+    """Return the position of each pair in the queue of its expert, [T, K]; dead pairs come last."""
     expert_A = torch.where(alive_TK, routing.experts, experts).flatten()
     if policy == "probability":
         score_TK = routing.scores.detach().gather(1, routing.experts)

@@ -1,10 +1,11 @@
-"""How the ranks of a gang share one stage: the seam where distribution enters the model.
+"""The collectives by which the ranks of a gang share one stage.
 
-A gang splits heads and experts and every member holds all tokens (expert data parallelism,
-Skywork-MoE appendix B). So a block needs two moves, each the gradient of the other: ``enter``
-passes tensors on and sums their gradients over the gang; ``leave`` sums a tensor over the gang and
-passes its gradient on. A loss over a split vocabulary also needs ``gather``, which has no gradient,
-and what all members decide each by itself they ``agree`` on. ``Alone`` is a gang of one.
+A gang splits heads and experts, and every member holds all tokens (expert data parallelism,
+Skywork-MoE appendix B). So a block needs two operations, each the gradient of the other: ``enter``
+returns tensors unchanged and sums their gradients over the gang; ``leave`` sums a tensor over the
+gang and returns its gradient unchanged. A loss over a split vocabulary also needs ``gather``, which
+has no gradient. ``agree`` gives all members the leader's value of something that each computes.
+``Alone`` is a gang of one rank.
 """
 
 from typing import Protocol
@@ -13,22 +14,22 @@ from torch import Tensor
 
 
 class Exchange(Protocol):
-    """What a block asks of its gang."""
+    """The collectives that a block needs from its gang."""
 
     def enter(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the tensors; in the backward pass, sum their gradients over the gang."""
+        """Return the tensors unchanged; the backward pass sums their gradients over the gang."""
         ...
 
     def leave(self, x: Tensor) -> Tensor:
-        """Return the sum of x over the gang; in the backward pass, hand the gradient on."""
+        """Return the sum of x over the gang; the backward pass returns the gradient unchanged."""
         ...
 
     def gather(self, x: Tensor) -> Tensor:
-        """Return the x of every member, alike in shape, stacked in their order; no gradients."""
+        """Return the x of every member, all of one shape, stacked in member order; no gradients."""
         ...
 
     def agree(self, x: Tensor) -> Tensor:
-        """Return the leader's x, the same on all members; no gradients."""
+        """Return the leader's x on all members; no gradients."""
         ...
 
 
@@ -44,7 +45,7 @@ class Alone:
         return x
 
     def gather(self, x: Tensor) -> Tensor:
-        """Return x as the only one of its stack."""
+        """Return x as a stack of one."""
         return x.detach()[None]
 
     def agree(self, x: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
-"""A bank of whole experts and the tokens they see, forward and backward in one piece.
+"""A bank of experts, computed by one autograd function.
 
-Assignments are sorted by expert once, so that each expert sees one block of rows; experts without
-tokens are not touched. The backward pass is written by hand: it keeps only the two inner products
-of each expert, takes the gradient of a routing weight from them rather than from the expert's
-output, and adds rows into the tokens they came from without a copy of all assignments::
+(token, expert) pairs are sorted by expert once, so that each expert computes one block of rows;
+experts without tokens are skipped. The backward pass is written by hand: it keeps only the two
+inner products of each expert, computes the gradient of a routing weight from them instead of the
+expert's output, and adds rows into their tokens without a copy of all pairs::
 
     g = x Wg^T,  u = x Wu^T,  h = silu(g) u,  y = w h Wd^T           w the routing weight
     dh' = dy Wd,  dw = sum(dh' h),  dWd = dy^T (w h),  dh = w dh'
     du = dh silu(g),  dg = dh u silu'(g)
     dWg = dg^T x,  dWu = du^T x,  dx = dg Wg + du Wu
 
-Shapes: T tokens, K experts per token, A assignments kept by this rank, R rows of one expert,
-D hidden, F expert columns, N experts.
+Shapes: T tokens, K experts per token, A pairs kept by this rank, R rows of one expert, D hidden, F
+expert columns, N experts.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from moe.nn.weights.weight import Gradient, Weight
 
 
 class Experts(nn.ModuleDict):
-    """Whole experts, keyed by their number in the layer."""
+    """Complete experts, keyed by their number in the layer."""
 
     def __init__(self, hidden_size: int, size: int, numbers: Sequence[int]) -> None:
         super().__init__({str(number): FeedForward(hidden_size, size) for number in numbers})
@@ -42,10 +42,10 @@ class Experts(nn.ModuleDict):
         kept_TK: Tensor,
         later: Later | None = None,
     ) -> Tensor:
-        """Return the weighted sum of the experts held, [T, D], over the assignments kept.
+        """Return the weighted sum of the held experts, [T, D], over the kept pairs.
 
-        It is zero where a token has no expert here. Gradients of the experts' weights wait in
-        ``later`` where it is given.
+        A token without an expert on this rank gets zero. If ``later`` is given, it collects the
+        gradients of the experts' weights.
         """
         blocks = _blocks(experts_TK, kept_TK, self.numbers)
         if not blocks.sizes:
@@ -56,8 +56,8 @@ class Experts(nn.ModuleDict):
         weights = tuple(self.weights(number) for number in blocks.numbers)
         parameters = [each for expert in weights for weight in expert for each in weight.parameters]
         with torch.autocast(x_TD.device.type, enabled=False):
-            way = _Way(blocks, weights, dtype, later)
-            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, way, *parameters)  # type: ignore[no-untyped-call]
+            setting = _Setting(blocks, weights, dtype, later)
+            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
         return y_TD
 
     def weights(self, number: int) -> tuple[Weight, Weight, Weight]:
@@ -68,9 +68,9 @@ class Experts(nn.ModuleDict):
 
 
 class _Blocks(NamedTuple):
-    """Which assignments go to which expert: places in [T, K], flat, sorted by expert.
+    """The (token, expert) pairs of each expert: flat positions in [T, K], sorted by expert.
 
-    ``numbers`` and ``sizes`` name the experts that have any, and how many.
+    ``numbers`` are the experts that have pairs, ``sizes`` the number of their pairs.
     """
 
     places_A: Tensor
@@ -79,7 +79,7 @@ class _Blocks(NamedTuple):
     sizes: tuple[int, ...]
 
     def split(self, values_A: Tensor) -> tuple[Tensor, ...]:
-        """Return the values of each expert's assignments."""
+        """Return the values of each expert's pairs."""
         return torch.split(values_A, list(self.sizes))
 
 
@@ -99,10 +99,11 @@ def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blo
     )
 
 
-class _Way(NamedTuple):
-    """How a bank computes: rows and weights (gate, up, down) by busy expert, the type of products.
+class _Setting(NamedTuple):
+    """Arguments of the autograd function: rows and weights (gate, up, down) of each busy expert,
+    the dtype of products.
 
-    Gradients of weights wait in ``later`` where it is given.
+    ``later``, if given, collects the gradients of weights.
     """
 
     blocks: _Blocks
@@ -114,29 +115,29 @@ class _Way(NamedTuple):
 class _Bank(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_TD: Tensor, weights_TK: Tensor, way: _Way, *parameters: Tensor
+        ctx: Any, x_TD: Tensor, weights_TK: Tensor, setting: _Setting, *parameters: Tensor
     ) -> Tensor:
-        blocks = way.blocks
+        blocks = setting.blocks
         weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
         inner = []
-        for (tokens_R, weights_R1), (gate, up, down) in zip(rows, way.weights, strict=True):
-            x_RD = x_TD.index_select(0, tokens_R).to(way.dtype)
+        for (tokens_R, weights_R1), (gate, up, down) in zip(rows, setting.weights, strict=True):
+            x_RD = x_TD.index_select(0, tokens_R).to(setting.dtype)
             gate_RF, up_RF = gate.product(x_RD), up.product(x_RD)
             y_RD = down.product(F.silu(gate_RF).mul_(up_RF))
             y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
             if any(ctx.needs_input_grad):
                 inner += [gate_RF, up_RF]
         ctx.save_for_backward(x_TD, weights_A1, *inner, *parameters)
-        ctx.way, ctx.shape = way, weights_TK.shape
+        ctx.setting, ctx.shape = setting, weights_TK.shape
         return y_TD.to(x_TD.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        way: _Way = ctx.way
-        blocks = way.blocks
+        setting: _Setting = ctx.setting
+        blocks = setting.blocks
         x_TD, weights_A1, *saved = ctx.saved_tensors
         inner, parameters = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
         trained = any(ctx.needs_input_grad[3:])
@@ -146,16 +147,16 @@ class _Bank(torch.autograd.Function):
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         for expert, (tokens_R, weights_R1) in enumerate(rows):
             own = _expert_backward(
-                x_TD.index_select(0, tokens_R).to(way.dtype),
-                grads[0].index_select(0, tokens_R).to(way.dtype),
+                x_TD.index_select(0, tokens_R).to(setting.dtype),
+                grads[0].index_select(0, tokens_R).to(setting.dtype),
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
-                way.weights[expert],
+                setting.weights[expert],
             )
             x_grad_TD.index_add_(0, tokens_R, own.x_RD.to(x_grad_TD.dtype))
             weight_grads.append(own.weights_R)
-            if way.later is not None and trained:
-                way.later.add(own.parameters)
+            if setting.later is not None and trained:
+                setting.later.add(own.parameters)
             elif trained:
                 taken += [gradient().to(weight.dtype) for weight, gradient in own.parameters]
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
@@ -164,9 +165,11 @@ class _Bank(torch.autograd.Function):
 
 
 class _ExpertGradients(NamedTuple):
-    """Gradients of one expert's rows and routing weights; its parameters, and how to get theirs.
+    """Gradients of one expert's rows and routing weights; its parameters, and functions that
+    compute their gradients.
 
-    Gradients of parameters are taken at once or later; what they need is kept until then.
+    Gradients of parameters are computed at once or later; the functions keep their inputs until
+    then.
     """
 
     x_RD: Tensor

@@ -1,4 +1,4 @@
-"""The SwiGLU feed-forward, and as a dense layer whose columns are split over the gang."""
+"""The SwiGLU feed-forward, and a dense layer whose columns are split over the gang."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

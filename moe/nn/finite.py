@@ -1,4 +1,4 @@
-"""Which part of a model is the first to compute values that are not finite."""
+"""Finds the first part of a model that computes values that are not finite."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from moe.nn.decoder import Decoder, Pass
 
 @torch.inference_mode()
 def first_fault(decoder: Decoder, tokens_BS: Tensor, run: Pass) -> str | None:
-    """Return the first part of a whole model whose output is not finite, and its bad tensors.
+    """Return the first part of a complete model whose output is not finite, and its bad tensors.
 
     None if everything is finite.
     """
@@ -33,7 +33,7 @@ def first_fault(decoder: Decoder, tokens_BS: Tensor, run: Pass) -> str | None:
 
 
 def _parts(decoder: Decoder) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts in the order in which they compute."""
+    """Yield the parts in order of computation."""
     yield "the embedding", decoder.model.embed_tokens
     for layer in decoder.share.layer_numbers:
         yield f"layer {layer}", decoder.model.layers[str(layer)]
@@ -42,7 +42,7 @@ def _parts(decoder: Decoder) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _tensors(output: object) -> Iterator[Tensor]:
-    """Yield the tensors of floating point in what a module returned."""
+    """Yield the floating-point tensors in the output of a module."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output
@@ -55,13 +55,13 @@ def _tensors(output: object) -> Iterator[Tensor]:
 
 
 def _weights(module: nn.Module) -> str:
-    """Return which tensors of a module are not finite."""
+    """Return a description of the tensors of a module that are not finite."""
     bad = {
         name: int((~torch.isfinite(tensor)).sum())
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
         if not torch.isfinite(tensor).all()
     }
     if not bad:
-        return "its weights are finite, but what they compute is not"
+        return "its weights are finite, but its output is not"
     counts = [f"{name} holds {count}" for name, count in bad.items()]
     return f"{', '.join(counts)} values that are not finite"

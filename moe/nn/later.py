@@ -1,11 +1,12 @@
-"""Gradients of weights that wait: the part of a backward pass that no other stage waits for.
+"""Deferred gradients of weights: the part of a backward pass for which no other stage waits.
 
 Zero-bubble schedules (arXiv 2401.10241) cut the backward pass of a chunk in two: first the gradient
-of its input, which the chunk before needs, then those of its weights. A product that is given a
-``Later`` puts the second off: its backward pass leaves what it takes to compute them there.
+of its input, which the previous chunk needs, then the gradients of its weights. A product with a
+``Later`` defers the second part: its backward pass stores in the ``Later`` the functions that
+compute these gradients.
 
-What waits are the products of matrices, nearly all of the work. Norms, biases, the embedding, and
-the head, whose gradient exists before the backward pass begins, do not.
+Matrix products are deferred, which are nearly all of the work. Norms, biases and the embedding are
+not, nor is the head, whose gradient exists before the backward pass begins.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,18 +18,18 @@ Gradient = Callable[[], Tensor]
 
 
 class Later:
-    """What one micro-batch left to do for the weights of one chunk."""
+    """The deferred work of one micro-batch for the weights of one chunk."""
 
     def __init__(self) -> None:
         self._work: list[tuple[Tensor, Gradient]] = []
 
     def add(self, weights: Iterable[tuple[Tensor, Gradient]]) -> None:
-        """Leave gradients of weights, which are leaves, to be computed and added to them."""
+        """Defer the gradients of weights; ``run`` computes each and adds it to its leaf tensor."""
         self._work.extend(weights)
 
     @torch.no_grad()
     def run(self) -> None:
-        """Compute what was left, the last first, and let go of what it took."""
+        """Compute the deferred gradients, the last first, and release their inputs."""
         work, self._work = self._work, []
         for weight, gradient in reversed(work):
             found = gradient().to(weight.dtype)

@@ -1,6 +1,6 @@
 """Linear layers over any kind of weight, differentiable once.
 
-With a ``Later`` the gradient of the weight waits (``moe.nn.later``).
+With a ``Later``, the gradient of the weight is deferred (``moe.nn.later``).
 
 Shapes: M rows, N outputs, K inputs.
 """
@@ -23,7 +23,8 @@ def linear(
 ) -> Tensor:
     """Return ``x @ weight.T + bias`` over the last dimension of x.
 
-    A plain tensor that torch multiplies best goes through torch's own function and autograd.
+    A plain tensor for which torch has the fastest product goes through torch's own function and
+    autograd.
     """
     autocast, grad = torch.is_autocast_enabled(x.device.type), torch.is_grad_enabled()
     waits = later is not None and grad
@@ -43,7 +44,7 @@ class Linear(nn.Linear):
 
     @property
     def matrix(self) -> Weight:
-        """The weight as products take it."""
+        """The weight as an operand of products."""
         return Dense(self.weight)
 
     def forward(self, input: Tensor, later: Later | None = None) -> Tensor:  # torch's name

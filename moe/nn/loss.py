@@ -1,16 +1,16 @@
 """Cross entropy of the next token, with the head or without.
 
-With the head, logits exist for some rows at a time: their loss and their gradients are computed
-together and the logits are dropped, so that memory does not grow with tokens times vocabulary.
+With the head, logits exist for only some rows at a time: their loss and gradients are computed
+together and the logits are freed, so memory does not grow with tokens times vocabulary.
 
-Where a gang splits the vocabulary, every rank computes the logits of its own rows of the head, and
-two numbers of a token and rank pass between them: the logarithm of the rank's summed exponentials,
-and the label's logit where the rank holds it, else 0. Over ranks r and labels y::
+If a gang splits the vocabulary, every rank computes the logits of its own rows of the head, and the
+ranks exchange two numbers per token: the logarithm of the rank's summed exponentials, and the
+label's logit if the rank holds the label, else 0. Over ranks r::
 
     log sum_v exp z_v = log sum_r exp (log sum_(v of r) exp z_v)
 
-Shapes: B batch, S sequence, T tokens = B * S, R tokens at a time, D hidden, V vocabulary held,
-G ranks.
+Shapes: B batch, S sequence, T tokens = B * S, R tokens at a time, D hidden, V vocabulary held, G
+ranks.
 """
 
 from typing import Any, NamedTuple
@@ -25,11 +25,11 @@ from moe.nn.vocabulary import Rows
 
 IGNORED = -100
 LOGITS_AT_ONCE = 2**25
-"""Logits held at a time; 128 MB in float32."""
+"""Number of logits held at a time; 128 MB in float32."""
 
 
 def cross_entropy_sum(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
-    """Return the summed loss in nats, in float32; labels of -100 do not count."""
+    """Return the summed loss in nats, in float32; labels of -100 are ignored."""
     return F.cross_entropy(
         logits_BSV.flatten(0, 1).float(),
         labels_BS.flatten().long(),
@@ -47,7 +47,7 @@ def head_loss(
 ) -> Tensor:
     """Return ``scale`` times the summed loss of ``hidden @ head.T``, in float32; one backward pass.
 
-    The scale is given here because the gradients are computed here. ``rows`` are those that the
+    ``scale`` is an argument because the gradients are computed here. ``rows`` are the rows that the
     head holds of a split vocabulary; every rank gets the same loss.
     """
     device = hidden_BSD.device.type
@@ -67,12 +67,12 @@ def head_loss(
 
 
 def rows_at_once(vocabulary: int) -> int:
-    """Return for how many tokens logits exist at the same time."""
+    """Return the number of tokens whose logits exist at the same time."""
     return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
 class _Terms(NamedTuple):
-    """How the loss is taken: its factor, the type of the products, the rows of a split head."""
+    """Arguments of the loss: its factor, the dtype of products, the rows of a split head."""
 
     scale: float
     dtype: torch.dtype
@@ -113,7 +113,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the loss of a head has one backward pass; compute it again")
-        found, ctx.gradients = ctx.gradients, None  # the caller keeps them without a copy
+        found, ctx.gradients = ctx.gradients, None  # The caller keeps them without a copy.
         factor = grads[0].item()
         if factor != 1.0:
             found = tuple(None if grad is None else grad * factor for grad in found)
@@ -121,7 +121,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor, rows: Rows | None) -> Tensor:
-    """Return the summed loss; leave its gradient, softmax less one-hot, in place of the logits."""
+    """Return the summed loss; overwrite the logits with its gradient, softmax minus one-hot."""
     counted_R1 = (labels_R != IGNORED)[:, None]
     labels_R1 = torch.where(counted_R1, labels_R[:, None], 0)
     norm_R1 = logits_RV.logsumexp(dim=1, keepdim=True)
@@ -141,6 +141,6 @@ def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor, rows: Rows | None) -
 
 
 def _of_all_rows(norm_R1: Tensor, chosen_R1: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return norm and label's logit over the whole vocabulary, the same bits on every rank."""
+    """Return norm and label's logit over the full vocabulary, the same bits on every rank."""
     parts_GR2 = rows.exchange.gather(torch.cat((norm_R1, chosen_R1), dim=1))
     return parts_GR2[..., :1].logsumexp(dim=0), parts_GR2[..., 1:].sum(dim=0)

@@ -1,11 +1,11 @@
-"""Matrix products by the fastest library that torch carries for the processor.
+"""Matrix products by the fastest library in torch for the processor.
 
 torch multiplies float32 matrices on CPUs with MKL, which runs at less than half speed on processors
 of other makers; oneDNN, in the same build of torch, does not. Measured figures are in
-benchmarks/README.md. Which library is used depends on types and devices alone, never on a
-measurement, so that a run that is resumed computes the same bits.
+benchmarks/README.md. The choice of library depends only on dtypes and devices, never on a
+measurement, so that a resumed run computes the same bits.
 
-Everything else, GPUs and bfloat16 among it, goes through ``torch.nn.functional.linear``.
+All other products, such as bfloat16 or on GPUs, go through ``torch.nn.functional.linear``.
 
 Shapes: M rows, N outputs, K inputs.
 """
@@ -18,7 +18,7 @@ _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-unty
 
 
 def product(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T + bias``, [M, N]; any strides. Not recorded for a backward pass."""
+    """Return ``x @ weight.T + bias``, [M, N]; any strides. Not recorded by autograd."""
     if uses_onednn(x_MK, weight_NK):
         y_MN: Tensor = torch.ops.mkldnn._linear_pointwise(x_MK, weight_NK, bias_N, "none", [], "")
         return y_MN
@@ -26,7 +26,7 @@ def product(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Te
 
 
 def uses_onednn(x: Tensor, weight_NK: Tensor) -> bool:
-    """Tell whether a product of these two goes to oneDNN."""
+    """Return whether a product of these two tensors uses oneDNN."""
     return (
         x.is_cpu
         and x.dtype == weight_NK.dtype == torch.float32

@@ -1,12 +1,11 @@
-"""A block that keeps only its input and is run again in the backward pass.
+"""A block that keeps only its input and is computed again in the backward pass.
 
 Checkpointing (Chen et al. 2016, section 4.1) with one block as the segment. The backward pass first
-runs the whole block again, its sums over the gang included, then goes back through it. So all ranks
-of a gang make the same exchanges in the same order, whatever their experts saw; where the second
-run began when some tensor is first missed, and ended when none is, that would depend on the data.
+computes the complete block again, including its sums over the gang, and then goes back through it.
+So all ranks of a gang call the same collectives in the same order, for any routing. If
+recomputation covered only the tensors that are missing, the collectives would depend on the data.
 
-Nothing in a block is random, so both runs compute the same bits, under the precision of the first.
-The gradients of weights are added where they belong when the block's rotary comes.
+Nothing in a block is random, so both passes compute the same bits, in the precision of the first.
 
 Shapes: B batch, S sequence, D hidden.
 """
@@ -23,7 +22,7 @@ from moe.nn.statistics import RoutingStatistics
 
 
 def recomputed(block: nn.Module, x_BSD: Tensor, rotary: Rotation, how: LayerPass) -> BlockOutput:
-    """Return what the block does; statistics are those of the first run, losses of the second."""
+    """Return the block's output; statistics come from the first pass, losses from the second."""
     if how.cache is not None:
         raise RuntimeError("a layer with a cache cannot run twice; recompute in training alone")
     if not x_BSD.requires_grad:

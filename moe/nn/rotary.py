@@ -44,7 +44,9 @@ def _frequencies(config: ModelConfig, device: torch.device) -> Tensor:
 
 
 def _stretch_long_waves(plain: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3: long wavelengths are stretched, short ones kept, those between blended."""
+    """Llama 3: long wavelengths are stretched, short ones kept, and those in between
+    interpolated.
+    """
     waves = scaling.original_max_positions * plain / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = ((waves - low) / (high - low)).clamp(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Which experts a token goes to, and with what weight.
+"""Routes each token to experts, with weights.
 
 Skywork-MoE section 4.1, per token over the n experts::
 
@@ -8,14 +8,13 @@ Skywork-MoE section 4.1, per token over the n experts::
     E  = the k largest of g
     w_j = g_j / sum of g over E
 
-The released inference code leaves the mean out, which softmax does not see but a sigmoid would. An
-epsilon keeps a constant logit vector finite. DeepSeek-V3 (section 2.1.2) scores by the sigmoid of
-each logit, adds a bias to the scores for the choice alone, and lets a token reach only its best
-groups of experts, a group being as good as its two best experts. The gate is computed in float32
-whatever the model's precision.
+The released inference code omits the mean, which does not change a softmax but would change a
+sigmoid. An epsilon keeps a constant logit vector finite. DeepSeek-V3 (section 2.1.2) scores by the
+sigmoid of each logit, adds a bias to the scores only for the choice, and restricts a token to its
+best groups of experts, where a group is scored by its two best experts. The gate is computed in
+float32 in any precision of the model.
 
-Shapes: T tokens, N experts, K experts per token, G groups of M experts,
-H groups reached, D hidden.
+Shapes: T tokens, N experts, K experts per token, G groups of M experts, H groups reached, D hidden.
 """
 
 from collections.abc import Callable
@@ -32,19 +31,19 @@ STD_EPSILON = 1e-6
 SUM_FLOOR = 1e-20
 
 Agree = Callable[[Tensor], Tensor]
-"""Gives all members of a gang the same choice, where each would make it by itself."""
+"""Gives all members of a gang the choice of the leader."""
 
 
 def alone(x: Tensor) -> Tensor:
-    """Agree with nobody else."""
+    """Return x: a rank without a gang."""
     return x
 
 
 class Routing(NamedTuple):
-    """Where each token goes: its ``experts`` and their ``weights``, both [T, K].
+    """The routing of each token: its ``experts`` and their ``weights``, both [T, K].
 
-    Over all experts, [T, N]: ``logits`` as the gate gave them; ``scores``, softmax or sigmoid, by
-    which tokens compete; ``probabilities``, what balance is judged by, which sum to one.
+    Over all experts, [T, N]: ``logits`` of the gate; ``scores``, softmax or sigmoid, by which
+    experts are chosen; ``probabilities``, which sum to one and enter the balance losses.
     """
 
     logits: Tensor
@@ -55,7 +54,7 @@ class Routing(NamedTuple):
 
 
 class Router(nn.Module):
-    """The gate of one layer: a linear map without bias and the choice made from it, or a hash."""
+    """The gate of one layer: a linear map without bias and the choice of experts, or a hash."""
 
     def __init__(
         self, hidden_size: int, config: MoeConfig, layer: int, agree: Agree = alone
@@ -75,7 +74,7 @@ class Router(nn.Module):
         if self.config.hashed:
             if tokens_T is None:
                 raise RuntimeError(
-                    f"layer {self.layer} hashes token numbers to experts but got none; "
+                    f"layer {self.layer} hashes token numbers to experts but got no tokens; "
                     "give Pass.tokens on shares without the embedding"
                 )
             return hashed(tokens_T, self.layer, self.config.experts)

@@ -2,8 +2,8 @@
 
 Temperature divides the logits; the nucleus (Holtzman et al. 2020, section 3.1) keeps the smallest
 set of the likeliest tokens whose probability reaches ``top_p``. The draw inverts the cumulative
-distribution at one uniform number hashed from (seed, position), so it depends on these alone: not
-on the device, the plan, or which tokens were drawn before.
+distribution at one uniform number hashed from (seed, position), so it depends only on these two:
+not on the device, the plan or earlier draws.
 
 Shapes: V vocabulary, N nucleus.
 """
@@ -18,10 +18,10 @@ from moe.errors import CheckpointError
 
 
 def sample(logits_V: Tensor, sampling: Sampling, position: int) -> SampledToken:
-    """Return the token of a position, with natural-log probabilities.
+    """Return the token at a position, with natural-log probabilities.
 
     Probabilities are those of the model, before temperature and nucleus, as the OpenAI interface
-    reports them. Of equal logits the lower token number comes first.
+    reports them. Among equal logits, the lower token number comes first.
     """
     logits_V = logits_V.float()
     logprobs_V = torch.log_softmax(logits_V, dim=-1)

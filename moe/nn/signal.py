@@ -1,9 +1,9 @@
-"""Tells when a backward pass has gone through a layer, so that its gradients can travel at once.
+"""Signals that the backward pass of a layer is complete, so that its gradients can be sent at once.
 
-The signal stands before the layer and its backward pass comes after the layer's. Autograd adds a
-gradient to its leaf as soon as it has it, before it goes on: when the signal is reached, all
-gradients of the layer are whole. That holds for layers that are run again too, whose gradients are
-added inside their backward pass.
+The signal is placed before the layer, so its backward pass runs after the layer's. Autograd adds a
+gradient to its leaf as soon as it is computed, so when the signal is reached, all gradients of the
+layer are complete. This also holds for recomputed layers, whose gradients are added inside their
+backward pass.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How alike the experts of a layer are (Skywork-MoE section 3 watches it after upcycling).
+"""Similarity of the experts of a layer (Skywork-MoE section 3 watches it after upcycling).
 
 The paper does not define its measure. Here it is the mean cosine of all pairs of experts, each
 flattened into one vector: 1 right after copying, near 0 for experts trained from scratch.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def expert_similarity(experts: Sequence[Sequence[Tensor]]) -> float:
-    """Return the mean pairwise cosine of experts given by their weights; 1 for a single expert."""
+    """Return the mean pairwise cosine of the weights of experts; 1 for a single expert."""
     count = len(experts)
     if count < 2:
         return 1.0

@@ -1,7 +1,6 @@
-"""What one layer's router did with a micro-batch. Padding counts nowhere.
+"""Statistics of one layer's router on a micro-batch. Padding is never counted.
 
-Shapes: B batch, S sequence, T tokens = B * S, K experts per token, N experts,
-A = S * K.
+Shapes: B batch, S sequence, T tokens = B * S, K experts per token, N experts, A = S * K.
 """
 
 from typing import NamedTuple
@@ -16,12 +15,13 @@ LEAST_SCORE = 1e-6
 
 
 class RoutingStatistics(NamedTuple):
-    """What one MoE layer did with one micro-batch; detached.
+    """Statistics of one MoE layer on one micro-batch; detached tensors.
 
-    ``tokens`` counts those that are no padding, ``load`` [N] their assignments; ``probability`` [N]
-    is their mean one. ``drop_rate`` is the share of assignments beyond capacity or, where experts
-    choose, the share of tokens that none took. Losses are without coefficient, None where they have
-    none. ``sharpness`` is the mean ratio of the two largest scores.
+    ``tokens`` counts tokens that are not padding; ``load`` [N] counts the (token, expert) pairs of
+    each expert; ``probability`` [N] is the mean router probability of each expert. ``drop_rate`` is
+    the share of pairs beyond capacity or, if experts choose, the share of tokens that no expert
+    took. Losses are without their coefficients; a loss without coefficient is None. ``sharpness``
+    is the mean ratio of the two largest scores.
     """
 
     tokens: Tensor
@@ -35,14 +35,14 @@ class RoutingStatistics(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Counts by sequence: tokens [B], assignments and summed probabilities [B, N]."""
+    """Counts by sequence: tokens [B], (token, expert) pairs and summed probabilities [B, N]."""
 
     tokens: Tensor
     load: Tensor
     probability: Tensor
 
     def spread(self, scope: BalanceScope) -> Spread:
-        """Return how the tokens spread: those of each sequence, or all of the micro-batch."""
+        """Return the spread of the tokens of each sequence, or of all tokens of the micro-batch."""
         if scope == "sequence":
             return spread(self.load, self.probability, self.tokens)
         load_1N, probability_1N = self.load.sum(0, True), self.probability.sum(0, True)
@@ -50,7 +50,7 @@ class Tally(NamedTuple):
 
 
 def tally(routing: Routing, counted_TK: Tensor, valid_BS: Tensor) -> Tally:
-    """Count the assignments marked, and the tokens that are valid."""
+    """Count the marked pairs and the valid tokens."""
     batch, experts = len(valid_BS), routing.scores.shape[1]
     load_BN = torch.zeros(batch, experts, dtype=torch.long, device=valid_BS.device)
     experts_BA, counted_BA = (x.reshape(batch, -1) for x in (routing.experts, counted_TK))
@@ -63,7 +63,7 @@ def tally(routing: Routing, counted_TK: Tensor, valid_BS: Tensor) -> Tally:
 def statistics(
     routing: Routing, counts: Tally, losses: Losses, drop_rate: Tensor, valid_T: Tensor
 ) -> RoutingStatistics:
-    """Return the account of a layer."""
+    """Return the statistics of a layer."""
     tokens, load_N = counts.tokens.sum(), counts.load.sum(dim=0)
     return RoutingStatistics(
         tokens=tokens,

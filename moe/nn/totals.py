@@ -1,9 +1,9 @@
-"""Statistics of micro-batches as one vector that adds up, and back as the statistics of a step.
+"""Statistics of micro-batches as one additive vector, and the vector back as statistics of a step.
 
-Sums over micro-batches and sums over replicas are the same sums, so a step is counted once however
-it is spread. Counts are exact: float64 holds whole numbers up to 2^53. The vector begins with the
-number of micro-batches; then come the statistics of ``moe.config.layer_statistics``, those that are
-means multiplied by what weighs them. A loss that a run does not use is NaN.
+The same sum adds micro-batches and replicas, so each token of a step is counted once under any
+plan. Counts are exact: float64 holds whole numbers up to 2^53. The vector begins with the number of
+micro-batches; then come the statistics of ``moe.config.layer_statistics``; means are multiplied by
+their weights. A loss that a run does not use is NaN.
 
 Shapes: N experts, F = 1 + numbers of the table + N for each statistic by expert.
 """
@@ -23,12 +23,14 @@ _BY_EXPERT = sum(each.by_expert for each in STATISTICS)
 
 
 def summed(batches: Sequence[RoutingStatistics]) -> Tensor:
-    """Return the totals of some micro-batches as a vector [F] in float64, to be added to others."""
+    """Return the totals of some micro-batches as a vector [F] in float64; such vectors can be
+    added.
+    """
     return torch.stack([_vector(batch) for batch in batches]).sum(dim=0)
 
 
 def statistics_of(totals_F: Tensor) -> LayerStatistics:
-    """Return the statistics of a step whose totals are known."""
+    """Return the statistics of a step from its totals."""
     values: list[float] = totals_F.tolist()
     experts = (len(values) - _PLAIN) // _BY_EXPERT
     sums: dict[str, list[float]] = {}
@@ -43,7 +45,7 @@ def statistics_of(totals_F: Tensor) -> LayerStatistics:
 
 
 def _read(statistic: Statistic, sums: Sequence[float], weight: float) -> Any:
-    """Return one statistic: whole numbers where it counts, None where it is not used."""
+    """Return one statistic: integers if it is a count, None if it is not used."""
     if statistic.optional and isnan(sums[0]):
         return None
     found = [int(total) if statistic.adds == "count" else total / weight for total in sums]

@@ -1,7 +1,7 @@
-"""The rows of embedding and head that one rank of a gang holds.
+"""The rows of embedding and head on one rank of a gang.
 
-Every token's embedding is one rank's row and zero elsewhere, so their sum over the gang is it, to
-the bit. Logits are computed by each rank over its own rows.
+For every token, one rank holds the embedding row and all other ranks contribute zero, so the sum
+over the gang equals the row to the bit. Each rank computes the logits of its own rows.
 
 Shapes: D hidden, V vocabulary, W rows held.
 """
@@ -20,7 +20,7 @@ from moe.nn.weights.dense import Dense
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows ``[start, stop)`` of a vocabulary of ``total`` that a gang splits."""
+    """Rows ``[start, stop)`` of a vocabulary of ``total`` rows that a gang splits."""
 
     start: int
     stop: int
@@ -29,13 +29,14 @@ class Rows:
 
     @property
     def held(self) -> int:
-        """How many rows these are."""
+        """Number of held rows."""
         return self.stop - self.start
 
     def local(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return row numbers counted from ``start``, and which tokens are held by another rank.
+        """Return row numbers counted from ``start``, and which tokens another rank holds.
 
-        These get row 0. What is in no vocabulary stays out of range, so that indexing refuses it.
+        Tokens of other ranks get row 0. A token outside the vocabulary stays out of range, so that
+        indexing raises.
         """
         known = (tokens >= 0) & (tokens < self.total)
         elsewhere = known & ((tokens < self.start) | (tokens >= self.stop))
@@ -43,7 +44,7 @@ class Rows:
 
 
 def rows_of(config: ModelConfig, share: Share, exchange: Exchange) -> Rows | None:
-    """Return the rows of a share, None where it holds the whole vocabulary."""
+    """Return the rows of a share; None if it holds the full vocabulary."""
     if share.vocabulary is None or share.vocabulary == (0, config.vocab_size):
         return None
     return Rows(*share.vocabulary, config.vocab_size, exchange)
@@ -57,14 +58,14 @@ class SplitEmbedding(nn.Embedding):
         self.rows = rows
 
     def forward(self, input: Tensor) -> Tensor:  # the name torch gave it
-        """Return the embedding of each token; the backward pass reaches the rows held."""
+        """Return the embedding of each token; the backward pass reaches the held rows."""
         local, elsewhere = self.rows.local(input)
         held = super().forward(local).masked_fill(elsewhere[..., None], 0.0)
         return self.rows.exchange.leave(held)
 
 
 def split_logits(x: Tensor, head_WD: Tensor, rows: Rows) -> Tensor:
-    """Return the logits of the whole vocabulary on every rank, brought together by a sum."""
+    """Return the logits of the full vocabulary on every rank, by a sum over the gang."""
     (x,) = rows.exchange.enter(x)
     padding = (rows.start, rows.total - rows.stop)
     return rows.exchange.leave(F.pad(linear(x, Dense(head_WD)), padding))

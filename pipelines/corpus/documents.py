@@ -34,11 +34,11 @@ class Document:
 def read_documents(
     inputs: Sequence[Path], report: Callable[[str], None] = _LOG.info
 ) -> Iterator[Document]:
-    """Yield every document of the files and directories given, in an order that never varies.
+    """Yield every document of the given files and directories, in a fixed order.
 
     Directories are searched in full, links included; hidden files and kinds of file without a
-    reader are left out. Empty documents and exact repetitions are dropped. ``report`` is told what
-    was left out, except hidden files.
+    reader are skipped. Empty documents and exact duplicates are dropped. ``report`` is called with
+    a line about what was skipped, except hidden files.
     """
     files, unread = _find_files(inputs, report)
     seen: set[bytes] = set()
@@ -150,7 +150,7 @@ def _values(column: pa.Array, path: Path, first: int) -> list[str | None]:
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{path}:{row} is not UTF-8: byte {error.start} of its text cannot be decoded; "
-                    "write the file anew with text that is"
+                    "write the file again with valid text"
                 ) from error
         raise
 

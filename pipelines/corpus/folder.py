@@ -1,4 +1,4 @@
-"""The files of a folder, links followed, in an order that never varies."""
+"""The files of a folder, links followed, in a fixed order."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,10 +7,11 @@ from moe.errors import DataError
 
 
 def visible_files(folder: Path, report: Callable[[str], None]) -> Iterator[Path]:
-    """Yield the files of a folder and of all folders in it, but for hidden ones.
+    """Yield the files of a folder and of its subfolders, without hidden files and folders.
 
-    A link to a folder is followed. Each folder is read once, however many links lead to it, and a
-    link that leads back to a folder around it is left out. ``report`` is told of links left out.
+    A link to a folder is followed. Each folder is read once, also if several links lead to it; a
+    link to an enclosing folder is skipped. ``report`` is called with a line about each skipped
+    link.
     """
     seen: set[Path] = set()
     yield from _files(folder, _around(folder), seen, report)
@@ -32,7 +33,7 @@ def _files(
         elif path.is_file():
             yield path
         elif path.is_symlink():
-            report(f"skipped {path}: the link leads to {path.readlink()}, which is not there")
+            report(f"skipped {path}: the link leads to {path.readlink()}, which does not exist")
 
 
 def _around(folder: Path) -> frozenset[Path]:

@@ -1,4 +1,4 @@
-"""A model and the token shards it is to read, checked against each other before anything starts."""
+"""A model and its token shards, checked against each other before anything starts."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ TOKENIZER = "tokenizer.json"
 
 
 def notes_on(model: Path) -> tuple[str, ...]:
-    """Return what of a model is read otherwise than its config.json says, and what is left aside.
+    """Return notes: where the model is not read as its config.json says, and what is ignored.
 
-    CheckpointError where it cannot be read.
+    Raises CheckpointError if the model cannot be read.
     """
     return Checkpoint.open(model).notes
 
 
 def open_shards(model: Path, config: ModelConfig, data: Path, split: Split) -> TokenShards:
-    """Open one split; DataError where its tokens are not those of the model."""
+    """Open one split; DataError if its tokens do not match the model."""
     shards = TokenShards.open(data, split)
     shards.check_vocabulary(config.vocab_size)
     if shards.sequence_length > config.max_positions:
@@ -32,12 +32,12 @@ def open_shards(model: Path, config: ModelConfig, data: Path, split: Split) -> T
     tokenizer = model / TOKENIZER
     if tokenizer.exists() and file_sha256(tokenizer) != shards.manifest.tokenizer_sha256:
         raise DataError(
-            f"{data} was made with another tokenizer than {tokenizer}; the same numbers would mean "
-            f"other words: tokenize again with --model {model}"
+            f"{data} was made with another tokenizer than {tokenizer}; the same token ids would "
+            f"mean other words: tokenize again with --model {model}"
         )
     return shards
 
 
 def fingerprint(data: Path) -> str:
-    """Return what tells one directory of shards from another: the hash of its manifest."""
+    """Return the fingerprint of a directory of shards: the hash of its manifest."""
     return file_sha256(data / MANIFEST)

@@ -1,4 +1,4 @@
-"""What a directory of token shards holds: the values, and their JSON on disk."""
+"""The manifest of a directory of token shards, as values and as JSON on disk."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ SPLITS: tuple[Split, Split] = ("train", "held_out")
 class Shard:
     """One Arrow file. ``largest_id`` is the largest token in it.
 
-    None where an older raymoe wrote the file, which did not note it.
+    None if an older raymoe wrote the file without it.
     """
 
     name: str
@@ -31,7 +31,9 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class DomainCount:
-    """One source directory's share of a split. A row belongs to the domain of its first token."""
+    """The rows and tokens of one source directory in a split. A row belongs to the domain of its
+    first token.
+    """
 
     documents: int
     tokens: int
@@ -52,7 +54,7 @@ class SplitManifest:
 
 @dataclass(frozen=True, slots=True)
 class TokenManifest:
-    """Everything needed to read the shards and to tell whether they suit a model."""
+    """Everything needed to read the shards and to check whether they match a model."""
 
     sequence_length: int
     vocab_size: int
@@ -69,13 +71,13 @@ class TokenManifest:
 
 
 def write_manifest(directory: Path, manifest: TokenManifest) -> None:
-    """Write the manifest; the last file of a directory of shards."""
+    """Write the manifest, which is the last file of a directory of shards."""
     text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=2)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> TokenManifest:
-    """Read the manifest of a directory of shards; DataError where there is none or it is broken."""
+    """Read the manifest of a directory of shards; DataError if it is missing or broken."""
     path = directory / MANIFEST
     remedy = "make it with 'raymoe tokenize'"
     try:

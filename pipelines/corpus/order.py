@@ -13,8 +13,8 @@ Rows = npt.NDArray[np.int64]
 def rows_of_step(step: int, global_batch: int, seed: int, total_rows: int) -> Rows:
     """Return the rows that step ``step``, counted from 0, trains on.
 
-    Each epoch is its own permutation of all rows, and batches run over the end of an epoch without
-    loss. Nothing here knows of workers, so the order survives any change of their number.
+    Each pass over the data is a permutation of all rows, and a batch may span two passes, so no row
+    is lost. The order does not depend on the number of workers.
     """
     if step < 0 or global_batch < 1 or seed < 0 or total_rows < 1:
         raise DataError(
@@ -33,7 +33,9 @@ def rows_of_step(step: int, global_batch: int, seed: int, total_rows: int) -> Ro
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, total_rows: int) -> Rows:
-    """Sort rows by random keys: numpy keeps raw streams for ever, but not ``permutation``."""
+    """Sort rows by random keys: numpy guarantees stable raw streams, but not a stable
+    ``permutation``.
+    """
     keys = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(total_rows)
     order = np.argsort(keys, kind="stable")
     order.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Documents of tokens into rows of one length, and rows into Arrow files."""
+"""Packs tokenized documents into rows of one length, and writes rows to Arrow files."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,9 @@ _BATCH_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``starts`` are the places where a document begins; ``domain`` that of the first token."""
+    """``starts`` are the positions at which documents begin; ``domain`` is the domain of the first
+    token.
+    """
 
     tokens: Tokens
     starts: tuple[int, ...]
@@ -26,7 +28,7 @@ class Row:
 
 
 def pack(documents: Iterable[tuple[Tokens, int]], length: int) -> Iterator[Row]:
-    """Lay (tokens, domain) documents end to end and cut rows; a last part row is dropped."""
+    """Concatenate (tokens, domain) documents and cut rows; an incomplete last row is dropped."""
     row = np.empty(length, dtype=np.int32)
     starts: list[int] = []
     filled = first_domain = 0

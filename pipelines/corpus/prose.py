@@ -1,4 +1,4 @@
-"""Readable text out of markup, and running prose out of readable text."""
+"""Extracts readable text from markup, and prose from readable text."""
 
 import re
 import warnings
@@ -20,10 +20,10 @@ _BLANK_LINE = re.compile(r"\n\s*\n")
 
 
 def html_text(markup: bytes) -> str:
-    """Return the readable text of a page, blocks apart by a blank line.
+    """Return the readable text of a page, with blank lines between blocks.
 
-    Scripts, navigation and the frames that documentation generators draw around a page are
-    dropped; preformatted blocks keep their lines.
+    Scripts, navigation and the page frames of documentation generators are dropped; preformatted
+    blocks keep their lines.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML parses the same
@@ -35,7 +35,7 @@ def html_text(markup: bytes) -> str:
 def prose(text: str) -> Iterator[str]:
     """Yield the paragraphs that read as sentences, each on one line.
 
-    A paragraph needs 60 characters, of which 85 % are letters or spaces: that leaves out tables,
+    A paragraph needs 60 characters, of which 85 % are letters or spaces: this rule excludes tables,
     grammars, code and lists of names.
     """
     for block in _BLANK_LINE.split(text):
@@ -63,7 +63,7 @@ def _blocks(root: Tag) -> Iterator[str]:
 
 
 def _pieces(tag: Tag) -> Iterator[str | Tag | None]:
-    """Yield inline text as it stands, None at each edge of a block, and ``pre`` tags whole."""
+    """Yield inline text unchanged, None at each edge of a block, and complete ``pre`` tags."""
     yield None
     yield from _inside(tag)
     yield None

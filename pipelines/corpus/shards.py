@@ -1,4 +1,4 @@
-"""Token shards read through a memory map: rows by number, with labels."""
+"""Memory-mapped token shards: rows by number, with labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ IGNORED = -100
 class Batch:
     """Rows by length. ``labels[t]`` is ``tokens[t + 1]``.
 
-    IGNORED stands at the last position and wherever the next token opens another document.
+    A label is IGNORED at the last position and where the next token begins another document.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -51,7 +51,7 @@ class TokenShards:
     """One split of a directory that ``tokenize`` wrote."""
 
     def __init__(self, path: Path, split: Split, manifest: TokenManifest) -> None:
-        """Map every shard of the split; ``open`` is the usual way in."""
+        """Map every shard of the split; callers normally use ``open``."""
         self.manifest = manifest
         self.split = split
         self._path = path
@@ -64,7 +64,7 @@ class TokenShards:
 
     @classmethod
     def open(cls, path: Path, split: Split) -> "TokenShards":
-        """Open one split, checking manifest, schema and sizes; contents only by ``verify``."""
+        """Open one split; checks manifest, schema and sizes. ``verify`` checks the contents."""
         if split not in SPLITS:
             raise DataError(f"no split is called {split!r}; choose one of {', '.join(SPLITS)}")
         return cls(path, split, read_manifest(path))
@@ -74,7 +74,7 @@ class TokenShards:
 
     @property
     def counts(self) -> SplitManifest:
-        """What the manifest says of this split."""
+        """The manifest's counts of this split."""
         return self.manifest.split(self.split)
 
     @property
@@ -84,11 +84,11 @@ class TokenShards:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the tokenizer can produce."""
+        """Number of token ids of the tokenizer."""
         return self.manifest.vocab_size
 
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Batch:
-        """Return the rows asked for, in that order."""
+        """Return the rows in the order of the request."""
         tokens = np.empty((len(rows), self.sequence_length), dtype=np.int32)
         labels = np.full(tokens.shape, IGNORED, dtype=np.int64)
         for place, row in enumerate(rows):
@@ -106,14 +106,14 @@ class TokenShards:
 
     @property
     def largest_id(self) -> int:
-        """The largest token that occurs; read from all rows where the manifest does not say."""
+        """The largest token id in the split; from the manifest, or else from all rows."""
         noted = [shard.largest_id for shard in self.counts.shards if shard.largest_id is not None]
         if len(noted) < len(self.counts.shards):
             noted = [int(block.tokens.max()) for block in self._blocks]
         return max(noted)
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise DataError where a model of ``vocab_size`` embeddings cannot take every token.
+        """Raise DataError if a token has no embedding in a model of ``vocab_size`` embeddings.
 
         A tokenizer may have more ids than the model, as long as the text uses none of them.
         """

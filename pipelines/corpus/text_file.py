@@ -8,7 +8,7 @@ from pathlib import Path
 from moe.errors import DataError
 
 MARK = "\ufeff"
-"""The byte-order mark, decoded. It is no part of the text."""
+"""The decoded byte-order mark. It is not part of the text."""
 
 _ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 20
 def read_text(path: Path) -> str:
     """Return the whole text of a file, with line ends as ``\\n``.
 
-    DataError names the byte and the line where the file cannot be decoded.
+    Raises a DataError with the byte and the line if the file cannot be decoded.
     """
     encoding = _encoding(path)
     try:
@@ -36,7 +36,8 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file, however large, with their ends.
 
-    Files joined to one keep their marks, so a mark is taken off any line. DataError as above.
+    Concatenated files keep their byte-order marks, so a mark is removed from any line. Raises
+    DataError as ``read_text``.
     """
     encoding = _encoding(path)
     try:
@@ -48,7 +49,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def _encoding(path: Path) -> str:
-    """Return the encoding of a file; DataError where its beginning is no text in any."""
+    """Return the encoding of a file; DataError if its beginning is not text in any encoding."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     for mark, encoding in _ENCODINGS:
@@ -63,7 +64,7 @@ def _encoding(path: Path) -> str:
 
 
 def _fault(path: Path, encoding: str) -> DataError:
-    """Return the error for a file that has bytes its encoding does not allow."""
+    """Return the error for a file with bytes that its encoding does not allow."""
     offset, line = _first_fault(path, encoding)
     return DataError(
         f"{path} is not {encoding.upper()}: byte {offset}, in line {line}, cannot be decoded; "

@@ -1,7 +1,7 @@
-"""Documents to token shards: read and encoded once, split, packed, published whole.
+"""Documents to token shards: read and encode once, split, pack, publish atomically.
 
-Token ids first go to one flat file, with an index in memory of some 100 bytes a document. The split
-then sees all documents at once, and memory stays small whatever the size of the corpus.
+Token ids first go to one flat file, with an index in memory of about 100 bytes per document. The
+split then sees all documents at once, and memory stays small for a corpus of any size.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _REPORT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TokenizeOptions:
-    """``held_out_fraction`` counts documents, and is taken from each domain alike."""
+    """``held_out_fraction`` is the fraction of documents of each domain that is held out."""
 
     sequence_length: int = 512
     held_out_fraction: float = 0.05
@@ -50,7 +50,7 @@ class TokenizeOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One document in the flat file: where, how long, of which domain, and its place by lot."""
+    """One document in the flat file: its start, length and domain, and its random lot."""
 
     start: int
     tokens: int
@@ -100,9 +100,10 @@ def _compare(
     model: Path,
     report: Callable[[str], None],
 ) -> None:
-    """Say where the tokenizer has ids that the model does not take, and whether the text uses them.
+    """Report whether the tokenizer has ids without embedding in the model, and whether the text
+    uses them.
 
-    The shards are whole in either case; a model with more embeddings can read them.
+    The shards are complete in either case; a model with more embeddings can read them.
     """
     embeddings = tokenizer.embeddings
     if embeddings is None or tokenizer.vocab_size <= embeddings:
@@ -130,7 +131,9 @@ def _encode(
     flat: Path,
     report: Callable[[str], None],
 ) -> tuple[list[_Entry], list[str]]:
-    """Write the ids of all documents to the flat file; return its index and the domains' names."""
+    """Write the ids of all documents to the flat file; return its index and the names of the
+    domains.
+    """
     entries: list[_Entry] = []
     numbers: dict[str, int] = {}
     written, reported = 0, time.monotonic()
@@ -150,7 +153,7 @@ def _encode(
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Group documents so that each group is worth the library's threads but fits in memory."""
+    """Group documents: large enough for the threads of the library, small enough for memory."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
@@ -169,9 +172,10 @@ def _lot(text: str, seed: int) -> int:
 
 
 def _split(entries: list[_Entry], options: TokenizeOptions) -> tuple[list[_Entry], list[_Entry]]:
-    """Hold out, in each domain, the documents of the lowest lots; at least one, never all.
+    """Hold out the documents with the lowest lots in each domain; at least one, never all.
 
-    A lot depends on the text and the seed alone, so more documents move few across the line.
+    A lot depends only on the text and the seed, so additional documents change the split of few
+    others.
     """
     if len(entries) < 2:
         raise DataError(

@@ -16,10 +16,10 @@ from pipelines.corpus.packing import file_sha256
 
 
 class DocumentTokenizer:
-    """Turns documents into token ids, each ended by the model's end-of-sequence token.
+    """Turns documents into token ids; each ends with the model's end-of-sequence token.
 
-    ``vocab_size`` counts the ids of the tokenizer, ``embeddings`` those that the model takes; None
-    where the directory holds no model.
+    ``vocab_size`` is the number of ids of the tokenizer, ``embeddings`` the number of embeddings of
+    the model; None if the directory holds no model.
     """
 
     def __init__(self, model: Path) -> None:
@@ -31,7 +31,7 @@ class DocumentTokenizer:
             )
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # The library raises no narrower exception.
             raise CheckpointError(
                 what_stands_for(path) or f"{path} is not a tokenizer: {error}"
             ) from error
@@ -43,14 +43,14 @@ class DocumentTokenizer:
         self.eos_token_id = self._end_of_sequence(model)
 
     def encode(self, texts: Sequence[str]) -> list[npt.NDArray[np.int32]]:
-        """Return the ids of each text and its end; no other special token is added."""
+        """Return the ids of each text and its end token; no other special token is added."""
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [
             np.array([*encoding.ids, self.eos_token_id], dtype=np.int32) for encoding in encodings
         ]
 
     def _end_of_sequence(self, model: Path) -> int:
-        """Return the first end token that the model names, else that of the tokenizer."""
+        """Return the first end token that the model names, else the end token of the tokenizer."""
         token_id: Any = next(iter(end_tokens(model)), None)
         if token_id is None:
             token = _table(model / "tokenizer_config.json").get("eos_token")

@@ -1,4 +1,4 @@
-"""A plan as Kubernetes objects: what trains it, what serves it."""
+"""A plan as Kubernetes objects: a RayJob that trains, or a RayService that serves."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ def render(
     name: str | None,
     run: RunConfig | None,
 ) -> str:
-    """Return the RayJob that trains a run under a plan, or without a run a RayService, as YAML.
+    """Return as YAML the RayJob that trains a run under a plan or, without a run, a RayService.
 
     A RayJob is named after its run unless ``name`` is given.
     """
@@ -37,15 +37,15 @@ def render(
         raise ConfigError("the RayService has no name; give --name, or --run FILE for a RayJob")
     if plan.chunks > 1:
         raise PlanError(
-            f"{plan_file} has {plan.chunks} spans of layers a stage, so it is for training and no "
-            "RayService comes of it; give --run FILE for a RayJob"
+            f"{plan_file} has {plan.chunks} spans of layers a stage, so it is for training and "
+            "cannot become a RayService; give --run FILE for a RayJob"
         )
     one, serving = plan.of_replicas(1), Workload(sequence_length, 1, 1, training=False)
     return dump([rayservice(one, bytes_per_rank(config, one, serving), deployment, name)])
 
 
 def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
-    """Return what a step of the run asks of the fullest replica, snapshots counted."""
+    """Return the workload of a step on the replica with the most micro-batches, with snapshots."""
     return Workload(
         sequence_length,
         run.train.micro_batch,
@@ -56,7 +56,7 @@ def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
 
 
 def _check_run(run: RunConfig, plan: Plan, deployment: Deployment) -> None:
-    """Raise where the job in the pods would not be the one that the pods are sized for."""
+    """Raise ConfigError if the run does not match the plan for which the pods are sized."""
     check_step(plan, run.train.schedule, run.train.micro_batches)
     mount = PurePosixPath(deployment.storage.mount)
     for key, path in _paths(run):

@@ -12,7 +12,9 @@ from moe.config.run import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a run is sent: a dashboard's address, the cluster's interpreter, begun or resumed."""
+    """Where a run is sent: the address of the dashboard, the cluster's interpreter, and whether to
+    resume.
+    """
 
     address: str
     python: str = "python"
@@ -20,7 +22,9 @@ class Target:
 
 
 def submit_run(run: RunConfig, target: Target, on_line: Callable[[str], None]) -> str:
-    """Submit a run and follow it; return how the job ended. Paths are those of the cluster."""
+    """Submit a run and follow it; return the final status of the job. Paths are paths on the
+    cluster.
+    """
     table = run.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     table["cluster"] = table.get("cluster", {}) | {"address": "auto"}
     table["cluster"].pop("cpus", None)

@@ -6,11 +6,13 @@ from pathlib import Path
 from moe.errors import DataError
 from pipelines.fetching.programs import run_program
 
-_REMEDY = "this source needs apt-get and dpkg, with package lists brought up by 'apt-get update'"
+_REMEDY = "this source needs apt-get and dpkg, with package lists updated by 'apt-get update'"
 
 
 def newest_package(pattern: str) -> str:
-    """Return the known package whose name matches ``pattern`` in full, of the highest numbers."""
+    """Return the package with the highest version numbers among those whose full name matches
+    ``pattern``.
+    """
     known = run_program(["apt-cache", "pkgnames"], f"looking for {pattern}", _REMEDY).split()
     names = [name for name in known if re.fullmatch(pattern, name)]
     if not names:

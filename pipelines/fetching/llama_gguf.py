@@ -1,7 +1,7 @@
-"""A Llama model in GGUF, read as Hugging Face sees it: architecture, weights, tokenizer.
+"""A Llama model in GGUF, read in Hugging Face form: architecture, weights, tokenizer.
 
-llama.cpp stores query and key rows with the two halves of each rotary pair side by side; Hugging
-Face keeps all first halves before all second halves. ``weights`` puts them back.
+llama.cpp stores the two halves of each rotary pair of query and key rows side by side; Hugging Face
+stores all first halves before all second halves. ``weights`` restores the order of Hugging Face.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ _OUTER_NAMES = {
 
 
 class LlamaGguf:
-    """One open GGUF file; tensors stay on disk until asked for."""
+    """One open GGUF file; a tensor is read when it is requested."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -103,8 +103,8 @@ class LlamaGguf:
     def tokenizer(self) -> Tokenizer:
         """Return the byte-level BPE tokenizer.
 
-        The metadata says only ``smollm`` for what comes before the merges: every digit is cut off
-        by itself, then GPT-2's pattern applies.
+        The metadata gives only the name ``smollm`` for the pre-tokenizer: it splits off every
+        single digit, then applies GPT-2's pattern.
         """
         kind = (self.field("tokenizer.ggml.model"), self.field("tokenizer.ggml.pre"))
         if kind != ("gpt2", "smollm"):
@@ -138,12 +138,12 @@ def _hugging_face_name(name: str) -> str:
     block, _, rest = name.removeprefix("blk.").partition(".")
     part, _, kind = rest.rpartition(".")
     if not block.isdigit() or part not in _LAYER_NAMES:
-        raise CheckpointError(f"GGUF tensor {name} has no place in a Llama model")
+        raise CheckpointError(f"GGUF tensor {name} does not belong to a Llama model")
     return f"{layer_prefix(int(block))}{_LAYER_NAMES[part]}.{kind}"
 
 
 def _split_halves(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Return rows ordered by head, half, pair, where they came by head, pair, half."""
+    """Reorder rows from (head, pair, half) to (head, half, pair)."""
     pairs = values.shape[0] // heads // 2
     ordered = values.reshape(heads, pairs, 2, *values.shape[1:]).swapaxes(1, 2)
     return ordered.reshape(values.shape)

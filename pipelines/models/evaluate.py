@@ -1,4 +1,4 @@
-"""Held-out loss of a model, and how its routers do. One process, the whole model."""
+"""Held-out loss of a model and the health of its routers; one process holds the complete model."""
 
 import math
 import time
@@ -45,8 +45,9 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class RouterHealth:
-    """One layer: the fraction of assignments by expert, the drop rate at the virtual capacity, the
-    mean ratio of the two largest probabilities, and the mean cosine between experts.
+    """The router of one layer: the fraction of (token, expert) pairs of each expert, the drop rate
+    at the virtual capacity, the mean ratio of the two largest probabilities, and the mean cosine
+    between experts.
     """
 
     load: tuple[float, ...]
@@ -56,7 +57,7 @@ class RouterHealth:
 
     @property
     def imbalance(self) -> float:
-        """Load of the busiest expert over a fair share."""
+        """Load of the busiest expert over the mean load."""
         return max(self.load) * len(self.load)
 
     @property
@@ -76,7 +77,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the loss; infinity where no float holds it."""
+        """Exponential of the loss; infinity if it exceeds a float."""
         try:
             return math.exp(self.loss)
         except OverflowError:
@@ -148,12 +149,14 @@ def _finite(loss: float, statistics: dict[int, RoutingStatistics]) -> bool:
 def _not_finite(
     model: Path, decoder: Decoder, tokens: np.ndarray, options: EvaluateOptions
 ) -> CheckpointError:
-    """Return the error for a model that computes NaN or infinity; it names the first layer."""
+    """Return the error for a model that computes NaN or infinity; the error names the first
+    layer.
+    """
     found = first_fault(decoder, torch.from_numpy(tokens), _measured(options))
     where = f"; the first values that are not finite come from {found}" if found else ""
     return CheckpointError(
-        f"the loss of {model} is not a finite number{where}; take another checkpoint, or the model "
-        "it was made from"
+        f"the loss of {model} is not a finite number{where}; take another checkpoint, or the "
+        "model from which this one was made"
     )
 
 

@@ -1,7 +1,7 @@
 """DeepSpeed's own converter, run as a process, for checkpoints that only DeepSpeed can read.
 
-What ``engine.save_checkpoint`` leaves is cut over ranks and pickled with classes of DeepSpeed, so
-opening it runs code. Only a person can say whether that is safe.
+``engine.save_checkpoint`` cuts a checkpoint over ranks and pickles it with classes of DeepSpeed, so
+opening it can run code. Only the user can decide whether that is safe.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ _STATES = "*_optim_states.pt"
 
 
 def zero_directory(path: Path) -> Path | None:
-    """Return the directory with the shards of ZeRO, if that is what a path holds or names."""
+    """Return the directory with the ZeRO shards if a path is such a checkpoint, else None."""
     if any(path.glob(_STATES)):
         return path
     latest = path / LATEST
@@ -28,10 +28,10 @@ def zero_directory(path: Path) -> Path | None:
 
 
 def check_convertible(shards: Path, trust: bool) -> None:
-    """Raise ConfigError unless DeepSpeed is here and the person trusts the pickles."""
+    """Raise ConfigError unless DeepSpeed is installed and the user trusts the pickles."""
     if not trust:
         raise ConfigError(
-            f"{shards} is what engine.save_checkpoint of DeepSpeed leaves: pickles that can run "
+            f"{shards} was written by engine.save_checkpoint of DeepSpeed: pickles that can run "
             "code when opened. If you trust them, --trust lets DeepSpeed's ds_to_universal read "
             "them; or run that elsewhere and give its result"
         )
@@ -44,7 +44,7 @@ def check_convertible(shards: Path, trust: bool) -> None:
 
 
 def to_universal(shards: Path, to: Path) -> Path:
-    """Let DeepSpeed make a universal checkpoint of a directory of shards; return it."""
+    """Convert a directory of ZeRO shards with DeepSpeed; return the universal checkpoint."""
     tag = to / f"{shards.name}_universal"
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
     command += ["--input_folder", str(shards), "--output_folder", str(tag)]

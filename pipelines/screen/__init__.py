@@ -1,1 +1,1 @@
-"""What a person sees: tables, progress bars and the page of a plan."""
+"""Output for people: tables, progress bars and the page of a plan."""

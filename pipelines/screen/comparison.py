@@ -1,4 +1,4 @@
-"""What stands below a plan: its step, against even layers, where the seconds come from."""
+"""The lines below a plan: its step, the same with even layers, the source of the seconds."""
 
 from rich.table import Table
 
@@ -18,7 +18,7 @@ _RATIO = "over\nbest"
 def comparison(
     plan: Plan, inventory: Inventory, predicted: Prediction, even: Prediction
 ) -> list[str]:
-    """Return the lines; ``even`` is the prediction for the same gangs with layers even."""
+    """Return the lines; ``even`` is the prediction for the same gangs with even layers."""
     slowest, step = predicted.slowest_seconds, predicted.step_seconds
     return [
         f"slowest stage: {seconds(slowest)} for a micro-batch"
@@ -36,7 +36,9 @@ def facts(plan: Plan, inventory: Inventory, predicted: Prediction) -> list[str]:
 
 
 def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Table | None:
-    """Return the plan beside the best of the nearest shapes; None where there is no other."""
+    """Return a table of the plan and the best plans of the nearest shapes; None if there are
+    none.
+    """
     if not found.alternatives:
         return None
     table = grid(
@@ -53,7 +55,7 @@ def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Tab
 
 
 def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
-    """Say where the seconds of devices and links come from."""
+    """Return a line about the source of the seconds of devices and links."""
     half = predicted.workload.numerics.half
     sources = {inventory.pace(each, half).source for each in set(devices_used(plan, inventory))}
     found = [_source(each) for each in sorted(sources)]
@@ -94,7 +96,7 @@ def _against(planned: float, even: float) -> str:
 
 
 def _overfull(plan: Plan, inventory: Inventory, even: Prediction) -> str:
-    """Say where even layers, with nothing recomputed, do not fit."""
+    """Return how far even layers, with nothing recomputed, exceed the memory; empty if they fit."""
     devices = iter(devices_used(plan, inventory))
     fullest = max(
         need.total / min(next(devices).memory_bytes for _ in range(plan.replicas))
@@ -137,5 +139,5 @@ def _others(objective: str) -> list[str]:
 
 
 def _times(candidate: Candidate, best: Candidate) -> str:
-    """Return the value over that of the best plan, whose own is 1."""
+    """Return the value divided by the value of the best plan."""
     return f"{candidate.value / best.value:.3f}" if best.value else ""

@@ -1,4 +1,4 @@
-"""Tables of the planning commands: tight on 80 columns, with room to breathe on wide terminals."""
+"""Tables of the planning commands: dense on 80 columns, spaced on wide terminals."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -8,7 +8,7 @@ _WIDE = 110
 
 
 def grid(width: int, title: str | None = None, caption: str | None = None) -> Table:
-    """Return an empty table for a terminal of so many columns."""
+    """Return an empty table for a terminal of ``width`` columns."""
     return Table(
         title=title,
         caption=caption,
@@ -19,12 +19,14 @@ def grid(width: int, title: str | None = None, caption: str | None = None) -> Ta
 
 
 def heading(text: str, width: int) -> str:
-    """Return a heading of several lines in one where it fits; ``~`` cuts a word at a line's end."""
+    """Return a multi-line heading in one line if it fits; ``~`` marks a word break at a line's
+    end.
+    """
     if not is_wide(width):
         return text.replace("~", "-")
     return text.replace("~\n", "").replace("-\n", "-").replace("\n", " ")
 
 
 def is_wide(width: int) -> bool:
-    """Tell whether a terminal has room beside what a table needs."""
+    """Return whether a terminal is wider than a table needs."""
     return width >= _WIDE

@@ -33,7 +33,9 @@ def evaluation_table(title: str, result: Evaluation) -> Table:
 
 
 def receipt_table(receipt: Receipt) -> Table:
-    """Return what an upcycling did and how far its logits lie from the dense model's."""
+    """Return a table of an upcycling and the distance of its logits from the dense model's
+    logits.
+    """
     table = Table(title="receipt", show_header=False)
     distance = receipt.distance
     table.add_row("method", receipt.method)
@@ -50,7 +52,9 @@ def receipt_table(receipt: Receipt) -> Table:
 
 
 def chosen(receipt: Receipt) -> dict[str, str]:
-    """Return the seed, the options of the method, and of the rest what is not as it always is."""
+    """Return the seed, the options of the method, and the other options that differ from their
+    defaults.
+    """
     own = {field.name for field in fields(METHODS[receipt.method])}
     said = {}
     for name, value in receipt.options.items():
@@ -64,7 +68,9 @@ def chosen(receipt: Receipt) -> dict[str, str]:
 
 
 def _spoken(values: Mapping[str, object], kind: type | None) -> str:
-    """Return a table of a receipt in one line; of a known kind only what is not its default."""
+    """Return a table of a receipt as one line; for a known kind, only values that are not
+    defaults.
+    """
     said = {
         key.replace("_", " "): value
         for key, value in values.items()
@@ -74,7 +80,7 @@ def _spoken(values: Mapping[str, object], kind: type | None) -> str:
 
 
 def _differs(kind: Any, name: str, value: object) -> bool:
-    """Tell whether a value is not the default of a dataclass; 1 and 1.0 and True are not alike."""
+    """Return whether a value differs from the default of a dataclass; 1, 1.0 and True differ."""
     default = {field.name: field.default for field in fields(kind)}.get(name, MISSING)
     return type(value) is not type(default) or value != default
 

@@ -1,10 +1,10 @@
-"""A plan as a page for a browser: who holds what, memory against limits, a step in time.
+"""A plan as an HTML page: the holdings of each rank, memory against limits, a step over time.
 
-One file that fetches nothing. The pictures are SVG written here and not by a plotting library: at
-12 stages of 4 ranks, 52 layers and 16 experts they need cells with marks inside, hatching, and
-words that are left out where they have no room, which a library of charts does not draw; a page is
-some hundred kilobytes and opens at once, where plotly's script alone is five megabytes; it stays
-sharp at any zoom and reads without scripts, which only show hints at once and zoom the step.
+The page is one file that fetches nothing. The pictures are SVG written here, not by a plotting
+library: at 12 stages of 4 ranks, 52 layers and 16 experts they need cells with marks inside,
+hatching, and text that is omitted if it does not fit, which chart libraries do not draw. A page has
+some hundred kilobytes, while plotly's script alone has five megabytes. The page is sharp at any
+zoom and readable without scripts; scripts only show hints at once and zoom the step.
 """
 
 import os
@@ -27,7 +27,7 @@ from pipelines.screen.page.timeline import played, timeline
 from pipelines.screen.words import gigabytes
 
 Card = tuple[str, str, str, str]
-"""What it is, its value, what to know of it, and ``bad``, ``tight`` or nothing."""
+"""Name, value, note, and ``bad``, ``tight`` or empty."""
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
@@ -40,9 +40,9 @@ def write_page(
     prediction: Prediction,
     even: Prediction | None,
 ) -> None:
-    """Write the page; ``even`` is the prediction for the same gangs with layers even, if any.
+    """Write the page; ``even`` is the prediction for the same gangs with even layers, if any.
 
-    A page that is there is replaced, whole: readers see the old or the new.
+    An existing page is replaced atomically: readers see the old or the new page.
     """
     page = draw_page(config, plan, inventory, prediction, even)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -165,7 +165,7 @@ def _gain(prediction: Prediction, even: Prediction | None, room: list[int]) -> C
     over = sum(each.total > limit for each, limit in zip(even.rank_bytes, room, strict=True))
     gain = even.step_seconds / prediction.step_seconds
     about = f"even layers take {seconds(even.step_seconds)}" if gain != 1 else "the same"
-    about += f", {count(over, 'rank')} too full" if over else ""
+    about += f", {count(over, 'rank')} over their memory" if over else ""
     return heading, f"{gain:.2f}{_TIMES}as fast", about, ""
 
 
@@ -183,7 +183,7 @@ def _about_holdings(plan: Plan) -> str:
     if plan.replicas > 1:
         about += (
             f" All {plan.replicas} replicas hold the same; the devices of the first are named, "
-            "the others under the mouse."
+            "those of the others in the hover text."
         )
     return about
 
@@ -192,7 +192,7 @@ def _placed(plan: Plan) -> Iterator[str]:
     listed = placed_otherwise(plan)
     if listed:
         lines = "".join(f"<li>{escape(each)}</li>" for each in listed)
-        heading = f"{count(len(listed), 'layer')} with experts placed otherwise"
+        heading = f"{count(len(listed), 'layer')} with a different expert layout"
         yield f"<details open><summary>{heading}</summary><ul>{lines}</ul></details>"
 
 

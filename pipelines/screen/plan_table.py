@@ -1,4 +1,4 @@
-"""A plan on one screen: who holds what, what it needs, how long it takes against an even split."""
+"""A plan on one screen: what each rank holds and needs, and the step time against an even split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from pipelines.screen.page.phrases import TIGHT
 from pipelines.screen.words import compared_gigabytes, count, numbers, ranged, span
 
 MANY = 24
-"""With more ranks than this, those of a gang that hold alike share a row."""
+"""With more ranks than this, ranks of a gang that hold equal shares are one row."""
 
 _BAR_WIDTH, _WIDEST_BAR = 6, 40
 _DEVICE_WIDTH = 14
@@ -34,7 +34,7 @@ _DEVICE_WIDTH = 14
 def plan_summary(
     config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload, width: int = NARROW
 ) -> RenderableType:
-    """Return a plan with its prediction beside that of an even split."""
+    """Return a plan with its prediction and the prediction of an even split."""
     return plan_picture(
         config,
         plan,
@@ -53,7 +53,7 @@ def plan_picture(
     even: Prediction,
     width: int = NARROW,
 ) -> RenderableType:
-    """Return the table for a terminal of so many columns, and below it what one asks next."""
+    """Return the table for a terminal of ``width`` columns, and the lines below it."""
     lines = comparison(plan, inventory, predicted, even)
     heads = [stop - start for start, stop in (rank.kv_heads for rank in plan.stages[0].ranks)]
     explained = explain_heads(config, heads)
@@ -76,7 +76,7 @@ def plan_table(
     brief: bool | None = None,
     width: int = NARROW,
 ) -> Table:
-    """Return one row per rank; where ``brief``, one per ranks of a gang that hold alike."""
+    """Return one row per rank; with ``brief``, equal neighbours of a gang are one row."""
     table = grid(width, _title(config, plan))
     bar = min(_WIDEST_BAR, _BAR_WIDTH + max(0, width - NARROW) // 2)
     table.add_column("stage", justify="right", no_wrap=True)
@@ -109,7 +109,7 @@ def plan_table(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Neighbours of a gang that hold alike, and what each holds."""
+    """Neighbours of a gang with equal shares, and the share of each."""
 
     plan: Plan
     seats: tuple[Seat, ...]
@@ -186,7 +186,7 @@ def _shape(plan: Plan) -> str:
 
 
 def _layers(config: ModelConfig, row: _Row) -> str:
-    """Return the layers of a stage, those recomputed, those dense, and the ends it holds."""
+    """Return the layers of a stage, its recomputed and dense layers, and embedding and head."""
     share, stage = row.shares[0], row.plan.stages[row.stage]
     lines = [f"{span(start, stop)} ({stop - start})" for start, stop in share.spans]
     if stage.recompute:
@@ -211,7 +211,9 @@ def _heads(config: ModelConfig, row: _Row) -> str:
 
 
 def _width(config: ModelConfig, row: _Row) -> str:
-    """Return columns, or experts and below them the columns of the shared one; * where placed."""
+    """Return columns, or experts with the columns of the shared expert; * marks an expert
+    layout.
+    """
     if config.moe is None:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]

@@ -1,4 +1,4 @@
-"""The presets on one screen: how large each is, what it is."""
+"""The presets on one screen: size and description."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""What was measured of a machine, on one screen, beside what is counted for it."""
+"""The measurements of a machine on one screen, beside the counted times."""
 
 from collections.abc import Sequence
 
@@ -33,12 +33,12 @@ def _row(part: Measured) -> tuple[str, ...]:
     return (
         part.part,
         tokens,
-        *_half(part.forward, part.counted_forward),
-        *_half(part.backward, part.counted_backward),
+        *_pass_columns(part.forward, part.counted_forward),
+        *_pass_columns(part.backward, part.counted_backward),
     )
 
 
-def _half(seconds: float, counted: float) -> tuple[str, str, str]:
+def _pass_columns(seconds: float, counted: float) -> tuple[str, str, str]:
     ratio = f"{seconds / counted:.2f}" if counted else ""
     return _milliseconds(seconds), _milliseconds(counted), ratio
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines in a log."""
+"""The progress of a run: a live bar on a terminal, plain lines in a log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from pipelines.screen.plan_table import plan_line
 
 
 class TrainingView:
-    """Shows how a run starts and every step of it."""
+    """Shows the start of a run and every step."""
 
     def __init__(self, console: Console, progress: Progress | None, steps: int) -> None:
         self._console = console
@@ -30,13 +30,13 @@ class TrainingView:
         self._task = progress.add_task("training", total=steps, numbers="") if progress else None
 
     def start(self, plan: Plan, session: Session) -> None:
-        """Show what is about to run, and where it can be watched."""
+        """Show the plan and the address of the dashboard."""
         self._console.print(f"plan: {plan_line(plan)}", highlight=False, markup=False)
         if session.dashboard_url:
             self._console.print(f"dashboard: {session.dashboard_url}", highlight=False)
 
     def tell(self, line: str) -> None:
-        """Show what the run does between its steps."""
+        """Show a line about what the run does between steps."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, report: StepReport) -> None:
@@ -51,7 +51,7 @@ class TrainingView:
 
 @contextmanager
 def training_view(console: Console, steps: int) -> Iterator[TrainingView]:
-    """Give the view of one run."""
+    """Yield the view of one run."""
     if not console.is_terminal:
         yield TrainingView(console, None, steps)
         return
@@ -70,7 +70,7 @@ def training_view(console: Console, steps: int) -> Iterator[TrainingView]:
 
 @contextmanager
 def counted(console: Console, what: str, unit: str = "") -> Iterator["Counter"]:
-    """Give a bar for work of known size."""
+    """Yield a progress bar for work of known size."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -85,7 +85,7 @@ def counted(console: Console, what: str, unit: str = "") -> Iterator["Counter"]:
 
 
 class Counter:
-    """Called with how much is done and how much there is."""
+    """Called with the amount done and the total amount."""
 
     def __init__(self, bar: Progress, what: str, unit: str) -> None:
         self._bar = bar
@@ -93,14 +93,14 @@ class Counter:
         self._task = bar.add_task(what, total=None, amount="")
 
     def __call__(self, done: int, total: int) -> None:
-        """Show the state of the work."""
+        """Show the progress."""
         scale = 10**6 if self._unit == "MB" else 1
         amount = f"{done // scale}/{total // scale} {self._unit}"
         self._bar.update(self._task, completed=done, total=total, amount=amount)
 
 
 def step_line(report: StepReport) -> str:
-    """Return the numbers of a step that a person follows."""
+    """Return the numbers of a step as a line."""
     speed = report.tokens / report.seconds if report.seconds else 0.0
     line = f"loss {report.loss:.4f}  {speed:.0f} tok/s"
     return f"{line}  drop {report.drop_rate:.1%}" if report.layers else line

@@ -1,4 +1,4 @@
-"""A simulated step on the terminal: time, bubble and memory of each stage; MFU, what it counts."""
+"""A simulated step on the terminal: time, bubble and memory of each stage, and MFU."""
 
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +28,7 @@ _PARTS = {
     "buffers": "buf~\nfers",
     "snapshot": "snap~\nshot",
 }
-"""What the bytes of a rank are for, beside its process, with headings."""
+"""Purposes of a rank's bytes, without the process, with their headings."""
 
 
 def simulation_table(
@@ -52,7 +52,7 @@ def simulation_table(
 def simulation_lines(
     config: ModelConfig, plan: Plan, inventory: Inventory, predicted: Prediction
 ) -> list[str]:
-    """Return the step, and how much of the devices' peak it reaches."""
+    """Return lines about the step and its fraction of the devices' peak."""
     work = predicted.workload
     devices = devices_used(plan, inventory)
     peak, what = peak_flops(inventory, devices, work.numerics.half)

@@ -1,4 +1,4 @@
-"""Goodput on the terminal: each way to recover, first today's, and where its time went."""
+"""Goodput on the terminal: each recovery policy, today's first, with the use of its time."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ _HEADINGS = (
 def survival_table(
     trace: Trace, played: Sequence[tuple[str, Goodput]], width: int = NARROW
 ) -> Table:
-    """Return a row for each way to recover: the one of today, then those that are planned."""
+    """Return a row for each recovery policy: today's policy, then the planned policies."""
     table = grid(width, _title(trace), _CAPTION)
     table.add_column("recovery", no_wrap=True)
     for text in _HEADINGS:

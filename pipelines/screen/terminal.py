@@ -1,4 +1,4 @@
-"""What every verb of the command line shares: where it prints, and arguments that many take."""
+"""Shared by all commands: the console, and arguments that many commands take."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +16,10 @@ Model = Annotated[Path, typer.Argument(help="Model directory in Hugging Face for
 
 
 def say(line: str) -> None:
-    """Print a line as it is."""
+    """Print a line unchanged."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def caution(line: str) -> None:
-    """Print what a person should know that is no error."""
+    """Print a warning."""
     console.print(Text.assemble(("caution: ", "yellow"), line))

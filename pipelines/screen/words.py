@@ -1,4 +1,6 @@
-"""Numbers as the terminal shows them: runs by their ends, counts with their nouns, GB, seconds."""
+"""Numbers as the terminal shows them: ranges by their ends, counts with their nouns, GB,
+seconds.
+"""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -10,12 +12,12 @@ def span(start: int, stop: int) -> str:
 
 
 def numbers(listed: Iterable[int]) -> str:
-    """Show numbers of experts or layers, runs of them by their ends."""
+    """Return numbers of experts or layers as text, consecutive numbers as ranges."""
     return ", ".join(span(*run) for run in runs(listed))
 
 
 def runs(listed: Iterable[int]) -> list[tuple[int, int]]:
-    """Return the half-open spans of numbers that follow each other."""
+    """Return the half-open spans of consecutive numbers."""
     found: list[tuple[int, int]] = []
     for number in listed:
         if found and found[-1][1] == number:
@@ -26,13 +28,13 @@ def runs(listed: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def ranged(sizes: Iterable[int]) -> str:
-    """Show the least and the greatest of some sizes, once where they are equal."""
+    """Return the smallest and the largest size as text; one number if they are equal."""
     found = sorted(set(sizes))
     return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
 
 
 def repeated(sizes: Sequence[int]) -> str:
-    """Show sizes in a row, equal neighbours once with how many they are."""
+    """Return sizes as text; equal neighbours appear once, with their count."""
     counted = ((size, len(list(same))) for size, same in groupby(sizes))
     return " ".join(str(size) if times == 1 else f"{size}x{times}" for size, times in counted)
 
@@ -48,12 +50,12 @@ def seconds(time: float) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Show bytes in GB, with two digits where one decimal would hide them."""
+    """Return bytes in GB; small values have two significant digits."""
     return f"{size / 1e9:.1f}" if size >= 1e8 or not size else f"{size / 1e9:.2g}"
 
 
 def compared_gigabytes(need: float, have: float) -> str:
-    """Show what is needed of what there is: ``5.5/12.0``, and more digits where it is too much."""
+    """Return needed over available GB, ``5.5/12.0``; with more digits if the need is too large."""
     digits = 1
     while need > have and f"{need / 1e9:.{digits}f}" == f"{have / 1e9:.{digits}f}" and digits < 9:
         digits += 1

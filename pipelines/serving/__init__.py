@@ -1,16 +1,16 @@
 """The OpenAI-compatible server: from HTTP requests to an engine's tokens and back.
 
     app         the Ray Serve deployment, and the process that runs it
-    meter       what a server counts in Ray's metrics
-    arguments   what to serve, typed
+    meter       the server's counters in Ray's metrics
+    arguments   the typed arguments of a server
     http        routes, answers, error bodies, server-sent events
-    service     a request to generations: prompt, limits, sampling
-    protocol    the requests and the replies, typed
+    service     turns a request into generations: prompt, limits, sampling
+    protocol    the typed requests and replies
     generation  the queue, the engine's keeper, one request's progress
     text        tokenizer and chat template; stop texts; tokens back to text
-    refusals    why a request gets no answer, with its HTTP status
-    limits      how much one server takes on
+    refusals    errors of a request, with their HTTP status
+    limits      bounds on the load of one server
 
-A line imports from the lines below it, never from those above. Only ``app`` and ``meter`` import
-Ray: a server without Ray answers in the unit tests.
+A module imports only from modules on lower lines. Only ``app`` and ``meter`` import Ray: a server
+without Ray answers in the unit tests.
 """

@@ -1,4 +1,4 @@
-"""The Ray Serve application: one replica owns one gang of actors and answers over HTTP.
+"""The Ray Serve application: one replica owns the actors of one plan and answers over HTTP.
 
 In a Serve config: ``import_path: pipelines.serving.app:build`` with ``args: {model: DIR}``.
 """
@@ -38,7 +38,9 @@ from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
 SPARE_REQUESTS = 64
-"""Requests a replica takes beside its queue: about models and health, and those it refuses."""
+"""Requests that a replica accepts beyond its queue: for models and health, and requests to
+refuse.
+"""
 
 _LOGS = "see logs/serve in the newest session directory of Ray"
 _LOG = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ T = TypeVar("T")
 
 
 class Server:
-    """A replica: the model's text side and scheduler here, its ranks in actors of its own."""
+    """A replica of the server: tokenizer and scheduler in this process, the ranks in its own
+    actors.
+    """
 
     def __init__(self, arguments: ServeArguments) -> None:
         config = Checkpoint.open(arguments.model).config
@@ -66,7 +70,7 @@ class Server:
         return create_app(self._service, self._origins)
 
     async def check_health(self) -> None:
-        """Let Serve replace a replica that cannot bring its engine back."""
+        """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica."""
         if self._scheduler.status.state == "failed":
             raise Unavailable("the engine is down and could not be rebuilt")
 
@@ -80,7 +84,7 @@ DEPLOYMENT: serve.Deployment = serve.deployment(
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
-    """Return the application for a model, as Serve configs and ``run_server`` deploy it."""
+    """Return the application for a model; Serve configs and ``run_server`` deploy it."""
     arguments = parse_arguments(args)
     ongoing = arguments.waiting + 1 + SPARE_REQUESTS
     return DEPLOYMENT.options(max_ongoing_requests=ongoing).bind(arguments)
@@ -93,7 +97,7 @@ def run_server(
     address: str = LOCAL,
     report: Callable[[str], None] = _LOG.info,
 ) -> None:
-    """Serve until interrupted (Ctrl-C, SIGTERM); then end everything that was started."""
+    """Serve until an interrupt (Ctrl-C, SIGTERM); then end everything that was started."""
     arguments.check()
     if address == LOCAL:
         check_port(host, port)
@@ -112,7 +116,7 @@ def run_server(
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise ClusterError unless a server could listen there."""
+    """Raise ClusterError unless a server can listen at this host and port."""
     if not 0 < port < 2**16:
         raise ClusterError(f"{port} is no port; choose one from 1 to {2**16 - 1}")
     try:
@@ -122,12 +126,15 @@ def check_port(host: str, port: int) -> None:
             listener.bind(target)
     except OSError as error:
         raise ClusterError(
-            f"cannot listen on {host}:{port}: {error}; end what uses it, or choose another --port"
+            f"cannot listen on {host}:{port}: {error}; stop the program that uses it, or choose "
+            "another --port"
         ) from error
 
 
 def _refuse_second_server() -> None:
-    """Serve has one set of applications and one port for each cluster; keep off another's."""
+    """Raise ClusterError if Ray Serve runs already: a cluster has one set of applications and one
+    port.
+    """
     if serve.status().proxies:
         raise ClusterError(
             "Ray Serve already runs on this cluster; add the model to its config and "
@@ -137,7 +144,7 @@ def _refuse_second_server() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Treat SIGTERM, by which containers are stopped, as Ctrl-C."""
+    """Treat SIGTERM, which stops containers, like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -160,7 +167,7 @@ def _start_serve(host: str, port: int) -> None:
 
 
 def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
-    """Deploy the application and wait; whatever ends the wait, the actors end with it."""
+    """Deploy the application and wait; end the actors when the wait ends, for any reason."""
     try:
         serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
         ready()
@@ -173,7 +180,7 @@ def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
 
 
 def _reason() -> str:
-    """Return the sentence of the error that a failed deployment's replica raised."""
+    """Return the message of the error that a replica of a failed deployment raised."""
     found = serve.status().applications.get(APPLICATION)
     if found is None or found.status == ApplicationStatus.RUNNING:
         return ""
@@ -181,14 +188,18 @@ def _reason() -> str:
 
 
 def _last_line(text: str) -> str:
-    """Return where a traceback of Ray ends, which says what went wrong; ours without its class."""
+    """Return the last line of a Ray traceback, the message; without the class name for our
+    errors.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1].rstrip(".") if lines else ""
     return last.partition(": ")[2] if last.startswith(errors.__name__) else last
 
 
 def _tried(call: Callable[[], T]) -> T | None:
-    """Call what may fail where Ray Serve itself is gone; the error to tell of is another."""
+    """Call a function and log a failure instead of raising it, so that the original error is
+    reported.
+    """
     try:
         return call()
     except Exception:
@@ -197,12 +208,12 @@ def _tried(call: Callable[[], T]) -> T | None:
 
 
 def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
-    """Return the plan of a model that one GPU, or all cores of one node, hold."""
+    """Return the plan with one rank, on one GPU or on all cores of one node."""
     return make_plan(config, probe(threads=None), stages=1, gang=1, workload=workload)
 
 
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
-    """Start the actors; a name of their own keeps them apart from those of an earlier try."""
+    """Start the actors; a unique name separates them from the actors of an earlier attempt."""
     from actors.deadlines import Deadlines
     from actors.engine import over_ray
 

@@ -1,4 +1,4 @@
-"""What is to be served: the arguments of the Ray Serve application, from code or from its YAML."""
+"""The arguments of the Ray Serve application, from code or from its YAML."""
 
 import difflib
 import re
@@ -20,11 +20,12 @@ from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
 
 ROOM_TOKENS = 4096
-"""Tokens of context that a plan made here must have room for.
+"""Tokens of context for which a plan made here must have memory.
 
-A model may be able to read far more than one device holds the keys and values of (131072 tokens of
-Llama-3.2-1B are 8.6 GB), and few requests ask for it. The cache grows with the sequence, so longer
-ones use the memory that is left; where it does not last, that request fails and not the start.
+A model may accept far more tokens than one device can hold keys and values for (131072 tokens of
+Llama-3.2-1B take 8.6 GB), and few requests need that many. The cache grows with the sequence, so
+longer sequences use the remaining memory; if the memory does not suffice, that request fails and
+the server still starts.
 """
 
 _LIMITS = Limits()
@@ -36,8 +37,8 @@ class ServeArguments(BaseModel):
 
     ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
     of a prompt or one token may take before the engine counts as lost. ``allowed_origins`` are the
-    web pages, by origin, whose scripts may call the server; ``*`` is any page. The rest are the
-    limits of ``Limits``.
+    web pages, by origin, whose scripts may call the server; ``*`` is any page. The other fields are
+    the limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,11 +73,13 @@ class ServeArguments(BaseModel):
         return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
 
     def load_plan(self) -> Plan | None:
-        """Return the plan, if one is given."""
+        """Return the plan, or None if none is given."""
         return None if self.plan is None else load_plan(self.plan)
 
     def workload(self, config: ModelConfig) -> Workload:
-        """Return what a plan for serving must carry: one sequence, its prompt read in parts."""
+        """Return the workload of a plan for serving: one sequence, whose prompt is read in
+        parts.
+        """
         return Workload(
             sequence_length=min(config.max_positions, ROOM_TOKENS),
             micro_batch=1,
@@ -86,7 +89,7 @@ class ServeArguments(BaseModel):
         )
 
     def check(self) -> None:
-        """Raise what is wrong with the model, its tokenizer or its plan, before anything starts."""
+        """Raise errors of the model, its tokenizer or its plan before anything starts."""
         config = Checkpoint.open(self.model).config
         plan = self.load_plan()
         if plan is not None:
@@ -96,7 +99,7 @@ class ServeArguments(BaseModel):
 
 
 def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
-    """Return the typed arguments; ConfigError names the first that is wrong."""
+    """Return the typed arguments; ConfigError names the first wrong argument."""
     try:
         return ServeArguments.model_validate(args)
     except ValidationError as error:

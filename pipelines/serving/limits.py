@@ -1,4 +1,4 @@
-"""How much one server takes on."""
+"""Bounds on the load of one server."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ BODY_BYTES_PER_TOKEN = 16
 class Limits:
     """Bounds of the scheduler and of single requests.
 
-    ``waiting`` generations queue behind the one that runs; more are refused. ``request_seconds``
-    is the time from arrival to the last token. ``prefill_tokens`` go through the model at once
+    ``waiting`` generations queue behind the one that runs; more are refused. ``request_seconds`` is
+    the longest time from arrival to the last token. ``prefill_tokens`` go through the model at once
     while a prompt is read. ``chat_tokens`` is the longest answer of a chat that sets no limit.
-    ``idle_seconds`` pass between two looks at the health of an engine without work.
+    ``idle_seconds`` pass between two health checks of an idle engine.
     """
 
     waiting: int = 64
@@ -34,7 +34,7 @@ class Limits:
 
 
 def body_bytes(context: int) -> int:
-    """Return the largest body to read, for a model whose context is so many tokens.
+    """Return the largest body to read, in bytes, for a model with a context of ``context`` tokens.
 
     A token takes about 5 bytes of JSON, so this holds the longest prompt several times.
     """

@@ -1,4 +1,4 @@
-"""What a server counts in Ray's metrics."""
+"""The server's counters in Ray's metrics."""
 
 from cluster.metrics import Recorder
 from pipelines.serving.generation.generation import Generation
@@ -11,7 +11,7 @@ class Meter:
         self._recorder = Recorder(name)
 
     def generation_ended(self, generation: Generation) -> None:
-        """Count a generation that ran to its end, or was given up on the way."""
+        """Count a generation that ended or was cancelled."""
         end = "finished" if generation.finished else "abandoned"
         self._recorder.record("serving_generations", 1, end=end)
         self._recorder.record("serving_prompt_tokens", len(generation.job.prompt))

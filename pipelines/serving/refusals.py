@@ -1,12 +1,10 @@
-"""What the server says when it does not answer: one class per HTTP status.
+"""Errors of requests: one class per HTTP status.
 
-Refusal             carries the status and the fields of the OpenAI error body
-├── BadRequest      400, also a RequestError: the same request fails again
-├── UnknownModel    404, likewise
-├── Overloaded      429: try again later
-├── Failed          500: the model or the server is at fault
-├── Unavailable     503: the engine is being rebuilt; try again
-└── Overdue         504: the answer took longer than a request may
+Refusal             has the status and the fields of the OpenAI error body ├── BadRequest 400, also
+a RequestError: the same request fails again ├── UnknownModel    404, likewise ├── Overloaded
+429: try again later ├── Failed          500: the model or the server is at fault ├── Unavailable
+503: the engine is being rebuilt; try again └── Overdue         504: the answer took longer than a
+request may
 """
 
 from typing import Any, ClassVar
@@ -45,28 +43,28 @@ class UnknownModel(Refusal, RequestError):
 
 
 class Overloaded(Refusal):
-    """More requests wait than may."""
+    """The queue is full."""
 
     status = 429
     kind = "rate_limit_error"
 
 
 class Failed(Refusal):
-    """The request was right, its computation went wrong."""
+    """The request was correct, but its computation failed."""
 
     status = 500
     kind = "server_error"
 
 
 class Unavailable(Refusal):
-    """The engine is gone and comes back."""
+    """The engine is lost and is being rebuilt."""
 
     status = 503
     kind = "service_unavailable_error"
 
 
 class Overdue(Refusal):
-    """The request took longer than it may."""
+    """The request exceeded its time limit."""
 
     status = 504
     kind = "timeout_error"

@@ -1,4 +1,4 @@
-"""What is served: a request of the protocol becomes generations in the scheduler's hands."""
+"""Turns a request of the protocol into generations of the scheduler."""
 
 import secrets
 import time
@@ -15,10 +15,10 @@ from pipelines.serving.refusals import BadRequest, UnknownModel
 from pipelines.serving.text.text import Text
 
 COMPLETION_TOKENS = 16
-"""The length of a completion that sets no limit, as OpenAI defines it."""
+"""Tokens of a completion that sets no limit, as OpenAI defines it."""
 
 _TAKES = {"prompt": "takes", "messages": "take"}
-"""The verb of each field that can be too long."""
+"""The verb for each field that can be too long."""
 
 
 class Service:
@@ -45,7 +45,7 @@ class Service:
         return self._scheduler.status
 
     def check_model(self, name: str) -> None:
-        """Refuse the name of a model that is not served here."""
+        """Raise UnknownModel for a model that is not served here."""
         if name != self.name:
             raise UnknownModel(
                 f"the model {name!r} is not served here; this server has {self.name!r}",
@@ -86,7 +86,7 @@ class Service:
         return Job(prompt, most, sampling, tuple(request.stop))
 
     def open(self, jobs: Sequence[Job]) -> list[Stream]:
-        """Queue the jobs, all or none."""
+        """Queue all of the jobs or none."""
         return self._scheduler.submit(
             [
                 Generation(job, self.text.eos, self.text.detokenizer(), self._limits.prefill_tokens)
@@ -116,7 +116,9 @@ class Service:
         return tokens
 
     def _check_length(self, param: str, prompt: str) -> None:
-        """Refuse what is too long however it is cut into tokens, without the time to cut it."""
+        """Refuse a text that is too long under any tokenization, before the time for tokenizing is
+        spent.
+        """
         context, fewest = self._config.max_positions, self.text.fewest_tokens(prompt)
         if fewest > context:
             raise BadRequest(
@@ -127,7 +129,9 @@ class Service:
             )
 
     def _room(self, param: str, prompt: int, asked: int | None, usual: int) -> int:
-        """Return how many tokens to generate at most, or refuse what the context cannot hold."""
+        """Return the maximum number of tokens to generate; raise BadRequest if the context is too
+        small.
+        """
         context = self._config.max_positions
         wanted = 1 if asked is None else asked
         if prompt + wanted > context:

@@ -1,4 +1,4 @@
-"""What is checked before a run starts: everything that its files can tell, without Ray."""
+"""The checks before a run starts: everything that follows from its files, without Ray."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,9 @@ from pipelines.training.owner import check_owner
 from pipelines.training.run_plan import check_plan
 
 Resume = Literal["never", "always", "if-saved"]
-"""What to do about checkpoints of this run: refuse them, require one, or take the newest if any."""
+"""How to treat existing checkpoints of a run: refuse them, require one, or use the newest if
+any.
+"""
 
 
 def with_absolute_paths(run: RunConfig) -> RunConfig:
@@ -38,9 +40,9 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
 
 
 def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
-    """Check a run against its files; return what its checkpoints hold, and its sequence length.
+    """Check a run against its files; return the context of its checkpoints and its sequence length.
 
-    Errors name the key of the run file that is wrong.
+    Errors name the wrong key of the run file.
     """
     config, shards = _check_inputs(run)
     check_plan(run, config, shards.sequence_length)
@@ -68,7 +70,7 @@ def last_step(run: RunConfig) -> int:
 
 
 def how_to_go_on(run: RunConfig) -> str:
-    """Return what a person can do after a run that was interrupted."""
+    """Return how to continue an interrupted run."""
     step = last_step(run)
     if step == 0:
         return "no checkpoint was saved, so the run begins again at the start"
@@ -76,7 +78,7 @@ def how_to_go_on(run: RunConfig) -> str:
 
 
 def cautions(run: RunConfig) -> list[str]:
-    """Return what a person should know before the run that is no error."""
+    """Return warnings about a run."""
     model = Checkpoint.open(run.model.path)
     found = [*model.notes, *model_cautions(run, model.config)]
     fresh = _upcycled(run.model.path) and not checkpoints(run.checkpoint.location)
@@ -90,7 +92,7 @@ def cautions(run: RunConfig) -> list[str]:
 
 
 def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
-    """Open model and data, and check that they fit each other and the run."""
+    """Open the model and the data, and check that they match each other and the run."""
     config = Checkpoint.open(run.model.path).config
     shards = open_shards(run.model.path, config, run.data.path, "train")
     run.check_model(config)
@@ -109,13 +111,15 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 
 
 def _upcycled(model: Path) -> bool:
-    """Tell whether a model comes from a dense one; its receipt says so."""
+    """Return whether a model was upcycled from a dense model, according to its receipt."""
     receipt = model / RECEIPT
     return receipt.exists() and read_json(receipt).get("method") != "init"
 
 
 def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
-    """Refuse to resume with what would make it another run; length and schedule may change."""
+    """Raise ConfigError for changes that make it a different run; length and schedule may
+    change.
+    """
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")
     changed = [
@@ -126,7 +130,7 @@ def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
         and (section, key) not in (("train", "steps"), ("train", "schedule"))
     ]
     if Checkpoint.open(checkpoint).config != context.config:
-        changed.append(f"{context.run.model.path} is another architecture")
+        changed.append(f"{context.run.model.path} has another architecture")
     if manifest.data != context.data:
         changed.append(f"{context.run.data.path} was tokenized again")
     if context.run.train.steps < manifest.step:

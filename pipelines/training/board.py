@@ -1,8 +1,8 @@
-"""Where a run meets the person who started it: reports go up, the wish to stop comes down.
+"""The board of a run: drivers post reports to the command line, which can ask them to stop.
 
-Every replica of a run has a driver of its own and all must stop after the same step. A driver that
-was told to go on may be in the next step already, so the wish takes effect after the latest step
-that any of them was let into.
+Every replica of a run has its own driver, and all drivers must stop after the same step. A driver
+that was allowed to continue may already be in the next step, so a stop request takes effect after
+the latest step that any driver was allowed to start.
 """
 
 from collections.abc import Iterator
@@ -26,24 +26,24 @@ from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 
 WAIT_SECONDS = 30.0
-"""A board does nothing but answer; one that is silent this long is out of reach."""
+"""A board only answers calls; a board that does not answer for this long is unreachable."""
 
 
 class Beginning(NamedTuple):
-    """All actors of the run are ready: how many, and after how many steps training begins."""
+    """All actors of the run are ready: their number, and the number of steps already done."""
 
     actors: int
     step: int
 
 
 Post = Beginning | StepReport
-"""What drivers show on a board, in the order in which it happened."""
+"""What drivers post to a board, in order of time."""
 
 T = TypeVar("T")
 
 
 class Board:
-    """An actor that the command line owns and the driving workers post to."""
+    """An actor that the command line owns; the drivers post to it."""
 
     def __init__(self) -> None:
         self._posts: list[Post] = []
@@ -54,30 +54,30 @@ class Board:
 
     @ray.method
     def begin(self, plan: Plan, step: int) -> None:
-        """Show the plan that all drivers are to follow from a step on."""
+        """Post the plan that all drivers follow from ``step`` on."""
         self._plan, self._granted = plan, step
         self._posts.append(Beginning(plan.replicas * plan.ranks, step))
 
     @ray.method
     def plan(self) -> Plan | None:
-        """Return the plan that is followed."""
+        """Return the current plan."""
         return self._plan
 
     @ray.method
     def post(self, report: StepReport) -> None:
-        """Take a report."""
+        """Add a report."""
         self._posts.append(report)
 
     @ray.method
     def done(self, step: int) -> bool:
-        """Take note that a driver has done ``step`` steps; return whether it should go on."""
+        """Record that a driver has done ``step`` steps; return whether it should continue."""
         if not self._stopping:
             self._granted = max(self._granted, step + 1)
         return step < self._granted
 
     @ray.method
     def drain(self) -> list[Post]:
-        """Return what was shown since the last call."""
+        """Return what was posted since the last call."""
         posts, self._posts = self._posts, []
         return posts
 
@@ -88,7 +88,7 @@ class Board:
 
     @ray.method
     def fail(self, error: RaymoeError) -> None:
-        """Take note of an error that no restart mends; the run ends with it."""
+        """Record an error that no restart can fix; the run ends with this error."""
         self._failure, self._stopping = self._failure or error, True
 
     @ray.method
@@ -98,13 +98,15 @@ class Board:
 
     @ray.method
     def wanted(self) -> bool:
-        """Tell whether the run should go on."""
+        """Return whether the run should continue."""
         return not self._stopping
 
 
 @contextmanager
 def open_board(run: str) -> Iterator[ActorHandle[Board]]:
-    """Give the board of a run: on this node, found by name, gone with the block or its process."""
+    """Open the board of a run on this node, under the run's name; it ends with the block or
+    process.
+    """
     here = ray.get_runtime_context().get_node_id()
     options = {
         "name": f"{run}/board",
@@ -122,7 +124,7 @@ def open_board(run: str) -> Iterator[ActorHandle[Board]]:
 
 
 def stop(run: str) -> bool:
-    """Ask a run to end, wherever its command line is; tell whether there is one to hear it."""
+    """Ask a run to stop, wherever its command line is; return whether such a run exists."""
     try:
         asked: Any = ray.get_actor(f"{run}/board").stop.remote()
         ray.get(asked, timeout=WAIT_SECONDS)
@@ -132,7 +134,7 @@ def stop(run: str) -> bool:
 
 
 def begin(board: ActorHandle[Board], plan: Plan, step: int) -> None:
-    """Show the plan that all drivers follow; a board that is gone is noticed at the next step."""
+    """Post the plan that all drivers follow; a dead board is noticed at the next step."""
     _answer(board.begin.remote(plan, step), late=None, gone=None)
 
 
@@ -142,17 +144,17 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
 
 
 def post(board: ActorHandle[Board], report: StepReport) -> None:
-    """Show a step on the board."""
+    """Post the report of a step."""
     _answer(board.post.remote(report), late=None, gone=None)
 
 
 def go_on(board: ActorHandle[Board], step: int) -> bool:
-    """Say how many steps are done; return whether to do another: not for a board that is gone."""
+    """Report the number of steps done; return whether to do another. False if the board is dead."""
     return _answer(board.done.remote(step), late=True, gone=False)
 
 
 def fail(board: ActorHandle[Board], error: RaymoeError) -> None:
-    """Let the run end with an error that no restart mends."""
+    """End the run with an error that no restart can fix."""
     _answer(board.fail.remote(error), late=None, gone=None)
 
 
@@ -162,12 +164,12 @@ def failure(board: ActorHandle[Board]) -> RaymoeError | None:
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:
-    """Tell whether the run should go on: not if its board is gone."""
+    """Return whether the run should continue; False if its board is dead."""
     return _answer(board.wanted.remote(), late=True, gone=False)
 
 
 def _answer(answer: "ObjectRef[T]", late: T, gone: T) -> T:
-    """Return a board's answer; ``late`` if the board is out of reach, ``gone`` if it is dead.
+    """Return a board's answer; ``late`` if the board is unreachable, ``gone`` if it is dead.
 
     A board dies with the command line that owns it, and then its run has ended.
     """

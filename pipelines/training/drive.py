@@ -1,9 +1,9 @@
-"""What a Ray Train worker does: drives the actors of one replica, step by step, and owns none.
+"""The Ray Train worker of one replica: it drives the actors step by step and owns none of them.
 
-Worker 0 leads: it takes over the living actors of all replicas where they stand, or starts all anew
-from the newest checkpoint where an actor is gone; it records the run and finishes its checkpoints.
-Killed and started again, the workers find the actors as they left them, in the middle of a step
-perhaps, which is then commanded again.
+Worker 0 leads. It takes over the running actors of all replicas in their present state; if an actor
+is gone, it starts all actors from the newest checkpoint. It also records the run and completes its
+checkpoints. Workers that were killed and restarted find the actors as they left them, perhaps in
+the middle of a step; the workers then command that step again.
 """
 
 from collections.abc import Iterator
@@ -53,9 +53,10 @@ from pipelines.training.saving import CheckpointSaver
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One run to drive, what its checkpoints hold beside it, and the board it reports to.
+    """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
-    ``plan`` is that of all replicas the run may have, or None where it is made for those it has.
+    ``plan`` covers the largest number of replicas; None if the leader makes the plan for the
+    replicas that are present.
     """
 
     plan: Plan | None
@@ -70,11 +71,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How driving ended: at which step, short of the last if stopped, or with which error.
+    """How a run ended: the last step done (below the final step if the run was stopped), or an
+    error.
 
-    The error is one that no restart can mend; others are raised, for Ray Train to try again. Of
-    several drivers none may end while others wait for it, so each raises any error; the board tells
-    those that are started next.
+    ``error`` is an error that no restart can fix; any other error is raised, so that Ray Train
+    tries again. With several drivers, no driver may end while others wait for it, so each driver
+    raises every error; drivers that start later read the final error from the board.
     """
 
     step: int
@@ -82,9 +84,10 @@ class Outcome:
 
 
 class Start(NamedTuple):
-    """Where all workers begin: at which step, and whether its checkpoint is still to be written.
+    """Where all workers begin: the step, and whether the checkpoint of that step is still
+    unwritten.
 
-    ``step`` is None where the run is not wanted any more, or the leader has found an error.
+    ``step`` is None if the run was stopped or the leader has found an error.
     """
 
     step: int | None
@@ -103,7 +106,7 @@ def drive(settings: dict[str, Work]) -> Outcome:
         return Outcome(step=0, error=failure(work.board))
     except RaymoeError as error:
         if work.plan is None and isinstance(error, LaunchError | PlanError):
-            raise  # nodes came or went meanwhile; Ray Train tries again, with as many as there are
+            raise  # Nodes came or went; Ray Train tries again with the present workers.
         if size == 1:
             return Outcome(step=0, error=error)
         fail(work.board, error)
@@ -111,7 +114,7 @@ def drive(settings: dict[str, Work]) -> Outcome:
 
 
 def _lead(work: Work, replicas: int) -> Outcome:
-    """Drive the first replica, and do for the run what is done once."""
+    """Drive the first replica, and do the work that is done once per run."""
     run, start = work.run, Start(None)
     shards = TokenShards.open(run.data.path, "train")
     try:
@@ -153,7 +156,7 @@ def _follow(work: Work, replica: int) -> Outcome:
 
 
 class _Steps:
-    """The steps of one replica, with the checkpoints that are due between them."""
+    """The steps of one replica, and the checkpoints between them."""
 
     def __init__(
         self, work: Work, engine: TrainingEngine, saver: CheckpointSaver, start: Start
@@ -165,7 +168,7 @@ class _Steps:
         self.outcome = Outcome(start.step or 0)
 
     def run(self, shards: TokenShards) -> Iterator[StepReport]:
-        """Yield the report of every step; between two, what is due is saved and told."""
+        """Yield the report of every step; between steps, save checkpoints and report them."""
         run, first = self._work.run, self._start.step or 0
         if self._start.save:
             self._saver.take(first, self._engine)
@@ -182,7 +185,7 @@ class _Steps:
 
 
 def obtain(work: Work, replicas: int, sequence_length: int) -> TrainingEngine:
-    """Return an engine over the living actors of a run, or over new ones."""
+    """Return an engine over the running actors of a run, or over new actors."""
     run = work.run
     before = plan_on(work.board)
     if before is not None and before.replicas == replicas:
@@ -206,15 +209,15 @@ def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInp
 
 
 def due(run: RunConfig, step: int) -> bool:
-    """Tell whether a checkpoint is to be written after so many steps."""
+    """Return whether a checkpoint is due after ``step`` steps."""
     every = run.checkpoint.every
     return step == run.train.steps or (every > 0 and step % every == 0)
 
 
 def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
-    """Tell whether a driver that died left the checkpoint of the last step unwritten.
+    """Return whether a driver died before it saved the checkpoint of the last step.
 
-    Where it left ranks in the next step there is nothing to take any more.
+    If its ranks are in the next step already, the state of the last step no longer exists.
     """
     if not due(run, done) or engine.last_report() is None or engine.busy():
         return False
@@ -222,7 +225,7 @@ def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
 
 
 def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:
-    """Record the last step, which a dead driver may have left unrecorded."""
+    """Record the last step if a driver died before it recorded that step."""
     report = engine.last_report()
     record.rewind(engine.steps_done())
     if report is None or record.last_step() >= report.step:

@@ -1,4 +1,4 @@
-"""Whose directory it is: one run at a time keeps its journal and checkpoints in a place."""
+"""The owner of a directory: only one run may keep its journal and checkpoints there."""
 
 import json
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from moe.storage import Location, make_directory, write_text
 from pipelines.training.recording import JOURNAL
 
 OWNER = "owner.json"
-"""Names the run that a directory belongs to."""
+"""File that names the run to which a directory belongs."""
 
 
 def check_owner(run: RunConfig) -> None:
-    """Raise ConfigError where another run keeps its journal or checkpoints where this one would."""
+    """Raise ConfigError if a directory of this run already belongs to another run."""
     for key, directory in _directories(run).items():
         owner = _owner(directory)
         if owner not in (None, run.name):
@@ -29,9 +29,9 @@ def check_owner(run: RunConfig) -> None:
 
 @contextmanager
 def owned(run: RunConfig) -> Iterator[None]:
-    """Write the name of the run into its directories; a run that recorded nothing gives them back.
+    """Claim the directories of a run within the block; a run that recorded nothing releases them.
 
-    ConfigError where another run was faster.
+    Raises ConfigError if another run has claimed one first.
     """
     check_owner(run)
     taken = [each for each in _directories(run).values() if _owner(each) is None]
@@ -56,7 +56,7 @@ def _directories(run: RunConfig) -> dict[str, Location]:
 
 
 def _owner(directory: Location) -> str | None:
-    """Return the run that a directory belongs to; before this file was written, its checkpoints."""
+    """Return the run that owns a directory: by the owner file, or by the checkpoints in it."""
     if (directory / OWNER).is_file():
         name = read_json(directory / OWNER).get("run")
     else:
@@ -66,7 +66,7 @@ def _owner(directory: Location) -> str | None:
 
 
 def _take(file: Location, text: str) -> None:
-    """Write a file; on a disk, only if nobody else has."""
+    """Write a file; on a local disk, fail if the file exists."""
     if not isinstance(file, Path):
         write_text(file, text)
         return

@@ -1,4 +1,4 @@
-"""Every step and checkpoint of a run to its journal and to Ray's metrics, under the same names."""
+"""Records every step and checkpoint of a run in its journal and in Ray's metrics."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunRecord:
-    """The record of one run; continues where an earlier writer of the same journal ended."""
+    """The record of one run; continues the journal of an earlier writer."""
 
     def __init__(self, run: str, directory: Path) -> None:
         self._journal = Journal(directory / JOURNAL)
@@ -26,7 +26,7 @@ class RunRecord:
         self._empty_said = False
 
     def rewind(self, step: int) -> None:
-        """Forget steps above ``step``: the run will do them again."""
+        """Remove the records of steps above ``step``: the run will repeat those steps."""
         self._journal.truncate_after(step)
 
     def last_step(self) -> int:
@@ -36,13 +36,13 @@ class RunRecord:
         )
 
     def step(self, report: StepReport) -> None:
-        """Record one step; say of the first in which no label counts that there are such."""
+        """Record one step; log a warning at the first step in which no label counts."""
         if report.tokens == 0 and not self._empty_said:
             self._empty_said = True
             logger.warning(
                 "no label counts in the rows of step %d: each row holds one token of each of its "
-                "documents, so there is nothing to predict. The loss of such a step is 0 and "
-                "no gradient comes of it; tokenize with a longer --sequence-length, or longer "
+                "documents, so there is nothing to predict. The loss of such a step is 0 and it "
+                "has no gradient; tokenize with a longer --sequence-length, or longer "
                 "documents",
                 report.step,
             )
@@ -56,7 +56,7 @@ class RunRecord:
             self._layer(number, layer)
 
     def checkpoint(self, saved: Saved) -> None:
-        """Record a checkpoint that has become whole, and what it cost."""
+        """Record a complete checkpoint and its cost."""
         cost = {
             "checkpoint_stall_seconds": saved.stall_seconds,
             "checkpoint_seconds": saved.seconds,
@@ -83,12 +83,12 @@ class RunRecord:
 
 
 def recorded_steps(directory: Path) -> list[dict[str, Any]]:
-    """Return the steps in the journal of a run, oldest first, without what happened between."""
+    """Return the step records in the journal of a run, oldest first, without events."""
     return [record for record in read(directory / JOURNAL) if "event" not in record]
 
 
 def journal_line(report: StepReport) -> dict[str, Any]:
-    """Return a step as the journal holds it."""
+    """Return the journal record of a step."""
     layers = {str(number): _measured(layer) for number, layer in report.layers.items()}
     return {
         "step": report.step,
@@ -105,12 +105,12 @@ def _measured(layer: LayerReport) -> dict[str, Any]:
 
 
 def _exported() -> Iterator[tuple[Statistic, str]]:
-    """Yield the statistics of routers that monitoring shows, and their names there."""
+    """Yield the router statistics that are exported as metrics, with their metric names."""
     return ((each, each.export.name) for each in STATISTICS if each.export is not None)
 
 
 def _sum_over_layers(report: StepReport) -> dict[str, float]:
-    """Return the losses on routers that the run has, summed over layers."""
+    """Return the router losses of the run, each summed over layers."""
     sums: dict[str, float] = {}
     for each, name in _exported():
         if each.export is None or each.export.tags:

@@ -1,4 +1,4 @@
-"""The plan of a run: from its file, or made for the cluster it is on."""
+"""The plan of a run: read from its file, or made for the present cluster."""
 
 from actors.step.replicas import check_step
 from cluster.probe import probe
@@ -13,13 +13,15 @@ from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 
 _PLENTY_BYTES = 2**60
-"""Memory of a device that holds any share."""
+"""Bytes of memory of an imagined device that can hold any share."""
 
 
 def plan_for(
     run: RunConfig, config: ModelConfig, sequence_length: int, replicas: int | None = None
 ) -> Plan:
-    """Return the plan of a run with so many replicas; None is as many as it may have."""
+    """Return the plan of a run with ``replicas`` replicas; None takes the largest number
+    allowed.
+    """
     if run.plan.path is not None:
         plan = load_plan(run.plan.path)
         plan.check_model(config)
@@ -32,10 +34,9 @@ def plan_for(
 
 
 def check_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> None:
-    """Raise what is wrong with the plan of a run whatever the cluster has: no Ray is needed.
+    """Raise the errors in the plan of a run that do not depend on the cluster; needs no Ray.
 
-    A plan that is still to be made is made for as many devices as it takes, all alike and with all
-    the memory they could want.
+    A plan that does not exist yet is made for enough equal devices with unlimited memory.
     """
     if run.plan.path is not None:
         fullest_plan(run, config, sequence_length)
@@ -63,9 +64,9 @@ def _made(
 
 
 def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
-    """Return the plan with as many replicas as the cluster has room for now, of those allowed.
+    """Return the plan with the largest allowed number of replicas that the cluster can hold now.
 
-    The schedule must suit every smaller number that is allowed, too.
+    The schedule must also be valid for every smaller allowed number of replicas.
     """
     least, most = replicas_of(run)
     plan = _fullest(run, config, sequence_length, least, most)
@@ -91,7 +92,7 @@ def _fullest(
 
 
 def replicas_of(run: RunConfig) -> tuple[int, int]:
-    """Return the fewest and the most replicas a run may have."""
+    """Return the smallest and the largest number of replicas of a run."""
     most = run.plan.replicas if run.plan.path is None else load_plan(run.plan.path).replicas
     least = run.plan.least_replicas or most
     if least > most:
@@ -102,7 +103,7 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
 
 
 def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
-    """Return what one step asks of the fullest replica of a plan for these devices."""
+    """Return the workload of one step on the replica with the most micro-batches."""
     return Workload(
         sequence_length,
         run.train.micro_batch,

@@ -1,8 +1,9 @@
-"""Checkpoints of a run, taken between two steps and finished beside those that follow.
+"""Checkpoints of a run: snapshots between two steps, completed during the following steps.
 
-Every driver takes snapshots of its replica after the same steps. The leader's has all ranks write
-them and, when they have, makes a checkpoint of the files. Ray Train is told a step later by all
-drivers together, as it asks; the checkpoint it is given is a pointer to the newest that is whole.
+Every driver takes a snapshot of its replica after the same steps. The leader commands all ranks to
+write their snapshots and then makes a checkpoint from the files. One step later all drivers
+together report to Ray Train, as Ray Train requires; the reported checkpoint is a pointer to the
+newest complete checkpoint.
 """
 
 import json
@@ -34,10 +35,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A checkpoint that is whole: its step, where it lies, what it cost.
+    """A complete checkpoint: its step, its location, its cost in seconds.
 
-    ``stall_seconds`` is what training waited for its snapshot, and for its completion between two
-    steps; ``seconds`` is all of it, until it was whole.
+    ``stall_seconds`` is the time that training waited, for the snapshot and for the completion
+    between two steps; ``seconds`` is the total time until the checkpoint was complete.
     """
 
     step: int
@@ -48,7 +49,9 @@ class Saved:
 
 @dataclass(slots=True)
 class _Pending:
-    """A checkpoint under way: what ranks write, where, where it will be, and since when."""
+    """A checkpoint in progress: the writes of the ranks, its draft and final locations, its
+    start.
+    """
 
     step: int
     writing: PendingWrites
@@ -60,7 +63,9 @@ class _Pending:
 
 
 class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
-    """Saves for the leader of a run; without a context, takes part for another driver."""
+    """Saves checkpoints for the leader of a run; without a context, takes part for another
+    driver.
+    """
 
     def __init__(
         self,
@@ -79,15 +84,15 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Remove what is not whole."""
+        """Remove an incomplete checkpoint."""
         if self._pending is not None:
             self._pending.scope.__exit__(*error)
 
     def take(self, step: int, driver: TrainingEngine) -> None:
-        """Take a snapshot of the driver's ranks after a step, and have it written.
+        """Take a snapshot of the driver's ranks after a step, and start to write it.
 
-        All drivers wait until the checkpoint before is written: ranks of one that went on would
-        wait in the next step for those of the leader.
+        All drivers wait until the previous checkpoint is written. If one driver continued, its
+        ranks would wait in the next step for the ranks of the leader.
         """
         if self._context is None:
             self._engine.written_before(step)
@@ -105,7 +110,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         self._pending = _Pending(step, writing, draft, location, scope, began, stall)
 
     def tell(self, report: StepReport) -> None:
-        """Look whether a checkpoint has become whole; tell Ray Train of one taken before."""
+        """Complete a checkpoint whose files are written; report an earlier one to Ray Train."""
         if self._pending is not None and self._pending.writing.done():
             self._finish()
         if self._untold:
@@ -115,14 +120,14 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             self._newest = None
 
     def finish(self) -> None:
-        """Wait for the last checkpoint, and tell of it."""
+        """Wait for the last checkpoint and report it."""
         self._finish()
         if self._untold:
             self._untold -= 1
             _tell({}, self._newest)
 
     def _finish(self) -> None:
-        """Make a checkpoint of what ranks have written, and remove old ones."""
+        """Make a checkpoint from the files of the ranks, and remove old checkpoints."""
         pending, self._pending = self._pending, None
         if pending is None or self._context is None:
             return
@@ -143,15 +148,17 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         self._prune(self._context.run.checkpoint)
 
     def _prune(self, checkpoint: CheckpointSection) -> None:
-        """Remove old checkpoints; those that will not go are tried again after the next."""
+        """Remove old checkpoints; a checkpoint that cannot be removed is tried again next time."""
         try:
             prune(checkpoint.location, checkpoint.keep)
         except (OSError, StorageError) as error:
-            logger.warning("old checkpoints in %s stay for now: %s", checkpoint.location, error)
+            logger.warning(
+                "old checkpoints in %s could not be removed yet: %s", checkpoint.location, error
+            )
 
 
 def _tell(metrics: dict[str, Any], whole: Saved | None) -> None:
-    """Report to Ray Train; a barrier, which every driver must come to."""
+    """Report to Ray Train. This is a barrier: every driver must call it."""
     if whole is None:
         ray.train.report(metrics)
         return

@@ -47,9 +47,9 @@ from pipelines.training.run_plan import fullest_plan, replicas_of
 POLL_SECONDS = 0.1
 
 QUIET_SECONDS = 10.0
-"""Workers that have started nothing for so long, though they may, are not there."""
+"""Seconds after which workers that were requested and have not started count as absent."""
 WORKER_BYTES = 2**20
-"""Memory a driving worker reserves; it computes nothing, so it takes no CPU from the ranks."""
+"""Bytes of memory that a driver reserves; it computes nothing and takes no CPU from the ranks."""
 
 OnStart = Callable[[Plan, Session], None]
 OnStep = Callable[[StepReport], None]
@@ -61,10 +61,10 @@ _LOG = logging.getLogger(__name__)
 def train(
     run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep, tell: Tell = _LOG.info
 ) -> Location:
-    """Run to the last step and return the last checkpoint; leave no actor behind, come what may.
+    """Run to the last step and return the last checkpoint; always remove the actors of the run.
 
     ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
-    with every finished step, and ``tell`` with a line at every turn between.
+    with every finished step, and ``tell`` with a line of text at every event between.
     """
     run = with_absolute_paths(run)
     context, sequence_length = check_beginning(run, resume)
@@ -93,14 +93,14 @@ def train(
 
 
 class Watch(NamedTuple):
-    """Who is told of a run while it goes on."""
+    """The callbacks that follow a run."""
 
     on_step: OnStep
     tell: Tell
 
 
 def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
-    """Let the run go to its end, and remove its actors whatever happens."""
+    """Run to the end, and always remove the actors."""
     run = context.run
     actors = plan.replicas * plan.ranks
     told = "1 actor" if actors == 1 else f"{actors} actors"
@@ -112,10 +112,10 @@ def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch:
 
 
 def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
-    """Let Ray Train drive the run in a thread while this thread watches the board.
+    """Run Ray Train in a thread while this thread watches the board.
 
-    After an interrupt this waits for the workers to end. While Ray Train itself waits for nodes
-    there are no workers yet; its wait ends with this process.
+    After an interrupt, waits for the workers to end. While Ray Train waits for nodes there are no
+    workers yet; that wait ends with this process.
     """
     name = context.run.name
     elastic = context.run.plan.least_replicas is not None
@@ -133,7 +133,9 @@ def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Wat
 
 
 def _end(name: str, fitting: "Future[Any]") -> None:
-    """Remove what a run has started, and what its workers still start, until they have ended."""
+    """Remove the actors of a run until its workers have ended, because workers may still start
+    some.
+    """
     stop(name)
     ending.remove(name)
     quiet = time.monotonic()
@@ -145,7 +147,7 @@ def _end(name: str, fitting: "Future[Any]") -> None:
 
 
 def _begun(work: Callable[[], Any]) -> "Future[Any]":
-    """Do something in a thread that does not keep the process."""
+    """Start work in a daemon thread."""
     done: Future[Any] = Future()
 
     def run() -> None:
@@ -197,7 +199,7 @@ def _begins(beginning: Beginning) -> str:
 
 
 def _outcome(result: Callable[[], Any]) -> Outcome:
-    """Return how the run ended; errors of the worker come out as they were raised there."""
+    """Return how the run ended; raise an error of a worker with its original type."""
     try:
         outcome = result().return_value
     except TrainingFailedError as error:
@@ -205,7 +207,7 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
             cause = getattr(failure, "cause", failure)
             if isinstance(cause, RaymoeError):
                 raise cause from None
-        raise RankLost(f"Ray Train gave up: {error}") from error
+        raise RankLost(f"Ray Train stopped trying: {error}") from error
     except RayError as error:
         raise ClusterError(f"Ray Train could not run: {error}") from error
     if not isinstance(outcome, Outcome):
@@ -214,10 +216,10 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
 
 
 def _configure_ray_train(run: RunConfig) -> None:
-    """Notice a dead worker within a fraction of a second, show the run, and wait for nothing long.
+    """Configure Ray Train to notice a dead worker within a second and to use our deadlines.
 
-    Workers wait for each other while one launches actors, and after a step for the slowest. Ray
-    Train may ask for workers whose nodes have just gone; it looks again when they do not start.
+    Workers wait for each other while one launches actors, and after each step for the slowest. Ray
+    Train may ask for workers on nodes that have just left; it checks again when they do not start.
     """
     cluster = run.cluster
     patience = 3 * cluster.launch_seconds + cluster.step_seconds
@@ -230,7 +232,7 @@ def _configure_ray_train(run: RunConfig) -> None:
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Treat SIGTERM, which ends a Ray job, like Ctrl-C, so that the run cleans up."""
+    """Treat SIGTERM, which stops a Ray job, like Ctrl-C, so that the run cleans up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -231,7 +231,7 @@ def test_the_page_explains_every_key() -> None:
         ),
         (
             'workers.tolerations=[{key="a b"}]',
-            r"workers\.tolerations\.0: 'a b' is no key of a taint",
+            r"workers\.tolerations\.0: 'a b' is not a key of a taint",
         ),
         ("pods.grace_seconds=0", r"pods\.grace_seconds: Input should be greater than 0"),
         ('pods.labels={"raymoe/run"="x"}', "raymoe sets the labels raymoe/run itself"),

@@ -1,4 +1,4 @@
-"""A deployment, typed: one TOML file says what a plan cannot know of the Kubernetes cluster.
+"""A typed deployment: a TOML file with the facts about the Kubernetes cluster that a plan lacks.
 
 Every key of the file has a default here or is required; ``docs/guide/deployment.md`` lists them.
 """

@@ -1,4 +1,4 @@
-"""One deployment file: all its sections, and what they ask of each other."""
+"""One deployment file: all its sections, and the rules between them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ _NOUN = "deployment file"
 
 
 class Deployment(Section):
-    """How the objects of any plan look on one Kubernetes cluster."""
+    """How the Kubernetes objects of any plan look on one cluster."""
 
     image: ImageSection
     storage: StorageSection
     namespace: str = "default"
-    """The namespace of the objects and of everything they name."""
+    """The namespace of the objects and of everything that they refer to."""
     paths: PathsSection = PathsSection()
     head: HeadSection = HeadSection()
     driver: DriverSection = DriverSection()

@@ -9,16 +9,17 @@ from moe.config.section import Section
 
 
 class ImageSection(Section):
-    """The image of every pod: Ray, raymoe and what both need."""
+    """The image of every pod: Ray, raymoe and their dependencies."""
 
     name: str
     """The image with its tag or digest, like ``registry.example/raymoe:0.1.0``. Without a tag, or
     with the tag ``latest``, pods of one cluster could run different code, so both are refused."""
     pull_secrets: list[ObjectName] = Field(default=[])
-    """Secrets with the credentials of a private registry."""
+    """Names of Secrets with the credentials of a private registry."""
     ray_version: str = Field(default_factory=lambda: version("ray"))
-    """The version of Ray in the image. The default is the version that raymoe runs on here.
-    KubeRay chooses its health probes by it."""
+    """The version of Ray in the image. The default is the version installed here. KubeRay chooses
+    its health probes by this version.
+    """
 
     @field_validator("name")
     @classmethod

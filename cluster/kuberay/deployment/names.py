@@ -1,4 +1,4 @@
-"""Names, labels and variables as Kubernetes accepts them, checked where the file is read."""
+"""Names, labels and variables as Kubernetes accepts them, checked when the file is read."""
 
 import re
 from typing import Annotated

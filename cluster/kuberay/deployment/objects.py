@@ -1,4 +1,4 @@
-"""What the objects and all of their pods carry: labels, variables, identity."""
+"""What the objects and all their pods have in common: labels, variables, identity."""
 
 from pydantic import Field, field_validator
 
@@ -10,18 +10,20 @@ class ObjectsSection(Section):
     """Labels and annotations of the RayJob and the RayService themselves."""
 
     labels: Labels = Field(default={})
-    """For what reads the objects, such as a queue: ``kueue.x-k8s.io/queue-name = "team"``."""
+    """Labels for tools that read the objects, such as a queue: ``kueue.x-k8s.io/queue-name =
+    "team"``.
+    """
     annotations: Annotations = Field(default={})
     """Annotations of the objects; KubeRay reads some of them."""
 
 
 class PodsSection(Section):
-    """What every pod carries: head, driver, ranks, and the one that submits the job."""
+    """What all pods have: head, driver, ranks, and the pod that submits the job."""
 
     labels: Labels = Field(default={})
     """Labels beside raymoe's own, whose keys begin with ``raymoe/``."""
     annotations: Annotations = Field(default={})
-    """Annotations, such as those by which a service mesh leaves pods alone."""
+    """Annotations, for example to exclude the pods from a service mesh."""
     environment: Variables = Field(default={})
     """Environment variables."""
     environment_secrets: list[ObjectName] = Field(default=[])
@@ -29,8 +31,8 @@ class PodsSection(Section):
     priority_class: ObjectName | None = None
     """The PriorityClass that says which pods may evict which."""
     grace_seconds: int | None = Field(default=None, gt=0)
-    """Seconds from the order to stop a pod until it is killed; left out: those of Kubernetes,
-    30."""
+    """Seconds between the stop signal to a pod and its end by force. Default: 30, as in Kubernetes.
+    """
 
     @field_validator("labels")
     @classmethod
@@ -41,11 +43,13 @@ class PodsSection(Section):
 
 
 class SecuritySection(Section):
-    """As whom pods run. Privileges are dropped in every pod; that is no choice."""
+    """The identity under which pods run. Every pod drops its privileges; no key changes that."""
 
     user: int = Field(default=1000, gt=0)
     """Number of the user and of the file system group. Ray's own images have user 1000."""
     service_account: ObjectName | None = None
     """The ServiceAccount of head, driver and rank pods, by which clouds grant access to an object
-    store. With ``workers.autoscale`` KubeRay lets it do what Ray's autoscaler does. Left out:
-    KubeRay makes one for the autoscaler, and pods have the namespace's own."""
+    store. With ``workers.autoscale``, KubeRay gives the account the rights that Ray's autoscaler
+    needs. Default: KubeRay makes an account for the autoscaler, and pods use the default account of
+    the namespace.
+    """

@@ -1,4 +1,4 @@
-"""Pods whose size does not follow from the plan: the head's and the driver's."""
+"""Pods whose size does not follow from the plan: the head pod and the driver pod."""
 
 from pydantic import Field
 
@@ -9,23 +9,25 @@ GIB = 2**30
 
 
 class PodSize(Section):
-    """CPUs and memory of a pod, and the Kubernetes nodes it may be on."""
+    """CPUs and memory of a pod, and the Kubernetes nodes on which it may run."""
 
     cpus: int = Field(gt=0)
-    """CPUs, requested and limited to."""
+    """CPUs: both the request and the limit."""
     memory_gib: int = Field(gt=0)
-    """Memory in GiB, requested and limited to."""
+    """Memory in GiB: both the request and the limit."""
     node_selector: Labels = Field(default={})
-    """Labels of the Kubernetes nodes that the pod may be on; empty: any node."""
+    """Labels of the Kubernetes nodes on which the pod may run; empty: any node."""
 
     @property
     def memory_bytes(self) -> int:
-        """The memory in bytes."""
+        """Memory in bytes."""
         return self.memory_gib * GIB
 
 
 class HeadSection(PodSize):
-    """The pod of Ray's head. It holds no tensors, but the whole cluster ends with it."""
+    """The pod of Ray's head. It holds no tensors, but the whole Ray cluster ends when this pod
+    ends.
+    """
 
     cpus: int = Field(default=2, gt=0)
     memory_gib: int = Field(default=6, gt=0)

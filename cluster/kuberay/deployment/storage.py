@@ -1,4 +1,4 @@
-"""The volume that every pod mounts, and what lies where in it."""
+"""The volume that every pod mounts, and the locations of files in it."""
 
 from posixpath import join, normpath
 
@@ -32,7 +32,7 @@ class PathsSection(Section):
     model: str = Field(default="model", min_length=1)
     """The model directory that the RayService answers from."""
     plan: str = Field(default="plan.toml", min_length=1)
-    """The plan that the RayService answers under. A run file names its own plan."""
+    """The plan of the RayService. (A run file names its own plan.)"""
 
     def below(self, mount: str) -> "PathsSection":
         """Return the same paths from the root of a pod's file system."""

@@ -10,19 +10,21 @@ from moe.planning.devices.labels import is_label_key
 
 
 class Toleration(Section):
-    """A taint of Kubernetes nodes that does not keep rank pods away, such as that of spot nodes."""
+    """A taint of Kubernetes nodes that rank pods tolerate, such as the taint of spot nodes."""
 
     key: str
     """The key of the taint."""
     value: str | None = None
-    """The value of the taint; left out: any value."""
+    """The value of the taint. Default: any value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """The effect of the taint; left out: every effect."""
+    """The effect of the taint. Default: every effect."""
 
     @model_validator(mode="after")
     def _is_a_taint(self) -> "Toleration":
         if not is_label_key(self.key):
-            raise ValueError(f"{self.key!r} is no key of a taint; give one like example.com/spot")
+            raise ValueError(
+                f"{self.key!r} is not a key of a taint; give one like example.com/spot"
+            )
         return self
 
 
@@ -33,14 +35,15 @@ class WorkersSection(Section):
     """The resource by which Kubernetes counts the GPUs of the plan. Rank pods with GPUs also
     tolerate a NoSchedule taint of this name."""
     node_selectors: dict[str, Labels] = Field(default={})
-    """Labels of the Kubernetes nodes to use, by the device kind that the plan names; ``cpu`` is
-    the kind of ranks without a GPU."""
+    """Labels of the Kubernetes nodes to use, for each device kind that the plan names; ``cpu`` is
+    the kind of a rank without a GPU.
+    """
     tolerations: list[Toleration] = Field(default=[])
-    """Taints that rank pods tolerate, beside that of their GPUs."""
+    """Taints that rank pods tolerate, in addition to the taint of their GPUs."""
     autoscale: bool = False
     """Start with no rank pods and let Ray's autoscaler start them when actors ask for them."""
     idle_seconds: int = Field(default=300, ge=0)
-    """How long a rank pod may be idle before the autoscaler removes it."""
+    """Seconds that a rank pod may be idle before the autoscaler removes it."""
 
     @model_validator(mode="after")
     def _idle_means_autoscale(self) -> "WorkersSection":

@@ -1,7 +1,7 @@
 """Hugging Face ``config.json`` to ModelConfig and back, one file per family.
 
-Keys that would change the numbers and that we do not compute are refused, never ignored; so are
-options of ours that a format has no key for.
+A key that changes the numbers and that we do not compute is refused, never ignored; so is an option
+of ours for which a format has no key.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +29,10 @@ from moe.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One format: how it is read, the keys it writes beside the common ones, and what it can say.
+    """One format: its reader, the keys that it writes beside the common keys, and the options it
+    holds.
 
-    ``holds`` names the options of ModelConfig and MoeConfig that the format has keys for.
+    ``holds`` names the options of ModelConfig and MoeConfig for which the format has keys.
     """
 
     read: Callable[[Table], ModelConfig]
@@ -41,7 +42,9 @@ class Family:
 
     @property
     def one_width(self) -> bool:
-        """Whether one key is the width of experts: no layer is dense, so none has another."""
+        """Whether one key gives the width of all feed-forwards: the format has no dense layers
+        beside experts.
+        """
         return self.experts and "dense_layers" not in self.holds
 
 

@@ -1,4 +1,4 @@
-"""What the ``config.json`` of every family has in common."""
+"""The keys that the ``config.json`` of every family has in common."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,13 +9,13 @@ from moe.config.values import Table, count, flag, number, require, token, tokens
 from moe.errors import ConfigError
 
 _SIZES = frozenset({"experts", "top_k", "expert_size"})
-"""What every format with experts holds."""
+"""Options that every format with experts holds."""
 
 
 def read_decoder(
     table: Table, family: str, default_theta: float = 10000.0, **extra: Any
 ) -> ModelConfig:
-    """Return the architecture of the common keys; ``extra`` are the options of the family."""
+    """Return the architecture from the common keys; ``extra`` are the options of the family."""
     require(table, "hidden_act", "silu")
     require(table, "attention_dropout", 0.0)
     _refuse_quantised(table)
@@ -46,7 +46,9 @@ def read_decoder(
 
 
 def read_window(table: Table) -> int | None:
-    """Return how many positions a token sees, itself included; None is all before it."""
+    """Return how many positions a token attends to, including itself; None: all previous
+    positions.
+    """
     return None if table.get("sliding_window") is None else count(table, "sliding_window")
 
 
@@ -77,10 +79,10 @@ def decoder_table(config: ModelConfig, dtype: str) -> dict[str, Any]:
 
 
 def refuse_unspoken(config: ModelConfig, holds: frozenset[str]) -> None:
-    """Raise ConfigError for an option that differs from its default and that a format cannot say.
+    """Raise ConfigError for an option that differs from its default and has no key in the format.
 
-    ``holds`` names the fields of ModelConfig and MoeConfig that the format has a key for; a loader
-    of the format would compute other numbers for any other.
+    ``holds`` names the fields of ModelConfig and MoeConfig for which the format has a key; for any
+    other changed field a loader of the format would compute other numbers.
     """
     spoken = holds | _SIZES
     for part, options in ((config, _MODEL_OPTIONS), (config.moe, _MOE_OPTIONS)):
@@ -94,7 +96,7 @@ def refuse_unspoken(config: ModelConfig, holds: frozenset[str]) -> None:
 
 
 def refuse_other(config: ModelConfig, **always: Any) -> None:
-    """Raise ConfigError where an option is not what every model of the format has."""
+    """Raise ConfigError if an option differs from the fixed value of the format."""
     for name, value in always.items():
         found = getattr(config if hasattr(config, name) else config.moe, name)
         if found != value:
@@ -105,7 +107,7 @@ def refuse_other(config: ModelConfig, **always: Any) -> None:
 
 
 def refuse_one_bias(config: ModelConfig) -> None:
-    """Raise ConfigError where one key cannot give the biases of all four attention projections."""
+    """Raise ConfigError if one key cannot describe the biases of all four attention projections."""
     if config.attention_bias != config.output_bias:
         raise ConfigError(
             f"the {config.family} format has one key for all attention biases, this model has "
@@ -115,7 +117,7 @@ def refuse_one_bias(config: ModelConfig) -> None:
 
 
 def _refuse_quantised(table: Table) -> None:
-    """Raise ConfigError where tensors are codes of weights; its method is named."""
+    """Raise ConfigError if the weights are quantised; the message names the method."""
     found = table.get("quantization_config")
     if found is not None:
         method = found.get("quant_method", found) if isinstance(found, dict) else found
@@ -127,7 +129,7 @@ def _refuse_quantised(table: Table) -> None:
 
 
 def _refuse_unlike_layers(table: Table, sliding_window: int | None) -> None:
-    """Raise ConfigError where some layers attend unlike what the other keys say."""
+    """Raise ConfigError if the attention of some layers contradicts the other keys."""
     expected = "full_attention" if sliding_window is None else "sliding_attention"
     for layer, kind in enumerate(table.get("layer_types") or ()):
         if kind != expected:

@@ -1,7 +1,7 @@
-"""DeepSeek v1: fine-grained experts, shared ones beside them, the first layers dense.
+"""DeepSeek v1: fine-grained experts and shared experts; the first layers are dense.
 
-``aux_loss_alpha`` and ``seq_aux`` say how a model was balanced while it was trained. They change
-none of its numbers, so they are neither read nor written: a run says its balance itself.
+``aux_loss_alpha`` and ``seq_aux`` describe how a model was balanced in training. They do not change
+its numbers, so they are neither read nor written: the run file has the balance settings.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ DEFAULTS: Table = {
 
 
 def read_deepseek(table: Table) -> ModelConfig:
-    """Return the architecture; without routed experts the format is Llama's under another name."""
+    """Return the architecture; without routed experts it is Llama under another name."""
     require(table, "sliding_window", None)
     table = filled(table, DEFAULTS)
     if table.get("n_routed_experts") is None:
@@ -89,7 +89,7 @@ def _shared_experts(moe: MoeConfig) -> int | None:
 
 
 def _first_and_every(config: ModelConfig) -> tuple[int, int]:
-    """Return the first layer with experts, and the step between those that follow it."""
+    """Return the first layer with experts, and the distance between layers with experts."""
     first = config.moe_layers[0]
     for every in range(1, config.layers + 1):
         if config.moe_layers == tuple(n for n in range(first, config.layers) if n % every == 0):

@@ -1,4 +1,4 @@
-"""What ``transformers`` takes for the keys that a ``config.json`` leaves out."""
+"""The defaults of ``transformers`` for keys that a ``config.json`` omits."""
 
 from moe.config.values import Table
 
@@ -11,11 +11,11 @@ _NULL_SPEAKS = frozenset(
         "pad_token_id",
     }
 )
-"""Keys whose null is a value: as many as heads, no window, no such token."""
+"""Keys for which null is a value: as many as heads, no window, no such token."""
 
 
 def filled(table: Table, defaults: Table) -> Table:
-    """Return a table with the defaults of its family; elsewhere null is as if left out."""
+    """Return a table with the defaults of its family; null counts as omitted in all other keys."""
     absent = {
         key: value
         for key, value in defaults.items()

@@ -1,4 +1,4 @@
-"""The number of experts, and the layers that have none, as ``config.json`` says them."""
+"""The number of experts, and the layers without experts, from ``config.json``."""
 
 from moe.config.values import Table, count
 from moe.errors import ConfigError
@@ -11,13 +11,15 @@ def expert_count(table: Table, default: int) -> int:
     if len(set(found)) > 1:
         raise ConfigError(
             f"config.json has num_experts = {found[0]} and num_local_experts = {found[1]}; "
-            "they are two names of one number, leave one out"
+            "they are two names of one number, remove one"
         )
     return found[0] if found else default
 
 
 def dense_layers(table: Table) -> tuple[int, ...]:
-    """Return the layers without experts: those listed, and those between every so many."""
+    """Return the layers without experts: the listed layers, and the layers that
+    ``decoder_sparse_step`` skips.
+    """
     layers, step = count(table, "num_hidden_layers"), count(table, "decoder_sparse_step", 1)
     listed = table.get("mlp_only_layers") or []
     if not isinstance(listed, list) or any(number not in range(layers) for number in listed):

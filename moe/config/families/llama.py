@@ -31,7 +31,7 @@ def llama_table(config: ModelConfig) -> dict[str, Any]:
     if config.hidden_size % config.heads:
         raise ConfigError(
             f"hidden size {config.hidden_size} is no multiple of {config.heads} heads, which "
-            "transformers refuses in a llama model; write mistral"
+            "transformers refuses in a llama model; choose family mistral"
         )
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -1,4 +1,4 @@
-"""Mistral: Llama without biases, in its first models with a sliding window."""
+"""Mistral: Llama without biases; its first models have a sliding window."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ DEFAULTS: Table = {
 
 
 def read_mistral(table: Table) -> ModelConfig:
-    """Return the architecture; a window that is left out is 4096, null is none."""
+    """Return the architecture; an omitted window is 4096, null is no window."""
     table = filled(table, DEFAULTS)
     return read_decoder(table, family="mistral", sliding_window=read_window(table))
 

@@ -19,7 +19,7 @@ DEFAULTS: Table = {
 
 
 def read_olmoe(table: Table) -> ModelConfig:
-    """Return the architecture; the top-k is not renormalised where the key is left out."""
+    """Return the architecture; without its key, the top-k is not renormalised."""
     require(table, "clip_qkv", None)
     require(table, "sliding_window", None)
     table = filled(table, DEFAULTS)
@@ -60,7 +60,7 @@ def olmoe_table(config: ModelConfig) -> dict[str, Any]:
 
 
 def _check_heads(config: ModelConfig) -> None:
-    """Raise ConfigError where the norms, as wide as the model, would not fit the heads."""
+    """Raise ConfigError if the norms, which are as wide as the model, do not match the heads."""
     if config.heads * config.head_size != config.hidden_size:
         raise ConfigError(
             f"an olmoe model of hidden size {config.hidden_size} has {config.heads} heads of "

@@ -8,7 +8,7 @@ from moe.config.values import Table, count, flag, require
 
 
 def read_experts(table: Table, default: int, **shared: Any) -> MoeConfig:
-    """Return the expert half; the top-k is not renormalised where the key is left out."""
+    """Return the MoE part; without its key, the top-k is not renormalised."""
     require(table, "use_sliding_window", False)
     return MoeConfig(
         experts=expert_count(table, default),
@@ -21,7 +21,7 @@ def read_experts(table: Table, default: int, **shared: Any) -> MoeConfig:
 
 
 def experts_table(moe: MoeConfig) -> dict[str, Any]:
-    """Return the keys of the expert half; layers without experts are listed one by one."""
+    """Return the keys of the MoE part; layers without experts are listed one by one."""
     return {
         "num_experts": moe.experts,
         "num_experts_per_tok": moe.top_k,

@@ -12,7 +12,7 @@ DEFAULTS: Table = {"num_key_value_heads": 32, "max_position_embeddings": 32768}
 
 
 def read_qwen2(table: Table) -> ModelConfig:
-    """Return the architecture; the size of a window that is switched off says nothing."""
+    """Return the architecture; the size of a disabled window is ignored."""
     require(table, "use_sliding_window", False)
     return read_decoder(filled(table, DEFAULTS), family="qwen2", attention_bias=True)
 

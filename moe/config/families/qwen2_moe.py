@@ -1,4 +1,4 @@
-"""Qwen2-MoE: experts beside a shared one that a gate weighs, some layers dense."""
+"""Qwen2-MoE: experts and a gated shared expert; some layers are dense."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ DEFAULTS: Table = {
 
 
 def read_qwen2_moe(table: Table) -> ModelConfig:
-    """Return the architecture; queries, keys and values have biases where nothing is said."""
+    """Return the architecture; without a key, queries, keys and values have biases."""
     table = filled(table, DEFAULTS)
     shared_size = count(table, "shared_expert_intermediate_size")
     return read_decoder(

@@ -1,7 +1,7 @@
-"""raymoe: the format of our own, for what no other can say. It holds every option.
+"""raymoe: our own format, for options that the other formats cannot express. It holds every option.
 
-Where DeepSeek has a name for a key or a tensor it is taken. Keys that shape the numbers and have
-no neutral value must be there; what else is left out is off. A dense model has a format already.
+Keys and tensors have DeepSeek's names if DeepSeek has one. Keys that change the numbers and have no
+neutral value are required; any other omitted key is off. Dense models use the other formats.
 """
 
 from collections.abc import Collection
@@ -95,7 +95,7 @@ def _layers(table: Table) -> tuple[int, ...]:
 
 
 def _choice(table: Table, key: str, choices: Collection[Any]) -> Any:
-    """Return one of a few values; the key may be left out where None is one of them."""
+    """Return one of a few values; the key may be omitted if None is one of them."""
     found = table.get(key) if None in choices else table[key]
     if not any(type(found) is type(choice) and found == choice for choice in choices):
         raise ConfigError(

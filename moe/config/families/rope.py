@@ -1,4 +1,4 @@
-"""The rotary part of a ``config.json``, in both of its spellings."""
+"""The rotary part of a ``config.json``, in both of its forms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from moe.errors import ConfigError
 
 
 def read_rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | None]:
-    """Read ``rope_parameters``, or ``rope_theta`` beside ``rope_scaling``, which goes before it."""
+    """Read ``rope_parameters``, or ``rope_theta`` with ``rope_scaling``, which takes precedence."""
     parameters = table.get("rope_scaling") or table.get("rope_parameters") or {}
     if not isinstance(parameters, Mapping):
         raise ConfigError(f"config.json has rope parameters {parameters!r}; expected an object")
-    for place in (table, parameters):
-        require(place, "partial_rotary_factor", 1.0)
+    for each in (table, parameters):
+        require(each, "partial_rotary_factor", 1.0)
     theta = number(parameters, "rope_theta", number(table, "rope_theta", default_theta))
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind == "default":
@@ -33,7 +33,7 @@ def read_rope(table: Table, default_theta: float) -> tuple[float, RopeScaling | 
 
 
 def rope_table(scaling: RopeScaling | None) -> dict[str, Any]:
-    """Leave the key out where there is no scaling: transformers calls its old name deprecated."""
+    """Return the key, or nothing without scaling: transformers warns about the old name."""
     if scaling is None:
         return {}
     table: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}

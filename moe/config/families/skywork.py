@@ -1,8 +1,8 @@
-"""Skywork: the dense Skywork-13B and Skywork-MoE, which at first shared one model type.
+"""Skywork: the dense Skywork-13B and Skywork-MoE, which shared one model type at first.
 
-The dense model is Llama under another name. It is read and written as ``skywork`` all the same, so
-that what was read as Skywork-13B stays one for tools that ask for it by name; for tools that know
-only Llama, write llama, the tensors are the same.
+The dense model is Llama under another name. It is read and written as ``skywork``, so that tools
+that look for this name still find it; for tools that know only Llama, write family llama: the
+tensors are the same.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ MOE_HOLDS = frozenset({"gate_norm", "softmax_after"})
 
 
 def read_skywork(table: Table) -> ModelConfig:
-    """Return the architecture; ``num_experts`` tells the mixture of experts from the dense model.
+    """Return the architecture; ``num_experts`` marks the mixture of experts.
 
     The model type of Skywork-MoE was ``skywork`` when it was released.
     """
@@ -44,7 +44,8 @@ def read_skywork_moe(table: Table) -> ModelConfig:
     """Return the architecture.
 
     The released config has ``num_experts`` as a list and no top-k, which is 2. Its
-    ``moe_use_skywork_gating`` takes the softmax over the chosen alone: the same weights.
+    ``moe_use_skywork_gating`` takes the softmax over the chosen experts only, which gives the same
+    weights.
     """
     _refuse_other_attention(table)
     require(table, "moe_expert_interval", 1)
@@ -70,9 +71,9 @@ def read_skywork_moe(table: Table) -> ModelConfig:
 
 
 def skywork_moe_table(config: ModelConfig) -> dict[str, Any]:
-    """Leave the normalisation keys out when off: the released loader tests only their presence.
+    """Return the keys; the normalisation keys only if on: the released loader tests their presence.
 
-    The files that ``auto_map`` names are those of ``moe.checkpoint.remote``.
+    ``moe.checkpoint.remote`` has the files that ``auto_map`` names.
     """
     moe = config.moe
     assert moe is not None
@@ -97,7 +98,7 @@ def skywork_moe_table(config: ModelConfig) -> dict[str, Any]:
 
 
 def _experts(table: Table) -> int | None:
-    """Return the number of experts under either of its names, or None; a list says one a layer."""
+    """Return the number of experts under either of its names, or None; a list has one per layer."""
     found: set[int] = set()
     for key in ("num_local_experts", "num_experts"):
         listed = table.get(key)

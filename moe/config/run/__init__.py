@@ -1,4 +1,4 @@
-"""A run, typed: one TOML file in, frozen sections out. Defaults live here and nowhere else."""
+"""A typed run: one TOML file in, frozen sections out. All defaults are here."""
 
 from moe.config.run.balance import (
     AdaptiveCoefficient,

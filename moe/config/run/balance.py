@@ -1,4 +1,4 @@
-"""What keeps the experts of a run evenly loaded."""
+"""The settings that keep the experts of a run evenly loaded."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,8 +20,8 @@ class AdaptiveCoefficient(Section):
     def _starts_within_reach(self) -> "AdaptiveCoefficient":
         if self.start > self.maximum:
             raise ValueError(
-                f"start {self.start:g} is above maximum {self.maximum:g}, the most that alpha "
-                "is led to; lower start or raise maximum"
+                f"start {self.start:g} is above maximum {self.maximum:g}, the limit of alpha; "
+                "lower start or raise maximum"
             )
         return self
 
@@ -34,24 +34,26 @@ class FixedCoefficient(Section):
 
 
 class BiasCoefficient(Section):
-    """DeepSeek-V3 section 2.1.2: no loss but a bias on the choice, moved against the load."""
+    """DeepSeek-V3 section 2.1.2: a bias on the choice of experts, moved against the load."""
 
     type: Literal["bias"]
     rate: float = Field(default=0.001, gt=0)
-    """How far a step moves the bias of an expert."""
+    """Size of the change of an expert's bias in one step."""
     value: float = Field(default=0.0, ge=0)
-    """Coefficient of the balance loss beside it, the same for every layer and step."""
+    """Coefficient of the balance loss used with the bias, the same for every layer and step."""
 
 
 Coefficient = AdaptiveCoefficient | FixedCoefficient | BiasCoefficient
 
 
 class BalanceSection(Section):
-    """The auxiliary losses on routers, taken per layer, and what controls them."""
+    """The auxiliary router losses, computed per layer, and their controls."""
 
     loss: Literal["skywork", "switch"] = "skywork"
     scope: Literal["micro-batch", "sequence", "global-batch"] = "micro-batch"
-    """The tokens over which load is to be even; for the global batch it is that of the last one."""
+    """The tokens over which the load should be even; ``global-batch`` uses the load of the previous
+    step.
+    """
     coefficient: Annotated[Coefficient, Field(discriminator="type")] = AdaptiveCoefficient()
     device_loss: float = Field(default=0.0, ge=0)
     """Coefficient of the balance loss over groups of experts (DeepSeekMoE section 3.3)."""
@@ -76,7 +78,9 @@ class BalanceSection(Section):
 
     @model_validator(mode="after")
     def _shape_of_a_loss(self) -> "BalanceSection":
-        """Refuse to shape a loss that is multiplied by 0; the device loss has the same scope."""
+        """Raise if options shape a loss whose coefficient is 0; the device loss also uses the
+        scope.
+        """
         if isinstance(self.coefficient, AdaptiveCoefficient) or self.coefficient.value > 0:
             return self
         shaping = ("loss",) if self.device_loss > 0 else ("loss", "scope")

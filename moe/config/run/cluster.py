@@ -1,4 +1,4 @@
-"""What a run runs on: its plan and the Ray cluster."""
+"""The plan and the Ray cluster of a run."""
 
 from pydantic import Field, model_validator
 
@@ -6,7 +6,7 @@ from moe.config.section import LocalPath, Section
 
 
 class PlanSection(Section):
-    """A plan file, or the shape of the plan to make for this cluster."""
+    """A plan file, or the shape of a plan that is made for this cluster."""
 
     path: LocalPath | None = None
     stages: int = Field(default=1, gt=0)
@@ -16,16 +16,18 @@ class PlanSection(Section):
     chunks: int = Field(default=1, gt=0)
     """Spans of layers of each stage; several reduce pipeline bubbles but send more messages."""
     replicas: int = Field(default=1, gt=0)
-    """Copies of the whole pipeline, which share the sequences of every step."""
+    """Number of data parallel replicas of the pipeline; they share the sequences of every step."""
     least_replicas: int | None = Field(default=None, gt=0)
-    """The fewest replicas that the run continues with when workers are short; None: all of them."""
+    """The smallest number of replicas with which the run continues if workers are missing; None:
+    all replicas.
+    """
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
         shape = (self.stages, self.gang, self.threads, self.chunks, self.replicas)
         if self.path is not None and shape != (1, 1, 1, 1, 1):
             raise ValueError(
-                "plan.path names a whole plan; remove the other keys of [plan] except "
+                "plan.path names a complete plan; remove the other keys of [plan] except "
                 "least_replicas"
             )
         return self
@@ -41,20 +43,21 @@ class PlanSection(Section):
 
 
 class ClusterSection(Section):
-    """The Ray cluster and the deadlines of everything that waits on it, in seconds."""
+    """The Ray cluster and its deadlines in seconds."""
 
     address: str = "local"
     """``local`` starts Ray here; otherwise the address of a cluster, or ``auto``."""
     cpus: int | None = Field(default=None, gt=0)
-    """Logical CPUs of a Ray started here, which may be more than the cores; None: one per core."""
+    """Logical CPUs of a local Ray cluster, which may exceed the cores; None: one per core."""
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
-    """Restarts of the driving workers by Ray Train before the run fails."""
+    """Number of restarts of the drivers by Ray Train before the run fails."""
     worker_resources: dict[str, float] = Field(default={})
-    """Custom resources that the worker of each replica takes. From plan.least_replicas up to all,
-    as many replicas train as the cluster has these resources for, as nodes come and go."""
+    """Custom resources that the driver of each replica takes. While nodes come and go, the run uses
+    as many replicas as the cluster has these resources for, at least plan.least_replicas.
+    """
     resize_seconds: float = Field(default=60.0, gt=0)
     """Seconds between two checks for the resources of more replicas."""
 

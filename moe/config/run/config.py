@@ -1,4 +1,4 @@
-"""One run: all its sections, and what they ask of each other and of the model."""
+"""One run: all its sections, and the rules between them and the model."""
 
 import re
 
@@ -43,7 +43,7 @@ class RunConfig(Section):
 
     @property
     def balances(self) -> bool:
-        """Whether balance losses and coefficients have an effect: not where experts choose."""
+        """Whether balance losses and coefficients have an effect; False if experts choose."""
         return self.routing.choose == "tokens"
 
     @model_validator(mode="after")
@@ -51,14 +51,16 @@ class RunConfig(Section):
         only_z = BalanceSection(z_loss=self.balance.z_loss)
         if self.routing.choose == "experts" and self.balance != only_z:
             raise ValueError(
-                "experts that choose are evenly loaded, so [balance] has no effect but for z_loss; "
-                "remove its other keys, or let tokens choose"
+                "experts choose (routing.choose), which loads experts evenly, so of [balance] "
+                "only z_loss has an effect; remove its other keys, or let tokens choose"
             )
         return self
 
     @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
-        """A plan file brings its own spans of layers, which are checked with the plan."""
+        """Check the schedule against the stages; the spans of a plan file are checked with the
+        plan.
+        """
         if self.plan.path is not None:
             return self
         schedule, chunks = self.train.schedule, self.plan.chunks
@@ -96,7 +98,9 @@ class RunConfig(Section):
         return self
 
     def check_model(self, model: ModelConfig) -> None:
-        """Raise ConfigError where an option has no effect on a model, or one it lacks is needed."""
+        """Raise ConfigError if an option has no effect on a model, or the model lacks something
+        needed.
+        """
         if model.moe is None:
             self._check_untouched("is a dense model", "remove them, or upcycle the model first")
         elif model.moe.hashed:
@@ -112,7 +116,7 @@ class RunConfig(Section):
             )
 
     def _check_hashed(self) -> None:
-        """A hash has no gate that a loss could move, nor scores to choose by."""
+        """Raise if options need a gate or scores, which a hash does not have."""
         if self.balance != BalanceSection() or self.routing.choose == "experts":
             raise ConfigError(
                 f"{self.model.path} hashes tokens to experts, on which [balance] and "
@@ -120,8 +124,8 @@ class RunConfig(Section):
             )
         if self.routing.drop_policy == "position":
             raise ConfigError(
-                f"{self.model.path} hashes tokens to experts, all with one weight: of equals the "
-                "later are dropped anyway; remove routing.drop_policy"
+                f"{self.model.path} hashes tokens to experts, all with equal weights: among equal "
+                "weights later tokens are always dropped; remove routing.drop_policy"
             )
 
     def _check_experts(self, model: ModelConfig) -> None:

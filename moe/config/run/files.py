@@ -22,8 +22,8 @@ class DataSection(Section):
 
 
 class CheckpointSection(Section):
-    """Where the run leaves its results: journal and Ray Train's files in ``path``, checkpoints
-    there too unless ``storage`` names another location.
+    """Where the run writes its results: the journal and Ray Train's files in ``path``, checkpoints
+    too unless ``storage`` names another location.
     """
 
     path: LocalPath
@@ -32,7 +32,7 @@ class CheckpointSection(Section):
     credentials come from the environment.
     """
     every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0 writes only the last."""
+    """Steps between checkpoints; 0 writes only the last checkpoint."""
     keep: int = Field(default=2, gt=0)
 
     @property

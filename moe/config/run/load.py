@@ -1,4 +1,4 @@
-"""A run file to a RunConfig and back."""
+"""Run files: TOML to a RunConfig and back."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -14,21 +14,24 @@ class RoutingSection(Section):
     """Who chooses: each token its best experts, or each expert its best tokens (Zhou et al. 2022).
     Evaluation and inference always let tokens choose."""
     capacity_factor: float | None = Field(default=None, gt=0)
-    """Slots of an expert in units of a fair share; None drops no token, or 1 if experts choose."""
+    """Slots of an expert as a multiple of the mean load; None drops no token, or is 1 if experts
+    choose.
+    """
     drop_policy: Literal["probability", "position"] = "probability"
     virtual_capacity_factor: float = Field(default=1.0, gt=0)
-    """Measures the drop rate that a dropless run would have had at this capacity."""
+    """Capacity factor at which a dropless run measures a virtual drop rate."""
 
     reweigh: bool = True
-    """Whether what survives a capacity shares the whole weight of its token, where weights sum to
-    one; Megatron leaves the weights as they were."""
+    """Whether the pairs that survive a capacity share the full weight of their token, if weights
+    sum to one; Megatron leaves weights unchanged.
+    """
 
     @model_validator(mode="after")
     def _one_capacity(self) -> "RoutingSection":
         if self.choose == "experts":
             return self._only_slots()
         if self.capacity_factor is None and self.drop_policy != "probability":
-            raise ValueError(f"drop_policy {self.drop_policy} needs a capacity_factor to drop by")
+            raise ValueError(f"drop_policy {self.drop_policy} needs a capacity_factor")
         if self.capacity_factor is None and not self.reweigh:
             raise ValueError("without a capacity_factor nothing is dropped; remove reweigh")
         if self.capacity_factor is not None and self.virtual_capacity_factor != 1.0:

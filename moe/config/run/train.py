@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from moe.config.section import Section
 
 Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
-"""The same as ``moe.planning.schedules.schedule.SCHEDULES``, which says what each does."""
+"""The names in ``moe.planning.schedules.schedule.SCHEDULES``, which describes each schedule."""
 
 
 class TrainSection(Section):
@@ -25,13 +25,13 @@ class TrainSection(Section):
     weight_decay: float = Field(default=0.1, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     schedule: Schedule = "1f1b"
-    """The order of micro-batches on the stages; never changes what is computed."""
+    """The order of micro-batches on the stages; it never changes the results."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of one step."""
+        """Number of micro-batches in one step."""
         return self.global_batch // self.micro_batch
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from moe.nn.weights.weight import Gradient
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """The matrix ``value`` [N, K] itself; products take it in the type of the rows."""
+    """The matrix ``value`` [N, K] itself; products convert it to the dtype of the rows."""
 
     value: Tensor
 

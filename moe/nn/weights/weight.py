@@ -1,8 +1,9 @@
-"""What a matrix product takes: a weight of some kind, of which layers know no more than this.
+"""The operand of a matrix product: a weight of some kind, behind the only interface that layers
+use.
 
 Layers, experts and autograd functions multiply through these four members. A kind decides how its
-matrix is stored (a plain tensor, 8-bit numbers with scales, two thin factors) and which tensors
-training moves.
+matrix is stored (a plain tensor, 8-bit numbers with scales, two thin factors) and which tensors are
+trained.
 
 Shapes: M rows, N outputs, K inputs.
 """
@@ -16,11 +17,11 @@ Gradient = Callable[[], Tensor]
 
 
 class Weight(Protocol):
-    """A matrix [N, K] that rows can be multiplied with. None of its products is recorded."""
+    """A matrix [N, K] by which rows can be multiplied. Autograd records none of its products."""
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The tensors that training moves; empty for a weight that is frozen."""
+        """The trained tensors; empty for a frozen weight."""
 
     def product(self, x_MK: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """Return ``x @ weight.T + bias`` [M, N] in the type of x."""

@@ -1,7 +1,7 @@
-"""Cells of the picture of who holds what: a layer, the embedding or the head on one rank.
+"""Cells of the holdings picture: a layer, the embedding or the head on one rank.
 
-All cells of layers are of one size, so the marks of a set of experts are drawn once, in the head of
-the picture, and only placed in each cell.
+All cells of layers have one size, so the marks of a set of experts are defined once, at the head of
+the picture, and referenced in each cell.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SMALLEST_NUMBERED = 13.0
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Experts of cells of one size, and the names under which their marks are drawn."""
+    """The sets of experts in cells of one size, and the names of their marks."""
 
     config: ModelConfig
     width: float
@@ -34,7 +34,7 @@ class Marks:
         return element("defs", *drawn, element("pattern", stroke, id="hatch", **size, **turned))
 
     def _drawn(self, held: frozenset[int]) -> list[str]:
-        """Return places of all experts, those held dark; numbered if there is room."""
+        """Return marks of all experts, dark for held experts; with numbers if there is space."""
         experts = self.config.experts
         edge = min(_WIDEST_EDGE, self.width / 8)
         width, height = self.width - 2 * edge, self.height - 2 * edge
@@ -58,7 +58,7 @@ class Marks:
 
 
 def marks(config: ModelConfig, shares: list[Share], width: float, height: float) -> Marks:
-    """Return the marks for the cells of these shares, all of one size."""
+    """Return the marks for the cells of these shares, which all have one size."""
     sets = (
         frozenset(share.experts_of(layer))
         for share in shares
@@ -72,7 +72,9 @@ def marks(config: ModelConfig, shares: list[Share], width: float, height: float)
 def layer_cell(
     known: Marks, place: tuple[float, float], share: Share, layer: int, again: bool
 ) -> str:
-    """Return one layer of a rank, its upper left corner at ``place``; ``again`` is recomputed."""
+    """Return the cell of one layer of a rank; ``place`` is its upper left corner, ``again`` marks a
+    recomputed layer.
+    """
     kind = "moe" if known.config.has_experts(layer) else "dense"
     experts = share.experts_of(layer)
     box = (*place, known.width, known.height)
@@ -102,7 +104,7 @@ def layer_cell(
 
 
 def end_cell(kind: str, config: ModelConfig, box: Box, share: Share) -> str:
-    """Return the embedding or the head of a rank, with the rows of the vocabulary it holds."""
+    """Return the cell of the embedding or the head of a rank, with its rows of the vocabulary."""
     left, top, width, height = box
     rows = vocabulary(config, share)
     middle = words(left + width / 2, top + height / 2 + 4, rows, class_="middle")
@@ -119,14 +121,14 @@ def end_cell(kind: str, config: ModelConfig, box: Box, share: Share) -> str:
 
 
 def vocabulary(config: ModelConfig, share: Share) -> str:
-    """Show the rows of the vocabulary that a rank holds."""
+    """Return the rows of the vocabulary that a rank holds, as text."""
     return span(share.vocabulary or (0, config.vocab_size))
 
 
 def _across(count: int, shape: float) -> int:
-    """Return how many of so many places stand in a row so that each is about square.
+    """Return how many of ``count`` marks to draw per row so that each is about square.
 
-    Where that is possible all rows are full. ``shape`` is the width of all over their height.
+    If possible, all rows are full. ``shape`` is width over height of the area.
     """
 
     def slant(number: int) -> float:

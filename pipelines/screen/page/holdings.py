@@ -1,7 +1,7 @@
-"""The picture of who holds what: a row for each rank, a column for each layer, experts inside.
+"""The holdings picture: a row for each rank, a column for each layer, experts inside the cells.
 
-A cell is drawn where the rank holds the layer. All experts of the layer have their place in it, in
-reading order; those that the rank holds are dark. Replicas hold the same and share a row.
+A cell is drawn if the rank holds the layer. It has a mark for every expert of the layer, in reading
+order; the experts that the rank holds are dark. Replicas hold the same and share a row.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ _WIDEST_INSET = 0.8
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """Words beside the layers, one for each rank, and what to show of them under the mouse."""
+    """Text beside the layers: for each rank a cell and its hover text."""
 
     heading: str
     cells: tuple[str, ...]
@@ -48,14 +48,16 @@ class _Column:
 
     @property
     def width(self) -> float:
-        """Room for the widest."""
+        """Width of the widest text."""
         widest = max(text_width(cell) for cell in (self.heading, *self.cells))
         return min(widest, _WIDEST_COLUMN) + _MARGIN
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where rows and columns are; the embedding is left of layer 0, the head right of the last."""
+    """Positions of rows and columns; the embedding is left of layer 0, the head right of the
+    last.
+    """
 
     layers: int
     left: float
@@ -65,12 +67,12 @@ class _Grid:
     seats: Seats
 
     def layer(self, number: int) -> float:
-        """Return the left edge of a layer, or of the head for the number of layers."""
+        """Return the left edge of a layer; the number after the last layer is the head."""
         return self.left + self.ends + 4 + number * self.cell + 4 * (number == self.layers)
 
     @property
     def inset(self) -> float:
-        """Between a cell and the edge of its column or row."""
+        """Distance between a cell and the edge of its column or row."""
         return min(_WIDEST_INSET, self.cell / 8)
 
     def top(self, seat: Seat) -> float:
@@ -107,7 +109,7 @@ def holdings(config: ModelConfig, plan: Plan, inventory: Inventory) -> str:
 
 
 def placed_otherwise(plan: Plan) -> list[str]:
-    """Return in words the experts of layers that are not held as the ranks say."""
+    """Return as text the layers whose expert layout differs from the one in the ranks."""
     return [
         f"layer {placed.layer}: "
         + "; ".join(
@@ -122,7 +124,7 @@ def placed_otherwise(plan: Plan) -> list[str]:
 def _grid(
     config: ModelConfig, plan: Plan, before: float, after: float, shares: list[Share]
 ) -> _Grid:
-    """Share the width that words leave out among the layers."""
+    """Divide the width beside the text columns among the layers."""
     rows = [vocabulary(config, share) for share in shares if share.embedding or share.head]
     ends = max(text_width(content) for content in (*rows, "embedding")) + 8
     room = PAGE_WIDTH - before - after - _MARGIN - 2 * ends - 8
@@ -136,7 +138,9 @@ def _widths(columns: Iterable[_Column]) -> float:
 
 
 def _devices(plan: Plan, inventory: Inventory) -> list[_Column]:
-    """Return rank, device and node of the first replica; the others are told under the mouse."""
+    """Return columns with rank, device and node of the first replica; hover text names the
+    others.
+    """
     ranks = [rank for stage in plan.stages for rank in stage.ranks]
     others = plan.replicas - 1
     listed = tuple(
@@ -154,7 +158,7 @@ def _devices(plan: Plan, inventory: Inventory) -> list[_Column]:
 
 
 def _slices(config: ModelConfig, shares: list[Share]) -> list[_Column]:
-    """Return the part of each layer that ranks hold, in numbers."""
+    """Return a column with the sizes of each rank's slice of a layer."""
 
     def column(heading: str, what: Callable[[Share], str]) -> _Column:
         whole = tuple(what(share) for share in shares)
@@ -176,7 +180,7 @@ def _slices(config: ModelConfig, shares: list[Share]) -> list[_Column]:
 
 
 def _experts(shares: list[Share]) -> _Column:
-    """Return the numbers of experts; of many with gaps the first ones and how many they are."""
+    """Return a column of expert numbers; long lists with gaps are cut, with their count."""
     whole = [numbers(sorted(share.experts)) for share in shares]
     shown = (
         fitted_list(each, _WIDEST_COLUMN, f"({len(share.experts)})")
@@ -210,7 +214,9 @@ def _stage_width(plan: Plan) -> float:
 
 
 def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
-    """Return the band of a stage and what it is, in as many lines as its ranks have room for."""
+    """Return the band of a stage and its description, in as many lines as fit the rows of its
+    ranks.
+    """
     top = grid.top(Seat(0, number, 0))
     height = grid.seats.gang * grid.row
     held, time = _stage_words(stage)
@@ -227,7 +233,9 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
 
 
 def _ruled(plan: Plan, grid: _Grid) -> list[str]:
-    """Return the numbers of layers above, as many as have room, and the names of both ends."""
+    """Return the numbers of layers above the columns, as many as fit, and the names of both
+    ends.
+    """
     bottom = grid.bottom
     room = text_width(str(grid.layers)) + 5
     steps = (step for step in (1, 2, 5, 10, 20, 50, 100, 200) if step * grid.cell >= room)
@@ -267,7 +275,7 @@ def _row(known: Marks, plan: Plan, grid: _Grid, seat: Seat) -> str:
 
 
 def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:
-    """Return what the classes of cells mean, as far as they are in the picture."""
+    """Return the legend of the classes of cells that occur in the picture."""
     dense = config.moe is None or bool(config.moe.dense_layers)
     listed = [("end", "embedding, head: vocabulary rows")]
     if dense:

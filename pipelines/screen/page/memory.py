@@ -1,4 +1,4 @@
-"""The picture of memory: a bar for each rank, by what the bytes are for, against its device."""
+"""The memory picture: for each rank a bar, divided by purpose, against the memory of its device."""
 
 from moe.planning.counts.memory import RankBytes
 from moe.planning.devices.inventory import Inventory
@@ -28,7 +28,7 @@ PARTS = (
     "snapshot",
     "process",
 )
-"""What bytes are for, in the order of the bars."""
+"""Purposes of bytes, in the order of the bars."""
 
 _MEANINGS = {"optimizer": "optimiser states", "process": "the process"}
 _TOP = 52.0
@@ -41,7 +41,7 @@ _TOTALS = 170.0
 
 
 def limits(plan: Plan, inventory: Inventory) -> list[int]:
-    """Return the bytes each rank may take: those of the smallest device among its replicas."""
+    """Return the limit of each rank in bytes: the smallest device among its replicas."""
     return [
         min(inventory.device(name).memory_bytes for name in plan.rank(seat).devices)
         for seat in plan.seats.of_replica(0)
@@ -49,7 +49,7 @@ def limits(plan: Plan, inventory: Inventory) -> list[int]:
 
 
 def memory(plan: Plan, inventory: Inventory, needed: tuple[RankBytes, ...]) -> str:
-    """Return the picture of bytes; many ranks stand in two columns of stages."""
+    """Return the picture; with many ranks, the stages are in two columns."""
     most = limits(plan, inventory)
     stages = len(plan.stages)
     columns = 2 if plan.ranks > _FEW and stages > 1 else 1
@@ -76,7 +76,7 @@ def memory(plan: Plan, inventory: Inventory, needed: tuple[RankBytes, ...]) -> s
 
 
 def _meanings(needed: tuple[RankBytes, ...]) -> list[tuple[str, str]]:
-    """Return the parts that any rank has, and the mark of the limit."""
+    """Return the legend: the parts that occur, and the mark of the limit."""
     used = [part for part in PARTS if any(getattr(each, part) for each in needed)]
     listed = [(f"part {part}", _MEANINGS.get(part, part)) for part in used]
     return [*listed, ("limit", "memory of the device")]
@@ -128,7 +128,7 @@ def _bar(
 
 
 def _state(used: int, limit: int) -> str:
-    """Return the class of a sum: too much, nearly full, or neither."""
+    """Return the class of a total: too large, nearly full, or neither."""
     if used > limit:
         return "over"
     return "tight" if used > TIGHT * limit else "total"

@@ -1,4 +1,4 @@
-"""Numbers as people write them: runs by their ends, counts with their nouns, bytes and seconds."""
+"""Numbers as text: ranges by their ends, counts with their nouns, bytes and seconds."""
 
 from collections.abc import Iterable
 from math import ceil, floor
@@ -15,7 +15,7 @@ def span(bounds: tuple[int, int]) -> str:
 
 
 def numbers(listed: Iterable[int]) -> str:
-    """Show numbers, runs of them by their ends."""
+    """Return numbers as text, consecutive numbers as ranges."""
     return ", ".join(map(span, runs(listed))) or "none"
 
 
@@ -29,7 +29,7 @@ TIGHT = 0.9
 
 
 def fullness(used: float, room: float) -> str:
-    """Show a part of what there is: 100% only where it is full, more only where it is too much."""
+    """Return a percentage: 100% only if exactly full, more only if it exceeds the limit."""
     part = 100 * used / room
     return f"{ceil(part) if used > room else floor(part)}%"
 

@@ -1,4 +1,4 @@
-"""Pictures as text: SVG elements, words that fit their room, scales with round ticks.
+"""Pictures as text: SVG elements, text that fits its space, scales with round ticks.
 
 Sizes are in pixels of a page ``PAGE_WIDTH`` wide; the browser scales a picture to its window.
 """
@@ -11,19 +11,20 @@ from math import ceil, floor, log10
 PAGE_WIDTH = 1360.0
 
 FONT = 12.5
-"""Size of most words in a picture."""
+"""Font size of most text in a picture."""
 
 _WIDTH_OF_A_LETTER = 0.58
-"""Of the font's size: a little more than letters and digits take on average."""
+"""Width of a character over the font size: slightly more than the average."""
 
 Box = tuple[float, float, float, float]
 """Left, top, width, height."""
 
 
 def element(name: str, *inside: str, **attributes: object) -> str:
-    """Return one element around others, which are not escaped; attributes of None are left out.
+    """Return an element around inner elements, which are not escaped; attributes that are None are
+    omitted.
 
-    ``_`` in the name of an attribute stands for ``-``, at its end for nothing.
+    ``_`` in the name of an attribute becomes ``-``; at the end of the name it is removed.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_shown(value))}"'
@@ -47,19 +48,20 @@ def line(left: float, top: float, right: float, bottom: float, **attributes: obj
 
 
 def words(left: float, baseline: float, content: str, *inside: str, **attributes: object) -> str:
-    """Return a line of text, with elements in it that are no words, as a hint."""
+    """Return a line of text; ``inside`` may add other elements, such as a hint."""
     return element("text", escape(content), *inside, x=left, y=baseline, **attributes)
 
 
 def hint(content: str) -> str:
-    """Return what is shown when the mouse is over the element that this is put into."""
+    """Return the hover text of the element that contains it."""
     return element("title", escape(content))
 
 
 def figure(name: str, height: float, label: str, parts: Iterable[str], **attributes: object) -> str:
-    """Return a whole picture, which scrolls by itself in a window too narrow for its words.
+    """Return a complete picture, which scrolls by itself in a window that is too narrow for its
+    text.
 
-    ``label`` is for those who do not see it.
+    ``label`` describes the picture for screen readers.
     """
     box = f"0 0 {PAGE_WIDTH:g} {ceil(height)}"
     named = {"id": name, "viewBox": box, "role": "img", "aria_label": label}
@@ -67,7 +69,7 @@ def figure(name: str, height: float, label: str, parts: Iterable[str], **attribu
 
 
 def legend(left: float, top: float, entries: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the meaning of the classes of rectangles, in one row: (class, meaning)."""
+    """Return the legend of classes of rectangles in one row; entries are (class, meaning)."""
     parts = []
     for kind, meaning in entries:
         parts.append(rect(left, top, 14, 12, class_=kind))
@@ -77,12 +79,14 @@ def legend(left: float, top: float, entries: Iterable[tuple[str, str]]) -> list[
 
 
 def text_width(content: str, size: float = FONT) -> float:
-    """Return about how wide a text is, rather too wide."""
+    """Return an upper estimate of the width of a text."""
     return len(content) * size * _WIDTH_OF_A_LETTER
 
 
 def fitted(content: str, width: float, size: float = FONT) -> str:
-    """Return the text, without its middle where it is too wide: names differ at their ends."""
+    """Return the text; if it is too wide, its middle is cut out, because names differ at their
+    ends.
+    """
     room = max(1, floor(width / (size * _WIDTH_OF_A_LETTER) + 1e-6))
     if len(content) <= room:
         return content
@@ -92,7 +96,7 @@ def fitted(content: str, width: float, size: float = FONT) -> str:
 
 
 def fitted_list(content: str, width: float, about: str) -> str:
-    """Return what has room of a list with commas, and what to say of all of it if that is less."""
+    """Return as much of a comma-separated list as fits; a cut list ends with ``about``."""
     if text_width(content) <= width + 1e-6:
         return content
     shown = ""
@@ -116,7 +120,7 @@ class Scale:
         return self.left + (self.right - self.left) * value / self.most if self.most else self.left
 
     def ticks(self, count: int = 10) -> list[float]:
-        """Return up to about so many round values: steps of 1, 2 or 5 times a power of ten."""
+        """Return about ``count`` round values: steps of 1, 2 or 5 times a power of ten."""
         if not self.most:
             return [0.0]
         rough = self.most / count

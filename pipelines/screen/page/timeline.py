@@ -1,7 +1,7 @@
 """The picture of a step: when each stage works on which micro-batch, planned above even layers.
 
-What a schedule does is played by the simulator, as for the predicted seconds; both are on one axis.
-Pieces too narrow to see are drawn together, with the micro-batches of all of them.
+The simulator plays the schedule, as for the predicted seconds; both plans share one axis. Pieces
+that are too narrow to see are merged, with the micro-batches of all of them.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     INPUT: ("backward", "backward: input gradient"),
     WEIGHT: ("weight", "backward: weight gradient"),
 }
-_MIXED = ("mixed", "forward and backward in turn")
+_MIXED = ("mixed", "forward and backward alternating")
 _TAIL = ("tail", "gradient sum over replicas")
 _UPDATE = ("after", "optimiser")
 _TIED = ("after", "tied gradient sum, optimiser")
@@ -46,7 +46,7 @@ _NUMBER_FONT = 10.5
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Work of one kind from start to stop, or more than one kind where it is narrow."""
+    """Work of one kind from start to stop; a narrow piece may hold several kinds."""
 
     kinds: frozenset[Kind]
     micro_batches: tuple[int, ...]
@@ -56,7 +56,7 @@ class _Piece:
     pieces: int = 1
 
     def with_next(self, other: "_Piece") -> "_Piece":
-        """Return both as one."""
+        """Return this piece merged with the next."""
         batches = tuple(sorted({*self.micro_batches, *other.micro_batches}))
         chunks = tuple(sorted({*self.chunks, *other.chunks}))
         kinds, pieces = self.kinds | other.kinds, self.pieces + other.pieces
@@ -64,7 +64,9 @@ class _Piece:
 
 
 def played(prediction: Prediction) -> Timeline:
-    """Return when stages work; a server's stages, that have no backward pass, one after another."""
+    """Return when stages work; the stages of a server have no backward pass and work one after
+    another.
+    """
     workload = prediction.workload
     if workload.training:
         return prediction.timeline
@@ -75,7 +77,7 @@ def played(prediction: Prediction) -> Timeline:
 
 
 def timeline(planned: Prediction, even: Prediction | None) -> str:
-    """Return the picture of a step and, below it, of one of the same gangs with even layers."""
+    """Return the picture of a step and, below it, of a step of the same gangs with even layers."""
     shown = [("planned", planned)] + ([("even layers", even)] if even else [])
     longest = max(prediction.step_seconds for _, prediction in shown)
     scale = Scale(longest, _NAMES, PAGE_WIDTH - _IDLE)
@@ -100,7 +102,7 @@ def timeline(planned: Prediction, even: Prediction | None) -> str:
 
 
 def _shades(training: bool) -> list[tuple[str, str]]:
-    """Return what the lighter colours and the grey mean."""
+    """Return the legend of the lighter colours and the grey."""
     odd = [("work forward odd", "odd micro-batches are lighter, here a forward pass")]
     if training:
         odd.append(("work backward odd", "and a backward pass"))
@@ -108,7 +110,7 @@ def _shades(training: bool) -> list[tuple[str, str]]:
 
 
 def _exact(time: float) -> str:
-    """Return seconds as the script reads them."""
+    """Return seconds in the form that the script reads."""
     return f"{time:.9g}"
 
 
@@ -171,7 +173,7 @@ def _chart(
 
 
 def _pieces(events: tuple[Event, ...], scale: Scale) -> Iterator[_Piece]:
-    """Yield the work of a stage; neighbours too narrow to tell apart as one."""
+    """Yield the work of a stage; neighbours that are too narrow to distinguish are merged."""
     finest = scale.most * _NARROWEST / (scale.right - scale.left)
     held: _Piece | None = None
     for event in events:
@@ -198,9 +200,10 @@ def _kind(piece: _Piece) -> tuple[str, str]:
 
 
 def _drawn(piece: _Piece, place: tuple[int, bool], scale: Scale, top: float, height: float) -> str:
-    """Return a piece of work, numbered where the number has room.
+    """Return a piece of work, with its number if there is space.
 
-    ``place`` is its stage, and whether that holds several chunks, which are then told.
+    ``place`` has the stage, and whether the stage holds several chunks; then the hint names the
+    chunk.
     """
     stage, several = place
     chunk = f", chunk {numbers(piece.chunks)}" if several else ""
@@ -238,7 +241,7 @@ def _extra(
     scale: Scale,
     place: tuple[float, float],
 ) -> str:
-    """Return what follows the micro-batches of a stage."""
+    """Return a bar that follows the micro-batches of a stage."""
     name, meaning = kind
     start, stop = bounds
     left, right = scale.at(start), scale.at(stop)

@@ -1,1 +1,1 @@
-"""From a prompt's tokens to an answer: which request the engine works on, and what came of it."""
+"""From the tokens of a prompt to an answer: the queue of generations, and their results."""

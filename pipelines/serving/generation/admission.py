@@ -1,6 +1,6 @@
-"""Which generations wait and which run: a value, changed by making the next one.
+"""The waiting and the running generations, as an immutable value: each change makes a new value.
 
-It knows no threads, clocks or engines. Whoever holds it decides when to take the next generation
+The value knows no threads, clocks or engines. Its owner decides when to start the next generation
 and how many may run together.
 """
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Admission(Generic[T]):
     """Generations in order of arrival; at most ``capacity`` wait or run at once.
 
-    After ``closed`` nothing is admitted and nothing begins.
+    When ``closed``, no generation is admitted and none begins.
     """
 
     capacity: int
@@ -26,7 +26,9 @@ class Admission(Generic[T]):
     closed: bool = False
 
     def admit(self, new: Sequence[T]) -> "Admission[T]":
-        """Let generations wait, all or none; raises Overloaded where there is no room for all."""
+        """Queue all of the generations or none; raises Overloaded if the queue cannot hold all of
+        them.
+        """
         if self.closed:
             raise Unavailable("the server is shutting down")
         held = len(self.waiting) + len(self.running)
@@ -39,24 +41,26 @@ class Admission(Generic[T]):
         return replace(self, waiting=(*self.waiting, *new))
 
     def begin(self) -> "Admission[T]":
-        """Let the generation that has waited longest run; nothing changes where none waits."""
+        """Move the generation that has waited longest to the running ones; no change if none
+        waits.
+        """
         if self.closed or not self.waiting:
             return self
         first, *rest = self.waiting
         return replace(self, waiting=tuple(rest), running=(*self.running, first))
 
     def end(self, generation: T) -> "Admission[T]":
-        """Take a generation that has run off the list."""
+        """Remove a generation that has run."""
         return replace(self, running=tuple(each for each in self.running if each is not generation))
 
     def forget(self, generation: T) -> "Admission[T]":
-        """Give up the turn of a generation that waits; one that runs stays until it ends."""
+        """Remove a waiting generation; a running generation stays until it ends."""
         return replace(self, waiting=tuple(each for each in self.waiting if each is not generation))
 
     def emptied(self) -> "Admission[T]":
-        """Let nothing wait any longer."""
+        """Remove all waiting generations."""
         return replace(self, waiting=())
 
     def close(self) -> "Admission[T]":
-        """Admit and begin nothing from now on."""
+        """Admit and begin no further generations."""
         return replace(self, closed=True)

@@ -1,6 +1,6 @@
-"""One request's progress: what the engine must be fed next, and what came of its tokens.
+"""The progress of one request: the next input of the engine, and the text of its tokens so far.
 
-It does no input or output, so a scheduler may drive one generation or many.
+A generation does no I/O, so a scheduler may drive one generation or many.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Engine(Protocol):
-    """The model, as a server sees it: sequences of tokens that grow. Calls block."""
+    """The model as the server uses it: it extends sequences of tokens. Calls block."""
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""
@@ -24,7 +24,7 @@ class Engine(Protocol):
         """Forget a sequence."""
 
     def healthy(self) -> bool:
-        """Tell whether every rank is there."""
+        """Return whether every rank is alive."""
 
     def shutdown(self) -> None:
         """End the ranks."""
@@ -32,7 +32,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to generate; ``stop`` texts end it and are not part of the answer."""
+    """One generation to do; ``stop`` texts end it and are not part of the answer."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TextToken:
-    """A generated token and where its text begins in the answer, in characters."""
+    """A generated token, and the offset of its text in the answer, in characters."""
 
     sampled: SampledToken
     offset: int
@@ -50,9 +50,9 @@ class TextToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text, the tokens it came from, and how many tokens were generated so far in all.
+    """New text, its tokens, and the number of tokens generated so far.
 
-    Tokens without text of their own (end of sequence, cut off by a stop text) are counted only.
+    Tokens without text (end of sequence, or cut off by a stop text) are only counted.
     """
 
     text: str
@@ -62,7 +62,7 @@ class Delta:
 
 
 class Generation:
-    """Feeds a prompt in chunks, then each token drawn; turns tokens to text until the end."""
+    """Feeds a prompt in chunks, then each drawn token; turns tokens into text until the end."""
 
     def __init__(
         self, job: Job, eos: frozenset[int], detokenizer: Detokenizer, prefill_tokens: int
@@ -81,18 +81,22 @@ class Generation:
 
     @property
     def prefilling(self) -> bool:
-        """True while the next feed leaves a part of the prompt; its token means nothing."""
+        """True if the next feed does not complete the prompt; the token that it returns is
+        meaningless.
+        """
         return len(self._feed) > self._prefill_tokens
 
     def next_feed(self) -> tuple[tuple[int, ...], Sampling]:
-        """Return the tokens to feed next, and how the one after them is drawn."""
+        """Return the tokens to feed next, and how the token after them is drawn."""
         if self.prefilling:
             greedy = replace(self.job.sampling, temperature=0.0, logprobs=0)
             return self._feed[: self._prefill_tokens], greedy
         return self._feed, self.job.sampling
 
     def accept(self, sampled: SampledToken) -> Delta | None:
-        """Take the token the engine returned; None if it shows nothing yet."""
+        """Take the token that the engine returned; return new text, or None if there is none
+        yet.
+        """
         if self.prefilling:
             self._feed = self._feed[self._prefill_tokens :]
             return None
@@ -114,7 +118,7 @@ class Generation:
         return self._delta(text) if text else None
 
     def _finish(self, reason: FinishReason, text: str = "") -> Delta:
-        """Let go of everything held back; a stop text in it still counts."""
+        """Release the text held back; a stop text in it still counts."""
         tail, stopped = self._stops.push(self._detokenizer.finish())
         if stopped:
             return self._delta(text + tail, "stop")
@@ -123,7 +127,7 @@ class Generation:
         return replace(delta, tokens=delta.tokens + silent)
 
     def _delta(self, text: str, finish: FinishReason | None = None) -> Delta:
-        """Give out text, with the tokens that begin in it or before."""
+        """Return text as a delta, with the tokens that begin in it or before."""
         self._sent += len(text)
         self.finished = finish is not None
         ready = sum(token.offset < self._sent for token in self._pending)
@@ -132,7 +136,7 @@ class Generation:
 
 
 def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta | None]:
-    """Drive one generation alone to its end, a step at a time; None is a step without text."""
+    """Drive a single generation to its end, step by step; yields None for a step without text."""
     while not generation.finished:
         tokens, sampling = generation.next_feed()
         yield generation.accept(engine.infer(sequence, tokens, sampling))

@@ -1,4 +1,4 @@
-"""The engine kept whole: looked at, replaced when a rank is lost, ended at last."""
+"""Keeps an engine alive: checks its health, rebuilds it after the loss of a rank, ends it."""
 
 import logging
 import threading
@@ -14,9 +14,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class EngineKeeper:
-    """Holds the engine that ``build`` makes, now and after every loss.
+    """Holds the engine; ``build`` makes it, at first and after every loss.
 
-    One thread calls everything but ``state``, which any thread may read.
+    Only one thread may call the methods; any thread may read ``state``.
     """
 
     def __init__(self, build: Build) -> None:
@@ -27,29 +27,31 @@ class EngineKeeper:
 
     @property
     def state(self) -> State:
-        """What the engine is doing now."""
+        """The present state of the engine."""
         with self._lock:
             return self._state
 
     @property
     def engine(self) -> Engine | None:
-        """The engine; None after a rebuild that failed."""
+        """The engine; None after a failed rebuild."""
         return self._engine
 
     def lose(self) -> None:
-        """Say that the engine is lost, before it is rebuilt, which takes a while."""
+        """Mark the engine as lost, before the rebuild, which takes a while."""
         self._become("rebuilding")
 
     def whole(self) -> bool:
-        """Tell whether the engine is there with all its ranks."""
+        """Return whether the engine exists and all its ranks are alive."""
         try:
             return self._engine is not None and self._engine.healthy()
         except Exception:
-            _LOG.exception("the engine could not tell its health")
+            _LOG.exception("the health check of the engine failed")
             return False
 
     def rebuild(self) -> Exception | None:
-        """End the engine and build another; return what went wrong, None if it serves again."""
+        """End the engine and build a new one; return the error, or None if the engine serves
+        again.
+        """
         self._become("rebuilding")
         self.end()
         try:

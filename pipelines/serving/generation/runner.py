@@ -1,4 +1,4 @@
-"""One generation on an engine, from its first token to its end, with its text to its reader."""
+"""Runs one generation on an engine and sends its text to the reader."""
 
 import uuid
 
@@ -8,11 +8,11 @@ from pipelines.serving.generation.stream import Stream
 from pipelines.serving.refusals import Failed
 
 LOST = (RankLost, DeadlineExceeded)
-"""Errors after which the engine as a whole is gone, and with it every sequence it held."""
+"""Errors after which the engine, with every sequence that it held, is lost."""
 
 
 def generate(stream: Stream, engine: Engine) -> None:
-    """Run one generation to its end, or until nobody reads it; then the engine forgets it."""
+    """Run one generation to its end, or until its reader is gone; then release its sequence."""
     sequence = uuid.uuid4().hex
     try:
         for delta in run(stream.generation, engine, sequence):
@@ -29,7 +29,7 @@ def generate(stream: Stream, engine: Engine) -> None:
 
 
 def failure(error: Exception) -> Failed:
-    """Return what a client may know of an error that cost its request."""
+    """Return the refusal that a client gets for an error."""
     if isinstance(error, RaymoeError):
         return Failed(str(error))
     return Failed("the server failed; its log tells more")

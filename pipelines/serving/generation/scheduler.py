@@ -1,7 +1,8 @@
-"""Who is served when: one generation at a time, in order of arrival.
+"""Serves one generation at a time, in order of arrival.
 
-One thread owns the engine: it alone calls it, looks after its health while idle, and has it
-rebuilt when a rank is lost. Handlers on the event loop submit generations and read streams.
+Only one thread calls the engine: it runs generations, checks the health of an idle engine, and
+rebuilds the engine when a rank is lost. Handlers on the event loop submit generations and read
+streams.
 """
 
 import logging
@@ -33,9 +34,9 @@ class Status:
 
 
 class Scheduler:
-    """Runs generations on an engine that ``build`` makes, now and after every loss.
+    """Runs generations on an engine; ``build`` makes it, at first and after every loss.
 
-    ``on_end`` is called with every generation that was begun, finished or not.
+    ``on_end`` is called with every generation that began, complete or not.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Scheduler:
 
     @property
     def status(self) -> Status:
-        """The state now."""
+        """The present status."""
         with self._changed:
             now = self._admission
         return Status(self._keeper.state, len(now.running), len(now.waiting))
@@ -66,7 +67,7 @@ class Scheduler:
         return streams
 
     def close(self, timeout_seconds: float) -> None:
-        """Refuse what waits, stop what runs, end the engine."""
+        """Refuse the waiting generations, stop the running one, end the engine."""
         with self._changed:
             self._admission = self._admission.close()
             running = self._admission.running
@@ -79,7 +80,7 @@ class Scheduler:
             _LOG.warning("the engine did not end within %g seconds", timeout_seconds)
 
     def _forget(self, stream: Stream) -> None:
-        """Give up the turn of a cancelled stream; a running one ends at its next step."""
+        """Remove a cancelled stream from the queue; a running stream ends at its next step."""
         with self._changed:
             self._admission = self._admission.forget(stream)
 
@@ -108,7 +109,7 @@ class Scheduler:
             return self._admission.closed
 
     def _next(self) -> Stream | None:
-        """Wait for a generation to run; None when there was none for a while."""
+        """Wait for the next generation; None if none arrived for a while."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._admission.closed or self._admission.waiting,
@@ -137,14 +138,16 @@ class Scheduler:
             self._look()
 
     def _report_end(self, generation: Generation) -> None:
-        """Report a generation; what goes wrong there must not end the only thread that serves."""
+        """Report the end of a generation; an exception there must not end the only serving
+        thread.
+        """
         try:
             self._on_end(generation)
         except Exception:
             _LOG.exception("the end of a generation could not be reported")
 
     def _look(self) -> None:
-        """Rebuild an engine that is not whole."""
+        """Rebuild the engine if it or a rank is lost."""
         if not self._closed and not self._keeper.whole():
             self._rebuild()
 

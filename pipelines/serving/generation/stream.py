@@ -1,4 +1,4 @@
-"""One generation as its reader sees it: filled by the scheduler's thread, read on an event loop."""
+"""The output of one generation: filled by the scheduler's thread, read on an event loop."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from pipelines.serving.refusals import Overdue, Refusal
 class Stream:
     """An async iterator of deltas that ends after the last one, or raises a Refusal.
 
-    Make it on the event loop that reads it. After ``seconds`` it gives up.
+    Create it on the event loop that reads it. After ``seconds`` it raises Overdue.
     """
 
     def __init__(
@@ -27,16 +27,16 @@ class Stream:
         self._items: asyncio.Queue[Delta | Refusal] = asyncio.Queue()
 
     def put(self, delta: Delta) -> None:
-        """Hand over a delta; from any thread."""
+        """Add a delta; may be called from any thread."""
         self._send(delta)
 
     def fail(self, refusal: Refusal) -> None:
-        """End the stream with a refusal; from any thread."""
+        """End the stream with a refusal; may be called from any thread."""
         self._send(refusal)
         self.cancelled = True
 
     def cancel(self) -> None:
-        """Give the generation up; nothing happens if it has ended."""
+        """Cancel the generation; no effect if it has ended."""
         if not self.cancelled:
             self.cancelled = True
             self._forget(self)
@@ -67,7 +67,9 @@ class Stream:
             )
 
     def _send(self, item: Delta | Refusal) -> None:
-        """Put an item where the reader waits; a reader whose event loop is gone has cancelled."""
+        """Put an item into the reader's queue; a reader whose event loop is closed counts as
+        cancelled.
+        """
         try:
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         except RuntimeError:

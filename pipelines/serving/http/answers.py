@@ -1,4 +1,4 @@
-"""Generated text as replies: whole, or in pieces as it comes."""
+"""Generated text as replies: complete, or as a stream of events."""
 
 import time
 import uuid
@@ -26,14 +26,14 @@ from pipelines.serving.text.text import Text
 
 
 class Answering(Protocol):
-    """One request's way from its streams to replies."""
+    """Turns the streams of one request into replies."""
 
     @property
     def streams(self) -> Sequence[Stream]:
         """The generations behind the answer."""
 
     async def whole(self) -> Reply:
-        """Wait for the end and return everything at once."""
+        """Wait for the end and return one reply."""
 
     def pieces(self) -> AsyncIterator[Reply]:
         """Yield the events of a stream."""
@@ -56,7 +56,7 @@ class CompletionAnswer:
         return self._reply(choices, _usage(self.streams, ends))
 
     async def pieces(self) -> AsyncIterator[Completion]:
-        """Yield text as it comes; prompt after prompt, as they are generated."""
+        """Yield text as it arrives; prompt after prompt, in the order of generation."""
         ends = []
         for index, stream in enumerate(self.streams):
             async for delta in stream:
@@ -101,7 +101,7 @@ class ChatAnswer:
         self._text = text
 
     async def whole(self) -> Chat:
-        """Return the assistant's turn."""
+        """Return the assistant's message."""
         end = await _gathered(self._stream)
         assert end.finish is not None
         choice = ChatChoice(
@@ -120,7 +120,7 @@ class ChatAnswer:
         )
 
     async def pieces(self) -> AsyncIterator[ChatChunk]:
-        """Yield the role with the first text, then text as it comes."""
+        """Yield the role with the first text, then text as it arrives."""
         first = True
         async for delta in self._stream:
             answer = Answer(role="assistant", content=delta.text) if first else _more(delta)

@@ -1,4 +1,4 @@
-"""The HTTP side: routes, error bodies, server-sent events, clients that go away."""
+"""The HTTP application: routes, error bodies, server-sent events, disconnected clients."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ from pipelines.serving.service import Service
 T = TypeVar("T")
 
 CLOSE_SECONDS = 30.0
-"""How long the engine may take to end when the server stops."""
+"""Seconds that the engine may take to end when the server stops."""
 
 CLIENT_GONE = 499
 RETRY_SECONDS = {429: 1, 503: 2}
@@ -49,7 +49,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def create_app(service: Service, allowed_origins: Sequence[str] = ("*",)) -> FastAPI:
     """Return the application; it closes the service when it stops.
 
-    Pages of ``allowed_origins`` may call it from a browser; ``*`` is any page.
+    Web pages of ``allowed_origins`` may call it from a browser; ``*`` allows any page.
     """
 
     @asynccontextmanager
@@ -114,7 +114,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 
 async def _respond(request: Request, answer: Answering, stream: bool) -> Response:
-    """Answer whole or as events; whatever goes wrong, no generation is left behind.
+    """Answer with one reply or with events; cancel the generations after any error.
 
     A stream starts with its first event, so that an error before it still has its HTTP status.
     """
@@ -131,7 +131,7 @@ async def _respond(request: Request, answer: Answering, stream: bool) -> Respons
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for work, but not after the client has closed the connection."""
+    """Wait for work; cancel it when the client closes the connection."""
     working = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnect(request))
     try:
@@ -179,12 +179,12 @@ async def _on_bug(_: Request, __: Exception) -> Response:
 
 
 def _json(body: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """Return JSON in ASCII: what a message quotes of a request need not be valid Unicode."""
+    """Return JSON in ASCII, because a message may quote invalid Unicode from a request."""
     return Response(json.dumps(body), status, headers, "application/json")
 
 
 def refusal_of(error: RequestValidationError) -> BadRequest:
-    """Say which field of the body is wrong, and how."""
+    """Return a refusal that names the wrong field of the body and the fault."""
     fault: Mapping[str, Any] = error.errors()[0]
     if fault["type"] == "json_invalid":
         return BadRequest(f"the body is not JSON: {fault['ctx']['error']}; send a JSON object")
@@ -202,12 +202,12 @@ def refusal_of(error: RequestValidationError) -> BadRequest:
 
 
 def _unread(cause: BaseException | None) -> str:
-    """Say why a body that came whole could not be read as JSON."""
+    """Return why a complete body could not be read as JSON."""
     if isinstance(cause, UnicodeDecodeError):
         return f"the body is not UTF-8 text: byte {cause.start} of it; send JSON, uncompressed"
     if isinstance(cause, RecursionError):
         return "the body is nested too deep; send a JSON object of the API"
-    return "the body has a number of too many digits; send numbers that the API takes"
+    return "the body has a number with too many digits; send numbers that the API accepts"
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Bodies of requests, before anything reads them: bounded in bytes, and JSON whatever they say.
+"""Request bodies, before anything reads them: bounded in bytes, and treated as JSON.
 
-A client that sends JSON under another Content-Type, as ``curl -d`` does, means JSON all the same:
-this API has no other bodies.
+A body is JSON also under another Content-Type, such as ``curl -d`` sends: this API has no other
+bodies.
 """
 
 from starlette.datastructures import MutableHeaders
@@ -9,19 +9,20 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DISCARDED_BYTES = 64 * 2**20
-"""How much of a body that is too large is read and thrown away. A client that still sends does not
-read the answer; after so much it is cut off."""
+"""Bytes of a too large body that are read and discarded. A client that is still sending does not
+read the answer; after these bytes the connection is closed.
+"""
 
 
 class JsonBodies:
-    """Middleware that gives the application bodies of at most ``most_bytes``, marked as JSON."""
+    """Middleware: limits bodies to ``most_bytes`` and marks them as JSON."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; the first read of a body that is too large raises the 413."""
+        """Pass a request on; the first read of a too large body raises the error 413."""
         if scope["type"] == "http" and scope["method"] == "POST":
             headers = MutableHeaders(scope=scope)
             headers["content-type"] = "application/json"
@@ -30,7 +31,7 @@ class JsonBodies:
 
 
 class _Bounded:
-    """A request's ``receive`` that counts what comes."""
+    """A ``receive`` of a request that counts the bytes."""
 
     def __init__(self, receive: Receive, most_bytes: int, declared: int) -> None:
         self._receive = receive
@@ -57,6 +58,6 @@ class _Bounded:
 
 
 def _declared(headers: MutableHeaders) -> int:
-    """Return the length that the request gives for its body; 0 where it gives none."""
+    """Return the declared length of the body; 0 if the request declares none."""
     length = headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdecimal() else 0

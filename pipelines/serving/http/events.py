@@ -11,11 +11,11 @@ from pipelines.serving.refusals import Refusal, body_of
 
 DONE = "data: [DONE]\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-"""Ask proxies not to hold events back."""
+"""Ask proxies not to buffer events."""
 
 
 class EventStream(StreamingResponse):
-    """The response of a stream; when it ends, for whatever reason, so do its generations."""
+    """The response of a stream; when the response ends, for any reason, its generations end too."""
 
     media_type = "text/event-stream"
 
@@ -32,12 +32,14 @@ class EventStream(StreamingResponse):
 
 
 async def primed(replies: AsyncIterator[Reply]) -> AsyncIterator[str]:
-    """Wait for the first reply, whose refusal is raised here; return all of them as events."""
+    """Wait for the first reply, so that its refusal is raised here; return all replies as
+    events.
+    """
     return _events(await anext(replies), replies)
 
 
 async def _events(first: Reply, rest: AsyncIterator[Reply]) -> AsyncIterator[str]:
-    """Yield events; a refusal amid the stream is an event too, and the last."""
+    """Yield events; a refusal within the stream is the last event."""
     yield _event(first)
     try:
         async for reply in rest:

@@ -13,13 +13,13 @@ from pipelines.serving.protocol.replies import (
 from pipelines.serving.text.text import Text
 
 LOWEST = -9999.0
-"""Stands for minus infinity, which JSON cannot hold."""
+"""Stands for minus infinity, which JSON cannot represent."""
 
 
 def completion_logprobs(
     text: Text, tokens: Iterable[TextToken], alternatives: bool
 ) -> CompletionLogprobs:
-    """Return parallel lists; a stop in the middle of a token leaves the token whole."""
+    """Return parallel lists; a stop in the middle of a token keeps the complete token."""
     tokens = list(tokens)
     sampled = [token.sampled for token in tokens]
     return CompletionLogprobs(
@@ -36,7 +36,7 @@ def chat_logprobs(text: Text, tokens: Sequence[TextToken]) -> ChatLogprobs:
 
 
 def _top(text: Text, sampled: SampledToken) -> dict[str, float]:
-    """Return the likeliest tokens, and the chosen one where it is not among them."""
+    """Return the likeliest tokens, and the chosen token if it is not among them."""
     pairs = (*sampled.top, (sampled.token, sampled.logprob))
     found: dict[str, float] = {}
     for token, logprob in pairs:

@@ -1,4 +1,4 @@
-"""The OpenAI replies this server gives, typed. Fields never set do not appear in the JSON."""
+"""The typed OpenAI replies of this server. Fields that are not set do not appear in the JSON."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ class Reply(BaseModel):
 
 
 class Usage(Reply):
-    """Tokens read and written; those written include the one that ended the answer."""
+    """Tokens of prompt and answer; the answer includes the token that ended it."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -55,7 +55,9 @@ class Completion(Reply):
 
 
 class TokenLogprob(Reply):
-    """A token with its log-probability; ``bytes`` tells parts of characters apart."""
+    """A token with its log-probability; ``bytes`` distinguishes tokens that are parts of
+    characters.
+    """
 
     token: str
     logprob: float
@@ -63,7 +65,7 @@ class TokenLogprob(Reply):
 
 
 class ChosenLogprob(TokenLogprob):
-    """The token that was chosen, and the likeliest ones."""
+    """The chosen token, and the likeliest tokens."""
 
     top_logprobs: list[TokenLogprob]
 
@@ -75,14 +77,14 @@ class ChatLogprobs(Reply):
 
 
 class Answer(Reply):
-    """The assistant's turn, whole or, in a stream, what is new of it."""
+    """The assistant's message: complete or, in a stream, its new part."""
 
     role: Literal["assistant"] = "assistant"
     content: str = ""
 
 
 class ChatChoice(Reply):
-    """A whole answer."""
+    """A complete answer."""
 
     index: int
     message: Answer
@@ -146,7 +148,7 @@ class Health(Reply):
 
 
 class ErrorFields(Reply):
-    """What went wrong, which field of the request it was, and a word for programs."""
+    """What went wrong, the field of the request at fault, and a code for programs."""
 
     message: str
     type: str

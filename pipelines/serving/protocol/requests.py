@@ -1,7 +1,7 @@
-"""The OpenAI requests this server answers, typed.
+"""The typed OpenAI requests of this server.
 
-An option that would change the answer and is not supported is refused by name, as is one nobody
-knows. Options about bookkeeping are accepted and ignored. ``null`` means: not given.
+An unknown option, or an unsupported option that would change the answer, is refused by name.
+Options for bookkeeping are accepted and ignored. ``null`` means: not given.
 """
 
 import difflib
@@ -23,7 +23,7 @@ IGNORED = frozenset(
         "user",
     }
 )
-"""Options that leave the answer as it is."""
+"""Options that do not change the answer."""
 
 WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
@@ -40,7 +40,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "tools": ([],),
 }
-"""Options not supported, with the values that ask for what is done anyway."""
+"""Unsupported options, with the values that are accepted because they ask for the default."""
 
 MAX_STOPS = 4
 MAX_COMPLETION_LOGPROBS = 5
@@ -55,7 +55,7 @@ def _fault(message: str, param: str | None = None) -> PydanticCustomError:
 
 
 def _whole_text(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can spell and no tokenizer can read."""
+    """Refuse half of a surrogate pair, which JSON can express but no tokenizer can read."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -68,14 +68,17 @@ def _is_tokens(value: Any) -> bool:
 
 
 def _prompts(value: Any) -> Any:
-    """Bring the four shapes of a prompt to one: a list of texts or of token lists."""
+    """Convert the four forms of a prompt to one: a list of texts or of token lists."""
     prompts = [value] if isinstance(value, str) or _is_tokens(value) else value
     if isinstance(prompts, list) and prompts:
         if all(isinstance(prompt, str) for prompt in prompts):
             return [_whole_text(prompt) for prompt in prompts]
         if all(_is_tokens(prompt) for prompt in prompts):
             return prompts
-    raise _fault("expected a text, a list of texts, a list of token numbers, or a list of those")
+    raise _fault(
+        "expected a text, a list of texts, a list of token numbers, or a list of "
+        "lists of token numbers"
+    )
 
 
 def _stops(value: Any) -> Any:
@@ -108,7 +111,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Options(BaseModel):
-    """A JSON object whose keys are all understood."""
+    """A JSON object whose keys are all known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -124,7 +127,7 @@ class Options(BaseModel):
 
 
 class StreamOptions(Options):
-    """``include_obfuscation`` pads OpenAI's own stream; there is nothing to pad here."""
+    """``include_obfuscation`` pads OpenAI's own stream; this server pads nothing."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -162,14 +165,14 @@ class CompletionRequest(GenerationOptions):
 
 
 class ChatMessage(Options):
-    """One turn; ``developer`` is OpenAI's newer name for ``system``."""
+    """One message; ``developer`` is OpenAI's newer name for ``system``."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
     name: UnicodeText | None = None
 
     def as_template_input(self) -> dict[str, str]:
-        """Return the message as chat templates read it."""
+        """Return the message in the form that chat templates read."""
         role = "system" if self.role == "developer" else self.role
         named = {} if self.name is None else {"name": self.name}
         return {"role": role, "content": self.content} | named
@@ -193,12 +196,12 @@ class ChatRequest(GenerationOptions):
 
     @property
     def limit(self) -> int | None:
-        """The longest answer asked for, under either of its names."""
+        """The requested maximum length of the answer, under either of its two names."""
         return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
 
 
 def _check_option(key: str, value: Any, known: list[str]) -> None:
-    """Raise unless the option, which is not ours, may be passed over."""
+    """Raise unless an option that is not a field may be ignored."""
     if key in IGNORED:
         return
     if key not in WITHOUT_EFFECT:

@@ -1,4 +1,4 @@
-"""Tokens to text while they arrive: the pieces add up to the text decoded at once."""
+"""Decodes tokens while they arrive: the pieces add up to the text of all tokens decoded at once."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,12 +8,12 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Detokenizer:
-    """Gives out text as soon as later tokens cannot change it.
+    """Returns text as soon as later tokens cannot change it.
 
-    What a decoder makes of a token depends on its neighbours: a character may be spread over
-    tokens, and a leading space is dropped. So each token is decoded together with the tokens of
-    the last piece, and only what it adds is given out; not while it ends amid a character, nor in a
-    run of ``byte_tokens``, which are judged as a whole. Silent tokens are passed over.
+    The text of a token depends on its neighbours: a character may be spread over tokens, and a
+    leading space is dropped. So each token is decoded together with the tokens of the last piece,
+    and only the added text is returned. No text is returned while it ends within a character, or
+    within a sequence of ``byte_tokens``, which must be decoded together. Silent tokens are skipped.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Detokenizer:
         self._given_text = ""
 
     def push(self, token: int) -> str:
-        """Take a token; return the text that is now certain."""
+        """Add a token; return the text that is now certain."""
         if self._is_silent(token):
             return ""
         self._window.append(token)
@@ -42,7 +42,7 @@ class Detokenizer:
         return self._give(text)
 
     def finish(self) -> str:
-        """Return the text held back, now that nothing follows it."""
+        """Return the remaining text at the end of the answer."""
         return self._give(self._decode(self._window))
 
     def _give(self, text: str) -> str:

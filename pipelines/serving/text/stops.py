@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Passes text on, except what may still turn out to be the beginning of a stop text.
+    """Passes text on, except an end that may be the beginning of a stop text.
 
-    Of several stop texts the one that is complete first ends the answer, however the text was cut
-    into pieces; of those complete at once, the longest.
+    Of several stop texts, the one that is complete first ends the answer, for any division of the
+    text into pieces; of stop texts complete at the same character, the longest.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ class StopFilter:
         return text[:safe], False
 
     def finish(self) -> str:
-        """Return what was held back, now that nothing follows it."""
+        """Return the remaining text at the end of the answer."""
         text, self._held = self._held, ""
         return text
 
@@ -36,7 +36,7 @@ class StopFilter:
         return min(ends)[1] if ends else None
 
     def _possible_start(self, text: str) -> int:
-        """Return the length of the longest end of the text that begins a stop text."""
+        """Return the length of the longest end of the text that is a beginning of a stop text."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stops):

@@ -1,4 +1,4 @@
-"""The text side of a model directory: its tokenizer and chat template."""
+"""The tokenizer and the chat template of a model directory."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,14 +41,14 @@ class Text:
         if not (model / "tokenizer.json").is_file():
             raise CheckpointError(
                 f"{model} has no tokenizer.json, so text cannot be served; "
-                "copy the tokenizer of the model it was made from"
+                "copy the tokenizer of the model from which it was made"
             )
         try:
             with _no_word_of_the_model():
                 tokenizer = AutoTokenizer.from_pretrained(
                     model, local_files_only=True, trust_remote_code=False
                 )
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # The library raises no narrower exception.
             raise CheckpointError(
                 what_stands_for(model / "tokenizer.json")
                 or f"the tokenizer in {model} cannot be read: {error}"
@@ -56,21 +56,21 @@ class Text:
         return cls(tokenizer, _eos(model, tokenizer), _template_file(model))
 
     def encode(self, prompt: str, special: bool = True) -> tuple[int, ...]:
-        """Return the tokens of a prompt; ``special`` are those the tokenizer puts around texts.
+        """Return the tokens of a prompt; ``special`` adds the special tokens around texts.
 
-        Other threads run meanwhile: the batched call, without offsets, lets go of Python's lock.
+        Other threads run in the meantime: the batched call without offsets releases Python's lock.
         """
         (encoding,) = self._backend.encode_batch_fast([prompt], add_special_tokens=special)
         return tuple(encoding.ids)
 
     def fewest_tokens(self, prompt: str) -> int:
-        """Return how many tokens a prompt has at least, by the longest token there is."""
+        """Return the smallest possible number of tokens of a prompt, from the longest token."""
         return -(-len(prompt) // self._longest)
 
     def conversation(self, messages: Sequence[Message]) -> str:
         """Return a conversation as the prompt that ends where the model's answer begins.
 
-        Its special tokens are those of the template, so ``encode`` is not to add others.
+        The template adds the special tokens, so ``encode`` must not add others.
         """
         if not self._tokenizer.chat_template:
             raise BadRequest(
@@ -84,7 +84,7 @@ class Text:
                     [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
                 )
             )
-        except Exception as error:  # a template is a program that came with the model
+        except Exception as error:  # A template is a program that came with the model.
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise BadRequest(
                 f"the model's chat template ({self._template}) refuses these messages: "
@@ -97,7 +97,7 @@ class Text:
         return str(self._backend.decode([token for token in tokens if not self._is_silent(token)]))
 
     def detokenizer(self) -> Detokenizer:
-        """Return what gives the text of ``decode`` token by token."""
+        """Return an object that gives the text of ``decode`` token by token."""
         return Detokenizer(self.decode, self._is_silent, self._byte_tokens)
 
     def token_bytes(self, token: int) -> bytes:
@@ -114,15 +114,15 @@ class Text:
         return str(name).replace("\u2581", " ").encode()
 
     def token_text(self, token: int) -> str:
-        """Return a token as text; bytes that are no whole character as ``\\xNN``."""
+        """Return a token as text; bytes that are not a complete character as ``\\xNN``."""
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
 
     def _is_silent(self, token: int) -> bool:
-        """Tell whether a token has no text: a mark, or padding of the vocabulary."""
+        """Return whether a token has no text: a special token, or padding of the vocabulary."""
         return token in self._special or self._backend.id_to_token(token) is None
 
     def _byte_fallback(self) -> frozenset[int]:
-        """Return the tokens that stand for one byte, where the decoder joins them."""
+        """Return the tokens that stand for one byte, if the decoder joins them."""
         if not _gives(self._backend.decoder, "<0x41>", "A"):
             return frozenset()
         numbers = (self._backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
@@ -131,7 +131,7 @@ class Text:
 
 @contextmanager
 def _no_word_of_the_model() -> Iterator[None]:
-    """Keep back what transformers says of a model that it does not know; only text is read here."""
+    """Suppress the warning of transformers about an unknown model; only text is read here."""
     logger = logging.getLogger("transformers.configuration_utils")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -142,18 +142,18 @@ def _no_word_of_the_model() -> Iterator[None]:
 
 
 def _template_file(model: Path) -> str:
-    """Return the file of a model directory that its chat template is in."""
+    """Return the file of a model directory that holds its chat template."""
     own = "chat_template.jinja"
     return own if (model / own).is_file() else "chat_template of tokenizer_config.json"
 
 
 def _gives(decoder: Any, token: str, text: str) -> bool:
-    """Tell by trial how a decoder treats a token; the first token of a text may be special."""
+    """Test how a decoder treats a token; the first token of a text may be special."""
     return decoder is not None and str(decoder.decode(["x", token])) == f"x{text}"
 
 
 def _eos(model: Path, tokenizer: Any) -> frozenset[int]:
-    """Return the end tokens: as transformers generates, and the tokenizer's own."""
+    """Return the end tokens: those of transformers' generation, and the tokenizer's own."""
     own = tokenizer.eos_token_id
     return frozenset(end_tokens(model)) | (frozenset() if own is None else {own})
 

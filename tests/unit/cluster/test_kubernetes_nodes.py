@@ -114,8 +114,8 @@ def test_without_gpus_cores_become_devices_that_share_the_memory() -> None:
         (taint("team", "NoExecute"), "team:NoExecute"),
         (taint("nvidia.com/gpu", "NoExecute"), "nvidia.com/gpu:NoExecute"),
         ({"labels": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb"}}, "slices"),
-        ({"labels": {"nvidia.com/gpu.product": "Tesla-T4-SHARED"}}, "shared in turns"),
-        ({"allocatable": {"nvidia.com/gpu": "0"}}, "it has no GPU as others have"),
+        ({"labels": {"nvidia.com/gpu.product": "Tesla-T4-SHARED"}}, "time-shared"),
+        ({"allocatable": {"nvidia.com/gpu": "0"}}, "it has no GPU, other nodes have"),
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_the_reason(
@@ -354,7 +354,7 @@ def test_of_two_vendors_the_gpus_that_are_more_are_used() -> None:
     assert {device.kind for device in inventory_of_nodes(nodes).devices} == {"A100-80G"}
     (found,) = left_out(nodes)
     assert found.node == "a"
-    assert "its 2 AMD GPUs (MI300X) cannot talk to the GPUs of other nodes" in found.reason
+    assert "its 2 AMD GPUs (MI300X) cannot communicate with the GPUs of other nodes" in found.reason
     assert "RCCL, NCCL" in found.reason
 
 
@@ -381,7 +381,7 @@ def test_accelerators_that_no_rank_can_use_are_told(resource: str) -> None:
     )
     assert str(found).startswith("left out on node g: its 8 ")
     (found,) = left_out([odd, node("n", gpus=1)])
-    assert found.reason.startswith("it has no GPU as others have")
+    assert found.reason.startswith("it has no GPU, other nodes have")
     assert f"its 8 {resource} cannot be used" in found.reason
 
 

@@ -118,7 +118,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ({"routed_scaling_factor": -1}, "routed_scaling_factor = -1; expected a finite number"),
         ({"n_group": 3}, "8 experts in 3 groups"),
         ({"shared_expert_intermediate_size": -1}, "= -1; expected a whole number not below 0"),
-        ({"shared_gate": True}, "there is a shared gate but no shared expert"),
+        ({"shared_gate": True}, "shared_gate is set but there is no shared expert"),
         ({"hashed": True}, "a hash sends each token to 1 expert; top-k is 2"),
         ({"hashed": "yes"}, "hashed = 'yes'; expected true or false"),
         ({"sliding_window": 0}, "sliding_window = 0; expected a whole number above 0"),

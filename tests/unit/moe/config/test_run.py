@@ -178,8 +178,8 @@ def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
         ({"train": {"precision": "fp8"}}, "train.precision: Input should be 'fp32' or 'bf16'"),
         ({"train": {"micro_batch": 3}}, "train: global_batch 8 is not a multiple of"),
         ({"train": {"min_learning_rate": 1.0}}, "train: min_learning_rate 1.0 is above"),
-        ({"plan": {"path": "p", "stages": 2}}, "plan: plan.path names a whole plan; remove"),
-        ({"plan": {"path": "p", "chunks": 2}}, "plan: plan.path names a whole plan; remove"),
+        ({"plan": {"path": "p", "stages": 2}}, "plan: plan.path names a complete plan; remove"),
+        ({"plan": {"path": "p", "chunks": 2}}, "plan: plan.path names a complete plan; remove"),
         ({"train": {"schedule": "zb"}}, "train.schedule: Input should be 'gpipe', '1f1b', 'inter"),
         (
             {"train": {"schedule": "zbv"}, "plan": {"stages": 2}},
@@ -244,7 +244,7 @@ def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
         ({"balance": {"z_loss": -1}}, "balance.z_loss: Input should be greater than or equal"),
         (
             {"routing": {"drop_policy": "position"}},
-            "routing: drop_policy position needs a capacity_factor to drop by",
+            "routing: drop_policy position needs a capacity_factor",
         ),
         (
             {"routing": {"capacity_factor": 1, "virtual_capacity_factor": 2}},
@@ -260,7 +260,8 @@ def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
         ),
         (
             {"routing": {"choose": "experts"}, "balance": {"loss": "switch", "z_loss": 0.1}},
-            "run: experts that choose are evenly loaded, so [balance] has no effect but for z_loss",
+            "run: experts choose (routing.choose), which loads experts evenly, so of [balance] "
+            "only",
         ),
         ({"checkpoint": {"every": -1}}, "checkpoint.every: Input should be greater than or"),
     ],

@@ -21,10 +21,10 @@ MINIMAL: dict[str, Any] = {
 FIXED = {"coefficient": {"type": "fixed", "value": 0.1}}
 BIAS = {"coefficient": {"type": "bias"}}
 FROZEN = (
-    'the balance bias stays as it is: balance.coefficient.type is {}, and only "bias" moves it.'
+    'the balance bias does not change: balance.coefficient.type is {}, and only "bias" moves it.'
 )
 ONE = "the weight of the one expert of a token is always 1, so routers get no gradient"
-TWO = "two gate logits brought to one deviation are always the same two numbers"
+TWO = "two gate logits normalised to one deviation are always the same two numbers"
 
 
 def run_of(**sections: dict[str, Any]) -> RunConfig:
@@ -52,7 +52,7 @@ def model(**options: Any) -> ModelConfig:
         (
             {"hashed": True},
             {"routing": {"capacity_factor": 1.25, "drop_policy": "position"}},
-            "all with one weight: .* remove routing.drop_policy",
+            "all with equal weights: .* remove routing.drop_policy",
         ),
         (
             {"balance_bias": True},
@@ -138,4 +138,10 @@ def test_replicas_that_change_without_checkpoints_are_told(every: int, told: boo
         checkpoint={"path": "unused", "every": every},
     )
     found = model_cautions(run, plans.SMOLLM2)
-    assert any("checkpoint.every is 0: that is the start" in each for each in found) == told
+    assert (
+        any(
+            "checkpoint.every is 0, so the run restarts from the beginning" in each
+            for each in found
+        )
+        == told
+    )

@@ -303,6 +303,6 @@ def test_a_hash_is_even_over_tokens_and_differs_by_layer() -> None:
 def test_a_hash_without_tokens_is_refused() -> None:
     router = Router(8, MoeConfig(4, 1, 8, hashed=True), 2)
     assert not list(router.parameters())
-    with pytest.raises(RuntimeError, match="layer 2 hashes token numbers to experts but got none"):
+    with pytest.raises(RuntimeError, match="layer 2 hashes token numbers to experts but got"):
         router(torch.randn(3, 8))
     assert router(torch.randn(3, 8), torch.tensor([1, 2, 3])).experts.shape == (3, 1)

@@ -71,7 +71,7 @@ def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     assert names(tmp_path, said) == ["1.txt"]
     assert said == [
-        f"skipped {tmp_path / name}: the link leads to {to}, which is not there"
+        f"skipped {tmp_path / name}: the link leads to {to}, which does not exist"
         for name, to in (("gone.txt", "nowhere.txt"), ("itself.txt", "itself.txt"))
     ]
 

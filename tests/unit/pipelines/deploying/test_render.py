@@ -118,7 +118,7 @@ def test_a_run_that_the_pods_would_not_suit_is_refused(
 def test_a_plan_of_several_runs_of_layers_is_for_jobs(shell: Shell) -> None:
     run = shell.path / "run.toml"
     save_plan(interleave(runs.plan(SMALL, (6,)), 2), shell.path / "plan.toml")
-    assert "for training and no RayService" in refusal(shell, "--name", "x")
+    assert "for training and cannot become a RayService" in refusal(shell, "--name", "x")
     assert "1f1b needs one span of layers a stage" in refusal(shell, "--run", run)
     run.write_text(RUN.replace("batch = 8", "batch = 8\nschedule = 'zbv'"))
     assert rendered(shell, "--run", run)["kind"] == "RayJob"

@@ -46,7 +46,7 @@ def test_old_checkpoints_that_stay_end_no_run(
         saves.take(4, engine)
     assert [each.step for each in whole] == [3]
     assert 0 <= whole[0].stall_seconds <= whole[0].seconds
-    assert "stay for now: the store is busy" in caplog.text
+    assert "could not be removed yet: the store is busy" in caplog.text
 
 
 def test_a_full_disk_at_the_end_of_a_save_is_a_storage_error(

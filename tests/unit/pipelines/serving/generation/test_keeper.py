@@ -39,7 +39,7 @@ def test_an_engine_is_whole_only_when_it_says_so(caplog: pytest.LogCaptureFixtur
     assert not keeper.whole()
     engine.health = OSError("no answer")
     assert not keeper.whole()
-    assert "could not tell its health" in caplog.text
+    assert "the health check of the engine failed" in caplog.text
 
 
 def test_the_state_follows_a_loss_and_the_rebuild() -> None:

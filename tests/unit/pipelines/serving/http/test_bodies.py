@@ -59,7 +59,7 @@ def test_json_is_read_under_any_content_type(server: Server, kind: str | None) -
         (b'{"model": "\xff"}', "the body is not UTF-8 text: byte 11 of it"),
         (b"\x1f\x8b\x08\x00", "the body is not UTF-8 text: byte 1 of it"),
         (b"[" * 100_000, "the body is nested too deep"),
-        (b'{"max_tokens": 1' + b"0" * 5000 + b"}", "the body has a number of too many digits"),
+        (b'{"max_tokens": 1' + b"0" * 5000 + b"}", "the body has a number with too many digits"),
         (b'{"model": "tiny", "prompt": "a", "temperature": 1e400}', "temperature: .* found inf"),
         (b'{"model": "tiny", "prompt": "a", "temperature": NaN}', "temperature: .* found nan"),
         (b'{"model": "tiny", "prompt": "a", "max_tokens": 1e400}', "max_tokens: .* found inf"),
