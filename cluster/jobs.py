@@ -74,7 +74,7 @@ def training_request(
     """
     return JobRequest(
         name=name,
-        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.entry train /dev/stdin'
+        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.cli train /dev/stdin'
         + (" --resume" if resume else ""),
         working_dir=project_root(),
         metadata={"run": name, "raymoe": moe.__version__, "plan": plan_summary},

@@ -1,85 +1,73 @@
-"""raymoe: one command line. Each command is a file of ``pipelines.commands``.
+"""Where the command begins: it ends quietly at Ctrl-C and says in one line what went wrong."""
 
-A command imports what it needs when it runs, so that ``--help`` and the planner start at once.
-"""
+import os
+import signal
+import sys
+from types import FrameType
 
-from typing import Annotated
+from moe.errors import RaymoeError
 
-import typer
+TRACEBACK = "RAYMOE_TRACEBACK"
+"""Environment variable: set to anything, errors come with their traceback."""
 
-import moe
-from pipelines.commands import (
-    advise,
-    checkpoint,
-    evaluate,
-    fetch,
-    init,
-    kube,
-    plan,
-    presets,
-    profile,
-    rebalance,
-    serve,
-    simulate,
-    stop,
-    submit,
-    tokenize,
-    train,
-    upcycle,
-)
-from pipelines.screen.terminal import say
-
-app = typer.Typer(
-    help="Turn dense language models into mixture-of-experts models, train and serve them on Ray.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-fetching = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
-kubernetes = typer.Typer(help="Render objects for Kubernetes.", no_args_is_help=True)
-checkpoints = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a command that Ctrl-C ended, as shells count it."""
 
 
-def _example(command: str) -> str:
-    return f"Example: {command}"
+def main() -> None:
+    """Run the command line. Errors are one line; the traceback is behind ``RAYMOE_TRACEBACK``."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)  # while Python imports, nothing needs cleaning up
+    from pipelines.commands.app import app
+
+    signal.signal(signal.SIGINT, before)
+    _configure_logging()
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        if _interrupted(error):
+            sys.exit(INTERRUPTED)
+        _print(_told(error))
+        sys.exit(1)
 
 
-fetching.command("smollm2", epilog=_example(fetch.SMOLLM2_EXAMPLE))(fetch.smollm2)
-fetching.command("text", epilog=_example(fetch.TEXT_EXAMPLE))(fetch.text)
-app.add_typer(fetching, name="fetch")
-app.command(epilog=_example(tokenize.EXAMPLE))(tokenize.tokenize)
-app.command(epilog=_example(presets.EXAMPLE))(presets.presets)
-app.command(epilog=_example(init.EXAMPLE))(init.init)
-app.command(epilog=_example(upcycle.EXAMPLE))(upcycle.upcycle)
-app.command(epilog=_example(advise.EXAMPLE))(advise.advise)
-app.command(epilog=_example(profile.EXAMPLE))(profile.profile)
-app.command(epilog=_example(plan.EXAMPLE))(plan.plan)
-app.command(epilog=_example(simulate.EXAMPLE))(simulate.simulate)
-app.command(epilog=_example(rebalance.EXAMPLE))(rebalance.rebalance)
-app.command(epilog=_example(train.EXAMPLE))(train.train)
-app.command(epilog=_example(evaluate.EXAMPLE))(evaluate.evaluate)
-app.command(epilog=_example(serve.EXAMPLE))(serve.serve)
-checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.convert)
-app.add_typer(checkpoints, name="checkpoint")
-app.command(epilog=_example(submit.EXAMPLE))(submit.submit)
-app.command(epilog=_example(stop.EXAMPLE))(stop.stop)
-kubernetes.command("render", epilog=_example(kube.EXAMPLE))(kube.render)
-app.add_typer(kubernetes, name="kube")
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        say(f"raymoe {moe.__version__}")
-        raise typer.Exit
+def _configure_logging() -> None:
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-@app.callback()
-def raymoe(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Turn dense language models into mixture-of-experts models, train and serve them on Ray."""
+def _interrupted(error: BaseException) -> bool:
+    """Tell whether Ctrl-C is behind an error that a library raised, as imports of some do."""
+    before = None if isinstance(error, RaymoeError) else error.__cause__ or error.__context__
+    return before is not None and (isinstance(before, KeyboardInterrupt) or _interrupted(before))
+
+
+def _told(error: Exception) -> str:
+    """Return what a person should read of an error."""
+    if isinstance(error, RaymoeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+    return f"{said} (raymoe did not expect this; set {TRACEBACK}=1 to see where it comes from)"
+
+
+def _print(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble(("error: ", "bold red"), message)
+    Console(stderr=True).print(line, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.inventory_file import save_inventory
-from pipelines.entry import main
+from pipelines.cli import main
 from tests import plans
 
 SMALL = replace(plans.SMOLLM2, layers=6)

@@ -36,7 +36,7 @@ def ask(model: Path, question: str, report: Callable[[str], None]) -> str:
 def _server(model: Path) -> Iterator[str]:
     """Run ``raymoe serve`` until the block ends; it cleans up on its own."""
     port = _free_port()
-    command = [sys.executable, "-m", "pipelines.entry", "serve", str(model), "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines.cli", "serve", str(model), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         url = f"http://127.0.0.1:{port}"

@@ -30,7 +30,7 @@ from moe.config.run import RunConfig, load_run, parse_run
 from moe.config.tensors import tensors
 from moe.errors import ConfigError
 from moe.planning.plan.plan import Plan
-from pipelines.cli import app
+from pipelines.commands.app import app
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import runs, tiny, vocabularies
 from tests.deepspeed import worker

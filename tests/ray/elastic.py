@@ -80,7 +80,7 @@ def watch(folder: Path) -> dict[str, Any]:
     ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
     file = folder / "run.toml"
     file.write_text(tomli_w.dumps(run_table(folder, cluster.address)))
-    words = [sys.executable, "-m", "pipelines.entry", "train", str(file)]
+    words = [sys.executable, "-m", "pipelines.cli", "train", str(file)]
     seen = []
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         try:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
-from pipelines.cli import app
+from pipelines.commands.app import app
 from tests.unit.docs.pages import ROOT, code, pages
 
 COMMAND = typer.main.get_command(app)

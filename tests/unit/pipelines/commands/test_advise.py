@@ -23,7 +23,7 @@ def test_advise_needs_no_torch_and_no_ray_and_little_time(shell: Shell) -> None:
     words = ["advise", shell.model(MOE), "--inventory", shell.inventory(plans.inventory(4))]
     words += ["--upcycle-from", dense, "--dense-tokens", "3.2T", "--moe-tokens", "1T"]
     script = (
-        "import sys\nfrom pipelines.entry import main\n"
+        "import sys\nfrom pipelines.cli import main\n"
         f"sys.argv = ['raymoe', *{list(map(str, words))!r}]\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
         "found = {'torch', 'ray', 'kubernetes', 'transformers'} & set(sys.modules)\n"

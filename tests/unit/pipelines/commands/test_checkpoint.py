@@ -14,7 +14,7 @@ import transformers
 
 from moe.checkpoint.manifest import load_manifest
 from moe.errors import CheckpointError, ConfigError, RaymoeError
-from pipelines.cli import app
+from pipelines.commands.app import app
 from pipelines.corpus.inputs import fingerprint
 from pipelines.models import zero
 from tests import material as tiny_material

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from moe.checkpoint.reader import Checkpoint
 from moe.config.presets import PRESETS
-from pipelines.entry import main
+from pipelines.cli import main
 from pipelines.screen.preset_table import preset_table
 
 

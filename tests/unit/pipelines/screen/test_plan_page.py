@@ -304,7 +304,9 @@ def test_a_page_is_replaced_whole_and_a_failure_leaves_nothing(tmp_path: Path) -
 
 
 def test_the_command_line_does_not_load_the_page() -> None:
-    asked = "import sys, pipelines.cli; print([m for m in sys.modules if m.endswith('_page')])"
+    asked = (
+        "import sys, pipelines.commands.app; print([m for m in sys.modules if m.endswith('_page')])"
+    )
     done = run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

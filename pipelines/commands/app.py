@@ -1,0 +1,85 @@
+"""raymoe: one command line. Each command is a file of ``pipelines.commands``.
+
+A command imports what it needs when it runs, so that ``--help`` and the planner start at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+import moe
+from pipelines.commands import (
+    advise,
+    checkpoint,
+    evaluate,
+    fetch,
+    init,
+    kube,
+    plan,
+    presets,
+    profile,
+    rebalance,
+    serve,
+    simulate,
+    stop,
+    submit,
+    tokenize,
+    train,
+    upcycle,
+)
+from pipelines.screen.terminal import say
+
+app = typer.Typer(
+    help="Turn dense language models into mixture-of-experts models, train and serve them on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+fetching = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
+kubernetes = typer.Typer(help="Render objects for Kubernetes.", no_args_is_help=True)
+checkpoints = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
+
+
+def _example(command: str) -> str:
+    return f"Example: {command}"
+
+
+fetching.command("smollm2", epilog=_example(fetch.SMOLLM2_EXAMPLE))(fetch.smollm2)
+fetching.command("text", epilog=_example(fetch.TEXT_EXAMPLE))(fetch.text)
+app.add_typer(fetching, name="fetch")
+app.command(epilog=_example(tokenize.EXAMPLE))(tokenize.tokenize)
+app.command(epilog=_example(presets.EXAMPLE))(presets.presets)
+app.command(epilog=_example(init.EXAMPLE))(init.init)
+app.command(epilog=_example(upcycle.EXAMPLE))(upcycle.upcycle)
+app.command(epilog=_example(advise.EXAMPLE))(advise.advise)
+app.command(epilog=_example(profile.EXAMPLE))(profile.profile)
+app.command(epilog=_example(plan.EXAMPLE))(plan.plan)
+app.command(epilog=_example(simulate.EXAMPLE))(simulate.simulate)
+app.command(epilog=_example(rebalance.EXAMPLE))(rebalance.rebalance)
+app.command(epilog=_example(train.EXAMPLE))(train.train)
+app.command(epilog=_example(evaluate.EXAMPLE))(evaluate.evaluate)
+app.command(epilog=_example(serve.EXAMPLE))(serve.serve)
+checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.convert)
+app.add_typer(checkpoints, name="checkpoint")
+app.command(epilog=_example(submit.EXAMPLE))(submit.submit)
+app.command(epilog=_example(stop.EXAMPLE))(stop.stop)
+kubernetes.command("render", epilog=_example(kube.EXAMPLE))(kube.render)
+app.add_typer(kubernetes, name="kube")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"raymoe {moe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def raymoe(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Turn dense language models into mixture-of-experts models, train and serve them on Ray."""
