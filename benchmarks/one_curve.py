@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--more", type=int, default=5, help="steps under the other plan")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
-    arguments = parse(parser, steps=1, more=1, plans=list(PLANS)[1:])
+    arguments = parse(parser, steps=2, more=1, plans=list(PLANS)[1:])
     names, cores = arguments.plans, max(os.cpu_count() or 2, 2)
     with TemporaryDirectory() as folder, session("local", cpus=cores):
         for name in names:
