@@ -57,9 +57,8 @@ def main() -> None:
     if arguments.plot:
         arguments.plot.write_text(_drawn(curves, arguments.steps))
     missed = [f"losses differ by {max(gaps):.1e}"] if max(gaps) > TOLERANCE else []
-    finish(
-        arguments, "One curve under these plans, then under each other's", rows, missed, digits=7
-    )
+    title = "One curve under these plans, each then resumed under the next"
+    finish(arguments, title, rows, missed, digits=7)
 
 
 def _next_plan(name: str) -> dict[str, int]:
