@@ -18,7 +18,7 @@ help:
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
-	@echo "make bench     benchmarks, each a table (two hours)"
+	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
@@ -76,20 +76,7 @@ demo: install
 	$(BIN)/python -m pipelines.demo
 
 bench: install .venv-mergekit/installed
-	$(BIN)/python -m benchmarks.moe_block --check
-	$(BIN)/python -m benchmarks.train_step --check
-	$(BIN)/python -m benchmarks.upcycle --check --mergekit .venv-mergekit/bin/mergekit-moe
-	$(BIN)/python -m benchmarks.training --check
-	$(BIN)/python -m benchmarks.serving --check
-	$(BIN)/python -m benchmarks.placement --check
-	$(BIN)/python -m benchmarks.skywork --check
-	$(BIN)/python -m benchmarks.recompute --check
-	$(BIN)/python -m benchmarks.uneven_pipeline --check
-	$(BIN)/python -m benchmarks.checkpoint_stall --check
-	$(BIN)/python -m benchmarks.ray_overhead --check
-	$(BIN)/python -m benchmarks.scaling --check
-	$(BIN)/python -m benchmarks.one_curve --check
-	$(BIN)/python -m benchmarks.step_profile
+	$(BIN)/python -m benchmarks --check --mergekit .venv-mergekit/bin/mergekit-moe
 
 .venv-mergekit/installed: benchmarks/mergekit-requirements.txt
 	$(PYTHON) -m venv .venv-mergekit

@@ -23,10 +23,15 @@ class Outcome:
 
     @property
     def lines(self) -> list[str]:
-        """What there is to say of it, a line for each missed bar."""
+        """Return what the end of the list says of it: a line, or one for each missed bar."""
         if self.code:
             return [f"{self.name}: failed with exit code {self.code}"]
-        return [f"{self.name}: missed: {miss}" for miss in self.missed]
+        missed = [f"{self.name}: missed a bar: {miss}" for miss in self.missed]
+        return missed or [f"{self.name}: done in {self.seconds:.0f} s"]
+
+    def passes(self, check: bool) -> bool:
+        """Tell whether it ran to its end and, where bars are checked, met them all."""
+        return not self.code and not (check and self.missed)
 
 
 def names() -> list[str]:

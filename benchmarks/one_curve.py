@@ -35,14 +35,14 @@ def main() -> None:
     parser.add_argument("--more", type=int, default=5, help="steps under the other plan")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS))
-    arguments = parse(parser, steps=1, more=1, plans=list(PLANS)[1:])
+    arguments = parse(parser, steps=2, more=1, plans=["2 replicas"])
     names, cores = arguments.plans, max(os.cpu_count() or 2, 2)
     with TemporaryDirectory() as folder, session("local", cpus=cores):
         for name in names:
             _train(arguments, Path(folder), name, PLANS[name], arguments.steps)
-        for name, other in zip(names, [*names[1:], names[0]], strict=True):
+        for name in names:
             steps = arguments.steps + arguments.more
-            _train(arguments, Path(folder), name, PLANS[other], steps, "always")
+            _train(arguments, Path(folder), name, _next_plan(name), steps, "always")
         curves = {name: _losses(Path(folder) / name) for name in names}
     gaps = [
         abs(loss - first) / first
@@ -57,9 +57,14 @@ def main() -> None:
     if arguments.plot:
         arguments.plot.write_text(_drawn(curves, arguments.steps))
     missed = [f"losses differ by {max(gaps):.1e}"] if max(gaps) > TOLERANCE else []
-    finish(
-        arguments, "One curve under these plans, then under each other's", rows, missed, digits=7
-    )
+    title = "One curve under these plans, each then resumed under the next"
+    finish(arguments, title, rows, missed, digits=7)
+
+
+def _next_plan(name: str) -> dict[str, int]:
+    """Return the plan under which a run is resumed; that of the first follows the last."""
+    all_names = list(PLANS)
+    return PLANS[all_names[(all_names.index(name) + 1) % len(all_names)]]
 
 
 def _train(

@@ -39,7 +39,10 @@ def main() -> None:
     """Plan twice, refuse once, train twice."""
     parser = options(__doc__ or "")
     parser.set_defaults(model=DEMO / "dense")
-    arguments = parse(parser)
+    parser.add_argument(
+        "--limit", type=float, default=0.5, help="memory, from all recomputed (0) to nothing (1)"
+    )
+    arguments = parse(parser, limit=0.25)
     train = {"steps": STEPS, "global_batch": MICRO_BATCH * MICRO_BATCHES}
     run = bench_run(arguments.model, arguments.data, micro_batch=MICRO_BATCH, **train)
     config = Checkpoint.open(arguments.model).config
@@ -48,7 +51,7 @@ def main() -> None:
         there = probe(1)
         wanted = workload(run, shards.sequence_length, there)
         plenty = make_plan(config, there, 2, 1, wanted)
-        limit = _limit(config, plenty, wanted)
+        limit = _limit(config, plenty, wanted, arguments.limit)
         scarce = _limited(there, limit)
         plans = {"plenty": plenty, "scarce": make_plan(config, scarce, 2, 1, wanted)}
         refusal = _refused(config, scarce, wanted, plans["scarce"])
@@ -67,12 +70,12 @@ def main() -> None:
     finish(arguments, title, rows, missed)
 
 
-def _limit(config: ModelConfig, plan: Plan, wanted: Workload) -> int:
-    """Return a limit half way between keeping everything and recomputing every layer."""
+def _limit(config: ModelConfig, plan: Plan, wanted: Workload, part: float) -> int:
+    """Return the bytes between recomputing every layer (``part`` 0) and keeping all (1)."""
     stages = (replace(each, recompute=each.layer_numbers) for each in plan.stages)
     lean = replace(plan, stages=tuple(stages))
     most, least = (max(bytes_per_rank(config, each, wanted)) for each in (plan, lean))
-    return (most + least) // 2
+    return int(least + part * (most - least))
 
 
 def _limited(inventory: Inventory, limit: int) -> Inventory:

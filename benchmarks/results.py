@@ -49,8 +49,7 @@ def parse(parser: argparse.ArgumentParser, **smallest: object) -> argparse.Names
         if isinstance(path, Path) and path.is_relative_to(DEMO)
     }
     if arguments.smallest:
-        folder = small_demo() if demo else DEMO
-        small = {name: folder / path.relative_to(DEMO) for name, path in demo.items()}
+        small = {name: small_demo() / path.relative_to(DEMO) for name, path in demo.items()}
         parser.set_defaults(**smallest, **small)
         return parser.parse_args()
     for name in demo:

@@ -62,6 +62,8 @@ def main() -> None:
                 started = time.perf_counter()
                 answers[name] = _ours(engine, prompt.tolist(), arguments.tokens, f"r{repeat}")
                 seconds[name].append(time.perf_counter() - started)
+        for engine in engines.values():
+            engine.shutdown()
     rows = [
         {"what": name, "tok/s": arguments.tokens / median(taken[1:])}
         for name, taken in seconds.items()
