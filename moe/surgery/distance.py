@@ -1,4 +1,4 @@
-"""How far the logits of two models lie apart, computed from their files."""
+"""The distance between the logits of two models, computed from their files."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -14,10 +14,11 @@ _LEAST = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True, slots=True)
 class LogitDistance:
-    """Over the same tokens: largest and mean absolute difference, and equal first choices.
+    """Over the same tokens: largest and mean absolute difference, and number of equal first
+    choices.
 
     ``relative`` is the largest difference over the largest logit: a float32 sum of many layers
-    cannot agree better than some 1e-6 of it.
+    cannot agree better than about 1e-6 of it.
     """
 
     tokens: int
@@ -28,7 +29,7 @@ class LogitDistance:
 
     @property
     def finite(self) -> bool:
-        """False where either model computed what is no number."""
+        """False if either model computed NaN or infinity."""
         return isfinite(self.max_absolute) and isfinite(self.relative)
 
 
