@@ -42,7 +42,7 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def save_profile(profiles: Sequence[Profile], found: Sequence[Link], path: Path) -> None:
-    """Write what was measured as TOML."""
+    """Write profiles and measured links as TOML."""
     tables.write(_measurements(profiles, found), path, "profile")
 
 
