@@ -61,7 +61,8 @@ class LivingActors(_Numbers):
     one ``copy_distance`` further; 0 is half of the ring, as neighbours are often lost together.
     Training resumed, the copies that were lost too are made anew at once, in ``hidden_seconds``.
     Where device and holder are lost before that, the run restarts from the checkpoint. Where
-    ``elastic``, it goes on with fewer devices and takes in new ones at a copy, built meanwhile.
+    ``elastic``, it continues with fewer devices and adds new devices at a copy; they are built
+    meanwhile.
 
     Defaults: detection, regrouping (the slowest seen) and rebuilding (a new actor that imports
     torch; 0 with a warm spare) as measured on one machine. Copy and transfer are 1 GB of state a

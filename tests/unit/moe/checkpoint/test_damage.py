@@ -266,9 +266,9 @@ def test_a_file_edited_at_equal_length_is_named(
     [
         ({"coefficient": -0.001}, "layer 1 the balance coefficient -0.001, its run has 0 to"),
         ({"coefficient": 1.5}, "layer 1 the balance coefficient 1.5, its run has 0 to 0.01"),
-        ({"shares": [2.0, -1.0, 0.0, 0.0]}, "layer 1 invalid shares or probabilities of experts"),
-        ({"shares": [0.5, 0.4, 0.0, 0.0]}, "layer 1 shares"),
-        ({"probabilities": [0.5]}, "layer 1 shares"),
+        ({"shares": [2.0, -1.0, 0.0, 0.0]}, "layer 1 invalid shares"),
+        ({"shares": [0.5, 0.4, 0.0, 0.0]}, "layer 1 invalid shares"),
+        ({"probabilities": [0.5]}, "layer 1 invalid shares"),
     ],
 )
 def test_a_balance_that_no_run_comes_to_is_refused(
