@@ -71,8 +71,8 @@ def _efficiency() -> float:
 
 def _cluster(efficiency: float) -> Inventory:
     gpu = GPUS[KIND]
-    known = gpu.rates(half=True)
-    rates = Rates(gpu.half_flops * efficiency, known.bytes_per_second)
+    known = gpu.rates(sixteen_bit=True)
+    rates = Rates(gpu.sixteen_bit_flops * efficiency, known.bytes_per_second)
     return Inventory(
         devices=tuple(
             Device(f"n{node}/{number}", f"n{node}", KIND, gpu.memory_bytes, threads=8)
@@ -114,7 +114,7 @@ def _row(what: str, plan: Plan, predicted: Prediction, even: bool = False) -> di
         "layers": " ".join(map(str, layers)),
         "step s": predicted.step_seconds,
         "tokens/s/GPU": tokens,
-        "MFU": tokens * flops / GPUS[KIND].half_flops,
+        "MFU": tokens * flops / GPUS[KIND].sixteen_bit_flops,
         "bubble": max(predicted.timeline.bubble),
         "fullest": max(need.total for need in predicted.rank_bytes) / GPUS[KIND].memory_bytes,
     }

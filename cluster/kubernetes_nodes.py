@@ -164,8 +164,8 @@ def _reasons(item: Table) -> Iterator[str]:
         yield "it is cordoned: no new pod is scheduled there"
     ready = [each for each in status.get("conditions") or () if each.get("type") == "Ready"]
     if not ready or ready[0].get("status") != "True":
-        told = ready[0].get("reason") or ready[0].get("status") if ready else "it reports nothing"
-        yield f"it is not ready ({told})"
+        reason = ready[0].get("reason") or ready[0].get("status") if ready else "it reports nothing"
+        yield f"it is not ready ({reason})"
     for taint in spec.get("taints") or ():
         ours = taint.get("key") in _RESOURCES and taint.get("effect") == "NoSchedule"
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not ours:

@@ -84,14 +84,14 @@ def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
     """
     words = set(re.split(r"[^A-Z0-9.]+", product.upper()))
 
-    def told(kind: str, word: str) -> bool:
+    def has(kind: str, word: str) -> bool:
         if not re.fullmatch(r"\d+G", word):
             return word in words
         size = GPUS[kind].memory_bytes
         near = memory_bytes is not None and abs(memory_bytes / size - 1) < _ABOUT
         return f"{word}B" in words or word in words or near
 
-    kinds = [kind for kind in GPUS if all(told(kind, word) for word in kind.split("-"))]
+    kinds = [kind for kind in GPUS if all(has(kind, word) for word in kind.split("-"))]
     return max(kinds, key=lambda kind: kind.count("-"), default=product)
 
 

@@ -1,8 +1,8 @@
-"""The architecture of a model directory: config.json, and what the files say otherwise. No torch.
+"""The architecture of a model directory: config.json, corrected by the weight files. No torch.
 
-``tie_word_embeddings`` may contradict the files: they hold an ``lm_head.weight`` that is not the
-embedding. transformers then computes with both, so everything here reads such a model as untied. A
-head that equals the embedding is that of a tied model, saved twice.
+``tie_word_embeddings`` may contradict the files, if they hold an ``lm_head.weight`` that differs
+from the embedding. transformers then computes with both, so raymoe reads such a model as untied. A
+head that equals the embedding belongs to a tied model that was saved with both.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from moe.config.tensors import HEAD, embedding
 from moe.storage import Location
 
 _BLOCK_BYTES = 2**22
-"""Bytes of two tensors that are compared at a time."""
+"""Number of bytes of two tensors to compare at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The sizes that are computed, and notes: what is read otherwise than ``config.json`` says."""
+    """The architecture that is computed, and notes where it differs from ``config.json``."""
 
     config: ModelConfig
     notes: tuple[str, ...] = ()
 
 
 def read_architecture(directory: Location) -> Architecture:
-    """Return the architecture of a model, of which ``config.json`` alone may be there."""
+    """Return the architecture of a model directory, which may have ``config.json`` only."""
     config = read_config(read_json(directory / "config.json"))
     if not config.tie_embeddings:
         return Architecture(config)
@@ -43,8 +43,8 @@ def read_architecture(directory: Location) -> Architecture:
         return Architecture(
             config,
             (
-                f"{HEAD} may differ from the embedding that config.json ties it to: {absent[0]} is "
-                "not there to be looked at; the model is taken as tied",
+                f"{HEAD} may differ from the embedding that config.json ties it to: {absent[0]} "
+                "is missing and cannot be compared; the model is read as tied",
             ),
         )
     return settled(config, directory, files)
@@ -53,7 +53,7 @@ def read_architecture(directory: Location) -> Architecture:
 def settled(
     config: ModelConfig, directory: Location, files: Mapping[str, Location]
 ) -> Architecture:
-    """Return the architecture that a ``config.json`` and the tensors beside it have together."""
+    """Return the architecture from a ``config.json`` and the tensors beside it."""
     pair = _pair(config, files)
     if not pair:
         return Architecture(config)
@@ -77,14 +77,14 @@ def settled(
 
 
 def _pair(config: ModelConfig, files: Mapping[str, Location]) -> tuple[str, ...]:
-    """Return the names of a head and an embedding that are said to be tied and both there."""
+    """Return the names of head and embedding if config.json ties them and both are stored."""
     stored = layout_of(config, files).stored(embedding(config))
     both = config.tie_embeddings and HEAD in files and stored.name in files
     return (HEAD, stored.name) if both and stored.name != HEAD else ()
 
 
 def _equal(one: tuple[Location, str], other: tuple[Location, str]) -> bool:
-    """Tell whether two tensors have the same type, shape and bytes."""
+    """Return whether two tensors have equal dtype, shape and bytes."""
     (path, name), (other_path, other_name) = one, other
     header, other_header = read_header(path), read_header(other_path)
     entry, other_entry = header.entries.get(name), other_header.entries.get(other_name)
@@ -101,7 +101,9 @@ def _kind(entry: Entry) -> tuple[str, tuple[int, ...]]:
 
 
 def _same_bytes(one: Any, other: Any, left: int) -> bool:
-    """Tell whether two open files go on alike; the first difference ends the reading."""
+    """Return whether the next ``left`` bytes of two open files are equal; stop at the first
+    difference.
+    """
     while left:
         size = min(left, _BLOCK_BYTES)
         if one.read(size) != other.read(size):

@@ -1,7 +1,7 @@
-"""Ranges of a tensor's elements in memory order, as boxes that can be copied whole.
+"""Ranges of a tensor's elements in memory order, as boxes (hyperrectangles) to copy.
 
 A range ``[start, stop)`` of the elements of a row-major tensor may begin and end within a row. It
-is made of a few boxes, each of them one run in memory: the rest of a row, whole rows, the beginning
+consists of a few boxes, each contiguous in memory: the rest of a row, complete rows, the beginning
 of a row. Boxes of two ranges are intersected dimension by dimension.
 """
 
@@ -42,7 +42,7 @@ def shifted(box: Box, dim: int | None, by: int) -> Box:
 
 
 def overlap(one: Box, other: Box) -> Box | None:
-    """Return what two boxes have in common, None if nothing."""
+    """Return the intersection of two boxes; None if it is empty."""
     common = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
     return common if all(start < stop for start, stop in common) else None
 
@@ -53,7 +53,7 @@ def lengths(box: Box) -> tuple[int, ...]:
 
 
 def within(box: Box, outer: Box) -> tuple[slice, ...]:
-    """Return where a box lies in another that contains it, as an index."""
+    """Return the index of a box within an outer box that contains it."""
     return tuple(
         slice(start - origin, stop - origin)
         for (start, stop), (origin, _) in zip(box, outer, strict=True)

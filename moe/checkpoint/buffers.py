@@ -1,4 +1,4 @@
-"""Memory that snapshots of tensors are copied into, kept from one save to the next."""
+"""Buffers for snapshots of tensors, kept from one save to the next."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,15 @@ from torch import Tensor
 
 _ALIGNED = 64
 _TOUCHED = 2**26
-"""Bytes that are touched at once; in between other threads of Python get their turn."""
+"""Number of bytes to touch at a time; other Python threads can run in between."""
 
 
 class Buffers:
-    """One block of CPU memory; as long as the tensors stay alike no save allocates any.
+    """One block of CPU memory; while shapes and dtypes stay equal, no save allocates memory.
 
-    Fresh memory costs several times its copy, page by page, so a block is made ready in a thread
-    beforehand where somebody asks for it. ``pinned`` memory is what a GPU copies to fastest; only a
-    machine with a GPU has any.
+    The first touch of new memory takes several times as long as the copy, so ``prepare`` touches
+    the block in a thread beforehand. A GPU copies fastest to ``pinned`` memory, which exists only
+    on a machine with a GPU.
     """
 
     def __init__(self, pinned: bool) -> None:
@@ -26,22 +26,24 @@ class Buffers:
 
     @property
     def bytes(self) -> int:
-        """Size of the block."""
+        """Size of the block in bytes."""
         return self._block.nbytes
 
     def replaced(self) -> "Buffers":
-        """Return others of the same kind, for when somebody still uses the memory of these."""
+        """Return new buffers of the same kind, for use while the memory of these is still in
+        use.
+        """
         return Buffers(self.pinned)
 
     def prepare(self, tensors: Iterable[Tensor]) -> None:
-        """Begin to make memory ready for copies of tensors like these; return at once."""
+        """Start to prepare memory for copies of tensors of these shapes; return at once."""
         size = sum(map(_room, tensors))
         if self._making is None and size > self.bytes:
             self._making = threading.Thread(target=self._make, args=(size,), daemon=True)
             self._making.start()
 
     def copied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return copies of tensors; they stay until the next call."""
+        """Return copies of tensors, valid until the next call."""
         if self._making is not None:
             self._making.join()
             self._making = None

@@ -1,4 +1,4 @@
-"""The bytes of a tensor as they are stored, and the hashes of tensors and of small files."""
+"""The stored bytes of a tensor, and the hashes of tensors and of small files."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from moe.storage import Location
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """Return the bytes of a tensor in row-major order; a view where it lies so in memory."""
+    """Return the bytes of a tensor in row-major order; a view if the tensor is contiguous."""
     flat = tensor.detach().to("cpu").contiguous().as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().data
 
@@ -20,5 +20,5 @@ def sha256(tensor: Tensor) -> str:
 
 
 def file_sha256(path: Location) -> str:
-    """Return the hash of a file that memory can hold."""
+    """Return the hash of a file that fits in memory."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

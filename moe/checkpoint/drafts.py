@@ -1,7 +1,8 @@
-"""Checkpoints that appear whole or not at all, and the removal of old ones.
+"""Checkpoints that appear complete or not at all, and the removal of old checkpoints.
 
-On a disk a checkpoint is written under a hidden name and renamed. An object store cannot rename:
-there the manifest, which is written last, makes the rest count, and is what goes first on removal.
+On a disk, a checkpoint is written under a hidden name and then renamed. An object store cannot
+rename: there the manifest, which is written last, makes the checkpoint valid, and it is removed
+first.
 """
 
 import shutil
@@ -18,9 +19,9 @@ from moe.storage import P, RemotePath
 
 @contextmanager
 def drafted(to: P) -> Iterator[P]:
-    """Yield where to write a checkpoint; ``to`` is one when the block ends well.
+    """Yield the location to write to; ``to`` is a complete checkpoint when the block succeeds.
 
-    What an earlier attempt left at ``to`` is removed; a complete checkpoint there is refused.
+    Remains of an earlier attempt at ``to`` are removed; a complete checkpoint there is refused.
     """
     if isinstance(to, RemotePath):
         with _remote(to):
@@ -31,10 +32,10 @@ def drafted(to: P) -> Iterator[P]:
 
 
 def prune(directory: P, keep: int) -> None:
-    """Remove all but the newest ``keep`` complete checkpoints, and what killed writers left.
+    """Remove all but the newest ``keep`` complete checkpoints, and the remains of killed writers.
 
-    A checkpoint that is being written is let alone: a lock tells on a disk, and elsewhere only what
-    is older than a complete checkpoint counts as left.
+    A checkpoint that is being written stays: on a disk it has a lock; elsewhere, only an incomplete
+    checkpoint that is older than a complete one counts as remains.
     """
     complete = checkpoints(directory)
     for path in complete[:-keep]:
@@ -66,7 +67,7 @@ def _remote(to: RemotePath) -> Iterator[None]:
 
 
 def _remove(path: Path | RemotePath) -> None:
-    """Remove a checkpoint so that no moment of it looks like a complete one."""
+    """Remove a checkpoint so that it never looks complete during the removal."""
     if isinstance(path, RemotePath):
         if (path / MANIFEST).exists():
             (path / MANIFEST).remove()

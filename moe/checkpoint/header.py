@@ -1,6 +1,6 @@
 """The header of a safetensors file: which tensors it holds, and where. No torch.
 
-The format is a length, a JSON header that places every tensor, then the bytes.
+The format is a length, a JSON header with the position of every tensor, then the bytes.
 """
 
 import json
@@ -13,12 +13,14 @@ from moe.errors import CheckpointError
 from moe.storage import Location, RemotePath
 
 _FIRST_READ = 2**17
-"""Bytes of a file that are read at once in the hope that the header is among them."""
+"""Bytes that are read first; they usually contain the complete header."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor: the format's name of its type, its shape, and its bytes after the header."""
+    """One tensor: the format's name of its dtype, its shape, and its byte range after the
+    header.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -28,19 +30,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors of a file by name, and where in the file their bytes begin."""
+    """The tensors of a file by name, and the offset in the file where their bytes begin."""
 
     entries: Mapping[str, Entry]
     begin: int
 
 
 def open_binary(path: Location) -> Any:
-    """Open a file for reading at any place in it; a context."""
+    """Open a file for random-access reading; a context manager."""
     return path.open_input() if isinstance(path, RemotePath) else path.open("rb")
 
 
 def read_header(path: Location) -> Header:
-    """Read the header of a file; CheckpointError where the file is missing or damaged."""
+    """Return the header of a file; CheckpointError if the file is missing or damaged."""
     try:
         with open_binary(path) as file:
             return header_of(path, file)
@@ -49,7 +51,9 @@ def read_header(path: Location) -> Header:
 
 
 def header_of(path: Location, file: Any) -> Header:
-    """Read the header of an open file, which must hold all that the header places."""
+    """Return the header of an open file; raises if the file is shorter or longer than the header
+    says.
+    """
     try:
         size = file.seek(0, 2)
         header = _parse(file, size)
@@ -62,7 +66,9 @@ def header_of(path: Location, file: Any) -> Header:
 
 
 def cut_off(path: Location) -> list[str]:
-    """Return the tensors that a file too short for its header has lost; all where that is lost."""
+    """Return the tensors that a truncated file has lost; all tensors if the header itself is
+    lost.
+    """
     try:
         with open_binary(path) as file:
             size = file.seek(0, 2)
@@ -73,14 +79,14 @@ def cut_off(path: Location) -> list[str]:
 
 
 def missing(path: Location) -> CheckpointError:
-    """Return the error of a file that an index names and that is not there."""
+    """Return the error for a missing file that an index names."""
     return CheckpointError(
         what_stands_for(path) or f"{path} is missing though the index names it; copy it too"
     )
 
 
 def damaged(path: Location, error: object) -> CheckpointError:
-    """Return the error of a file that is no whole safetensors file."""
+    """Return the error for a file that is not a complete safetensors file."""
     return CheckpointError(
         what_stands_for(path) or f"{path} is damaged or cut short: {error}; copy it again"
     )

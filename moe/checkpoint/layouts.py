@@ -1,7 +1,7 @@
-"""Where the files of a directory keep each tensor of a model, in the forms that are read.
+"""Where the files of a directory hold each tensor of a model, in every form that raymoe reads.
 
-A family has one form that raymoe writes (``moe.checkpoint.names``). transformers writes others of
-the same model, and reads all of them alike:
+raymoe writes one form per family (``moe.checkpoint.names``). transformers also writes other forms
+of the same model, and reads all of them:
 
 - *fused*: the experts of a layer in two tensors, ``experts.gate_up_proj`` [N, 2F, D], in whose rows
   the gate comes before the up projection, and ``experts.down_proj`` [N, D, F];
@@ -20,16 +20,16 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, tensors
 
 FUSED_FAMILIES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
-"""Families whose experts transformers holds in one tensor."""
+"""Families whose experts transformers holds in fused tensors."""
 
 _FIRST = "model."
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor of the files, and which box of it a tensor of ours is, None where it is all of it.
+    """A tensor in the files, and the box of it that is one of our tensors; None: the full tensor.
 
-    A box may have one dimension more than the tensor: of the experts, the first.
+    A box may have one dimension more than our tensor: the first dimension, which counts experts.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Layout:
     under_head: bool = False
 
     def stored(self, tensor: TensorSlice) -> Stored:
-        """Return where a tensor, or a span of it, lies."""
+        """Return where a tensor, or a span of it, is stored."""
         found = self._whole(tensor)
         if self.under_head and found.name == EMBEDDING:
             found = replace(found, name=HEAD)
@@ -75,7 +75,7 @@ class Layout:
         return Stored(name, (self.experts, 2 * rows, columns), box)
 
     def _name(self, name: str) -> str:
-        """Return the name of a tensor; the fused form has the same for all families."""
+        """Return the name of a tensor; fused tensors have equal names in all families."""
         return disk_name("qwen2_moe" if self.fused else self.family, name)
 
 

@@ -1,9 +1,9 @@
-"""The manifest of a training checkpoint: written last, so its presence makes the rest count.
+"""The manifest of a training checkpoint: written last, so its presence marks a complete checkpoint.
 
 A training checkpoint is a model directory that any loader reads, an ``optimizer`` directory beside
-the weights, and this file. It keeps the hash of every stored tensor; a rank checks those it reads.
-It keeps the hash of every other file too, config.json among them, and of itself: whoever reads it
-checks these, so a run never goes on with numbers that were edited.
+the weights, and this file. The manifest has the hash of every stored tensor; a rank checks the
+tensors that it reads. The manifest also has its own hash and the hash of every other file, such as
+config.json; every reader of the manifest checks these, so a run never continues from edited files.
 """
 
 import hashlib
@@ -26,26 +26,28 @@ from moe.storage import Location, P, sizes
 MANIFEST = "raymoe.json"
 OPTIMIZER = "optimizer"
 FORMAT = 3
-"""Version of the layout described here; 2 had hashes of tensors alone, 1 had whole moments."""
+"""Version of the layout described here; format 2 had hashes of tensors only, format 1 had undivided
+moments.
+"""
 
 _READ = (2, FORMAT)
 _SEAL = "sha256"
-"""The key of the hash of all the others, from format 3 on."""
+"""The key of the hash over all other keys, from format 3 on."""
 _STEP = re.compile(r"step-(\d+)")
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a run must know to continue.
+    """The state that a run needs to continue.
 
-    ``step`` counts the steps done. It is also the position in the data and the state of all
+    ``step`` counts the steps done. It also gives the position in the data and the state of all
     randomness: the order of sequences is a function of the step and of ``data.seed`` in ``run``,
-    and nothing else in training draws random numbers, so no generator has a state to keep.
-    ``balance`` is that of each layer with experts; ``plan`` and ``run`` are those that wrote it;
-    ``data`` is a fingerprint of the token shards; ``files`` the size of every file; ``tensors``
-    the weights by name, ``pieces`` the moments of the optimiser; ``hashes`` are of the files that
-    hold neither, and empty where format 2 had none.
+    and nothing else in training draws random numbers, so there is no generator state to save.
+    ``balance`` has the balance state of each layer with experts; ``plan`` and ``run`` wrote the
+    checkpoint; ``data`` is a fingerprint of the token shards; ``files`` has the size of every file,
+    ``tensors`` the weights by name, ``pieces`` the moments of the optimiser; ``hashes`` has the
+    hashes of all other files, and is empty for format 2.
     """
 
     step: int
@@ -64,19 +66,20 @@ class Manifest:
         return {layer: state.coefficient for layer, state in self.balance.items()}
 
     def save(self, directory: Location) -> None:
-        """Write the manifest; the caller has written everything else."""
+        """Write the manifest; the caller must have written everything else."""
         write_json(directory / MANIFEST, sealed({"format": FORMAT, **asdict(self)}))
 
     def tensors_in(self, file: str) -> list[str]:
-        """Return the names of the tensors that a file holds, or holds pieces of."""
+        """Return the names of the tensors that a file holds in full or in pieces."""
         held = {tensor.name for tensor in self.tensors.values() if tensor.file == file}
         return sorted(held | {piece.name for piece in self.pieces if piece.file == file})
 
 
 def load_manifest(directory: Location) -> Manifest:
-    """Read a manifest and check that the files it lists are those that were saved, and no others.
+    """Read a manifest and check that the files are exactly the saved files.
 
-    Files of tensors must have their sizes and are not read: whoever reads a tensor checks its hash.
+    Files of tensors must have the right size but are not read: the reader of a tensor checks its
+    hash.
     """
     path = directory / MANIFEST
     table = read_json(path)
@@ -88,7 +91,8 @@ def load_manifest(directory: Location) -> Manifest:
         )
     if table["format"] == FORMAT and table.get(_SEAL) != sealed(table)[_SEAL]:
         raise CheckpointError(
-            f"{path} has changed since it was saved: its own sha256 is not the one it says; take "
+            f"{path} has changed since it was saved: its own sha256 differs from the one in it; "
+            "take "
             "another checkpoint, or undo the change"
         )
     manifest = _parsed(path, table)
@@ -98,7 +102,7 @@ def load_manifest(directory: Location) -> Manifest:
 
 
 def sealed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table of a manifest as JSON holds it, with the hash of all its other values."""
+    """Return the table of a manifest in JSON form, with the hash of all other values."""
     body: dict[str, Any] = json.loads(
         json.dumps({k: v for k, v in table.items() if k != _SEAL}, default=str)
     )
@@ -130,12 +134,12 @@ def checkpoints(directory: P) -> list[P]:
 
 
 def step_directory(directory: P, step: int) -> P:
-    """Return where the checkpoint of a step lies."""
+    """Return the location of the checkpoint of a step."""
     return cast(P, directory / f"step-{step:08d}")
 
 
 def _check_values(path: Location, manifest: Manifest) -> None:
-    """Raise CheckpointError where a run cannot have come to what a manifest says."""
+    """Raise CheckpointError if the values of a manifest are impossible for its run."""
     named = _STEP.fullmatch(path.parent.name)
     if manifest.step < 0 or (named is not None and int(named.group(1)) != manifest.step):
         raise CheckpointError(
@@ -152,13 +156,13 @@ def _check_values(path: Location, manifest: Manifest) -> None:
             )
         if not _is_spread(state):
             raise CheckpointError(
-                f"{path} gives layer {layer} shares or probabilities of experts that are none; "
+                f"{path} gives layer {layer} invalid shares or probabilities of experts; "
                 "take another checkpoint"
             )
 
 
 def _is_spread(state: BalanceState) -> bool:
-    """Tell whether shares are of one whole, or of nothing, and probabilities are such."""
+    """Return whether shares sum to one (or all are zero) and probabilities are valid."""
     shares, whole = state.shares, sum(state.shares)
     return (
         len(shares) == len(state.probabilities)
@@ -178,19 +182,19 @@ def _check_files(directory: Location, manifest: Manifest) -> None:
     for name, digest in manifest.hashes.items():
         if file_sha256(directory / name) != digest:
             raise CheckpointError(
-                f"{directory / name} has changed since it was saved: its sha256 is not the one its "
-                "manifest says; undo the change, or take another checkpoint"
+                f"{directory / name} has changed since it was saved: its sha256 differs from the "
+                "one in its manifest; undo the change, or take another checkpoint"
             )
     for name in sorted(found.keys() - manifest.files.keys()):
         if name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{directory / name} is a file its manifest does not list, so a tensor may be "
-                "there twice; remove it, or take another checkpoint"
+                f"{directory / name} is a file that its manifest does not list, so a tensor may "
+                "be stored twice; remove it, or take another checkpoint"
             )
 
 
 def _lost(path: Location, held: list[str]) -> str:
-    """Return which tensors a file of the wrong size has lost, as far as can be told."""
+    """Return the tensors that a file of the wrong size has lost, as far as its header shows."""
     lost = sorted({key.partition("[")[0] for key in cut_off(path)}) or held
     if not lost:
         return ""

@@ -1,4 +1,4 @@
-"""What to say of a directory whose tensors are not those that its ``config.json`` describes."""
+"""Errors for a directory whose tensors differ from its ``config.json``."""
 
 from collections.abc import Collection
 
@@ -7,19 +7,20 @@ from moe.errors import CheckpointError
 from moe.storage import Location
 
 _WRAPPERS = {
-    "_orig_mod.": "which torch.compile leaves; save the module inside it (model._orig_mod)",
-    "module.": "which DistributedDataParallel leaves; save the module inside it (model.module)",
-    "base_model.model.": "which peft leaves; merge the adapter (merge_and_unload) and save that",
+    "_orig_mod.": "which torch.compile adds; save the module inside it (model._orig_mod)",
+    "module.": "which DistributedDataParallel adds; save the module inside it (model.module)",
+    "base_model.model.": "which peft adds; merge the adapter (merge_and_unload) and save the "
+    "result",
 }
 _ANOTHER_FORM = (
     "they are in a form that raymoe does not read, or of another model; load the directory with "
-    "transformers, see that it reports no missing and no unexpected tensors, and write it again "
+    "transformers, check that it reports no missing and no unexpected tensors, and write it again "
     "with save_pretrained"
 )
 
 
 def check_names(path: Location, expected: Collection[str], found: Collection[str]) -> None:
-    """Raise CheckpointError unless the files of a directory hold what is expected, and no more."""
+    """Raise CheckpointError unless the files of a directory hold exactly the expected tensors."""
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     if missing and (wrapped := _wrapper(found)) is not None:
@@ -52,13 +53,13 @@ def check_names(path: Location, expected: Collection[str], found: Collection[str
         )
     if extra:
         raise CheckpointError(
-            f"{path} holds {len(extra)} tensors its config.json does not explain, "
-            f"the first is {extra[0]}; the model would not be the one that was saved"
+            f"{path} holds {len(extra)} tensors its config.json does not explain, the first is "
+            f"{extra[0]}; the model would differ from the saved model"
         )
 
 
 def _wrapper(found: Collection[str]) -> str | None:
-    """Return what stands before the names of a whole model, None where nothing does."""
+    """Return the prefix before the names of a complete model; None if there is none."""
     for name in found:
         prefix, embedding, rest = name.partition(EMBEDDING)
         if prefix and embedding and not rest:

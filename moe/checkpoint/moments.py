@@ -1,4 +1,4 @@
-"""The moments of a training checkpoint, read under any plan from pieces written under any other."""
+"""The moments of a training checkpoint, read under any plan from pieces written under any plan."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,7 +20,7 @@ from moe.storage import Location
 
 
 class Moments:
-    """Reads any part of any moment, or a range of it; only the pieces that overlap are opened."""
+    """Reads any part of any moment, or a range of it; opens only the overlapping pieces."""
 
     def __init__(self, family: str, pieces: Sequence[Piece], shards: Shards) -> None:
         self._family = family
@@ -30,7 +30,7 @@ class Moments:
 
     @classmethod
     def open(cls, directory: Location, manifest: Manifest | None = None) -> "Moments":
-        """Open the moments of a checkpoint; its manifest is read unless the caller has it."""
+        """Open the moments of a checkpoint; reads its manifest unless the caller gives it."""
         manifest = manifest or load_manifest(directory)
         config = read_config(read_json(directory / "config.json"))
         files = {piece.key: directory / piece.file for piece in manifest.pieces}
@@ -38,7 +38,7 @@ class Moments:
         return cls(config.family, manifest.pieces, Shards(files, hashes))
 
     def read(self, part: TensorSlice, moment: str) -> Tensor:
-        """Return a moment of a part of a tensor, in the shape that part is held in."""
+        """Return a moment of a part of a tensor, in the shape of the part."""
         return self.read_range(whole_range(part), moment).view(part.held_shape)
 
     def read_range(self, wanted: TensorRange, moment: str) -> Tensor:
@@ -66,7 +66,7 @@ class Moments:
         return out
 
     def _of(self, part: TensorSlice, moment: str) -> Sequence[Piece]:
-        """Return the pieces of a tensor, once it is known that they are all there."""
+        """Return the pieces of a tensor; CheckpointError if they do not cover the tensor."""
         key = (disk_name(self._family, part.name), moment)
         pieces = self._pieces.get(key, [])
         if key not in self._covered:
@@ -78,9 +78,10 @@ class Moments:
 def _boxes(
     shape: tuple[int, ...], offset: tuple[int | None, int], start: int, stop: int
 ) -> Iterator[tuple[Box, int]]:
-    """Yield the boxes of a range of a part, placed in the whole tensor, and where each begins.
+    """Yield the boxes of a range of a part in coordinates of the full tensor, and where each
+    begins.
 
-    ``shape`` is the part's; ``offset`` is the dimension it is cut along and where it begins there.
+    ``shape`` is the shape of the part; ``offset`` is the dimension of its cut and its start there.
     """
     at = 0
     for box in cut(shape, start, stop):
@@ -94,7 +95,7 @@ def _copy(
     target: Tensor,
     targets: Sequence[tuple[Box, int]],
 ) -> None:
-    """Copy what two one-dimensional ranges of a tensor have in common."""
+    """Copy the overlap of two one-dimensional ranges of a tensor."""
     for to, to_begin in targets:
         for box, begin in sources:
             common = overlap(to, box)

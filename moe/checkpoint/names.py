@@ -1,4 +1,4 @@
-"""Our tensor names to those of a family on disk. Those of a dense model are ours.
+"""Maps our tensor names to the names of a family on disk. For dense models they are equal.
 
 In the tables ``N`` stands for the number of an expert.
 """
@@ -39,9 +39,9 @@ _EXPERT = re.compile(r"(?<=\.experts\.)\d+(?=\.)")
 
 
 def fused_name(role: Role) -> str | None:
-    """Return the tensor in which transformers holds the experts of a layer; None of all else.
+    """Return the fused tensor in which transformers holds an expert's matrix; None for other roles.
 
-    Gate and up projections share one, in which the rows of the gate come first.
+    Gate and up projections share one tensor, in which the rows of the gate come first.
     """
     if role.layer is None or role.expert is None:
         return None
@@ -50,7 +50,7 @@ def fused_name(role: Role) -> str | None:
 
 
 def disk_name(family: str, name: str) -> str:
-    """Return the name a tensor has in the files of a family."""
+    """Return the name of a tensor in the files of a family."""
     expert = _EXPERT.search(name)
     number = expert.group() if expert else ""
     for ours, theirs in _FAMILIES.get(family, {}).items():

@@ -17,14 +17,13 @@ from moe.errors import CheckpointError
 from moe.storage import Location
 
 _ROTARY = "rotary_emb.inv_freq"
-"""A buffer that old versions of transformers saved; it follows from config.json."""
+"""A buffer that old versions of transformers saved; its value follows from config.json."""
 
 
 class Checkpoint:
     """One model: its architecture, and its tensors under our names.
 
-    ``notes`` are sentences about what of the directory is read otherwise than ``config.json`` says,
-    and what is left aside.
+    ``notes`` are sentences about differences from ``config.json`` and about ignored tensors.
     """
 
     def __init__(self, path: Location, found: Architecture, shards: Shards, layout: Layout) -> None:
@@ -36,10 +35,10 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Location, manifest: Manifest | None = None) -> "Checkpoint":
-        """Open a directory and check that every tensor is there in its right shape.
+        """Open a directory and check that every tensor exists in the correct shape.
 
-        With the manifest of a training checkpoint every tensor must lie where it says, and what is
-        read is checked against its hashes.
+        With the manifest of a training checkpoint, every tensor must be in the file that the
+        manifest names, and every tensor that is read is checked against its hash.
         """
         if not path.is_dir():
             raise CheckpointError(f"no model directory at {path}")
@@ -55,18 +54,18 @@ class Checkpoint:
         return checkpoint
 
     def read(self, tensor: TensorSlice) -> Tensor:
-        """Return the part of a tensor that a slice names, in the type it has on disk."""
+        """Return a slice of a tensor, in its dtype on disk."""
         stored = self._layout.stored(tensor)
         found = self.shards.read(stored.name, stored.box)
         return found.view(tensor.held_shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the tensors on disk, judged by the embedding."""
+        """The dtype of the tensors on disk, taken from the embedding."""
         return self.dtype_of(embedding(self.config))
 
     def dtype_of(self, tensor: TensorSlice) -> torch.dtype:
-        """Return the type one tensor has on disk."""
+        """Return the dtype of one tensor on disk."""
         return self.shards.dtype(self._layout.stored(tensor).name)
 
     def _check(self) -> None:
@@ -76,7 +75,7 @@ class Checkpoint:
         if aside:
             self.notes += (
                 f"{len(aside)} buffers of rotary embeddings in {self.path}, the first is "
-                f"{min(aside)}, are left aside; they follow from config.json",
+                f"{min(aside)}, are ignored; their values follow from config.json",
             )
         twice = {HEAD} if self.config.tie_embeddings else set()
         check_names(
@@ -86,14 +85,15 @@ class Checkpoint:
             if self.shards.shape(name) != shape:
                 raise CheckpointError(
                     f"{name} in {self.path} has shape {self.shards.shape(name)}, "
-                    f"config.json asks for {shape}; they are not of one model: copy both again, "
+                    f"config.json asks for {shape}; they belong to different models: copy both "
+                    "again, "
                     "or correct config.json"
                 )
             self.shards.dtype(name)
 
 
 def _listed(path: Location, manifest: Manifest) -> dict[str, Location]:
-    """Return the files of a training checkpoint, which its index must place as its manifest."""
+    """Return the files of a training checkpoint; its index and its manifest must agree on them."""
     index = weight_map(path, INDEX)
     files = {name: tensor.file for name, tensor in manifest.tensors.items()}
     for name in sorted(index.keys() | files.keys()):

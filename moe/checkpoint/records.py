@@ -1,7 +1,7 @@
-"""What a manifest keeps of every stored tensor: where it lies and the hash of its bytes.
+"""The records of a manifest about every stored tensor: its location and the hash of its bytes.
 
-Weights are stored whole, each once. Optimiser moments are stored in *pieces*: whoever owns a range
-of a tensor's elements writes that range, one-dimensional, as it lies in memory. A tensor is cut
+Weights are stored in full, each once. Optimiser moments are stored in *pieces*: the owner of a
+range of a tensor's elements writes that range, one-dimensional, in memory order. A tensor is cut
 twice: the gang cuts it along a dimension into parts, and the replicas cut each part into ranges.
 """
 
@@ -23,12 +23,12 @@ from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW knows of every trained element."""
+"""The states that AdamW keeps for every trained element."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedState:
-    """The moments that a rank owns of a range of one tensor, each of them one-dimensional."""
+    """The moments of a range of one tensor that a rank owns; each is one-dimensional."""
 
     range: TensorRange
     moments: Mapping[str, Tensor]
@@ -36,7 +36,7 @@ class OwnedState:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One whole weight, by its name in the family's files."""
+    """One full weight, by its name in the family's files."""
 
     name: str
     file: str
@@ -49,8 +49,9 @@ class StoredTensor:
 class Piece:
     """One range of one moment of one part of a tensor.
 
-    ``shape`` is the whole tensor's, ``dim``, ``first`` and ``last`` say which part of it (``dim``
-    is None where the part is all of it), ``start`` and ``stop`` which elements of the part.
+    ``shape`` is the shape of the full tensor; ``dim``, ``first`` and ``last`` give the part
+    (``dim`` is None if the part is the full tensor); ``start`` and ``stop`` give the elements of
+    the part.
     """
 
     name: str
@@ -67,19 +68,19 @@ class Piece:
 
     @property
     def key(self) -> str:
-        """Its name in the file, which no other piece of a checkpoint has."""
+        """Name of the piece in its file, unique in the checkpoint."""
         part = "" if self.dim is None else f"[{self.first}:{self.last}]"
         return f"{self.name}.{self.moment}{part}[{self.start}:{self.stop}]"
 
     @property
     def part_shape(self) -> tuple[int, ...]:
-        """Shape of the part it is cut from."""
+        """Shape of the part."""
         return held_shape(self.shape, self.dim, self.first, self.last)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenFiles:
-    """What one rank, or another writer, adds to a checkpoint.
+    """The records that one rank, or another writer, adds to a checkpoint.
 
     ``balance`` is the state of each layer with experts that the writer holds.
     """
@@ -90,7 +91,7 @@ class WrittenFiles:
 
 
 def piece_of(own: TensorRange, name: str, moment: str, file: str, dtype: torch.dtype) -> Piece:
-    """Return the piece that holds a moment of a range, named ``name`` on disk; it has no hash."""
+    """Return the piece for a moment of a range, named ``name`` on disk, without its hash."""
     part = own.part
     return Piece(
         name=name,
@@ -108,17 +109,17 @@ def piece_of(own: TensorRange, name: str, moment: str, file: str, dtype: torch.d
 
 
 def read_tensor(table: Mapping[str, Any]) -> StoredTensor:
-    """Return the tensor written as a table; what is missing or of another kind raises."""
+    """Return a tensor record from its table; raises if a key is missing or has a wrong type."""
     return StoredTensor(**(dict(table) | {"shape": _shape(table)}))
 
 
 def read_piece(table: Mapping[str, Any]) -> Piece:
-    """Return the piece written as a table; what is missing or of another kind raises."""
+    """Return a piece from its table; raises if a key is missing or has a wrong type."""
     return Piece(**(dict(table) | {"shape": _shape(table)}))
 
 
 def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
-    """Raise CheckpointError unless every tensor of a model is there, once, in its shape."""
+    """Raise CheckpointError unless every tensor of a model is stored once, in its shape."""
     expected = {disk_name(config.family, tensor.name): tensor.shape for tensor in tensors(config)}
     seen: dict[str, StoredTensor] = {}
     for tensor in stored:
@@ -128,7 +129,7 @@ def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
                 "every tensor must be written once"
             )
         if tensor.name not in expected:
-            raise CheckpointError(f"{tensor.name} in {tensor.file} is no tensor of this model")
+            raise CheckpointError(f"{tensor.name} in {tensor.file} is not a tensor of this model")
         if tensor.shape != expected[tensor.name]:
             raise CheckpointError(
                 f"{tensor.name} in {tensor.file} has shape {tensor.shape}, the model asks for "
@@ -140,7 +141,7 @@ def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
 
 
 def check_moments(config: ModelConfig, pieces: Iterable[Piece]) -> None:
-    """Raise CheckpointError unless the pieces are every moment of a model, each element once."""
+    """Raise CheckpointError unless the pieces cover every moment of a model, each element once."""
     table = by_moment(pieces)
     expected = {
         (disk_name(config.family, tensor.name), moment): tensor.shape
@@ -157,7 +158,7 @@ def check_moments(config: ModelConfig, pieces: Iterable[Piece]) -> None:
 def check_cover(name: str, moment: str, shape: tuple[int, ...], pieces: Sequence[Piece]) -> None:
     """Raise CheckpointError unless pieces cover every element of a tensor once.
 
-    Parts of the gang follow each other along one dimension; the ranges of each follow each other.
+    The parts of a gang are adjacent along one dimension; the ranges of each part are adjacent.
     """
     label = f"{name}.{moment}"
     if not pieces:

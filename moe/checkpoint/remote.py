@@ -1,4 +1,4 @@
-"""The code that travels with a checkpoint whose family transformers does not know."""
+"""Code that is copied into a checkpoint whose family transformers does not know."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,8 @@ _FILES: Mapping[str, tuple[str, ...]] = {
 
 
 def copy_remote_code(family: str, directory: Location) -> None:
-    """Copy the files that a family's ``auto_map`` names, and what those import; most have none."""
+    """Copy the files that a family's ``auto_map`` names, and their imports; most families have
+    none.
+    """
     for file in _FILES.get(family, ()):
         copy_file(_CODE / file, directory / file)

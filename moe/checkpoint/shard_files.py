@@ -1,6 +1,6 @@
-"""One safetensors file, opened: locally through the format's library, remotely by byte ranges.
+"""One open safetensors file: local through the format's library, remote by byte ranges.
 
-From a remote file the header is read first, and then only the bytes of the tensors asked for.
+Of a remote file, only the header and the bytes of the requested tensors are read.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from moe.checkpoint.header import damaged, header_of, missing
 from moe.storage import Location, RemotePath
 
 NAMED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""Types that raymoe reads and writes, by their names in the format."""
+"""Dtypes that raymoe reads and writes, by their names in the format."""
 TYPES = {dtype: name for name, dtype in NAMED.items()}
 
 
 class ShardFile(Protocol):
-    """What all files offer."""
+    """The interface of an open file."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the tensors in it."""
+        """Names of the tensors in the file."""
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -34,7 +34,7 @@ class ShardFile(Protocol):
         ...
 
     def dtype(self, name: str) -> str:
-        """Return what the format calls the type of a tensor."""
+        """Return the dtype of a tensor, by its name in the format."""
         ...
 
     def read(self, name: str, box: Box | None = None) -> Tensor:
@@ -55,7 +55,7 @@ class LocalShard:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Names of the tensors in it, listed once: a reader asks for every tensor it reads."""
+        """Names of the tensors in the file, listed once: every read of a tensor asks for them."""
         return frozenset(self._file.keys())
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ class LocalShard:
         return tuple(self._file.get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
-        """Return what the format calls the type of a tensor."""
+        """Return the dtype of a tensor, by its name in the format."""
         return str(self._file.get_slice(name).get_dtype())
 
     def read(self, name: str, box: Box | None = None) -> Tensor:
@@ -75,7 +75,7 @@ class LocalShard:
 
 
 class RemoteShard:
-    """A file in another storage; of a box, what lies between its first and last byte is read."""
+    """A file in remote storage; for a box, the range from its first to its last byte is read."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
@@ -88,7 +88,7 @@ class RemoteShard:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Names of the tensors in it, listed once: a reader asks for every tensor it reads."""
+        """Names of the tensors in the file, listed once: every read of a tensor asks for them."""
         return frozenset(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ class RemoteShard:
         return self._entries[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return what the format calls the type of a tensor."""
+        """Return the dtype of a tensor, by its name in the format."""
         return self._entries[name].dtype
 
     def read(self, name: str, box: Box | None = None) -> Tensor:
@@ -124,17 +124,17 @@ class RemoteShard:
 
 
 def open_shard(path: Location) -> ShardFile:
-    """Open a file; CheckpointError where it is missing or its header is damaged."""
+    """Open a file; CheckpointError if it is missing or its header is damaged."""
     return RemoteShard(path) if isinstance(path, RemotePath) else LocalShard(path)
 
 
 def _offset(corner: Sequence[int], strides: Sequence[int]) -> int:
-    """Return where an element lies in a row-major tensor."""
+    """Return the offset of an element in a row-major tensor."""
     return sum(at * stride for at, stride in zip(corner, strides, strict=True))
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how many elements lie between neighbours along every dimension."""
+    """Return the stride of every dimension, in elements."""
     strides: tuple[int, ...] = ()
     step = 1
     for size in reversed(shape):

@@ -1,4 +1,4 @@
-"""Safetensors files of one directory, and which tensor lies in which."""
+"""The safetensors files of one directory, and the file of each tensor."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from moe.storage import Location
 
 
 class Shards:
-    """Which tensor lies in which file; files are opened lazily and checked on opening.
+    """The file of each tensor; files are opened lazily and checked when opened.
 
-    The files must hold these tensors and no others. With ``hashes``, by name, every tensor read is
-    read whole and checked.
+    The files must hold exactly these tensors. With ``hashes``, by name, every tensor is read in
+    full and checked.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Shards:
         return self._open[path]
 
     def _check_names(self, path: Location, file: ShardFile) -> None:
-        """Raise CheckpointError unless a file holds the tensors that it should, and no others."""
+        """Raise CheckpointError unless a file holds exactly its expected tensors."""
         listed = "index" if self._hashes is None else "manifest"
         expected = {name for name, own in self._files.items() if own == path}
         faults = []
@@ -89,7 +89,7 @@ class Shards:
             faults.append(f"{path} does not hold {lost[0]}, as its {listed} says")
         if more := sorted(file.names - expected):
             other = self._files.get(more[0])
-            what = f"and in {other}" if other else f"but the {listed} knows no such tensor"
+            what = f"and in {other}" if other else f"but the {listed} has no such tensor"
             faults.append(f"{more[0]} lies in {path} {what}")
         if faults:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Which replica writes which weight, where all of them hold it."""
+"""Divides the weights among the replicas for writing: every replica holds every weight."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from moe.config.tensors import TensorSlice, answers_for, held_by
 def writers(config: ModelConfig, gang: Sequence[Share], replicas: int) -> dict[str, int]:
     """Return the replica that writes each tensor of a gang, by name.
 
-    The same on every member of the gang in every replica. Of the copies of one member each is given
-    the next tensor whenever it has the fewest elements.
+    The result is the same on every member of the gang in every replica. Each next tensor goes to
+    the replica of its member with the fewest elements so far.
     """
     load: Counter[tuple[int, int]] = Counter()
     chosen: dict[str, int] = {}
@@ -24,7 +24,7 @@ def writers(config: ModelConfig, gang: Sequence[Share], replicas: int) -> dict[s
 
 
 def _written(config: ModelConfig, gang: Sequence[Share]) -> Iterator[tuple[int, TensorSlice]]:
-    """Yield every tensor the gang answers for, whole, with the member that writes it."""
+    """Yield every tensor that the gang writes, with the member that writes it."""
     seen = set()
     for member, share in enumerate(gang):
         for tensor in held_by(config, share):

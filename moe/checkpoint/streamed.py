@@ -1,4 +1,4 @@
-"""A safetensors file written front to back, hashed on the way, to any storage."""
+"""A safetensors file written sequentially, and hashed while written, to any storage."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from moe.storage import Location, writing
 
 
 class StreamedShard:
-    """Takes the tensors of one file in the order they lie in, which is that of ``in_order``."""
+    """Writes the tensors of one file in file order, the order of ``in_order``."""
 
     def __init__(self, path: Location, specs: Iterable[TensorSpec], write: Callable[[Any], object]):
         self._path = path
@@ -48,7 +48,7 @@ class StreamedShard:
 
 @contextmanager
 def streamed(path: Location, specs: Iterable[TensorSpec]) -> Iterator[StreamedShard]:
-    """Yield a file that is safe in its storage when the block ends well."""
+    """Yield a file that is stored durably when the block succeeds."""
     with writing(path) as write:
         shard = StreamedShard(path, specs, write)
         yield shard

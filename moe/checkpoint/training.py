@@ -1,7 +1,7 @@
-"""A training checkpoint as a whole: what belongs beside the tensors, and one from one process.
+"""A complete training checkpoint: the files beside the tensors, and a writer for one process.
 
-Actors write their tensors in parallel and ``complete`` makes them one checkpoint. A conversion has
-all tensors in one process and uses ``write_training_checkpoint``.
+Actors write their tensors in parallel, and ``complete`` makes one checkpoint of their files. A
+conversion has all tensors in one process and uses ``write_training_checkpoint``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,10 +50,10 @@ from moe.storage import Location, make_directory, sizes, write_text
 
 @dataclass(frozen=True, slots=True)
 class SaveContext:
-    """What all checkpoints of a run say alike, and none of its ranks knows.
+    """The contents that all checkpoints of a run share and that its ranks do not know.
 
-    ``tokenizer`` is the directory that the tokenizer is copied from; ``data`` is the fingerprint of
-    the token shards, so that a resumed run reads the same.
+    ``tokenizer`` is the directory from which the tokenizer is copied; ``data`` is the fingerprint
+    of the token shards, so that a resumed run reads the same data.
     """
 
     config: ModelConfig
@@ -64,7 +64,9 @@ class SaveContext:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What one checkpoint says beside what its writers add; ``plan`` is the plan as tables."""
+    """The contents of one checkpoint beside the records of its writers; ``plan`` is the plan as
+    tables.
+    """
 
     context: SaveContext
     plan: Mapping[str, Any]
@@ -73,9 +75,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class WholeState:
-    """All that training knows of a model, in one process: readers of tensors, and the balance.
+    """The full training state of a model in one process: readers of tensors, and the balance
+    states.
 
-    ``moment`` is asked for one moment of a whole tensor, by its name.
+    ``moment`` returns one moment, given by its name, of a full tensor.
     """
 
     weight: Callable[[TensorSlice], Tensor]
@@ -84,10 +87,10 @@ class WholeState:
 
 
 def complete(directory: Location, about: About, written: Sequence[WrittenFiles]) -> None:
-    """Write what belongs beside the tensors, and the manifest last.
+    """Write the files beside the tensors, and the manifest last.
 
-    Raises CheckpointError, and leaves no manifest, unless the tensors are the whole model and the
-    pieces every element of its moments, each once.
+    Raises CheckpointError, and writes no manifest, unless the tensors are the complete model and
+    the pieces cover every element of its moments once.
     """
     context = about.context
     stored = [tensor for files in written for tensor in files.tensors]
@@ -123,10 +126,10 @@ def write_training_checkpoint(
     limit: int = SHARD_BYTES,
     beside: Callable[[Location], None] = lambda directory: None,
 ) -> None:
-    """Write a complete checkpoint from one process; it appears whole or not at all.
+    """Write a complete checkpoint from one process; it appears complete or not at all.
 
-    The readers are asked for one whole tensor at a time, each once, so memory holds one. Weights
-    and moments are stored in float32, as training has them; files hold up to ``limit`` bytes.
+    The readers return one full tensor at a time, each once, so memory holds one tensor. Weights and
+    moments are stored in float32, as training has them; files hold up to ``limit`` bytes.
     ``beside`` may add files, such as a receipt, before the checkpoint appears.
     """
     config = about.context.config
@@ -160,7 +163,7 @@ def write_training_checkpoint(
 
 
 def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, TensorSlice]]:
-    """Return one piece for every whole moment by its key, and the tensor it belongs to."""
+    """Return one piece for every full moment by its key, and its tensor."""
     pieces: dict[str, tuple[Piece, TensorSlice]] = {}
     for name, tensor in wanted.items():
         for moment in MOMENTS if tensor.role.trained else ():
@@ -176,7 +179,7 @@ def _written(
     limit: int,
     read: Callable[[str], Tensor],
 ) -> Iterator[tuple[str, TensorSpec, str]]:
-    """Write tensors to as many files as the limit asks for; yield file, tensor and hash."""
+    """Write tensors to files of at most ``limit`` bytes; yield file, tensor and hash."""
     shards = pack(specs, limit)
     for number, shard in enumerate(shards, start=1):
         file = f"{prefix}-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -187,7 +190,7 @@ def _written(
 
 
 def _by_file(stored: Iterable[StoredTensor]) -> dict[str, list[TensorSpec]]:
-    """Return the tensors of every file, as the index takes them."""
+    """Return the tensors of every file, in the form of the index."""
     files: dict[str, list[TensorSpec]] = {}
     for tensor in stored:
         spec = TensorSpec(tensor.name, tensor.shape, NAMED[tensor.dtype])

@@ -1,4 +1,4 @@
-"""Which file of a model directory holds which tensor. No torch."""
+"""Finds the file of each tensor in a model directory. No torch."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ SINGLE = "model.safetensors"
 
 
 def weight_files(directory: Location) -> dict[str, Location]:
-    """Return the file of every tensor; where both forms are there, of the one transformers takes.
+    """Return the file of every tensor; if both forms exist, use the form that transformers uses.
 
-    CheckpointError says what is there instead where neither form is.
+    If neither form exists, CheckpointError says what the directory holds instead.
     """
     if (directory / SINGLE).is_file():
         return dict.fromkeys(read_header(directory / SINGLE).entries, directory / SINGLE)
@@ -26,12 +26,12 @@ def weight_files(directory: Location) -> dict[str, Location]:
 
 
 def indexed(directory: Location, index: str) -> dict[str, Location]:
-    """Return the file of every tensor as an index says."""
+    """Return the file of every tensor, according to an index."""
     return {name: directory / file for name, file in weight_map(directory, index).items()}
 
 
 def weight_map(directory: Location, index: str) -> dict[str, str]:
-    """Return which file of a directory holds which tensor, as an index file says."""
+    """Return the file of every tensor in a directory, according to an index file."""
     table = read_json(directory / index).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f"{directory / index} has no weight_map")
@@ -41,7 +41,7 @@ def weight_map(directory: Location, index: str) -> dict[str, str]:
 
 
 def _instead(directory: Location) -> str:
-    """Return what lies there instead of a model, and what to do with it."""
+    """Return what a directory holds instead of a model, and what to do with it."""
     if (directory / "adapter_model.safetensors").exists():
         return (
             ", but adapter_model.safetensors, the difference to another model; merge it into that "

@@ -1,7 +1,7 @@
-"""Safetensors files written tensor by tensor, so memory holds one tensor and not a shard.
+"""Writes safetensors files tensor by tensor, so memory holds one tensor and not a shard.
 
-The format is a length, a JSON header that places every tensor, then the bytes. The header is
-written first from names, types and shapes alone; tensors follow in any order.
+The format is a length, a JSON header with the position of every tensor, then the bytes. The header
+is written first, from names, dtypes and shapes; tensors follow in any order.
 """
 
 import json
@@ -25,7 +25,7 @@ SHARD_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, shape and type of a tensor to be written."""
+    """Name, shape and dtype of a tensor to be written."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,12 +33,12 @@ class TensorSpec:
 
     @property
     def bytes(self) -> int:
-        """Size in the file."""
+        """Size in the file, in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 class ShardWriter:
-    """One safetensors file; a context that fails where a tensor was never written."""
+    """One safetensors file; a context manager that raises if a tensor was never written."""
 
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
@@ -49,7 +49,7 @@ class ShardWriter:
         self._file.truncate(size)
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor at its place."""
+        """Write one tensor at its position."""
         spec = self._specs[name]
         if tuple(tensor.shape) != spec.shape:
             raise CheckpointError(
@@ -78,7 +78,9 @@ class ShardWriter:
 
 
 def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[TensorSpec]]:
-    """Fill shards in order up to ``limit`` bytes; a larger tensor gets a shard of its own."""
+    """Divide tensors, in order, into shards of at most ``limit`` bytes; a larger tensor gets its
+    own shard.
+    """
     shards: list[list[TensorSpec]] = [[]]
     used = 0
     for spec in specs:
@@ -91,7 +93,7 @@ def pack(specs: Iterable[TensorSpec], limit: int = SHARD_BYTES) -> list[list[Ten
 
 
 def write_index(directory: Location, index: str, files: Mapping[str, Iterable[TensorSpec]]) -> None:
-    """Write the index that says which tensor lies in which file."""
+    """Write the index with the file of every tensor."""
     pairs = [(spec, file) for file, specs in files.items() for spec in specs]
     table = {
         "metadata": {"total_size": sum(spec.bytes for spec, _ in pairs)},
@@ -101,7 +103,7 @@ def write_index(directory: Location, index: str, files: Mapping[str, Iterable[Te
 
 
 def write_json(path: Location, table: Any) -> None:
-    """Write a value as indented JSON and wait for the disk; NaN and infinity are refused."""
+    """Write a value as indented JSON and wait until it is on disk; NaN and infinity are refused."""
     try:
         text = json.dumps(table, indent=2, default=str, allow_nan=False)
     except ValueError as error:
@@ -112,7 +114,7 @@ def write_json(path: Location, table: Any) -> None:
 
 
 def copy_tokenizer(source: Path, destination: Location) -> None:
-    """Copy what is not weights or architecture: tokenizer, chat template, licence."""
+    """Copy the files besides weights and architecture: tokenizer, chat template, licence."""
     wanted = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*")
     for pattern in (*wanted, "added_tokens.json", "generation_config.json", "LICENSE*"):
         for file in sorted(source.glob(pattern)):
@@ -121,15 +123,15 @@ def copy_tokenizer(source: Path, destination: Location) -> None:
 
 
 def in_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
-    """Return specs as they lie in a file: wide types first, so that every tensor is aligned.
+    """Return specs in file order: wide dtypes first, so that every tensor is aligned.
 
-    The format's own library puts them so too.
+    The format's own library uses the same order.
     """
     return sorted(specs, key=lambda spec: -spec.dtype.itemsize)
 
 
 def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each tensor begins, and the size of the file."""
+    """Return the header, the offset of each tensor, and the size of the file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for spec in in_order(specs):

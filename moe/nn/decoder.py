@@ -47,10 +47,10 @@ class SequenceCache:
 class Pass:
     """The inputs of a forward pass besides tokens or hidden states.
 
-    ``balance`` has the router losses. ``valid`` [B, S] is False where a token is padding, to the
-    right of its sequence: experts do not see padding and statistics do not count it. ``tokens`` [B,
-    S] are needed by models that hash tokens to experts, on shares without the embedding. With
-    ``measured`` False, a pass computes neither statistics nor router losses.
+    ``balance`` has the router losses. ``valid`` [B, S] is False for padding tokens, to the right of
+    its sequence: experts do not see padding and statistics do not count it. ``tokens`` [B, S] are
+    needed by models that hash tokens to experts, on shares without the embedding. With ``measured``
+    False, a pass computes neither statistics nor router losses.
 
     With ``last_only``, only the logits of the last position are computed. With ``logits`` False,
     the share with the head returns the normed hidden states that ``Decoder.loss`` takes. Layers in

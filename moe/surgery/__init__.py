@@ -1,1 +1,1 @@
-"""Weights to other weights: dense to mixture-of-experts."""
+"""Conversions of weights: dense to mixture-of-experts, formats, random initialisation."""

@@ -1,4 +1,4 @@
-"""A weight a few rows at a time: what is read is mapped from the file, what is made is small."""
+"""Weights as blocks of a few rows: source rows are memory-mapped, new blocks are small."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 BLOCK_ELEMENTS = 2**22
-"""Elements of a block; 16 MiB in float32. Random draws go by block, so it is part of a seed."""
+"""Elements of a block; 16 MiB in float32. Random numbers are drawn per block, so a change of this
+size changes the results of a seed.
+"""
 
 
 ACTIVITY_ELEMENTS = 2**20
-"""Elements of a block of what is computed in many copies at a time."""
+"""Elements of a block when many copies are computed at a time."""
 
 
 def spans(weight: Tensor, elements: int = BLOCK_ELEMENTS) -> Iterator[tuple[int, int]]:
-    """Yield ``(start, stop)`` of consecutive runs of rows that together are the weight."""
+    """Yield ``(start, stop)`` of consecutive blocks of rows that together cover the weight."""
     rows = weight.shape[0]
     step = max(1, elements * rows // max(weight.numel(), 1))
     for start in range(0, rows, step):

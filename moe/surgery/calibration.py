@@ -1,4 +1,4 @@
-"""Tokens that a method looks at to see what each column of a feed-forward answers."""
+"""Tokens with which a method measures the activity of each column of a feed-forward."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Calibration:
     tokens: Tensor
 
     def record(self) -> dict[str, object]:
-        """Return what a receipt says of it."""
+        """Return the entry of the receipt."""
         digest = hashlib.sha256(self.tokens.long().numpy().tobytes()).hexdigest()
         return {"source": self.source, "tokens": self.tokens.numel(), "sha256": digest}
 
@@ -30,9 +30,9 @@ class Calibration:
 def calibrated(
     config: ModelConfig, options: UpcycleOptions, given: Calibration | None
 ) -> Calibration | None:
-    """Return the tokens a method measures with, None where it measures nothing.
+    """Return the tokens with which a method measures; None if it measures nothing.
 
-    For want of text they are drawn uniformly, all of the vocabulary alike.
+    Without text, they are drawn uniformly from the vocabulary.
     """
     if not options.method.measures:
         if given is not None:

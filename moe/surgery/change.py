@@ -1,4 +1,4 @@
-"""How an expert is made to differ from the dense feed-forward it was copied from."""
+"""Perturbations that make an expert differ from the dense feed-forward."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Change(Protocol):
     """A perturbation of a weight whose feed-forward columns lie along ``axis``."""
 
     def begin(self, weight: Tensor, axis: int, generator: torch.Generator) -> Apply:
-        """Return what is to be applied to the blocks of the weight, in their order."""
+        """Return a function to apply to the blocks of the weight, in their order."""
         ...
 
 
@@ -28,7 +28,7 @@ class Noise:
     deviation: float
 
     def begin(self, weight: Tensor, axis: int, generator: torch.Generator) -> Apply:
-        """Measure the weight, then add."""
+        """Measure the weight, and return a function that adds noise."""
         spread = self.deviation * moments(weight)[1]
 
         def apply(block: Tensor, _: int) -> Tensor:
@@ -39,7 +39,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Redraw:
-    """Columns drawn anew from a normal with mean and deviation of these columns themselves.
+    """Replaces columns with draws from a normal with mean and deviation of these columns.
 
     Drop-Upcycling (Nakamura et al. 2025, section 3.2); ``columns`` are numbers.
     """
@@ -47,7 +47,7 @@ class Redraw:
     columns: Tensor
 
     def begin(self, weight: Tensor, axis: int, generator: torch.Generator) -> Apply:
-        """Measure the columns, then replace them."""
+        """Measure the columns, and return a function that replaces them."""
         mean, spread = moments(weight, self.columns, axis)
         mask = torch.zeros(weight.shape[axis], dtype=torch.bool).index_fill(0, self.columns, True)
 

@@ -1,4 +1,4 @@
-"""Methods whose experts are copies of the dense feed-forward: whole, disturbed, or in shards."""
+"""Methods whose experts are copies of the dense feed-forward: complete, perturbed, or in shards."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -14,7 +14,7 @@ from moe.surgery.seeds import generator
 from moe.surgery.weights import sums_to_one, weight_sum
 
 _MOST_PIECES = 256
-"""Equal parts of a feed-forward that are proposed."""
+"""Numbers of equal parts that error messages suggest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Copy:
 
     @property
     def measures(self) -> bool:
-        """No data is needed."""
+        """No: the method needs no calibration data."""
         return False
 
     @property
     def repeats(self) -> int:
-        """Every expert has its row."""
+        """Each expert has its own router row."""
         return 1
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
@@ -39,24 +39,24 @@ class Copy:
         return moe
 
     def gain(self, moe: MoeConfig) -> float:
-        """Undo what the weights of a token sum to."""
+        """Return the inverse of the sum of a token's weights."""
         return 1.0 / weight_sum(moe)
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Hold where the sum of the weights is known: else it differs from token to token."""
+        """Return whether the sum of the weights is known; otherwise it differs between tokens."""
         return sums_to_one(moe) or all_alike(moe, router)
 
     def cut(self, site: Site) -> Cut:
-        """Take everything."""
+        """Return the complete feed-forward for every expert."""
         return Cut((Part(),) * site.moe.experts)
 
 
 @dataclass(frozen=True, slots=True)
 class Noise(Copy):
-    """Copies with Gaussian noise, other for each expert.
+    """Copies with Gaussian noise, different for each expert.
 
-    ``deviation`` is relative to the standard deviation of each tensor. It tells experts apart from
-    the first step on, at the price of the dense model's loss.
+    ``deviation`` is relative to the standard deviation of each tensor. The noise makes experts
+    differ from the first step on, but the loss starts above the dense model's.
     """
 
     name: ClassVar[str] = "noise"
@@ -70,11 +70,11 @@ class Noise(Copy):
             )
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Noise of no size is none."""
+        """Return whether the deviation is 0 and a plain copy would be exact."""
         return self.deviation == 0 and Copy.exact(self, moe, router)
 
     def cut(self, site: Site) -> Cut:
-        """Disturb every expert."""
+        """Return a perturbed copy for every expert."""
         noise = change.Noise(self.deviation) if self.deviation else None
         return Cut((Part(change=noise),) * site.moe.experts)
 
@@ -83,8 +83,8 @@ class Noise(Copy):
 class Drop(Copy):
     """Drop-Upcycling (Nakamura et al. 2025): a share ``ratio`` of each expert's columns is new.
 
-    The paper finds one half best: what is kept carries the dense model over, what is drawn anew
-    lets experts grow apart.
+    The paper finds one half best: kept columns preserve the dense model, new columns let experts
+    diverge.
     """
 
     name: ClassVar[str] = "drop"
@@ -95,7 +95,7 @@ class Drop(Copy):
             raise ConfigError(f"ratio is {self.ratio}; give the share of columns, from 0 to 1")
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
-        """Leave experts as wide as the dense feed-forward, of which some columns must be new."""
+        """Leave experts as wide as the dense feed-forward; raises if no column would be new."""
         if self.ratio and not self._count(moe.expert_size):
             raise ConfigError(
                 f"ratio {self.ratio:g} of {moe.expert_size} columns is none, the experts would be "
@@ -104,11 +104,11 @@ class Drop(Copy):
         return moe
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Nothing dropped is a copy."""
+        """Return whether nothing is dropped and a plain copy would be exact."""
         return self.ratio == 0 and Copy.exact(self, moe, router)
 
     def cut(self, site: Site) -> Cut:
-        """Choose the columns of every expert."""
+        """Return copies, with new columns chosen for each expert."""
         return Cut(tuple(self._expert(site, expert) for expert in range(site.moe.experts)))
 
     def _expert(self, site: Site, expert: int) -> Part:
@@ -127,12 +127,12 @@ class Drop(Copy):
 class VirtualGroup(Copy):
     """Fine-grained copies (He et al. 2024, "Upcycling Large Language Models into MoE").
 
-    Each of E copies is cut into ``granularity`` G runs of columns: E * G experts, G * top-k chosen.
-    Expert e * G + g is run g of copy e, as in megatron-core; the G experts of a copy, its virtual
-    group, share one row of the router. So they get one score and a token takes whole groups. Where
-    weights sum to one a shard has 1/G of its group's and the gain is G; a softmax that is not
-    renormalised gives the N * G / k of the paper; a sigmoid weighs each shard by the whole of it,
-    so with two groups chosen the gain is 1.
+    Each of E copies is cut into ``granularity`` G blocks of columns: E * G experts, G * top-k
+    chosen. Expert e * G + g is block g of copy e, as in megatron-core; the G experts of a copy, its
+    virtual group, share one row of the router. So they get one score, and a token takes complete
+    groups. If weights sum to one, a shard has 1/G of the weight of its group and the gain is G; a
+    softmax that is not renormalised gives the gain N * G / k of the paper; a sigmoid weighs each
+    shard by the full score, so with two chosen groups the gain is 1.
     """
 
     name: ClassVar[str] = "virtual-group"
@@ -151,7 +151,7 @@ class VirtualGroup(Copy):
         return self.granularity
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
-        """Return G times as many experts of a G-th of the width."""
+        """Return G times as many experts of 1/G of the width."""
         pieces = self.granularity
         return replace(
             moe,
@@ -161,18 +161,20 @@ class VirtualGroup(Copy):
         )
 
     def gain(self, moe: MoeConfig) -> float:
-        """Undo the sum of the weights, of which each whole copy has G."""
+        """Return the inverse of the sum of the weights, times G, because each full copy is G
+        shards.
+        """
         return self.granularity / weight_sum(moe, self.granularity)
 
     def cut(self, site: Site) -> Cut:
-        """Take consecutive runs of columns."""
+        """Return consecutive blocks of columns."""
         runs = torch.arange(site.ffn_size).chunk(self.granularity)
         parts = tuple(Part(columns) for columns in runs)
         return Cut(parts * (site.moe.experts // self.granularity))
 
 
 def equal_width(ffn_size: int, pieces: int) -> int:
-    """Return the width of each piece; ConfigError where they would not be equal."""
+    """Return the width of each piece; ConfigError if the pieces would not be equal."""
     if ffn_size % pieces:
         near = [n for n in range(2, min(ffn_size, _MOST_PIECES + 1)) if ffn_size % n == 0]
         if near:

@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def one_core_spared() -> Iterator[None]:
-    """Let torch leave a core alone: its threads spin while they wait, and would slow the hashing.
+    """Reserve one core: torch's threads spin while they wait, and would slow the hashing.
 
     On two cores that costs more than the second core gains.
     """

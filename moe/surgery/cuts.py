@@ -1,4 +1,4 @@
-"""Methods that divide the columns of the dense feed-forward: nothing is copied, nothing is lost."""
+"""Methods that divide the columns of the dense feed-forward: no column is copied or lost."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
@@ -22,8 +22,8 @@ Grouping = Literal["random", "activation"]
 class Split:
     """Every column goes to one of m experts of 1/m of the width (LLaMA-MoE, Zhu et al. 2024).
 
-    ``by`` is random, or activation: columns that answer the same tokens go together. The k parts
-    that a token takes stand for all m, each with a weight that is made one: with weights that sum
+    ``by`` is random, or activation: columns that are active on the same tokens are grouped. The k
+    parts that a token takes represent all m parts, scaled to weight one each: with weights that sum
     to one the gain is m, with raw softmax weights m * m / k, with raw sigmoids 2 m / k.
     """
 
@@ -37,7 +37,7 @@ class Split:
 
     @property
     def measures(self) -> bool:
-        """Clusters are made of activity."""
+        """Whether columns are clustered by activity, which needs calibration."""
         return self.by == "activation"
 
     @property
@@ -46,19 +46,21 @@ class Split:
         return 1
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
-        """Return experts that share the width."""
+        """Return experts that divide the width."""
         return replace(moe, expert_size=equal_width(moe.expert_size, moe.experts))
 
     def gain(self, moe: MoeConfig) -> float:
-        """Undo the sum of the weights, and let the chosen parts stand for all."""
+        """Return the inverse of the sum of the weights, scaled so that the chosen parts represent
+        all.
+        """
         return moe.experts / weight_sum(moe)
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Hold only where every token takes every expert alike."""
+        """Return whether every token takes every expert with equal weight."""
         return all_alike(moe, router)
 
     def cut(self, site: Site) -> Cut:
-        """Divide all columns."""
+        """Return a division of all columns."""
         everything = torch.arange(site.ffn_size)
         return Cut(self._experts(site, everything))
 
@@ -76,9 +78,9 @@ class Split:
 class Shared(Split):
     """Split, with ``shared`` parts kept as the shared expert (DeepSeekMoE section 3.2).
 
-    By activation it gets the columns with the largest mean activity: what every token uses. With
-    ``shared_gate`` a sigmoid weighs it; that gate begins at zero, which is one half, so the shared
-    expert is doubled.
+    By activation it gets the columns with the largest mean activity: the columns that most tokens
+    use. With ``shared_gate`` a sigmoid weighs it; the gate begins at zero, where the sigmoid is one
+    half, so the shared expert is doubled.
     """
 
     name: ClassVar[str] = "shared"
@@ -91,7 +93,7 @@ class Shared(Split):
             raise ConfigError(f"shared is {self.shared}; give at least 1 part, or the method split")
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
-        """Return routed experts and a shared one that together have the width."""
+        """Return routed experts and a shared expert that divide the width."""
         width = equal_width(moe.expert_size, moe.experts + self.shared)
         return replace(
             moe,
@@ -101,7 +103,7 @@ class Shared(Split):
         )
 
     def cut(self, site: Site) -> Cut:
-        """Take the shared columns first."""
+        """Return the shared columns and a division of the others."""
         kept = self._kept(site)
         routed = torch.ones(site.ffn_size, dtype=torch.bool).index_fill(0, kept, False)
         shared = Part(kept, gain=2.0 if self.shared_gate else 1.0)

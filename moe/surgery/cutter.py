@@ -1,4 +1,4 @@
-"""The cut of every layer of one conversion, made when it is needed and kept while it is."""
+"""The cut of every layer of one conversion, made when needed and kept while needed."""
 
 from functools import cached_property
 
@@ -17,7 +17,7 @@ _WHOLE = Part()
 
 
 class Cutter:
-    """Asks the method once for each layer; methods that measure see the dense model run once."""
+    """Calls the method once for each layer; for methods that measure, runs the dense model once."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Cutter:
         self._last: tuple[int, Cut] | None = None
 
     def cut(self, layer: int) -> Cut:
-        """Return what becomes of the feed-forward of a layer, its gain included."""
+        """Return the cut of the feed-forward of a layer, including the gain."""
         if self._calibration is not None:
             return self._measured[layer]
         if self._last is None or self._last[0] != layer:
@@ -44,7 +44,7 @@ class Cutter:
         return self._last[1]
 
     def part(self, child: TensorSlice) -> Part:
-        """Return the part that a tensor of the new model holds of its parent."""
+        """Return the part of its parent that a tensor of the new model holds."""
         role = child.role
         if role.layer is None or (role.expert is None and not role.shared):
             return _WHOLE
@@ -61,7 +61,7 @@ class Cutter:
         return dict(map(self._measure, activities(self._dense, tokens, layers)))
 
     def _measure(self, found: tuple[int, Tensor]) -> tuple[int, Cut]:
-        """Cut one layer; its activity is let go before that of the next comes."""
+        """Cut one layer; free its activity before the activity of the next layer is computed."""
         layer, activity = found
         return layer, self._made(self._site(layer, activity))
 
@@ -69,6 +69,8 @@ class Cutter:
         return Site(layer, self._config.ffn_size, self._moe, self._options.seed, activity)
 
     def _made(self, site: Site) -> Cut:
-        """Cut a layer; the gain that the format does not scale by falls to the experts."""
+        """Cut a layer; the part of the gain that the format cannot hold is multiplied into the
+        experts.
+        """
         cut = self._options.method.cut(site)
         return cut._replace(experts=tuple(part.times(self._gain) for part in cut.experts))

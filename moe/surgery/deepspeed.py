@@ -1,8 +1,8 @@
 """Training checkpoints to DeepSpeed's universal form and back, bit for bit, tensor by tensor.
 
-What one side knows and the other does not is decided here. DeepSpeed has no balance coefficients:
-an imported run begins with those its run file begins with. It has no position in our data: the
-step is taken for it. It has no plan: the checkpoint says one rank, and any plan resumes it.
+This module decides how to fill in what only one side has. DeepSpeed has no balance coefficients: an
+imported run begins with the coefficients of its run file. It has no position in our data: the step
+gives the position. It has no plan: the checkpoint records one rank, and any plan resumes it.
 """
 
 from collections.abc import Callable
@@ -47,8 +47,8 @@ def import_universal(
     """Write a training checkpoint that the run resumes, and a receipt.
 
     Tokenizer and licence come from the run's model; ``data`` is the fingerprint of its shards.
-    ``origin`` is the directory of shards that DeepSpeed made the universal checkpoint of for this
-    import alone; the receipt then speaks of it. ``progress`` is told the bytes written and in all.
+    ``origin`` is the directory of ZeRO shards if DeepSpeed converted it only for this import; the
+    receipt then names it. ``progress`` is called with the bytes written and the total.
     """
     about = About(
         SaveContext(universal.config, run, run.model.path, data),
@@ -81,7 +81,7 @@ def import_universal(
 
 @dataclass(frozen=True, slots=True)
 class TrainingCheckpoint:
-    """A checkpoint of ours, opened to be exported: weights, moments, and what it says of itself."""
+    """A raymoe checkpoint opened for export: weights, moments and manifest."""
 
     path: Path
     weights: Checkpoint
@@ -90,13 +90,14 @@ class TrainingCheckpoint:
 
     @classmethod
     def open(cls, path: Path) -> "TrainingCheckpoint":
-        """Open a directory; CheckpointError where it is a model without a run."""
+        """Open a directory; CheckpointError if it is a model and not a training checkpoint."""
         if not (path / MANIFEST).is_file():
             Checkpoint.open(path)
             raise CheckpointError(
-                f"{path} is a model, not a training checkpoint: it has no {MANIFEST}, so there are "
-                "no moments that DeepSpeed could go on with; give a step-... directory of a run, "
-                "or let DeepSpeed start from the model as it is"
+                f"{path} is a model, not a training checkpoint: it has no {MANIFEST}, so there "
+                "are no moments with which DeepSpeed could continue; give a step-... directory of "
+                "a run, "
+                "or let DeepSpeed start from the model directly"
             )
         manifest = load_manifest(path)
         weights = Checkpoint.open(path, manifest)
@@ -109,7 +110,7 @@ class TrainingCheckpoint:
         return self.moments.read(part.tensor, state).float()
 
     def assembled(self, parameter: Parameter, state: str) -> Tensor:
-        """Return a parameter as transformers holds it."""
+        """Return a parameter in the form that transformers holds."""
         if len(parameter.parts) == 1 and parameter.parts[0].expert is None:
             return self.read(parameter.parts[0], state)
         whole = torch.empty(parameter.shape)
@@ -123,7 +124,8 @@ def export_universal(
 ) -> None:
     """Write a universal checkpoint that DeepSpeed loads, and a receipt.
 
-    ``settings`` are those of the next step. ``progress`` is told the bytes written and in all.
+    ``settings`` are the AdamW settings of the next step. ``progress`` is called with the bytes
+    written and the total.
     """
     config, manifest = source.weights.config, source.manifest
     counted = _Counted(config, progress)
@@ -148,7 +150,7 @@ def export_universal(
 
 
 class _Counted:
-    """Tells how many bytes of all weights and moments have passed."""
+    """Reports how many bytes of all weights and moments were read."""
 
     def __init__(self, config: ModelConfig, progress: Progress) -> None:
         each = ((3 if t.role.trained else 1) * t.elements for t in tensors(config))
@@ -163,7 +165,7 @@ class _Counted:
 
 
 def _one_rank(config: ModelConfig) -> Plan:
-    """Return the plan of what one process trained, as far as the checkpoint tells."""
+    """Return a plan with one rank, as far as the checkpoint describes it."""
     rank = RankPlan(
         devices=("deepspeed",),
         kv_heads=(0, config.kv_heads),
@@ -174,7 +176,7 @@ def _one_rank(config: ModelConfig) -> Plan:
 
 
 def _beginning(config: ModelConfig, run: RunConfig) -> dict[int, BalanceState]:
-    """Return the balance that a run begins with, of every layer whose tokens choose by a gate."""
+    """Return the initial balance state of every layer with a gate."""
     if config.moe is None or config.moe.hashed or not run.balances:
         return {}
     return dict.fromkeys(config.moe_layers, controller.initial(run.balance.coefficient))

@@ -1,4 +1,4 @@
-"""How far the logits of two models lie apart; B batch, S sequence, V vocabulary."""
+"""The distance between the logits of two models; B batch, S sequence, V vocabulary."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -11,10 +11,11 @@ _LEAST = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True, slots=True)
 class LogitDistance:
-    """Over the same tokens: largest and mean absolute difference, and equal first choices.
+    """Over the same tokens: largest and mean absolute difference, and number of equal first
+    choices.
 
     ``relative`` is the largest difference over the largest logit: a float32 sum of many layers
-    cannot agree better than some 1e-6 of it.
+    cannot agree better than about 1e-6 of it.
     """
 
     tokens: int
@@ -25,7 +26,7 @@ class LogitDistance:
 
     @property
     def finite(self) -> bool:
-        """False where either model computed what is no number."""
+        """False if either model computed NaN or infinity."""
         return isfinite(self.max_absolute) and isfinite(self.relative)
 
 

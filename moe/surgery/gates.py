@@ -1,4 +1,4 @@
-"""Gates that could not learn, told from the architecture before anything is written."""
+"""Detects gates that could not learn, from the architecture, before anything is written."""
 
 from moe.config.model import MoeConfig
 from moe.errors import ConfigError
@@ -7,9 +7,9 @@ _LEAST_NORMALISED = 3
 
 
 def check_gates(moe: MoeConfig, ties: bool) -> None:
-    """Raise ConfigError where no gradient, or none of use, would reach new gates.
+    """Raise ConfigError if new gates would get no gradient, or no useful gradient.
 
-    ``ties`` tells that they begin at zero, where all logits of a token are equal.
+    ``ties``: the gates begin at zero, where all logits of a token are equal.
     """
     if moe.gate_norm is not None:
         _check_normalised(moe, moe.gate_norm, ties)
@@ -36,6 +36,6 @@ def _check_normalised(moe: MoeConfig, gate_norm: float, ties: bool) -> None:
     if moe.experts < _LEAST_NORMALISED:
         raise ConfigError(
             f"gate_norm {gate_norm:g} brings the logits of {moe.experts} experts to the same "
-            "values whatever the router says, and no gradient reaches it; give at least "
+            "values for any router weights, so the router gets no gradient; give at least "
             f"{_LEAST_NORMALISED} experts, or remove --gate-norm"
         )

@@ -1,8 +1,8 @@
 """A model directory with random weights: where training from scratch begins.
 
-Weights are normal with the deviation ``initializer_range`` of the architecture, as DeepSeekMoE
-draws all of its own, norms one, biases zero. Each tensor has a generator of its own, from the seed
-and the tensor's name: experts differ, and the order of writing does not matter.
+Weights are normal with the deviation ``initializer_range`` of the architecture, as in DeepSeekMoE;
+norms are one, biases zero. Each tensor has a generator of its own, from the seed and the tensor's
+name: experts differ, and the order of writing does not matter.
 """
 
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def initialise(
     progress: Progress = lambda done, total: None,
     preset: str | None = None,
 ) -> None:
-    """Write a model of random weights and a receipt; ``preset`` is where its sizes are from.
+    """Write a model with random weights and a receipt; ``preset`` names the source of its sizes.
 
-    ``progress`` is told the bytes written and the bytes in all.
+    ``progress`` is called with the bytes written and the total.
     """
     kind = str(dtype).removeprefix("torch.")
     table = write_config(config, kind)
@@ -55,7 +55,7 @@ def initialise(
 
 
 def initial(config: ModelConfig, tensor: TensorSlice, seed: int) -> Tensor:
-    """Return the value that a tensor of the model begins with, in float32."""
+    """Return the initial value of a tensor of the model, in float32."""
     if tensor.role.bias:
         return torch.zeros(tensor.shape)
     if tensor.role.part in NORMS:

@@ -1,4 +1,4 @@
-"""Which tensors of the new model come from which tensor of the dense one."""
+"""Which tensors of the new model come from which tensor of the dense model."""
 
 from dataclasses import dataclass
 
@@ -13,30 +13,32 @@ from moe.surgery.blocks import spans
 
 
 @dataclass(frozen=True, slots=True)
-class Litter:
-    """A dense tensor and its children; ``parent`` None where they are new."""
+class Lineage:
+    """A dense tensor and the new tensors made from it; ``parent`` is None for tensors without
+    source.
+    """
 
     parent: TensorSlice | None
     children: tuple[TensorSlice, ...]
     dtype: torch.dtype
 
 
-def litters(dense: Checkpoint, config: ModelConfig) -> list[Litter]:
-    """Return every tensor of the new model beside its siblings: so each parent is read once.
+def lineages(dense: Checkpoint, config: ModelConfig) -> list[Lineage]:
+    """Return every tensor of the new model, grouped by parent, so that each parent is read once.
 
-    The type of a child is that of its parent, so nothing is rounded. Wide types come first, as in
-    the file.
+    A child has the dtype of its parent, so nothing is rounded. Wide dtypes come first, as in the
+    file.
     """
     found: dict[Role, list[TensorSlice]] = {}
     for tensor in tensors(config):
         found.setdefault(tensor.role.dense or tensor.role, []).append(tensor)
     table = {tensor.role: tensor for tensor in tensors(dense.config)}
-    made = (_litter(dense, table.get(role), tuple(kin)) for role, kin in found.items())
-    return sorted(made, key=lambda litter: -litter.dtype.itemsize)
+    made = (_lineage(dense, table.get(role), tuple(kin)) for role, kin in found.items())
+    return sorted(made, key=lambda lineage: -lineage.dtype.itemsize)
 
 
 def finite(dense: Checkpoint, tensor: TensorSlice) -> torch.Tensor:
-    """Map a tensor of the source; CheckpointError where it is not all numbers."""
+    """Map a tensor of the source; CheckpointError if it holds NaN or infinity."""
     value = dense.read(tensor)
     for start, stop in spans(value):
         if not _all_finite(value[start:stop]):
@@ -48,9 +50,11 @@ def finite(dense: Checkpoint, tensor: TensorSlice) -> torch.Tensor:
 
 
 def _all_finite(block: torch.Tensor) -> bool:
-    """Look closely only where the sum is not a number, or too large for one."""
+    """Check each element only if the sum is not finite."""
     return bool(block.sum(dtype=torch.float32).isfinite() or block.isfinite().all())
 
 
-def _litter(dense: Checkpoint, parent: TensorSlice | None, kin: tuple[TensorSlice, ...]) -> Litter:
-    return Litter(parent, kin, dense.dtype if parent is None else dense.dtype_of(parent))
+def _lineage(
+    dense: Checkpoint, parent: TensorSlice | None, kin: tuple[TensorSlice, ...]
+) -> Lineage:
+    return Lineage(parent, kin, dense.dtype if parent is None else dense.dtype_of(parent))

@@ -1,9 +1,9 @@
-"""What a method of upcycling is: a shape for the experts, and a cut of each layer.
+"""The interface of an upcycling method: the shape of the experts, and a cut of each layer.
 
-A routed sum is ``sum_i w_i FFN_i(x)``. Where the weights of a token sum to one and every FFN_i is
-the dense feed-forward, it is the dense feed-forward. A method whose weights sum to something else,
-or whose FFN_i are pieces, multiplies the sum by its ``gain``. With s what the weights of a token
-sum to in the mean (``moe.surgery.weights``), w = s / k each, k of N experts chosen:
+A routed sum is ``sum_i w_i FFN_i(x)``. If the weights of a token sum to one and every FFN_i is the
+dense feed-forward, the sum equals the dense feed-forward. A method whose weights sum to another
+value, or whose FFN_i are pieces, multiplies the sum by its ``gain``. With s the mean sum of the
+weights of a token (``moe.surgery.weights``), w = s / k each, and k of N experts chosen:
 
 - whole copies:  k w of it, gain 1 / s
 - shards of 1/G: k / G whole sets times w, gain G / s
@@ -23,8 +23,8 @@ RouterKind = Literal["normal", "zero", "centroid"]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A layer to be cut. ``activity`` [column, token], where the method measures it, is how
-    strongly each column of the dense feed-forward answers calibration tokens: never negative.
+    """A layer to cut. ``activity`` [column, token], if the method measures it, is the absolute
+    activation of each column of the dense feed-forward on calibration tokens.
     """
 
     layer: int
@@ -42,31 +42,31 @@ class Method(Protocol):
 
     @property
     def measures(self) -> bool:
-        """Whether it needs the activity of the columns."""
+        """Whether the method needs the activity of the columns."""
         ...
 
     @property
     def repeats(self) -> int:
-        """How many routed experts in a row share one row of the router."""
+        """Number of consecutive routed experts that share one row of the router."""
         ...
 
     def shape(self, moe: MoeConfig) -> MoeConfig:
-        """Return the routing after the method; ``moe`` has experts of the dense width."""
+        """Return the MoE configuration after the method; ``moe`` has experts of the dense width."""
         ...
 
     def gain(self, moe: MoeConfig) -> float:
-        """Return what the routed sum is multiplied by."""
+        """Return the factor of the routed sum."""
         ...
 
     def exact(self, moe: MoeConfig, router: RouterKind) -> bool:
-        """Tell whether the new model computes the dense function."""
+        """Return whether the new model computes the same function as the dense model."""
         ...
 
     def cut(self, site: Site) -> Cut:
-        """Return what becomes of a layer, before the gain."""
+        """Return the cut of a layer, without the gain."""
         ...
 
 
 def all_alike(moe: MoeConfig, router: RouterKind) -> bool:
-    """Tell whether every token takes every expert with the same weight, as a gate of zeros does."""
+    """Return whether every token takes every expert with equal weight, as with a gate of zeros."""
     return router == "zero" and moe.top_k == moe.experts

@@ -15,9 +15,9 @@ METHODS: Mapping[str, Any] = {
 
 
 def method_named(name: str, options: Mapping[str, Any]) -> Method:
-    """Return a method with its options; those that it does not read are refused.
+    """Return a method with its options; raises ConfigError for options that it does not read.
 
-    An option that is None was not given.
+    None means that an option is not given.
     """
     if name not in METHODS:
         raise ConfigError(f"no method {name!r}; choose {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""What a person asks of an upcycling, and the architecture that comes of it."""
+"""The options of an upcycling, and the architecture that results."""
 
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
@@ -17,13 +17,15 @@ _PREFERRED = ("mixtral", "skywork_moe", "raymoe")
 
 @dataclass(frozen=True, slots=True)
 class UpcycleOptions:
-    """``experts`` are the copies, or the routed parts; ``top_k`` how many of them a token takes.
+    """``experts`` is the number of copies, or of routed parts; ``top_k`` is the number that a token
+    takes.
 
-    ``family`` None chooses the first of mixtral, skywork_moe and raymoe that can say the rest.
-    ``router`` is how gates begin: ``normal`` with deviation ``router_std`` (0.02); ``zero``, for
-    which all experts tie, for when all are taken; ``centroid``, the mean gate row of an expert's
-    columns, scaled to the length of a normal row: tokens go where columns answer them. The first
-    ``first_dense`` layers stay dense: their load balances late (DeepSeekMoE section 5.1.2).
+    ``family`` None chooses the first of mixtral, skywork_moe and raymoe that can hold the options.
+    ``router`` is the initial value of gates: ``normal`` with deviation ``router_std`` (0.02);
+    ``zero``, for which all experts tie, for models in which a token takes all experts;
+    ``centroid``, the mean gate row of an expert's columns, scaled to the length of a normal row, so
+    that tokens are routed to columns that are active on them. The first ``first_dense`` layers stay
+    dense: their load balances late (DeepSeekMoE section 5.1.2).
     """
 
     experts: int
@@ -56,7 +58,7 @@ class UpcycleOptions:
         return ROUTER_STD if self.router_std is None else self.router_std
 
     def record(self, config: ModelConfig) -> dict[str, Any]:
-        """Return the options as a receipt holds them, with what they came to."""
+        """Return the options in the form of a receipt, with their resolved values."""
         table: dict[str, Any] = asdict(self) | {
             "family": config.family,
             "router_std": self.deviation,
@@ -85,7 +87,7 @@ class UpcycleOptions:
 
 
 def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
-    """Return the architecture after upcycling; ConfigError where it cannot be written."""
+    """Return the architecture after upcycling; ConfigError if no family can hold it."""
     if dense.moe is not None:
         raise ConfigError(
             f"the source is a {dense.family} model with experts already; give a dense one"
@@ -114,7 +116,7 @@ def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
 
 
 def _whole_experts(dense: ModelConfig, options: UpcycleOptions) -> MoeConfig:
-    """Return the routing with experts as wide as the dense feed-forward."""
+    """Return the MoE configuration with experts as wide as the dense feed-forward."""
     return MoeConfig(
         experts=options.experts,
         top_k=options.top_k,
@@ -128,9 +130,9 @@ def _whole_experts(dense: ModelConfig, options: UpcycleOptions) -> MoeConfig:
 
 
 def _as_family(dense: ModelConfig, moe: MoeConfig, family: str, method: Method) -> ModelConfig:
-    """Return the model in a family; one that holds a scale of the routed sum takes the gain.
+    """Return the model in a family; a family with a scale of the routed sum also holds the gain.
 
-    There it is exact in any type; multiplied into down projections it may be rounded.
+    As a scale the gain is exact in any dtype; multiplied into down projections it may be rounded.
     """
     gain = method.gain(moe)
     if gain != 1.0 and "scale" in FAMILIES[family].holds:

@@ -1,4 +1,4 @@
-"""Safetensors files written from front to back and hashed on the way, a block of rows at a time."""
+"""Writes safetensors files sequentially, a block of rows at a time, and hashes them meanwhile."""
 
 import hashlib
 import os
@@ -18,22 +18,22 @@ from moe.errors import CheckpointError
 
 Progress = Callable[[int, int], None]
 _AHEAD = 3
-"""Blocks in memory that may wait to be hashed."""
+"""Number of blocks in memory that may wait to be hashed."""
 
 
 class Values(NamedTuple):
-    """The blocks of rows of a tensor; ``mapped`` where they lie in a file and not in memory."""
+    """The blocks of rows of a tensor; ``mapped`` if they are in a file and not in memory."""
 
     blocks: Iterable[Tensor]
     mapped: bool = False
 
 
 class HashedWriter(ShardWriter):
-    """A shard whose tensors come in the order of the file; a second thread hashes what is written.
+    """A shard whose tensors arrive in file order; a second thread hashes the written bytes.
 
-    Hashing the file afterwards would read it once more, which costs as much as copying it. Hashing
-    is slower than writing: of blocks in memory only a few may wait for it, of mapped ones any
-    number.
+    Hashing the file afterwards would read it again, which costs as much as a copy. Hashing is
+    slower than writing: only a few blocks in memory may wait for it, but any number of mapped
+    blocks.
     """
 
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
@@ -63,7 +63,7 @@ class HashedWriter(ShardWriter):
         self._missing.discard(name)
 
     def finish(self) -> Future[str]:
-        """Let others read the file; one thread waits for the disk, the other hashes the rest."""
+        """Make the file readable; one thread waits for the disk, the other hashes the rest."""
         self._file.flush()
         synced = self._disk.submit(os.fsync, self._file.fileno())
         return self._thread.submit(self._close, synced)
@@ -79,7 +79,7 @@ class HashedWriter(ShardWriter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave a finished file to the second thread, and close one that failed."""
+        """Leave a complete file to the second thread; close a failed file."""
         failed = kind is not None
         self._thread.shutdown(wait=failed, cancel_futures=failed)
         self._disk.shutdown(wait=failed)
@@ -103,11 +103,11 @@ def write_model(
     values: Iterator[Values],
     progress: Progress,
 ) -> dict[str, Future[str]]:
-    """Write the index, then tensors in their order; return what will be the SHA-256 of each shard.
+    """Write the index, then tensors in order; return a future of the SHA-256 of each shard.
 
-    ``values`` gives the blocks of each tensor, taken when it is its turn. A shard is on the disk
-    when its hash is there; it can be read before. Small files, the index among them, come before
-    the shards: a small file that is synced after them waits until their gigabytes are on the disk.
+    ``values`` yields the blocks of each tensor in order. A shard is on disk when its hash is ready;
+    it can be read before. Small files and the index come before the shards: a small file that is
+    synced after them waits until their gigabytes are on the disk.
     """
     shards = pack(specs)
     files = {

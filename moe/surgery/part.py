@@ -1,8 +1,8 @@
-"""One feed-forward of the new model, as a cut of the dense one.
+"""One feed-forward of the new model, as a cut of the dense feed-forward.
 
 A feed-forward is ``down(silu(gate x) * (up x))``. Its column j is row j of gate, row j of up and
-column j of down, so feed-forwards over disjoint columns add up to the one over all of them. Every
-method of upcycling comes down to this: for each expert which columns, times what, changed how.
+column j of down, so feed-forwards over disjoint columns add up to the feed-forward over all of
+them. Every method of upcycling chooses for each expert its columns, a factor and a change.
 """
 
 from collections.abc import Iterator
@@ -19,25 +19,25 @@ from moe.surgery.change import Change
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which columns (numbers; None is all), how much the output is multiplied by, what changes."""
+    """The columns (numbers; None: all), the factor of the output, and the change."""
 
     columns: Tensor | None = None
     gain: float = 1.0
     change: Change | None = None
 
     def times(self, factor: float) -> "Part":
-        """Return the same part with its output multiplied."""
+        """Return the same part with its output multiplied by ``factor``."""
         return replace(self, gain=self.gain * factor)
 
     def copies(self, role: Role) -> bool:
-        """Tell whether the blocks are the dense weight itself, and take no memory."""
+        """Return whether the blocks are the dense weight itself and take no memory."""
         whole = self.columns is None and self.change is None
         return whole and (self.gain == 1.0 or role.part != "down")
 
     def blocks(self, role: Role, weight: Tensor, seed: torch.Generator) -> Iterator[Tensor]:
-        """Yield this part of a dense weight block of rows by block, in the weight's type.
+        """Yield this part of a dense weight in blocks of rows, in the dtype of the weight.
 
-        ``role`` is that in the new model; the gain falls to the down projection alone.
+        ``role`` is the role in the new model; only the down projection is multiplied by the gain.
         """
         axis, gain = (1, self.gain) if role.part == "down" else (0, 1.0)
         apply = self.change.begin(weight, axis, seed) if self.change else None
@@ -53,7 +53,7 @@ class Part:
 
 
 class Cut(NamedTuple):
-    """What becomes of the feed-forward of one layer."""
+    """The parts into which the feed-forward of one layer is cut."""
 
     experts: tuple[Part, ...]
     shared: Part | None = None

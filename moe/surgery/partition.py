@@ -1,11 +1,11 @@
-"""The columns of a feed-forward divided into sets of equal size, at random or by what they answer.
+"""Divides the columns of a feed-forward into sets of equal size, at random or by activity.
 
-Columns that answer the same tokens belong together: then a token needs few experts. The measure is
-the activation vector of a column over calibration tokens, ``|silu(gate x) * (up x)|`` (LLaMA-MoE
-section 3.1 calls it co-activation), scaled to unit length so that what counts is which tokens, not
-how strongly. Balanced k-means: Lloyd's steps, the assignment by rounds in which every column asks
-the nearest set with room and each set takes the nearest of those who ask. Activity may come in half
-precision; blocks of rows are made float32 as they are needed.
+Columns that are active on the same tokens belong together: then a token needs few experts. The
+measure is the activation vector of a column over calibration tokens, ``|silu(gate x) * (up x)|``
+(LLaMA-MoE section 3.1 calls it co-activation), scaled to unit length, so that the pattern of tokens
+counts and not the strength. Balanced k-means: Lloyd's steps with assignment in rounds; in each
+round every column applies to the nearest set that is not full, and each set accepts the nearest
+applicants. Activity may be 16-bit; blocks of rows are converted to float32 when needed.
 
 Shapes: C columns, T tokens, M sets.
 """
@@ -28,7 +28,7 @@ def random_sets(columns: int, sets: int, source: torch.Generator) -> list[Tensor
 
 
 def clusters(activity_CT: Tensor, sets: int, source: torch.Generator) -> list[Tensor]:
-    """Return disjoint sets of equal size whose columns answer alike."""
+    """Return disjoint sets of equal size, clustered by activity."""
     columns = len(activity_CT)
     first = torch.randperm(columns, generator=source)[:sets]
     centres_MT = F.normalize(activity_CT[first].float(), dim=1)
@@ -46,7 +46,7 @@ def clusters(activity_CT: Tensor, sets: int, source: torch.Generator) -> list[Te
 
 
 def assign(distance_CM: Tensor) -> Tensor:
-    """Return a set for every column, [C], so that all sets are of one size; C divides by M."""
+    """Return a set for every column, [C], so that all sets have equal size; M must divide C."""
     columns, sets = distance_CM.shape
     room = [columns // sets] * sets
     distance_CM = distance_CM.clone()
@@ -71,6 +71,6 @@ def strongest(activity_CT: Tensor, count: int) -> Tensor:
 
 
 def _points(activity_CT: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of rows in float32, of length one, and where they lie."""
+    """Yield blocks of rows in float32, of length one, with their positions."""
     for start, stop in spans(activity_CT, ACTIVITY_ELEMENTS):
         yield slice(start, stop), F.normalize(activity_CT[start:stop].float(), dim=1)

@@ -1,4 +1,4 @@
-"""The JSON that a conversion leaves beside its output: what was done, to what, how exactly."""
+"""The JSON that a conversion writes beside its output: method, input, accuracy."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -18,9 +18,9 @@ _CHUNK = 2**22
 class Receipt:
     """Method, options and seed; SHA-256 of files read and written; logits before and after.
 
-    ``source_files`` are the architecture and the weights that were read, ``files`` all that was
-    written but the receipt itself. ``notes`` say what of the source was read otherwise than its
-    ``config.json`` says, and what was left aside.
+    ``source_files`` are the configuration and the weights that were read; ``files`` are all written
+    files except the receipt. ``notes`` list differences from the source's ``config.json`` and
+    ignored tensors.
     """
 
     method: str
@@ -38,7 +38,7 @@ class Receipt:
 
 
 def write_receipt(directory: Path, table: Mapping[str, Any]) -> None:
-    """Write ``receipt.json``: the table, and which raymoe made it."""
+    """Write ``receipt.json``: the table and the version of raymoe."""
     write_json(directory / RECEIPT, {"raymoe": __version__, **table})
 
 
@@ -48,7 +48,9 @@ def hashes(paths: tuple[Path, ...]) -> dict[str, str]:
 
 
 def hashes_below(directory: Path, files: Iterable[Path] | None = None) -> dict[str, str]:
-    """Return the SHA-256 of files by their name below a directory; without ``files``, of all."""
+    """Return the SHA-256 of files by their relative name below a directory; default: of all
+    files.
+    """
     found = directory.rglob("*") if files is None else files
     paths = sorted(path for path in found if path.is_file())
     return {str(path.relative_to(directory)): _hash(path) for path in paths}

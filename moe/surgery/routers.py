@@ -1,4 +1,6 @@
-"""The tensors that a dense model does not have: gates of experts, biases, gates of shared ones."""
+"""The tensors that a dense model does not have: routers, balance biases, gates of shared
+experts.
+"""
 
 from math import sqrt
 
@@ -13,9 +15,9 @@ from moe.surgery.seeds import generator
 
 
 def new_tensor(tensor: TensorSlice, cut: Cut, gate: Tensor, options: UpcycleOptions) -> Tensor:
-    """Return the first value of a new tensor; ``gate`` is the dense gate of the layer.
+    """Return the initial value of a new tensor; ``gate`` is the dense gate projection of the layer.
 
-    A balance bias and the gate of a shared expert begin at zero, where they do not choose.
+    A balance bias and the gate of a shared expert begin at zero, where they have no preference.
     """
     if tensor.role.part != "router" or options.router == "zero":
         return torch.zeros(tensor.shape)
@@ -30,7 +32,7 @@ def new_tensor(tensor: TensorSlice, cut: Cut, gate: Tensor, options: UpcycleOpti
 def _centroids(cut: Cut, gate: Tensor) -> Tensor:
     """Return the mean gate row of each expert's columns, of length one.
 
-    What all experts have in common is taken out: it would choose between none of them.
+    The mean over experts is removed, because a common component does not separate experts.
     """
     owner = torch.full((gate.shape[0],), len(cut.experts))
     for number, part in enumerate(cut.experts):

@@ -1,7 +1,7 @@
-"""A model computed from its files: no weight is in memory but the rows that are being multiplied.
+"""A model computed from its files: only the rows being multiplied are in memory.
 
-Whatever the number of experts, memory holds activations, norms, gates and one block of rows. The
-modules are those of ``moe.nn``; only their linear layers are exchanged.
+For any number of experts, memory holds activations, norms, gates and one block of rows. The modules
+come from ``moe.nn``; only their linear layers are replaced.
 
 Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per token, R rows of one
 expert, F columns of one expert.
@@ -48,7 +48,7 @@ class StreamedLinear(nn.Module):
 
     @property
     def matrix(self) -> Weight:
-        """The weight in float32; attention asks for that of its output projection."""
+        """The weight in float32; attention uses it for its output projection."""
         return Dense(self.stored.float())
 
     def forward(self, x: Tensor, later: Later | None = None) -> Tensor:
@@ -58,20 +58,20 @@ class StreamedLinear(nn.Module):
 
     @property
     def stored(self) -> Tensor:
-        """The weight as it lies in the file, mapped and not read."""
+        """The weight in the file, memory-mapped and not read."""
         return self._checkpoint.read(self._tensor)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Return some of the outputs."""
+        """Return the outputs ``start`` to ``stop``."""
         y = linear(x, Dense(self.stored[start:stop].float()))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
 class StreamedFeedForward(FeedForward):
-    """A dense feed-forward a run of columns after the other, and what they answer if asked.
+    """A dense feed-forward, computed block by block of columns, with optional activity.
 
-    ``activity`` [column, token], where it is set, is filled with the size of what lies before the
-    down projection. All columns in float32 would be the largest thing in memory by far.
+    ``activity`` [column, token], if set, is filled with the absolute inputs of the down projection.
+    All columns in float32 would be by far the largest tensor in memory.
     """
 
     activity: Tensor | None = None
@@ -140,14 +140,14 @@ class StreamedExperts(Experts):
 
 
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``x @ weight.T`` in float32, block of rows by block."""
+    """Return ``x @ weight.T`` in float32, computed in blocks of rows."""
     parts = [linear(x, Dense(weight[start:stop].float())) for start, stop in spans(weight)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 @torch.no_grad()
 def embedded(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
-    """Return the first hidden states [B, S, D]; only the rows asked for are read."""
+    """Return the embeddings [B, S, D]; only the needed rows are read."""
     return _whole(checkpoint, EMBEDDING)[tokens_BS].float()
 
 
@@ -173,9 +173,9 @@ def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
 def activities(
     checkpoint: Checkpoint, tokens_BS: Tensor, layers: Sequence[int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield, for layers of a dense model, how strongly their columns answer [column, token].
+    """Yield the activity [column, token] of layers of a dense model.
 
-    In bfloat16: three digits tell columns apart, and this is all that is kept of a layer.
+    In bfloat16: three digits distinguish columns, and nothing else of a layer is kept.
     """
     x_BSD = embedded(checkpoint, tokens_BS)
     for layer in range(max(layers) + 1):
@@ -201,14 +201,14 @@ def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
-    """Return one layer whose linear layers read the file and whose other tensors are in memory."""
+    """Return one layer; its linear layers read the file, its other tensors are in memory."""
     config = checkpoint.config
     one = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
     share = replace(one, experts=())  # their modules would cost more than their products
     with torch.device("meta"):
         decoder = Decoder(config, share)
         block = decoder.get_submodule(f"model.layers.{layer}")
-        if isinstance(block.mlp, DenseFeedForward):  # only its gang needs the weight in one piece
+        if isinstance(block.mlp, DenseFeedForward):  # Only its gang needs the weight in one piece.
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
         if isinstance(block.mlp, MixtureOfExperts):
             block.mlp.experts = StreamedExperts(checkpoint, held_by(config, one))

@@ -1,10 +1,10 @@
 """A dense model to a mixture of experts, tensor by tensor (Skywork-MoE section 3).
 
-A method says which columns of the dense feed-forward every expert gets, times what, changed how
-(``moe.surgery.part``); routers are new; the rest is kept. Here the new tensors are streamed: each
-dense tensor is mapped once, its children are written a block of rows at a time and hashed on the
-way, and the logits of both models are compared, each computed from its files, the dense one in a
-second thread. Memory holds a few blocks.
+A method chooses for every expert its columns of the dense feed-forward, a factor and a change
+(``moe.surgery.part``); routers are new; all other tensors are kept. The new tensors are streamed:
+each dense tensor is mapped once, the tensors made from it are written a block of rows at a time and
+hashed meanwhile, and the logits of both models are computed from their files, those of the dense
+model in a second thread. Memory holds a few blocks.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from moe.surgery.calibration import Calibration, calibrated
 from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
-from moe.surgery.lineage import Litter, finite, litters
+from moe.surgery.lineage import Lineage, finite, lineages
 from moe.surgery.options import UpcycleOptions, upcycled_config
 from moe.surgery.output import Progress, Values, write_model
 from moe.surgery.receipt import Receipt, hashes
@@ -43,10 +43,10 @@ from moe.surgery.streamed import logits
 __all__ = ["UpcycleOptions", "upcycle"]
 
 MAX_RELATIVE = 1e-4
-"""Difference of logits, relative to the largest, from which on an exact conversion is refused.
+"""Relative difference of logits above which an exact conversion is refused.
 
-Some 1e-6 is what float32 rounding leaves. One bound serves every type of weights: they are copied
-bit for bit and both models are computed in float32, so the type on disk does not enter.
+float32 rounding leaves about 1e-6. One bound serves every dtype: weights are copied bit for bit and
+both models are computed in float32, so the dtype on disk does not matter.
 """
 
 
@@ -59,13 +59,13 @@ def upcycle(
 ) -> Receipt:
     """Write the mixture-of-experts form of a dense model directory; return its receipt.
 
-    ``progress`` is told the bytes written and the bytes in all. ``calibration`` is for methods that
-    measure activity; without it they take random tokens.
+    ``progress`` is called with the bytes written and the total. ``calibration`` is for methods that
+    measure activity; the default is random tokens.
     """
     dense = Checkpoint.open(source)
     config = upcycled_config(dense.config, options)
     calibration = calibrated(dense.config, options, calibration)
-    job = _Upcycling(dense, config, options, calibration, litters(dense, config))
+    job = _Upcycling(dense, config, options, calibration, lineages(dense, config))
     job.check_gain()
     refuse_existing(to)
     check_room(to, job.bytes)
@@ -85,21 +85,21 @@ def upcycle(
 
 @dataclass(frozen=True, slots=True)
 class _Upcycling:
-    """One conversion: what is read, what it becomes, and what was asked."""
+    """One conversion: its source, its result and its options."""
 
     dense: Checkpoint
     config: ModelConfig
     options: UpcycleOptions
     calibration: Calibration | None
-    litters: list[Litter]
+    lineages: list[Lineage]
 
     @property
     def bytes(self) -> int:
-        """What the weights of the new model take."""
+        """Size of the weights of the new model, in bytes."""
         return sum(spec.bytes for spec in self._specs)
 
     def check_gain(self) -> None:
-        """Raise ConfigError where an exact method would have to round what it multiplies."""
+        """Raise ConfigError if an exact method would have to round multiplied weights."""
         assert self.config.moe is not None
         gain = self.options.method.gain(self.config.moe) / self.config.moe.scale
         rounds = self.dense.dtype != torch.float32 and frexp(gain)[0] != 0.5
@@ -110,7 +110,7 @@ class _Upcycling:
             )
 
     def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
-        """Write all but the receipt; return what will be the SHA-256 of each shard."""
+        """Write everything but the receipt; return a future of the SHA-256 of each shard."""
         dtype = str(self.dense.dtype).removeprefix("torch.")
         write_json(directory / "config.json", write_config(self.config, dtype))
         copy_tokenizer(local(self.dense.path), directory)
@@ -125,7 +125,7 @@ class _Upcycling:
         return torch.randint(self.config.vocab_size, (1, length), generator=source)
 
     def distance(self, before: Tensor, after: Tensor) -> LogitDistance:
-        """Compare the logits; CheckpointError where an exact method did not keep them."""
+        """Compare the logits; CheckpointError if an exact method changed them."""
         distance = logit_distance(before, after)
         _check(distance, local(self.dense.path), self.options, self._exact)
         return distance
@@ -133,7 +133,7 @@ class _Upcycling:
     def receipt(
         self, inputs: dict[str, str], written: dict[str, str], distance: LogitDistance
     ) -> Receipt:
-        """Return what was done."""
+        """Return the receipt."""
         measured = self.calibration.record() if self.calibration else None
         return Receipt(
             method=self.options.method.name,
@@ -155,20 +155,20 @@ class _Upcycling:
     def _specs(self) -> list[TensorSpec]:
         family = self.config.family
         return [
-            TensorSpec(disk_name(family, child.name), child.shape, litter.dtype)
-            for litter in self.litters
-            for child in litter.children
+            TensorSpec(disk_name(family, child.name), child.shape, lineage.dtype)
+            for lineage in self.lineages
+            for child in lineage.children
         ]
 
     def _values(self) -> Iterator[Values]:
-        """Yield the blocks of every tensor of the new model, siblings together."""
+        """Yield the blocks of every tensor of the new model, grouped by parent."""
         cutter = Cutter(self.dense, self.config, self.options, self.calibration)
-        for litter in self.litters:
-            if litter.parent is None:
-                yield from (Values([self._new(child, cutter)]) for child in litter.children)
+        for lineage in self.lineages:
+            if lineage.parent is None:
+                yield from (Values([self._new(child, cutter)]) for child in lineage.children)
                 continue
-            weight = finite(self.dense, litter.parent)
-            for child in litter.children:
+            weight = finite(self.dense, lineage.parent)
+            for child in lineage.children:
                 part, seed = cutter.part(child), generator(self.options.seed, child.name)
                 yield Values(part.blocks(child.role, weight, seed), part.copies(child.role))
 
@@ -182,7 +182,7 @@ class _Upcycling:
 
 
 def _check(distance: LogitDistance, source: Path, options: UpcycleOptions, exact: bool) -> None:
-    """Raise CheckpointError unless the logits are numbers and, where they must be, the same."""
+    """Raise CheckpointError unless the logits are finite and, for exact methods, equal."""
     asked = f"router_std = {options.deviation} and gate_norm = {options.gate_norm}"
     if not distance.finite:
         raise CheckpointError(
@@ -192,7 +192,8 @@ def _check(distance: LogitDistance, source: Path, options: UpcycleOptions, exact
         )
     if exact and distance.relative >= MAX_RELATIVE:
         raise CheckpointError(
-            f"the mixture-of-experts form of {source} with {asked} computes other logits: they "
-            f"differ by {distance.relative:.1e} of the largest and rounding explains less than "
+            f"the mixture-of-experts form of {source} with {asked} computes different logits: "
+            f"they differ by {distance.relative:.1e} of the largest and rounding explains less "
+            "than "
             f"{MAX_RELATIVE:.0e}; nothing was written, lower these two"
         )

@@ -1,16 +1,16 @@
-"""What routing weights come to while a gate knows nothing, from which the gains of methods follow.
+"""The expected sum of routing weights of an untrained gate, from which methods compute their gain.
 
-A method wants ``gain * sum_i w_i FFN_i(x)`` to be of the size of the dense feed-forward, so it has
-to know the sum s of a token's weights, N experts of which k are chosen:
+A method scales ``gain * sum_i w_i FFN_i(x)`` to the size of the dense feed-forward, so it needs the
+sum s of a token's weights, for N experts of which k are chosen:
 
-- renormalised weights, or a softmax over all that are chosen: s = 1, whatever the gate says;
+- renormalised weights, or a softmax over the chosen experts: s = 1 for any gate;
 - softmax over all N, not renormalised: s = k / N where logits are near zero (He et al. 2024 suppose
   it too: their factor is N G / k);
 - sigmoids, not renormalised: s = k / 2 where logits are near zero;
 - with ``gate_norm`` logits are *not* near zero, their deviation is lambda: s is measured, on the
   router itself with normal logits.
 
-The first is exact for every token, the others are so only for gates of zeros.
+The first case is exact for every token, the others only for gates of zeros.
 """
 
 from dataclasses import replace
@@ -25,15 +25,15 @@ _MEASURED_LOGITS = 2**18
 
 
 def sums_to_one(moe: MoeConfig) -> bool:
-    """Tell whether the routing weights of every token sum to one."""
+    """Return whether the routing weights of every token sum to one."""
     all_chosen = moe.top_k == moe.experts or moe.softmax_after
     return moe.renormalise or (moe.score == "softmax" and all_chosen)
 
 
 def weight_sum(moe: MoeConfig, repeats: int = 1) -> float:
-    """Return what the weights of a token sum to in the mean, before ``scale``.
+    """Return the mean sum of a token's weights, before ``scale``.
 
-    ``repeats`` experts in a row have one logit; k is a multiple of it.
+    ``repeats`` consecutive experts share one logit; k is a multiple of ``repeats``.
     """
     if sums_to_one(moe):
         return 1.0

@@ -110,15 +110,15 @@ def _compare(
         return
     shards = (*manifest.train.shards, *manifest.held_out.shards)
     largest = max(shard.largest_id or 0 for shard in shards)
-    told = (
+    finding = (
         f"the tokenizer of {model} has ids up to {tokenizer.vocab_size - 1}, the model takes ids "
         f"up to {embeddings - 1}"
     )
     if largest < embeddings:
-        report(f"{told}; the text uses none above {largest}")
+        report(f"{finding}; the text uses none above {largest}")
     else:
         report(
-            f"caution: {told}, and the text uses ids up to {largest}, so the model cannot be "
+            f"caution: {finding}, and the text uses ids up to {largest}, so the model cannot be "
             "trained or evaluated on it; take the tokenizer that the model was trained with, or "
             "give the model more embeddings"
         )

@@ -32,18 +32,20 @@ def flops_per_second(config: ModelConfig, predicted: Prediction) -> float:
     return predicted.tokens_per_second * each
 
 
-def peak_flops(inventory: Inventory, devices: Sequence[Device], half: bool) -> tuple[float, str]:
+def peak_flops(
+    inventory: Inventory, devices: Sequence[Device], sixteen_bit: bool
+) -> tuple[float, str]:
     """Return the FLOP/s of devices at best, and what that is: data sheets, or what they sustain.
 
     A device without a data sheet, as a CPU, counts with the rate of its products.
     """
     known = [device for device in devices if device.kind in GPUS]
     if len(known) < len(devices):
-        rates = [inventory.pace(device, half).rates.flops_per_second for device in devices]
+        rates = [inventory.pace(device, sixteen_bit).rates.flops_per_second for device in devices]
         return sum(rates), "what its matrix products sustain (a CPU has no data-sheet peak here)"
     gpus = [GPUS[device.kind] for device in devices]
-    peaks = (gpu.half_flops if half else gpu.float32_flops for gpu in gpus)
-    return sum(peaks), f"data-sheet peak in {'16-bit' if half else 'float32'}"
+    peaks = (gpu.sixteen_bit_flops if sixteen_bit else gpu.float32_flops for gpu in gpus)
+    return sum(peaks), f"data-sheet peak in {'16-bit' if sixteen_bit else 'float32'}"
 
 
 def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> int:

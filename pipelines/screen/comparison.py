@@ -56,8 +56,10 @@ def alternatives_table(found: Found, objective: str, width: int = NARROW) -> Tab
 
 def source_line(plan: Plan, inventory: Inventory, predicted: Prediction) -> str:
     """Return a line about the source of the seconds of devices and links."""
-    half = predicted.workload.numerics.half
-    sources = {inventory.pace(each, half).source for each in set(devices_used(plan, inventory))}
+    sixteen_bit = predicted.workload.numerics.sixteen_bit
+    sources = {
+        inventory.pace(each, sixteen_bit).source for each in set(devices_used(plan, inventory))
+    }
     found = [_source(each) for each in sorted(sources)]
     links = "links as listed" if inventory.links else "links assumed"
     return f"source of the seconds: {', '.join(found)}; {links}"

@@ -55,7 +55,7 @@ def simulation_lines(
     """Return lines about the step and its fraction of the devices' peak."""
     work = predicted.workload
     devices = devices_used(plan, inventory)
-    peak, what = peak_flops(inventory, devices, work.numerics.half)
+    peak, what = peak_flops(inventory, devices, work.numerics.sixteen_bit)
     reached = flops_per_second(config, predicted)
     each = useful_flops(config, work.sequence_length)
     return [

@@ -64,7 +64,7 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
 
 
 def last_step(run: RunConfig) -> int:
-    """Return the step of the newest checkpoint of a run; 0 where there is none."""
+    """Return the step of the newest checkpoint of a run; 0 if there is none."""
     saved = checkpoints(run.checkpoint.location)
     return int(saved[-1].name.removeprefix("step-")) if saved else 0
 

@@ -103,8 +103,8 @@ def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch:
     """Run to the end, and always remove the actors."""
     run = context.run
     actors = plan.replicas * plan.ranks
-    told = "1 actor" if actors == 1 else f"{actors} actors"
-    watch.tell(f"waiting for {told}, at most {run.cluster.launch_seconds:g} s")
+    waited_for = "1 actor" if actors == 1 else f"{actors} actors"
+    watch.tell(f"waiting for {waited_for}, at most {run.cluster.launch_seconds:g} s")
     try:
         return _fit(board, plan, context, watch)
     finally:

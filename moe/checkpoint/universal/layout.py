@@ -1,4 +1,4 @@
-"""What lies where in a universal checkpoint, as DeepSpeed 0.19.8 writes and reads it.
+"""The files of a universal checkpoint, as DeepSpeed 0.19.8 writes and reads them.
 
 ::
 
@@ -11,9 +11,9 @@
         optimizer_state.pt                   what parameters have in common
       mp_rank_00_model_states.pt             steps and ranks; ZeRO-3: zero_pp_rank_0_mp_rank_00_...
 
-Parameters have the names of ``module.named_parameters()``; what a model ties is there once.
-``optimizer_state.pt`` is written after the parameters and the model states after it, so they tell
-a whole checkpoint from one whose making was interrupted.
+Parameters have the names of ``module.named_parameters()``; tied parameters are stored once.
+``optimizer_state.pt`` is written after the parameters, and the model states last, so these files
+mark a complete checkpoint.
 """
 
 from pathlib import Path
@@ -34,7 +34,9 @@ PARAM = "param"
 
 
 def tag_directory(path: Path) -> Path:
-    """Return the directory with the tensors: the one given, or the latest that it names."""
+    """Return the directory with the tensors: the given one, or the latest checkpoint that it
+    names.
+    """
     if not path.is_dir():
         raise CheckpointError(f"no universal checkpoint at {path}: there is no such directory")
     if (path / ZERO).is_dir():
@@ -54,7 +56,7 @@ def tag_directory(path: Path) -> Path:
 
 
 def check_whole(tag: Path) -> None:
-    """Raise CheckpointError where the making of a checkpoint was interrupted."""
+    """Raise CheckpointError if the writing of a checkpoint was interrupted."""
     missing = [
         name
         for name, found in (
@@ -65,6 +67,7 @@ def check_whole(tag: Path) -> None:
     ]
     if missing:
         raise CheckpointError(
-            f"{tag} lacks {' and '.join(missing)}, which are written last: it is half a universal "
-            "checkpoint; run ds_to_universal again into an empty directory, or copy it whole"
+            f"{tag} lacks {' and '.join(missing)}, which are written last: the universal "
+            "checkpoint is incomplete; run ds_to_universal again into an empty directory, or copy "
+            "it whole"
         )

@@ -1,9 +1,9 @@
 """The parameters that transformers holds in memory, and our tensors as parts of them.
 
-Most are tensors of ours under the names of the files. transformers 5 stacks the experts of a layer
-in two parameters for the families below, whatever lies on disk: ``experts.gate_up_proj`` [N, 2F, D]
-with the rows of the gate before those of the up projection, and ``experts.down_proj`` [N, D, F];
-before version 5 and in code that travels with a checkpoint experts are apart.
+Most parameters are our tensors under the names in the files. transformers 5 stacks the experts of a
+layer in two parameters for the families below, whatever lies on disk: ``experts.gate_up_proj`` [N,
+2F, D] with the rows of the gate before those of the up projection, and ``experts.down_proj`` [N, D,
+F]; before version 5, and in code stored with a checkpoint, experts are separate.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ STACKING = frozenset({"mixtral", "skywork_moe", "olmoe", "qwen2_moe", "qwen3_moe
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of our tensors; where it is stacked with others, its expert and rows there."""
+    """One of our tensors; if it is stacked with others, its expert and rows in the stack."""
 
     tensor: TensorSlice
     expert: int | None = None
@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of the module; ``parts`` are all that it consists of."""
+    """One parameter of the module; ``parts`` are its tensors."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class Parameter:
 
 
 def parameters(config: ModelConfig, stacked: bool) -> list[Parameter]:
-    """Return the parameters of a model whose experts are stacked, or apart."""
+    """Return the parameters of a model whose experts are stacked or separate."""
     names: dict[str, list[TensorSlice]] = {}
     for tensor in tensors(config):
         names.setdefault(_name(config.family, tensor, stacked), []).append(tensor)
@@ -59,7 +59,7 @@ def parameters(config: ModelConfig, stacked: bool) -> list[Parameter]:
 
 
 def _name(family: str, tensor: TensorSlice, stacked: bool) -> str:
-    """Return the name of the parameter that holds a tensor: that of the files, or in memory."""
+    """Return the name of the parameter that holds a tensor: the name in the files, or in memory."""
     role = tensor.role
     if stacked and role.layer is not None:
         if role.part == "router":

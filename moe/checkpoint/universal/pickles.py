@@ -1,9 +1,9 @@
-"""DeepSpeed's pickles, opened without letting them run anything.
+"""Opens DeepSpeed's pickles without running code from them.
 
-torch's weights-only unpickler builds tensors and plain values; of classes it builds those on a
-list. ``optimizer_state.pt`` names three of DeepSpeed's, whose content nothing here needs: an inert
-class stands in for them, so DeepSpeed is neither imported nor trusted. Tensors are mapped, so only
-what is looked at is read.
+torch's weights-only unpickler builds tensors, plain values and classes on a list.
+``optimizer_state.pt`` names three classes of DeepSpeed whose content is not needed here: an inert
+class replaces them, so DeepSpeed is neither imported nor trusted. Tensors are memory-mapped, so
+only used bytes are read.
 """
 
 import pickle
@@ -23,14 +23,14 @@ _IGNORED = (
 
 
 class Ignored:
-    """Stands in for an object whose content is of no use here."""
+    """Replaces an object whose content is not needed."""
 
     def __init__(self, *arguments: Any) -> None:
-        """Take and forget what the object was made of."""
+        """Accept and ignore the content of the object."""
 
 
 def load(path: Path) -> Any:
-    """Return what a file holds; CheckpointError where it is missing, damaged or holds code."""
+    """Return the content of a file; CheckpointError if it is missing, damaged or contains code."""
     stand_ins: list[Any] = [(Ignored, name) for name in _IGNORED]
     try:
         with torch.serialization.safe_globals(stand_ins):
@@ -42,24 +42,24 @@ def load(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, which would run code to be opened, "
             f"and raymoe opens none; save it again without: {_reason(error)}"
         ) from error
-    except Exception as error:  # an unpickler that is fed noise raises anything
+    except Exception as error:  # On random bytes an unpickler may raise any exception.
         raise _damaged(path, _reason(error)) from error
 
 
 def load_checked(path: Path) -> Any:
-    """Return what a file holds, once its bytes are known to be those that torch.save wrote.
+    """Return the content of a file after checking that its bytes are unchanged since torch.save.
 
-    They lie in a zip archive, which keeps a checksum of each record that torch does not look at.
+    The file is a zip archive with a checksum of each record; torch does not check it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
     except FileNotFoundError:
         return load(path)
-    except Exception as error:  # so does an archive of noise
+    except Exception as error:  # So does an archive of random bytes.
         raise _damaged(path, _reason(error)) from error
     if record is not None:
-        raise _damaged(path, f"{record} has another CRC-32 than when it was saved")
+        raise _damaged(path, f"{record} has a different CRC-32 than when it was saved")
     return load(path)
 
 
@@ -71,7 +71,7 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of torch's message that says what was found."""
+    """Return the line of torch's message that describes the fault."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
     return (telling or lines or [type(error).__name__])[0]

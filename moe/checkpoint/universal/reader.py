@@ -1,4 +1,4 @@
-"""A universal checkpoint, opened for reading: our tensors, their moments, and the step."""
+"""A universal checkpoint for reading: our tensors, their moments, and the step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from moe.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class UniversalCheckpoint:
-    """One model's parameters as DeepSpeed left them, checked to be all there.
+    """The parameters of one model as DeepSpeed saved them, checked to be complete.
 
-    ``step`` is the one of the optimiser: how many updates the moments have seen.
+    ``step`` is the optimiser's step: the number of updates of the moments.
     """
 
     tag: Path
@@ -60,7 +60,9 @@ class UniversalCheckpoint:
         return ((each, part) for each in self.parameters for part in each.parts)
 
     def read(self, parameter: Parameter, part: Part, state: str = WEIGHT) -> Tensor:
-        """Map one tensor of ours: its weight, or one of its moments; it is finite."""
+        """Map one of our tensors: its weight or one of its moments; raises unless all values are
+        finite.
+        """
         path = _folder(self.tag, parameter) / f"{state}.pt"
         value = part.of(_tensor(load(path), path).view(parameter.shape))
         if not value.isfinite().all():
@@ -72,7 +74,7 @@ class UniversalCheckpoint:
 
 
 def _parameters(tag: Path, config: ModelConfig) -> list[Parameter]:
-    """Return the parameters of the module, whose experts are stacked or apart."""
+    """Return the parameters of the module, with experts stacked or separate as in the files."""
     held = {path.name for path in (tag / ZERO).iterdir() if path.is_dir()}
     together = parameters(config, stacked=True) if config.family in STACKING else []
     stacked = any(each.stacked and each.name in held for each in together)
@@ -136,14 +138,15 @@ def _tensor(found: Any, path: Path) -> Tensor:
 
 
 def _step(tag: Path, found: list[Parameter]) -> int:
-    """Return the step that all parameters have done, by their files or by the common one."""
+    """Return the common step of all parameters, from their files or from the common file."""
     trained = [each for each in found if each.trained]
     files = [_folder(tag, each) / f"{STEP}.pt" for each in trained]
     there = [path for path in files if path.is_file()]
     if there and len(there) < len(files):
         absent = next(path for path in files if path not in there)
         raise CheckpointError(
-            f"{absent} is missing, other parameters have theirs; run ds_to_universal again into an "
+            f"{absent} is missing, but other parameters have this file; run ds_to_universal again "
+            "into an "
             "empty directory, or copy it whole"
         )
     common = tag / ZERO / OPTIMIZER_STATE
@@ -152,21 +155,21 @@ def _step(tag: Path, found: list[Parameter]) -> int:
     ]
     if not said:
         raise CheckpointError(
-            f"{tag / ZERO} says nowhere how many steps Adam has done: there is no {STEP}.pt beside "
+            f"{tag / ZERO} does not say how many steps Adam has done: there is no {STEP}.pt beside "
             f"the moments and no step in {common.name}; train with torch's AdamW, FusedAdam or "
             "DeepSpeedCPUAdam"
         )
     (few, low), (many, high) = min(said), max(said)
     if few != many:
         raise CheckpointError(
-            f"{low} says {few} steps, {high} says {many}; raymoe continues only what has done the "
-            "same steps everywhere"
+            f"{low} says {few} steps, {high} says {many}; raymoe continues only if all parameters "
+            "have done the same number of steps"
         )
     return few
 
 
 def _common_steps(path: Path) -> set[int]:
-    """Return the steps that the optimiser's states and groups speak of."""
+    """Return the steps in the optimiser's states and groups."""
     table = _table(load(path))
     states = _table(_table(table.get("optimizer_state_dict")).get("state")).values()
     groups = table.get("param_groups")

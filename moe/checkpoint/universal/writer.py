@@ -1,10 +1,10 @@
 """A universal checkpoint written parameter by parameter, for any ZeRO stage and ranks.
 
-DeepSpeed's own converter writes one form from ZeRO-1 and -2, another from ZeRO-3, and each loads
-only into its own. Written here is what both forms have in common, with the files of both, so one
-directory loads into every stage. A loading engine takes rate, betas and epsilon from here, for as
-many groups as it has; which weights decay is left to it, because it matches groups by their order
-alone and ZeRO-3 gives all of them what the first has.
+DeepSpeed's own converter writes one form from ZeRO-1 and -2 and another from ZeRO-3, and each form
+loads only into its own stages. This writer writes the common part and the files of both forms, so
+one directory loads into every stage. A loading engine takes learning rate, betas and epsilon from
+here, for all its parameter groups. The engine decides which weights decay, because it matches
+groups only by their order, and ZeRO-3 gives all groups the values of the first.
 """
 
 import os
@@ -32,12 +32,14 @@ from moe.checkpoint.universal.parameters import Parameter
 from moe.errors import CheckpointError
 
 StepKind = Literal["tensor", "integer"]
-"""What the loading optimiser counts steps in: torch's in a tensor, DeepSpeed's own in an int."""
+"""Type of the step counter of the loading optimiser: a tensor for torch's, an int for
+DeepSpeed's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AdamSettings:
-    """What AdamW uses in the next step for every parameter alike."""
+    """The settings that AdamW uses in the next step for every parameter."""
 
     lr: float
     betas: tuple[float, float]
@@ -56,9 +58,9 @@ class UniversalWriter:
         (self._tag / ZERO).mkdir(parents=True)
 
     def write(self, parameter: Parameter, read: Callable[[str], Tensor]) -> None:
-        """Write the weight of a parameter and, if it is trained, its moments, one after another.
+        """Write the weight of a parameter and, if it is trained, its moments.
 
-        ``read`` is asked for each by the name of its file, so memory holds one.
+        ``read`` returns each by the name of its file, so memory holds one at a time.
         """
         folder = self._tag / ZERO / parameter.name
         folder.mkdir()
@@ -75,9 +77,10 @@ class UniversalWriter:
             self._trained += 1
 
     def finish(self, settings: AdamSettings, sequences: int) -> None:
-        """Write what parameters have in common, and the name of the latest checkpoint.
+        """Write the files common to all parameters, and the name of the latest checkpoint.
 
-        ``sequences`` is how many the run has seen. No engine has more groups than parameters.
+        ``sequences`` is the number of sequences trained on. No engine has more groups than
+        parameters.
         """
         group: dict[str, Any] = {"params": [], **asdict(settings)}
         groups = [dict(group) for _ in range(self._trained)]
@@ -103,7 +106,7 @@ class UniversalWriter:
 
 
 def _save(value: Any, path: Path) -> None:
-    """Save a value and wait for the disk."""
+    """Save a value and wait until it is on disk."""
     with path.open("wb") as file:
         torch.save(value, file)
         file.flush()

@@ -64,10 +64,10 @@ class RunConfig(Section):
         if self.plan.path is not None:
             return self
         schedule, chunks = self.train.schedule, self.plan.chunks
-        told = f'train.schedule = "{schedule}" with plan.chunks = {chunks}'
+        asked = f'train.schedule = "{schedule}" with plan.chunks = {chunks}'
         if self.plan.stages == 1 and (schedule not in _PLAIN or chunks > 1):
             raise ValueError(
-                f"{told} reduces the bubbles of a pipeline, but with plan.stages = 1 there is no "
+                f"{asked} reduces the bubbles of a pipeline, but with plan.stages = 1 there is no "
                 'pipeline; raise plan.stages, or remove both (or set train.schedule = "gpipe")'
             )
         needed = {"gpipe": 1, "1f1b": 1, "zbv": 2}.get(schedule, chunks)
@@ -76,7 +76,7 @@ class RunConfig(Section):
             if needed == 1:
                 advice += ', or choose train.schedule = "interleaved-1f1b" or "zero-bubble"'
             raise ValueError(
-                f"{told}: this schedule takes stages of {needed} spans of layers (plan.chunks); "
+                f"{asked}: this schedule takes stages of {needed} spans of layers (plan.chunks); "
                 f"{advice}"
             )
         return self

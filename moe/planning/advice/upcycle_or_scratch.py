@@ -14,8 +14,9 @@ and leaves what is between open, here ``borderline``. A cost is device time for 
     ratio        C_moe / C_dense
 
 The dense cost is sunk: it is paid whatever comes next, and serves only to weigh what the checkpoint
-knows against what the MoE run can learn by itself. Where the dense model is not trained yet, both
-are paid (cumulative cost), and the same sum from scratch buys more MoE tokens: ``scratch_tokens``.
+knows against what the MoE run can learn by itself. If the dense model is not trained yet, both
+costs are paid (cumulative cost), and the same total cost from scratch buys more MoE tokens:
+``scratch_tokens``.
 
 What the study measured: 0.3B dense, C its 300B tokens; MoE of 8 experts, top-2; final losses in
 nats read from its figure 1, the dense model's own being 2.440:
@@ -25,9 +26,10 @@ nats read from its figure 1, the dense model's own being 2.440:
     300B       (2 C)         2.200                 2.233      2.250 at that, 2.232 at 1.2e-3
 
 Counted by the checkpoint each came from, those ratios are 2 and 6 at 100B, 2/3 and 2 at 300B. So
-from scratch is level or ahead at 2 and ahead beyond; at 2/3 it was ahead too, of a learning rate
-too small to settle it. "Much less" is nowhere defined. Ours is one half: below those 2/3, above
-the 0.4 of Skywork-MoE itself, shown for 1000B tokens from a parent of 5200B, which was upcycled.
+from scratch is level or better at 2 and better beyond; at 2/3 it was also better, but against a
+learning rate too small to decide. "Much less" is not defined in the paper. We use one half: below
+2/3, and above the 0.4 of Skywork-MoE itself (1000B tokens from a parent of 5200B), which was
+upcycled.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,13 +50,14 @@ _COPIED = ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocab_siz
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a comparison takes for granted.
+    """The assumptions of a comparison.
 
     ``communication`` is device time per FLOP of the MoE over that of the dense model: top-2 of the
     study had about 1.7 times the active parameters and took about 2 times the GPU hours a token.
-    ``much_less`` is the ratio up to which to upcycle, ``scratch_from`` that from which not to.
-    Attention is counted for sequences of ``sequence_length``, None leaves it out as 6 A does.
-    ``dense_trained`` tells whether the dense model exists, or would be trained for this.
+    ``much_less`` is the ratio up to which to upcycle, ``scratch_from`` the ratio from which to
+    train from scratch. Attention is counted for sequences of ``sequence_length``; None ignores it,
+    as 6 A does. ``dense_trained`` is True if the dense model exists, False if it would be trained
+    for this run.
     """
 
     communication: float = 1.2
@@ -79,7 +82,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Devices to train on, and the FLOP/s that all of them together reach, not their peak."""
+    """Devices to train on, and the FLOP/s that all of them together sustain (not the peak)."""
 
     flops_per_second: float
     devices: int = 1
@@ -91,13 +94,13 @@ class Fleet:
             raise PlanError(f"{self.devices} devices train nothing; give at least 1")
 
     def hours(self, flops: float) -> float:
-        """Return the device hours of so many FLOPs."""
+        """Return the device hours for a number of FLOPs."""
         return flops / self.flops_per_second / _SECONDS_PER_HOUR * self.devices
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One training run: FLOPs without communication, device hours with it where a rate is known."""
+    """One training run: FLOPs without communication, device hours with it if a rate is known."""
 
     active_parameters: int
     tokens: float
@@ -107,11 +110,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do, what it rests on, and what to watch.
+    """A recommendation, its reasons, and what to watch.
 
     ``ratio`` is C_moe / C_dense, infinite without a dense model. ``break_even_tokens`` are the MoE
-    tokens up to which to upcycle and those from which to train from scratch. ``scratch_tokens`` is
-    what the cost of both runs together would buy from scratch.
+    tokens up to which to upcycle, and the MoE tokens from which to train from scratch.
+    ``scratch_tokens`` is the number of tokens from scratch for the cost of both runs together.
     """
 
     verdict: Verdict
@@ -132,9 +135,9 @@ def advise_budget(
     terms: Terms | None = None,
     fleet: Fleet | None = None,
 ) -> Advice:
-    """Weigh an MoE run of ``moe_tokens`` against a dense checkpoint of ``dense_tokens``.
+    """Compare an MoE run of ``moe_tokens`` with a dense checkpoint of ``dense_tokens``.
 
-    There is no dense model where its configuration is None or its tokens are 0.
+    A configuration of None, or 0 tokens, means that there is no dense model.
     """
     terms = terms or Terms()
     _check(config_dense, config_moe, dense_tokens, moe_tokens)
@@ -175,8 +178,8 @@ def _check(
         raise PlanError(f"the dense model has seen {dense_tokens} tokens; give 0 or more")
     if config_dense is None and dense_tokens:
         raise PlanError(
-            f"a dense model has seen {_count(dense_tokens)} tokens but which is not told; give its "
-            "configuration, or 0 tokens"
+            f"a dense model has seen {_count(dense_tokens)} tokens but its configuration is "
+            "missing; give its configuration, or 0 tokens"
         )
 
 
@@ -190,7 +193,7 @@ def _cost(config: ModelConfig, tokens: float, terms: Terms, fleet: Fleet | None)
 
 
 def _break_even(even: float, terms: Terms) -> tuple[float, float]:
-    """Return the tokens of both limits, from those at which the two runs cost the same."""
+    """Return the tokens at both limits, from the number at which the two runs cost the same."""
     return terms.much_less * even, terms.scratch_from * even
 
 
@@ -201,7 +204,9 @@ def _verdict(ratio: float, terms: Terms) -> Verdict:
 
 
 def _unlike(dense: ModelConfig, moe: ModelConfig) -> str:
-    """Return the sizes in which the dense model cannot become the MoE; empty where it can."""
+    """Return the sizes that prevent upcycling the dense model to the MoE; empty if there are
+    none.
+    """
     found = [
         f"{size} {getattr(dense, size)} against {getattr(moe, size)}"
         for size in _COPIED
@@ -242,7 +247,7 @@ def _reasons(verdict: Verdict, ratio: float, terms: Terms, unlike: str) -> tuple
 _RULES: Mapping[Verdict, Callable[[Terms], str]] = MappingProxyType(
     {
         "upcycle": lambda terms: (
-            f"much less, which is up to {terms.much_less:.3g} by our reckoning. Skywork-MoE "
+            f"much less, which is up to {terms.much_less:.3g} by our definition. Skywork-MoE "
             "section 3 upcycles there: the run could not learn by itself what the weights know."
         ),
         "borderline": lambda terms: (
@@ -283,7 +288,7 @@ _WATCH = (
 
 
 def _account(dense: Cost, moe: Cost, even: float, terms: Terms) -> str:
-    """Tell sunk from cumulative cost."""
+    """Return the sentences about sunk and cumulative cost."""
     whole = f"{_count(moe.tokens + even)} MoE tokens from scratch instead of {_count(moe.tokens)}"
     if terms.dense_trained:
         return (

@@ -1,1 +1,1 @@
-"""What is asked of a rank, counted: work and bytes. Knows no device."""
+"""The work and the bytes of a rank, counted. Independent of devices."""

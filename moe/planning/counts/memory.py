@@ -14,24 +14,22 @@ each X wide, k E / N of them routed to, and G columns held of the shared expert:
     head           3 H                                 norm, its input and gradient
 
 A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
-with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960).
-Beside what is kept, a backward pass makes: as much again as the largest block keeps of a
+with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960). In
+addition to what is kept, a backward pass makes: as much again as the largest block keeps of a
 micro-batch (its gradients), a second gradient of embedding or head, a third set of logits; and
 freed activations leave fragments (``working``). Resident memory of actors was 0.98 to 1.05 of the
-sum (``benchmarks/recompute.py``).
-The head keeps, whatever the number of tokens, 2 V of at most ``LOGITS_AT_ONCE`` / V tokens, and
-the V H gradient of a micro-batch before it is added to that of the step.
-How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p keeps
-min(p - s, micro-batches). A stage of several spans of layers keeps unlike numbers of each; the
-fullest moment of the schedule counts, by what each span holds. The head is done with each before
-the next. A snapshot is what a checkpoint copies, kept from one to the next; GPUs have it on their
-host.
-Buffers are those of messages: hidden states with their gradients from the stage before,
-gradients from the stage after, both for every span of layers whose neighbour is on another stage.
-Without training there are no gradients, AdamW states or kept activations: one block's at a time,
-for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and the
-key-value cache of one micro-batch of sequences of the workload's length. The cache grows with each
-sequence, so that length is what a plan must have room for, not the longest the model can read.
+sum (``benchmarks/recompute.py``). The head keeps, whatever the number of tokens, 2 V of at most
+``LOGITS_AT_ONCE`` / V tokens, and the V H gradient of a micro-batch before it is added to that of
+the step. How many micro-batches a stage keeps at once is the schedule's: under 1F1B, stage s of p
+keeps min(p - s, micro-batches). A stage of several spans of layers keeps a different number for
+each span; the fullest moment of the schedule counts, by what each span holds. The head is done with
+each before the next. A snapshot is what a checkpoint copies, kept from one to the next; GPUs have
+it on their host. Buffers are those of messages: hidden states with their gradients from the stage
+before, gradients from the stage after, both for every span of layers whose neighbour is on another
+stage. Without training there are no gradients, AdamW states or kept activations: one block's at a
+time, for the tokens of one pass (a prompt is read in parts); one row of logits per sequence; and
+the key-value cache of one micro-batch of sequences of the workload's length. The cache grows with
+each sequence, so a plan must have memory for that length, not for the longest context of the model.
 """
 
 from collections.abc import Collection, Sequence
@@ -50,22 +48,26 @@ from moe.planning.counts.work import (
 from moe.planning.counts.workload import Workload
 
 PROCESS_BYTES = 512 * 2**20
-"""What an actor takes beside its tensors: interpreter, torch and Ray 0.35 GB, then buffers."""
+"""Bytes of an actor beside its tensors: interpreter, torch and Ray take 0.35 GB, the rest is
+buffers.
+"""
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
 
 MESSAGES_AHEAD = 2
-"""Messages of one sender asked for before they are needed; the same as in ``actors.step.mail``."""
+"""Messages of one sender that are requested ahead; the same as in ``actors.step.mail``."""
 
 _FLOAT_BYTES = 4
 _WASTE = 0.12
-"""Part of the activations that fragments of freed ones take, as resident memory showed."""
+"""Fragments of freed activations, as a fraction of the activations; from measured resident
+memory.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RankBytes:
-    """Bytes of one rank at its peak, by what they are for."""
+    """Bytes of one rank at its peak, by purpose."""
 
     weights: int
     gradients: int
@@ -78,7 +80,7 @@ class RankBytes:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The total."""
         states = self.weights + self.gradients + self.optimizer
         passing = self.activations + self.working + self.buffers
         return states + passing + self.snapshot + self.process
@@ -86,11 +88,12 @@ class RankBytes:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a stage stands in its pipeline: it keeps ``in_flight`` micro-batches at once.
+    """The position of a stage in its pipeline: it keeps ``in_flight`` micro-batches at once.
 
-    ``ends`` tells whether it has the embedding, and the head. Of several spans of layers, ``peaks``
-    are how many micro-batches it keeps of each span, at each of the schedule's peaks, and
-    ``received`` of how many spans the input, and the gradient, come from another stage.
+    ``ends`` says whether the stage has the embedding, and whether it has the head. With several
+    spans of layers, ``peaks`` are the numbers of micro-batches kept of each span, at each peak of
+    the schedule, and ``received`` are the numbers of spans whose input, and whose gradient, come
+    from another stage.
     """
 
     in_flight: int = 1
@@ -99,7 +102,7 @@ class Position:
     received: tuple[int, int] | None = None
 
     def most_kept(self, spans: Sequence[float]) -> float:
-        """Return the most that is kept at once, given what one micro-batch keeps in each span."""
+        """Return the most kept at once, from what one micro-batch keeps in each span."""
         if not self.peaks:
             return sum(spans) * self.in_flight
         return max(
@@ -109,7 +112,7 @@ class Position:
 
     @property
     def arrivals(self) -> tuple[int, int]:
-        """Inputs and gradients that come from another stage for each micro-batch."""
+        """Number of inputs and gradients that come from other stages per micro-batch."""
         first, last = self.ends
         return self.received or (int(not first), int(not last))
 
@@ -122,7 +125,7 @@ def rank_bytes(
     recompute: Collection[int] = (),
     replicas: int = 1,
 ) -> RankBytes:
-    """Return what a rank needs that makes the activations of ``recompute`` layers again."""
+    """Return the bytes of a rank that recomputes the activations of the layers in ``recompute``."""
     parameters = sum(part.elements for part in held_by(config, share))
     weights, gradients, optimizer = state_bytes(parameters, workload, replicas)
     if not workload.training:
@@ -143,7 +146,9 @@ def rank_bytes(
 
 
 def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int, int, int]:
-    """Return the bytes of weights, gradients and optimiser states, those spread by ZeRO by rank."""
+    """Return the bytes of weights, gradients and optimiser states; ZeRO divides them over
+    replicas.
+    """
     numerics = workload.numerics
     sizes = (
         (numerics.weight, workload.zero >= 3),
@@ -157,14 +162,14 @@ def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int
 
 
 def snapshot_bytes(parameters: int, workload: Workload, replicas: int) -> int:
-    """Return the bytes of a copy of weights and moments, each of which one replica writes."""
+    """Return the bytes of a snapshot of weights and moments; one replica writes each of them."""
     numerics = workload.numerics
     kept = workload.training and workload.snapshots
     return -(-(numerics.weight + numerics.optimizer) * parameters // replicas) if kept else 0
 
 
 def working_bytes(config: ModelConfig, share: Share, position: Position, workload: Workload) -> int:
-    """Return the bytes that come and go in a backward pass."""
+    """Return the bytes of temporary tensors in a backward pass."""
     layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
     widest = max(block_floats(config, share, layer) for layer in layers)
     passing = workload.numerics.activation * widest * workload.tokens
@@ -176,16 +181,16 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
 
 
 def wasted_bytes(activations: int) -> int:
-    """Return what fragments of freed activations take."""
+    """Return the bytes lost to fragments of freed activations."""
     return ceil(_WASTE * activations)
 
 
 def buffer_bytes(config: ModelConfig, position: Position, workload: Workload) -> int:
-    """Return the bytes of messages on their way, and of those received and not used up yet.
+    """Return the bytes of messages in transit, and of received messages that are still needed.
 
-    Inputs lie in buffers until their micro-batch is back, and so do the gradients sent for them
-    until an answer comes; outputs until their gradient comes. Of each kind a few are asked for
-    ahead.
+    Inputs stay in buffers until the backward pass of their micro-batch, and the gradients sent for
+    them until the receiver answers; outputs stay until their gradient arrives. A few messages of
+    each kind are requested ahead.
     """
     inputs, gradients = position.arrivals
     tensors = 2 * (position.in_flight + MESSAGES_AHEAD * inputs) if inputs else 0
@@ -199,9 +204,10 @@ def cache_bytes_per_token(config: ModelConfig, share: Share) -> int:
 
 
 def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest: float) -> int:
-    """Return the bytes of a pass of prompts, of the key-value cache, of a row of logits each.
+    """Return the bytes of a pass over prompts, of the key-value cache, and of one row of logits per
+    sequence.
 
-    ``widest`` are the numbers per token of the largest block.
+    ``widest`` is the count of numbers per token in the largest block.
     """
     floats = widest * workload.tokens_at_once
     floats += vocabulary_rows(config, share) * workload.micro_batch if share.head else 0
@@ -217,7 +223,7 @@ def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
 
 
 def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
-    """Return the tokens that the loss has logits of at a time."""
+    """Return the number of tokens whose logits the loss holds at a time."""
     return min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
 
 

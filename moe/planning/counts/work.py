@@ -11,8 +11,8 @@ expert, and V rows held of the vocabulary:
                    +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
     head           2 H V
 
-A block is one kind or the other, also in one model (``dense_layers``). A hash has no router.
-Where a gang splits the experts, its fullest rank has ``Workload.overload`` times the mean.
+A model may have blocks of both kinds (``dense_layers``). A hash has no router. Where a gang splits
+the experts, its fullest rank has ``Workload.overload`` times the mean.
 
 Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
 its loss, forward. Some terms are bound by memory instead:
@@ -35,7 +35,7 @@ from moe.config.tensors import held_by
 from moe.planning.counts.workload import Numerics, Workload
 
 PARTS = ("embedding", "dense", "moe", "head", "optimizer")
-"""Kinds of work that are counted, and measured, apart."""
+"""Kinds of work that are counted and measured separately."""
 
 _FLOAT_BYTES = 4
 _LOSS_PASSES = 3
@@ -46,7 +46,7 @@ _BACKWARD = 2
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """FLOPs, and bytes moved beyond those of the products."""
+    """FLOPs, and bytes moved in addition to the operands of products."""
 
     flops: float
     bytes: float
@@ -57,7 +57,7 @@ NO_WORK = Work(0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """What one micro-batch asks of a rank, forward and backward."""
+    """The work of one micro-batch on a rank, forward and backward."""
 
     forward: Work
     backward: Work = NO_WORK
@@ -74,12 +74,12 @@ class Passes:
 
 
 def part_of(config: ModelConfig, layer: int) -> str:
-    """Return the kind of a block."""
+    """Return the kind of a block: dense or MoE."""
     return "moe" if config.has_experts(layer) else "dense"
 
 
 def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Passes:
-    """Return the work of one block, of the slice of it that a share holds."""
+    """Return the work of the slice of one block that a share holds."""
     query, key_value = attention_columns(config, share)
     flops: float = 2 * config.hidden_size * 2 * (query + key_value)
     flops += 2 * query * workload.sequence_length
@@ -92,7 +92,9 @@ def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload
 
 
 def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
-    """Return for each layer the first one of which a share holds as much, of the same kind."""
+    """Return for each layer the first layer of the same kind of which the share holds equally
+    much.
+    """
     return _layers_like(config, tuple((layer, len(held)) for layer, held in share.layer_experts))
 
 
@@ -106,12 +108,12 @@ def _layers_like(config: ModelConfig, by_layer: tuple[tuple[int, int], ...]) -> 
 
 
 def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
-    """Return the work of looking tokens up: hardly any forward, a dense gradient backward."""
+    """Return the work of the embedding: almost none forward, a dense gradient backward."""
     return _passes(0, end_parameters(config, share, True, False), workload)
 
 
 def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
-    """Return the work of the logits, and of their loss where training."""
+    """Return the work of the logits and, in training, of the loss."""
     rows = vocabulary_rows(config, share)
     work = _passes(
         2 * config.hidden_size * rows, end_parameters(config, share, False, True), workload
@@ -123,18 +125,20 @@ def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
 
 
 def optimizer_work(parameters: float, numerics: Numerics) -> Work:
-    """Return the work of one step of the optimiser over so many parameters."""
+    """Return the work of one optimiser step over ``parameters`` parameters."""
     return Work(0.0, _OPTIMIZER_PASSES * numerics.gradient * parameters)
 
 
 def attention_columns(config: ModelConfig, share: Share) -> tuple[int, int]:
-    """Return the columns of queries, and of keys (as many again of values), that a share holds."""
+    """Return the columns of queries, and of keys (values have equally many), that a share holds."""
     key_value = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
     return key_value * config.heads_per_kv, key_value
 
 
 def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
-    """Return the columns that every token passes in a block: dense, or the shared expert's."""
+    """Return the feed-forward columns that every token uses in a block: dense, or of the shared
+    expert.
+    """
     experts = config.has_experts(layer)
     start, stop = shared_span(config, share.ffn) if experts else share.ffn
     return stop - start
@@ -148,13 +152,13 @@ def routed(config: ModelConfig, share: Share, layer: int) -> float:
 
 
 def vocabulary_rows(config: ModelConfig, share: Share) -> int:
-    """Return the rows of embedding and head that a share holds where it has them."""
+    """Return the number of vocabulary rows of a share."""
     start, stop = share.vocabulary or (0, config.vocab_size)
     return stop - start
 
 
 def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
-    """Count what a share holds of one layer, in a model of no other."""
+    """Return the number of parameters of one layer that a share holds."""
     experts = share.experts_of(layer)
     block = replace(
         share, layers=(0, 1), embedding=False, head=False, experts=experts, layer_experts=()
@@ -163,7 +167,7 @@ def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
 
 
 def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> int:
-    """Count what a share holds of the embedding, of head and final norm, or of both."""
+    """Return the number of parameters of embedding, or head and final norm, that a share holds."""
     ends = replace(share, layers=(0, 0), embedding=embedding, head=head, layer_experts=())
     return _end_parameters(config, ends)
 
@@ -181,7 +185,7 @@ def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> int:
 
 
 def _overload(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:
-    """Return the load of a rank over the mean: a rank that holds all experts has no more."""
+    """Return the load of a rank over the mean; 1 for a rank that holds all experts."""
     return workload.overload if len(share.experts_of(layer)) < config.experts else 1.0
 
 

@@ -1,4 +1,4 @@
-"""What a plan is to carry: sequences, micro-batches, the schedule, and the bytes of a number."""
+"""The workload of a plan: sequences, micro-batches, the schedule, and the bytes of a number."""
 
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -6,14 +6,14 @@ from math import isfinite
 from moe.errors import PlanError
 
 PASS_TOKENS = 512
-"""Tokens of a prompt that a server reads at once unless told otherwise."""
+"""Default number of prompt tokens that a server reads at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
     """Bytes of a parameter's weight, gradient and optimiser states, of an activation, of a message.
 
-    ``message`` is what one hidden value takes on its way to another rank.
+    ``message`` is the bytes of one hidden value sent to another rank.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Numerics:
     message: int
 
     @property
-    def half(self) -> bool:
+    def sixteen_bit(self) -> bool:
         """Whether products are of 16-bit numbers."""
         return self.activation < 4
 
@@ -41,13 +41,13 @@ keeps bf16 weights, float32 gradients and a float32 master copy: for comparison 
 class Workload:
     """Sequences of one length, in micro-batches of each replica, for one step.
 
-    ``training`` False means forward only, with a key-value cache in place of gradients; a prompt
-    is then read ``pass_tokens`` at a time, and a pass gives the logits of its last token alone.
-    ``imbalance`` is the load of the fullest rank of a gang over the mean, measured or feared;
-    with a ``capacity_factor`` it cannot exceed that. ``zero`` is how far the states of the
-    optimiser (1), gradients too (2) and weights too (3) are spread over the replicas. ``snapshots``
-    says that devices also hold what a checkpoint copies, as CPUs do that train; beside a GPU it is
-    the host that holds it.
+    ``training`` False means forward only, with a key-value cache in place of gradients; a prompt is
+    then read ``pass_tokens`` at a time, and a pass computes only the logits of its last token.
+    ``imbalance`` is the load of the fullest rank of a gang over the mean, measured or assumed; it
+    cannot exceed ``capacity_factor``. ``zero`` is the ZeRO stage: optimiser states (1), also
+    gradients (2) and also weights (3) are divided over the replicas. ``snapshots`` is True if
+    devices also hold the snapshots of checkpoints, as training CPUs do; for a GPU, its host holds
+    them.
     """
 
     sequence_length: int
@@ -84,7 +84,7 @@ class Workload:
 
     @property
     def tokens_at_once(self) -> int:
-        """Tokens of a micro-batch that are in the blocks together: all, or a part of a prompt."""
+        """Tokens of a micro-batch that pass a block together: all, or a part of a prompt."""
         if self.training:
             return self.tokens
         return min(self.pass_tokens, self.sequence_length) * self.micro_batch
@@ -95,5 +95,5 @@ class Workload:
         return min(self.imbalance, self.capacity_factor or self.imbalance)
 
     def cut(self, micro_batch: int, micro_batches: int) -> "Workload":
-        """Return the same work in other micro-batches."""
+        """Return the same workload with other micro-batches."""
         return replace(self, micro_batch=micro_batch, micro_batches=micro_batches)

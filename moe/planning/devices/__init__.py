@@ -1,1 +1,1 @@
-"""What there is to run on, and how fast it does counted work."""
+"""The devices, and how fast they do counted work."""

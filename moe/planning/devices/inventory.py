@@ -1,4 +1,4 @@
-"""What there is to run on: the devices, their nodes, memory, speed and links. A value."""
+"""The inventory: devices with their nodes, memory, speed and links. A value."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,18 +14,18 @@ from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 CPU = "cpu"
 
 _BACKENDS = ("CPU devices", "GPUs", "AMD GPUs")
-"""Kinds of device by collective backend; ranks of different backends cannot talk to each other."""
+"""Kinds of device by collective backend; ranks of different backends cannot communicate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """What holds one rank: a GPU, or some threads of a CPU.
 
-    ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to what is known of the kind: its
-    profile, or the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
-    the cost model. A GPU of which there is neither cannot be planned for. A CPU is ``threads``
-    times as fast as one thread; beside a GPU they only feed it. A rank on it asks its cluster for
-    ``resources`` and a node with ``labels``.
+    ``kind`` is ``cpu`` or a GPU model. ``speed`` is relative to the known rates of the kind: its
+    profile, the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
+    the cost model. A GPU with neither profile nor data sheet cannot be planned for. A CPU is
+    ``threads`` times as fast as one thread; the threads of a GPU only feed the GPU. A rank on the
+    device asks its cluster for ``resources`` and for a node with ``labels``.
     """
 
     name: str
@@ -51,23 +51,23 @@ class Device:
 
     @property
     def traits(self) -> tuple[object, ...]:
-        """What makes two devices alike to a planner, wherever they are."""
+        """The properties by which a planner compares devices, without their location."""
         return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
 
     @property
     def needs(self) -> tuple[Resources, Labels]:
-        """What a rank on it asks of its node."""
+        """The resources and labels that a rank on this device asks of its node."""
         return self.resources, self.labels
 
     @property
     def link_key(self) -> tuple[str, str]:
-        """What its links to other devices depend on."""
+        """The key on which links to other devices depend."""
         return self.node, self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All devices a plan may use, in the order they are offered; links; what was measured."""
+    """All devices that a plan may use, in order; their links; their profiles."""
 
     devices: tuple[Device, ...]
     links: tuple[Link, ...] = ()
@@ -114,7 +114,7 @@ class Inventory:
         return nodes
 
     def link(self, one: Device, other: Device) -> Link:
-        """Return what connects two devices: as listed, else as is usual for their kind."""
+        """Return the link between two devices: the listed link, or else the default."""
         listed = most_particular(self.links, one.node, other.node)
         if listed is not None:
             return listed
@@ -125,8 +125,8 @@ class Inventory:
             return LOOPBACK
         return Link((ANY,), min(gpu.link_bytes_per_second for gpu in gpus), 1e-5)
 
-    def pace(self, device: Device, half: bool = False) -> Pace:
-        """Return how fast a device works, in ``half`` precision or float32, and how one knows."""
+    def pace(self, device: Device, sixteen_bit: bool = False) -> Pace:
+        """Return the pace of a device, for 16-bit or float32 products, with its source."""
         for profile in self.profiles:
             if profile.kind == device.kind and (
                 device.kind != CPU or profile.threads == device.threads
@@ -134,24 +134,26 @@ class Inventory:
                 rates = profile.rates.times(device.speed)
                 return Pace(rates, profile.parts, profile.source or "measured")
         if device.kind in GPUS:
-            rates = GPUS[device.kind].rates(half).times(device.speed)
+            rates = GPUS[device.kind].rates(sixteen_bit).times(device.speed)
             return Pace(rates, source=f"data sheet of {device.kind}")
         if device.kind != CPU:
             raise _unknown_kind(device)
         return Pace(CPU_THREAD.times(device.speed * device.threads), source="counted")
 
     def check_kinds(self) -> None:
-        """Raise PlanError for the first device of whose speed nothing is known."""
+        """Raise PlanError for the first device of unknown speed."""
         for device in {device.kind: device for device in reversed(self.devices)}.values():
             self.pace(device)
 
     def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
-        """Return the inventory with what was measured beside what it knew."""
+        """Return the inventory with added profiles and links."""
         return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))
 
 
 def check_one_backend(what: str, devices: Iterable[tuple[str, str]]) -> None:
-    """Raise PlanError where CPUs, GPUs of NVIDIA and of AMD are mixed: names with their kinds."""
+    """Raise PlanError if CPUs, NVIDIA GPUs and AMD GPUs are mixed; ``devices`` gives the kind by
+    name.
+    """
     backends: dict[str, list[str]] = {}
     for name, kind in devices:
         backends.setdefault(_backend(kind), []).append(name)
@@ -172,7 +174,7 @@ def _backend(kind: str) -> str:
 
 def _unknown_kind(device: Device) -> PlanError:
     return PlanError(
-        f"device {device.name} is of kind {device.kind!r}, which is not known "
+        f"device {device.name} is of kind {device.kind!r}, which is unknown "
         f"({hint(device.kind.upper(), GPUS)}); correct the kind, or measure such a device with "
         "`raymoe profile` and plan with --profile FILE"
     )

@@ -42,7 +42,7 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def save_profile(profiles: Sequence[Profile], found: Sequence[Link], path: Path) -> None:
-    """Write what was measured as TOML."""
+    """Write profiles and measured links as TOML."""
     tables.write(_measurements(profiles, found), path, "profile")
 
 
@@ -80,8 +80,8 @@ def _found(label: str, table: Mapping[str, Any]) -> Measurements:
 
 def _device_table(device: Device) -> dict[str, Any]:
     needs = {"resources": dict(device.resources), "labels": dict(device.labels)}
-    told = {key: value for key, value in asdict(device).items() if key not in needs}
-    return told | {key: value for key, value in needs.items() if value}
+    table = {key: value for key, value in asdict(device).items() if key not in needs}
+    return table | {key: value for key, value in needs.items() if value}
 
 
 def _device(number: int, entry: Mapping[str, Any]) -> Device:

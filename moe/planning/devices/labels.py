@@ -1,7 +1,7 @@
-"""Labels of nodes, and what selects them in Ray's words: v, !v, in(v, w), !in(v, w).
+"""Labels of nodes, and label selectors in Ray's syntax: v, !v, in(v, w), !in(v, w).
 
-Keys and values are what Kubernetes takes as such, and Ray takes no less. A selector with ``!`` also
-takes a node that lacks the label.
+Keys and values follow the rules of Kubernetes, all of which Ray accepts. A selector with ``!`` also
+matches a node without the label.
 """
 
 import re
@@ -18,30 +18,30 @@ _SELECTOR = re.compile(rf"(?P<no>!?)(?:in\((?P<many>{_LABEL}(?:, ?{_LABEL})*)\)|
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What the label of a node must be one of; with ``none_of`` must not."""
+    """The values of which the label of a node must have one; or none, with ``none_of``."""
 
     values: tuple[str, ...]
     none_of: bool
 
     def takes(self, value: str | None) -> bool:
-        """Tell whether a node with this label may be used; None is a node without it."""
+        """Return whether the selector matches a node with this label value; None: no such label."""
         return (value in self.values) != self.none_of
 
 
 def selector(text: str) -> Selector:
-    """Return what a selector means; PlanError where it means nothing."""
+    """Parse a selector; PlanError if it is invalid."""
     found = _SELECTOR.fullmatch(text)
     values = re.split(", ?", found["many"] or found["one"]) if found else []
     if found is None or not all(map(is_label_value, values)):
         raise PlanError(
-            f"label selector {text!r} means nothing; write value, !value, in(value, value) or "
+            f"label selector {text!r} is invalid; write value, !value, in(value, value) or "
             "!in(value, value), values of at most 63 letters, digits, dots, dashes, underscores"
         )
     return Selector(tuple(values), found["no"] == "!")
 
 
 def is_label_key(text: str) -> bool:
-    """Tell whether text is a label key: a name, after a domain and a slash if it has one."""
+    """Return whether text is a label key: a name, optionally after a domain and a slash."""
     domain, slash, name = text.rpartition("/")
     if slash and not (len(domain) <= 253 and _DOMAIN.fullmatch(domain)):
         return False
@@ -49,5 +49,5 @@ def is_label_key(text: str) -> bool:
 
 
 def is_label_value(text: str) -> bool:
-    """Tell whether text is a label value; empty is one."""
+    """Return whether text is a label value; an empty text is valid."""
     return not text or (len(text) <= MAX_PART and re.fullmatch(_LABEL, text) is not None)

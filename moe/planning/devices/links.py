@@ -1,13 +1,10 @@
-"""What carries tensors between devices: bandwidth and latency, within a node and between nodes.
+"""Links between devices: bandwidth and latency, within a node and between nodes.
 
-[[links]]
-nodes = ["a"]               # within node a; ["*"] within any node
-bytes_per_second = 1.5e9
-latency_seconds = 1e-4
+[[links]] nodes = ["a"]               # within node a; ["*"] within any node bytes_per_second =
+1.5e9 latency_seconds = 1e-4
 
-[[links]]
-nodes = ["a", "b"]          # between two nodes, either way; ["*", "*"] between any two
-bytes_per_second = 1.25e9   # 0: these cannot talk to each other
+[[links]] nodes = ["a", "b"]          # between two nodes, both directions; ["*", "*"] between any
+two bytes_per_second = 1.25e9   # 0: these nodes cannot communicate
 """
 
 from collections.abc import Mapping
@@ -23,9 +20,9 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link within a node, where one is named, or between two; ``*`` is any.
+    """A link within a node, if one node is named, or between two nodes; ``*`` is any node.
 
-    ``bytes_per_second`` is what one tensor gets in one direction; 0 is no connection.
+    ``bytes_per_second`` is the bandwidth of one tensor in one direction; 0 means no connection.
     """
 
     nodes: tuple[str, ...]
@@ -47,13 +44,13 @@ class Link:
                 )
 
     def seconds(self, size: float) -> float:
-        """Return the time a tensor of so many bytes takes; infinite without a connection."""
+        """Return the seconds to send a tensor of ``size`` bytes; infinite without a connection."""
         if self.bytes_per_second == 0:
             return inf
         return self.latency_seconds + size / self.bytes_per_second
 
     def all_reduce_seconds(self, size: float, ranks: int) -> float:
-        """Return the time of a ring all-reduce over so many ranks of so many bytes each."""
+        """Return the seconds of a ring all-reduce over ``ranks`` ranks of ``size`` bytes each."""
         if ranks < 2:
             return 0.0
         if self.bytes_per_second == 0:
@@ -70,7 +67,7 @@ NETWORK = Link((ANY, ANY), 1.25e9, 2e-4)
 
 
 def most_particular(links: tuple[Link, ...], one: str, other: str) -> Link | None:
-    """Return the link listed for two nodes, by name before ``*``."""
+    """Return the most specific link listed for two nodes: names take precedence over ``*``."""
     wanted = (
         [(one,), (ANY,)]
         if one == other
@@ -84,7 +81,7 @@ def most_particular(links: tuple[Link, ...], one: str, other: str) -> Link | Non
 
 
 def slowest(links: list[Link]) -> Link:
-    """Return a link as slow as the slowest of several in each respect."""
+    """Return a link with the lowest bandwidth and the highest latency of several."""
     return Link(
         (ANY,),
         min(link.bytes_per_second for link in links),
@@ -93,7 +90,7 @@ def slowest(links: list[Link]) -> Link:
 
 
 def quickest(links: list[Link]) -> Link:
-    """Return a link as quick as the quickest of several in each respect."""
+    """Return a link with the highest bandwidth and the lowest latency of several."""
     return Link(
         (ANY,),
         max(link.bytes_per_second for link in links),

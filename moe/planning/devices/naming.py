@@ -1,4 +1,4 @@
-"""How devices and nodes of a cluster are called, so that a plan's devices are found again."""
+"""Names of devices and nodes of a cluster, so that the devices of a plan can be found again."""
 
 import re
 
@@ -11,11 +11,11 @@ def device_name(node: str, kind: str, number: int) -> str:
 
 
 def node_of(device: str) -> str | None:
-    """Return the node that a device's name begins with, or None where it is called otherwise."""
+    """Return the node at the beginning of a device's name; None if the name has another form."""
     found = _DEVICE.fullmatch(device)
     return found["node"] if found else None
 
 
 def told_apart(node: str, node_id: str) -> str:
-    """Return the name of a node that shares its own with others."""
+    """Return a unique name for a node whose name several nodes have."""
     return f"{node}-{node_id[:8]}"

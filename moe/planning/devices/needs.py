@@ -1,4 +1,4 @@
-"""What a rank asks of its node beside CPUs, a GPU and memory: custom resources and labels.
+"""The requests of a rank to its node besides CPUs, a GPU and memory: custom resources and labels.
 
 Both are tuples of pairs, so that plans and devices stay values; in files they are tables.
 """
@@ -10,7 +10,7 @@ from moe.errors import PlanError
 from moe.planning.devices.labels import is_label_key, selector
 
 Resources = tuple[tuple[str, float], ...]
-"""Names of resources that somebody gave to nodes, with how much of each a rank takes."""
+"""Names of custom resources of nodes, with the amount that a rank takes."""
 
 Labels = tuple[tuple[str, str], ...]
 """Keys of labels with a selector each (``moe.planning.devices.labels``)."""
@@ -27,7 +27,7 @@ _OTHERWISE = {
 
 
 def check_needs(label: str, resources: Resources, labels: Labels) -> None:
-    """Raise PlanError for a resource or a selector that no node could ever answer."""
+    """Raise PlanError for a resource or a selector that no node can satisfy."""
     _check_once(label, "resources", (name for name, _ in resources))
     _check_once(label, "labels", (key for key, _ in labels))
     for name, amount in resources:

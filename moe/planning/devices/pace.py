@@ -1,24 +1,14 @@
-"""How fast a device does counted work: its rates, corrected by what was measured on it.
+"""The pace of a device for counted work: its rates, corrected by measurements.
 
 A profile (``raymoe profile``) holds seconds of each part of a model, by tokens of a micro-batch.
-It is used as a correction of the counted time, measured over counted, so that it also tells of
-slices of a layer, of other sequence lengths and, less surely, of other models. Between two
-measured sizes the correction is interpolated; outside them the nearest holds. What was not measured
-at all is corrected like the products that were.
+The correction is measured over counted time, so it also applies to slices of a layer, to other
+sequence lengths and, with less certainty, to other models. Between two measured sizes the
+correction is interpolated; outside them the nearest size is used. A part without measurement gets
+the mean correction of the measured products.
 
-[[profiles]]
-kind = "cpu"
-threads = 1
-source = "raymoe profile, SmolLM2-135M, 2 ranks at once"
-flops_per_second = 1.4e11
-bytes_per_second = 1.25e10
-[[profiles.parts]]
-part = "dense"
-tokens = 512
-forward = 0.027
-backward = 0.057
-counted_forward = 0.028
-counted_backward = 0.060
+[[profiles]] kind = "cpu" threads = 1 source = "raymoe profile, SmolLM2-135M, 2 ranks at once"
+flops_per_second = 1.4e11 bytes_per_second = 1.25e10 [[profiles.parts]] part = "dense" tokens = 512
+forward = 0.027 backward = 0.057 counted_forward = 0.028 counted_backward = 0.060
 """
 
 from bisect import bisect_left
@@ -38,7 +28,7 @@ _SECONDS = ("forward", "backward", "counted_forward", "counted_backward")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds of one part on one micro-batch of so many tokens, beside those counted for it."""
+    """Measured and counted seconds of one part, for a micro-batch of ``tokens`` tokens."""
 
     part: str
     tokens: int
@@ -60,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What was measured on one kind of device, with so many threads where it is a CPU."""
+    """The measurements of one kind of device; for a CPU, with ``threads`` threads."""
 
     kind: str
     threads: int
@@ -80,7 +70,7 @@ class Profile:
 class Pace:
     """Rates of one device, all its threads together, with the corrections of its profile.
 
-    ``source`` says where they come from.
+    ``source`` names the origin of the rates.
     """
 
     rates: Rates
@@ -106,7 +96,7 @@ class Pace:
         )
 
     def once(self, part: str, work: Work) -> float:
-        """Return the seconds of work that is done once a step."""
+        """Return the seconds of work that is done once per step."""
         return self._counted(work) * self._correction(part, False, 1)
 
     def _counted(self, work: Work) -> float:
@@ -125,7 +115,7 @@ class Pace:
         return ratios[after - 1] * (1 - weight) + ratios[after] * weight
 
     def _usual(self, backward: bool, tokens: int) -> float:
-        """Return the mean correction of the products that were measured: for what was not."""
+        """Return the mean correction of the measured products, for parts without measurement."""
         known = [part for part in _PRODUCTS if (part, backward) in self._curves]
         if not known:
             return 1.0

@@ -1,38 +1,38 @@
-"""What devices sustain: the CPU thread of the cost model, and known GPUs from public data sheets.
+"""Rates that devices sustain: a CPU thread of the cost model, and GPUs from public data sheets.
 
-A data sheet gives peaks. What a training step reaches of the peak is calibrated on one published
-run, not guessed: Skywork-MoE trained at 690 tokens a second and GPU on 1,536 A800, which our
-simulator reproduces (``benchmarks/skywork.py``) if products run at ``EFFICIENCY`` of the peak
-while they run; bubbles, messages and memory-bound passes are simulated beside it. Other GPUs
-are given the same fraction, for want of a run that tells more; a profile replaces it.
+A data sheet gives peaks. The fraction of the peak that a training step reaches is calibrated on one
+published run: Skywork-MoE trained at 690 tokens a second and GPU on 1,536 A800, which our simulator
+reproduces (``benchmarks/skywork.py``) if products run at ``EFFICIENCY`` of the peak while they run;
+bubbles, messages and memory-bound passes are simulated beside it. Other GPUs get the same fraction,
+because we know no published run for them; a profile replaces it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 EFFICIENCY = 0.632
-"""Part of the peak that products reach; see above."""
+"""Fraction of the peak that products reach; see the module docstring."""
 
 _MEMORY_EFFICIENCY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a device sustains: matrix products, and passes over memory, fresh pages included."""
+    """Sustained rates of a device: matrix products, and passes over memory including new pages."""
 
     flops_per_second: float
     bytes_per_second: float
 
     def times(self, factor: float) -> "Rates":
-        """Return the rates of a device so many times as fast."""
+        """Return the rates of a device that is ``factor`` times as fast."""
         return Rates(self.flops_per_second * factor, self.bytes_per_second * factor)
 
 
 NVIDIA, AMD = "nvidia", "amd"
-"""Vendors whose GPUs ranks compute on; those of one cannot talk to those of the other."""
+"""Vendors on whose GPUs ranks compute; ranks on different vendors cannot communicate."""
 
 CPU_THREAD = Rates(flops_per_second=1.4e11, bytes_per_second=1.25e10)
-"""One thread of a server CPU, in float32: what a device of speed 1 counts as."""
+"""One thread of a server CPU, in float32: the rates of a CPU of speed 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,15 @@ class Gpu:
     """
 
     memory_bytes: int
-    half_flops: float
+    sixteen_bit_flops: float
     float32_flops: float
     bytes_per_second: float
     link_bytes_per_second: float
     vendor: str = NVIDIA
 
-    def rates(self, half: bool) -> Rates:
-        """Return what it sustains, at the calibrated part of the peaks."""
-        peak = self.half_flops if half else self.float32_flops
+    def rates(self, sixteen_bit: bool) -> Rates:
+        """Return the sustained rates: the calibrated fraction of the peaks."""
+        peak = self.sixteen_bit_flops if sixteen_bit else self.float32_flops
         return Rates(peak * EFFICIENCY, self.bytes_per_second * _MEMORY_EFFICIENCY)
 
 
@@ -85,7 +85,7 @@ those of T4, P100 and V100 are float16's. Where a name covers several sizes, the
 
 
 def vendor_of(kind: str) -> str:
-    """Return the vendor of a kind of GPU; of one that is in no table, by its name."""
+    """Return the vendor of a kind of GPU; for a kind that is not in the table, from its name."""
     if kind in GPUS:
         return GPUS[kind].vendor
     return AMD if kind.upper().startswith("AMD") else NVIDIA

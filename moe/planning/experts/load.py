@@ -90,7 +90,7 @@ def checked_load(load: ArrayLike) -> Floats:
 
 
 def checked_speeds(speeds: Sequence[float] | None, ranks: int) -> Floats:
-    """Return the speed of each rank as a part of the fastest; all are alike if none are given."""
+    """Return the speed of each rank as a part of the fastest; all are equal if none are given."""
     if speeds is None:
         return np.ones(ranks)
     found = np.asarray(speeds, dtype=np.float64)

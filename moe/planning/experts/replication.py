@@ -2,8 +2,9 @@
 
     next copy to the expert with the most load per copy
 
-A rank holds an expert once, so copies are bounded: by the ranks, and where ranks have unlike slots
-by the theorem of Gale and Ryser, with which copies counts[e] fit into slots[r] if and only if
+A rank holds an expert once, so copies are bounded: by the ranks, and if ranks have different
+numbers of slots by the theorem of Gale and Ryser, with which copies counts[e] fit into slots[r] if
+and only if
 
     sum over e of max(counts[e] - k, 0)  <=  slots of all ranks but the k largest,  for every k
 

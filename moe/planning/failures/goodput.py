@@ -1,6 +1,6 @@
-"""What failures cost a run: the trace played against a recovery policy.
+"""The cost of failures: plays a trace against a recovery policy.
 
-The clock counts whole nanoseconds, so that every second is in exactly one account:
+The clock counts integer nanoseconds, so every second is in exactly one category:
 
     horizon = useful + slower + lost + recovery + saving + waiting
     effective training time ratio = useful / horizon,   useful = steps kept x undisturbed step
@@ -32,11 +32,11 @@ def _nano(seconds: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Goodput:
-    """Where the time of a run went, in seconds.
+    """The use of the time of a run, in seconds.
 
-    ``slower``: what kept steps took beyond the undisturbed, on fewer devices. ``lost``: work thrown
-    away, and the step that the horizon cut. ``saving``: stalls. ``waiting``: for devices.
-    ``failures``: moments at which a device in use was lost; ``restores``: starts from a checkpoint.
+    ``slower``: extra time of kept steps, on fewer devices. ``lost``: discarded work, and the step
+    that the horizon cut. ``saving``: stalls. ``waiting``: for devices. ``failures``: moments at
+    which a device in use was lost; ``restores``: starts from a checkpoint.
     """
 
     horizon_seconds: float
@@ -67,9 +67,9 @@ def simulate_run(
 ) -> Goodput:
     """Play the trace against the policy, from step 0 on ``devices`` devices.
 
-    ``step_seconds`` gives the step of the best plan on at most so many devices, None where there
-    is none. The run never uses more than ``devices``; more are spares. ``seed`` draws the lost
-    devices that the trace does not name.
+    ``step_seconds`` returns the step time of the best plan on at most the given number of devices,
+    None if there is no plan. The run never uses more than ``devices``; more are spares. ``seed``
+    draws the lost devices that the trace does not name.
     """
     run = _Run(policy, _nanoseconds(step_seconds), devices, Random(seed))
     for event in trace.events:
@@ -89,7 +89,7 @@ def compare(
 
 
 def _nanoseconds(step_seconds: StepSeconds) -> Steps:
-    """Return the step in nanoseconds, 0 where no plan runs; each number is asked for once."""
+    """Return a cached function for the step in nanoseconds; 0 if there is no plan."""
 
     @cache
     def step(devices: int) -> int:
@@ -102,7 +102,7 @@ def _nanoseconds(step_seconds: StepSeconds) -> Steps:
 
 
 def _saves(policy: Policy, full: int) -> tuple[Saves, ...]:
-    """Return what is saved, in the order of the stalls, if it can be saved that often."""
+    """Return the saves of a policy in the order of their stalls; PlanError if they overlap."""
     kinds = (*([policy.copies] if isinstance(policy, LivingActors) else []), policy.checkpoints)
     for saves in kinds:
         if _nano(saves.hidden_seconds) > saves.every_steps * full:
@@ -123,7 +123,7 @@ class _Stretch:
     saves: tuple[Saves, ...]
 
     def left(self, step: int) -> int:
-        """When a step and its stalls are done."""
+        """Return when a step and its stalls are done."""
         stalls = (
             (step // each.every_steps - self.first // each.every_steps) * _nano(each.stall_seconds)
             for each in self.saves
@@ -131,7 +131,7 @@ class _Stretch:
         return (step - self.first) * self.step + sum(stalls)
 
     def done(self, step: int) -> int:
-        """When a step is done, before its stalls."""
+        """Return when a step is done, before its stalls."""
         return 0 if step == self.first else self.left(step - 1) + self.step
 
     def steps(self, elapsed: int) -> int:
@@ -140,13 +140,15 @@ class _Stretch:
         return steps[bisect_right(steps, elapsed, key=self.done) - 1]
 
     def counts(self, kind: int, step: int) -> int:
-        """When the save after a step counts; stalls come in the order of ``saves``."""
+        """Return when the save after a step counts; stalls come in the order of ``saves``."""
         due = (each for each in self.saves[: kind + 1] if step % each.every_steps == 0)
         stalls = sum(_nano(each.stall_seconds) for each in due)
         return self.done(step) + stalls + _nano(self.saves[kind].hidden_seconds)
 
     def saved(self, kind: int, elapsed: int) -> int:
-        """Return the last save of one kind that counts; ``first`` or less without one."""
+        """Return the step of the last save of one kind that counts; ``first`` or less if none
+        does.
+        """
         every = self.saves[kind].every_steps
         step = self.steps(elapsed) // every * every
         while step > self.first and self.counts(kind, step) > elapsed:
@@ -176,7 +178,7 @@ class _Run:
         self._lost = self._recovery = self._saving = self._waiting = 0
 
     def advance(self, until: int) -> None:
-        """Let time pass, with all that the run does by itself."""
+        """Advance the time, with everything that the run does without events."""
         while True:
             if self._stretch is not None and self._grow_at is not None and self._grow_at <= until:
                 self._stop(self._stretch, self._grow_at)
@@ -189,7 +191,7 @@ class _Run:
             self._pass(until)
 
     def apply(self, event: Event) -> None:
-        """Take in what an event changes; time has advanced to it."""
+        """Apply the changes of an event; the time has advanced to the event."""
         now = _nano(event.seconds)
         lost = self._presence.lose(event)
         hit = not lost.isdisjoint(self._members)
@@ -204,7 +206,7 @@ class _Run:
             self._plan_growth(self._stretch, now)
 
     def finish(self, end: int) -> Goodput:
-        """Return the accounts at the end of the trace."""
+        """Return the goodput at the end of the trace."""
         self.advance(end)
         if self._stretch is not None:
             self._stop(self._stretch, end)
@@ -254,7 +256,7 @@ class _Run:
         self._stretch = self._grow_at = None
 
     def _recover(self, now: int, planned: bool) -> None:
-        """Go back to the newest state there is; begin, or begin again, to recover, or wait."""
+        """Go back to the newest available state; start or restart the recovery, or wait."""
         self._pass(now)
         copied = self._copies.whole()
         self._roll_back(copied)
@@ -279,7 +281,7 @@ class _Run:
             self._lost += undone * pace
 
     def _plan_growth(self, stretch: _Stretch, now: int) -> None:
-        """Set when to take in devices that joined: at the first save once they are built."""
+        """Set when joined devices enter the run: at the first save after they are built."""
         self._grow_at = None
         there = len(self._presence.present)
         grown = self._policy.elastic and there > len(self._members)

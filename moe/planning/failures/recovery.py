@@ -1,7 +1,7 @@
 """How a run recovers from the loss of devices: policies with numbers, and how often to save.
 
-Of the numbers, detection, regrouping, rebuilding and restart were measured on two CPU cores; saves
-and transfers are assumptions, said at each.
+Detection, regrouping, rebuilding and restart were measured on two CPU cores; saves and transfers
+are assumptions, marked at each number.
 """
 
 import math
@@ -22,10 +22,10 @@ class _Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Saves(_Numbers):
-    """State put aside after every ``every_steps``-th step of the run.
+    """A save of the state after every ``every_steps``-th step of the run.
 
-    Training stands still for ``stall_seconds``; ``hidden_seconds`` more pass behind the next steps.
-    Only then does the save count; a failure before loses it.
+    Training stops for ``stall_seconds``; the save then takes ``hidden_seconds`` more during the
+    next steps. Only then does the save count; a failure before that loses the save.
     """
 
     every_steps: int
@@ -35,10 +35,10 @@ class Saves(_Numbers):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRestart(_Numbers):
-    """What runs do today: any loss ends all processes, which restart from the last checkpoint.
+    """The present policy: any loss ends all processes, which restart from the last checkpoint.
 
-    Waits while devices are missing; where ``elastic``, goes on with those there are and takes in
-    new ones at a checkpoint. Defaults: detection and restart (import, rendezvous, load) as measured
+    Waits while devices are missing; if ``elastic``, continues with the present devices and adds new
+    devices at a checkpoint. Defaults: detection and restart (import, rendezvous, load) as measured
     with Ray Train, two workers, one killed; a save of one second every 100 steps is an assumption.
     """
 
@@ -48,24 +48,26 @@ class CheckpointRestart(_Numbers):
     elastic: bool = False
 
     def pause_seconds(self, planned: bool, copied: bool = False, built: bool = True) -> float:
-        """Seconds without training, to take in devices (planned) or after a loss."""
+        """Return the seconds without training, when devices are added (planned) or after a loss."""
         return self.restart_seconds if planned else self.detection_seconds + self.restart_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class LivingActors(_Numbers):
-    """Planned: survivors keep their processes; the lost rank is rebuilt from its copy on a peer.
+    """Not built yet: survivors keep their processes; the lost rank is rebuilt from its copy on a
+    peer.
 
     All go back to the last copied step and replay from there. The copy of one device is with the
     one ``copy_distance`` further; 0 is half of the ring, as neighbours are often lost together.
     Training resumed, the copies that were lost too are made anew at once, in ``hidden_seconds``.
     Where device and holder are lost before that, the run restarts from the checkpoint. Where
-    ``elastic``, it goes on with fewer devices and takes in new ones at a copy, built meanwhile.
+    ``elastic``, it continues with fewer devices and adds new devices at a copy; they are built
+    meanwhile.
 
     Defaults: detection, regrouping (the slowest seen) and rebuilding (a new actor that imports
     torch; 0 with a warm spare) as measured on one machine. Copy and transfer are 1 GB of state a
-    rank, at the 16 GB/s measured in memory (the stall) and the 1.7 GB/s measured between two
-    actors (hidden; ``transfer_seconds``). Restart and checkpoint as for CheckpointRestart.
+    rank, at the 16 GB/s measured in memory (the stall) and the 1.7 GB/s measured between two actors
+    (hidden; ``transfer_seconds``). Restart and checkpoint as for CheckpointRestart.
     """
 
     copies: Saves = Saves(every_steps=10, stall_seconds=0.06, hidden_seconds=0.6)
@@ -79,7 +81,9 @@ class LivingActors(_Numbers):
     elastic: bool = True
 
     def pause_seconds(self, planned: bool, copied: bool = True, built: bool = False) -> float:
-        """Seconds without training: ``copied`` with copies left, ``built`` with a new process."""
+        """Return the seconds without training; ``copied``: copies are left, ``built``: with a new
+        process.
+        """
         noticed = 0.0 if planned else self.detection_seconds
         if not copied:
             return noticed + self.restart_seconds
@@ -89,7 +93,7 @@ class LivingActors(_Numbers):
 
 Policy = CheckpointRestart | LivingActors
 TODAY = "checkpoint restart"
-"""What a run does today when a process is lost; the other policies are planned."""
+"""The policy of a run today when a process is lost; the other policies are planned."""
 
 POLICIES: Mapping[str, Policy] = {
     TODAY: CheckpointRestart(),
@@ -104,9 +108,10 @@ def young_interval(save_seconds: float, mtbf_seconds: float) -> float:
 
 
 def tune(policy: Policy, step_seconds: float, mtbf_seconds: float) -> Policy:
-    """Return the policy with Young's intervals; as it is where nothing fails (infinite mean).
+    """Return the policy with Young's intervals; unchanged if nothing fails (infinite mean).
 
-    Checkpoints of living actors serve a second loss before new copies are made, here of anybody.
+    With living actors, checkpoints only serve a second loss, of any device, before new copies
+    exist.
     """
 
     def best(saves: Saves, mtbf: float) -> Saves:

@@ -1,7 +1,8 @@
-"""When devices are lost and join: a trace, where it comes from, its file.
+"""Traces of lost and joined devices: as values, drawn at random, and as files.
 
 A trace is drawn (``poisson``: independent failures; ``spot``: preemptions that come in bursts) or
-read. The file is CSV; the last row tells where the trace ends, and alone may change nothing:
+read. The file is CSV; the last row gives the end of the trace, and only it may have no lost or
+joined devices:
 
     seconds,lost,joined,devices      # devices is optional: who was lost, then who joined
     40.5,1,0,3
@@ -107,7 +108,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class SpotMarket:
-    """How a made-up spot market behaves; all means are of exponential or geometric draws.
+    """Parameters of a synthetic spot market; all means are of exponential or geometric draws.
 
     ``burst_interval_seconds`` between two bursts, ``burst_size`` devices lost in one (neighbours by
     number, as they share a node or a zone), each within ``burst_spread_seconds`` of its start; a
@@ -128,7 +129,7 @@ class SpotMarket:
 
 
 class Presence:
-    """Which devices are there while a trace is played: numbers 0 to ``devices`` - 1, and spares.
+    """The present devices while a trace is played: numbers 0 to ``devices`` - 1, and spares.
 
     A device that joins takes its own number if the trace gives it and the number is free, else the
     lowest free number. If no number is free, the device is a spare and takes the number of the next
@@ -143,7 +144,7 @@ class Presence:
         self._random = random
 
     def lose(self, event: Event) -> frozenset[int]:
-        """Take the lost devices away and return their numbers; spares have none."""
+        """Remove the lost devices and return their numbers; spares have no number."""
         there = len(self.present) + self._spares
         if event.lost > there:
             raise PlanError(
@@ -162,7 +163,7 @@ class Presence:
         return lost
 
     def join(self, event: Event) -> None:
-        """Add the joined devices, and spares where a number is free."""
+        """Add the joined devices; spares take free numbers."""
         free = set(range(self._devices)) - self.present if event.joined or self._spares else set()
         own = free.intersection(event.joined_devices)
         self._spares += event.joined - len(own)
@@ -178,7 +179,7 @@ class Presence:
 
 
 class Copies:
-    """What is left of the state at the last copied step, where each device holds another's too.
+    """The state at the last copied step that is left; each device also holds the copy of another.
 
     The copy of a device is on the device ``distance`` further in the ring; 0 is half of the ring.
     """
@@ -197,7 +198,7 @@ class Copies:
         self._holders_gone.clear()
 
     def lose(self, devices: frozenset[int]) -> None:
-        """Forget what these devices had and held."""
+        """Remove the states and copies on these devices."""
         lost = devices.intersection(self._ring)
         self._gone |= lost
         self._holders_gone |= lost
@@ -208,7 +209,7 @@ class Copies:
             self._gone.clear()
 
     def whole(self) -> bool:
-        """Whether each device's state is left, its own or the copy."""
+        """Return whether each device's state is left, on itself or as a copy."""
         distance = self._distance or max(1, len(self._ring) // 2)
         holders = (bisect_left(self._ring, device) + distance for device in self._gone)
         return bool(self._ring) and not any(
@@ -216,7 +217,7 @@ class Copies:
         )
 
     def lack(self, members: tuple[int, ...]) -> bool:
-        """Whether a member has none of the state: it was lost, or joined since."""
+        """Return whether a member lacks its state, because it was lost or joined later."""
         return not self._gone.isdisjoint(members) or not set(members) <= set(self._ring)
 
 
@@ -227,11 +228,11 @@ def poisson(
     seed: int,
     repair_seconds: float = 0.0,
 ) -> Trace:
-    """Draw independent failures, each of any device alike.
+    """Draw independent failures, with equal chances for every device.
 
-    The mean time between failures is that of the whole cluster while all devices are up: one
-    device fails ``devices`` times more rarely. A device is back after ``repair_seconds``; with 0
-    only its process died. A device that is down does not fail.
+    The mean time between failures is that of the whole cluster while all devices are up: one device
+    fails ``devices`` times more rarely. A device is back after ``repair_seconds``; with 0 only its
+    process died. A device that is down does not fail.
     """
     _positive("devices", devices)
     _positive("cluster_mtbf_seconds", cluster_mtbf_seconds)

@@ -1,1 +1,1 @@
-"""What a plan costs on an inventory: seconds and bytes of every rank."""
+"""The cost of a plan on an inventory: seconds and bytes of every rank."""

@@ -1,4 +1,4 @@
-"""Where each stage stands in its pipeline: what it keeps at once, has of the ends, is sent."""
+"""The position of each stage in its pipeline: micro-batches kept, embedding and head, messages."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from moe.planning.schedules.schedule import held_at_peaks, in_flight
 
 
 def positions_of(stages: int, workload: Workload) -> tuple[Position, ...]:
-    """Return where each of so many stages stands."""
+    """Return the position of each of ``stages`` stages."""
     if workload.training:
         kept = in_flight(workload.schedule, stages, workload.micro_batches)
     else:
@@ -21,7 +21,9 @@ def positions_of(stages: int, workload: Workload) -> tuple[Position, ...]:
 
 
 def plan_positions(plan: Plan, workload: Workload) -> tuple[Position, ...]:
-    """Return where each stage of a plan stands; PlanError where it cannot do such work."""
+    """Return the position of each stage of a plan; PlanError if the plan cannot do this
+    workload.
+    """
     stages, chunks = len(plan.stages), plan.chunks
     if not workload.training:
         if chunks > 1:

@@ -1,11 +1,11 @@
-"""What a plan will take: seconds of a step, played by the simulator, and bytes of every rank.
+"""The prediction for a plan: seconds of a step, from the simulator, and bytes of every rank.
 
-Where a stage holds several spans of layers, each is a chunk with its own seconds and its own travel
+If a stage holds several spans of layers, each span is a chunk with its own seconds and transfer
 times.
 
-A step is the schedule with what travels between its stages; then, where replicas are, the sum of
-their gradients; where embedding and head are tied across stages, the sum of the two gradients; and
-the optimiser. What every step costs beside (commands, reports) is in no term.
+A step is the schedule with the messages between its stages; then, with replicas, the sum of their
+gradients; with embedding and head tied across stages, the sum of the two gradients; and the
+optimiser. Other costs of a step (commands, reports) are not included.
 """
 
 from collections.abc import Sequence
@@ -53,12 +53,12 @@ class Prediction:
 
     @property
     def slowest_seconds(self) -> float:
-        """The stage that all others wait for."""
+        """Seconds of the slowest stage for one micro-batch, forward and backward."""
         return max(self.stage_seconds)
 
     @property
     def timeline(self) -> Timeline:
-        """When each stage works, in one step up to its optimiser.
+        """The timeline of one step, up to the optimiser.
 
         A stage waits for a tensor when it has nothing else to do, so the time that the tensor
         travels is part of its own.
@@ -76,7 +76,9 @@ class Prediction:
 
     @property
     def chunk_seconds(self) -> list[tuple[float, float, float]]:
-        """Forward and backward of each chunk, and what its stage reduces, said once a stage."""
+        """Forward and backward of each chunk, and the reduction of its stage, counted once per
+        stage.
+        """
         found = []
         for stage, span in chunk_homes(len(self.stages), self.chunks, self.folded):
             cost = self.stages[stage]
@@ -86,7 +88,7 @@ class Prediction:
 
     @property
     def step_seconds(self) -> float:
-        """One step; without training the time until all micro-batches are through."""
+        """Seconds of one step; without training, the time until all micro-batches are done."""
         if not self.workload.training:
             travel = (0.0, *self.hops)
             forward = [each.forward + hop for each, hop in zip(self.stages, travel, strict=True)]
@@ -95,7 +97,7 @@ class Prediction:
 
     @property
     def after_seconds(self) -> float:
-        """What follows the schedule in a step: the tied gradients, the optimiser."""
+        """Seconds after the schedule in a step: the tied gradients and the optimiser."""
         return self.tied_seconds + max(stage.update for stage in self.stages)
 
     @property
@@ -108,7 +110,7 @@ class Prediction:
 def predict(
     config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
 ) -> Prediction:
-    """Return what the plan takes on the devices it names."""
+    """Return the prediction for a plan on the devices that it names."""
     plan.check_model(config)
     positions = plan_positions(plan, workload)
     costs = gang_costs(config, plan, inventory, workload)
@@ -124,7 +126,7 @@ def predict(
 def gang_costs(
     config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload
 ) -> list[GangCosts]:
-    """Return what layers cost on the gang of each stage."""
+    """Return the costs of layers on the gang of each stage."""
     found = []
     for number, columns in enumerate(columns_of(plan, inventory)):
         members = [
@@ -143,7 +145,7 @@ def between_stages(
     stages: tuple[StageCost, ...],
     needed: tuple[RankBytes, ...] = (),
 ) -> Prediction:
-    """Return the prediction for stages of these costs on the gangs of a plan."""
+    """Return the prediction for stages with these costs on the gangs of a plan."""
     gangs = columns_of(plan, inventory)
     homes = [stage for stage, _ in plan.chunk_homes]
     ends = homes[0], homes[-1]
@@ -181,7 +183,7 @@ def columns_of(plan: Plan, inventory: Inventory) -> list[list[list[Device]]]:
 def hop_seconds(
     config: ModelConfig, inventory: Inventory, workload: Workload, one: Columns, other: Columns
 ) -> float:
-    """Return the time that hidden states of a micro-batch travel from one gang to the next."""
+    """Return the seconds to send the hidden states of a micro-batch from one gang to the next."""
     size = workload.tokens * config.hidden_size * workload.numerics.message
     return max(inventory.link(*pair).seconds(size) for pair in _pairs(one, other))
 
@@ -189,7 +191,9 @@ def hop_seconds(
 def tied_seconds(
     config: ModelConfig, inventory: Inventory, workload: Workload, first: Columns, last: Columns
 ) -> float:
-    """Return the time to sum the gradients of an embedding that is the head of the last stage."""
+    """Return the seconds to sum the gradients of an embedding that is tied to the head of the last
+    stage.
+    """
     if not (config.tie_embeddings and workload.training):
         return 0.0
     rows = -(-config.vocab_size // len(first))
@@ -200,7 +204,7 @@ def tied_seconds(
 
 
 def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[RankBytes, ...]:
-    """Return what each rank of the plan needs, by what it is for."""
+    """Return the bytes that each rank of the plan needs, by purpose."""
     positions = plan_positions(plan, workload)
     return tuple(
         rank_bytes(
@@ -216,7 +220,7 @@ def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[
 
 
 def bytes_per_rank(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[int, ...]:
-    """Return the bytes each rank needs, process included: what to ask a scheduler for."""
+    """Return the bytes that each rank needs, including its process: the request to a scheduler."""
     return tuple(each.total for each in rank_bytes_of(config, plan, workload))
 
 

@@ -1,1 +1,1 @@
-"""When each stage works: schedules, their simulation, failures and recovery."""
+"""Pipeline schedules and their simulation."""

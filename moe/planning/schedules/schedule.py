@@ -1,4 +1,4 @@
-"""In which order each stage works: GPipe, 1F1B, interleaved 1F1B, zero-bubble, ZB-V. Pure values.
+"""The order of work of each stage: GPipe, 1F1B, interleaved 1F1B, zero-bubble, ZB-V. Pure values.
 
 A chunk is a span of layers; chunks are numbered along the model, a stage holds ``chunks`` of them
 and one is the usual case, where chunk and stage are the same number. The backward pass is whole or
@@ -34,18 +34,18 @@ FORWARD: Kind = "F"
 BACKWARD: Kind = "B"
 """The whole backward pass of a chunk."""
 INPUT: Kind = "I"
-"""The part of the backward pass that the chunk before waits for."""
+"""The part of the backward pass for which the previous chunk waits: the gradient of the input."""
 WEIGHT: Kind = "W"
-"""The part of the backward pass that can wait: what the weights get."""
+"""The part of the backward pass that can be deferred: the gradients of weights."""
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv")
 CHUNKS = {"gpipe": 1, "1f1b": 1, "zbv": 2}
-"""How many chunks a stage has in schedules that are not for any number."""
+"""Number of chunks per stage, for schedules that need a fixed number."""
 _RELEASES = {FORWARD: 1, BACKWARD: -1, INPUT: 0, WEIGHT: -1}
 
 
 class Action(NamedTuple):
-    """One piece of work: what is done, on which chunk of the model, for which micro-batch."""
+    """One piece of work: its kind, the chunk of the model, the micro-batch."""
 
     kind: Kind
     chunk: int
@@ -60,7 +60,9 @@ Order = tuple[Action, ...]
 
 @lru_cache(maxsize=256)
 def actions(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> tuple[Order, ...]:
-    """Return the work of each stage in its order, or say what the schedule asks for."""
+    """Return the work of each stage in order; PlanError if the schedule does not exist for these
+    sizes.
+    """
     check_schedule(schedule, stages, micro_batches, chunks)
     if schedule == "zbv":
         return tuple(_folded(stage, stages, micro_batches) for stage in range(stages))
@@ -68,10 +70,10 @@ def actions(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> 
 
 
 def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> tuple[int, ...]:
-    """Return how many micro-batches each stage keeps activations of, at the most, at once.
+    """Return the largest number of micro-batches whose activations each stage keeps at once.
 
-    Counted by chunk: a stage of ``chunks`` equal chunks keeps that many times
-    1 / ``chunks`` of the activations of its layers.
+    Counted by chunk: a stage of ``chunks`` equal chunks keeps that many times 1 / ``chunks`` of the
+    activations of its layers.
     """
     return tuple(most_held(order) for order in actions(schedule, stages, micro_batches, chunks))
 
@@ -80,27 +82,29 @@ def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -
 def held_at_peaks(
     schedule: str, stages: int, micro_batches: int, chunks: int = 1
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return of each stage how many micro-batches it keeps of each of its chunks, at its peaks.
+    """Return for each stage the number of micro-batches that it keeps of each chunk, at its peaks.
 
-    A peak is a moment at which no other has as many of every chunk; which of them is the fullest
-    depends on what the chunks hold.
+    A peak is a moment that no other moment equals or exceeds in every chunk; which peak is the
+    fullest depends on the contents of the chunks.
     """
     return tuple(_peaks(order) for order in actions(schedule, stages, micro_batches, chunks))
 
 
 def most_held(order: Iterable[Action]) -> int:
-    """Return the most (chunk, micro-batch) pairs at once that are forward and not yet back."""
+    """Return the largest number of (chunk, micro-batch) pairs between forward and backward at
+    once.
+    """
     return max(accumulate((_RELEASES[action.kind] for action in order), initial=0))
 
 
 def check_name(schedule: str) -> None:
-    """Raise PlanError where there is no such schedule."""
+    """Raise PlanError if there is no such schedule."""
     if schedule not in SCHEDULES:
         raise PlanError(f"no schedule {schedule!r}; choose one of {', '.join(SCHEDULES)}")
 
 
 def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> None:
-    """Raise PlanError where the schedule does not exist for these sizes."""
+    """Raise PlanError if the schedule does not exist for these sizes."""
     check_name(schedule)
     if min(stages, micro_batches, chunks) < 1:
         raise PlanError(
@@ -127,7 +131,7 @@ def check_schedule(schedule: str, stages: int, micro_batches: int, chunks: int =
 
 
 def _peaks(order: Order) -> tuple[tuple[int, ...], ...]:
-    """Return the most that is held of each chunk of a stage, at every peak."""
+    """Return the numbers of held micro-batches of each chunk of a stage, at every peak."""
     held = dict.fromkeys(sorted({action.chunk for action in order}), 0)
     tops: set[tuple[int, ...]] = set()
     for action in order:
@@ -182,8 +186,8 @@ def _woven(
 ) -> Order:
     """Alternate forward and backward after the first ``ahead`` forwards.
 
-    A number of ``postponed`` says that backwards are those of inputs and by how many of them the
-    weights come later.
+    If ``postponed`` is a number, the backward passes are for inputs only, and the weights follow
+    that many backward passes later.
     """
     order = forwards[:ahead]
     late = len(backwards) if postponed is None else postponed
@@ -199,9 +203,10 @@ def _woven(
 
 
 def _folded(stage: int, stages: int, micro_batches: int) -> Order:
-    """Return the order of a stage of ZB-V, which holds a chunk going down and one coming up.
+    """Return the order of a ZB-V stage, which holds one chunk on the way down and one on the way
+    up.
 
-    The pattern needs at least 2p - 1 micro-batches to be whole; of fewer, the rest is left out.
+    The full pattern needs at least 2p - 1 micro-batches; with fewer, the missing ones are omitted.
     """
     down, up = stage, 2 * stages - 1 - stage
     filled = max(2 * stages - 1, micro_batches)

@@ -1,7 +1,7 @@
-"""When each stage works: the order of a schedule, played with the seconds of a plan.
+"""Simulates when each stage works: the order of a schedule, played with the seconds of a plan.
 
-Discrete events over the graph of dependencies. A piece of work starts as soon as its stage has
-done the one before it and its input has arrived:
+Discrete events over the graph of dependencies. A piece of work starts as soon as its stage has done
+the one before it and its input has arrived:
 
     forward of chunk k      the forward of chunk k - 1, and the hop from there
     backward of chunk k     the backward (of the input) of chunk k + 1, and the hop; on the last
@@ -51,7 +51,7 @@ class StageTimes:
     weight_fraction: float = 0.5
 
     def seconds(self, kind: Kind) -> float:
-        """Return what one piece of work of this kind takes."""
+        """Return the seconds of one piece of work of this kind."""
         if kind == FORWARD:
             return self.forward
         if kind == BACKWARD:
@@ -60,7 +60,7 @@ class StageTimes:
         return self.backward * part
 
     def over(self, chunks: int) -> "StageTimes":
-        """Return the times of one of so many equal chunks."""
+        """Return the times of one of ``chunks`` equal chunks."""
         forward, backward, tail = self.forward, self.backward, self.tail
         return StageTimes(forward / chunks, backward / chunks, tail / chunks, self.weight_fraction)
 
@@ -75,7 +75,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What each stage does when in one step; after the last event of a stage comes its tail."""
+    """The events of each stage in one step; its tail follows the last event."""
 
     events: tuple[tuple[Event, ...], ...]
     tails: tuple[float, ...]
@@ -96,7 +96,7 @@ class Timeline:
 
     @property
     def bubble(self) -> tuple[float, ...]:
-        """The part of the step that each stage waits, 0 to 1."""
+        """The fraction of the step in which each stage waits, 0 to 1."""
         whole = self.makespan
         return tuple(max(0.0, 1 - busy / whole) if whole else 0.0 for busy in self.busy)
 
@@ -113,7 +113,7 @@ def simulate(
     hops: Sequence[float],
     chunks: int = 1,
 ) -> Timeline:
-    """Play a schedule over stages of these times, each cut into equal chunks.
+    """Simulate a schedule over stages with these times, each cut into equal chunks.
 
     ``hops[s]`` is the seconds between stages s and s + 1, in both directions. One more, from the
     last stage to the first, may follow; it is needed where chunks go round more than two stages.
@@ -122,7 +122,9 @@ def simulate(
 
 
 def play(orders: Sequence[Order], times: Sequence[StageTimes], hops: Sequence[float]) -> Timeline:
-    """Play orders of work, one a stage; times are one a stage, or one a chunk along the model."""
+    """Simulate orders of work, one per stage; ``times`` has one entry per stage, or one per chunk
+    along the model.
+    """
     homes = _homes(orders)
     seconds = _chunk_times(times, homes, len(orders))
     tails = [0.0] * len(orders)
@@ -172,7 +174,7 @@ def makespan_1f1b(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One kind of work on one chunk: its seconds, what it waits for, what it sets free."""
+    """One kind of work on one chunk: its seconds, its dependencies, the work it enables."""
 
     seconds: float
     waits: Kind
@@ -201,7 +203,7 @@ def _work(seconds: Sequence[StageTimes], hops: Sequence[float]) -> dict[tuple[Ki
 def _events(
     orders: Sequence[Order], work: dict[tuple[Kind, int], _Work]
 ) -> tuple[tuple[Event, ...], ...]:
-    """Let every stage run until it waits; wake it when what it waits for arrives."""
+    """Run every stage until it waits; resume it when its input arrives."""
     arrivals = {(FORWARD, 0, batch): 0.0 for order in orders for _, _, batch in order}
     asleep: dict[tuple[Kind, int, int], int] = {}
     rows: list[list[Event]] = [[] for _ in orders]
@@ -228,7 +230,7 @@ def _events(
         (_, chunk, batch), stage = next(iter(asleep.items()))
         stuck = orders[stage][len(rows[stage])]
         raise PlanError(
-            f"stage {stage} waits for ever to run {stuck}: nobody before it runs what chunk "
+            f"stage {stage} waits forever to run {stuck}: no stage before it runs what chunk "
             f"{chunk} needs for micro-batch {batch}; reorder the work"
         )
     return tuple(map(tuple, rows))

@@ -1,1 +1,1 @@
-"""What layers cost a gang of devices as one stage, and how a gang cuts their width."""
+"""The cost of layers on a gang as one stage, and how a gang cuts their width."""

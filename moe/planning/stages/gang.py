@@ -1,4 +1,4 @@
-"""What a stage costs a gang: seconds of each layer, sums over its members, the fullest memory.
+"""The cost of a stage on a gang: seconds of each layer, sums over members, the fullest memory.
 
 A gang waits for its slowest member after every layer, and sums over its members twice in every
 block, each way; where it splits the vocabulary, once more at either end. With replicas every member
@@ -24,7 +24,7 @@ _SUMS_OF_A_BLOCK = 2
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What some layers cost as one stage.
+    """The cost of some layers as one stage.
 
     Seconds of a micro-batch ``forward`` and ``backward`` (with what is computed again), and once a
     step, ``reduce`` of gradients over the replicas and ``update`` of the optimiser; ``fullness`` is
@@ -42,7 +42,7 @@ class StageCost:
 
     @property
     def seconds(self) -> float:
-        """Of one micro-batch, both ways."""
+        """Seconds of one micro-batch, forward and backward."""
         return self.forward + self.backward
 
 
@@ -78,7 +78,9 @@ class GangCosts:
         self._alike: dict[tuple[int, int, Position, float], StageCost] = {}
 
     def alike(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
-        """Return ``stage`` of these layers, or of others of the same kinds, which cost the same."""
+        """Return ``stage`` of these layers, cached for equal sequences of kinds, which have equal
+        costs.
+        """
         start, stop = layers
         key = stop - start, self._experts[stop] - self._experts[start], position, room
         if key not in self._alike:
@@ -86,18 +88,18 @@ class GangCosts:
         return self._alike[key]
 
     def stage(self, layers: Span, position: Position, room: float = 1.0) -> StageCost:
-        """Return the cost of layers as a stage that recomputes as little as fits.
+        """Return the cost of layers as a stage with as little recomputation as memory allows.
 
-        ``room`` is the part of its memory a device may use. Where not even recomputing all fits,
-        the cost is that of recomputing all, fuller than there is room.
+        ``room`` is the fraction of its memory that a device may use. If not even full recomputation
+        fits, the cost of full recomputation is returned, with ``fullness`` above ``room``.
         """
         return self.leanest((layers,), position, room)
 
     def leanest(self, spans: Spans, position: Position, room: float = 1.0) -> StageCost:
         """Return ``stage`` of several spans of layers.
 
-        Which layers of a kind are recomputed is then a rule, the first ones: the schedule keeps
-        most micro-batches of the first span.
+        Of each kind the first layers are recomputed, because the schedule keeps most micro-batches
+        of the first span.
         """
         kept = self.of_spans(spans, position, ())
         if kept.fullness <= room or not self.workload.training:
@@ -105,11 +107,13 @@ class GangCosts:
         return self._recomputed(spans, position, room)
 
     def fixed(self, layers: Span, position: Position, recompute: Collection[int]) -> StageCost:
-        """Return the cost of layers as a stage that recomputes these of them."""
+        """Return the cost of layers as a stage that recomputes the layers in ``recompute``."""
         return self.of_spans((layers,), position, recompute)
 
     def of_spans(self, spans: Spans, position: Position, recompute: Collection[int]) -> StageCost:
-        """Return the cost of spans of layers as a stage that recomputes these of them."""
+        """Return the cost of spans of layers as a stage that recomputes the layers in
+        ``recompute``.
+        """
         last = len(spans) - 1
         each = tuple(
             self._span(
@@ -131,7 +135,7 @@ class GangCosts:
         )
 
     def _span(self, span: Span, ends: tuple[bool, bool], recompute: Collection[int]) -> Seconds:
-        """Return the seconds of one span of layers with embedding and head where it has them."""
+        """Return the seconds of one span of layers, with embedding and head if it has them."""
         start, stop = span
         beside = self._end_seconds(ends)
         again = sum(self._again[layer][0] + self._sums for layer in recompute)
@@ -151,10 +155,10 @@ class GangCosts:
         return self._tokens[key]
 
     def _recomputed(self, spans: Spans, position: Position, room: float) -> StageCost:
-        """Return the cost with the blocks recomputed that take the least time and make it fit.
+        """Return the cost with the fastest choice of recomputed blocks that fits.
 
-        Blocks of a kind are alike, so the first of each kind are tried: any number of dense ones,
-        with the fewest MoE ones that then suffice.
+        Blocks of a kind are equal, so the first of each kind are tried: any number of dense blocks,
+        each with the smallest sufficient number of MoE blocks.
         """
         kinds: dict[bool, list[int]] = {True: [], False: []}
         layers = [layer for span in spans for layer in range(*span)]
@@ -173,9 +177,10 @@ class GangCosts:
     def _fewest(
         self, spans: Spans, position: Position, room: float, blocks: tuple[list[int], list[int]]
     ) -> tuple[int, ...] | None:
-        """Return the former blocks and the fewest of the latter that fit, None if not even all do.
+        """Return ``blocks`` of the first kind with the fewest of the second kind that fit; None if
+        none fit.
 
-        The first block recomputed costs room for one block whole; after it, each frees some.
+        The first recomputed block needs memory for one full block; each further block frees some.
         """
 
         always, more = blocks
@@ -204,7 +209,7 @@ class GangCosts:
         return max(each[0] for each in both), max(each[1] for each in both)
 
     def _end_seconds(self, ends: tuple[bool, bool]) -> Seconds:
-        """Return what embedding and head add where a stage has them."""
+        """Return the seconds that embedding and head add if a stage has them."""
         if ends not in self._ends:
             both = [member.ends(Position(ends=ends)) for member in self.members]
             split = sum(ends) if self._splits_vocabulary else 0
@@ -222,7 +227,9 @@ def _by_span(spans: Spans, layers: Collection[int]) -> list[Collection[int]]:
 
 
 def _unlike(members: Sequence[Member]) -> list[Member]:
-    """Return one of each kind of member: of those with slices of one size on like devices."""
+    """Return one of each kind of member: members with slices of equal size on equal devices are one
+    kind.
+    """
     kinds: dict[Hashable, Member] = {}
     for member in members:
         devices = tuple(device.traits for device in member.devices)
@@ -238,7 +245,7 @@ def _replicas(members: Sequence[Member]) -> list[tuple[Device, ...]]:
 def sums_of_a_block(
     config: ModelConfig, inventory: Inventory, workload: Workload, gang: Sequence[Device]
 ) -> float:
-    """Return what a block adds for summing over a gang, forward; backward it adds as much."""
+    """Return the seconds that sums over a gang add to a block, forward; backward adds as much."""
     return _SUMS_OF_A_BLOCK * _sum_seconds(config, inventory, workload, gang)
 
 

@@ -1,4 +1,4 @@
-"""What one member of a gang needs: seconds of its slice of each layer, and its bytes.
+"""The cost of one member of a gang: seconds of its slice of each layer, and its bytes.
 
 Sums over layers are kept as running totals, because a search asks for very many spans of layers.
 ``moe.planning.counts.memory`` has the same bytes for a rank of a finished plan, from the tensor
@@ -68,7 +68,7 @@ class MemberCosts:
         self.replicas = len(devices)
         self.limit = min(device.memory_bytes for device in devices)
         unlike = {device.traits: device for device in devices}.values()
-        self._paces = [inventory.pace(device, workload.numerics.half) for device in unlike]
+        self._paces = [inventory.pace(device, workload.numerics.sixteen_bit) for device in unlike]
         pairs = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
         links = [inventory.link(one, two) for one, two in pairs.values()]
         self._link = slowest(links) if links else None
@@ -83,7 +83,7 @@ class MemberCosts:
         return self._seconds(part_of(self.config, layer), work)
 
     def ends(self, position: Position) -> Seconds:
-        """Return the seconds of embedding and head where a stage has them."""
+        """Return the seconds of embedding and head if a stage has them."""
         forward = backward = 0.0
         embedding, head = position.ends
         if embedding:
@@ -95,7 +95,9 @@ class MemberCosts:
         return forward, backward
 
     def parameters(self, spans: Spans, position: Position) -> int:
-        """Return how many parameters spans of layers have, with the ends of their position."""
+        """Return the number of parameters of spans of layers, with embedding and head if they have
+        them.
+        """
         if position.ends not in self._end_parameters:
             count = end_parameters(self.config, self.share, *position.ends)
             self._end_parameters[position.ends] = count
@@ -103,14 +105,16 @@ class MemberCosts:
         return held + self._end_parameters[position.ends]
 
     def reduce_seconds(self, parameters: int) -> float:
-        """Return the time to sum the gradients over the replicas, once a step."""
+        """Return the seconds to sum the gradients over the replicas, once per step."""
         if self._link is None:
             return 0.0
         size = self.workload.numerics.gradient * parameters
         return self._link.all_reduce_seconds(size, self.replicas)
 
     def update_seconds(self, parameters: int) -> float:
-        """Return the time of the optimiser, once a step; ZeRO spreads it over the replicas."""
+        """Return the seconds of the optimiser, once per step; ZeRO divides its work over the
+        replicas.
+        """
         if not self.workload.training:
             return 0.0
         own = parameters / self.replicas if self.workload.zero else parameters
@@ -118,7 +122,7 @@ class MemberCosts:
         return max(pace.once("optimizer", work) for pace in self._paces)
 
     def fullness(self, spans: Spans, position: Position, recompute: Collection[int]) -> float:
-        """Return the part of its memory that spans of layers take, as ``rank_bytes`` counts."""
+        """Return the fraction of its memory that spans of layers take, as ``rank_bytes`` counts."""
         return self.bytes(spans, position, recompute) / self.limit
 
     def tokens(self, layers: Span, position: Position) -> int:
@@ -147,14 +151,14 @@ class MemberCosts:
         return sum(states) + activations + beside + PROCESS_BYTES
 
     def _kept(self, span: Span, again: Mapping[int, float]) -> float:
-        """Return what a span keeps of one token; recomputed layers keep their input."""
+        """Return the numbers that a span keeps per token; recomputed layers keep their input."""
         start, stop = span
         own = [floats for layer, floats in again.items() if start <= layer < stop]
         kept = self._floats[stop] - self._floats[start] - sum(own)
         return kept + self.config.hidden_size * len(own)
 
     def _beside(self, position: Position, activations: int) -> int:
-        """Return the bytes of what comes and goes, and of tensors received."""
+        """Return the bytes of temporary and received tensors."""
         if position.ends not in self._working:
             self._working[position.ends] = working_bytes(
                 self.config, self.share, position, self.workload
@@ -176,7 +180,7 @@ class MemberCosts:
     def _totals(
         self, count: Callable[[ModelConfig, Share, int], Number], nothing: Number
     ) -> tuple[Number, ...]:
-        """Return the running totals of what each layer has."""
+        """Return the running totals of a count per layer."""
         found: dict[int, Number] = {}
         values = []
         for like in layers_like(self.config, self.share):

@@ -1,7 +1,8 @@
 """Non-uniform width split inside a stage: heads, feed-forward columns and experts over a gang.
 
-Any total goes over any number of ranks that leaves each at least one: 36 heads over 8 ranks give
-5, 5, 5, 5, 4, 4, 4, 4. With weights (device speeds) the shares follow them by largest remainder.
+Any total can be divided over any number of ranks that leaves each rank at least one: 36 heads over
+8 ranks give 5, 5, 5, 5, 4, 4, 4, 4. With weights (device speeds) the shares follow them by largest
+remainder.
 """
 
 from collections.abc import Sequence

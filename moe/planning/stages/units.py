@@ -1,12 +1,12 @@
-"""Devices to units: what takes one stage, a gang in each replica.
+"""Groups devices into units: a unit takes one stage, with a gang in each replica.
 
-A rule, not a search. Gangs are formed of devices of one kind on one node, then of one kind across
-nodes, then of any kinds, whose members take the routing choices of their leader; fast devices go
-with fast. Where members of a gang cannot talk to each other there is none. A unit is formed of like
-gangs, one for each replica, replicas lying one after the other in the inventory. Gangs left over
-form units of unlike speeds, but of the same kinds and needs member by member, because a plan says
-those once for all replicas.
-The order of units over the stages is searched (``moe.planning.search.search``).
+This is a rule, not a search. Gangs are formed from devices of one kind on one node, then of one
+kind across nodes, then of any kinds, whose members use the routing choices of their leader; fast
+devices are grouped with fast devices. Devices that cannot communicate form no gang. A unit is
+formed of equal gangs, one for each replica; replicas are consecutive in the inventory. The
+remaining gangs form units of different speeds, but with equal kinds and needs member by member,
+because a plan states these once for all replicas. The order of units over the stages is searched
+(``moe.planning.search.search``).
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ Gang = tuple[Device, ...]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What takes one stage: its gang in each replica."""
+    """The devices of one stage: its gang in each replica."""
 
     gangs: tuple[Gang, ...]
 
@@ -47,7 +47,7 @@ def form_gangs(inventory: Inventory, size: int) -> list[Gang]:
 
 
 def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
-    """Return units of so many gangs each; of alike ones, no more than there are stages."""
+    """Return units of ``replicas`` gangs each; of equal units at most ``stages``."""
     kinds: dict[Hashable, list[Gang]] = defaultdict(list)
     for gang in gangs:
         kinds[tuple(device.traits for device in gang)].append(gang)
@@ -68,9 +68,9 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
 
 
 def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
-    """Return one gang of each kind: of like devices that are spread over nodes in one way.
+    """Return one gang of each kind: equal devices with equal distribution over nodes.
 
-    Where a link names a node, nodes are told apart.
+    If a link names a node, that node is distinguished from others.
     """
     named = {node for link in inventory.links for node in link.nodes}
     found: dict[Hashable, Gang] = {}
@@ -84,7 +84,7 @@ def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
 
 
 def unit_links(inventory: Inventory, unit: Unit) -> Hashable:
-    """Return what tells the links inside a unit from those inside another."""
+    """Return a key by which the links inside units are compared."""
     within = {
         (one.link_key, other.link_key): (one, other)
         for gang in unit.gangs
@@ -114,7 +114,9 @@ def _pooled(
     size: int,
     key: Callable[[Device], Hashable],
 ) -> tuple[list[Gang], list[Device]]:
-    """Form gangs of devices of equal keys, fast with fast; return them and the devices left."""
+    """Form gangs of devices with equal keys, fast with fast; return them and the remaining
+    devices.
+    """
     pools: dict[Hashable, list[Device]] = defaultdict(list)
     for device in devices:
         pools[key(device)].append(device)

@@ -8,10 +8,10 @@ least one. SmolLM2-135M with 8 experts, over two ranks of which the first is twi
     8 experts                5 + 3
     49,152 vocabulary rows   24,576 + 24,576     even: embedding and head are one matrix
 
-Query heads stay with the key-value head that they read, so a rank has whole groups of query heads.
-Cutting through a group would give 5 + 4 in place of 6 + 3, but two ranks would then hold, cache and
-train the same keys and values, and sum their gradients. A gang with more ranks than the model has
-key-value heads would do that for every head, so it is refused.
+Query heads stay with the key-value head that they read, so a rank has complete groups of query
+heads. Cutting through a group would give 5 + 4 in place of 6 + 3, but two ranks would then hold,
+cache and train the same keys and values, and sum their gradients. A gang with more ranks than the
+model has key-value heads would do that for every head, so it is refused.
 """
 
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class Width:
 def cut_width(config: ModelConfig, weights: Sequence[float]) -> tuple[Width, ...]:
     """Return the slice of each rank of a gang, in proportion to its weight.
 
-    A tied vocabulary is cut evenly, because the first and the last stage must cut it alike and
-    their gangs may have other weights.
+    A tied vocabulary is cut evenly, because the first and the last stage must cut it equally and
+    their gangs may have different weights.
     """
     gang = len(weights)
     heads = spans(split(config.kv_heads, gang, weights))

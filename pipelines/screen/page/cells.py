@@ -79,21 +79,21 @@ def layer_cell(
     experts = share.experts_of(layer)
     box = (*place, known.width, known.height)
     parts = [rect(*box, class_=kind, rx=1.5)]
-    told = [f"layer {layer}: {'experts' if kind == 'moe' else 'dense'}"]
+    hover = [f"layer {layer}: {'experts' if kind == 'moe' else 'dense'}"]
     if again:
-        told.append("recomputed in the backward pass")
+        hover.append("recomputed in the backward pass")
     if kind == "moe":
         name = known.names[frozenset(experts)]
         parts.append(element("use", href=f"#{name}", x=place[0], y=place[1]))
-        told[0] += f" {numbers(sorted(experts))} of {known.config.experts}"
+        hover[0] += f" {numbers(sorted(experts))} of {known.config.experts}"
         if any(number == layer for number, _ in share.layer_experts):
             parts.append(rect(*box, class_="placed", rx=1.5))
-            told.append(f"in other layers the rank holds {numbers(share.experts)}")
+            hover.append(f"in other layers the rank holds {numbers(share.experts)}")
     if again:
         parts.append(rect(*box, class_="again", rx=1.5))
     return element(
         "g",
-        hint("\n".join(told)),
+        hint("\n".join(hover)),
         *parts,
         class_="cell",
         data_layer=layer,
@@ -108,10 +108,10 @@ def end_cell(kind: str, config: ModelConfig, box: Box, share: Share) -> str:
     left, top, width, height = box
     rows = vocabulary(config, share)
     middle = words(left + width / 2, top + height / 2 + 4, rows, class_="middle")
-    told = hint(f"{kind}: rows {rows} of {config.vocab_size}")
+    hover = hint(f"{kind}: rows {rows} of {config.vocab_size}")
     return element(
         "g",
-        told,
+        hover,
         rect(*box, class_="end", rx=2),
         middle,
         class_="cell",

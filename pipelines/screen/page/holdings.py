@@ -227,8 +227,8 @@ def _stage(number: int, stage: StagePlan, grid: _Grid) -> str:
         for place, content in enumerate(lines)
     ]
     runs = " and ".join(map(span, stage.spans))
-    told = f"stage {number}: layers {runs}, {held}, {time or 'not timed'}"
-    band = rect(0, top, PAGE_WIDTH, height, hint(told), class_="band", rx=3)
+    hover = f"stage {number}: layers {runs}, {held}, {time or 'not timed'}"
+    band = rect(0, top, PAGE_WIDTH, height, hint(hover), class_="band", rx=3)
     return element("g", band, *shown, class_="stage", data_stage=number)
 
 

@@ -115,13 +115,13 @@ def _bar(
         if not size:
             continue
         x, stop = scale.at(start), scale.at(start + size)
-        told = hint(f"rank {rank}, {device}\n{_MEANINGS.get(part, part)}: {gigabytes(size)} GB")
+        hover = hint(f"rank {rank}, {device}\n{_MEANINGS.get(part, part)}: {gigabytes(size)} GB")
         kind = f"part {part}"
-        parts.append(rect(x, top, stop - x, height, told, class_=kind, data_part=part))
+        parts.append(rect(x, top, stop - x, height, hover, class_=kind, data_part=part))
         start += size
     edge = scale.at(limit)
-    told = hint(f"{device} has {gigabytes(limit)} GB")
-    parts.append(rect(edge - 1.5, top - 2.5, 3, row, told, class_="limit", data_limit=limit))
+    hover = hint(f"{device} has {gigabytes(limit)} GB")
+    parts.append(rect(edge - 1.5, top - 2.5, 3, row, hover, class_="limit", data_limit=limit))
     total = f"{gigabytes(start)} of {gigabytes(limit)} GB, {fullness(start, limit)}"
     parts.append(words(scale.right + 12, baseline, total, class_=_state(start, limit)))
     return element("g", *parts, class_="bar", data_rank=rank, data_bytes=start)

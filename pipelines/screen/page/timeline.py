@@ -211,13 +211,13 @@ def _drawn(piece: _Piece, place: tuple[int, bool], scale: Scale, top: float, hei
     left, right = scale.at(piece.start), scale.at(piece.stop)
     width = right - left - (0.6 if right - left > 3 else 0.0)
     first = piece.micro_batches[0]
-    told = (
+    hover = (
         f"stage {stage}{chunk}, micro-batch {numbers(piece.micro_batches)}: {meaning}\n"
         f"from {seconds(piece.start)} to {seconds(piece.stop)}: "
         f"{seconds(piece.stop - piece.start)}"
     )
     kind = f"work {name} odd" if first % 2 else f"work {name}"
-    parts = [hint(told), rect(left, top, width, height, class_=kind)]
+    parts = [hint(hover), rect(left, top, width, height, class_=kind)]
     one = len(piece.micro_batches) == 1
     if one and text_width(str(first), _NUMBER_FONT) < width:
         at = (left + width / 2, top + height / 2 + 3.2)
@@ -245,10 +245,10 @@ def _extra(
     name, meaning = kind
     start, stop = bounds
     left, right = scale.at(start), scale.at(stop)
-    told = hint(
+    hover = hint(
         f"stage {stage}: {meaning}\nfrom {seconds(start)} to {seconds(stop)}: "
         f"{seconds(stop - start)}"
     )
     box = rect(left, place[0], right - left, place[1], class_=f"work {name}")
     times = {"data_start": _exact(start), "data_stop": _exact(stop)}
-    return element("g", told, box, class_="extra", data_kind=name, **times)
+    return element("g", hover, box, class_="extra", data_kind=name, **times)

@@ -102,7 +102,7 @@ def test_a_bucket_that_is_not_there_is_told(store: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "advice"),
-    [(errno.ENOSPC, "room"), (errno.EROFS, "read-only"), (errno.EIO, "storage answers")],
+    [(errno.ENOSPC, "free space"), (errno.EROFS, "read-only"), (errno.EIO, "storage answers")],
 )
 def test_what_cannot_be_written_is_told_from_what_is_full(number: int, advice: str) -> None:
     assert advice in remedy(OSError(number, os.strerror(number)))

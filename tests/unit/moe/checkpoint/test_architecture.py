@@ -81,7 +81,7 @@ def test_a_config_alone_is_taken_at_its_word(tmp_path: Path) -> None:
     (path / f"{SINGLE}.index.json").write_text(index)
     (note,) = read_architecture(path).notes
     assert "may differ from the embedding" in note
-    assert "a.safetensors is not there" in note
+    assert "a.safetensors is missing" in note
 
 
 def test_a_file_cut_short_is_no_other_head(tmp_path: Path) -> None:

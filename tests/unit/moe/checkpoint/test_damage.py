@@ -162,7 +162,7 @@ def test_an_expert_that_lies_in_two_files_is_named(saved: Path) -> None:
 
 def test_a_file_too_many_is_refused(saved: Path) -> None:
     (saved / "model-rank-00009.safetensors").write_bytes(file_of(saved, EXPERT).read_bytes())
-    refused(saved, r"rank-00009\.safetensors is a file its manifest does not list")
+    refused(saved, r"rank-00009\.safetensors is a file that its manifest does not list")
 
 
 def test_an_index_that_points_elsewhere_is_refused(saved: Path) -> None:
@@ -267,9 +267,9 @@ def test_a_file_edited_at_equal_length_is_named(
     [
         ({"coefficient": -0.001}, "layer 1 the balance coefficient -0.001, its run has 0 to"),
         ({"coefficient": 1.5}, "layer 1 the balance coefficient 1.5, its run has 0 to 0.01"),
-        ({"shares": [2.0, -1.0, 0.0, 0.0]}, "layer 1 shares or probabilities of experts that"),
-        ({"shares": [0.5, 0.4, 0.0, 0.0]}, "layer 1 shares"),
-        ({"probabilities": [0.5]}, "layer 1 shares"),
+        ({"shares": [2.0, -1.0, 0.0, 0.0]}, "layer 1 invalid shares"),
+        ({"shares": [0.5, 0.4, 0.0, 0.0]}, "layer 1 invalid shares"),
+        ({"probabilities": [0.5]}, "layer 1 invalid shares"),
     ],
 )
 def test_a_balance_that_no_run_comes_to_is_refused(

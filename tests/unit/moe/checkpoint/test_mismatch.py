@@ -24,9 +24,9 @@ def renamed(path: Path, change: Callable[[str], str], model: Any = None) -> Path
 @pytest.mark.parametrize(
     ("prefix", "advice"),
     [
-        ("_orig_mod.", r"torch\.compile leaves; save the module inside it \(model\._orig_mod\)"),
-        ("module.", r"DistributedDataParallel leaves; .*model\.module"),
-        ("base_model.model.", "peft leaves; merge the adapter"),
+        ("_orig_mod.", r"torch\.compile adds; save the module inside it \(model\._orig_mod\)"),
+        ("module.", r"DistributedDataParallel adds; .*model\.module"),
+        ("base_model.model.", "peft adds; merge the adapter"),
         ("language_model.", "as part of another model; save the language model alone"),
     ],
 )
@@ -69,7 +69,7 @@ def test_tensors_that_the_index_does_not_list(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"embed_tokens\.weight lies in .* and in "):
         Checkpoint.open(tmp_path)
     save_file(table | {"other": torch.ones(1)}, last, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"other lies in .* but the index knows no such"):
+    with pytest.raises(CheckpointError, match=r"other lies in .* but the index has no such"):
         Checkpoint.open(tmp_path)
 
 
@@ -79,7 +79,11 @@ def test_tensors_that_the_index_does_not_list(tmp_path: Path) -> None:
         (None, "model.layers.0.self_attn.q_proj.lora_A.weight", "of an adapter beside the model"),
         (None, "v_head.weight", r"holds 1 tensors .* the first is v_head\.weight"),
         ("lm_head.weight", "score.weight", r"lacks 1 .* does not explain, .* score\.weight"),
-        ("model.norm.weight", "model.norm.weight", r"has shape \(2, 24\), .* not of one model"),
+        (
+            "model.norm.weight",
+            "model.norm.weight",
+            r"has shape \(2, 24\), .* belong to different models",
+        ),
     ],
 )
 def test_tensors_of_something_else(lost: str | None, name: str, said: str, tmp_path: Path) -> None:

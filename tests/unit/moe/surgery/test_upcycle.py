@@ -309,7 +309,7 @@ def test_other_logits_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
             with (source / SINGLE).open("r+b") as file:  # in place: it is open elsewhere
                 file.write(save(table, {"format": "pt"}))
 
-    with pytest.raises(CheckpointError, match=r"computes other logits: .*e-0. of the largest"):
+    with pytest.raises(CheckpointError, match=r"computes different logits: .*e-0. of the largest"):
         upcycle(source, to, OPTIONS, tamper)
     assert not to.exists()
 

@@ -114,7 +114,7 @@ def test_a_model_whose_values_overflow_is_an_error_that_names_its_layer(
     weights = load_file(file)
     weights["model.layers.1.mlp.down_proj.weight"].fill_(3e38)
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="layer 1: its weights are finite, but what they"):
+    with pytest.raises(CheckpointError, match="layer 1: its weights are finite, but its output"):
         evaluate(broken, material / "tokens", EvaluateOptions(rows=2))
 
 

@@ -208,7 +208,7 @@ def test_the_head_line_says_what_a_plan_gains_and_what_does_not_fit() -> None:
     assert not page.xpath("//dd[@class='value bad']")
     page, _ = drawn(SMOLLM2, plan, tight)
     assert page.xpath("//dd[@class='value bad']")
-    assert "2 ranks too full" in page.text_content()
+    assert "2 ranks over their memory" in page.text_content()
 
 
 def test_a_device_that_is_nearly_full_is_marked() -> None:

@@ -116,19 +116,19 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         f"{Q} has no exp_avg_sq.pt: .* frozen or another optimiser",
     ),
     "a weight is gone": (_without(f"zero/{Q}/fp32.pt"), f"{Q} has no fp32.pt; run"),
-    "a step is gone": (_without(f"zero/{Q}/step.pt"), f"{Q}/step.pt is missing, other"),
+    "a step is gone": (_without(f"zero/{Q}/step.pt"), f"{Q}/step.pt is missing, but other"),
     "the common state is gone": (
         _without("zero/optimizer_state.pt"),
-        r"lacks zero/optimizer_state.pt, .* half a universal",
+        r"lacks zero/optimizer_state.pt, .* universal checkpoint is incomplete",
     ),
     "the model states are gone": (
         _without("mp_rank_00_model_states.pt"),
-        r"lacks \*_model_states.pt, .* half a universal",
+        r"lacks \*_model_states.pt, .* universal checkpoint is incomplete",
     ),
     "a file is cut": (_cut(f"zero/{Q}/exp_avg.pt"), f"{Q}/exp_avg.pt is damaged, cut short"),
     "one bit is another": (
         _flipped(f"zero/{GATE_UP}/exp_avg.pt"),
-        f"{GATE_UP}/exp_avg.pt is damaged, .* has another CRC-32",
+        f"{GATE_UP}/exp_avg.pt is damaged, .* has a different CRC-32",
     ),
     "a file is empty": (
         lambda tag: os.truncate(tag / f"zero/{Q}/fp32.pt", 0),
@@ -194,7 +194,7 @@ def test_steps_of_optimisers_that_keep_none_by_parameter_are_found(
     tag = tmp_path / "universal" / "global_step7_universal"
     for file in tag.glob("zero/*/step.pt"):
         file.unlink()
-    with pytest.raises(CheckpointError, match="says nowhere how many steps Adam has done"):
+    with pytest.raises(CheckpointError, match="does not say how many steps Adam has done"):
         UniversalCheckpoint.open(tag, config)
     common: dict[str, Any] = {"param_groups": [{"step": 7, "lr": 0.1}]}
     if where == "state":

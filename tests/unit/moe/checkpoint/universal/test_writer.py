@@ -57,7 +57,7 @@ def test_a_checkpoint_that_was_not_finished_is_refused(tmp_path: Path) -> None:
     writer = UniversalWriter(tmp_path / "out", 5, "tensor")
     for each in parameters(config, stacked=False):
         writer.write(each, states_of(model, each).__getitem__)
-    with pytest.raises(CheckpointError, match="half a universal checkpoint"):
+    with pytest.raises(CheckpointError, match="universal checkpoint is incomplete"):
         UniversalCheckpoint.open(tmp_path / "out" / "global_step5_universal", config)
 
 

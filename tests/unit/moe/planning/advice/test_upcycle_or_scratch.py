@@ -181,7 +181,7 @@ def test_the_verdict_turns_at_the_break_even_tokens(
         ((DENSE, MOE, 1e9, nan), "would train on nan tokens"),
         ((DENSE, MOE, -1, 1e9), "has seen -1 tokens"),
         ((DENSE, MOE, inf, 1e9), "has seen inf tokens"),
-        ((None, MOE, 1e9, 1e9), "has seen 1B tokens but which is not told"),
+        ((None, MOE, 1e9, 1e9), "has seen 1B tokens but its configuration"),
     ],
 )
 def test_what_cannot_be_weighed(arguments: tuple[Any, ...], words: str) -> None:

@@ -194,7 +194,7 @@ def test_what_is_known_of_a_device_comes_from_profile_data_sheet_or_thread() -> 
     assert there.pace(device(threads=1)).source == "counted"
     gpu = device(kind="A800", threads=16)
     assert there.pace(gpu).source == "data sheet of A800"
-    assert there.pace(gpu, half=True).rates.flops_per_second == pytest.approx(
+    assert there.pace(gpu, sixteen_bit=True).rates.flops_per_second == pytest.approx(
         312 / 19.5 * there.pace(gpu).rates.flops_per_second
     )
     whole = there.measured([Profile("A800", 1, Rates(1.0, 2.0))])

@@ -313,8 +313,8 @@ first, second = Action(FORWARD, 0, 0), Action(FORWARD, 1, 0)
 @pytest.mark.parametrize(
     ("orders", "times", "hops", "complaint"),
     [
-        (((first, Action(BACKWARD, 0, 0)), (second,)), two, [0.0], "stage 0 waits for ever"),
-        (((Action(WEIGHT, 0, 0),), (second,)), two, [0.0], "stage . waits for ever"),
+        (((first, Action(BACKWARD, 0, 0)), (second,)), two, [0.0], "stage 0 waits forever"),
+        (((Action(WEIGHT, 0, 0),), (second,)), two, [0.0], "stage . waits forever"),
         (((first,), (first, second)), two, [0.0], "on stages 0 and 1"),
         (((first,), (Action(FORWARD, 2, 0),)), two, [0.0], "number chunks from 0"),
         (((first, second), ()), two, [0.0], "give every stage one or more"),
