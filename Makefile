@@ -42,9 +42,9 @@ format: install
 
 # Both at once: what waits leaves the processor to what computes.
 test: install browser s3
-	$(MAKE) --jobs=2 --output-sync=target test-plain test-ray
+	$(MAKE) --jobs=2 --output-sync=line test-plain test-ray
 
-test-plain:
+test-plain: install
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
 
 test-unit: install s3

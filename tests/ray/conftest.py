@@ -12,6 +12,11 @@ from ray.cluster_utils import Cluster
 from cluster.session import Session, session
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[Session]:
     with session("local", cpus=8) as started:
@@ -28,9 +33,8 @@ def jobs_url(ray_session: Session) -> Iterator[str]:
     if ray.nodes()[0]["DashboardAgentListenPort"] >= 0:
         yield ray_session.dashboard_url
         return
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    head = {"num_cpus": 8, "include_dashboard": True, "dashboard_agent_listen_port": port}
+    head = {"num_cpus": 8, "include_dashboard": True, "dashboard_port": free_port()}
+    head["dashboard_agent_listen_port"] = free_port()
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield f"http://{cluster.head_node.webui_url}"

@@ -119,7 +119,7 @@ class Slot(RuleBasedStateMachine):
 
 
 TestSlot = Slot.TestCase
-TestSlot.settings = settings(max_examples=examples(60), stateful_step_count=12, deadline=None)
+TestSlot.settings = settings(max_examples=examples(60), stateful_step_count=12)
 
 
 @pytest.fixture
