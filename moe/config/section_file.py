@@ -28,12 +28,16 @@ class _Fault(NamedTuple):
     message: str
 
 
-def load_sections(path: Path, root: type[Root], noun: str, overrides: Sequence[str] = ()) -> Root:
+def load_sections(
+    path: Path | None, root: type[Root], noun: str, overrides: Sequence[str] = ()
+) -> Root:
     """Read a file and apply ``section.key=value`` overrides; values are TOML, or bare text.
+
+    Without a file, the overrides alone give the keys.
 
     ConfigError lists every fault; faults of overrides are listed separately.
     """
-    table = _read(path, noun)
+    table = {} if path is None else _read(path, noun)
     changed = copy.deepcopy(table)
     for override in overrides:
         _override(changed, override)
@@ -42,7 +46,8 @@ def load_sections(path: Path, root: type[Root], noun: str, overrides: Sequence[s
         return found
     before = _parsed(table, root, noun)[1]
     old = [fault for fault in faults if fault in before]
-    messages = [_listed(str(path), noun, old)] if old else []
+    refused = f"no {noun} is given" if path is None else f"{path} is not a {noun}"
+    messages = [_listed(refused, old)] if old else []
     messages += [_of_overrides(fault, overrides) for fault in faults if fault not in old]
     raise ConfigError("\n".join(messages))
 
@@ -52,7 +57,7 @@ def parse_sections(table: Mapping[str, Any], root: type[Root], noun: str, source
     found, faults = _parsed(table, root, noun)
     if found is not None:
         return found
-    raise ConfigError(_listed(source, noun, faults))
+    raise ConfigError(_listed(f"{source} is not a {noun}", faults))
 
 
 def _parsed(
@@ -65,8 +70,8 @@ def _parsed(
         return None, [_fault(dict(entry), root, noun) for entry in error.errors()]
 
 
-def _listed(source: str, noun: str, faults: Sequence[_Fault]) -> str:
-    return f"{source} is not a {noun}:" + "".join(f"\n  {fault.message}" for fault in faults)
+def _listed(refused: str, faults: Sequence[_Fault]) -> str:
+    return f"{refused}:" + "".join(f"\n  {fault.message}" for fault in faults)
 
 
 def _of_overrides(fault: _Fault, overrides: Sequence[str]) -> str:

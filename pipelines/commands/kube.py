@@ -15,7 +15,16 @@ def render(
     model: Annotated[
         str, typer.Option(help="Model directory here, of which config.json is read, or a preset.")
     ],
-    deployment: Annotated[Path, typer.Option(help="Deployment file, TOML.")],
+    deployment: Annotated[
+        Path | None,
+        typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Sets image.name: the image of every pod, pinned.")
+    ] = None,
+    claim: Annotated[
+        str | None, typer.Option(help="Sets storage.claim: the volume claim that every pod mounts.")
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Run file, TOML, whose RayJob to render.", show_default="a RayService"),
@@ -39,13 +48,16 @@ def render(
 
     The plan, the model and the run file give the sizes of the pods.
     The deployment file gives the rest: image, storage, node selectors, secrets.
+    Only the image and the volume claim have no default.
     manifests/deployments has examples; docs/guide/deployment.md explains every key.
     """
     from cluster.kuberay.deployment import load_deployment
     from moe.config.run import load_run
     from pipelines.deploying.render import render as rendered
 
-    found = load_deployment(deployment, set_ or ())
+    short = {"image.name": image, "storage.claim": claim}
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    found = load_deployment(deployment, [*given, *(set_ or ())])
     trained = None if run is None else load_run(run)
     text = rendered(plan, model, sequence_length, found, name, trained)
     if to is None:

@@ -61,8 +61,8 @@ class Deployment(Section):
         return self
 
 
-def load_deployment(path: Path, overrides: Sequence[str] = ()) -> Deployment:
-    """Read a deployment file and apply ``section.key=value`` overrides."""
+def load_deployment(path: Path | None, overrides: Sequence[str] = ()) -> Deployment:
+    """Read a deployment file, if there is one, and apply ``section.key=value`` overrides."""
     return load_sections(path, Deployment, _NOUN, overrides)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.kuberay.deployment import load_deployment
+from moe.errors import ConfigError
 from moe.planning.plan.file import save_plan
 from moe.planning.search.interleave import interleave
 from tests import runs
@@ -76,6 +78,16 @@ def test_a_run_gives_a_job_of_its_name_and_none_gives_a_service(shell: Shell) ->
 def test_without_a_file_to_write_the_object_is_printed(shell: Shell) -> None:
     out, _ = shell.run(*words(shell, "--name", "answers"))
     assert out.startswith("--- apiVersion: ray.io/v1 kind: RayService")
+
+
+def test_the_two_keys_without_a_default_are_enough(shell: Shell) -> None:
+    words = ("kube", "render", shell.path / "plan.toml", "--model", shell.path / "model")
+    out, _ = shell.run(*words, "--name", "r", "--image", "a/b:1", "--claim", "shared")
+    assert "kind: RayService" in out
+    assert "image: a/b:1" in out
+    assert "claimName: shared" in out
+    with pytest.raises(ConfigError, match=r"no deployment file is given:\n  image: missing"):
+        load_deployment(None, ["storage.claim=shared"])
 
 
 def test_longer_sequences_need_larger_pods(shell: Shell) -> None:
