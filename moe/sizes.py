@@ -10,7 +10,7 @@ def size_text(size: float, more: int = 0) -> str:
     for unit, name in _UNITS:
         if size >= 0.1 * unit:
             decimals = (1 if size >= 10 * unit else 2) + more
-            return f"{size / unit:.{decimals}f} {name}"
+            return f"{size / unit:,.{decimals}f} {name}"
     return f"{size:.0f} bytes"
 
 

@@ -16,7 +16,7 @@ from moe.sizes import size_text, unlike_texts
         (98_300_000, "98.3 MB"),
         (250_000_000, "0.25 GB"),
         (3_500_000_000, "3.50 GB"),
-        (10**18, "1000000000.0 GB"),
+        (10**18, "1,000,000,000.0 GB"),
     ],
 )
 def test_the_unit_shows_the_size(size: int, text: str) -> None:

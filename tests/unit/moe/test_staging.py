@@ -98,7 +98,7 @@ def test_runs_that_begin_together_do_not_take_each_others_directories(tmp_path: 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
     check_room(tmp_path / "new" / "there", 1)
-    with pytest.raises(StorageError, match=r"takes 1,000,000,000 GB but .* [GM]B free; choose"):
+    with pytest.raises(StorageError, match=r"takes 1,000,000,000.0 GB but .* [GM]B free; choose"):
         check_room(tmp_path / "new" / "there", 10**18)
 
 
