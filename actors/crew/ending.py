@@ -1,4 +1,4 @@
-"""How the actors of a run are named, and how they end."""
+"""How the actors of a run are named, found by name, and ended. No torch, so the board is light."""
 
 import time
 
@@ -6,7 +6,7 @@ import ray
 from ray.util import list_named_actors
 
 from actors.crew.reservation import groups_of, release
-from moe.errors import ClusterError
+from moe.errors import ClusterError, LaunchError
 
 
 def actor_name(run: str, rank: int) -> str:
@@ -17,6 +17,14 @@ def actor_name(run: str, rank: int) -> str:
 def running(run: str) -> bool:
     """Tell whether any actor of a run is on the cluster."""
     return any(name.startswith(f"{run}/rank-") for name in list_named_actors())
+
+
+def name_taken(run: str) -> LaunchError:
+    """Return the error for a second run of the same name."""
+    return LaunchError(
+        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
+        "another name"
+    )
 
 
 def remove(run: str, seconds: float = 30.0) -> None:

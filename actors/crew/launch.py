@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.crew.ending import actor_name, remove, running
+from actors.crew.ending import actor_name, name_taken, remove, running
 from actors.crew.nodes.bundles import bundle
 from actors.crew.nodes.choice import NodeChoice, choose
 from actors.crew.nodes.nodes import rooms
@@ -46,14 +46,6 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> RayCrew:
     except BaseException:
         remove(run)
         raise
-
-
-def name_taken(run: str) -> LaunchError:
-    """Return what a second run of the same name is told."""
-    return LaunchError(
-        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
-        "another name"
-    )
 
 
 def decide(plan: Plan) -> NodeChoice:

@@ -21,7 +21,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
-from actors.crew.launch import name_taken
+from actors.crew.ending import name_taken
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 

@@ -19,7 +19,7 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
 from actors.commands import StepReport
-from actors.crew import ending, launch
+from actors.crew import ending
 from actors.crew.reservation import groups_of
 from cluster.session import Session, intent, session
 from moe.checkpoint.manifest import checkpoints
@@ -79,7 +79,7 @@ def train(
         # here. The one around the session covers the time in which Ray starts.
         with _termination_interrupts(), open_board(run.name) as board:
             if ending.running(run.name):
-                raise launch.name_taken(run.name)
+                raise ending.name_taken(run.name)
             on_start(plan, joined)
             with owned(run):
                 outcome = _watched(board, plan, context, Watch(on_step, tell))
