@@ -42,7 +42,7 @@ format: install
 
 # Both at once: what waits leaves the processor to what computes.
 test: install browser s3
-	$(MAKE) --jobs=2 --output-sync=line test-plain test-ray
+	$(MAKE) --jobs=2 test-plain test-ray
 
 test-plain: install
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
