@@ -60,7 +60,7 @@ CONSTANT = {
 }
 """A schedule that has come to its end by the step at which DeepSpeed takes over."""
 
-SECONDS = 240.0
+SECONDS = 540.0
 HALF, LAST = 3, 6
 """Steps before a run changes sides, and steps in all."""
 

@@ -75,6 +75,9 @@ def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -
     Counted by chunk: a stage of ``chunks`` equal chunks keeps that many times 1 / ``chunks`` of the
     activations of its layers.
     """
+    if (schedule, chunks) == ("1f1b", 1):
+        check_schedule(schedule, stages, micro_batches, chunks)
+        return tuple(range(stages, 0, -1))
     return tuple(most_held(order) for order in actions(schedule, stages, micro_batches, chunks))
 
 

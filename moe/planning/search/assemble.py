@@ -48,9 +48,13 @@ def pipeline(question: Question, shape: Shape, units: Sequence[Unit], floor: Flo
     bounds = bounds_of(workload)
 
     def hop(one: Unit, other: Unit) -> float:
-        return hop_seconds(config, inventory, workload, one.columns, other.columns)
+        return hop_seconds(config, inventory, workload, one.gangs, other.gangs)
+
+    tying = config.tie_embeddings and workload.training
 
     def tied(first: Unit, last: Unit) -> float:
+        if not tying:
+            return 0.0
         return tied_seconds(config, inventory, workload, first.columns, last.columns)
 
     apart = [[unit] for unit in units] if pins.order is not None else None
@@ -139,8 +143,9 @@ def kinds_of(inventory: Inventory, units: Sequence[Unit]) -> tuple[list[list[Uni
     are one kind all the same, in the order of their nodes; then the second value is True, because
     the search does not try other orders.
     """
-    alike = _grouped(inventory, units, with_nodes=False)
-    by_node = _grouped(inventory, units, with_nodes=True)
+    likes = [_like(inventory, unit) for unit in units]
+    alike = _grouped(units, likes)
+    by_node = _grouped(units, [(like, unit.nodes) for like, unit in zip(likes, units, strict=True)])
     if prod(len(group) + 1 for group in by_node) > _MOST_ORDERS:
         return [_by_node(group) for group in alike], True
     near = all(_as_near(inventory, group, units) for group in alike)
@@ -169,10 +174,15 @@ def _by_node(units: Sequence[Unit]) -> list[Unit]:
     return sorted(units, key=lambda unit: first[unit.nodes])
 
 
-def _grouped(inventory: Inventory, units: Sequence[Unit], with_nodes: bool) -> list[list[Unit]]:
+def _like(inventory: Inventory, unit: Unit) -> Hashable:
+    """Return what the costs of a unit depend on: its devices, and the links inside it."""
+    devices = tuple(tuple(device.traits for device in gang) for gang in unit.gangs)
+    return devices, unit_links(inventory, unit)
+
+
+def _grouped(units: Sequence[Unit], keys: Sequence[Hashable]) -> list[list[Unit]]:
+    """Return the units in groups of equal keys."""
     groups: dict[Hashable, list[Unit]] = defaultdict(list)
-    for unit in units:
-        kind = tuple(tuple(device.traits for device in gang) for gang in unit.gangs)
-        nodes = unit.nodes if with_nodes else ()
-        groups[kind, unit_links(inventory, unit), nodes].append(unit)
+    for unit, key in zip(units, keys, strict=True):
+        groups[key].append(unit)
     return list(groups.values())

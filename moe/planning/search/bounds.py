@@ -55,6 +55,10 @@ class Bounds(Protocol):
         """Return what the step takes at least, of a whole pipeline or of its last stages."""
         ...
 
+    def waited(self, arriving: float, returning: float) -> float:
+        """Return what a stage waits of a micro-batch, whose hops to and from it take so long."""
+        ...
+
     def most(self, below: float, total: float, behind: int) -> float:
         """Return what a stage may take of a micro-batch if the step is to take less than ``below``.
 
@@ -95,6 +99,10 @@ class OneForwardOneBackward:
         """Return what the step takes at least."""
         return state[3] + state[4]
 
+    def waited(self, arriving: float, returning: float) -> float:
+        """Return what a stage waits of a micro-batch: both ways."""
+        return arriving + returning
+
     def most(self, below: float, total: float, behind: int) -> float:
         """Return what a stage may take: alone, and by the mean of two paths through it."""
         alone = below / self._micro_batches
@@ -132,6 +140,10 @@ class AllForwardAllBackward:
         total, forward, backward, reduce, update = state
         return total + (self._micro_batches - 1) * (forward + backward) + reduce + update
 
+    def waited(self, arriving: float, returning: float) -> float:
+        """Return what a stage waits of a micro-batch: both ways."""
+        return arriving + returning
+
     def most(self, below: float, total: float, behind: int) -> float:
         """Return what a stage may take."""
         return below / self._micro_batches
@@ -161,6 +173,10 @@ class ForwardOnly:
     def least(self, state: State) -> float:
         """Return what the micro-batches take at least."""
         return state[0] + (self._micro_batches - 1) * state[1]
+
+    def waited(self, arriving: float, returning: float) -> float:
+        """Return what a stage waits of a micro-batch: nothing comes back."""
+        return arriving
 
     def most(self, below: float, total: float, behind: int) -> float:
         """Return what a stage may take."""

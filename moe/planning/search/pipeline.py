@@ -4,12 +4,18 @@ Best first, from the first stage on. A node is the first stages, decided; its bo
 with the least that any choice for the rest could add (``moe.planning.search.bounds``), so the first
 whole pipeline to come up has the least step of all. Alike units are taken in the order of the
 inventory. A stage recomputes as little as fits.
+
+Example: 3 layers of 1 s both ways, 2 stages, 4 micro-batches, the head 1 s more on stage 1. Nodes
+are "stage 0 holds 1 layer" and "stage 0 holds 2 layers". Of the first: stage 1 has 2 layers and the
+head, 3 s, so a step takes at least 1 + 4 x 3 = 13 s. Of the second: 2 s on both stages, at least
+2 + 4 x 2 = 10 s. The second is taken first; it is whole once stage 1 gets the last layer, its step
+as simulated is 10 s, and no open node has a bound below 10: it is the best.
 """
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count, starmap
 from math import inf
 
 from moe.planning.counts.memory import Position
@@ -129,12 +135,16 @@ class _Search:
         self._rests: dict[tuple[int, int, tuple[int, ...]], State | None] = {}
         self._options: dict[tuple[int, int, int], list[tuple[Span, StageCost]]] = {}
         self._hops: dict[tuple[int, int, int, int], float] = {}
+        self._nearest = [self._nearest_of(number) for number in range(len(problem.kinds))]
+        waits = self._least_waits()
+        total = problem.floor.total + sum(waits)
         self._most = [
-            problem.bounds.most(limits.below, problem.floor.total, self._stages - 1 - stage)
-            for stage in range(self._stages)
+            problem.bounds.most(limits.below, total, self._stages - 1 - stage) - wait
+            if total < inf
+            else -inf
+            for stage, wait in enumerate(waits)
         ]
         self._windows = problem.floor.windows(self._most)
-        self._nearest = [self._nearest_of(number) for number in range(len(problem.kinds))]
         self._least_tied = self._tied_at_least()
 
     def possible(self) -> bool:
@@ -306,17 +316,29 @@ class _Search:
         )
 
     def _nearest_of(self, number: int) -> float:
-        """Return the shortest way between a unit of a kind and any other."""
+        """Return the shortest way between a unit of a kind and any other, in the first replica.
+
+        With all replicas it is no shorter, and takes as many times as long to find.
+        """
         kinds = self._problem.kinds
         if len(kinds) == 1:
             return 0.0
+        firsts = [[Unit(unit.gangs[:1]) for unit in kind.units] for kind in kinds]
         return min(
-            self._hop(number, one, other, two)
-            for one in range(len(kinds[number].units))
-            for other, kind in enumerate(kinds)
-            for two in range(len(kind.units))
-            if (number, one) != (other, two)
+            self._problem.hop(one, two)
+            for one in firsts[number]
+            for two in chain.from_iterable(firsts)
+            if one is not two
         )
+
+    def _least_waits(self) -> list[float]:
+        """Return the seconds of a micro-batch that each stage waits for its neighbours at least."""
+        if len(self._problem.kinds) == 1:
+            hops = [self._hop(0, stage, 0, stage + 1) for stage in range(self._stages - 1)]
+        else:
+            hops = [min(self._nearest)] * (self._stages - 1)
+        waited = self._problem.bounds.waited
+        return list(starmap(waited, zip((0.0, *hops), (*hops, 0.0), strict=True)))
 
     def _tied_at_least(self) -> float:
         """Return the least seconds that tied embeddings take between any first and last stage."""

@@ -7,9 +7,9 @@ and inside the exact search. Only shapes that come up are bounded again.
 
 import heapq
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from functools import cached_property
+from math import inf
 
-from moe.planning.devices.links import ANY, Link, quickest
 from moe.planning.search.assemble import unit_costs
 from moe.planning.search.objectives import Objective
 from moe.planning.search.question import Question
@@ -24,7 +24,8 @@ from moe.planning.search.shapes import (
     least_sums,
     rough_seconds,
 )
-from moe.planning.stages.units import Gang, Unit, form_gangs, unlike_gangs
+from moe.planning.search.traffic import Quickest, Runs, Traffic, quickest_links, runs_of, traffic
+from moe.planning.stages.units import Gang, Unit, alike_gangs, form_gangs
 from moe.planning.stages.widths import widest
 
 
@@ -34,13 +35,11 @@ class Prospects:
     def __init__(self, question: Question, objective: Objective) -> None:
         self._question, self._objective = question, objective
         self._gangs: dict[int, list[Gang]] = {}
-        self._unlike: dict[int, list[Gang]] = {}
+        self._alike: dict[int, list[list[Gang]]] = {}
         self._floors: dict[tuple[int, int], Floor] = {}
         self._ideals: dict[tuple[int, int], float] = {}
-        self._links: tuple[int, list[Link], list[Link]] | None = None
-        self._named = any(
-            len(link.nodes) == 2 and ANY not in link.nodes for link in question.inventory.links
-        )
+        self._runs: dict[int, Runs] = {}
+        self._sent: dict[tuple[int, int, int], Traffic] = {}
         self._deep_enough: dict[tuple[int, int], list[tuple[int, float]]] = {}
 
     def promising(self) -> Iterator[tuple[float, Shape]]:
@@ -59,8 +58,14 @@ class Prospects:
         """Return the gangs of a size."""
         if size not in self._gangs:
             self._gangs[size] = form_gangs(self._question.inventory, size)
-            self._unlike[size] = unlike_gangs(self._question.inventory, self._gangs[size])
+            self._alike[size] = alike_gangs(self._question.inventory, self._gangs[size])
+            self._runs[size] = runs_of(self._gangs[size])
         return self._gangs[size]
+
+    def alike(self, size: int) -> bool:
+        """Tell whether all gangs of a size are of one kind."""
+        self.gangs(size)
+        return len(self._alike[size]) == 1
 
     def _rough(self) -> Iterator[tuple[float, tuple[int, int, int, int]]]:
         """Yield a bound for every shape; there may be very many."""
@@ -69,10 +74,12 @@ class Prospects:
             count = question.sequences // (replicas * micro_batch)
             total = self._ideal(gang, micro_batch)
             backward = total - self.floor(1, micro_batch).forward / gang
+            sent = self._traffic(gang, replicas, micro_batch)
             for stages, reduction in self._depths(gang, replicas):
-                if count >= stages or not one_by_one:
-                    seconds = rough_seconds(total, stages, count, one_by_one)
-                    seconds += max(0.0, reduction - backward)
+                hops = sent.all_hops(stages)
+                if total + hops < inf and (count >= stages or not one_by_one):
+                    seconds = rough_seconds(total + hops, stages, count, one_by_one)
+                    seconds += max(0.0, reduction - backward - hops / 2)
                     least = self._objective.least(gang * stages, replicas, seconds)
                     yield least, (gang, replicas, stages, micro_batch)
 
@@ -81,11 +88,11 @@ class Prospects:
         question = self._question
         floor = self.floor(shape.gang, shape.micro_batch)
         seconds = floor.step_seconds(
-            shape.stages, shape.micro_batches(question.sequences), is_1f1b(question.workload)
+            shape.stages,
+            shape.micro_batches(question.sequences),
+            is_1f1b(question.workload),
+            self._traffic(shape.gang, shape.replicas, shape.micro_batch),
         )
-        reduction = dict(self._depths(shape.gang, shape.replicas))[shape.stages]
-        backward = floor.total - floor.forward
-        seconds += max(0.0, reduction - backward)
         return self._objective.least(shape.gang * shape.stages, shape.replicas, seconds)
 
     def _ideal(self, gang: int, micro_batch: int) -> float:
@@ -93,20 +100,26 @@ class Prospects:
         if (gang, micro_batch) not in self._ideals:
             question = self._question
             work = question.workload.cut(micro_batch, 1)
-            sums = least_sums(question.config, question.inventory, work, self._unlike[gang])
+            firsts = [alike[0] for alike in self._alike[gang]]
+            sums = least_sums(question.config, question.inventory, work, firsts)
             alone = self.floor(1, micro_batch).total
             self._ideals[gang, micro_batch] = alone / gang + sums
         return self._ideals[gang, micro_batch]
 
     def floor(self, gang: int, micro_batch: int) -> Floor:
-        """Return what a micro-batch takes at least on gangs of a size, one of each kind."""
+        """Return what a micro-batch takes at least on gangs of a size, one of each kind.
+
+        Where devices are not equally fast, a unit may cut its width in a better proportion than
+        the slowest of its gangs alone would: how slow that is then says nothing.
+        """
         if (gang, micro_batch) not in self._floors:
             config, inventory = self._question.config, self._question.inventory
             work = self._question.workload.cut(micro_batch, 1)
             self.gangs(gang)
-            units = [Unit((each,)) for each in self._unlike[gang]]
+            units = [Unit((alike[0],)) for alike in self._alike[gang]]
             costs = [unit_costs(config, inventory, work, unit) for unit in units]
-            self._floors[gang, micro_batch] = floor(config, costs)
+            counts = [len(alike) for alike in self._alike[gang]] if self._equally_fast else []
+            self._floors[gang, micro_batch] = floor(config, costs, counts)
         return self._floors[gang, micro_batch]
 
     def _widths(self) -> Iterator[tuple[int, int, int]]:
@@ -133,8 +146,7 @@ class Prospects:
             question, pins = self._question, self._question.pins
             most = min(question.config.layers, len(self.gangs(gang)) // replicas)
             depths = range(1, most + 1) if pins.depth is None else (pins.depth,)
-            largest = max(device.memory_bytes for device in question.inventory.devices)
-            link = self._quickest(gang * replicas)
+            link = self._links.of_sums(gang, replicas, self._runs[gang])
             self._deep_enough[key] = [
                 (
                     depth,
@@ -145,23 +157,31 @@ class Prospects:
                 for depth in depths
                 if depth <= most
                 and least_bytes(question.config, gang * depth, replicas, question.workload)
-                <= largest
+                <= self._largest
             ]
         return self._deep_enough[key]
 
-    def _quickest(self, devices: int) -> Link:
-        """Return a link as quick as any over which so many devices could sum.
+    @cached_property
+    def _largest(self) -> int:
+        """The most memory of any device."""
+        return max(device.memory_bytes for device in self._question.inventory.devices)
 
-        More than a node has must sum over one between nodes.
-        """
-        if self._links is None:
-            inventory = self._question.inventory
-            nodes = list(inventory.nodes().values())
-            within = [inventory.link(node[0], node[-1]) for node in nodes]
-            firsts = {node[0].link_key if self._named else node[0].kind: node[0] for node in nodes}
-            between = [inventory.link(*pair) for pair in combinations(firsts.values(), 2)]
-            if len(nodes) > 1 and not between:
-                between = [inventory.link(nodes[0][0], nodes[1][0])]
-            self._links = max(map(len, nodes)), within, between
-        most, within, between = self._links
-        return quickest(between if between and devices > most else within + between)
+    @cached_property
+    def _equally_fast(self) -> bool:
+        """Whether all gangs of a size cut their width alike, and all units of them."""
+        devices = self._question.inventory.devices
+        return len({(each.kind, each.threads, each.speed) for each in devices}) == 1
+
+    @cached_property
+    def _links(self) -> Quickest:
+        return quickest_links(self._question.inventory)
+
+    def _traffic(self, gang: int, replicas: int, micro_batch: int) -> Traffic:
+        """Return what the stages of shapes send."""
+        key = gang, replicas, micro_batch
+        if key not in self._sent:
+            question = self._question
+            work = question.workload.cut(micro_batch, 1)
+            ranks, runs = (gang, replicas), self._runs[gang]
+            self._sent[key] = traffic(question.config, work, ranks, runs, self._links)
+        return self._sent[key]

@@ -1,15 +1,16 @@
 """The search for a plan: over shapes, and exactly inside each (``moe.planning.search.pipeline``).
 
 Shapes are tried in the order of what they can reach at best (``moe.planning.search.prospects``),
-until no other can be as good as the best. Equal plans of unlike shapes are told apart by their
-seconds, then by the number of devices. The alternatives are the best of what was tried on the way
-and of the shapes that looked best after that; that no other is nearer is not proved.
+until no other can be as good as the best. A first shape, whose gangs are all alike, sets a bar
+before any other is tried. Equal plans of unlike shapes are told apart by their seconds, then by the
+number of devices. The alternatives are the best of what was tried on the way and of the shapes that
+looked best after that; that no other is nearer is not proved.
 """
 
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 from typing import NamedTuple
 
@@ -32,7 +33,10 @@ _ALTERNATIVES = 3
 _PATIENCE = 120
 """Shapes tried in vain after which a search stops proving that no other is better."""
 
+_LOOKED_AT_FOR_BAR = 200
+"""Shapes among which the first one with alike gangs is looked for."""
 _LOOKED_AT = 16
+"""Shapes tried for alternatives."""
 _NODES_OF_OTHERS = 300
 _FAR = 1.3
 """An alternative that is worse by more than this is shown only if it was found on the way."""
@@ -97,12 +101,15 @@ class _Run:
         )
         self._prospects = Prospects(question, self._objective)
         self._answers: list[_Answered] = []
+        self._first: _Answered | None = None
 
     def found(self) -> Found:
         """Try shapes until no other can be the best, then a few for alternatives."""
         question = self._question
-        promising = self._prospects.promising()
+        promising = self._with_bar(self._prospects.promising())
         unproved, passed = self._try_all(promising)
+        if not self._answers and self._first is not None:
+            self._answers.append(self._first)
         if not self._answers:
             raise PlanError(why_no_plan(question))
         self._look_further(heapq.merge(passed, promising))
@@ -137,6 +144,21 @@ class _Run:
             in_vain = 0 if self._most() < most else in_vain + 1
         return 0.0, passed
 
+    def _with_bar(self, promising: Iterator[tuple[float, Shape]]) -> Iterator[tuple[float, Shape]]:
+        """Set the bar by the first shape whose gangs are all alike; return all shapes.
+
+        Such a shape is searched in no time. One with unlike gangs may take very long without a bar,
+        and looks better beforehand than it is.
+        """
+        first = []
+        for least, shape in islice(promising, _LOOKED_AT_FOR_BAR):
+            first.append((least, shape))
+            if self._prospects.alike(shape.gang):
+                self._first = self._solved(shape, inf, _NODES_OF_OTHERS)
+                if self._first is not None:
+                    break
+        return chain(first, promising)
+
     def _nearest(self, problem: Pipeline, answer: Answer, workload: Workload) -> Plan:
         """Return the plan, or of equal ones the one that moves the least from the plan given."""
         config, inventory = self._question.config, self._question.inventory
@@ -151,10 +173,18 @@ class _Run:
 
     def _most(self) -> float:
         """Return the value that a shape must not be above to be the best."""
-        return _worse(self._answers[0].value, _SAME) if self._answers else inf
+        found = [each.value for each in (*self._answers[:1], self._first) if each is not None]
+        return _worse(min(found), _SAME) if found else inf
 
     def _look_further(self, promising: Iterator[tuple[float, Shape]]) -> None:
-        """Try shapes for alternatives."""
+        """Try shapes for alternatives.
+
+        Where the gangs of the best are all alike, only shapes of which that is true as well: others
+        look better beforehand than they are.
+        """
+        alike = self._prospects.alike
+        if alike(self._answers[0].shape.gang):
+            promising = (each for each in promising if alike(each[1].gang))
         for _, shape in islice(promising, _LOOKED_AT):
             others = self._others()
             full = len(others) == _ALTERNATIVES
@@ -170,19 +200,25 @@ class _Run:
 
     def _try(self, shape: Shape, below: float, nodes: int = MOST_NODES) -> bool:
         """Solve a shape; tell whether it has a plan below, with units enough for its stages."""
+        found = self._solved(shape, below, nodes)
+        if found is not None:
+            self._answers.append(found)
+            self._answers.sort(key=lambda each: each[:4])
+        return found is not None
+
+    def _solved(self, shape: Shape, below: float, nodes: int) -> _Answered | None:
+        """Return the best plan of a shape; None if none is below, or units are too few."""
         question = self._question
         units = form_units(self._prospects.gangs(shape.gang), shape.replicas, shape.stages)
         if len(units) < shape.stages:
-            return False
+            return None
         floor = self._prospects.floor(shape.gang, shape.micro_batch)
         problem = pipeline(question, shape, units, floor)
         solved = self._objective.solve(problem, below, nodes)
-        if solved is not None:
-            value, answer = solved
-            seconds = answer.seconds
-            self._answers.append(_Answered(value, seconds, shape.devices, shape, answer, problem))
-            self._answers.sort(key=lambda each: each[:4])
-        return solved is not None
+        if solved is None:
+            return None
+        value, answer = solved
+        return _Answered(value, answer.seconds, shape.devices, shape, answer, problem)
 
 
 def _worse(value: float, times: float) -> float:

@@ -9,7 +9,7 @@ because a plan states these once for all replicas. The order of units over the s
 (``moe.planning.search.search``).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -67,19 +67,19 @@ def form_units(gangs: Sequence[Gang], replicas: int, stages: int) -> list[Unit]:
     return units
 
 
-def unlike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[Gang]:
-    """Return one gang of each kind: equal devices with equal distribution over nodes.
+def alike_gangs(inventory: Inventory, gangs: Sequence[Gang]) -> list[list[Gang]]:
+    """Return the gangs of each kind: equal devices with equal distribution over nodes.
 
     If a link names a node, that node is distinguished from others.
     """
     named = {node for link in inventory.links for node in link.nodes}
-    found: dict[Hashable, Gang] = {}
+    found: dict[Hashable, list[Gang]] = defaultdict(list)
     for gang in gangs:
         order = list(dict.fromkeys(device.node for device in gang))
         spread = tuple(
             device.node if device.node in named else order.index(device.node) for device in gang
         )
-        found.setdefault((tuple(device.traits for device in gang), spread), gang)
+        found[tuple(device.traits for device in gang), spread].append(gang)
     return list(found.values())
 
 
@@ -102,9 +102,9 @@ def unit_links(inventory: Inventory, unit: Unit) -> Hashable:
 
 def _connected(inventory: Inventory, gang: Gang) -> bool:
     by_links = {device.link_key: device for device in gang}
-    pairs = (
-        [gang[:2]] if len(by_links) == 1 < len(gang) else list(combinations(by_links.values(), 2))
-    )
+    counts = Counter(device.link_key for device in gang)
+    pairs = [(by_links[key], by_links[key]) for key, count in counts.items() if count > 1]
+    pairs += combinations(by_links.values(), 2)
     return all(inventory.link(one, other).bytes_per_second for one, other in pairs)
 
 
@@ -123,7 +123,13 @@ def _pooled(
     made: list[Gang] = []
     left: list[Device] = []
     for pool in pools.values():
-        pool.sort(key=lambda device: -inventory.pace(device).rates.flops_per_second)
+        unlike = {device.traits: device for device in pool}
+        if len(unlike) > 1:
+            speeds = {
+                traits: inventory.pace(device).rates.flops_per_second
+                for traits, device in unlike.items()
+            }
+            pool.sort(key=lambda device: -speeds[device.traits])
         full = len(pool) // size * size
         made += [tuple(pool[start : start + size]) for start in range(0, full, size)]
         left += pool[full:]

@@ -131,7 +131,7 @@ def test_shards_of_zero_are_opened_only_for_those_who_trust_them(
     shards: Path, run_file: Path
 ) -> None:
     for path in (shards, shards.parent):
-        with pytest.raises(ConfigError, match=r"global_step7 is what .* --trust lets"):
+        with pytest.raises(ConfigError, match=r"global_step7 was written by .* --trust lets"):
             convert(path, "--format", "raymoe", "--run", run_file)
 
 

@@ -176,7 +176,7 @@ def test_a_kind_that_nobody_knows_needs_a_profile(shell: Shell, kind: str, advic
     for command in (("plan", shell.model(MOE)), ("advise", shell.model(MOE, "again"))):
         words = (*command, "--inventory", there)
         said = shell.refused(*words)
-        assert f"device a/0 is of kind '{kind}', which is not known ({advice}" in said
+        assert f"device a/0 is of kind '{kind}', which is unknown ({advice}" in said
         profile = shell.path / "profile.toml"
         save_profile([Profile(kind, 1, Rates(1e12, 1e11), (), "measured here")], [], profile)
         assert "measured here" in shell.run(*words, "--profile", profile)[0]

@@ -47,7 +47,8 @@ def test_a_machine_is_measured_written_and_shown(model: Path, tmp_path: Path) ->
             assert cells[0] == f"{1e3 * part.forward:.1f}"
             assert cells[2] == f"{part.forward / part.counted_forward:.2f}"
             assert cells[5] == f"{part.backward / part.counted_backward:.2f}"
-    assert max(map(len, shown.splitlines())) <= 80
+    table = shown[: shown.index("GFLOP/s in products")].splitlines()[:-1]
+    assert max(map(len, table)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from moe.planning.devices.links import Link
 from moe.planning.search.assemble import pipeline, unit_costs
 from moe.planning.search.pipeline import Pipeline, UnitKind
 from moe.planning.search.question import Question
-from moe.planning.search.shapes import Floor, Shape, floor
+from moe.planning.search.shapes import Shape, floor
 from moe.planning.stages.gang import GangCosts, StageCost
 from moe.planning.stages.member import Span
 from moe.planning.stages.units import Unit, form_gangs, form_units
@@ -62,10 +62,11 @@ def in_microseconds(problem: Pipeline) -> Pipeline:
     def tied(first: Unit, last: Unit) -> float:
         return float(round(1e6 * problem.tied(first, last)))
 
-    least = Floor(
-        tuple(1e6 * before - layer for layer, before in enumerate(problem.floor.before)),
-        1e6 * problem.floor.head,
-        1e6 * problem.floor.forward,
+    least = replace(
+        problem.floor,
+        before=tuple(1e6 * before - layer for layer, before in enumerate(problem.floor.before)),
+        head=1e6 * problem.floor.head,
+        forward=1e6 * problem.floor.forward,
     )
     return replace(problem, kinds=tuple(kinds), hop=hop, tied=tied, floor=least)
 
@@ -188,7 +189,8 @@ def draw_problem(seed: int) -> tuple[Pipeline, int]:
     there = Inventory(devices, links)
     question = Question(config, there, workload, micro_batch * count)
     units = form_units(form_gangs(there, 1), 1, stages)
-    least = floor(config, [unit_costs(config, there, workload, unit) for unit in units])
+    costs = [unit_costs(config, there, workload, unit) for unit in units]
+    least = floor(config, costs, [1] * len(units))
     return pipeline(question, Shape(1, 1, stages, micro_batch), units, least), count
 
 

@@ -67,7 +67,7 @@ def test_what_is_not_asked_for_is_not_written() -> None:
         ("resources", {"accelerator_type:T4": 1}, "names accelerator_type:T4, .* by kind"),
         ("labels", "rack", "labels is 'rack'; expected a table of texts"),
         ("labels", {"rack": 1}, "labels: rack is 1; expected text"),
-        ("labels", {"rack": "in()"}, r"labels.rack: label selector 'in\(\)' means nothing"),
+        ("labels", {"rack": "in()"}, r"labels.rack: label selector 'in\(\)' is invalid"),
         ("labels", {"my rack": "r0"}, "labels names 'my rack', which is no key"),
     ],
 )

@@ -204,24 +204,30 @@ def counted(question: Question) -> tuple[Found, int]:
     return found, sum(entry.callcount for entry in profile.getstats())
 
 
-@pytest.mark.parametrize(
-    ("name", "length", "most"),
-    [("skywork-moe-146b", 8192, 5_100_000), ("deepseek-moe-145b", 4096, 13_000_000)],
-)
-def test_large_models_are_planned_in_seconds(name: str, length: int, most: int) -> None:
-    """So many calls take 0.5 s and 1.5 s of a quiet core; the bar of 1 s for the second is missed.
+FAST, SLOW = Link(("*", "*"), 5e10, 1e-5), Link(("*", "*"), 1.25e9, 5e-5)
 
-    A fifth more fails.
-    """
+
+@pytest.mark.parametrize(
+    ("name", "length", "link", "most"),
+    [
+        ("skywork-moe-146b", 8192, FAST, 4_450_000),
+        ("deepseek-moe-145b", 4096, FAST, 7_100_000),
+        ("skywork-moe-146b", 8192, SLOW, 9_750_000),
+        ("deepseek-moe-145b", 4096, SLOW, 18_900_000),
+    ],
+)
+def test_large_models_are_planned_and_proved(name: str, length: int, link: Link, most: int) -> None:
+    """``benchmarks.planning`` has the seconds. A fifth more calls fails."""
     nodes, sequences = 192, 1024
     devices = tuple(
         device(f"{node}/{gpu}", str(node), kind="A800", memory_bytes=80 * 2**30)
         for node in range(nodes)
         for gpu in range(8)
     )
-    there = Inventory(devices, (Link(("*", "*"), 5e10, 1e-5),))
     workload = Workload(length, 1, 1, numerics=MEGATRON)
+    there = Inventory(devices, (link,))
     found, calls = counted(Question(preset(name).config, there, workload, sequences))
     assert found.gap == 0
     assert len(devices) >= found.best.shape.devices > len(devices) // 2
+    assert found.alternatives
     assert calls < 1.2 * most

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.links import Link
 from moe.planning.search.make import make_plan
 from moe.planning.stages.units import form_gangs, form_units
 from tests.examples import examples
@@ -95,3 +96,11 @@ def test_replicas_lie_one_after_the_other_in_the_inventory() -> None:
     assert [gang[0].name for gang in first.gangs] == ["d0", "d2"]
     assert [gang[0].name for gang in second.gangs] == ["d1", "d3"]
     assert first.nodes == (("a",), ("b",)) == second.nodes
+
+
+def test_members_on_one_node_need_its_link_where_others_are_elsewhere() -> None:
+    """Two of three members are on node a, whose devices may have no link to each other."""
+    listed = [("a/0", "a"), ("a/1", "a"), ("b/0", "b")]
+    devices = tuple(device(name, node) for name, node in listed)
+    assert names(Inventory(devices, (Link(("a",), 0.0),)), 3) == []
+    assert names(Inventory(devices, (Link(("b",), 0.0),)), 3) == [["a/0", "a/1", "b/0"]]
