@@ -5,7 +5,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --durations=10
 # In the order of the folders: the longest files are among the first.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # Tests on Ray wait more than they compute; each of the two processes has a Ray of its own.
-ON_RAY := --numprocesses 2 --dist loadfile
+ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
 .PHONY: oracles lock clean
@@ -40,9 +40,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Both at once: what waits leaves the processor to what computes.
 test: install browser s3
-	$(MAKE) --jobs=2 test-plain test-ray
+	$(MAKE) test-plain
+	$(MAKE) test-ray
 
 test-plain: install
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
