@@ -9,7 +9,7 @@ import time
 from argparse import Namespace
 from statistics import median
 
-from benchmarks.results import finish, options
+from benchmarks.results import finish, options, parse
 from moe.config.presets import preset
 from moe.planning.counts.workload import MEGATRON, Workload
 from moe.planning.devices.inventory import Device, Inventory
@@ -43,7 +43,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     parser = options(__doc__ or "", material=False)
     parser.add_argument("--repeats", type=int, default=3)
-    return parser.parse_args()
+    return parse(parser, repeats=1)
 
 
 def _question(name: str, link: Link) -> Question:
