@@ -97,8 +97,12 @@ class TrainingEngine:
         Each replica gets its part. Ranks that need no token numbers, or no labels, get none.
         """
         started = time.perf_counter()
+        parts = {
+            replica: part_of(batch, self._run.train, replica, self.plan.replicas)
+            for replica in {seat.replica for seat in self._seats}
+        }
         answers = self._meeting.tell_each(
-            "train_step", {seat: self._part(batch, seat) for seat in self._seats}
+            "train_step", {seat: self._needed(parts[seat.replica], seat) for seat in self._seats}
         )
         seconds = self._meeting.deadlines.command
         reports = self._meeting.gather(answers, f"step {batch.step}", seconds)
@@ -160,14 +164,13 @@ class TrainingEngine:
         """End all ranks and give back what they hold."""
         self._meeting.end()
 
-    def _part(self, batch: StepInput, seat: Seat) -> StepInput:
-        """Return what one rank needs of a global batch."""
+    def _needed(self, part: StepInput, seat: Seat) -> StepInput:
+        """Return what one rank needs of its replica's part of a global batch."""
         plan = self.plan
-        part = part_of(batch, self._run.train, seat.replica, plan.replicas)
         needs_tokens = self._status[plan.seats.rank(seat)].needs_tokens
         return StepInput(
-            batch.step,
+            part.step,
             part.tokens if needs_tokens else None,
             part.labels if plan.share(seat).head else None,
-            batch.label_count,
+            part.label_count,
         )

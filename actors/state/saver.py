@@ -1,4 +1,4 @@
-"""A rank's tensors to and from checkpoints, while training goes on.
+"""A rank's tensors to checkpoints, while training continues.
 
 ``take`` copies what the rank contributes to a checkpoint; that is all that training waits for.
 ``write`` writes the copies and runs beside training, in a thread of its caller.
@@ -12,10 +12,7 @@ from torch import Tensor
 
 from actors.state.snapshots import Snapshot, Snapshots
 from actors.state.writing import Spans, Writing
-from actors.step.optimizer import RankOptimizer
 from moe.checkpoint.buffers import Buffers
-from moe.checkpoint.manifest import Manifest
-from moe.checkpoint.moments import Moments
 from moe.checkpoint.records import OwnedState, WrittenFiles
 from moe.checkpoint.spread import writers
 from moe.config.balance_state import BalanceState
@@ -122,9 +119,3 @@ class RankSaver:
         )
         given = ((part, weights[part.name]) for part in self._given)
         return Snapshot(step, tuple(given), tuple(owned), balance)
-
-
-def restore_optimizer(directory: Location, optimizer: RankOptimizer, manifest: Manifest) -> None:
-    """Read the moments a rank owns from a training checkpoint, written under whatever plan."""
-    moments = Moments.open(directory, manifest)
-    optimizer.restore(moments.read_range, manifest.step)
