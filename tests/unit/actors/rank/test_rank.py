@@ -140,7 +140,7 @@ def test_a_step_waits_for_its_device_twice(scope: str, tmp_path: Path) -> None:
     run = runs.run_config(model, balance=balance | {"loss": "switch"})
     with alone(model, run) as rank:
         for step in range(2):
-            with waits.counted() as found:
+            with waits.counted(apart=waits.CPU_BANK) as found:
                 rank.train_step(runs.batch(config, run, step))
     assert found == {
         ("_local_scalar_dense", "actors/step/optimizer.py"): 1,
