@@ -15,6 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
 from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
 from actors.epochs.membership import Membership
+from actors.rank.determinism import set_deterministic
 from actors.rank.share import LoadedShare
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.saver import RankSaver
@@ -48,6 +49,7 @@ class Rank:
         self.abort()
         self._state = Empty()
         torch.set_num_threads(command.threads)
+        set_deterministic(command.run is not None and command.run.train.deterministic)
         self._state = Built(LoadedShare(command, source))
 
     def open_store(self, seconds: float) -> tuple[str, int]:
