@@ -140,6 +140,16 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+def uploaded(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host on a device; the host does not wait until it has arrived.
+
+    Only from pinned memory does a GPU copy while the host goes on.
+    """
+    if device.type == "cpu":
+        return x
+    return x.pin_memory().to(device, non_blocking=True)
+
+
 def seconds_of(device: Device) -> float:
     """Return the clock on the wall once the device has done all that it was given."""
     device.synchronise()

@@ -1,5 +1,6 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -145,11 +146,12 @@ class RankTrainer:
 
 
 def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
-    """Return the loss and what routers did on all replicas: one sum of a few numbers."""
+    """Return the loss and what routers did on all replicas: one sum of a few numbers, one copy."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
     total = torch.cat(vectors)
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
-    loss, *layers = torch.split(total, [len(vector) for vector in vectors])
-    return loss.item(), dict(zip(held, map(statistics_of, layers), strict=True))
+    numbers = iter(total.tolist())
+    loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]
+    return loss[0], dict(zip(held, map(statistics_of, layers), strict=True))

@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from actors.device import CpuDevice, CudaDevice, gpu_count, local_device, seconds_of
+from actors.device import CpuDevice, CudaDevice, gpu_count, local_device, seconds_of, uploaded
+from tests import waits
 
 
 def test_a_process_without_a_gpu_computes_on_its_cpu() -> None:
@@ -45,6 +46,19 @@ def test_a_gpu_as_far_as_it_can_be_told_without_one() -> None:
     assert device.buffers().pinned
     assert device.buffers().replaced().pinned
     assert device.clock(1) is device.clock(8) is time.perf_counter
+
+
+def test_the_host_does_not_wait_for_what_it_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without memory stands for the GPU, and a list for torch's pinned memory."""
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x) or x)
+    numbers = torch.arange(3)
+    assert uploaded(numbers, torch.device("cpu")) is numbers
+    assert not pinned
+    with waits.counted() as found:
+        assert uploaded(numbers, torch.device("meta")).device.type == "meta"
+    assert pinned[0] is numbers
+    assert not found
 
 
 @pytest.mark.gpu
