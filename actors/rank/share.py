@@ -30,8 +30,7 @@ class LoadedShare:
             self.device.torch_device,
         )
         plan = command.plan
-        home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
-        self.generator = RankDecoder(self.decoder, home, command.seat.stage)
+        self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         if command.run is not None:

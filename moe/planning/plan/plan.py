@@ -155,6 +155,11 @@ class Plan:
         """The layers of each chunk, along the model."""
         return tuple(self.stages[stage].spans[span] for stage, span in self.chunk_homes)
 
+    @property
+    def homes(self) -> tuple[int, ...]:
+        """The stage of each chunk, along the model."""
+        return tuple(stage for stage, _ in self.chunk_homes)
+
     def home(self, chunk: int) -> int:
         """Return the stage of a chunk; -1 is the last chunk."""
         return self.chunk_homes[chunk][0]
