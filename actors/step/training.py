@@ -23,6 +23,9 @@ from moe.nn.dispatch import Capacity
 from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import actions
 
+_ROOM = 0.97
+"""Part of the reserved memory that may stay held between steps; a step adds a little to it."""
+
 
 class _Joined(NamedTuple):
     """What a trainer works with during one epoch."""
@@ -54,8 +57,11 @@ class RankTrainer:
         self._device = device
         self._joined: _Joined | None = None
 
-    def join(self, groups: Groups) -> None:
-        """Take part in an epoch: messages and sums go over its groups."""
+    def join(self, groups: Groups, unlike: bool) -> None:
+        """Take part in an epoch: messages and sums go over its groups.
+
+        ``unlike``: members of the gang may round differently.
+        """
         plan, train, seat = self._command.plan, self.run.train, self._command.seat
         part = part_of_step(train.micro_batches, seat.replica, plan.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
@@ -68,7 +74,7 @@ class RankTrainer:
                 self._buckets,
                 groups,
                 tied=self._decoder.config.tie_embeddings,
-                unlike=self._command.unlike,
+                unlike=unlike,
             ),
         )
 
@@ -104,6 +110,8 @@ class RankTrainer:
         reports = self.balancer.after(layers)
         self.steps_done += 1
         self.torn = False
+        busy = seconds_of(self._device) - started
+        self._release()
         share = self._decoder.share
         return RankReport(
             rank=groups.membership.rank,
@@ -112,7 +120,7 @@ class RankTrainer:
             gradient_norm=norm,
             learning_rate=rate,
             layers=reports if share.leader else {},
-            busy_seconds=seconds_of(self._device) - started,
+            busy_seconds=busy,
             peak_bytes=self._device.peak_bytes,
         )
 
@@ -121,6 +129,12 @@ class RankTrainer:
         """Whether a step takes token numbers: to embed them, or to hash them to experts."""
         moe = self._decoder.config.moe
         return self._decoder.share.embedding or (moe is not None and moe.hashed)
+
+    def _release(self) -> None:
+        """Stay within the memory that the plan reserves on the host; 0 reserves nothing."""
+        reserved = self._command.plan.rank(self._command.seat).memory_bytes
+        if reserved:
+            self._device.release(int(_ROOM * reserved))
 
     def _layers(self) -> StageLayers:
         plan, stage = self._command.plan, self._command.seat.stage
