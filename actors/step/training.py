@@ -24,6 +24,9 @@ from moe.nn.dispatch import Capacity
 from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import Order, actions, one_by_one
 
+_ROOM = 0.97
+"""Part of the reserved memory that may stay held between steps; a step adds a little to it."""
+
 
 class _Joined(NamedTuple):
     """What a trainer works with during one epoch.
@@ -59,8 +62,11 @@ class RankTrainer:
         self._device = device
         self._joined: _Joined | None = None
 
-    def join(self, groups: Groups) -> None:
-        """Take part in an epoch: messages and sums go over its groups."""
+    def join(self, groups: Groups, unlike: bool) -> None:
+        """Take part in an epoch: messages and sums go over its groups.
+
+        ``unlike``: members of the gang may round differently.
+        """
         plan, train, seat = self._command.plan, self.run.train, self._command.seat
         part = part_of_step(train.micro_batches, seat.replica, plan.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
@@ -72,7 +78,7 @@ class RankTrainer:
                 self._buckets,
                 groups,
                 tied=self._decoder.config.tie_embeddings,
-                unlike=self._command.unlike,
+                unlike=unlike,
             ),
             self._pipeline(one_by_one(orders), groups, 0) if queued else None,
         )
@@ -113,6 +119,7 @@ class RankTrainer:
         self.steps_done += 1
         self.torn = False
         self._joined = self._joined._replace(first=None)
+        self._release()
         share = self._decoder.share
         return RankReport(
             rank=groups.membership.rank,
@@ -138,6 +145,12 @@ class RankTrainer:
         device = self._device.torch_device
         mail = Mail(groups.lines, size, device, expected(orders, stage), ahead)
         return Pipeline(orders, stage, mail)
+
+    def _release(self) -> None:
+        """Stay within the memory that the plan reserves on the host; 0 reserves nothing."""
+        reserved = self._command.plan.rank(self._command.seat).memory_bytes
+        if reserved:
+            self._device.release(int(_ROOM * reserved))
 
     def _layers(self) -> StageLayers:
         plan, stage = self._command.plan, self._command.seat.stage
