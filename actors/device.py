@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from moe.checkpoint.buffers import Buffers
+from moe.checkpoint.transfer import DirectTransfer, StreamTransfer
 from moe.errors import LaunchError
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.kinds import is_of_kind
@@ -99,7 +100,7 @@ class CpuDevice:
 
     def buffers(self) -> Buffers:
         """Return pageable memory."""
-        return Buffers(pinned=False)
+        return Buffers(DirectTransfer())
 
     def release(self, most: int) -> None:
         """Have the C library return free pages, where it can.
@@ -158,8 +159,8 @@ class CudaDevice:
         torch.cuda.set_device(self.torch_device)
 
     def buffers(self) -> Buffers:
-        """Return pinned memory, to which a GPU copies several times faster."""
-        return Buffers(pinned=True)
+        """Return pinned memory, to which a GPU copies several times faster and beside kernels."""
+        return Buffers(StreamTransfer(self.torch_device))
 
     def release(self, most: int) -> None:
         """Do nothing: torch's allocator returns what is free when memory is short."""

@@ -31,7 +31,7 @@ READS = {
 }
 """Operations that tell the host a value or a size, and how often: bincount asks for both ends."""
 
-CPU_BANK = ("moe/nn/experts.py", "moe/nn/dispatch.py")
+CPU_BANK = ("moe/nn/experts/loop.py",)
 """The bank of experts of a CPU, which asks how many rows each expert has."""
 
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -43,8 +43,8 @@ Waits = Counter[tuple[str, str]]
 
 
 @contextmanager
-def counted(apart: Sequence[str] = CPU_BANK) -> Iterator[Waits]:
-    """Count waits, but for those that files ``apart`` ask for: no GPU runs them."""
+def counted(apart: Sequence[str] = ()) -> Iterator[Waits]:
+    """Count waits, but for those that files ``apart`` ask for."""
     found: Waits = Counter()
 
     def note(operation: str, times: int = 1) -> None:

@@ -109,7 +109,7 @@ class Rank:
                 "asked for; the ranks no longer agree and must restart from a checkpoint"
             )
         with self._communicating(f"step {batch.step}"):
-            report = trainer.step(batch)
+            report = trainer.step(batch, self._saver().buffers.hold_back)
         first = share.report is None
         share.report = report
         if first:

@@ -1,5 +1,7 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
+import time
+from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
@@ -87,16 +89,17 @@ class RankTrainer:
         """Let go of the groups of an epoch."""
         self._joined = None
 
-    def step(self, batch: StepInput) -> RankReport:
+    def step(self, batch: StepInput, hold_back: Callable[[], None]) -> RankReport:
         """Run one optimiser step; every rank of the run is in the same step at the same time.
 
+        ``hold_back`` is called before weights and moments change: a snapshot may be under way.
         If it fails between the update and the end, the trainer is ``torn`` for good: some weights
         are those of the next step, and doing it again would update them twice. Before both, the
         groups are asked whether what was read since came of all ranks.
         """
         assert self._joined is not None
         groups, pipeline, reduction, first = self._joined
-        started = seconds_of(self._device)
+        started = time.perf_counter()
         self.optimizer.clear()
         work = StageStep(
             self._decoder,
@@ -110,6 +113,7 @@ class RankTrainer:
         reduction.finish()
         loss, layers = _account(work, groups)
         norm = self.optimizer.clip(groups)
+        hold_back()
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
         reduction.spread()

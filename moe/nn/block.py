@@ -16,7 +16,7 @@ from moe.nn.attention import Attention, LayerCache
 from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
-from moe.nn.experts import Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.rotary import Rotation

@@ -17,6 +17,7 @@ from actors.device import (
     seconds_of,
     uploaded,
 )
+from moe.checkpoint.transfer import DirectTransfer, StreamTransfer
 from moe.errors import LaunchError
 from tests import waits
 
@@ -33,7 +34,7 @@ def test_the_cpu() -> None:
     device.use()
     assert device.torch_device == torch.zeros(1).device
     assert (device.name, device.backend, device.shared) == ("cpu", "gloo", True)
-    assert not device.buffers().pinned
+    assert isinstance(device.buffers().transfer, DirectTransfer)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert device.peak_bytes >= held > 2**20
 
@@ -54,8 +55,7 @@ def test_a_gpu_as_far_as_it_can_be_told_without_one() -> None:
     device = CudaDevice(2)
     assert device.torch_device == torch.device("cuda", 2)
     assert (device.backend, device.shared) == ("nccl", False)
-    assert device.buffers().pinned
-    assert device.buffers().replaced().pinned
+    assert isinstance(device.buffers().transfer, StreamTransfer)
     assert device.clock(1) is device.clock(8) is time.perf_counter
 
 
@@ -139,5 +139,6 @@ def test_a_gpu() -> None:
     assert device.name == torch.cuda.get_device_name(0)
     buffers = device.buffers()
     (copy,) = buffers.copied([product])
+    buffers.wait()
     assert copy.is_pinned()
     assert copy.equal(product.cpu())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from actors.commands import BuildCommand
@@ -140,9 +140,30 @@ def test_a_step_waits_for_its_device_twice(scope: str, tmp_path: Path) -> None:
     run = runs.run_config(model, balance=balance | {"loss": "switch"})
     with alone(model, run) as rank:
         for step in range(2):
-            with waits.counted() as found:
+            with waits.counted(apart=waits.CPU_BANK) as found:
                 rank.train_step(runs.batch(config, run, step))
     assert found == {
         ("_local_scalar_dense", "actors/step/optimizer.py"): 1,
         ("tolist", "actors/step/training.py"): 1,
     }
+
+
+def test_weights_and_moments_stand_still_until_a_step_holds_its_update_back(
+    rank: Rank, model: Path
+) -> None:
+    """A GPU may copy them until then."""
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    trainer = rank._state.share.trainer
+    assert trainer is not None
+    rank.train_step(runs.batch(config, run, 0))
+
+    def held() -> list[Tensor]:
+        moments = [m.clone() for s in trainer.optimizer.states() for m in s.moments.values()]
+        weights = rank._state.share.decoder.parameters()
+        return moments + [weight.detach().clone() for weight in weights]
+
+    seen: list[Tensor] = []
+    before = held()
+    trainer.step(runs.batch(config, run, 1), lambda: seen.extend(held()))
+    assert all(one.equal(other) for one, other in zip(seen, before, strict=True))
+    assert not any(one.equal(other) for one, other in zip(held(), before, strict=True))

@@ -1,4 +1,7 @@
-"""A layer of experts keeps a GPU busy: whatever is routed how, the host waits for nothing."""
+"""A layer of experts keeps a GPU busy: whatever is routed how, the host waits for nothing.
+
+The experts are those of a GPU, in the grouped bank.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -42,9 +45,14 @@ PASSES = {
 }
 
 
-def trained(router: str) -> Decoder:
-    config = routed(**ROUTERS[router])
-    return build(config, lambda tensor: initial(config, tensor, 0))
+def made(router: str) -> Decoder:
+    config = routed(**ROUTERS[router], expert_size=24)
+    decoder = build(config, lambda tensor: initial(config, tensor, 0))
+    for layer in config.moe_layers:
+        experts = decoder.mixture(layer).experts
+        experts.gather()
+        experts.bank = "grouped"
+    return decoder
 
 
 def there_and_back(decoder: Decoder, how: Pass) -> None:
@@ -55,7 +63,7 @@ def there_and_back(decoder: Decoder, how: Pass) -> None:
 
 
 def check(router: str, how: Pass) -> None:
-    decoder = trained(router)
+    decoder = made(router)
     with waits.counted() as found:
         there_and_back(decoder, how)
     assert not found
