@@ -50,14 +50,10 @@ class Experts(nn.ModuleDict):
         blocks = _blocks(experts_TK, kept_TK, self.numbers)
         if not blocks.sizes:
             return x_TD * 0.0 + weights_TK.sum() * 0.0
-        dtype = x_TD.dtype
-        if torch.is_autocast_enabled(x_TD.device.type):
-            dtype = torch.get_autocast_dtype(x_TD.device.type)
         weights = tuple(self.weights(number) for number in blocks.numbers)
         parameters = [each for expert in weights for weight in expert for each in weight.parameters]
-        with torch.autocast(x_TD.device.type, enabled=False):
-            setting = _Setting(blocks, weights, dtype, later)
-            y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
+        setting = _Setting(blocks, weights, later)
+        y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
         return y_TD
 
     def weights(self, number: int) -> tuple[Weight, Weight, Weight]:
@@ -100,15 +96,13 @@ def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blo
 
 
 class _Setting(NamedTuple):
-    """Arguments of the autograd function: rows and weights (gate, up, down) of each busy expert,
-    the dtype of products.
+    """Arguments of the autograd function: rows and weights (gate, up, down) of each busy expert.
 
     ``later``, if given, collects the gradients of weights.
     """
 
     blocks: _Blocks
     weights: tuple[tuple[Weight, Weight, Weight], ...]
-    dtype: torch.dtype
     later: Later | None
 
 
@@ -120,10 +114,10 @@ class _Bank(torch.autograd.Function):
         blocks = setting.blocks
         weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
-        y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
+        y_TD = x_TD.new_zeros(x_TD.shape, dtype=_sum_dtype(x_TD, weights_TK))
         inner = []
         for (tokens_R, weights_R1), (gate, up, down) in zip(rows, setting.weights, strict=True):
-            x_RD = x_TD.index_select(0, tokens_R).to(setting.dtype)
+            x_RD = x_TD.index_select(0, tokens_R)
             gate_RF, up_RF = gate.product(x_RD), up.product(x_RD)
             y_RD = down.product(F.silu(gate_RF).mul_(up_RF))
             y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
@@ -141,14 +135,14 @@ class _Bank(torch.autograd.Function):
         x_TD, weights_A1, *saved = ctx.saved_tensors
         inner, parameters = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
         trained = any(ctx.needs_input_grad[3:])
-        x_grad_TD = torch.zeros_like(x_TD)
+        x_grad_TD = x_TD.new_zeros(x_TD.shape, dtype=_sum_dtype(x_TD, weights_A1))
         weight_grads: list[Tensor] = []
         taken: list[Tensor] = []
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         for expert, (tokens_R, weights_R1) in enumerate(rows):
             own = _expert_backward(
-                x_TD.index_select(0, tokens_R).to(setting.dtype),
-                grads[0].index_select(0, tokens_R).to(setting.dtype),
+                x_TD.index_select(0, tokens_R),
+                grads[0].index_select(0, tokens_R),
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
                 setting.weights[expert],
@@ -161,7 +155,15 @@ class _Bank(torch.autograd.Function):
                 taken += [gradient().to(weight.dtype) for weight, gradient in own.parameters]
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
         weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
+        x_grad_TD = x_grad_TD.to(x_TD.dtype)
         return (x_grad_TD, weights_grad, None, *(taken or (None,) * len(parameters)))
+
+
+def _sum_dtype(x_TD: Tensor, weights: Tensor) -> torch.dtype:
+    """Return the type in which the rows of a token's experts are added: not a narrower one than
+    that of the routing weights.
+    """
+    return torch.promote_types(x_TD.dtype, weights.dtype)
 
 
 class _ExpertGradients(NamedTuple):

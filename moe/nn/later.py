@@ -32,5 +32,8 @@ class Later:
         """Compute the deferred gradients, the last first, and release their inputs."""
         work, self._work = self._work, []
         for weight, gradient in reversed(work):
-            found = gradient().to(weight.dtype)
-            weight.grad = found if weight.grad is None else weight.grad.add_(found)
+            found = gradient()
+            if weight.grad is None:
+                weight.grad = found.to(weight.grad_dtype)
+            else:
+                weight.grad.add_(found)

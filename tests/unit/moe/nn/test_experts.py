@@ -116,17 +116,24 @@ def test_no_tokens_at_all() -> None:
     assert y.shape == (0, HIDDEN)
 
 
-def test_autocast_computes_in_its_type_and_sums_in_float32() -> None:
-    experts = bank([0, 1, 2], torch.float32)
-    x = torch.randn(40, HIDDEN, generator=seeded(1), requires_grad=True)
-    weights, chosen = torch.rand(40, 3, generator=seeded(2)).topk(2)
-    kept = torch.ones(40, 2, dtype=torch.bool)
-    exact = experts(x, chosen, weights, kept)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = experts(x, chosen, weights, kept)
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, exact, rtol=0.05, atol=0.05)
-    y.sum().backward()
+def test_rows_decide_the_type_of_products_and_add_up_in_float32() -> None:
+    """One token goes to eight experts alike: its gradient is their sum, rounded once."""
+    experts = bank(list(range(8)), torch.float32)
+    for expert in range(1, 8):
+        experts[str(expert)].load_state_dict(experts["0"].state_dict())
+    x = torch.randn(1, HIDDEN, generator=seeded(1)).bfloat16().requires_grad_()
+    one, all_of_them = torch.tensor([[0]]), torch.arange(8)[None]
+    found = []
+    for chosen in (one, all_of_them):
+        x.grad = None
+        kept = torch.ones_like(chosen, dtype=torch.bool)
+        y = experts(x, chosen, torch.full(chosen.shape, 1.3), kept)
+        assert y.dtype == torch.bfloat16
+        y.backward(torch.ones_like(y))
+        assert x.grad is not None
+        found.append((y.detach(), x.grad))
+    for single, eight in zip(*found, strict=True):
+        torch.testing.assert_close(eight, 8 * single, rtol=2**-8, atol=0)
     assert all(p.grad is not None and p.grad.dtype == p.dtype for p in experts.parameters())
 
 
