@@ -41,7 +41,8 @@ class Kind(NamedTuple):
     ``layer`` is the layer they belong to, None for vectors of all layers and for the ends of the
     model. ``common``: every member of the gang holds them whole. ``decays``: weight decay applies.
     ``counted``: this rank counts them in the gradient norm. ``end`` is the name of an embedding or
-    a head, empty for other tensors.
+    a head, empty for other tensors. ``narrow``: the weights are bfloat16, and whoever owns a slice
+    has a float32 master of it; in a float32 run no tensors are.
     """
 
     layer: int | None
@@ -49,6 +50,7 @@ class Kind(NamedTuple):
     decays: bool
     counted: bool
     end: str
+    narrow: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,12 @@ class BucketLayout:
 
 
 def bucket_layouts(
-    config: ModelConfig, share: Share, replicas: int, gang: int
+    config: ModelConfig, share: Share, replicas: int, gang: int, narrow: bool
 ) -> tuple[BucketLayout, ...]:
     """Return the buckets of a share: matrices layer by layer, vectors, the ends of the model.
 
-    ``gang`` is how many ranks the gang of the share has.
+    ``gang`` is how many ranks the gang of the share has. ``narrow`` says that the run keeps its
+    weights in bfloat16; what stays float32 (``Role.exact``) then has buckets of its own.
     """
 
     def kind(part: TensorSlice) -> Kind:
@@ -127,7 +130,7 @@ def bucket_layouts(
         common = gang > 1 and part.dim is None and part.role.expert is None
         decays, counted = part.role.decays, answers_for(config, share, part)
         layer = part.role.layer if decays else None
-        return Kind(layer, common, decays, counted, end)
+        return Kind(layer, common, decays, counted, end, narrow and not part.role.exact)
 
     def order(found: Kind) -> tuple[int, Kind]:
         return (-1 if found.layer is None else found.layer), found._replace(layer=0)
