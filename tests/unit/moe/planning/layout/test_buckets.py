@@ -160,7 +160,7 @@ def test_buckets_are_full_where_their_slices_are_even(replicas: int) -> None:
     for before, after in pairwise([one, *others]):
         following = after.slots[0].part.elements
         assert before.slots[-1].stop + following > BUCKET_ELEMENTS
-    assert len(others) == 24
+    assert len(others) == 25
 
 
 def test_experts_of_which_none_fills_even_slices_are_padded_one_by_one() -> None:
