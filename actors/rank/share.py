@@ -1,5 +1,6 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
+import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, RankReport
@@ -24,12 +25,14 @@ class LoadedShare:
         self.device.use()
         self._exchange = GangExchange()
         opened = source.open()
+        narrow = command.run is not None and command.run.train.precision == "bf16"
         self.decoder = build(
             opened.config,
-            opened.read_weight,
+            opened.read_weight if narrow or command.run is None else opened.read_exact,
             command.share,
             self._exchange,
             self.device.torch_device,
+            torch.bfloat16 if narrow else torch.float32,
         )
         plan = command.plan
         self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
@@ -37,6 +40,7 @@ class LoadedShare:
         self.trainer: RankTrainer | None = None
         if command.run is not None:
             self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
+            self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
 

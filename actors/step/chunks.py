@@ -32,7 +32,6 @@ class StageStep:
         layers: StageLayers,
         settings: Pass,
         reduction: Reduction,
-        half: bool,
     ) -> None:
         self.statistics: dict[int, list[RoutingStatistics]] = defaultdict(list)
         self.loss = torch.zeros((), dtype=torch.float64, device=_device(decoder))
@@ -40,7 +39,6 @@ class StageStep:
         self._layers = layers
         self._settings = settings
         self._reduction = reduction
-        self._half = half
         self._tokens: tuple[Tensor, ...] = ()
         self._labels: tuple[Tensor, ...] = ()
         self._scale = 1.0
@@ -72,15 +70,14 @@ class StageStep:
         )
         start = tokens if x is None else x
         assert start is not None
-        with torch.autocast(start.device.type, torch.bfloat16, enabled=self._half):
-            output = self._decoder(start, run)
-            for layer, statistics in output.statistics.items():
-                self.statistics[layer].append(statistics)
-            if turn.chunk < self._layers.last:
-                values: Tensor = output.values
-                return values.float()
-            labels = self._labels[turn.micro_batch]
-            loss = self._decoder.loss(output.values, labels, self._scale)
+        output = self._decoder(start, run)
+        for layer, statistics in output.statistics.items():
+            self.statistics[layer].append(statistics)
+        if turn.chunk < self._layers.last:
+            values: Tensor = output.values
+            return values
+        labels = self._labels[turn.micro_batch]
+        loss = self._decoder.loss(output.values, labels, self._scale)
         self.loss += loss.detach()
         return loss
 
