@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,15 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from actors.commands import BuildCommand
-from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
-from actors.state.sources import ModelSource
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import RunConfig
 from moe.errors import RankLost
 from moe.nn.block import Block
-from moe.planning.plan.seats import Seats
 from tests import exports, runs, tiny, waits
+from tests.alone import alone, join
 from tests.ranks import SECONDS, Ranks
 from tests.routed import routed
-
-ALONE = Seats(1, 1, 1)
 
 
 @pytest.fixture
@@ -38,24 +31,6 @@ def model(tmp_path: Path) -> Path:
 def rank(model: Path) -> Iterator[Rank]:
     with alone(model, runs.run_config(model)) as rank:
         yield rank
-
-
-@contextmanager
-def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
-    """A rank that holds everything and runs two of its layers twice."""
-    plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
-    rank = Rank(0)
-    rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), ModelSource(model))
-    join(rank, 1)
-    try:
-        yield rank
-    finally:
-        rank.abort()
-
-
-def join(rank: Rank, epoch: int) -> None:
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
 
 
 def test_only_the_plan_s_layers_run_twice(rank: Rank, model: Path) -> None:
