@@ -168,4 +168,6 @@ def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerSta
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
     loss, *layers = torch.split(total, [len(vector) for vector in vectors])
-    return loss.item(), dict(zip(held, map(statistics_of, layers), strict=True))
+    mean = loss.item()
+    groups.check()
+    return mean, dict(zip(held, map(statistics_of, layers), strict=True))
