@@ -62,6 +62,7 @@ class _Group(dist.ProcessGroup):
         return self._note(to, True, tag)
 
     def recv(self, tensors: list[torch.Tensor], source: int, tag: int) -> dist.Work:
+        tensors[0].zero_()
         return self._note(source, False, tag)
 
     def allreduce(self, tensors: list[torch.Tensor], options: Any = None) -> dist.Work:

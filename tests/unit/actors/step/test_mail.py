@@ -2,21 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.commands import BuildCommand
 from actors.device import GLOO, NCCL, CpuDevice
 from actors.epochs.groups import Groups
 from actors.epochs.leaving import leave_groups
 from actors.epochs.lines import Line, Route, routes_of
 from actors.epochs.membership import Membership
+from actors.rank.share import LoadedShare
+from actors.state.sources import ModelSource
 from actors.step.mail import Mail, messages_ahead
 from actors.step.pipeline import Pipeline, Turn, expected
+from moe.checkpoint.reader import Checkpoint
 from moe.planning.plan.seats import Seats
 from moe.planning.schedules.schedule import Order, actions, one_by_one
+from tests import runs, tiny
 from tests.queued import BACKEND, STAGES, Stage, unfinished
 
 CHUNKS = {"gpipe": (1,), "1f1b": (1,), "zbv": (2,)}
@@ -151,3 +158,24 @@ def test_receives_are_asked_for_as_far_ahead_as_their_backend_allows() -> None:
         step = [asked for asked in second.asked if not asked.sends][1:-1]
         waits = [asked.after for asked in step]
         assert waits.count(min(waits)) == 1 + ahead
+
+
+def test_the_first_step_of_an_epoch_goes_one_by_one(tmp_path: Path) -> None:
+    """Kernels are loaded and memory grows in it; the second step is that of the schedule."""
+    model = tiny.saved(tiny.mixtral(), tmp_path / "model")
+    run = runs.run_config(model, train={"micro_batch": 4})
+    config = Checkpoint.open(model).config
+    plan = runs.plan(config, (1, 2))
+    command = BuildCommand(plan, plan.seats.seat(0), runs.LENGTH, run)
+    share = LoadedShare(command, ModelSource(model))
+    assert share.trainer is not None
+    noted: list[list[bool]] = []
+    with joined(plan.homes, 0) as groups:
+        groups.connect(CpuDevice())
+        share.join(groups)
+        for step in range(2):
+            before = len(STAGES[-1].asked)
+            share.trainer.step(replace(runs.batch(config, run, step), labels=None))
+            noted.append([asked.sends for asked in STAGES[-1].asked[before:][:4]])
+        share.leave()
+    assert noted == [[True, False, True, False], [True, True, False, False]]
