@@ -185,5 +185,6 @@ def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerSta
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
     numbers = iter(total.tolist())
+    groups.check()
     loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]
     return loss[0], dict(zip(held, map(statistics_of, layers), strict=True))
