@@ -5,8 +5,8 @@
 Each part (``benchmarks.gpu``) runs in a process of its own, under a deadline of its own. Its rows
 are printed and appended to ``OUT/gpu.jsonl`` as they come, so a check that is ended keeps what it
 had. ``--device cpu --tiny`` runs the code of every part on a CPU, with shapes that show no speed.
-Bars of correctness hold on every device; bars of speed are judged on an H200 alone. docs/guide/gpus.md says
-what must be installed, and how.
+Bars of correctness hold on every device; bars of speed are judged on an H200 alone. The guide on
+GPUs (docs/guide/gpus.md) says what must be installed.
 """
 
 import argparse

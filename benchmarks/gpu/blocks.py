@@ -148,16 +148,17 @@ def _theirs(sizes: Sizes, block: nn.Module) -> list[Contestant]:
     from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
     assert isinstance(block, MixtureOfExperts)
-    config = MixtralConfig(
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.size,
-        num_local_experts=sizes.experts,
-        num_experts_per_tok=sizes.top_k,
-        experts_implementation="eager",
-    )
+    options: dict[str, Any] = {
+        "hidden_size": sizes.hidden,
+        "intermediate_size": sizes.size,
+        "num_local_experts": sizes.experts,
+        "num_experts_per_tok": sizes.top_k,
+        "experts_implementation": "eager",
+    }
+    block_type: Any = MixtralSparseMoeBlock
     weight = block.router.weight
     with weight.device:
-        found: Any = MixtralSparseMoeBlock(config)
+        found = block_type(MixtralConfig(**options))
     found = found.to(_TYPE)
     with torch.no_grad():
         found.gate.weight.copy_(weight)
@@ -188,4 +189,6 @@ def _agreement(setting: Setting, sizes: Sizes, contestants: list[Contestant]) ->
     names = [each.name for each in contestants if each.name != DENSE][1:]
     for name, other in zip(names, others, strict=True):
         gap = ((other - ours).float().norm() / ours.float().norm()).item()
-        yield Row(f"{sizes.name}, {name} against ours", {"gap": gap}, (at_most("gap", gap, _CLOSE),))
+        yield Row(
+            f"{sizes.name}, {name} against ours", {"gap": gap}, (at_most("gap", gap, _CLOSE),)
+        )

@@ -55,9 +55,7 @@ def _card() -> dict[str, str | int | float | None]:
 
 def _product(setting: Setting, side: int, dtype: torch.dtype) -> float:
     """Return TFLOP/s of a square product of random numbers; products of zeros run faster."""
-    one, other = (
-        torch.randn(side, side, device=setting.torch_device).to(dtype) for _ in range(2)
-    )
+    one, other = (torch.randn(side, side, device=setting.torch_device).to(dtype) for _ in range(2))
     out = torch.empty_like(one)
     taken = milliseconds(setting, lambda: torch.mm(one, other, out=out))
     return 2 * side**3 / taken / 1e9

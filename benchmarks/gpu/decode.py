@@ -38,9 +38,7 @@ def part(setting: Setting) -> Iterator[Row]:
 
 
 @torch.inference_mode()
-def _streams(
-    setting: Setting, decoder: Decoder, size: tuple[int, int], new: int
-) -> Iterator[Row]:
+def _streams(setting: Setting, decoder: Decoder, size: tuple[int, int], new: int) -> Iterator[Row]:
     config, (streams, prompt) = decoder.config, size
     tokens = torch.randint(config.vocab_size, size, device=setting.torch_device)
     _read(decoder, tokens)

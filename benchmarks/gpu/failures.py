@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
@@ -104,7 +103,9 @@ def _killed(two: Team) -> Row:
         holds("the neighbour is said to be lost", isinstance(error, RankLost)),
         holds("weights are untouched", before == after),
     )
-    return Row("a rank killed in a step", {"seconds": seconds, "its neighbour": _named(error)}, bars)
+    return Row(
+        "a rank killed in a step", {"seconds": seconds, "its neighbour": _named(error)}, bars
+    )
 
 
 def _out_of_memory(one: Team) -> Row:
@@ -114,7 +115,9 @@ def _out_of_memory(one: Team) -> Row:
     error = _answer(one, done).exception(SECONDS)
     one.each("feed")
     bars = (
-        holds("an error of its own", isinstance(error, RaymoeError) and type(error) is not RankLost),
+        holds(
+            "an error of its own", isinstance(error, RaymoeError) and type(error) is not RankLost
+        ),
         holds("the next step runs", _attached(one).train_step(batch(done)).loss > 0),
     )
     return Row("out of memory", {"the step": _named(error)}, bars)

@@ -133,11 +133,11 @@ def _gap(expected: Tensor, found: Tensor, size: Size, floor: float) -> float:
 
 
 def _largest_entry(x: Tensor) -> float:
-    return x.abs().max().item()
+    return float(x.abs().max())
 
 
 def _norm(x: Tensor) -> float:
-    return torch.linalg.vector_norm(x.double()).item()
+    return float(torch.linalg.vector_norm(x.double()))
 
 
 def _weight(tensor: TensorSlice) -> Tensor:

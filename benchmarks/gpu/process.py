@@ -5,6 +5,7 @@ forked from a server that has imported torch and the ranks, but has never touche
 begins within milliseconds.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from actors.crew.process import PRELOADED
 from benchmarks.gpu.rows import Row, Setting
 
 Work = Callable[[Setting], Iterator[Row]]
 
-PRELOADED = ["actors.rank.rank", "benchmarks.gpu.parts"]
-"""Imported once, by the server."""
+START_SECONDS = 120.0
+"""Until a process is there; the first waits for the server and all that it imports."""
 
 _ERROR_LINES = 12
 _PATIENCE = 5.0
@@ -48,38 +50,53 @@ class _Failed(NamedTuple):
     error: str
 
 
+class _Done(NamedTuple):
+    """Sent at the end; ``_Begun`` at the beginning."""
+
+
+class _Begun(NamedTuple):
+    """Sent when the process is there: the time of a part counts from here."""
+
+
 def run(part: Part, setting: Setting, seconds: float) -> Iterator[Row | End]:
     """Run a part; yield its rows as they come and, at last, its end."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([*PRELOADED, "benchmarks.gpu.parts"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(part.work, setting, theirs))
-    started = time.monotonic()
     process.start()
     theirs.close()
+    started, error = time.monotonic(), None
+    deadline = started + START_SECONDS
     try:
-        error = yield from _rows(ours, started + seconds)
-        if error == "":
-            error = f"its process ended with code {_code(process)}"
+        while not isinstance(message := _received(ours, deadline), _Done):
+            if isinstance(message, _Begun):
+                started = time.monotonic()
+                deadline = started + seconds
+            else:
+                yield message
+    except _Broken as broken:
+        error = str(broken) or f"its process ended with code {_code(process)}"
     finally:
         _end(process)
         ours.close()
     yield End(time.monotonic() - started, error)
 
 
-def _rows(pipe: Connection, deadline: float) -> Iterator[Row]:  # type: ignore[misc]
-    """Yield rows; return None at the end of a part, or why there are no more; "" if it died."""
-    while True:
-        if not pipe.poll(max(deadline - time.monotonic(), 0.0)):
-            return "not done at its deadline"
-        try:
-            message = pipe.recv()
-        except EOFError:
-            return ""
-        if isinstance(message, Row):
-            yield message
-        else:
-            return message.error if isinstance(message, _Failed) else None
+class _Broken(Exception):
+    """A part that will send nothing more: why, or nothing if its process ended by itself."""
+
+
+def _received(pipe: Connection, deadline: float) -> "Row | _Begun | _Done":
+    if not pipe.poll(max(deadline - time.monotonic(), 0.0)):
+        raise _Broken("not done at its deadline")
+    try:
+        message: Row | _Begun | _Done | _Failed = pipe.recv()
+    except (EOFError, OSError):
+        raise _Broken from None
+    if isinstance(message, _Failed):
+        raise _Broken(message.error)
+    return message
 
 
 def _code(process: "multiprocessing.process.BaseProcess") -> int | None:
@@ -98,13 +115,15 @@ def _end(process: "multiprocessing.process.BaseProcess") -> None:
 
 
 def _serve(work: Work, setting: Setting, pipe: Connection) -> None:
-    """Do the work as the leader of a process group; send each row, then None or the failure."""
+    """Do the work as the leader of a process group; send each row, and how it ended."""
+    gc.freeze()  # what the server imported is alive for good, and takes long to look through
     os.setpgrp()
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     try:
+        pipe.send(_Begun())
         for row in work(setting):
             pipe.send(row)
-        pipe.send(None)
+        pipe.send(_Done())
     except BaseException:
         lines = traceback.format_exc().strip().splitlines()
         pipe.send(_Failed("\n".join(lines[-_ERROR_LINES:])))

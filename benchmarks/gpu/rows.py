@@ -14,7 +14,7 @@ JUDGED_CARD = "H200"
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What the device reaches at best: bf16 products, and a copy (bytes read plus bytes written)."""
+    """What the device reaches at best: bf16 products, and copies, bytes read plus bytes written."""
 
     flops_per_second: float
     bytes_per_second: float

@@ -46,7 +46,7 @@ class CheckedRank(Rank):
 
     def __init__(self, number: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
         super().__init__(number)
 
     def digest(self) -> str:

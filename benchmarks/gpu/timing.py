@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -54,13 +56,14 @@ def peak_gigabytes(setting: Setting) -> float | None:
 
 
 def _on_gpu(work: Work, rounds: int) -> list[float]:
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]
+    event: Any = torch.cuda.Event
+    marks = [event(enable_timing=True) for _ in range(rounds + 1)]
     marks[0].record()
     for mark in marks[1:]:
         work()
         mark.record()
     torch.cuda.synchronize()
-    return [one.elapsed_time(other) for one, other in zip(marks, marks[1:], strict=False)]
+    return [one.elapsed_time(other) for one, other in pairwise(marks)]
 
 
 def _on_cpu(work: Work, rounds: int) -> list[float]:
