@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from actors.calls import Answer
+from actors.epochs.environment import prepare
 from actors.rank.queues import COMMANDS, QUEUES, THREADS
 from actors.rank.rank import Rank
 from moe.errors import RankDied, RankLost, RaymoeError
@@ -106,6 +107,7 @@ def _host(number: int, make: MakeRank, pipe: Connection, environment: dict[str, 
     gc.freeze()  # what the server imported is alive for good, and takes long to look through
     os.environ.clear()  # the server's, which is as old as the first rank
     os.environ.update(environment)
+    prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when ranks end
     rank, sending = make(number), threading.Lock()
     queues = {name: ThreadPoolExecutor(THREADS.get(name, 1)) for name in (COMMANDS, *THREADS)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepInput
+from actors.device import uploaded
 from actors.step.pipeline import Turn
 from actors.step.reduction import Reduction
 from moe.nn.decoder import Decoder, Pass
@@ -51,9 +52,11 @@ class StageStep:
         """
         device = self.loss.device
         if batch.tokens is not None:
-            self._tokens = torch.split(torch.from_numpy(batch.tokens).to(device), micro_batch)
+            tokens = uploaded(torch.from_numpy(batch.tokens), device)
+            self._tokens = torch.split(tokens, micro_batch)
         if batch.labels is not None:
-            self._labels = torch.split(torch.from_numpy(batch.labels).to(device), micro_batch)
+            labels = uploaded(torch.from_numpy(batch.labels), device)
+            self._labels = torch.split(labels, micro_batch)
         self._scale = 1.0 / max(batch.label_count, 1)
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from moe.nn.later import Later
-from moe.nn.product import uses_onednn
+from moe.nn.product import product_type, uses_onednn
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 
@@ -30,7 +30,7 @@ def linear(
     waits = later is not None and grad
     if isinstance(weight, Dense) and not waits and (autocast or not uses_onednn(x, weight.value)):
         return F.linear(x, weight.value, bias_N)
-    dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+    dtype = product_type(x)
     with torch.autocast(x.device.type, enabled=False):
         if not grad:
             return _forward(x.flatten(0, -2).to(dtype), weight, bias_N).view(*x.shape[:-1], -1)

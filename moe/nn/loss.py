@@ -47,7 +47,8 @@ def head_loss(
 ) -> Tensor:
     """Return ``scale`` times the summed loss of ``hidden @ head.T``, in float32; one backward pass.
 
-    ``scale`` is an argument because the gradients are computed here. ``rows`` are the rows that the
+    ``scale`` is an argument because the gradients are computed here: a loss that is multiplied
+    afterwards has none, and its backward pass raises RuntimeError. ``rows`` are the rows that the
     head holds of a split vocabulary; every rank gets the same loss.
     """
     device = hidden_BSD.device.type
@@ -113,11 +114,14 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the loss of a head has one backward pass; compute it again")
+        _check_factor(grads[0])
         found, ctx.gradients = ctx.gradients, None  # The caller keeps them without a copy.
-        factor = grads[0].item()
-        if factor != 1.0:
-            found = tuple(None if grad is None else grad * factor for grad in found)
         return (*found, None, None)
+
+
+def _check_factor(factor: Tensor) -> None:
+    """Refuse a factor of the loss other than 1, on the device: the host does not wait for it."""
+    torch._assert_async(factor == 1.0, "multiply the scale of head_loss, not the loss it returns")
 
 
 def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor, rows: Rows | None) -> Tensor:

@@ -34,3 +34,9 @@ def uses_onednn(x: Tensor, weight_NK: Tensor) -> bool:
         and weight_NK.numel() > 0
         and _HAS_ONEDNN
     )
+
+
+def product_type(x: Tensor) -> torch.dtype:
+    """Return the type in which products of x are computed: that of autocast, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -11,8 +11,6 @@ from pipelines.planning.output import output
 from pipelines.screen.terminal import console, say
 from pipelines.screen.words import count
 
-_CPU_FACTS = Path("/proc/cpuinfo")
-
 EXAMPLE = "raymoe profile smollm2 --to profile.toml"
 
 
@@ -80,16 +78,9 @@ def source_of(model: str, ranks: int, threads: int, device: str) -> str:
     """Return where a profile is from: what was measured, how, when, and on what."""
     from datetime import date
 
-    name = _processor() if device == "cpu" else device
+    from moe.planning.devices.processor import processor_name
+
+    name = processor_name() if device == "cpu" else device
     how = f"{count(ranks, 'rank')} of {count(threads, 'thread')}"
     label = Path(model).name if Path(model).is_dir() else model
     return f"raymoe profile, {label}, {how}, {date.today()}, {name}"
-
-
-def _processor() -> str:
-    """Return the name the processor gives itself, else its architecture."""
-    import platform
-
-    lines = _CPU_FACTS.read_text().splitlines() if _CPU_FACTS.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())

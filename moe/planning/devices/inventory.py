@@ -25,7 +25,9 @@ class Device:
     profile, the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
     the cost model. A GPU with neither profile nor data sheet cannot be planned for. A CPU is
     ``threads`` times as fast as one thread; the threads of a GPU only feed the GPU. A rank on the
-    device asks its cluster for ``resources`` and for a node with ``labels``.
+    device asks its cluster for ``resources`` and for a node with ``labels``. ``accelerator`` is the
+    word with which Ray marks the node of a GPU; empty: the usual word for its kind. ``host_bytes``
+    is the part of its node's memory that a rank on a GPU may take; 0: unknown, and not planned.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Device:
     speed: float = 1.0
     resources: Resources = ()
     labels: Labels = ()
+    accelerator: str = ""
+    host_bytes: int = 0
 
     def __post_init__(self) -> None:
         for key in ("name", "node", "kind"):
@@ -47,17 +51,22 @@ class Device:
                 raise PlanError(
                     f"device {self.name} has {key} = {value}; give a finite number above 0"
                 )
+        if self.host_bytes < 0 or (self.kind == CPU and (self.accelerator or self.host_bytes)):
+            raise PlanError(
+                f"device {self.name} of kind {self.kind} has accelerator = {self.accelerator!r} "
+                f"and host_bytes = {self.host_bytes}; they are for GPUs, host_bytes from 0 on"
+            )
         check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
     def traits(self) -> tuple[object, ...]:
         """The properties by which a planner compares devices, without their location."""
-        return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
+        return self.kind, self.threads, self.memory_bytes, self.host_bytes, self.speed, self.needs
 
     @property
-    def needs(self) -> tuple[Resources, Labels]:
-        """The resources and labels that a rank on this device asks of its node."""
-        return self.resources, self.labels
+    def needs(self) -> tuple[Resources, Labels, str]:
+        """The resources, the labels and the accelerator that a rank on it asks of its node."""
+        return self.resources, self.labels, self.accelerator
 
     @property
     def link_key(self) -> tuple[str, str]:

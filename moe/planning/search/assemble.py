@@ -130,6 +130,7 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
                 vocabulary=width.vocabulary,
                 resources=column[0].resources,
                 labels=column[0].labels,
+                accelerator=column[0].accelerator,
             )
         )
     return tuple(ranks)

@@ -3,12 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from actors.commands import BuildCommand
@@ -17,11 +18,13 @@ from actors.rank.rank import Rank
 from actors.state.sources import ModelSource
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
+from moe.config.run import RunConfig
 from moe.errors import RankLost
 from moe.nn.block import Block
 from moe.planning.plan.seats import Seats
-from tests import runs, tiny
+from tests import exports, runs, tiny, waits
 from tests.ranks import SECONDS, Ranks
+from tests.routed import routed
 
 ALONE = Seats(1, 1, 1)
 
@@ -33,14 +36,21 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rank(model: Path) -> Iterator[Rank]:
+    with alone(model, runs.run_config(model)) as rank:
+        yield rank
+
+
+@contextmanager
+def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
     """A rank that holds everything and runs two of its layers twice."""
     plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
     rank = Rank(0)
-    command = BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model))
-    rank.build(command, ModelSource(model))
+    rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), ModelSource(model))
     join(rank, 1)
-    yield rank
-    rank.abort()
+    try:
+        yield rank
+    finally:
+        rank.abort()
 
 
 def join(rank: Rank, epoch: int) -> None:
@@ -117,3 +127,43 @@ def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: P
     with pytest.raises(RankLost):
         team.each("train_step", [(batch,), (batch,), (replace(batch, labels=None),)])
     assert time.monotonic() - started < SECONDS / 3
+
+
+@pytest.mark.parametrize("scope", ["micro-batch", "global-batch"])
+def test_a_step_waits_for_its_device_twice(scope: str, tmp_path: Path) -> None:
+    """For the norm of the gradients and for the account, whatever the layers are; then for
+    nothing until the next step.
+    """
+    config = routed(score="sigmoid", balance_bias=True)
+    model = exports.export(config, tmp_path / "model")
+    balance = {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}, "scope": scope}
+    run = runs.run_config(model, balance=balance | {"loss": "switch"})
+    with alone(model, run) as rank:
+        for step in range(2):
+            with waits.counted(apart=waits.CPU_BANK) as found:
+                rank.train_step(runs.batch(config, run, step))
+    assert found == {
+        ("_local_scalar_dense", "actors/step/optimizer.py"): 1,
+        ("tolist", "actors/step/training.py"): 1,
+    }
+
+
+def test_weights_and_moments_stand_still_until_a_step_holds_its_update_back(
+    rank: Rank, model: Path
+) -> None:
+    """A GPU may copy them until then."""
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    trainer = rank._state.share.trainer
+    assert trainer is not None
+    rank.train_step(runs.batch(config, run, 0))
+
+    def held() -> list[Tensor]:
+        moments = [m.clone() for s in trainer.optimizer.states() for m in s.moments.values()]
+        weights = rank._state.share.decoder.parameters()
+        return moments + [weight.detach().clone() for weight in weights]
+
+    seen: list[Tensor] = []
+    before = held()
+    trainer.step(runs.batch(config, run, 1), lambda: seen.extend(held()))
+    assert all(one.equal(other) for one, other in zip(seen, before, strict=True))
+    assert not any(one.equal(other) for one, other in zip(held(), before, strict=True))
