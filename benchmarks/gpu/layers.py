@@ -4,9 +4,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from actors.profiling.profile import kind_of
 from benchmarks.gpu.rows import Setting
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.role import NORMS
@@ -15,7 +14,9 @@ from moe.config.tensors import TensorSlice
 from moe.nn.balance import Balance
 from moe.nn.build import ReadTensor, build
 from moe.nn.decoder import Decoder
+from moe.nn.experts.experts import BankName, Experts
 from moe.planning.devices.inventory import CPU
+from moe.planning.devices.kinds import kind_of_gpu
 
 OLMOE = ModelConfig(
     family="olmoe",
@@ -79,6 +80,14 @@ def trained(setting: Setting, config: ModelConfig, share: Share) -> Decoder:
     return build(config, random_weights(setting), share, None, setting.torch_device)
 
 
+def hold(module: nn.Module, bank: BankName | None) -> None:
+    """Hold all mixtures of experts in a module to one bank; None lets each take what suits it."""
+    for experts in module.modules():
+        if isinstance(experts, Experts):
+            experts.gather()
+            experts.bank = bank
+
+
 def precision(setting: Setting) -> AbstractContextManager[object]:
     """Return the context in which training in bf16 computes."""
     return torch.autocast(setting.device, torch.bfloat16)
@@ -91,4 +100,7 @@ def losses(config: ModelConfig) -> Balance:
 
 def kind(setting: Setting) -> str:
     """Return the kind of the device, as plans name it."""
-    return kind_of(torch.cuda.get_device_name()) if setting.cuda else CPU
+    if not setting.cuda:
+        return CPU
+    card = torch.cuda.get_device_properties(0)
+    return kind_of_gpu(card.name, card.total_memory)

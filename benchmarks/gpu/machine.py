@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from actors.profiling.machine import measure
 from actors.profiling.measure import Measuring
-from actors.profiling.profile import kind_of, profile_of
+from actors.profiling.profile import profile_of
 from benchmarks.gpu.layers import olmoe
 from benchmarks.gpu.rows import Bar, Row, Setting
 from moe.planning.devices.rates import GPUS, Rates
@@ -19,7 +19,7 @@ def part(setting: Setting) -> Iterator[Row]:
     asked = Measuring(olmoe(setting, layers=1), length, (1,), 1, 1, seconds)
     found = measure(asked)
     profile = profile_of(asked, found, "benchmarks.gpu_check")
-    kind, rates = kind_of(found[0].device), profile.rates
+    kind, rates = profile.kind, profile.rates
     known = GPUS[kind].rates(sixteen_bit=False) if kind in GPUS else None
     yield Row(f"profile of {kind}, float32", *_rates(setting, rates, known))
     for each in profile.parts:

@@ -12,16 +12,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.families import Case, cases
+from benchmarks.gpu.layers import hold
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
 from moe.config.role import NORMS
 from moe.config.tensors import TensorSlice
 from moe.nn.build import build
 from moe.nn.exchange import Alone
+from moe.nn.experts.experts import BankName
 from moe.nn.later import Later
 from moe.surgery.seeds import generator
 
 FLOAT32, BFLOAT16 = 2e-5, 2e-2
 """Differences that are allowed, relative: float32 to the largest entry, bf16 to the norm."""
+
+ALIKE = 0.999
+"""The part of the choices that float32 must make as float64 does."""
 
 _FLOOR = 0.1
 """A tensor smaller than this part of the largest is compared with that part."""
@@ -66,30 +71,50 @@ class Told(Alone):
 
 
 def part(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each family and option."""
+    """Yield a row for each family and option, of a mixture of experts one for each bank."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     for case in cases():
         kept = Told()
         expected = run(case, torch.device("cpu"), torch.float64, kept)
-        told = {half: Told(kept.kept) for half in (False, True)}
-        single = run(case, setting.torch_device, torch.float32, told[False])
-        half = run(case, setting.torch_device, torch.bfloat16, told[True])
-        figures: dict[str, Figure] = {}
-        bars = [
-            at_most("float32", largest(expected, single, _largest_entry, figures, ""), FLOAT32),
-            at_most("bf16", largest(expected, half, _norm, figures, "bf16 "), BFLOAT16),
-            holds(f"float32 chooses alike ({told[False].alike:.4f})", told[False].alike > 0.999),
-        ]
-        figures["bf16 chooses alike"] = told[True].alike
-        yield Row(case.name, figures, tuple(bars))
+        banks: tuple[BankName | None, ...] = ("loop", "grouped") if case.config.moe else (None,)
+        for bank in banks:
+            yield _compared(setting, case, bank, expected, kept)
 
 
-def run(case: Case, device: torch.device, dtype: torch.dtype, exchange: Told) -> Outcome:
+def _compared(
+    setting: Setting, case: Case, bank: BankName | None, expected: Outcome, kept: Told
+) -> Row:
+    figures: dict[str, Figure] = {}
+    bars = []
+    for dtype, size, most in (
+        (torch.float32, _largest_entry, FLOAT32),
+        (torch.bfloat16, _norm, BFLOAT16),
+    ):
+        name = str(dtype).removeprefix("torch.")
+        told = Told(kept.kept)
+        found = run(case, setting.torch_device, dtype, told, bank)
+        gaps, where = differences(expected, found, size)
+        figures |= {f"{name} {what}": gap for what, gap in gaps.items()}
+        figures |= {f"{name} largest in": where, f"{name} chooses alike": told.alike}
+        bars.append(at_most(name, max(gaps.values()), most))
+        if dtype == torch.float32:
+            bars.append(holds(f"{name} chooses alike", told.alike > ALIKE))
+    return Row(case.name if bank is None else f"{case.name}, {bank}", figures, tuple(bars))
+
+
+def run(
+    case: Case,
+    device: torch.device,
+    dtype: torch.dtype,
+    exchange: Told,
+    bank: BankName | None = None,
+) -> Outcome:
     """Do one training pass, as ``dtype`` says: in float64, in float32, or in bf16 as training."""
     half = dtype == torch.bfloat16
     own = torch.float32 if half else dtype
     decoder = build(case.config, _weight, None, exchange, device, own)
+    hold(decoder, bank)
     source = torch.Generator().manual_seed(_SEED)
     tokens = torch.randint(case.config.vocab_size, _SIZE, generator=source).to(device)
     how = replace(case.how, tokens=tokens, later=Later() if case.deferred else None)
@@ -107,24 +132,23 @@ def run(case: Case, device: torch.device, dtype: torch.dtype, exchange: Told) ->
     return Outcome(hidden.detach(), loss.item(), gradients)
 
 
-def largest(
-    expected: Outcome, found: Outcome, size: Size, figures: dict[str, Figure], prefix: str
-) -> float:
-    """Return the largest relative difference; note that of the output, the loss, any gradient."""
-    gaps = {
-        "output": _gap(expected.hidden, found.hidden, size, 0.0),
-        "loss": abs(found.loss - expected.loss) / abs(expected.loss),
-    }
+def differences(expected: Outcome, found: Outcome, size: Size) -> tuple[dict[str, float], str]:
+    """Return the relative differences of output, loss and gradients, and where the last is worst.
+
+    A gradient without an entry of size is compared with a part of the largest.
+    """
     floor = _FLOOR * max(size(each) for each in expected.gradients.values())
     own = {
         name: _gap(each, found.gradients[name], size, floor)
         for name, each in expected.gradients.items()
     }
     worst = max(own, key=lambda name: own[name])
-    gaps["gradient"] = own[worst]
-    figures.update({prefix + name: gap for name, gap in gaps.items()})
-    figures[prefix + "of"] = worst
-    return max(gaps.values())
+    gaps = {
+        "output": _gap(expected.hidden, found.hidden, size, 0.0),
+        "loss": abs(found.loss - expected.loss) / abs(expected.loss),
+        "gradient": own[worst],
+    }
+    return gaps, worst
 
 
 def _gap(expected: Tensor, found: Tensor, size: Size, floor: float) -> float:

@@ -78,7 +78,8 @@ class Team:
         self.run = _run(folder)
         self.processes = [RankProcess(number, make) for number in range(len(self.plan.seats))]
         self.crew = PipeCrew(self.plan.seats, self.processes)
-        self.engine = self.begin(ModelSource(folder))
+        self.source = ModelSource(folder)
+        self.engine = self.begin(self.source)
 
     def begin(self, source: Source) -> TrainingEngine:
         """Build the ranks from a source, and train from there."""

@@ -55,6 +55,14 @@ def peak_gigabytes(setting: Setting) -> float | None:
     return torch.cuda.max_memory_allocated() / 1e9 if setting.cuda else None
 
 
+def taken_gigabytes(setting: Setting) -> float | None:
+    """Return what is taken of the card: tensors, cached memory, context, NCCL; None on a CPU."""
+    if not setting.cuda:
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 1e9
+
+
 def _on_gpu(work: Work, rounds: int) -> list[float]:
     event: Any = torch.cuda.Event
     marks = [event(enable_timing=True) for _ in range(rounds + 1)]
