@@ -1,5 +1,8 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
+import logging
+from collections.abc import Mapping
+
 from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
 from actors.device import local_device
@@ -7,7 +10,11 @@ from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
+from moe.config.products import Products
 from moe.nn.build import build
+from moe.nn.product import chosen, use
+
+_LOG = logging.getLogger(__name__)
 
 
 class LoadedShare:
@@ -29,6 +36,7 @@ class LoadedShare:
             self._exchange,
             self.device.torch_device,
         )
+        _follow({} if opened.progress is None else opened.progress.products)
         plan = command.plan
         home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
         self.generator = RankDecoder(self.decoder, home, command.seat.stage)
@@ -53,6 +61,20 @@ class LoadedShare:
         self.generator.leave()
         if self.trainer is not None:
             self.trainer.leave()
+
+
+def _follow(recorded: Mapping[str, Products]) -> None:
+    """Multiply by the rules that a run recorded, as far as this processor has them."""
+    rules = chosen(recorded)
+    use(rules)
+    if recorded and recorded.get(rules.processor) != rules:
+        _LOG.warning(
+            "the steps so far multiplied on %s, this rank does on %s by other rules (%s); its "
+            "next steps differ from theirs in rounding",
+            ", ".join(sorted(recorded)),
+            rules.processor,
+            rules,
+        )
 
 
 def _resume(trainer: RankTrainer, progress: Progress) -> None:

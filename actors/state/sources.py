@@ -14,16 +14,19 @@ from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.products import Products
 from moe.nn.build import ReadTensor
 from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What training had come to: steps done, the balance of every layer, optimiser moments."""
+    """What training had come to: steps done, the balance of every layer, the rules of products by
+    processor, optimiser moments."""
 
     step: int
     balance: Mapping[int, BalanceState]
+    products: Mapping[str, Products]
     read_moment: ReadMoment
 
 
@@ -81,5 +84,5 @@ class CheckpointSource:
         manifest = load_manifest(self.directory)
         checkpoint = Checkpoint.open(self.directory, manifest)
         moments = Moments.open(self.directory, manifest)
-        progress = Progress(manifest.step, manifest.balance, moments.read_range)
+        progress = Progress(manifest.step, manifest.balance, manifest.products, moments.read_range)
         return Opened(checkpoint.config, checkpoint.read, progress)

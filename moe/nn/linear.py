@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from moe.nn.later import Later
-from moe.nn.product import uses_onednn
+from moe.nn.product import is_ruled
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 
@@ -28,7 +28,7 @@ def linear(
     """
     autocast, grad = torch.is_autocast_enabled(x.device.type), torch.is_grad_enabled()
     waits = later is not None and grad
-    if isinstance(weight, Dense) and not waits and (autocast or not uses_onednn(x, weight.value)):
+    if isinstance(weight, Dense) and not waits and (autocast or not is_ruled(x, weight.value)):
         return F.linear(x, weight.value, bias_N)
     dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
     with torch.autocast(x.device.type, enabled=False):
