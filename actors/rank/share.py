@@ -1,5 +1,8 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
+import logging
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 
@@ -10,7 +13,11 @@ from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
+from moe.config.products import Products
 from moe.nn.build import build
+from moe.nn.product import chosen, use
+
+_LOG = logging.getLogger(__name__)
 
 
 class LoadedShare:
@@ -34,6 +41,7 @@ class LoadedShare:
             self.device.torch_device,
             torch.bfloat16 if narrow else torch.float32,
         )
+        _follow({} if opened.progress is None else opened.progress.products)
         plan = command.plan
         self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
@@ -68,6 +76,20 @@ class LoadedShare:
         own = self.device.rounding(self.command.threads)
         dist.all_gather_object(found, own, group=groups.files)
         return len(set(found)) > 1
+
+
+def _follow(recorded: Mapping[str, Products]) -> None:
+    """Multiply by the rules that a run recorded, as far as this processor has them."""
+    rules = chosen(recorded)
+    use(rules)
+    if recorded and recorded.get(rules.processor) != rules:
+        _LOG.warning(
+            "the steps so far multiplied on %s, this rank does on %s by other rules (%s); its "
+            "next steps differ from theirs in rounding",
+            ", ".join(sorted(recorded)),
+            rules.processor,
+            rules,
+        )
 
 
 def _resume(trainer: RankTrainer, progress: Progress) -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe.nn.product import product
+from moe.nn.product import input_product, product, weight_product
 from moe.nn.vocabulary import Rows
 
 IGNORED = -100
@@ -100,9 +100,9 @@ class _HeadLoss(torch.autograd.Function):
             loss += _loss_and_gradient(logits_RV, labels_T[start : start + step], rows)
             errors_RV = logits_RV.mul_(scale).to(dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + step] = product(errors_RV, head.t())
+                hidden_grad[start : start + step] = input_product(errors_RV, head)
             if wants_head:
-                part = product(errors_RV.t(), hidden_RD.t())
+                part = weight_product(errors_RV, hidden_RD)
                 head_grad = part.to(exact) if head_grad is None else head_grad.add_(part)
         ctx.gradients = hidden_grad, head_grad
         return loss * scale
