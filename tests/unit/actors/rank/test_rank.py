@@ -46,7 +46,7 @@ def rank(model: Path) -> Iterator[Rank]:
 
 def join(rank: Rank, epoch: int) -> None:
     store = rank.open_store(SECONDS)
-    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
+    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0,), *store, SECONDS))
 
 
 def test_only_the_plan_s_layers_run_twice(rank: Rank, model: Path) -> None:
