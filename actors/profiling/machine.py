@@ -160,7 +160,7 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
 def _found(asked: Measuring, clock: Clock, progress: Progress) -> Found:
     device, kinds = clock.device, parts_of(asked.config)
     total = len(kinds) + 2
-    rates = measure_rates(clock)
+    rates = measure_rates(clock, asked)
     parts: list[Timed] = []
     for done, kind in enumerate(kinds, 1):
         progress(done, total)

@@ -18,6 +18,7 @@ from actors.epochs.failures import Doing, conclusive, guarded
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
 from actors.rank.states import Built, Empty, Joined, State
@@ -53,6 +54,7 @@ class Rank:
         self.abort()
         self._state = Empty()
         torch.set_num_threads(command.threads)
+        set_deterministic(command.run is not None and command.run.train.deterministic)
         need = partial(remedy, command, source)
         with conclusive(Doing(self.number, "building", need)):
             self._state = Built(LoadedShare(command, source))
