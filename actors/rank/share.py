@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Mapping
 
+import torch
+import torch.distributed as dist
+
 from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
-from actors.device import local_device
+from actors.device import planned_device
 from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
 from moe.config.products import Products
 from moe.nn.build import build
-from moe.nn.product import chosen, use
+from moe.nn.product import chosen, in_use, use
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,35 +28,38 @@ class LoadedShare:
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
         self.command = command
-        self.device = local_device(0)
+        self.device = planned_device(command.kind)
         self.device.use()
         self._exchange = GangExchange()
         opened = source.open()
+        narrow = command.run is not None and command.run.train.precision == "bf16"
         self.decoder = build(
             opened.config,
-            opened.read_weight,
+            opened.read_weight if narrow or command.run is None else opened.read_exact,
             command.share,
             self._exchange,
             self.device.torch_device,
+            torch.bfloat16 if narrow else torch.float32,
         )
         _follow({} if opened.progress is None else opened.progress.products)
         plan = command.plan
-        home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
-        self.generator = RankDecoder(self.decoder, home, command.seat.stage)
+        self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         if command.run is not None:
             self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
+            self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch."""
         leader = groups.membership.at(member=0)
-        self._exchange.join(groups.gang, leader, self.command.unlike)
+        unlike = self._unlike(groups)
+        self._exchange.join(groups.gang, leader, unlike)
         self.generator.join(groups)
         if self.trainer is not None:
-            self.trainer.join(groups)
+            self.trainer.join(groups, unlike)
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
@@ -61,6 +67,15 @@ class LoadedShare:
         self.generator.leave()
         if self.trainer is not None:
             self.trainer.leave()
+
+    def _unlike(self, groups: Groups) -> bool:
+        """Return whether members of the gang may round differently, by what their devices say."""
+        if groups.files is None:
+            return False
+        found: list[str] = [""] * dist.get_world_size(groups.files)
+        own = f"{self.device.rounding(self.command.threads)}, {in_use()}"
+        dist.all_gather_object(found, own, group=groups.files)
+        return len(set(found)) > 1
 
 
 def _follow(recorded: Mapping[str, Products]) -> None:

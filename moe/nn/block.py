@@ -16,9 +16,10 @@ from moe.nn.attention import Attention, LayerCache
 from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
-from moe.nn.experts import Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
+from moe.nn.norm import Norm
 from moe.nn.rotary import Rotation
 from moe.nn.router import Router, Routing
 from moe.nn.statistics import RoutingStatistics, statistics, tally
@@ -86,7 +87,10 @@ class MixtureOfExperts(nn.Module):
         """Return the weighted sum over all experts of the gang, including the shared expert [T,
         D].
         """
-        gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
+        gates = []
+        if self.config.shared_gate:
+            gate = self.shared_gate
+            gates = [gate(x_TD.to(gate.weight.dtype)).sigmoid()]
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
         y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
         if self.config.shared_size:
@@ -102,25 +106,36 @@ class MixtureOfExperts(nn.Module):
         if valid_BS is None:
             valid_BS = torch.ones(size, dtype=torch.bool, device=kept_TK.device)
         valid_T, chosen = valid_BS.flatten(), how.capacity.chooser == "experts"
+        mask_T = None if how.valid is None else valid_T
         counted_TK = kept_TK if chosen else valid_T[:, None].expand_as(kept_TK)
         counts = tally(routing, counted_TK, valid_BS)
         now = counts.spread(how.balance.scope)
-        losses = balance.losses(how.balance, self.layer, now, routing.logits[valid_T])
+        losses = balance.losses(how.balance, self.layer, now, routing.logits, mask_T)
         if chosen:
             lost = dispatch.untaken(kept_TK, valid_T)
         else:
             lost = dispatch.drop_rate(counts.load.sum(dim=0), how.capacity.measured_factor)
-        return losses.total, statistics(routing, counts, losses, lost, valid_T)
+        return losses.total, statistics(routing, counts, losses, lost, mask_T)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each after a norm and added to the residual stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream.
 
-    def __init__(self, config: ModelConfig, layer: int, share: Share, exchange: Exchange) -> None:
+    Products compute in the type ``narrow``, if there is one, else in that of the stream.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: int,
+        share: Share,
+        exchange: Exchange,
+        narrow: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+        self.input_layernorm = Norm(config.hidden_size, config.norm_eps, narrow)
         self.self_attn = Attention(config, share, exchange)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+        self.post_attention_layernorm = Norm(config.hidden_size, config.norm_eps, narrow)
         self.mlp: nn.Module
         if config.moe is not None and config.has_experts(layer):
             self.mlp = MixtureOfExperts(config, config.moe, layer, share, exchange)
