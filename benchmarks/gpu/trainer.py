@@ -43,7 +43,7 @@ class RandomSource:
 
     def open(self) -> Opened:
         """Return what draws weights."""
-        return Opened(self.architecture, random_weights(self.setting))
+        return Opened(self.architecture, random_weights(self.setting), lambda own: None)
 
 
 class Training:
