@@ -218,6 +218,16 @@ def uploaded(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.pin_memory().to(device, non_blocking=True)
 
 
+def multiplies_bf16() -> bool:
+    """Return whether the device of this process multiplies bf16 numbers by instructions of its own.
+
+    A processor that does not takes many times as long as for float32.
+    """
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def seconds_of(device: Device) -> float:
     """Return the clock on the wall once the device has done all that it was given."""
     device.synchronise()

@@ -1,6 +1,7 @@
 """What ranks hold after some steps, against one process, and against each other to the bit."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -61,6 +62,12 @@ def check_same_bits(ranks: list[Held]) -> None:
     for held in ranks:
         for layer, state in held.balance.items():
             assert state == balance.setdefault(layer, state)
+
+
+def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that tensors are the same to the bit, all of them."""
+    assert found.keys() == expected.keys()
+    assert [name for name, value in found.items() if not value.equal(expected[name])] == []
 
 
 def check_reports(reports: list[StepReport]) -> None:

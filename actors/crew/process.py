@@ -6,6 +6,7 @@ the environment that its parent has when it starts. It ends when the parent ends
 parent is gone.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -23,6 +24,9 @@ from actors.rank.queues import COMMANDS, QUEUES, THREADS
 from actors.rank.rank import Rank
 from moe.errors import RankDied, RankLost, RaymoeError
 
+PRELOADED = [Rank.__module__, "torch._dynamo"]
+"""Imported once, by the server; the second is what torch imports for its first optimiser."""
+
 MakeRank = Callable[[int], Any]
 """Makes what answers the commands, in the new process; a class or function of a module."""
 
@@ -32,7 +36,7 @@ class RankProcess:
 
     def __init__(self, number: int, make: MakeRank = Rank) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([Rank.__module__])
+        context.set_forkserver_preload(PRELOADED)
         self._pipe, theirs = context.Pipe()
         given = (number, make, theirs, dict(os.environ))
         self._process = context.Process(target=_host, args=given, daemon=True)
@@ -100,6 +104,7 @@ class RankProcess:
 
 def _host(number: int, make: MakeRank, pipe: Connection, environment: dict[str, str]) -> None:
     """Answer commands until the pipe closes, each in its queue."""
+    gc.freeze()  # what the server imported is alive for good, and takes long to look through
     os.environ.clear()  # the server's, which is as old as the first rank
     os.environ.update(environment)
     prepare()

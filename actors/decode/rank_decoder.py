@@ -10,6 +10,7 @@ from actors.commands import InferInput
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, Line, Route
 from moe.config.sampling import SampledToken
+from moe.config.token_numbers import check_token_numbers
 from moe.errors import RequestError
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.sampling import sample
@@ -39,7 +40,11 @@ class RankDecoder:
 
     @torch.inference_mode()
     def infer(self, work: InferInput) -> SampledToken | None:
-        """Append tokens to a sequence; return the next token where the head's leader is."""
+        """Append tokens to a sequence; return the next token where the head's leader is.
+
+        RequestError where a token is not in the vocabulary.
+        """
+        check_token_numbers(work.tokens, self._decoder.config.vocab_size, RequestError)
         cache = self._cache(work)
         x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
         run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)

@@ -64,8 +64,9 @@ def guarded(doing: Doing) -> Iterator[None]:
         _let_go(error)
         raise
     except Exception as error:
+        _end_if_lost(error, doing)
         _let_go(error)
-        _stop_for(error, doing)
+        _raise_if_short(error, doing)
         if isinstance(error, OSError):
             raise StorageError(
                 f"{doing.failed}: {error}; every rank must reach the same files with room on the "
@@ -82,21 +83,24 @@ def conclusive(doing: Doing) -> Iterator[None]:
     except RaymoeError:
         raise
     except Exception as error:
-        _stop_for(error, doing)
+        _end_if_lost(error, doing)
+        _raise_if_short(error, doing)
         raise
 
 
-def _stop_for(error: Exception, doing: Doing) -> None:
-    """Raise OutOfMemory where memory was short; end the process where its GPU is lost."""
-    if not isinstance(error, RuntimeError | MemoryError):
-        return
-    text = str(error)
-    if any(words in text for words in _STICKY):
-        _LOG.critical("%s and lost its GPU; the process ends: %s", doing.failed, text)
+def _end_if_lost(error: Exception, doing: Doing) -> None:
+    """End the process if it has lost its GPU; the engine then finds a rank that died."""
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in _STICKY):
+        _LOG.critical("%s and lost its GPU; the process ends: %s", doing.failed, error)
         os._exit(DEAD_CONTEXT)
-    short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if short or any(words in text for words in _NO_MEMORY):
-        first = text.partition("\n")[0] or type(error).__name__
+
+
+def _raise_if_short(error: Exception, doing: Doing) -> None:
+    """Raise OutOfMemory if the error says that memory was short."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    if known or told:
+        first = str(error).partition("\n")[0] or type(error).__name__
         raise OutOfMemory(f"{doing.failed}: {first}; {doing.remedy()}") from error
 
 

@@ -1,5 +1,9 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
+import logging
+from collections.abc import Mapping
+
+import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, RankReport
@@ -9,7 +13,11 @@ from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
+from moe.config.products import Products
 from moe.nn.build import build
+from moe.nn.product import chosen, in_use, use
+
+_LOG = logging.getLogger(__name__)
 
 
 class LoadedShare:
@@ -24,19 +32,23 @@ class LoadedShare:
         self.device.use()
         self._exchange = GangExchange()
         opened = source.open()
+        narrow = command.run is not None and command.run.train.precision == "bf16"
         self.decoder = build(
             opened.config,
-            opened.read_weight,
+            opened.read_weight if narrow or command.run is None else opened.read_exact,
             command.share,
             self._exchange,
             self.device.torch_device,
+            torch.bfloat16 if narrow else torch.float32,
         )
+        _follow({} if opened.progress is None else opened.progress.products)
         plan = command.plan
         self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         if command.run is not None:
             self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
+            self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
 
@@ -61,9 +73,23 @@ class LoadedShare:
         if groups.files is None:
             return False
         found: list[str] = [""] * dist.get_world_size(groups.files)
-        own = self.device.rounding(self.command.threads)
+        own = f"{self.device.rounding(self.command.threads)}, {in_use()}"
         dist.all_gather_object(found, own, group=groups.files)
         return len(set(found)) > 1
+
+
+def _follow(recorded: Mapping[str, Products]) -> None:
+    """Multiply by the rules that a run recorded, as far as this processor has them."""
+    rules = chosen(recorded)
+    use(rules)
+    if recorded and recorded.get(rules.processor) != rules:
+        _LOG.warning(
+            "the steps so far multiplied on %s, this rank does on %s by other rules (%s); its "
+            "next steps differ from theirs in rounding",
+            ", ".join(sorted(recorded)),
+            rules.processor,
+            rules,
+        )
 
 
 def _resume(trainer: RankTrainer, progress: Progress) -> None:

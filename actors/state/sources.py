@@ -8,22 +8,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
+from actors.step.buckets import ReadMaster
 from actors.step.optimizer import ReadMoment
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.records import MASTER
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.products import Products
+from moe.config.ranges import TensorRange, whole_range
+from moe.config.tensors import TensorSlice
 from moe.nn.build import ReadTensor
 from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What training had come to: steps done, the balance of every layer, optimiser moments."""
+    """What training had come to: steps done, the balance of every layer, the rules of products by
+    processor, optimiser moments."""
 
     step: int
     balance: Mapping[int, BalanceState]
+    products: Mapping[str, Products]
     read_moment: ReadMoment
 
 
@@ -31,13 +41,21 @@ class Progress:
 class Opened:
     """A source ready to be read; ``progress`` is None where training begins or never takes place.
 
-    ``read_weight`` and ``progress.read_moment`` return the part of a tensor that they are asked
-    for. CheckpointError where it is missing or damaged.
+    ``read_weight`` returns a weight in the type in which it is stored, ``read_master`` its float32
+    values, or None if it is stored in bfloat16 and has no master. Both, and
+    ``progress.read_moment``, return the part of a tensor that they are asked for. CheckpointError
+    where it is missing or damaged.
     """
 
     config: ModelConfig
     read_weight: ReadTensor
+    read_master: ReadMaster
     progress: Progress | None = None
+
+    def read_exact(self, part: TensorSlice) -> Tensor:
+        """Return a part of a weight in all the digits that are stored: of its master, if any."""
+        master = self.read_master(whole_range(part))
+        return self.read_weight(part) if master is None else master.view(part.held_shape)
 
 
 class Source(Protocol):
@@ -63,12 +81,14 @@ class ModelSource:
     def open(self) -> Opened:
         """Open the model directory."""
         checkpoint = Checkpoint.open(self.directory)
-        return Opened(checkpoint.config, checkpoint.read)
+        return Opened(checkpoint.config, checkpoint.read, _masters(checkpoint))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSource:
-    """A checkpoint that a run wrote, under whatever plan: training goes on from its step."""
+    """A checkpoint that a run wrote, under any plan and in any precision: training goes on from its
+    step.
+    """
 
     directory: Location
 
@@ -77,9 +97,22 @@ class CheckpointSource:
         return Checkpoint.open(self.directory, load_manifest(self.directory)).config
 
     def open(self) -> Opened:
-        """Open the checkpoint; weights and moments are verified as they are read."""
+        """Open the checkpoint; everything is verified as it is read."""
         manifest = load_manifest(self.directory)
         checkpoint = Checkpoint.open(self.directory, manifest)
         moments = Moments.open(self.directory, manifest)
-        progress = Progress(manifest.step, manifest.balance, moments.read_range)
-        return Opened(checkpoint.config, checkpoint.read, progress)
+        progress = Progress(manifest.step, manifest.balance, manifest.products, moments.read_range)
+        return Opened(checkpoint.config, checkpoint.read, _masters(checkpoint, moments), progress)
+
+
+def _masters(checkpoint: Checkpoint, moments: Moments | None = None) -> ReadMaster:
+    """Return the reader of float32 values: masters that were saved, else weights."""
+
+    def read(own: TensorRange) -> Tensor | None:
+        if moments is not None and moments.has(own.part, MASTER):
+            return moments.read_range(own, MASTER)
+        if checkpoint.dtype_of(own.part) == torch.bfloat16:
+            return None
+        return checkpoint.read(own.part).flatten()[own.start : own.stop]
+
+    return read

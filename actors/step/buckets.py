@@ -2,34 +2,59 @@
 
 ``moe.planning.layout.buckets`` says which tensor lies where and what of it this replica owns.
 Parameters and their gradients are views of the buckets, so nothing is copied on the way, and a
-bucket travels as one message.
+bucket travels as one message. The buckets of one kind are ranges of one *store*, so that all
+experts of a layer lie in one piece of memory, which grouped products take as a stack.
+
+Gradients are float32. Weights are float32, or bfloat16 in a bf16 run; the optimiser then updates a
+float32 *master* of the slice that this replica owns, so that no small update is rounded away.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from moe.config.ranges import TensorRange
 from moe.nn.decoder import Decoder
 from moe.planning.layout.buckets import BucketLayout, Kind, OwnedSlot, Slot, bucket_layouts
 
+ReadMaster = Callable[[TensorRange], Tensor | None]
+"""Returns the float32 values of a range, one-dimensional; None where the weights are all there
+is.
+"""
+
+
+class Store(NamedTuple):
+    """Memory for weights and for their gradients, element by element."""
+
+    weights: Tensor
+    gradients: Tensor
+
 
 class Bucket:
-    """The tensors of one bucket: all weights and gradients, and the slice that ``replica`` owns."""
+    """The tensors of one bucket: all weights and gradients, and the slice that ``replica`` owns.
+
+    ``owned`` is what the optimiser updates: the master of the slice where weights are narrow, else
+    the weights of the slice themselves.
+    """
 
     def __init__(
-        self, layout: BucketLayout, parameters: Mapping[str, nn.Parameter], replica: int
+        self,
+        layout: BucketLayout,
+        parameters: Mapping[str, nn.Parameter],
+        replica: int,
+        store: Store,
     ) -> None:
         self.layout = layout
-        like = parameters[layout.slots[0].part.name]
-        self.weights = torch.zeros(layout.elements, dtype=like.dtype, device=like.device)
-        self.gradients = torch.zeros_like(self.weights)
+        self.weights, self.gradients = store
         self.own = layout.own(replica)
-        self.owned = self.weights[self.own]
-        self.owned.grad = self.gradients[self.own]
         self._replica = replica
         for slot in layout.slots:
             _move_in(parameters[slot.part.name], self, slot)
+        self.owned = self.weights[self.own].float()
+        self.owned.grad = self.gradients[self.own]
 
     @property
     def kind(self) -> Kind:
@@ -45,12 +70,42 @@ class Bucket:
         """Yield what this replica owns, tensor by tensor, and where it lies in ``owned``."""
         return self.layout.owned(self._replica)
 
+    def restore(self, read: ReadMaster) -> None:
+        """Fill the master, if there is one, with the values that the weights were rounded from."""
+        for slot in self.owned_slots() if self.kind.narrow else ():
+            found = read(slot.range)
+            if found is not None:
+                self.owned[slot.slice].copy_(found)
+
+    def publish(self) -> None:
+        """Round the master, if there is one, to the weights of the slice."""
+        if self.kind.narrow:
+            self.weights[self.own].copy_(self.owned)
+
 
 def buckets_of(decoder: Decoder, replica: int, replicas: int, gang: int) -> tuple[Bucket, ...]:
     """Move what a decoder trains into buckets, cut over ``replicas`` of which it is one."""
     parameters = dict(decoder.named_parameters())
-    layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang)
-    return tuple(Bucket(layout, parameters, replica) for layout in layouts)
+    narrow = decoder.dtype != torch.float32
+    layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang, narrow)
+    return tuple(
+        Bucket(layout, parameters, replica, store)
+        for _, alike in groupby(layouts, key=lambda layout: layout.kind)
+        for layout, store in _stored(list(alike), parameters)
+    )
+
+
+def _stored(
+    layouts: Sequence[BucketLayout], parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[BucketLayout, Store]]:
+    """Yield buckets of one kind, each with its range of one store."""
+    like = parameters[layouts[0].slots[0].part.name]
+    sizes = [layout.elements for layout in layouts]
+    weights = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+    gradients = torch.zeros_like(weights, dtype=torch.float32)
+    ranges = zip(torch.split(weights, sizes), torch.split(gradients, sizes), strict=True)
+    for layout, (own, of_gradients) in zip(layouts, ranges, strict=True):
+        yield layout, Store(own, of_gradients)
 
 
 @torch.no_grad()
@@ -59,4 +114,5 @@ def _move_in(parameter: nn.Parameter, bucket: Bucket, slot: Slot) -> None:
     weights = bucket.weights[slot.start : slot.stop].view(parameter.shape)
     weights.copy_(parameter)
     parameter.data = weights
+    parameter.grad_dtype = bucket.gradients.dtype
     parameter.grad = bucket.gradients[slot.start : slot.stop].view(parameter.shape)

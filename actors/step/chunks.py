@@ -11,7 +11,10 @@ from actors.commands import StepInput
 from actors.device import uploaded
 from actors.step.pipeline import Turn
 from actors.step.reduction import Reduction
+from moe.config.token_numbers import check_token_numbers
+from moe.errors import DataError
 from moe.nn.decoder import Decoder, Pass
+from moe.nn.loss import IGNORED
 from moe.nn.statistics import RoutingStatistics
 
 
@@ -32,7 +35,6 @@ class StageStep:
         layers: StageLayers,
         settings: Pass,
         reduction: Reduction,
-        half: bool,
     ) -> None:
         self.statistics: dict[int, list[RoutingStatistics]] = defaultdict(list)
         self.loss = torch.zeros((), dtype=torch.float64, device=_device(decoder))
@@ -40,7 +42,6 @@ class StageStep:
         self._layers = layers
         self._settings = settings
         self._reduction = reduction
-        self._half = half
         self._tokens: tuple[Tensor, ...] = ()
         self._labels: tuple[Tensor, ...] = ()
         self._scale = 1.0
@@ -48,13 +49,16 @@ class StageStep:
     def take(self, batch: StepInput, micro_batch: int) -> None:
         """Take the inputs of a step, cut into micro-batches of so many sequences.
 
-        A step in which no label counts has the loss 0, and no gradient comes of it.
+        A step in which no label counts has the loss 0, and no gradient comes of it. DataError where
+        a number is not in the vocabulary.
         """
-        device = self.loss.device
+        device, vocabulary = self.loss.device, self._decoder.config.vocab_size
         if batch.tokens is not None:
+            check_token_numbers(batch.tokens, vocabulary, DataError)
             tokens = uploaded(torch.from_numpy(batch.tokens), device)
             self._tokens = torch.split(tokens, micro_batch)
         if batch.labels is not None:
+            check_token_numbers(batch.labels, vocabulary, DataError, IGNORED)
             labels = uploaded(torch.from_numpy(batch.labels), device)
             self._labels = torch.split(labels, micro_batch)
         self._scale = 1.0 / max(batch.label_count, 1)
@@ -72,15 +76,14 @@ class StageStep:
         )
         start = tokens if x is None else x
         assert start is not None
-        with torch.autocast(start.device.type, torch.bfloat16, enabled=self._half):
-            output = self._decoder(start, run)
-            for layer, statistics in output.statistics.items():
-                self.statistics[layer].append(statistics)
-            if turn.chunk < self._layers.last:
-                values: Tensor = output.values
-                return values.float()
-            labels = self._labels[turn.micro_batch]
-            loss = self._decoder.loss(output.values, labels, self._scale)
+        output = self._decoder(start, run)
+        for layer, statistics in output.statistics.items():
+            self.statistics[layer].append(statistics)
+        if turn.chunk < self._layers.last:
+            values: Tensor = output.values
+            return values
+        labels = self._labels[turn.micro_batch]
+        loss = self._decoder.loss(output.values, labels, self._scale)
         self.loss += loss.detach()
         return loss
 

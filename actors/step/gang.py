@@ -64,21 +64,22 @@ class _Enter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        summed = [grad.contiguous().clone() for grad in grads]
-        for grad in summed:
-            dist.all_reduce(grad, group=ctx.group)
-        return (None, *summed)
+        return (None, *(_summed(grad, ctx.group).to(grad.dtype) for grad in grads))
 
 
 class _Leave(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
-        """Sum in float32: parts rounded to bfloat16 must not be rounded again at every rank."""
         ctx.dtype = x.dtype
-        total = x.float() if x.dtype != torch.float32 else x.contiguous().clone()
-        dist.all_reduce(total, group=group)
-        return total
+        return _summed(x, group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         return None, grads[0].to(ctx.dtype)
+
+
+def _summed(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return the sum over the gang in float32: parts in bfloat16 are not rounded at every rank."""
+    total = x.contiguous().clone() if x.dtype == torch.float32 else x.float().contiguous()
+    dist.all_reduce(total, group=group)
+    return total

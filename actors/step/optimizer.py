@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
-from moe.checkpoint.records import MOMENTS, OwnedState
+from moe.checkpoint.records import MASTER, MOMENTS, OwnedState
 from moe.config.ranges import TensorRange
 from moe.config.run import TrainSection
 from moe.errors import TrainingDiverged
@@ -29,7 +29,10 @@ def learning_rate(train: TrainSection, step: int) -> float:
 
 
 class RankOptimizer:
-    """The optimiser's states of what this replica owns. Matrices decay, norms and biases do not."""
+    """The optimiser's states of what this replica owns. Matrices decay, norms and biases do not.
+
+    It updates what each bucket calls ``owned``: weights, or the masters of bfloat16 weights.
+    """
 
     def __init__(self, buckets: Sequence[Bucket], train: TrainSection) -> None:
         self._buckets = buckets
@@ -80,7 +83,7 @@ class RankOptimizer:
         return norm
 
     def step(self, step: int) -> float:
-        """Update the weights owned; return the learning rate of the step."""
+        """Update what is owned; return the learning rate of the step."""
         rate = learning_rate(self._train, step)
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -88,12 +91,15 @@ class RankOptimizer:
         return rate
 
     def states(self) -> Iterator[OwnedState]:
-        """Yield the moments owned, tensor by tensor: views, which the next step changes."""
+        """Yield moments and masters owned, tensor by tensor: views, which the next step changes."""
         for bucket in self._buckets:
             state = self._adam.state[bucket.owned]
+            values = {moment: state[moment] for moment in MOMENTS}
+            if bucket.kind.narrow:
+                values[MASTER] = bucket.owned
             for owned in bucket.owned_slots():
-                moments = {moment: state[moment][owned.slice] for moment in MOMENTS}
-                yield OwnedState(owned.range, moments)
+                own = {name: value[owned.slice] for name, value in values.items()}
+                yield OwnedState(owned.range, own)
 
     def restore(self, read: ReadMoment, step: int) -> None:
         """Fill the moments owned from ``read``, as they were after ``step`` steps."""

@@ -54,16 +54,17 @@ class Reduction:
         self._sent.clear()
 
     def spread(self) -> None:
-        """Give the weights that each replica has updated to all of them, and wait."""
-        if self._groups.data is not None:
-            for bucket in self._buckets:
-                self._works += _share_out(bucket, self._groups)
-            _wait(self._works)
+        """Give what each replica has updated to all of them, in the type of weights, and wait."""
         if self._unlike and self._groups.gang is not None:
             leader = self._groups.membership.at(member=0)
             for bucket in self._buckets:
                 if bucket.kind.common:
-                    dist.broadcast(bucket.weights, leader, group=self._groups.gang)
+                    dist.broadcast(bucket.owned, leader, group=self._groups.gang)
+        for bucket in self._buckets:
+            bucket.publish()
+            if self._groups.data is not None:
+                self._works += _share_out(bucket, self._groups)
+        _wait(self._works)
 
     def _add_ends(self, bucket: Bucket) -> None:
         """Add the gradients of a tied embedding on both its stages.
@@ -91,7 +92,8 @@ def _share_out(bucket: Bucket, groups: Groups) -> list[dist.Work]:
     group = groups.data
     if groups.backend != GLOO:
         gather = _named("all_gather_single", "all_gather_into_tensor")
-        return [gather(bucket.weights, bucket.owned, group=group, async_op=True)]
+        own = bucket.weights[bucket.own]
+        return [gather(bucket.weights, own, group=group, async_op=True)]
     return [
         dist.broadcast(part, groups.membership.at(replica=owner), group=group, async_op=True)
         for owner, part in enumerate(bucket.slices)

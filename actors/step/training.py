@@ -12,7 +12,7 @@ from actors.commands import BuildCommand, RankReport, StepInput
 from actors.device import GLOO, Device, seconds_of
 from actors.epochs.groups import Groups
 from actors.step.balancing import RankBalancer
-from actors.step.buckets import buckets_of
+from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail, messages_ahead
 from actors.step.optimizer import RankOptimizer
@@ -45,8 +45,8 @@ class _Joined(NamedTuple):
 class RankTrainer:
     """Trains one share of a decoder together with the ranks of its groups.
 
-    The state that outlives a step: weights, the moments of what this replica owns, the balance of
-    each layer held, and how many steps are done.
+    The state that outlives a step: weights, the moments and masters of what this replica owns, the
+    balance of each layer held, and how many steps are done.
     """
 
     def __init__(
@@ -63,6 +63,11 @@ class RankTrainer:
         self._command = command
         self._device = device
         self._joined: _Joined | None = None
+
+    def restore_masters(self, read: ReadMaster) -> None:
+        """Fill the masters with what the weights were rounded from, where ``read`` has that."""
+        for bucket in self._buckets:
+            bucket.restore(read)
 
     def join(self, groups: Groups, unlike: bool) -> None:
         """Take part in an epoch: messages and sums go over its groups.
@@ -101,13 +106,7 @@ class RankTrainer:
         groups, pipeline, reduction, first = self._joined
         started = time.perf_counter()
         self.optimizer.clear()
-        work = StageStep(
-            self._decoder,
-            self._layers(),
-            self._pass(),
-            reduction,
-            self.run.train.precision == "bf16",
-        )
+        work = StageStep(self._decoder, self._layers(), self._pass(), reduction)
         work.take(batch, self.run.train.micro_batch)
         (first or pipeline).run(work)
         reduction.finish()
@@ -186,5 +185,6 @@ def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerSta
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
     numbers = iter(total.tolist())
+    groups.check()
     loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]
     return loss[0], dict(zip(held, map(statistics_of, layers), strict=True))

@@ -37,6 +37,10 @@ class Moments:
         hashes = {piece.key: piece.sha256 for piece in manifest.pieces}
         return cls(config.family, manifest.pieces, Shards(files, hashes))
 
+    def has(self, part: TensorSlice, moment: str) -> bool:
+        """Return whether any of a moment of a tensor was saved."""
+        return (disk_name(self._family, part.name), moment) in self._pieces
+
     def read(self, part: TensorSlice, moment: str) -> Tensor:
         """Return a moment of a part of a tensor, in the shape of the part."""
         return self.read_range(whole_range(part), moment).view(part.held_shape)

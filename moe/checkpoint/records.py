@@ -3,9 +3,11 @@
 Weights are stored in full, each once. Optimiser moments are stored in *pieces*: the owner of a
 range of a tensor's elements writes that range, one-dimensional, in memory order. A tensor is cut
 twice: the gang cuts it along a dimension into parts, and the replicas cut each part into ranges.
+A weight that is not stored in float32 was rounded from its *master*, whose pieces lie beside those
+of its moments; a float32 weight is its own master.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -18,6 +20,7 @@ from moe.checkpoint.names import disk_name
 from moe.checkpoint.shard_files import TYPES
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.products import Products
 from moe.config.ranges import TensorRange
 from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
@@ -25,10 +28,15 @@ from moe.errors import CheckpointError
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """The states that AdamW keeps for every trained element."""
 
+MASTER = "master"
+"""The float32 value of an element whose weight is stored in fewer bits; saved as moments are."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnedState:
-    """The moments of a range of one tensor that a rank owns; each is one-dimensional."""
+    """The moments of a range of one tensor that a rank owns, and its master where the weight is in
+    fewer bits; each is one-dimensional.
+    """
 
     range: TensorRange
     moments: Mapping[str, Tensor]
@@ -47,7 +55,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One range of one moment of one part of a tensor.
+    """One range of one moment, or of the master, of one part of a tensor.
 
     ``shape`` is the shape of the full tensor; ``dim``, ``first`` and ``last`` give the part
     (``dim`` is None if the part is the full tensor); ``start`` and ``stop`` give the elements of
@@ -82,12 +90,14 @@ class Piece:
 class WrittenFiles:
     """The records that one rank, or another writer, adds to a checkpoint.
 
-    ``balance`` is the state of each layer with experts that the writer holds.
+    ``balance`` is the state of each layer with experts that the writer holds, ``products`` the
+    rules that its products followed.
     """
 
     tensors: tuple[StoredTensor, ...]
     pieces: tuple[Piece, ...]
     balance: Mapping[int, BalanceState]
+    products: tuple[Products, ...] = ()
 
 
 def piece_of(own: TensorRange, name: str, moment: str, file: str, dtype: torch.dtype) -> Piece:
@@ -140,17 +150,24 @@ def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
         raise CheckpointError(f"nobody wrote {missing[0]}, nor {len(missing) - 1} other tensors")
 
 
-def check_moments(config: ModelConfig, pieces: Iterable[Piece]) -> None:
-    """Raise CheckpointError unless the pieces cover every moment of a model, each element once."""
+def check_moments(
+    config: ModelConfig, pieces: Iterable[Piece], narrow: Collection[str] = ()
+) -> None:
+    """Raise CheckpointError unless the pieces cover every moment of a model, each element once.
+
+    ``narrow`` are the names of the weights that are not stored in float32; their masters must be
+    covered likewise.
+    """
     table = by_moment(pieces)
     expected = {
-        (disk_name(config.family, tensor.name), moment): tensor.shape
+        (name, moment): tensor.shape
         for tensor in tensors(config)
         if tensor.role.trained
-        for moment in MOMENTS
+        for name in [disk_name(config.family, tensor.name)]
+        for moment in (*MOMENTS, *((MASTER,) if name in narrow else ()))
     }
     if unknown := sorted(table.keys() - expected.keys()):
-        raise CheckpointError(f"{'.'.join(unknown[0])} is no moment of this model")
+        raise CheckpointError(f"{'.'.join(unknown[0])} is no moment of this model as it is stored")
     for (name, moment), shape in expected.items():
         check_cover(name, moment, shape, table.get((name, moment), ()))
 

@@ -42,6 +42,7 @@ from moe.checkpoint.writer import (
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.products import by_processor
 from moe.config.ranges import whole_range
 from moe.config.run import RunConfig, dump_run
 from moe.config.tensors import TensorSlice, tensors
@@ -90,15 +91,17 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     """Write the files beside the tensors, and the manifest last.
 
     Raises CheckpointError, and writes no manifest, unless the tensors are the complete model and
-    the pieces cover every element of its moments once.
+    the pieces cover every element of its moments once, and of the masters of bfloat16 weights.
     """
     context = about.context
     stored = [tensor for files in written for tensor in files.tensors]
     pieces = [piece for files in written for piece in files.pieces]
+    narrow = {tensor.name for tensor in stored if NAMED[tensor.dtype] != torch.float32}
     check_tensors(context.config, stored)
-    check_moments(context.config, pieces)
+    check_moments(context.config, pieces, narrow)
     write_index(directory, INDEX, _by_file(stored))
-    write_json(directory / "config.json", write_config(context.config, "float32"))
+    dtype = "bfloat16" if narrow else "float32"
+    write_json(directory / "config.json", write_config(context.config, dtype))
     copy_tokenizer(context.tokenizer, directory)
     copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
@@ -109,6 +112,7 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     Manifest(
         step=about.step,
         balance=dict(sorted(balance.items())),
+        products=by_processor(each for files in written for each in files.products),
         plan=about.plan,
         data=context.data,
         run=context.run.model_dump(mode="json"),

@@ -37,7 +37,8 @@ of the shared expert. ``shared_gate`` weighs the output of the shared expert.
 NORMS = frozenset({"attention_norm", "query_norm", "key_norm", "feed_forward_norm", "final_norm"})
 """Parts that are scales: vectors whose initial value is one."""
 
-_OF_EXPERTS_ALONE = frozenset({"router", "balance_bias", "shared_gate"})
+_GATES = frozenset({"router", "shared_gate"})
+_OF_EXPERTS_ALONE = _GATES | {"balance_bias"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,13 @@ class Role:
     cut: int | None = None
     decays: bool = True
     trained: bool = True
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tensor stays float32 in a bf16 run: norms, biases, and the gates of experts,
+        which are few numbers on which much depends.
+        """
+        return not self.decays or self.part in _GATES
 
     @property
     def dense(self) -> "Role | None":

@@ -55,12 +55,14 @@ class QueryKeyNorm(nn.Module):
         """Normalise heads [B, S, H, E]."""
         if self.each_head:
             (weight,) = self.exchange.enter(self.weight)
-            return F.rms_norm(x_BSHE, weight.shape, weight, self.eps)
+            return F.rms_norm(x_BSHE.to(weight.dtype), weight.shape, weight, self.eps).to(
+                x_BSHE.dtype
+            )
         squares_BS11 = x_BSHE.float().square().sum(dim=(-2, -1), keepdim=True)
         (squares_BS11,) = self.exchange.enter(self.exchange.leave(squares_BS11))
         normed_BSHE = x_BSHE.float() * torch.rsqrt(squares_BS11 / self.total + self.eps)
         weight_HE = self.weight.view(x_BSHE.shape[-2:])
-        return weight_HE * normed_BSHE.to(x_BSHE.dtype)
+        return (weight_HE * normed_BSHE).to(x_BSHE.dtype)
 
 
 class Attention(nn.Module):

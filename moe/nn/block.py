@@ -19,6 +19,7 @@ from moe.nn.exchange import Exchange
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
+from moe.nn.norm import Norm
 from moe.nn.rotary import Rotation
 from moe.nn.router import Router, Routing
 from moe.nn.statistics import RoutingStatistics, statistics, tally
@@ -86,7 +87,10 @@ class MixtureOfExperts(nn.Module):
         """Return the weighted sum over all experts of the gang, including the shared expert [T,
         D].
         """
-        gates = [self.shared_gate(x_TD).sigmoid()] if self.config.shared_gate else []
+        gates = []
+        if self.config.shared_gate:
+            gate = self.shared_gate
+            gates = [gate(x_TD.to(gate.weight.dtype)).sigmoid()]
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
         y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
         if self.config.shared_size:
@@ -115,13 +119,23 @@ class MixtureOfExperts(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each after a norm and added to the residual stream."""
+    """Attention and feed-forward, each after a norm and added to the residual stream.
 
-    def __init__(self, config: ModelConfig, layer: int, share: Share, exchange: Exchange) -> None:
+    Products compute in the type ``narrow``, if there is one, else in that of the stream.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: int,
+        share: Share,
+        exchange: Exchange,
+        narrow: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+        self.input_layernorm = Norm(config.hidden_size, config.norm_eps, narrow)
         self.self_attn = Attention(config, share, exchange)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+        self.post_attention_layernorm = Norm(config.hidden_size, config.norm_eps, narrow)
         self.mlp: nn.Module
         if config.moe is not None and config.has_experts(layer):
             self.mlp = MixtureOfExperts(config, config.moe, layer, share, exchange)

@@ -22,11 +22,18 @@ def build(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Decoder:
-    """Return the decoder of a share; ``read`` returns each of its tensors."""
+    """Return the decoder of a share; ``read`` returns each of its tensors.
+
+    ``dtype`` is that of products and their weights; norms, biases and gates are float32.
+    """
     share = share or whole(config)
     with torch.device("meta"):
-        decoder = Decoder(config, share, exchange)
-    decoder = decoder.to(dtype).to_empty(device=device)
+        decoder = Decoder(config, share, exchange, dtype)
+    parameters = dict(decoder.named_parameters())
+    for tensor in held_by(config, share):
+        if not tensor.role.exact:
+            parameters[tensor.name].data = parameters[tensor.name].to(dtype)
+    decoder = decoder.to_empty(device=device)
     parameters = dict(decoder.named_parameters())
     with torch.no_grad():
         for tensor in held_by(config, share):

@@ -23,11 +23,12 @@ from moe.nn.exchange import Alone, Exchange
 from moe.nn.later import Later
 from moe.nn.linear import linear
 from moe.nn.loss import head_loss
+from moe.nn.norm import Norm
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from moe.nn.signal import Reached, signal
 from moe.nn.statistics import RoutingStatistics
-from moe.nn.vocabulary import SplitEmbedding, rows_of, split_logits
+from moe.nn.vocabulary import Embedding, SplitEmbedding, rows_of, split_logits
 from moe.nn.weights.dense import Dense
 
 
@@ -89,27 +90,42 @@ class DecoderOutput(NamedTuple):
 class Trunk(nn.Module):
     """The part of the decoder whose tensor names begin with ``model``."""
 
-    def __init__(self, config: ModelConfig, share: Share, exchange: Exchange) -> None:
+    def __init__(
+        self, config: ModelConfig, share: Share, exchange: Exchange, narrow: torch.dtype | None
+    ) -> None:
         super().__init__()
         if share.embedding or (share.head and config.tie_embeddings):
             self.embed_tokens = _embedding(config, share, exchange)
         self.layers = nn.ModuleDict(
-            {str(layer): Block(config, layer, share, exchange) for layer in share.layer_numbers}
+            {
+                str(layer): Block(config, layer, share, exchange, narrow)
+                for layer in share.layer_numbers
+            }
         )
         if share.head:
-            self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps)
+            self.norm = Norm(config.hidden_size, config.norm_eps, narrow)
 
 
 class Decoder(nn.Module):
-    """A share of the model: from token ids or hidden states to hidden states or logits."""
+    """A share of the model: from token ids or hidden states to hidden states or logits.
+
+    Hidden states are float32, whatever the ``dtype`` in which products compute; ``moe.nn.build``
+    makes the weights of that type.
+    """
 
     def __init__(
-        self, config: ModelConfig, share: Share | None = None, exchange: Exchange | None = None
+        self,
+        config: ModelConfig,
+        share: Share | None = None,
+        exchange: Exchange | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.config = config
+        self.dtype = dtype
         self.share = share or whole(config)
-        self.model = Trunk(config, self.share, exchange or Alone())
+        narrow = None if dtype == torch.float32 else dtype
+        self.model = Trunk(config, self.share, exchange or Alone(), narrow)
         self.rows = rows_of(config, self.share, exchange or Alone())
         if self.share.head and not config.tie_embeddings:
             held = self.rows.held if self.rows else config.vocab_size
@@ -185,7 +201,7 @@ class Decoder(nn.Module):
 def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embedding:
     rows = rows_of(config, share, exchange)
     if rows is None:
-        return nn.Embedding(config.vocab_size, config.hidden_size)
+        return Embedding(config.vocab_size, config.hidden_size)
     return SplitEmbedding(rows, config.hidden_size)
 
 

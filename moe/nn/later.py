@@ -40,8 +40,10 @@ class Later:
         """Compute the deferred gradients, the last first, and release their inputs."""
         work, self._work = self._work, []
         for weight, gradient in reversed(work):
+            found = gradient()
             if not isinstance(weight, Tensor):
-                weight.accumulate(gradient())
-                continue
-            found = gradient().to(weight.dtype)
-            weight.grad = found if weight.grad is None else weight.grad.add_(found)
+                weight.accumulate(found)
+            elif weight.grad is None:
+                weight.grad = found.to(weight.grad_dtype)
+            else:
+                weight.grad.add_(found)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from moe.nn.later import Later
-from moe.nn.product import product_type, uses_onednn
+from moe.nn.product import is_ruled
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 
@@ -21,21 +21,20 @@ from moe.nn.weights.weight import Weight
 def linear(
     x: Tensor, weight: Weight, bias_N: Tensor | None = None, later: Later | None = None
 ) -> Tensor:
-    """Return ``x @ weight.T + bias`` over the last dimension of x.
+    """Return ``x @ weight.T + bias`` over the last dimension of x, in the type of x.
 
     A plain tensor for which torch has the fastest product goes through torch's own function and
     autograd.
     """
-    autocast, grad = torch.is_autocast_enabled(x.device.type), torch.is_grad_enabled()
+    grad = torch.is_grad_enabled()
     waits = later is not None and grad
-    if isinstance(weight, Dense) and not waits and (autocast or not uses_onednn(x, weight.value)):
-        return F.linear(x, weight.value, bias_N)
-    dtype = product_type(x)
-    with torch.autocast(x.device.type, enabled=False):
-        if not grad:
-            return _forward(x.flatten(0, -2).to(dtype), weight, bias_N).view(*x.shape[:-1], -1)
-        arguments = (x, bias_N, weight, dtype, later, *weight.parameters)
-        y: Tensor = _Linear.apply(*arguments)  # type: ignore[no-untyped-call]
+    if isinstance(weight, Dense) and not waits and not is_ruled(x, weight.value):
+        bias_N = None if bias_N is None else bias_N.to(x.dtype)
+        return F.linear(x, weight.value.to(x.dtype), bias_N)
+    if not grad:
+        return _forward(x.flatten(0, -2), weight, bias_N).view(*x.shape[:-1], -1)
+    arguments = (x, bias_N, weight, later, *weight.parameters)
+    y: Tensor = _Linear.apply(*arguments)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -63,13 +62,12 @@ class _Linear(torch.autograd.Function):
         x: Tensor,
         bias_N: Tensor | None,
         weight: Weight,
-        dtype: torch.dtype,
         later: Later | None,
         *parameters: Tensor,
     ) -> Tensor:
-        rows_MK = x.flatten(0, -2).to(dtype)
+        rows_MK = x.flatten(0, -2)
         ctx.save_for_backward(rows_MK, *parameters)
-        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.shape = x.shape
         ctx.later, ctx.weight, ctx.bias_dtype = later, weight, bias_N is not None and bias_N.dtype
         return _forward(rows_MK, weight, bias_N).view(*x.shape[:-1], -1)
 
@@ -77,11 +75,11 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_MK, *parameters = ctx.saved_tensors
-        (wants_x, wants_bias), wants_weight = ctx.needs_input_grad[:2], ctx.needs_input_grad[5:]
+        (wants_x, wants_bias), wants_weight = ctx.needs_input_grad[:2], ctx.needs_input_grad[4:]
         grad_MN, later = grads[0].flatten(0, -2), ctx.later
         x_grad = None
         if wants_x:
-            x_grad = ctx.weight.input_gradient(grad_MN).view(ctx.shape).to(ctx.dtype)
+            x_grad = ctx.weight.input_gradient(grad_MN).view(ctx.shape)
         found: list[Tensor | None] = [None] * len(parameters)
         if any(wants_weight):
             gradients = ctx.weight.gradients(x_MK, grad_MN)
@@ -91,4 +89,4 @@ class _Linear(torch.autograd.Function):
             else:
                 later.add(zip(ctx.weight.parameters, gradients, strict=True))
         bias_grad = grad_MN.sum(dim=0).to(ctx.bias_dtype) if wants_bias else None
-        return x_grad, bias_grad, None, None, None, *found
+        return x_grad, bias_grad, None, None, *found

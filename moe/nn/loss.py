@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe.nn.product import product
+from moe.nn.product import input_product, product, weight_product
 from moe.nn.vocabulary import Rows
 
 IGNORED = -100
@@ -47,23 +47,19 @@ def head_loss(
 ) -> Tensor:
     """Return ``scale`` times the summed loss of ``hidden @ head.T``, in float32; one backward pass.
 
+    Products are in the type of ``hidden``; the gradients of the head's rows add up in float32.
     ``scale`` is an argument because the gradients are computed here: a loss that is multiplied
     afterwards has none, and its backward pass raises RuntimeError. ``rows`` are the rows that the
     head holds of a split vocabulary; every rank gets the same loss.
     """
-    device = hidden_BSD.device.type
     if rows is not None:
         (hidden_BSD,) = rows.exchange.enter(hidden_BSD)
-    dtype = hidden_BSD.dtype
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-    with torch.autocast(device, enabled=False):
-        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            hidden_BSD.flatten(0, 1),
-            head_VD,
-            labels_BS.flatten().long(),
-            _Terms(scale, dtype, rows),
-        )
+    loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden_BSD.flatten(0, 1),
+        head_VD,
+        labels_BS.flatten().long(),
+        _Terms(scale, rows),
+    )
     return loss
 
 
@@ -73,10 +69,9 @@ def rows_at_once(vocabulary: int) -> int:
 
 
 class _Terms(NamedTuple):
-    """Arguments of the loss: its factor, the dtype of products, the rows of a split head."""
+    """Arguments of the loss: its factor, the rows of a split head."""
 
     scale: float
-    dtype: torch.dtype
     rows: Rows | None
 
 
@@ -89,23 +84,26 @@ class _HeadLoss(torch.autograd.Function):
         labels_T: Tensor,
         terms: _Terms,
     ) -> Tensor:
-        scale, dtype, rows = terms
+        (scale, rows), dtype = terms, hidden_TD.dtype
+        exact = torch.promote_types(dtype, torch.float32)
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         head = head_VD.to(dtype)
         loss = hidden_TD.new_zeros((), dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden_TD) if wants_hidden else None
-        head_grad = torch.zeros_like(head_VD) if wants_head and not len(labels_T) else None
+        head_grad = None
+        if wants_head and not len(labels_T):
+            head_grad = torch.zeros_like(head_VD, dtype=exact)
         step = rows_at_once(len(head_VD) if rows is None else rows.total)
         for start in range(0, len(labels_T), step):
-            hidden_RD = hidden_TD[start : start + step].to(dtype)
+            hidden_RD = hidden_TD[start : start + step]
             logits_RV = product(hidden_RD, head).float()
             loss += _loss_and_gradient(logits_RV, labels_T[start : start + step], rows)
             errors_RV = logits_RV.mul_(scale).to(dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + step] = product(errors_RV, head.t())
+                hidden_grad[start : start + step] = input_product(errors_RV, head)
             if wants_head:
-                part = product(errors_RV.t(), hidden_RD.t()).to(head_VD.dtype)
-                head_grad = part if head_grad is None else head_grad.add_(part)
+                part = weight_product(errors_RV, hidden_RD)
+                head_grad = part.to(exact) if head_grad is None else head_grad.add_(part)
         ctx.gradients = hidden_grad, head_grad
         return loss * scale
 

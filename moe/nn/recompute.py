@@ -5,7 +5,7 @@ computes the complete block again, including its sums over the gang, and then go
 So all ranks of a gang call the same collectives in the same order, for any routing. If
 recomputation covered only the tensors that are missing, the collectives would depend on the data.
 
-Nothing in a block is random, so both passes compute the same bits, in the precision of the first.
+Nothing in a block is random, so both passes compute the same bits.
 
 Shapes: B batch, S sequence, D hidden.
 """
@@ -36,11 +36,8 @@ class _Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, x_BSD: Tensor, block: nn.Module, rotary: Rotation, how: LayerPass
     ) -> tuple[Tensor, RoutingStatistics | None]:
-        device = x_BSD.device.type
         ctx.save_for_backward(x_BSD)
         ctx.again = block, rotary, how
-        ctx.dtype = torch.get_autocast_dtype(device)
-        ctx.enabled = torch.is_autocast_enabled(device)
         output = block(x_BSD, rotary, how)
         return output.hidden, output.statistics
 
@@ -49,8 +46,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, None, None, None]:
         x_BSD = ctx.saved_tensors[0].detach().requires_grad_()
         block, rotary, how = ctx.again
-        precision = torch.autocast(x_BSD.device.type, ctx.dtype, ctx.enabled)
-        with torch.enable_grad(), precision:
+        with torch.enable_grad():
             hidden_BSD = block(x_BSD, rotary, how).hidden
         torch.autograd.backward(hidden_BSD, grads[0])
         return x_BSD.grad, None, None, None

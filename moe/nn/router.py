@@ -78,9 +78,8 @@ class Router(nn.Module):
                     "give Pass.tokens on shares without the embedding"
                 )
             return hashed(tokens_T, self.layer, self.config.experts)
-        with torch.autocast(x_TD.device.type, enabled=False):
-            logits_TN = F.linear(x_TD.float(), self.weight.float())
-            return choose(logits_TN, self.config, self.balance_bias, self._agree)
+        logits_TN = F.linear(x_TD.float(), self.weight.float())
+        return choose(logits_TN, self.config, self.balance_bias, self._agree)
 
 
 def choose(

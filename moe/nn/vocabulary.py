@@ -7,9 +7,12 @@ Shapes: D hidden, V vocabulary, W rows held.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
@@ -50,7 +53,19 @@ def rows_of(config: ModelConfig, share: Share, exchange: Exchange) -> Rows | Non
     return Rows(*share.vocabulary, config.vocab_size, exchange)
 
 
-class SplitEmbedding(nn.Embedding):
+class Embedding(nn.Embedding):
+    """An embedding that gives float32 and takes float32 gradients, whatever the type of its rows.
+
+    The gradients of a frequent token are many small numbers; a sum in bfloat16 would stand still.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name
+        """Return the row of each token, which begins the residual stream."""
+        rows: Tensor = _Lookup.apply(self.weight, input)  # type: ignore[no-untyped-call]
+        return rows
+
+
+class SplitEmbedding(Embedding):
     """An embedding whose rows are split over the gang."""
 
     def __init__(self, rows: Rows, hidden_size: int) -> None:
@@ -69,3 +84,21 @@ def split_logits(x: Tensor, head_WD: Tensor, rows: Rows) -> Tensor:
     (x,) = rows.exchange.enter(x)
     padding = (rows.start, rows.total - rows.stop)
     return rows.exchange.leave(F.pad(linear(x, Dense(head_WD)), padding))
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight_WD: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.rows = len(weight_WD)
+        exact = torch.promote_types(weight_WD.dtype, torch.float32)
+        return F.embedding(tokens, weight_WD).to(exact)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (tokens,) = ctx.saved_tensors
+        gradient: Tensor = torch.ops.aten.embedding_dense_backward(
+            grads[0], tokens, ctx.rows, -1, False
+        )
+        return gradient, None

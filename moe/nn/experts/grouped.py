@@ -24,7 +24,6 @@ from torch.autograd.function import once_differentiable
 from moe.nn.dispatch import Order
 from moe.nn.experts.stack import Stack
 from moe.nn.later import Later
-from moe.nn.product import product_type
 
 CAPABILITY = (8, 0)
 """The least compute capability for which torch has a kernel of grouped products."""
@@ -34,12 +33,11 @@ ALIGNED_BYTES = 16
 
 
 class _Setting(NamedTuple):
-    """Arguments of the autograd function; ``dtype`` is that of products."""
+    """Arguments of the autograd function that are no tensors."""
 
     order: Order
     gate_up: Stack
     down: Stack
-    dtype: torch.dtype
     later: Later | None
 
 
@@ -48,7 +46,7 @@ def suits(x_TD: Tensor) -> bool:
 
     Products of other types on GPUs are computed expert by expert inside of torch, each with a wait.
     """
-    if not x_TD.is_cuda or product_type(x_TD) != torch.bfloat16:
+    if not x_TD.is_cuda or x_TD.dtype != torch.bfloat16:
         return False
     return torch.cuda.get_device_capability(x_TD.device) >= CAPABILITY
 
@@ -72,11 +70,12 @@ def apply(
 ) -> Tensor:
     """Return the weighted sum of the experts over the pairs of the order, [T, D].
 
-    If ``later`` is given, it collects the gradients of the experts' weights.
+    Products compute in the type of x. If ``later`` is given, it collects the gradients of the
+    experts' weights.
     """
-    setting = _Setting(order, gate_up, down, product_type(x_TD), later)
-    with torch.autocast(x_TD.device.type, enabled=False):
-        y_TD: Tensor = _Grouped.apply(x_TD, weights_TK, gate_up.value, down.value, setting)  # type: ignore[no-untyped-call]
+    arguments = (x_TD, weights_TK, gate_up.value, down.value)
+    setting = _Setting(order, gate_up, down, later)
+    y_TD: Tensor = _Grouped.apply(*arguments, setting)  # type: ignore[no-untyped-call]
     return y_TD
 
 
@@ -90,8 +89,8 @@ class _Grouped(torch.autograd.Function):
         down_RDF: Tensor,
         setting: _Setting,
     ) -> Tensor:
-        order, dtype = setting.order, setting.dtype
-        x_AD = _rows(x_TD, setting)
+        order, dtype = setting.order, x_TD.dtype
+        x_AD = x_TD.index_select(0, order.tokens)
         inner_AN = F.grouped_mm(x_AD, gate_up_RND.to(dtype).mT, offs=order.ends)
         gate_AF, up_AF = inner_AN.chunk(2, dim=1)
         h_AF = F.silu(gate_AF).mul_(up_AF)
@@ -105,10 +104,10 @@ class _Grouped(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         setting: _Setting = ctx.setting
-        order, dtype = setting.order, setting.dtype
         x_TD, weights_TK, inner_AN, gate_up_RND, down_RDF = ctx.saved_tensors
+        order, dtype = setting.order, x_TD.dtype
         weights_A1 = weights_TK.flatten().index_select(0, order.places).to(dtype)[:, None]
-        y_grad_AD = _rows(grads[0], setting)
+        y_grad_AD = grads[0].index_select(0, order.tokens)
         h_grad_AF = F.grouped_mm(y_grad_AD, down_RDF.to(dtype), offs=order.ends)
         own = _activation_backward(inner_AN, h_grad_AF, weights_A1)
         x_grad_AD = F.grouped_mm(own.inner_AN, gate_up_RND.to(dtype), offs=order.ends)
@@ -117,10 +116,14 @@ class _Grouped(torch.autograd.Function):
         weights_grad_TK = _of_tokens(own.weights_A1, order)[:, :, 0].to(weights_TK.dtype)
         if any(ctx.needs_input_grad[2:4]):
             later = setting.later or Later()
+            tokens_A, inner, h_AF = order.tokens, own.inner_AN, own.h_AF
             later.add(
                 (
-                    (setting.gate_up, lambda: _product(own.inner_AN, _rows(x_TD, setting), order)),
-                    (setting.down, lambda: _product(y_grad_AD, own.h_AF, order)),
+                    (
+                        setting.gate_up,
+                        lambda: _product(inner, x_TD.index_select(0, tokens_A), order),
+                    ),
+                    (setting.down, lambda: _product(y_grad_AD, h_AF, order)),
                 )
             )
             if setting.later is None:
@@ -151,11 +154,6 @@ def _activation_backward(
     torch.mul(h_grad_AF, silu_AF, out=up_grad_AF)
     torch.ops.aten.silu_backward.grad_input(h_grad_AF.mul_(up_AF), gate_AF, grad_input=gate_grad_AF)
     return _InnerGradients(inner_grad_AN, weights_grad_A1, h_AF)
-
-
-def _rows(values_TD: Tensor, setting: _Setting) -> Tensor:
-    """Return the row of the token of each pair, [A, D], in the type of products."""
-    return values_TD.to(setting.dtype).index_select(0, setting.order.tokens)
 
 
 def _of_tokens(values_AM: Tensor, order: Order) -> Tensor:

@@ -29,7 +29,6 @@ from torch.autograd.function import once_differentiable
 
 from moe.nn.dispatch import Order
 from moe.nn.later import Later
-from moe.nn.product import product_type
 from moe.nn.weights.weight import Gradient, Weight
 
 
@@ -48,9 +47,8 @@ def apply(
     blocks = _blocks(order)
     weights = tuple((*gate_up[row], down[row]) for row in blocks.rows)
     parameters = [each for expert in weights for weight in expert for each in weight.parameters]
-    setting = _Setting(blocks, weights, product_type(x_TD), later)
-    with torch.autocast(x_TD.device.type, enabled=False):
-        y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
+    setting = _Setting(blocks, weights, later)
+    y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
     return y_TD
 
 
@@ -84,15 +82,13 @@ def _blocks(order: Order) -> _Blocks:
 
 
 class _Setting(NamedTuple):
-    """Arguments of the autograd function: rows and weights (gate, up, down) of each busy expert,
-    the dtype of products.
+    """Arguments of the autograd function: rows and weights (gate, up, down) of each busy expert.
 
     ``later``, if given, collects the gradients of weights.
     """
 
     blocks: _Blocks
     weights: tuple[tuple[Weight, Weight, Weight], ...]
-    dtype: torch.dtype
     later: Later | None
 
 
@@ -104,10 +100,10 @@ class _Bank(torch.autograd.Function):
         blocks = setting.blocks
         weights_A1 = weights_TK.flatten().index_select(0, blocks.places_A)[:, None]
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
-        y_TD = x_TD.new_zeros(x_TD.shape, dtype=torch.promote_types(x_TD.dtype, weights_TK.dtype))
+        y_TD = x_TD.new_zeros(x_TD.shape, dtype=_sum_dtype(x_TD, weights_TK))
         inner = []
         for (tokens_R, weights_R1), (gate, up, down) in zip(rows, setting.weights, strict=True):
-            x_RD = x_TD.index_select(0, tokens_R).to(setting.dtype)
+            x_RD = x_TD.index_select(0, tokens_R)
             gate_RF, up_RF = gate.product(x_RD), up.product(x_RD)
             y_RD = down.product(F.silu(gate_RF).mul_(up_RF))
             y_TD.index_add_(0, tokens_R, (y_RD * weights_R1).to(y_TD.dtype))
@@ -125,14 +121,14 @@ class _Bank(torch.autograd.Function):
         x_TD, weights_A1, *saved = ctx.saved_tensors
         inner, parameters = saved[: 2 * len(blocks.sizes)], saved[2 * len(blocks.sizes) :]
         trained = any(ctx.needs_input_grad[3:])
-        x_grad_TD = torch.zeros_like(x_TD)
+        x_grad_TD = x_TD.new_zeros(x_TD.shape, dtype=_sum_dtype(x_TD, weights_A1))
         weight_grads: list[Tensor] = []
         taken: list[Tensor] = []
         rows = zip(blocks.split(blocks.tokens_A), blocks.split(weights_A1), strict=True)
         for expert, (tokens_R, weights_R1) in enumerate(rows):
             own = _expert_backward(
-                x_TD.index_select(0, tokens_R).to(setting.dtype),
-                grads[0].index_select(0, tokens_R).to(setting.dtype),
+                x_TD.index_select(0, tokens_R),
+                grads[0].index_select(0, tokens_R),
                 weights_R1,
                 inner[2 * expert : 2 * expert + 2],
                 setting.weights[expert],
@@ -146,7 +142,15 @@ class _Bank(torch.autograd.Function):
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
         if weight_grads:
             weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
+        x_grad_TD = x_grad_TD.to(x_TD.dtype)
         return (x_grad_TD, weights_grad, None, *(taken or (None,) * len(parameters)))
+
+
+def _sum_dtype(x_TD: Tensor, weights: Tensor) -> torch.dtype:
+    """Return the type in which the rows of a token's experts are added: not a narrower one than
+    that of the routing weights.
+    """
+    return torch.promote_types(x_TD.dtype, weights.dtype)
 
 
 class _ExpertGradients(NamedTuple):

@@ -75,7 +75,8 @@ class Stack:
             joined = _joined(rows)
             if joined is not None:
                 return joined
-        whole = torch.zeros_like(self.value, memory_format=torch.contiguous_format).detach()
+        dtype = self._rows[0][0].grad_dtype
+        whole = torch.zeros(self.value.shape, dtype=dtype, device=self.value.device)
         for row, part in zip(self._rows, whole, strict=True):
             for matrix, own in zip(row, part.split([len(each) for each in row]), strict=True):
                 if matrix.grad is not None:

@@ -92,7 +92,7 @@ def rank_tensors(config: ModelConfig, plan: Plan) -> list[dict[str, HeldTensor]]
     found = []
     for seat in plan.seats.of_replica(0):
         share = plan.share(seat)
-        layouts = bucket_layouts(config, share, plan.replicas, plan.gang_size)
+        layouts = bucket_layouts(config, share, plan.replicas, plan.gang_size, narrow=False)
         edges = {slot.part.name: layout.edges(slot) for layout in layouts for slot in layout.slots}
         found.append(
             {

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from actors.commands import BuildCommand
 from actors.rank.rank import Rank
+from actors.state.sources import ModelSource, Opened
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import RankLost
+from moe.errors import DataError, OutOfMemory, RankLost
 from moe.nn.block import Block
 from tests import exports, runs, tiny, waits
 from tests.alone import alone, join
@@ -91,6 +94,36 @@ def test_a_snapshot_is_of_the_step_that_was_asked_for(
     assert rank.status().saving == 1
     with pytest.raises(RankLost, match=r"a snapshot after step 1, that of 2 was to be written"):
         rank.write(tmp_path, 2)
+
+
+def test_a_batch_with_an_unknown_token_is_refused_before_a_layer_runs(
+    rank: Rank, model: Path
+) -> None:
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    batch = runs.batch(config, run, 0)
+    assert batch.tokens is not None
+    batch.tokens[1, 2] = config.vocab_size
+    told = rf"^token {config.vocab_size} is not in the vocabulary of {config.vocab_size} tokens"
+    with pytest.raises(DataError, match=told):
+        rank.train_step(batch)
+    assert not rank.status().torn
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_weights_that_do_not_fit_are_told_with_what_was_predicted(
+    error: Exception, model: Path
+) -> None:
+    class Full(ModelSource):
+        """A model whose weights find no memory."""
+
+        def open(self) -> Opened:
+            raise error
+
+    plan = runs.plan(Checkpoint.open(model).config, (3,))
+    command = BuildCommand(plan, plan.seats.seat(0), runs.LENGTH, runs.run_config(model))
+    told = r"^rank 0 failed during building: (CUDA out|MemoryError).*planner predicts 0\.\d+ GB"
+    with pytest.raises(OutOfMemory, match=told):
+        Rank(0).build(command, Full(model))
 
 
 def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: Path) -> None:

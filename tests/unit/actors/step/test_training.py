@@ -14,7 +14,6 @@ from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from tests import exports, runs, tiny
 from tests.ranks import Ranks, Team
-from tests.reference import PlainTraining
 from tests.routed import routed
 from tests.training import train_both
 
@@ -172,22 +171,6 @@ def test_every_option_of_routing_equals_one_process(
     run.check_model(config)
     experts = (1, config.experts - 1)
     train_both(ranks, directory, run, runs.plan(config, (2, 1), (2, 1), experts), 4)
-
-
-def test_bfloat16_computes_close_and_keeps_float32_weights(ranks: Ranks, tmp_path: Path) -> None:
-    directory, config = saved_model(tmp_path, "mixtral")
-    exact = runs.run_config(directory)
-    half = runs.run_config(directory, train={"precision": "bf16"})
-    plain = PlainTraining(directory, exact)
-    team = ranks.started(runs.plan(config, (1, 2), (2, 1), (2, 2)), directory, half, runs.LENGTH)
-    for step in range(3):
-        batch = runs.batch(config, half, step)
-        plain.step(batch)
-        loss = merge(team.step(batch), batch.label_count, 0.0).loss
-        assert loss == pytest.approx(plain.losses[-1], rel=0.03)
-        assert loss != plain.losses[-1]
-    written(team, tmp_path / "half", team.all("status")[0].step)
-    assert {weight.dtype for weight in read_all(tmp_path / "half").values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(("layers", "heads"), [((1,), (3,)), ((1,), (2, 1)), ((1, 1), (3,))])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moe.nn.later import Later
 from moe.nn.linear import Linear, linear
 from moe.nn.weights.dense import Dense
 from tests.examples import examples
@@ -62,13 +63,20 @@ def test_other_types_go_through_torch(dtype: torch.dtype) -> None:
     assert torch.equal(linear(x, Dense(weight)), torch.nn.functional.linear(x, weight))
 
 
-def test_autocast_is_obeyed() -> None:
+@pytest.mark.parametrize("later", [None, Later()])
+def test_rows_decide_the_type_and_every_gradient_has_that_of_its_tensor(
+    later: Later | None,
+) -> None:
     layer = Linear(8, 3)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(random(5, 8))
+    x = random(5, 8).bfloat16().requires_grad_()
+    y = layer(x, later)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
-    assert layer.weight.grad is not None
+    if later is not None:
+        later.run()
+    for tensor in (x, layer.weight, layer.bias):
+        assert tensor.grad is not None
+        assert tensor.grad.dtype == tensor.dtype
 
 
 def test_inference_needs_no_graph() -> None:

@@ -56,8 +56,8 @@ def test_a_gang_that_splits_the_vocabulary_gets_the_loss_of_the_whole(
         start, stop = [0, *edges, 11][rank : rank + 2]
         hidden, head, labels = material(tokens, seed)
         own = head.detach()[start:stop].requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            found = head_loss(hidden, own, labels, 0.7, Rows(start, stop, 11, exchange))
+        rows = Rows(start, stop, 11, exchange)
+        found = head_loss(hidden.to(precision), own, labels, 0.7, rows)
         found.backward()
         assert hidden.grad is not None
         assert own.grad is not None
@@ -110,16 +110,26 @@ def test_a_head_that_is_not_trained() -> None:
         assert not head_loss(hidden, head, labels, 1.0).requires_grad
 
 
-def test_autocast_computes_products_in_its_type() -> None:
-    hidden, head, labels = material(12, 2)
-    exact = head_loss(hidden, head, labels, 1.0)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = head_loss(hidden, head, labels, 1.0)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, exact, rtol=0.02, atol=0.02)
-    found.backward()
-    assert head.grad is not None
-    assert head.grad.dtype == torch.float32
+def test_gradients_of_bfloat16_rows_add_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 tokens alike, one at a time: a sum in bfloat16 would stand still at 256 times the first.
+
+    The head says so by the type of its gradient.
+    """
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", 11)
+    hidden, head, _ = material(1, 2)
+    hidden = hidden.detach().bfloat16().expand(1, 512, -1)
+    labels = torch.zeros(1, 512, dtype=torch.int32)
+    found = []
+    for tokens in (1, 512):
+        rows = head.detach().bfloat16().requires_grad_()
+        rows.grad_dtype = torch.float32
+        value = head_loss(hidden[:, :tokens], rows, labels[:, :tokens], 1.0)
+        assert value.dtype == torch.float32
+        value.backward()
+        assert rows.grad is not None
+        assert rows.grad.dtype == torch.float32
+        found.append(rows.grad)
+    torch.testing.assert_close(found[1], 512 * found[0], rtol=1e-5, atol=1e-5)
 
 
 def test_no_tokens_no_loss() -> None:

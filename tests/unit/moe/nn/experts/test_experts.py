@@ -14,7 +14,8 @@ from torch import Tensor
 
 from moe.config.model import MoeConfig
 from moe.nn import dispatch
-from moe.nn.decoder import Decoder, Pass
+from moe.nn.build import build
+from moe.nn.decoder import Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.experts.experts import BankName, Experts
 from moe.nn.later import Later
@@ -206,18 +207,24 @@ def test_no_tokens_at_all(name: BankName) -> None:
 
 
 @BOTH
-def test_autocast_computes_in_its_type_and_sums_in_float32(name: BankName) -> None:
-    experts = bank(name, [0, 1, 2])
-    x = torch.randn(40, HIDDEN, generator=seeded(1), requires_grad=True)
-    weights, chosen = torch.rand(40, 3, generator=seeded(2)).topk(2)
-    kept = torch.ones(40, 2, dtype=torch.bool)
-    exact = experts(x, chosen, weights, kept)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = experts(x, chosen, weights, kept)
-    assert y.dtype == torch.float32
-    assert not torch.equal(y, exact)
-    torch.testing.assert_close(y, exact, rtol=0.1, atol=0.1)
-    y.sum().backward()
+def test_rows_decide_the_type_of_products_and_add_up_in_float32(name: BankName) -> None:
+    """One token goes to eight experts alike: its gradient is their sum, rounded once."""
+    experts = bank(name, list(range(8)))
+    for expert in range(1, 8):
+        experts[str(expert)].load_state_dict(experts["0"].state_dict())
+    x = torch.randn(1, HIDDEN, generator=seeded(1)).bfloat16().requires_grad_()
+    one, all_of_them = torch.tensor([[0]]), torch.arange(8)[None]
+    found = []
+    for chosen in (one, all_of_them):
+        x.grad = None
+        kept = torch.ones_like(chosen, dtype=torch.bool)
+        y = experts(x, chosen, torch.full(chosen.shape, 1.3), kept)
+        assert y.dtype == torch.bfloat16
+        y.backward(torch.ones_like(y))
+        assert x.grad is not None
+        found.append((y.detach(), x.grad))
+    for single, eight in zip(*found, strict=True):
+        torch.testing.assert_close(eight, 8 * single, rtol=2**-8, atol=0)
     assert all(p.grad is not None and p.grad.dtype == p.dtype for p in experts.parameters())
 
 
@@ -267,9 +274,9 @@ def test_experts_that_choose_compute_the_same_in_both_banks(factor: float) -> No
 
 @pytest.mark.parametrize("again", [frozenset[int](), frozenset({0, 2})])
 @pytest.mark.parametrize("waits", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_decoder_learns_the_same_from_both_banks(
-    again: frozenset[int], waits: bool, precision: str
+    again: frozenset[int], waits: bool, dtype: torch.dtype
 ) -> None:
     """Two micro-batches with a capacity and losses on routers; layers may run again."""
     config = routed(expert_size=24, shared_size=13)
@@ -277,26 +284,22 @@ def test_a_decoder_learns_the_same_from_both_banks(
     found: list[dict[str, Any]] = []
     for name in BANKS:
         torch.manual_seed(0)
-        decoder = Decoder(config)
-        with torch.no_grad():
-            for parameter in decoder.parameters():
-                parameter.normal_(std=0.2)
+        decoder = build(config, lambda tensor: torch.randn(tensor.shape) / 5, dtype=dtype)
         for layer in config.moe_layers:
             decoder.mixture(layer).experts.gather()
             decoder.mixture(layer).experts.bank = name
         for seed in range(2):
             later = Later() if waits else None
             tokens = tiny.tokens(config.vocab_size, 2, 9, seed=seed)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                output = decoder(tokens, replace(run, later=later))
-                loss = decoder.loss(output.values, tokens.roll(-1, 1), 0.1)
+            output = decoder(tokens, replace(run, later=later))
+            loss = decoder.loss(output.values, tokens.roll(-1, 1), 0.1)
             loss.backward()
             if later is not None:
                 later.run()
         named = decoder.named_parameters()
         found.append({key: filled(p, p.grad) for key, p in named if p.requires_grad})
         found[-1]["loss"] = loss.detach()
-    near = {"rtol": 1e-4, "atol": 1e-6} if precision == "fp32" else {"rtol": 0.1, "atol": 0.02}
+    near = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.02}
     torch.testing.assert_close(found[0], found[1], **near)
 
 

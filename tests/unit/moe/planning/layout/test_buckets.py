@@ -25,7 +25,8 @@ def shares(draw: st.DrawFn) -> tuple[ModelConfig, Plan, Seat, tuple[BucketLayout
     config = draw(configs())
     plan = draw(any_plans(config))
     seat, replicas = draw(st.sampled_from(list(plan.seats))), draw(st.integers(1, 5))
-    return config, plan, seat, bucket_layouts(config, plan.share(seat), replicas, plan.gang_size)
+    share, narrow = plan.share(seat), draw(st.booleans())
+    return config, plan, seat, bucket_layouts(config, share, replicas, plan.gang_size, narrow)
 
 
 @SOME
@@ -69,9 +70,9 @@ def test_every_element_has_one_owner(
 
 
 @SOME
-@given(data=st.data(), config=configs(), replicas=st.integers(1, 5))
+@given(data=st.data(), config=configs(), replicas=st.integers(1, 5), narrow=st.booleans())
 def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
-    data: st.DataObject, config: ModelConfig, replicas: int
+    data: st.DataObject, config: ModelConfig, replicas: int, narrow: bool
 ) -> None:
     """Sums over replicas depend on where an element lies; that must not differ between members."""
     plan = data.draw(any_plans(config))
@@ -79,7 +80,7 @@ def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
 
     def common(member: int) -> list[Any]:
         share = plan.share(Seat(0, stage, member))
-        layouts = bucket_layouts(config, share, replicas, plan.gang_size)
+        layouts = bucket_layouts(config, share, replicas, plan.gang_size, narrow)
         return [layout.slots for layout in layouts if layout.kind.common]
 
     names = {slot.part.name for slots in common(0) for slot in slots}
@@ -88,16 +89,23 @@ def test_what_members_of_a_gang_hold_alike_lies_in_buckets_alike(
 
 
 @pytest.mark.parametrize("config", [SMOLLM2, FINE, with_experts(SMOLLM2, 8)])
-def test_a_bucket_is_of_one_kind_and_no_larger_than_it_may_be(config: ModelConfig) -> None:
-    layouts = bucket_layouts(config, single(config).share(Seat(0, 0, 0)), replicas=2, gang=1)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_bucket_is_of_one_kind_and_no_larger_than_it_may_be(
+    config: ModelConfig, narrow: bool
+) -> None:
+    share = single(config).share(Seat(0, 0, 0))
+    layouts = bucket_layouts(config, share, replicas=2, gang=1, narrow=narrow)
     for layout in layouts:
         assert len(layout.slots) == 1 or layout.slots[-1].stop <= BUCKET_ELEMENTS
         for slot in layout.slots:
             assert layout.kind.decays == (len(slot.part.shape) > 1)
+            gate = slot.part.role.part in ("router", "shared_gate")
+            assert layout.kind.narrow == (narrow and layout.kind.decays and not gate)
             if layout.kind.layer is not None:
                 assert f".layers.{layout.kind.layer}." in slot.part.name
     assert [layout.kind.end for layout in layouts].count(EMBEDDING) == 1
-    sizes = [layout.slots[-1].stop for layout in layouts if layout.kind.layer == 1]
+    of_layer = [each for each in layouts if each.kind.layer == 1 and each.kind.narrow == narrow]
+    sizes = [layout.slots[-1].stop for layout in of_layer]
     assert (len(sizes) > 1) == (sum(sizes) > BUCKET_ELEMENTS)
 
 
@@ -107,8 +115,58 @@ def test_the_embedding_of_both_ends_lies_in_buckets_alike() -> None:
     stages = (replace(stage, layers=(0, 1)), replace(stage, layers=(1, 2)))
     plan = Plan(config.summary(), stages)
     first, last = (
-        [each for each in bucket_layouts(config, plan.share(seat), 3, 1) if each.kind.end]
+        [each for each in bucket_layouts(config, plan.share(seat), 3, 1, True) if each.kind.end]
         for seat in plan.seats
     )
     assert [each.slots for each in first] == [each.slots for each in last]
     assert [each.kind.counted for each in (*first, *last)] == [True, False]
+
+
+OLMOE = replace(
+    SMOLLM2, layers=2, hidden_size=2048, heads=16, kv_heads=16, head_size=128, ffn_size=1024
+)
+
+
+def places_of_experts(config: ModelConfig, replicas: int) -> list[int]:
+    """Return where the matrices of experts of one layer begin in the memory of their kind."""
+    share = single(config).share(Seat(0, 0, 0))
+    layouts = bucket_layouts(config, share, replicas, 1, narrow=False)
+    found, before = [], 0
+    for layout in (each for each in layouts if each.kind.layer == config.moe_layers[-1]):
+        found += [before + s.start for s in layout.slots if s.part.role.expert is not None]
+        before += layout.elements
+    return found
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 5, 6, 7, 8, 12])
+@pytest.mark.parametrize(
+    "config", [with_experts(replace(SMOLLM2, layers=2), 48), with_experts(OLMOE, 64)]
+)
+def test_experts_lie_at_even_distances_across_buckets(config: ModelConfig, replicas: int) -> None:
+    places = places_of_experts(config, replicas)
+    assert config.moe is not None
+    size = config.hidden_size * config.moe.expert_size
+    assert len(places) == 3 * config.moe.experts
+    assert len(places) * size > BUCKET_ELEMENTS
+    assert {after - before for before, after in pairwise(places)} == {size}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4, 8, 64])
+def test_buckets_are_full_where_their_slices_are_even(replicas: int) -> None:
+    """What checkpoints of before were cut by stays as it was."""
+    share = single(with_experts(OLMOE, 64)).share(Seat(0, 0, 0))
+    layouts = bucket_layouts(with_experts(OLMOE, 64), share, replicas, 1, narrow=False)
+    one, *others = [layout for layout in layouts if layout.kind.layer == 1]
+    for before, after in pairwise([one, *others]):
+        following = after.slots[0].part.elements
+        assert before.slots[-1].stop + following > BUCKET_ELEMENTS
+    assert len(others) == 25
+
+
+def test_experts_of_which_none_fills_even_slices_are_padded_one_by_one() -> None:
+    """Each has a bucket of its own, which five replicas cannot cut into even slices."""
+    config = with_experts(replace(SMOLLM2, hidden_size=4608, ffn_size=12_288), 2)
+    size = 4608 * 12_288
+    steps = {after - before for before, after in pairwise(places_of_experts(config, 5))}
+    assert size > BUCKET_ELEMENTS
+    assert steps == {-(-size // 80) * 80}
