@@ -76,6 +76,8 @@ class MemberCosts:
         self._parameters = self._totals(layer_parameters, 0)
         self._floats = self._totals(block_floats, 0.0)
         self._working: dict[tuple[bool, bool], int] = {}
+        self._fixed: dict[tuple[int, int], int] = {}
+        self._alone = fixed_bytes(config, self.share, 0, workload, self.replicas)
         self._end_parameters: dict[tuple[bool, bool], int] = {}
 
     def block(self, layer: int) -> Seconds:
@@ -145,7 +147,9 @@ class MemberCosts:
         parameters = self.parameters(spans, position)
         states = state_bytes(parameters, self.workload, self.replicas)
         if not self.workload.training:
-            return states[0] + self._serving_bytes(spans[0], position) + self._fixed(position)
+            return (
+                states[0] + self._serving_bytes(spans[0], position) + self._beside_tensors(position)
+            )
         again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
         kept = [self._kept(span, again) for span in spans]
         numbers = (
@@ -156,12 +160,18 @@ class MemberCosts:
         activations = ceil(self.workload.numerics.activation * numbers)
         beside = self._beside(position, activations)
         beside += snapshot_bytes(parameters, self.workload, self.replicas)
-        return sum(states) + activations + beside + self._fixed(position)
+        if not self.workload.gpus:
+            return sum(states) + activations + beside + self._alone
+        return sum(states) + activations + beside + self._beside_tensors(position)
 
-    def _fixed(self, position: Position) -> int:
-        """Return the bytes beside tensors."""
-        neighbours = sum(position.arrivals)
-        return fixed_bytes(self.config, self.share, neighbours, self.workload, self.replicas)
+    def _beside_tensors(self, position: Position) -> int:
+        """Return the bytes beside tensors, which on GPUs depend on the neighbours."""
+        arrivals = position.arrivals
+        if arrivals not in self._fixed:
+            self._fixed[arrivals] = fixed_bytes(
+                self.config, self.share, sum(arrivals), self.workload, self.replicas
+            )
+        return self._fixed[arrivals]
 
     def _kept(self, span: Span, again: Mapping[int, float]) -> float:
         """Return the numbers that a span keeps per token; recomputed layers keep their input."""
