@@ -71,8 +71,9 @@ class Experts(nn.ModuleDict):
         return expert.weights
 
     def gather(self) -> None:
-        """Move the weights of all experts into one piece of memory, so that they are two stacks."""
-        gathered([parameter for expert in self.values() for parameter in expert.parameters()])
+        """Move the weights of all experts into one piece of memory, unless they are two stacks."""
+        if self.stacks() is None:
+            gathered([parameter for expert in self.values() for parameter in expert.parameters()])
 
     def stacks(self) -> tuple[Stack, Stack] | None:
         """Return gates above ups, [R, 2F, D], and downs, [R, D, F], over the parameters' memory.
