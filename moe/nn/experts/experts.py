@@ -114,6 +114,7 @@ class Experts(nn.ModuleDict):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module (torch's name). Tables are made anew: ``to_empty`` leaves them bare."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._stacks = None
         if not self.row_of_N.is_meta:
             self.row_of_N.copy_(_row_of(self.numbers))
         if self.row_of_N.is_cuda:
