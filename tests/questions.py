@@ -6,11 +6,12 @@ from random import Random
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
+from moe.planning.counts.fixed import PROCESS_BYTES
+from moe.planning.counts.memory import Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
-from moe.planning.devices.pace import Profile
+from moe.planning.devices.pace import PRECISIONS, Profile
 from moe.planning.devices.rates import CPU_THREAD
 from moe.planning.search.question import Question
 
@@ -63,7 +64,11 @@ def draw_workload(random: Random, training: bool = True) -> Workload:
     )
 
 
-PROFILES = tuple(Profile(kind, 1, CPU_THREAD) for kind in ("gpu-x", "gpu-y"))
+PROFILES = tuple(
+    Profile(kind, 1, CPU_THREAD, precision=precision)
+    for kind in ("gpu-x", "gpu-y")
+    for precision in PRECISIONS
+)
 """What is known of kinds that no table has: as fast as a CPU thread, before their own speed."""
 
 

@@ -77,13 +77,13 @@ class MixtureOfExperts(nn.Module):
         valid_T = None if how.valid is None else how.valid.flatten()
         agree = self.exchange.agree
         routing, kept_TK = dispatch.assign(raw, how.capacity, self.config, valid_T, agree)
-        y_TD, found = self._gang(x_TD, routing, kept_TK, how.later), None
+        y_TD, found = self._gang(x_TD, routing, kept_TK, how), None
         if how.measured:
             loss, found = self._measure(routing, kept_TK, x_BSD.shape[:2], how)
             y_TD = balance.attach(y_TD, loss)
         return BlockOutput(y_TD.view_as(x_BSD), found)
 
-    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, later: Later | None) -> Tensor:
+    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, how: LayerPass) -> Tensor:
         """Return the weighted sum over all experts of the gang, including the shared expert [T,
         D].
         """
@@ -92,9 +92,10 @@ class MixtureOfExperts(nn.Module):
             gate = self.shared_gate
             gates = [gate(x_TD.to(gate.weight.dtype)).sigmoid()]
         x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
-        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
+        room = dispatch.room(how.capacity, len(x_TD), self.config)
+        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, how.later, room)
         if self.config.shared_size:
-            shared_TD = self.shared(x_TD, later)
+            shared_TD = self.shared(x_TD, how.later)
             y_TD = y_TD + (gates[0] * shared_TD if gates else shared_TD)
         return self.exchange.leave(y_TD)
 

@@ -218,4 +218,5 @@ class Work:
             numerics=NUMERICS[self.numerics],
             imbalance=self.imbalance,
             snapshots=there.of_cpus,
+            gpus=not there.of_cpus,
         )

@@ -168,6 +168,7 @@ def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: i
         schedule=run.train.schedule,
         numerics=_numerics(run),
         snapshots=there.of_cpus,
+        gpus=not there.of_cpus,
     )
 
 

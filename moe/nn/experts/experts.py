@@ -47,13 +47,16 @@ class Experts(nn.ModuleDict):
         weights_TK: Tensor,
         kept_TK: Tensor,
         later: Later | None = None,
+        room: int | None = None,
     ) -> Tensor:
         """Return the weighted sum of the held experts, [T, D], over the kept pairs.
 
         A token without an expert on this rank gets zero. If ``later`` is given, it collects the
-        gradients of the experts' weights.
+        gradients of the experts' weights. ``room`` is the most kept pairs of an expert, if that is
+        known; less memory is then needed.
         """
-        order = dispatch.order(experts_TK, kept_TK, self.row_of_N, len(self.numbers))
+        rows = len(self.numbers)
+        order = dispatch.order(experts_TK, kept_TK, self.row_of_N, rows, room)
         stacks = self._for_grouped(x_TD)
         if stacks is not None:
             return grouped.apply(x_TD, weights_TK, order, *stacks, later)

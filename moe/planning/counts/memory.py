@@ -39,6 +39,7 @@ from math import ceil
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
+from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
 from moe.planning.counts.work import (
     attention_columns,
     feed_forward_columns,
@@ -46,11 +47,6 @@ from moe.planning.counts.work import (
     vocabulary_rows,
 )
 from moe.planning.counts.workload import Workload
-
-PROCESS_BYTES = 512 * 2**20
-"""Bytes of an actor beside its tensors: interpreter, torch and Ray take 0.35 GB, the rest is
-buffers.
-"""
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
@@ -67,7 +63,11 @@ memory.
 
 @dataclass(frozen=True, slots=True)
 class RankBytes:
-    """Bytes of one rank at its peak, by purpose."""
+    """Bytes of one rank at its peak, by purpose.
+
+    ``process`` is all beside tensors (``moe.planning.counts.fixed``). ``host`` is what a rank on a
+    GPU takes of its host, and no part of the total, which is the GPU's.
+    """
 
     weights: int
     gradients: int
@@ -77,6 +77,7 @@ class RankBytes:
     buffers: int = 0
     snapshot: int = 0
     process: int = PROCESS_BYTES
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -128,9 +129,12 @@ def rank_bytes(
     """Return the bytes of a rank that recomputes the activations of the layers in ``recompute``."""
     parameters = sum(part.elements for part in held_by(config, share))
     weights, gradients, optimizer = state_bytes(parameters, workload, replicas)
+    fixed = fixed_bytes(config, share, sum(position.arrivals), workload, replicas)
+    host = host_bytes(parameters, workload, replicas)
     if not workload.training:
         widest = max(block_floats(config, share, layer) for layer in share.layer_numbers)
-        return RankBytes(weights, 0, 0, serving_bytes(config, share, workload, widest))
+        passing = serving_bytes(config, share, workload, widest)
+        return RankBytes(weights, 0, 0, passing, process=fixed, host=host)
     floats = {layer: block_floats(config, share, layer) for layer in share.layer_numbers}
     kept = {layer: config.hidden_size if layer in recompute else floats[layer] for layer in floats}
     again = max((floats[layer] for layer in floats if layer in recompute), default=0.0)
@@ -142,7 +146,8 @@ def rank_bytes(
     working = working_bytes(config, share, position, workload) + wasted_bytes(activations)
     buffers = buffer_bytes(config, position, workload)
     snapshot = snapshot_bytes(parameters, workload, replicas)
-    return RankBytes(weights, gradients, optimizer, activations, working, buffers, snapshot)
+    states = (weights, gradients, optimizer)
+    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host)
 
 
 def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int, int, int]:

@@ -47,7 +47,7 @@ class Workload:
     cannot exceed ``capacity_factor``. ``zero`` is the ZeRO stage: optimiser states (1), also
     gradients (2) and also weights (3) are divided over the replicas. ``snapshots`` is True if
     devices also hold the snapshots of checkpoints, as training CPUs do; for a GPU, its host holds
-    them.
+    them. ``gpus``: the ranks are on GPUs, and a part of each on its host.
     """
 
     sequence_length: int
@@ -61,6 +61,7 @@ class Workload:
     imbalance: float = 1.0
     capacity_factor: float | None = None
     snapshots: bool = False
+    gpus: bool = False
 
     def __post_init__(self) -> None:
         for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):

@@ -6,22 +6,20 @@ from moe.config.model import ModelConfig
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import CPU
 from moe.planning.plan.plan import Plan
-from moe.planning.prediction.predict import bytes_per_rank
+from moe.planning.prediction.predict import rank_bytes_of
 
 
 def reserving(config: ModelConfig, plan: Plan, workload: Workload) -> Plan:
-    """Return the plan with the predicted memory of each rank on a CPU reserved.
+    """Return the plan with the predicted memory of each rank on its node reserved.
 
-    What a rank on a GPU needs is the GPU's own memory, which comes with the GPU.
+    Of a rank on a GPU that is its process and its snapshots; the GPU's memory comes with the GPU.
     """
-    if all(rank.kind != CPU for stage in plan.stages for rank in stage.ranks):
-        return plan
-    needed = iter(bytes_per_rank(config, plan, workload))
+    needed = iter(rank_bytes_of(config, plan, workload))
     stages = []
     for stage in plan.stages:
         ranks = (
-            replace(rank, memory_bytes=size if rank.kind == CPU else 0)
-            for rank, size in zip(stage.ranks, needed, strict=False)
+            replace(rank, memory_bytes=need.total if rank.kind == CPU else need.host)
+            for rank, need in zip(stage.ranks, needed, strict=False)
         )
         stages.append(replace(stage, ranks=tuple(ranks)))
     return replace(plan, stages=tuple(stages))

@@ -29,7 +29,8 @@ from typing import NamedTuple, TypeVar
 from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
-from moe.planning.counts.memory import PROCESS_BYTES, Position, state_bytes
+from moe.planning.counts.fixed import least_fixed_bytes
+from moe.planning.counts.memory import Position, state_bytes
 from moe.planning.counts.work import end_parameters, layer_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
@@ -232,7 +233,7 @@ def _summed(config: ModelConfig, kinds: Mapping[bool, N], first: N) -> tuple[N, 
 def least_bytes(config: ModelConfig, ranks: int, replicas: int, workload: Workload) -> int:
     """Return what the fullest device takes at least: weights and states, spread over the ranks."""
     states = state_bytes(_parameters(config) // ranks, workload, replicas)
-    return PROCESS_BYTES + (sum(states) if workload.training else states[0])
+    return least_fixed_bytes(workload) + (sum(states) if workload.training else states[0])
 
 
 def is_1f1b(workload: Workload) -> bool:

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.fixed import fixed_bytes, host_bytes
 from moe.planning.counts.memory import (
-    PROCESS_BYTES,
     Position,
     block_floats,
     buffer_bytes,
@@ -67,6 +67,7 @@ class MemberCosts:
         devices = member.devices
         self.replicas = len(devices)
         self.limit = min(device.memory_bytes for device in devices)
+        self._host_limit = min((each.host_bytes for each in devices if each.host_bytes), default=0)
         unlike = {device.traits: device for device in devices}.values()
         self._paces = [inventory.pace(device, workload.numerics.sixteen_bit) for device in unlike]
         pairs = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
@@ -122,8 +123,15 @@ class MemberCosts:
         return max(pace.once("optimizer", work) for pace in self._paces)
 
     def fullness(self, spans: Spans, position: Position, recompute: Collection[int]) -> float:
-        """Return the fraction of its memory that spans of layers take, as ``rank_bytes`` counts."""
-        return self.bytes(spans, position, recompute) / self.limit
+        """Return the fraction of its memory that spans of layers take, as ``rank_bytes`` counts.
+
+        Of a GPU, or of its part of the host's memory, if more of that is taken and it is known.
+        """
+        own = self.bytes(spans, position, recompute) / self.limit
+        if not self._host_limit:
+            return own
+        host = host_bytes(self.parameters(spans, position), self.workload, self.replicas)
+        return max(own, host / self._host_limit)
 
     def tokens(self, layers: Span, position: Position) -> int:
         """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
@@ -137,7 +145,7 @@ class MemberCosts:
         parameters = self.parameters(spans, position)
         states = state_bytes(parameters, self.workload, self.replicas)
         if not self.workload.training:
-            return states[0] + self._serving_bytes(spans[0], position) + PROCESS_BYTES
+            return states[0] + self._serving_bytes(spans[0], position) + self._fixed(position)
         again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
         kept = [self._kept(span, again) for span in spans]
         numbers = (
@@ -148,7 +156,12 @@ class MemberCosts:
         activations = ceil(self.workload.numerics.activation * numbers)
         beside = self._beside(position, activations)
         beside += snapshot_bytes(parameters, self.workload, self.replicas)
-        return sum(states) + activations + beside + PROCESS_BYTES
+        return sum(states) + activations + beside + self._fixed(position)
+
+    def _fixed(self, position: Position) -> int:
+        """Return the bytes beside tensors."""
+        neighbours = sum(position.arrivals)
+        return fixed_bytes(self.config, self.share, neighbours, self.workload, self.replicas)
 
     def _kept(self, span: Span, again: Mapping[int, float]) -> float:
         """Return the numbers that a span keeps per token; recomputed layers keep their input."""

@@ -10,10 +10,10 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.nn import loss
+from moe.planning.counts.fixed import PROCESS_BYTES
 from moe.planning.counts.memory import (
     LOGITS_AT_ONCE,
     MESSAGES_AHEAD,
-    PROCESS_BYTES,
     Position,
     rank_bytes,
 )

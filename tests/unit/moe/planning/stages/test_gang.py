@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
-from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
+from moe.planning.counts.fixed import PROCESS_BYTES
+from moe.planning.counts.memory import Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
