@@ -76,7 +76,6 @@ class Told(Alone):
 def part(setting: Setting) -> Iterator[Row]:
     """Yield a row for each family and option, of a mixture of experts one for each bank."""
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     for case in cases():
         kept = Told()
         expected = run(case, torch.device("cpu"), REFERENCE, kept)
