@@ -230,7 +230,7 @@ def test_a_chain_is_larger_than_caches_or_all_there_is(
     only, share = alone(config, part)
     assert len(share.layer_numbers) == blocks
     layer = 0 if part == "dense" else config.layers - 1
-    each = layer_parameters(config, whole(config), layer)
+    each = layer_parameters(config, whole(config), layer).total
     assert parameters(only, share) == blocks * each
     like = sum(config.has_experts(n) == (part == "moe") for n in range(config.layers))
     assert blocks == like or 4 * blocks * each >= CHAIN_BYTES > 4 * (blocks - 1) * each
