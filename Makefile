@@ -8,7 +8,7 @@ PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadsco
 ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
-.PHONY: oracles lock clean
+.PHONY: oracles lock clean gpu-wheels
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
+	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
@@ -83,6 +84,13 @@ bench: install .venv-mergekit/installed
 	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
+gpu-wheels: install
+	rm -rf .whl
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	  --implementation cp --python-version 3.12 --platform manylinux_2_28_x86_64 \
+	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  --dest .whl --requirement benchmarks/gpu/wheels.txt
+
 oracles: .venv-oracles/installed
 	.venv-oracles/bin/python -W ignore tests/oracles/megatron.py --check tests/oracles/megatron.json
 
@@ -96,4 +104,4 @@ lock: install
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-	rm -rf .venv .venv-oracles .venv-mergekit .venv-s3 demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -35,13 +35,9 @@ class BuildCommand:
         return self.plan.rank(self.seat).threads
 
     @property
-    def unlike(self) -> bool:
-        """Whether the members of its gang differ in kind or threads, and so may round differently.
-
-        A gang is on one node, so CPUs of one kind are the same CPU.
-        """
-        ranks = self.plan.stages[self.seat.stage].ranks
-        return len({(rank.kind, rank.threads) for rank in ranks}) > 1
+    def kind(self) -> str:
+        """Kind of the device that this rank computes on."""
+        return self.plan.rank(self.seat).kind
 
     @property
     def recompute(self) -> frozenset[int]:

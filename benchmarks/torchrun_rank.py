@@ -42,8 +42,8 @@ def take_part() -> None:
         _, port = rank.open_store(SECONDS)
         bench.set("meeting", str(port))
     port = int(bench.get("meeting"))
-    ends = (plan.home(0), plan.home(-1))
-    rank.join(Membership("bench", 1, command.seat, seats, ends, "127.0.0.1", port, SECONDS))
+    homes = plan.homes
+    rank.join(Membership("bench", 1, command.seat, seats, homes, "127.0.0.1", port, SECONDS))
     for batch in batches(run, TokenShards.open(run.data.path, "train"), 0):
         bench.get(f"go-{batch.step}")
         part = part_of(batch, run.train, command.seat.replica, plan.replicas)

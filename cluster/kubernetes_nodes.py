@@ -20,9 +20,10 @@ from kubernetes.config import ConfigException
 from kubernetes.utils.quantity import parse_quantity
 
 from cluster import nodes as offers
-from cluster.nodes import LeftOut, Node, kind_of_gpu
+from cluster.nodes import LeftOut, Node
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.kinds import kind_of_gpu
 from moe.planning.devices.rates import AMD, NVIDIA
 
 Table = Mapping[str, Any]

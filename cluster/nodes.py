@@ -1,17 +1,15 @@
 """Nodes, from any source, as the devices of an Inventory."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import CPU, Device, Inventory
+from moe.planning.devices.kinds import kinds_of_word
 from moe.planning.devices.naming import device_name
 from moe.planning.devices.rates import AMD, GPUS, NVIDIA
-
-_ABOUT = 0.07
-"""Relative tolerance between the memory that a driver reports and the nominal GiB of a GPU."""
+from moe.sizes import size_text
 
 _LIBRARIES = {NVIDIA: "NCCL", AMD: "RCCL"}
 _LISTED = 5
@@ -23,8 +21,10 @@ class Node:
 
     ``gpu_kind`` is a key of ``moe.planning.devices.rates.GPUS`` if that table has the kind.
     ``gpu_memory_bytes`` is the memory of one GPU as the node reports it; if the node does not
-    report it, the data sheet of the kind gives it. ``others`` names the resources of accelerators
-    that ranks cannot use.
+    report it, the data sheet of the kind gives it. ``accelerator`` is Ray's word for the GPUs and
+    ``id`` Ray's number of the node, empty where a source does not know them; ``processor`` is the
+    name of the CPU, empty where nobody asked.
+    ``others`` names the resources of accelerators that ranks cannot use.
     """
 
     name: str
@@ -34,6 +34,9 @@ class Node:
     memory_bytes: int
     labels: Mapping[str, str]
     gpu_memory_bytes: int | None = None
+    accelerator: str = ""
+    processor: str = ""
+    id: str = ""
     vendor: str = NVIDIA
     others: Mapping[str, int] = field(default_factory=dict)
 
@@ -76,23 +79,19 @@ def left_out(nodes: Sequence[Node], threads: int | None = 1) -> tuple[LeftOut, .
     return tuple(sorted(found, key=lambda each: each.node))
 
 
-def kind_of_gpu(product: str, memory_bytes: int | None = None) -> str:
-    """Return the kind of a GPU product by any of its usual names; the product itself if unknown.
-
-    A kind matches if the product has all words of the kind; the longest match wins. ``A100-80G``
-    matches ``NVIDIA-A100-SXM4-80GB``, and matches ``NVIDIA-A100-PG509-200`` if the memory agrees.
-    """
-    words = set(re.split(r"[^A-Z0-9.]+", product.upper()))
-
-    def has(kind: str, word: str) -> bool:
-        if not re.fullmatch(r"\d+G", word):
-            return word in words
-        size = GPUS[kind].memory_bytes
-        near = memory_bytes is not None and abs(memory_bytes / size - 1) < _ABOUT
-        return f"{word}B" in words or word in words or near
-
-    kinds = [kind for kind in GPUS if all(has(kind, word) for word in kind.split("-"))]
-    return max(kinds, key=lambda kind: kind.count("-"), default=product)
+def cautions(nodes: Sequence[Node]) -> tuple[str, ...]:
+    """Return what is assumed of GPUs whose word names several sizes, where no node told its own."""
+    found = {}
+    for node in nodes:
+        sizes = sorted({GPUS[kind].memory_bytes for kind in kinds_of_word(node.accelerator)})
+        if node.gpus and node.gpu_memory_bytes is None and len(sizes) > 1:
+            listed = " and ".join(size_text(size) for size in sizes)
+            found[node.accelerator] = (
+                f"node {node.name} did not tell the memory of its {node.accelerator} GPUs, which "
+                f"exist with {listed}; planned with "
+                f"{size_text(GPUS[node.gpu_kind].memory_bytes)}, give --inventory for more"
+            )
+    return tuple(found.values())
 
 
 def _sorted_out(nodes: Sequence[Node], threads: int | None) -> tuple[list[Node], dict[str, str]]:
@@ -199,4 +198,6 @@ def _gpu_devices(node: Node) -> Iterator[Device]:
             kind=node.gpu_kind,
             memory_bytes=memory,
             threads=max(1, node.cpus // node.gpus),
+            accelerator=node.accelerator,
+            host_bytes=node.memory_bytes // node.gpus,
         )

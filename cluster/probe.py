@@ -7,8 +7,10 @@ from typing import Any
 
 import ray
 
-from cluster.nodes import Node, inventory, kind_of_gpu
+from cluster.facts import asked
+from cluster.nodes import Node, inventory
 from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.kinds import kind_of_gpu
 from moe.planning.devices.naming import told_apart
 from moe.planning.devices.rates import vendor_of
 
@@ -29,8 +31,8 @@ def probe(threads: int | None = 1) -> Inventory:
 
 
 def nodes_of_ray() -> tuple[Node, ...]:
-    """Return the alive nodes of the Ray cluster."""
-    return living_nodes(ray.nodes())  # type: ignore[no-untyped-call]
+    """Return the alive nodes of the Ray cluster, with what they tell of themselves."""
+    return asked(living_nodes(ray.nodes()))  # type: ignore[no-untyped-call]
 
 
 def living_nodes(table: Sequence[Mapping[str, Any]]) -> tuple[Node, ...]:
@@ -55,6 +57,8 @@ def _node(row: Mapping[str, Any], shared: bool) -> Node:
         cpus=int(resources.get("CPU", 0)),
         gpus=gpus,
         gpu_kind=kind_of_gpu(word) if gpus else "",
+        accelerator=word if gpus else "",
+        id=str(row["NodeID"]),
         memory_bytes=int(resources.get("memory", 0)),
         labels=dict(row.get("Labels", {})),
         vendor=vendor_of(word),
@@ -63,6 +67,9 @@ def _node(row: Mapping[str, Any], shared: bool) -> Node:
 
 
 def _accelerator(resources: Mapping[str, float]) -> str:
-    """Return Ray's name for the accelerators of a node; empty if it has none."""
+    """Return Ray's name for the accelerators of a node; empty if it has none.
+
+    Of several, as where somebody marked an ``A100`` as ``A100-80G`` too, the most particular.
+    """
     found = sorted(key.removeprefix(_KIND) for key in resources if key.startswith(_KIND))
-    return found[0] if found else ""
+    return max(found, key=lambda word: kind_of_gpu(word).count("-"), default="")

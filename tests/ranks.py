@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from actors.commands import StepInput
 from actors.crew.gather import gather
@@ -15,7 +17,7 @@ from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
-from actors.rank.states import Empty
+from actors.rank.states import Empty, Joined
 from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
@@ -153,6 +155,30 @@ class TestedRank(Rank):
             ],
             dict(trainer.balancer.states),
         )
+
+    def name_backend(self, backend: str, hidden: tuple[str, ...] = ()) -> None:
+        """Go on as where the groups have another backend, and torch lacks some functions.
+
+        With nothing hidden, torch has all its functions again.
+        """
+        assert isinstance(self._state, Joined)
+        self._state.groups.backend = backend
+        for name in ("reduce_scatter_single", "all_gather_single"):
+            if name in hidden:
+                delattr(dist, name)
+            else:
+                setattr(dist, name, getattr(dist.distributed_c10d, name))
+
+    def fail_once(self, error: type[Exception], text: str) -> None:
+        """Have the next layer that runs raise an error, as a device does; none: use up memory."""
+
+        def fail(*_: Any) -> None:
+            handle.remove()
+            if not text:
+                torch.empty(2**50)
+            raise error(text)
+
+        handle = register_module_forward_pre_hook(fail)
 
 
 def single_threaded(plan: Plan) -> Plan:

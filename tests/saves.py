@@ -21,6 +21,7 @@ from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState, WrittenFiles
+from moe.checkpoint.transfer import DirectTransfer
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
@@ -185,7 +186,7 @@ def saved(
 
     def run(seat: Seat) -> WrittenFiles:
         files = group(stores[seat.replica, seat.stage], seat.member, plan.gang_size)
-        return rank(RankSaver(config, plan, seat, files, Buffers(pinned=False)), seat)
+        return rank(RankSaver(config, plan, seat, files, Buffers(DirectTransfer())), seat)
 
     with ThreadPoolExecutor(len(plan.seats)) as pool:
         return list(pool.map(run, plan.seats))

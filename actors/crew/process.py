@@ -6,6 +6,7 @@ the environment that its parent has when it starts. It ends when the parent ends
 parent is gone.
 """
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -18,9 +19,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from actors.calls import Answer
+from actors.epochs.environment import prepare
 from actors.rank.queues import COMMANDS, QUEUES, THREADS
 from actors.rank.rank import Rank
 from moe.errors import RankDied, RankLost, RaymoeError
+
+PRELOADED = [Rank.__module__, "torch._dynamo"]
+"""Imported once, by the server; the second is what torch imports for its first optimiser."""
 
 MakeRank = Callable[[int], Any]
 """Makes what answers the commands, in the new process; a class or function of a module."""
@@ -31,7 +36,7 @@ class RankProcess:
 
     def __init__(self, number: int, make: MakeRank = Rank) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([Rank.__module__])
+        context.set_forkserver_preload(PRELOADED)
         self._pipe, theirs = context.Pipe()
         given = (number, make, theirs, dict(os.environ))
         self._process = context.Process(target=_host, args=given, daemon=True)
@@ -99,8 +104,10 @@ class RankProcess:
 
 def _host(number: int, make: MakeRank, pipe: Connection, environment: dict[str, str]) -> None:
     """Answer commands until the pipe closes, each in its queue."""
+    gc.freeze()  # what the server imported is alive for good, and takes long to look through
     os.environ.clear()  # the server's, which is as old as the first rank
     os.environ.update(environment)
+    prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when ranks end
     rank, sending = make(number), threading.Lock()
     queues = {name: ThreadPoolExecutor(THREADS.get(name, 1)) for name in (COMMANDS, *THREADS)}

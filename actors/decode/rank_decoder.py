@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from actors.commands import InferInput
 from actors.epochs.groups import Groups
+from actors.epochs.lines import DOWN, Line, Route
 from moe.config.sampling import SampledToken
+from moe.config.token_numbers import check_token_numbers
 from moe.errors import RequestError
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.sampling import sample
@@ -39,7 +40,11 @@ class RankDecoder:
 
     @torch.inference_mode()
     def infer(self, work: InferInput) -> SampledToken | None:
-        """Append tokens to a sequence; return the next token where the head's leader is."""
+        """Append tokens to a sequence; return the next token where the head's leader is.
+
+        RequestError where a token is not in the vocabulary.
+        """
+        check_token_numbers(work.tokens, self._decoder.config.vocab_size, RequestError)
         cache = self._cache(work)
         x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
         run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
@@ -72,29 +77,22 @@ class RankDecoder:
 
     def _from(self, chunk: int, x: Tensor, length: int) -> Tensor:
         """Return what a chunk gave: x, where it is on this stage."""
-        source = self._neighbour(chunk)
-        if source is None:
+        line = self._line(chunk, chunk + 1)
+        if line is None:
             return x
         weight = next(self._decoder.parameters())
         size = (1, length, self._decoder.config.hidden_size)
         x = torch.empty(size, device=weight.device, dtype=weight.dtype)
-        dist.recv(x, source, group=self._down)
+        line.receive(x).wait()
         return x
 
     def _to(self, chunk: int, x: Tensor) -> None:
         """Give x to a chunk; nothing moves where it is on this stage."""
-        target = self._neighbour(chunk)
-        if target is not None:
-            dist.send(x.contiguous(), target, group=self._down)
+        line = self._line(chunk - 1, chunk)
+        if line is not None:
+            line.send(x.contiguous()).wait()
 
-    def _neighbour(self, chunk: int) -> int | None:
-        """Return the rank that holds a chunk; None for this one."""
+    def _line(self, source: int, target: int) -> Line | None:
+        """Return the line between the stages of two chunks; None where both are on this stage."""
         assert self._groups is not None
-        membership = self._groups.membership
-        rank = membership.at(stage=self._home[chunk])
-        return None if rank == membership.rank else rank
-
-    @property
-    def _down(self) -> dist.ProcessGroup | None:
-        assert self._groups is not None
-        return self._groups.down
+        return self._groups.lines.get(Route(DOWN, self._home[source], self._home[target]))

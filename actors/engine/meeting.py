@@ -89,9 +89,9 @@ class Meeting:
         first = seats.seat(0)
         opened = {first: self._crew.tell(first, "open_store", seconds)}
         ((host, port),) = gather(self._crew, opened, "opening the store", seconds)
-        ends = (self.plan.home(0), self.plan.home(-1))
+        homes = self.plan.homes
         memberships = {
-            seat: Membership(self._run, self.epoch, seat, seats, ends, host, port, seconds)
+            seat: Membership(self._run, self.epoch, seat, seats, homes, host, port, seconds)
             for seat in seats
         }
         answers = self.tell_each("join", memberships)

@@ -9,7 +9,8 @@ from actors.engine import statuses
 from actors.engine.meeting import Meeting
 from actors.state.sources import ModelSource
 from moe.config.sampling import SampledToken, Sampling
-from moe.errors import RaymoeError
+from moe.config.token_numbers import check_token_numbers
+from moe.errors import RaymoeError, RequestError
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
@@ -34,7 +35,11 @@ class ServingEngine:
         return cls(meeting)
 
     def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
-        """Append tokens to a sequence and return the token that follows."""
+        """Append tokens to a sequence and return the token that follows.
+
+        RequestError where a token is not in the vocabulary; no rank hears of it.
+        """
+        check_token_numbers(tokens, self._meeting.plan.model["vocab_size"], RequestError)
         position = self._lengths.get(sequence, 0)
         work = InferInput(sequence, tuple(tokens), position, sampling)
         answers = self._command("infer", work, doing="inference")

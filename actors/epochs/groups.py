@@ -1,27 +1,25 @@
-"""The process groups of one rank in one membership epoch, and how it lets go of them.
+"""The process groups of one rank in one membership epoch.
 
-Process groups live for one epoch. Connections close when nothing holds a group any more, and only
-that frees neighbours that wait on them, within milliseconds: gloo cannot be told to give up a wait.
-So a rank whose command failed lets go of all its groups, and the failure goes from neighbour to
-neighbour. Then all meet again under the next epoch.
+Process groups live for one epoch. A rank whose command failed leaves all its groups
+(``actors.epochs.leaving``), and the failure goes from neighbour to neighbour. Then all meet again
+under the next epoch.
 """
 
-import os
 import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from dataclasses import replace
 from datetime import timedelta
 
-import psutil
+import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from actors.device import GLOO
+from actors.device import GLOO, Device
+from actors.epochs.leaving import standing
+from actors.epochs.lines import Line, Route, routes_of
 from actors.epochs.membership import Membership
-from moe.errors import RankLost, RaymoeError, StorageError
-
-_DESTROYING = threading.Lock()
+from moe.errors import RankLost
 
 
 def open_store(host: str, seconds: float) -> TCPStore:
@@ -31,22 +29,11 @@ def open_store(host: str, seconds: float) -> TCPStore:
     )
 
 
-def use_interface_of(host: str) -> None:
-    """Let gloo listen where other nodes reach this one, unless the environment says where.
-
-    Left alone it asks for the host's name, which many systems answer with a loopback address.
-    """
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(address.address == host for address in addresses):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-
-
 class Groups:
     """The process groups of one rank in one epoch; None where it would be alone in one.
 
-    ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``down`` and ``up``
-    both hold this member of every stage of its replica: activations go down and gradients up, each
-    way on its own, so that a receive posted early on one never stands before a send on the other.
+    ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``lines`` are the
+    ends of the routes between this member of this stage and the same member of others.
     ``ends`` holds this member of the stages with embedding and head, where these are two.
     ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
     memory of the host on their way to a checkpoint while the next step runs; all other groups have
@@ -57,6 +44,7 @@ class Groups:
         self.membership = membership
         self.backend = backend
         self._wait = timedelta(seconds=membership.seconds)
+        self._numbers: list[Tensor] = []
         if store is None:
             store = TCPStore(membership.host, membership.port, timeout=self._wait)
         prefix = membership.name
@@ -72,12 +60,95 @@ class Groups:
         self.world = dist.group.WORLD
         gang = [seats.rank(each) for each in seats.gang_of(seat)]
         self.gang = self._own("gang", gang)
-        pipe = [seats.rank(each) for each in seats.pipeline_of(seat)]
-        self.down = self._own("down", pipe)
-        self.up = self._own("up", pipe)
+        self.lines = self._lines()
         self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
         self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
         self.files = self._own("files", gang, GLOO)
+
+    def connect(self, device: Device) -> None:
+        """Have every connection made now, within the seconds of a message, or raise RankLost.
+
+        gloo makes its connections with the groups. NCCL makes each with its first message, and
+        where a network is wrong that message never ends: better here than in the first step.
+        """
+        if self.backend == GLOO:
+            return
+        connected: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                device.use()
+                ends = len(self._collective) + len(self.lines)
+                self._numbers = list(torch.zeros(ends, 1, device=device.torch_device))
+                for each in self._messages():
+                    each.wait()
+                device.synchronise()
+                connected.set_result(None)
+            except BaseException as error:
+                connected.set_exception(error)
+
+        threading.Thread(target=work, name="connections of an epoch", daemon=True).start()
+        try:
+            connected.result(self._wait.total_seconds())
+        except TimeoutError as error:
+            raise RankLost(
+                f"rank {self.membership.rank} could not connect to its neighbours over "
+                f"{self.backend} within {self._wait.total_seconds():g} s; look whether "
+                "NCCL_SOCKET_IFNAME names the interface on which the nodes reach each other, run "
+                "with NCCL_DEBUG=INFO, or raise cluster.group_seconds"
+            ) from error
+
+    def check(self) -> None:
+        """Raise unless this rank is in the epoch and every connection is whole.
+
+        To be asked after a result was read and before anything depends on it: on NCCL a sum that
+        was given up has a result too. A group that NCCL itself gave up refuses every later message,
+        so one is sent over each, for which nobody waits. All ranks of the run must ask together.
+        """
+        if self.world is None or not standing(self.world):
+            raise RankLost(
+                f"rank {self.membership.rank} has left epoch {self.membership.epoch} meanwhile; "
+                "what it read last is no sum of all ranks"
+            )
+        self._messages()
+
+    @property
+    def _collective(self) -> list[dist.ProcessGroup]:
+        """The groups of the device, other than those of lines."""
+        every = (self.world, self.gang, self.ends, self.data)
+        return [group for group in every if group is not None]
+
+    def _messages(self) -> list[dist.Work]:
+        """Send one number over every connection of the device, in the order that all keep to."""
+        if not self._numbers:
+            return []
+        numbers = iter(self._numbers)
+        works = [
+            dist.all_reduce(next(numbers), group=group, async_op=True) for group in self._collective
+        ]
+        for route, line in self.lines.items():
+            sends = route.sender == self.membership.seat.stage
+            number = next(numbers)
+            works.append(line.send(number) if sends else line.receive(number))
+        return works
+
+    def _lines(self) -> dict[Route, Line]:
+        """Meet the other ends of the routes from and to this stage.
+
+        Every rank calls for every line of the run. With local synchronisation torch would name a
+        group after the number of groups that a rank has, and stages in the middle have more.
+        """
+        membership, found = self.membership, {}
+        seats, name = membership.seats, membership.name
+        for route in routes_of(membership.homes):
+            for seat in filter(lambda each: each.stage == route.sender, seats):
+                ends = [seats.rank(seat), seats.rank(replace(seat, stage=route.receiver))]
+                desc = f"{name}/{'-'.join(map(str, route))}"
+                group = dist.new_group(ends, timeout=self._wait, group_desc=desc)
+                if membership.rank in ends:
+                    ends.remove(membership.rank)
+                    found[route] = Line(group, dist.get_group_rank(group, *ends))
+        return found
 
     def _own(
         self, kind: str, ranks: list[int], backend: str | None = None
@@ -93,35 +164,3 @@ class Groups:
             group_desc=f"{self.membership.name}/{kind}",
         )
         return group
-
-
-def destroy_groups() -> None:
-    """Drop torch's own hold on all process groups of this process; from any thread."""
-    with _DESTROYING:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-@contextmanager
-def guarded(rank: int, doing: str) -> Iterator[None]:
-    """Say as RankLost that communication broke; what failed holds no group any more."""
-    try:
-        yield
-    except RaymoeError as error:
-        _let_go(error)
-        raise
-    except OSError as error:
-        _let_go(error)
-        raise StorageError(
-            f"rank {rank} failed during {doing}: {error}; every rank must reach the same files "
-            "with room on the disk"
-        ) from error
-    except Exception as error:
-        _let_go(error)
-        raise RankLost(f"rank {rank} failed during {doing}: {error}") from error
-
-
-def _let_go(error: BaseException) -> None:
-    """Drop the groups, also those that locals of the functions that failed hold."""
-    traceback.clear_frames(error.__traceback__)
-    destroy_groups()

@@ -9,15 +9,15 @@ from moe.planning.plan.seats import Seat, Seats
 class Membership:
     """One rank's seat among the ``seats`` of one epoch of a run.
 
-    ``ends`` are the stages with the embedding and with the head. ``host`` and ``port`` lead to the
-    store of rank 0. ``seconds`` bounds every wait of a process group.
+    ``homes`` is the stage of every chunk, along the model. ``host`` and ``port`` lead to the store
+    of rank 0. ``seconds`` bounds every wait of a process group.
     """
 
     run: str
     epoch: int
     seat: Seat
     seats: Seats
-    ends: tuple[int, int]
+    homes: tuple[int, ...]
     host: str
     port: int
     seconds: float
@@ -31,6 +31,11 @@ class Membership:
     def rank(self) -> int:
         """Global rank of this seat: its rank in the group of all."""
         return self.seats.rank(self.seat)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The stages with the embedding and with the head."""
+        return self.homes[0], self.homes[-1]
 
     def at(self, **other: int) -> int:
         """Return the global rank of another seat: ``at(stage=2)`` differs in the stage alone."""

@@ -58,8 +58,13 @@ def parts_of(config: ModelConfig) -> tuple[str, ...]:
     return ("embedding", *kinds, "head")
 
 
-def alone(config: ModelConfig, part: str) -> tuple[ModelConfig, Share]:
-    """Return a model of nothing but one part, and the share that holds it."""
+def alone(
+    config: ModelConfig, part: str, chain_bytes: int = CHAIN_BYTES
+) -> tuple[ModelConfig, Share]:
+    """Return a model of nothing but one part, and the share that holds it.
+
+    Blocks are as many as have weights of ``chain_bytes`` together.
+    """
     if part in ("embedding", "head"):
         ends = replace(config, layers=1, moe=None)
         held = replace(whole(ends), layers=(0, 0), embedding=part == "embedding")
@@ -68,7 +73,7 @@ def alone(config: ModelConfig, part: str) -> tuple[ModelConfig, Share]:
     block = replace(config, layers=1, moe=moe)
     size = _FLOAT_BYTES * parameters(*_blocks(block))
     like = sum(part_of(config, layer) == part for layer in range(config.layers))
-    return _blocks(replace(block, layers=min(like, -(-CHAIN_BYTES // size))))
+    return _blocks(replace(block, layers=min(like, -(-chain_bytes // size))))
 
 
 def parameters(config: ModelConfig, share: Share) -> int:
@@ -77,10 +82,21 @@ def parameters(config: ModelConfig, share: Share) -> int:
 
 
 class PartBench:
-    """Embedding, chain of blocks, or head with loss, on micro-batches of one size."""
+    """Embedding, chain of blocks, or head with loss, on micro-batches of one size.
 
-    def __init__(self, config: ModelConfig, part: str, device: torch.device) -> None:
-        only, share = alone(config, part)
+    With ``half``, products are of bf16 numbers, as ``actors.step.chunks`` runs them.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        part: str,
+        device: torch.device,
+        half: bool = False,
+        chain_bytes: int = CHAIN_BYTES,
+    ) -> None:
+        only, share = alone(config, part, chain_bytes)
+        self._half = half
         self.count = max(1, len(share.layer_numbers))
         self.decoder = build(only, lambda tensor: initial(only, tensor, _SEED), share, None, device)
         trained = {tensor.name for tensor in held_by(only, share) if tensor.role.trained}
@@ -108,10 +124,13 @@ class PartBench:
         """Run a micro-batch through, with its loss where there is one."""
         share = self.decoder.share
         x = self._tokens_BS if share.embedding else self._hidden_BSD
-        self._output = self.decoder(x, Pass(tokens=self._tokens_BS, logits=False)).values
-        if share.head:
-            scale = 1.0 / self._tokens_BS.numel()
-            self._output = self.decoder.loss(self._output, self._tokens_BS, scale)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            self._output = self.decoder(x, Pass(tokens=self._tokens_BS, logits=False)).values
+            if share.head:
+                scale = 1.0 / self._tokens_BS.numel()
+                self._output = self.decoder.loss(self._output, self._tokens_BS, scale)
+        if not share.head:
+            self._output = self._output.float()
 
     def backward(self) -> None:
         """Add the gradients of the micro-batch to those that are there."""

@@ -15,7 +15,9 @@ import psutil
 import torch
 
 from actors.device import gpu_count, local_device
-from actors.epochs.groups import Groups, destroy_groups, open_store
+from actors.epochs.environment import prepare
+from actors.epochs.groups import Groups, open_store
+from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
 from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
@@ -138,6 +140,7 @@ def _answer(rank: int, pipe: Connection, process: SpawnProcess) -> Any:
 
 
 def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
+    prepare()
     torch.set_num_threads(asked.threads)
     device = local_device(rank)
     device.use()
@@ -151,13 +154,13 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     except Exception as error:
         pipe.send(RankLost(f"rank {rank} could not measure: {error}"))
     finally:
-        destroy_groups()
+        leave_groups()
 
 
 def _found(asked: Measuring, clock: Clock, progress: Progress) -> Found:
     device, kinds = clock.device, parts_of(asked.config)
     total = len(kinds) + 2
-    rates = measure_rates(clock)
+    rates = measure_rates(clock, asked)
     parts: list[Timed] = []
     for done, kind in enumerate(kinds, 1):
         progress(done, total)

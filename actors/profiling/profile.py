@@ -6,6 +6,7 @@ planner's seconds are the measured ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import groupby
 from statistics import median
 
@@ -21,36 +22,23 @@ from moe.planning.counts.work import (
     optimizer_work,
     part_of,
 )
-from moe.planning.counts.workload import FLOAT32, Workload
+from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import CPU
+from moe.planning.devices.kinds import kind_of_gpu
 from moe.planning.devices.pace import Measured, Pace, Profile
-from moe.planning.devices.rates import GPUS, Rates
+from moe.planning.devices.rates import Rates
 
 _IDLE_SHARE = 0.9
 
 
 def profile_of(asked: Measuring, found: Sequence[Found], source: str) -> Profile:
     """Return what all ranks found, as a profile of their kind of device."""
-    rates = Rates(
-        median(each.rates.flops_per_second for each in found),
-        median(each.rates.bytes_per_second for each in found),
-    )
+    keys = [field.name for field in fields(Rates)]
+    rates = Rates(*(median(getattr(each.rates, key) for each in found) for key in keys))
     rounds = sorted((timed for each in found for timed in each.parts), key=_key)
     parts = [_measured(asked, list(of_all), Pace(rates)) for _, of_all in groupby(rounds, key=_key)]
-    return Profile(kind_of(found[0].device), asked.threads, rates, tuple(parts), source)
-
-
-def kind_of(device: str) -> str:
-    """Return the kind by which an inventory knows a device: a GPU's as its data sheet is listed."""
-    if device == CPU:
-        return CPU
-    words = device.replace("-", " ").split()
-    memory = [word.removesuffix("B") for word in words if word.endswith("GB")]
-    for name in sorted(GPUS, key=len, reverse=True):
-        kind, _, size = name.partition("-")
-        if kind in words and (not size or size in memory):
-            return name
-    return device
+    kind = found[0].device if found[0].device == CPU else kind_of_gpu(found[0].device)
+    return Profile(kind, asked.threads, rates, tuple(parts), source, asked.precision)
 
 
 def passes_of(config: ModelConfig, part: str, workload: Workload) -> Passes:
@@ -77,11 +65,12 @@ def caution_of(asked: Measuring, found: Sequence[Found]) -> str | None:
 
 
 def _measured(asked: Measuring, rounds: Sequence[Timed], pace: Pace) -> Measured:
-    part, tokens = rounds[0].part, rounds[0].tokens
+    part, tokens, numerics = rounds[0].part, rounds[0].tokens, NUMERICS[asked.precision]
     if part == "optimizer":
-        counted = pace.once(part, optimizer_work(rounds[0].parameters, FLOAT32)), 0.0
+        counted = pace.once(part, optimizer_work(rounds[0].parameters, numerics)), 0.0
     else:
-        workload = Workload(asked.sequence_length, tokens // asked.sequence_length, 1)
+        length = asked.sequence_length
+        workload = Workload(length, tokens // length, 1, numerics=numerics)
         counted = pace.seconds(part, passes_of(asked.config, part, workload), tokens)
     forward = median(seconds for timed in rounds for seconds in timed.forward)
     backward = median(seconds for timed in rounds for seconds in timed.backward)

@@ -10,7 +10,7 @@ import ray
 from ray.util import get_node_ip_address
 
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
-from actors.epochs.groups import use_interface_of
+from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
@@ -28,7 +28,7 @@ class RankActor:
 
     def __init__(self, rank: int) -> None:
         host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
-        use_interface_of(host)
+        prepare(host)
         self._rank = Rank(rank, host)
 
     @ray.method

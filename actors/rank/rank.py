@@ -6,15 +6,20 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch._C._distributed_c10d import TCPStore
 
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
-from actors.epochs.groups import Groups, destroy_groups, guarded, open_store
+from actors.epochs.failures import Doing, conclusive, guarded
+from actors.epochs.groups import Groups, open_store
+from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.rank.determinism import set_deterministic
+from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.saver import RankSaver
@@ -42,13 +47,18 @@ class Rank:
         self._state: State = Empty()
         self._store: TCPStore | None = None
         self._working = threading.Lock()
+        self._remedy: Callable[[], str] = str
 
     def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors from a source and make it ready to join."""
         self.abort()
         self._state = Empty()
         torch.set_num_threads(command.threads)
-        self._state = Built(LoadedShare(command, source))
+        set_deterministic(command.run is not None and command.run.train.deterministic)
+        need = partial(remedy, command, source)
+        with conclusive(Doing(self.number, "building", need)):
+            self._state = Built(LoadedShare(command, source))
+        self._remedy = need
 
     def open_store(self, seconds: float) -> tuple[str, int]:
         """Open the store where the ranks of the next epoch meet; return its address and port."""
@@ -60,8 +70,9 @@ class Rank:
         self.abort()
         share = self._share()
         store = self._store if membership.rank == 0 else None
-        with guarded(self.number, f"joining epoch {membership.epoch}"):
+        with guarded(self._doing(f"joining epoch {membership.epoch}")):
             groups = Groups(membership, share.device.backend, store)
+            groups.connect(share.device)
         share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
         self._state = Joined(share, membership.epoch, groups, saver)
@@ -79,7 +90,7 @@ class Rank:
                 self._working.release()
         else:
             self._state = self._state.left()
-            destroy_groups()
+            leave_groups()
         saver = None if isinstance(self._state, Empty) else self._state.saver
         if saver is not None:
             saver.abandon(ABANDON_SECONDS)
@@ -100,7 +111,7 @@ class Rank:
                 "asked for; the ranks no longer agree and must restart from a checkpoint"
             )
         with self._communicating(f"step {batch.step}"):
-            report = trainer.step(batch)
+            report = trainer.step(batch, self._saver().buffers.hold_back)
         first = share.report is None
         share.report = report
         if first:
@@ -118,7 +129,8 @@ class Rank:
             )
         weights = dict(share.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
-        saver.take(step, weights, states, trainer.balancer.states, seconds)
+        with conclusive(self._doing("taking a snapshot")):
+            saver.take(step, weights, states, trainer.balancer.states, seconds)
 
     def write(self, directory: Location, step: int) -> WrittenFiles:
         """Write the snapshot of a step, beside whatever else this rank does; wait for it first."""
@@ -166,7 +178,7 @@ class Rank:
             if not isinstance(self._state, Joined):
                 raise self._left()
             try:
-                with guarded(self.number, doing):
+                with guarded(self._doing(doing)):
                     yield
             except RaymoeError:
                 self._let_go()
@@ -180,8 +192,11 @@ class Rank:
         self._state = self._state.left()
         if isinstance(self._state, Built):
             self._state.share.leave()
-        destroy_groups()
+        leave_groups()
         gc.collect()
+
+    def _doing(self, what: str) -> Doing:
+        return Doing(self.number, what, self._remedy)
 
     def _left(self) -> RankLost:
         epoch = self._state.epoch

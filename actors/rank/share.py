@@ -1,15 +1,23 @@
 """A rank's share of the model, with the parts that train it and generate from it."""
 
+import logging
+from collections.abc import Mapping
+
 import torch
+import torch.distributed as dist
 
 from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
-from actors.device import local_device
+from actors.device import planned_device
 from actors.epochs.groups import Groups
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
+from moe.config.products import Products
 from moe.nn.build import build
+from moe.nn.product import chosen, use
+
+_LOG = logging.getLogger(__name__)
 
 
 class LoadedShare:
@@ -20,7 +28,7 @@ class LoadedShare:
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
         self.command = command
-        self.device = local_device(0)
+        self.device = planned_device(command.kind)
         self.device.use()
         self._exchange = GangExchange()
         opened = source.open()
@@ -33,9 +41,9 @@ class LoadedShare:
             self.device.torch_device,
             torch.bfloat16 if narrow else torch.float32,
         )
+        _follow({} if opened.progress is None else opened.progress.products)
         plan = command.plan
-        home = [plan.home(chunk) for chunk in range(len(plan.chunk_spans))]
-        self.generator = RankDecoder(self.decoder, home, command.seat.stage)
+        self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         if command.run is not None:
@@ -47,10 +55,11 @@ class LoadedShare:
     def join(self, groups: Groups) -> None:
         """Take part in an epoch."""
         leader = groups.membership.at(member=0)
-        self._exchange.join(groups.gang, leader, self.command.unlike)
+        unlike = self._unlike(groups)
+        self._exchange.join(groups.gang, leader, unlike)
         self.generator.join(groups)
         if self.trainer is not None:
-            self.trainer.join(groups)
+            self.trainer.join(groups, unlike)
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
@@ -58,6 +67,29 @@ class LoadedShare:
         self.generator.leave()
         if self.trainer is not None:
             self.trainer.leave()
+
+    def _unlike(self, groups: Groups) -> bool:
+        """Return whether members of the gang may round differently, by what their devices say."""
+        if groups.files is None:
+            return False
+        found: list[str] = [""] * dist.get_world_size(groups.files)
+        own = self.device.rounding(self.command.threads)
+        dist.all_gather_object(found, own, group=groups.files)
+        return len(set(found)) > 1
+
+
+def _follow(recorded: Mapping[str, Products]) -> None:
+    """Multiply by the rules that a run recorded, as far as this processor has them."""
+    rules = chosen(recorded)
+    use(rules)
+    if recorded and recorded.get(rules.processor) != rules:
+        _LOG.warning(
+            "the steps so far multiplied on %s, this rank does on %s by other rules (%s); its "
+            "next steps differ from theirs in rounding",
+            ", ".join(sorted(recorded)),
+            rules.processor,
+            rules,
+        )
 
 
 def _resume(trainer: RankTrainer, progress: Progress) -> None:

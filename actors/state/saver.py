@@ -77,6 +77,7 @@ class RankSaver:
     ) -> None:
         """Copy weights and moments after a step; every rank of the run must, after the same.
 
+        A GPU may still be copying at the end: ``buffers.hold_back`` comes before the next update.
         Waits for an earlier checkpoint to be written, DeadlineExceeded after ``seconds``.
         """
         snapshot = self._snapshot(step, weights, states, balance)
@@ -91,6 +92,7 @@ class RankSaver:
         with self._snapshots.taken(step, seconds) as snapshot:
             family, unwanted = self._config.family, self._unwanted
             writing = Writing(self._rank, family, self._spans, directory, seconds, unwanted)
+            self.buffers.wait()
             return writing.write(snapshot)
 
     def abandon(self, seconds: float) -> None:

@@ -19,6 +19,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MASTER
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.products import Products
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.tensors import TensorSlice
 from moe.nn.build import ReadTensor
@@ -27,10 +28,12 @@ from moe.storage import Location
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What training had come to: steps done, the balance of every layer, optimiser moments."""
+    """What training had come to: steps done, the balance of every layer, the rules of products by
+    processor, optimiser moments."""
 
     step: int
     balance: Mapping[int, BalanceState]
+    products: Mapping[str, Products]
     read_moment: ReadMoment
 
 
@@ -98,7 +101,7 @@ class CheckpointSource:
         manifest = load_manifest(self.directory)
         checkpoint = Checkpoint.open(self.directory, manifest)
         moments = Moments.open(self.directory, manifest)
-        progress = Progress(manifest.step, manifest.balance, moments.read_range)
+        progress = Progress(manifest.step, manifest.balance, manifest.products, moments.read_range)
         return Opened(checkpoint.config, checkpoint.read, _masters(checkpoint, moments), progress)
 
 

@@ -20,6 +20,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError, StorageError
+from moe.nn.product import in_use
 from moe.storage import Location, make_directory
 
 
@@ -109,6 +110,7 @@ class Writing:
                 tuple(self._weights(snapshot, until)),
                 tuple(self._moments(snapshot, until)),
                 snapshot.balance,
+                (in_use(),),
             )
         except RaymoeError:
             raise

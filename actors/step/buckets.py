@@ -2,13 +2,16 @@
 
 ``moe.planning.layout.buckets`` says which tensor lies where and what of it this replica owns.
 Parameters and their gradients are views of the buckets, so nothing is copied on the way, and a
-bucket travels as one message.
+bucket travels as one message. The buckets of one kind are ranges of one *store*, so that all
+experts of a layer lie in one piece of memory, which grouped products take as a stack.
 
 Gradients are float32. Weights are float32, or bfloat16 in a bf16 run; the optimiser then updates a
 float32 *master* of the slice that this replica owns, so that no small update is rounded away.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,13 @@ is.
 """
 
 
+class Store(NamedTuple):
+    """Memory for weights and for their gradients, element by element."""
+
+    weights: Tensor
+    gradients: Tensor
+
+
 class Bucket:
     """The tensors of one bucket: all weights and gradients, and the slice that ``replica`` owns.
 
@@ -31,12 +41,14 @@ class Bucket:
     """
 
     def __init__(
-        self, layout: BucketLayout, parameters: Mapping[str, nn.Parameter], replica: int
+        self,
+        layout: BucketLayout,
+        parameters: Mapping[str, nn.Parameter],
+        replica: int,
+        store: Store,
     ) -> None:
         self.layout = layout
-        like = parameters[layout.slots[0].part.name]
-        self.weights = torch.zeros(layout.elements, dtype=like.dtype, device=like.device)
-        self.gradients = torch.zeros_like(self.weights, dtype=torch.float32)
+        self.weights, self.gradients = store
         self.own = layout.own(replica)
         self._replica = replica
         for slot in layout.slots:
@@ -76,7 +88,24 @@ def buckets_of(decoder: Decoder, replica: int, replicas: int, gang: int) -> tupl
     parameters = dict(decoder.named_parameters())
     narrow = decoder.dtype != torch.float32
     layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang, narrow)
-    return tuple(Bucket(layout, parameters, replica) for layout in layouts)
+    return tuple(
+        Bucket(layout, parameters, replica, store)
+        for _, alike in groupby(layouts, key=lambda layout: layout.kind)
+        for layout, store in _stored(list(alike), parameters)
+    )
+
+
+def _stored(
+    layouts: Sequence[BucketLayout], parameters: Mapping[str, nn.Parameter]
+) -> Iterator[tuple[BucketLayout, Store]]:
+    """Yield buckets of one kind, each with its range of one store."""
+    like = parameters[layouts[0].slots[0].part.name]
+    sizes = [layout.elements for layout in layouts]
+    weights = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+    gradients = torch.zeros_like(weights, dtype=torch.float32)
+    ranges = zip(torch.split(weights, sizes), torch.split(gradients, sizes), strict=True)
+    for layout, (own, of_gradients) in zip(layouts, ranges, strict=True):
+        yield layout, Store(own, of_gradients)
 
 
 @torch.no_grad()

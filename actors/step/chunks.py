@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepInput
+from actors.device import uploaded
 from actors.step.pipeline import Turn
 from actors.step.reduction import Reduction
+from moe.config.token_numbers import check_token_numbers
+from moe.errors import DataError
 from moe.nn.decoder import Decoder, Pass
+from moe.nn.loss import IGNORED
 from moe.nn.statistics import RoutingStatistics
 
 
@@ -45,13 +49,18 @@ class StageStep:
     def take(self, batch: StepInput, micro_batch: int) -> None:
         """Take the inputs of a step, cut into micro-batches of so many sequences.
 
-        A step in which no label counts has the loss 0, and no gradient comes of it.
+        A step in which no label counts has the loss 0, and no gradient comes of it. DataError where
+        a number is not in the vocabulary.
         """
-        device = self.loss.device
+        device, vocabulary = self.loss.device, self._decoder.config.vocab_size
         if batch.tokens is not None:
-            self._tokens = torch.split(torch.from_numpy(batch.tokens).to(device), micro_batch)
+            check_token_numbers(batch.tokens, vocabulary, DataError)
+            tokens = uploaded(torch.from_numpy(batch.tokens), device)
+            self._tokens = torch.split(tokens, micro_batch)
         if batch.labels is not None:
-            self._labels = torch.split(torch.from_numpy(batch.labels).to(device), micro_batch)
+            check_token_numbers(batch.labels, vocabulary, DataError, IGNORED)
+            labels = uploaded(torch.from_numpy(batch.labels), device)
+            self._labels = torch.split(labels, micro_batch)
         self._scale = 1.0 / max(batch.label_count, 1)
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:

@@ -1,8 +1,8 @@
-"""Tensors of one size between the stages of a replica, each way in a process group of its own.
+"""Tensors of one size between the stages of a replica, each over the line of its route.
 
 Senders and receivers know the schedule, so nothing is said beside the tensors: each receive is
-posted in the order in which its sender sends, at most ``AHEAD`` of them before they are needed.
-Buffers are kept from step to step.
+posted in the order in which its sender sends, a few of them before they are needed
+(``messages_ahead``). Buffers are kept from step to step.
 """
 
 from collections import deque
@@ -13,12 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.epochs.groups import Groups
+from actors.device import GLOO
+from actors.epochs.lines import Line, Route
 
-DOWN = "down"
-UP = "up"
 AHEAD = 2
-"""Messages of one sender that are asked for before the one that is needed has come."""
+"""Messages of one sender that are asked for over gloo before the one that is needed has come."""
 
 Key = tuple[int, int]
 """The chunk and the micro-batch that a message is for."""
@@ -28,13 +27,12 @@ Key = tuple[int, int]
 class Letter:
     """A message under way, and the tensor that must not change until it has arrived."""
 
-    work: dist.Work | None
+    work: dist.Work
     tensor: Tensor
 
     def wait(self) -> None:
         """Wait until the message has arrived."""
-        if self.work is not None:
-            self.work.wait()
+        self.work.wait()
 
 
 @dataclass(slots=True)
@@ -47,19 +45,24 @@ class _Sender:
 
 
 class Mail:
-    """The messages of one stage in one epoch; ``shape`` is that of every tensor."""
+    """The messages of one stage over its ``lines``; ``shape`` is that of every tensor.
+
+    ``expected`` says what others send to this stage, by route and in their order.
+    """
 
     def __init__(
         self,
-        groups: Groups,
+        lines: Mapping[Route, Line],
         shape: Sequence[int],
         device: torch.device,
-        expected: Mapping[tuple[str, int], Sequence[Key]],
+        expected: Mapping[Route, Sequence[Key]],
+        ahead: int,
     ) -> None:
-        self._groups = groups
+        self._lines = lines
         self._shape = tuple(shape)
         self._device = device
-        self._senders = {who: _Sender(tuple(keys)) for who, keys in expected.items()}
+        self._senders = {route: _Sender(tuple(keys)) for route, keys in expected.items()}
+        self._ahead = ahead
         self._free: list[Tensor] = []
         self._sent: list[Letter] = []
 
@@ -70,23 +73,21 @@ class Mail:
             sender.posted.clear()
         self._sent.clear()
 
-    def send(self, way: str, stage: int, key: Key, tensor: Tensor) -> Letter:
-        """Send a tensor to a stage; it must not change until ``arrived`` or ``finish``."""
+    def send(self, route: Route, key: Key, tensor: Tensor) -> Letter:
+        """Send a tensor; it must not change until ``arrived`` or ``finish``."""
         tensor = tensor.contiguous()
-        to = self._groups.membership.at(stage=stage)
-        work = dist.isend(tensor, to, group=self._group(way), tag=_tag(key))
-        letter = Letter(work, tensor)
+        letter = Letter(self._lines[route].send(tensor, _tag(key)), tensor)
         self._sent.append(letter)
         return letter
 
-    def receive(self, way: str, stage: int, key: Key) -> Tensor:
-        """Return what a stage sends under a key; ask for the next few messages from it as well."""
-        sender = self._senders[way, stage]
+    def receive(self, route: Route, key: Key) -> Tensor:
+        """Return what is sent under a key; ask for the next few messages of the route as well."""
+        sender = self._senders[route]
         while key not in sender.posted:
-            self._post(way, stage, sender)
+            self._post(route, sender)
         found = sender.posted.pop(key)
-        while sender.coming and len(sender.posted) < AHEAD:
-            self._post(way, stage, sender)
+        while sender.coming and len(sender.posted) < self._ahead:
+            self._post(route, sender)
         found.wait()
         return found.tensor
 
@@ -106,17 +107,21 @@ class Mail:
             letter.wait()
         self._sent.clear()
 
-    def _post(self, way: str, stage: int, sender: _Sender) -> None:
+    def _post(self, route: Route, sender: _Sender) -> None:
         key = sender.coming.popleft()
         buffer = self._free.pop() if self._free else torch.empty(self._shape, device=self._device)
-        source = self._groups.membership.at(stage=stage)
-        work = dist.irecv(buffer, source, group=self._group(way), tag=_tag(key))
+        work = self._lines[route].receive(buffer, _tag(key))
         sender.posted[key] = Letter(work, buffer)
 
-    def _group(self, way: str) -> dist.ProcessGroup:
-        group = self._groups.down if way == DOWN else self._groups.up
-        assert group is not None
-        return group
+
+def messages_ahead(backend: str) -> int:
+    """Return how many messages of a sender are asked for beyond the one that is needed.
+
+    A receive over gloo waits in a queue and costs nothing. One over NCCL is a kernel that spins on
+    the GPU until the sender's kernel runs, and those of a communicator wait for each other: one is
+    enough for a message to travel while the stage works.
+    """
+    return AHEAD if backend == GLOO else 1
 
 
 def _tag(key: Key) -> int:

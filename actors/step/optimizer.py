@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
 from moe.checkpoint.records import MASTER, MOMENTS, OwnedState
 from moe.config.ranges import TensorRange
@@ -58,15 +59,18 @@ class RankOptimizer:
         for bucket in self._buckets:
             bucket.gradients.zero_()
 
-    def clip(self, world: dist.ProcessGroup | None) -> float:
+    def clip(self, groups: Groups | None) -> float:
         """Scale the gradients owned to the allowed global norm; return the norm before.
 
         All ranks know the same norm, so all refuse one that is not finite before any weight moves.
+        With no ``groups`` this rank is alone.
         """
         squared = self._squared_norm()
-        if world is not None:
-            dist.all_reduce(squared, group=world)
+        if groups is not None:
+            dist.all_reduce(squared, group=groups.world)
         norm = squared.sqrt().item()
+        if groups is not None:
+            groups.check()
         if not math.isfinite(norm):
             raise TrainingDiverged(
                 f"the gradient norm is {norm}; nothing was updated, the last checkpoint is sound: "

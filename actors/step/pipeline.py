@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from actors.step.mail import DOWN, UP, Key, Letter, Mail
+from actors.epochs.lines import DOWN, UP, Route
+from actors.step.mail import Key, Letter, Mail
 from moe.nn.later import Later
 from moe.planning.schedules.schedule import FORWARD, INPUT, WEIGHT, Action, Order
 
@@ -143,41 +144,43 @@ class Pipeline:
         if self._home[chunk] == self._stage:
             self._here[way, chunk, micro_batch] = tensor
             return None
-        return self._mail.send(way, self._home[chunk], (chunk, micro_batch), tensor)
+        route = Route(way, self._stage, self._home[chunk])
+        return self._mail.send(route, (chunk, micro_batch), tensor)
 
     def _arrived(self, way: str, chunk: int, micro_batch: int, source: int) -> Tensor:
         """Return what the chunk ``source`` sent to a chunk of this stage."""
         home, key = self._home[source], (chunk, micro_batch)
         if home == self._stage:
             return self._here.pop((way, chunk, micro_batch))
-        tensor = self._mail.receive(way, home, key)
-        for answered in self._answers.get((way, home, key), ()):
+        route = Route(way, home, self._stage)
+        tensor = self._mail.receive(route, key)
+        for answered in self._answers.get((route, key), ()):
             self._mail.arrived(self._unanswered.pop(answered))
         return tensor
 
 
-def expected(orders: Sequence[Order], stage: int) -> dict[tuple[str, int], list[Key]]:
-    """Return what each other stage sends to this one, by way and sender, in the order it is sent.
+def expected(orders: Sequence[Order], stage: int) -> dict[Route, list[Key]]:
+    """Return what other stages send to this one, by route, in the order in which it is sent.
 
     Messages are named by the chunk and the micro-batch that they are for.
     """
-    found: dict[tuple[str, int], list[Key]] = {}
+    found: dict[Route, list[Key]] = {}
     for sender in range(len(orders)):
         for _, message in _messages(orders, sender, stage):
             if message is not None:
                 way, key = message
-                found.setdefault((way, sender), []).append(key)
+                found.setdefault(Route(way, sender, stage), []).append(key)
     return found
 
 
-def answers(orders: Sequence[Order], stage: int) -> dict[tuple[str, int, Key], list[Key]]:
+def answers(orders: Sequence[Order], stage: int) -> dict[tuple[Route, Key], list[Key]]:
     """Return which gradients sent by this stage have been used when a message comes.
 
-    A message is named by way, sender and key. What its sender did before it sent, it must have
+    A message is named by route and key. What its sender did before it sent, it must have
     had: so a gradient need not be kept until the step ends.
     """
     home = {action.chunk: s for s, order in enumerate(orders) for action in order}
-    found: dict[tuple[str, int, Key], list[Key]] = {}
+    found: dict[tuple[Route, Key], list[Key]] = {}
     for sender in range(len(orders)):
         used: list[Key] = []
         for action, message in _messages(orders, sender, stage):
@@ -185,7 +188,7 @@ def answers(orders: Sequence[Order], stage: int) -> dict[tuple[str, int, Key], l
                 used.append((action.chunk, action.micro_batch))
             if message is not None and used:
                 way, key = message
-                found[way, sender, key] = used
+                found[Route(way, sender, stage), key] = used
                 used = []
     return found
 

@@ -9,7 +9,7 @@ than a gathering (benchmarks/README.md); other backends have both, and move half
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 
@@ -82,20 +82,28 @@ class Reduction:
         if self._groups.backend == GLOO:
             work = dist.all_reduce(bucket.gradients, group=group, async_op=True)
         else:
+            reduce = _named("reduce_scatter_single", "reduce_scatter_tensor")
             own = bucket.gradients[bucket.own]
-            work = dist.reduce_scatter_single(own, bucket.gradients, group=group, async_op=True)
+            work = reduce(own, bucket.gradients, group=group, async_op=True)
         self._works.append(work)
 
 
 def _share_out(bucket: Bucket, groups: Groups) -> list[dist.Work]:
     group = groups.data
     if groups.backend != GLOO:
+        gather = _named("all_gather_single", "all_gather_into_tensor")
         own = bucket.weights[bucket.own]
-        return [dist.all_gather_single(bucket.weights, own, group=group, async_op=True)]
+        return [gather(bucket.weights, own, group=group, async_op=True)]
     return [
         dist.broadcast(part, groups.membership.at(replica=owner), group=group, async_op=True)
         for owner, part in enumerate(bucket.slices)
     ]
+
+
+def _named(name: str, before: str) -> Callable[..., dist.Work]:
+    """Return a function of torch by its name of today, or by the one before torch 2.13."""
+    found: Callable[..., dist.Work] = getattr(dist, name, None) or getattr(dist, before)
+    return found
 
 
 def _wait(works: list[dist.Work]) -> None:

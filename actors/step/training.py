@@ -1,17 +1,20 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
+import time
+from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from actors.commands import BuildCommand, RankReport, StepInput
-from actors.device import Device, seconds_of
+from actors.device import GLOO, Device, seconds_of
 from actors.epochs.groups import Groups
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
-from actors.step.mail import Mail
+from actors.step.mail import Mail, messages_ahead
 from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
@@ -21,15 +24,22 @@ from moe.config.run import RunConfig
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.totals import statistics_of, summed
-from moe.planning.schedules.schedule import actions
+from moe.planning.schedules.schedule import Order, actions, one_by_one
+
+_ROOM = 0.97
+"""Part of the reserved memory that may stay held between steps; a step adds a little to it."""
 
 
 class _Joined(NamedTuple):
-    """What a trainer works with during one epoch."""
+    """What a trainer works with during one epoch.
+
+    ``first`` plays the first step of the epoch, where that is another pipeline than ``pipeline``.
+    """
 
     groups: Groups
     pipeline: Pipeline
     reduction: Reduction
+    first: Pipeline | None
 
 
 class RankTrainer:
@@ -59,50 +69,60 @@ class RankTrainer:
         for bucket in self._buckets:
             bucket.restore(read)
 
-    def join(self, groups: Groups) -> None:
-        """Take part in an epoch: messages and sums go over its groups."""
+    def join(self, groups: Groups, unlike: bool) -> None:
+        """Take part in an epoch: messages and sums go over its groups.
+
+        ``unlike``: members of the gang may round differently.
+        """
         plan, train, seat = self._command.plan, self.run.train, self._command.seat
         part = part_of_step(train.micro_batches, seat.replica, plan.replicas)
         orders = actions(train.schedule, len(plan.stages), len(part), plan.chunks)
-        size = (train.micro_batch, self._command.sequence_length, self._decoder.config.hidden_size)
-        mail = Mail(groups, size, self._device.torch_device, expected(orders, seat.stage))
+        queued = groups.backend != GLOO
         self._joined = _Joined(
             groups,
-            Pipeline(orders, seat.stage, mail),
+            self._pipeline(orders, groups, messages_ahead(groups.backend)),
             Reduction(
                 self._buckets,
                 groups,
                 tied=self._decoder.config.tie_embeddings,
-                unlike=self._command.unlike,
+                unlike=unlike,
             ),
+            self._pipeline(one_by_one(orders), groups, 0) if queued else None,
         )
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
         self._joined = None
 
-    def step(self, batch: StepInput) -> RankReport:
+    def step(self, batch: StepInput, hold_back: Callable[[], None]) -> RankReport:
         """Run one optimiser step; every rank of the run is in the same step at the same time.
 
+        ``hold_back`` is called before weights and moments change: a snapshot may be under way.
         If it fails between the update and the end, the trainer is ``torn`` for good: some weights
-        are those of the next step, and doing it again would update them twice.
+        are those of the next step, and doing it again would update them twice. Before both, the
+        groups are asked whether what was read since came of all ranks.
         """
         assert self._joined is not None
-        groups, pipeline, reduction = self._joined
-        started = seconds_of(self._device)
+        groups, pipeline, reduction, first = self._joined
+        started = time.perf_counter()
         self.optimizer.clear()
         work = StageStep(self._decoder, self._layers(), self._pass(), reduction)
         work.take(batch, self.run.train.micro_batch)
-        pipeline.run(work)
+        (first or pipeline).run(work)
         reduction.finish()
         loss, layers = _account(work, groups)
-        norm = self.optimizer.clip(groups.world)
+        norm = self.optimizer.clip(groups)
+        hold_back()
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
         reduction.spread()
         reports = self.balancer.after(layers)
+        seconds = seconds_of(self._device) - started
+        groups.check()
         self.steps_done += 1
         self.torn = False
+        self._joined = self._joined._replace(first=None)
+        self._release()
         share = self._decoder.share
         return RankReport(
             rank=groups.membership.rank,
@@ -111,7 +131,7 @@ class RankTrainer:
             gradient_norm=norm,
             learning_rate=rate,
             layers=reports if share.leader else {},
-            busy_seconds=seconds_of(self._device) - started,
+            busy_seconds=seconds,
             peak_bytes=self._device.peak_bytes,
         )
 
@@ -120,6 +140,20 @@ class RankTrainer:
         """Whether a step takes token numbers: to embed them, or to hash them to experts."""
         moe = self._decoder.config.moe
         return self._decoder.share.embedding or (moe is not None and moe.hashed)
+
+    def _pipeline(self, orders: tuple[Order, ...], groups: Groups, ahead: int) -> Pipeline:
+        """Return this stage's work in an order of all stages."""
+        stage, sequence = self._command.seat.stage, self._command.sequence_length
+        size = (self.run.train.micro_batch, sequence, self._decoder.config.hidden_size)
+        device = self._device.torch_device
+        mail = Mail(groups.lines, size, device, expected(orders, stage), ahead)
+        return Pipeline(orders, stage, mail)
+
+    def _release(self) -> None:
+        """Stay within the memory that the plan reserves on the host; 0 reserves nothing."""
+        reserved = self._command.plan.rank(self._command.seat).memory_bytes
+        if reserved:
+            self._device.release(int(_ROOM * reserved))
 
     def _layers(self) -> StageLayers:
         plan, stage = self._command.plan, self._command.seat.stage
@@ -144,11 +178,13 @@ class RankTrainer:
 
 
 def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
-    """Return the loss and what routers did on all replicas: one sum of a few numbers."""
+    """Return the loss and what routers did on all replicas: one sum of a few numbers, one copy."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
     total = torch.cat(vectors)
     if groups.data is not None:
         dist.all_reduce(total, group=groups.data)
-    loss, *layers = torch.split(total, [len(vector) for vector in vectors])
-    return loss.item(), dict(zip(held, map(statistics_of, layers), strict=True))
+    numbers = iter(total.tolist())
+    groups.check()
+    loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]
+    return loss[0], dict(zip(held, map(statistics_of, layers), strict=True))

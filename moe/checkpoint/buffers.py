@@ -1,27 +1,33 @@
 """Buffers for snapshots of tensors, kept from one save to the next."""
 
 import threading
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from moe.checkpoint.transfer import Transfer
+
 _ALIGNED = 64
-_TOUCHED = 2**26
-"""Number of bytes to touch at a time; other Python threads can run in between."""
+_PAGE = 4096
+_PIECE = 2**26
+"""Number of bytes to make ready at a time, and the most that one copy has."""
 
 
 class Buffers:
     """One block of CPU memory; while shapes and dtypes stay equal, no save allocates memory.
 
-    The first touch of new memory takes several times as long as the copy, so ``prepare`` touches
-    the block in a thread beforehand. A GPU copies fastest to ``pinned`` memory, which exists only
-    on a machine with a GPU.
+    New memory must be touched or pinned, which takes longer than the copy, so ``prepare`` makes it
+    ready in a thread beforehand. Tensors that lie side by side, as those of a bucket do, are copied
+    in one go and lie side by side again.
     """
 
-    def __init__(self, pinned: bool) -> None:
-        self.pinned = pinned
+    def __init__(self, transfer: Transfer) -> None:
+        self.transfer = transfer
         self._block = torch.empty(0, dtype=torch.uint8)
+        self._free: Callable[[], object] = lambda: None
         self._making: threading.Thread | None = None
 
     @property
@@ -30,43 +36,134 @@ class Buffers:
         return self._block.nbytes
 
     def replaced(self) -> "Buffers":
-        """Return new buffers of the same kind, for use while the memory of these is still in
-        use.
-        """
-        return Buffers(self.pinned)
+        """Return new buffers of the same device, for use while the memory of these is read."""
+        self.wait()
+        return Buffers(self.transfer)
 
     def prepare(self, tensors: Iterable[Tensor]) -> None:
-        """Start to prepare memory for copies of tensors of these shapes; return at once."""
-        size = sum(map(_room, tensors))
+        """Start to make memory ready for copies of tensors like these; return at once."""
+        self._start(sum(_room(run.bytes) for run in _runs(list(tensors))))
+
+    def copied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return copies of tensors, valid until the next call; they are made after ``wait``.
+
+        Until ``hold_back``, the tensors may be read but not changed.
+        """
+        runs = list(_runs(tensors))
+        self._make_room(sum(_room(run.bytes) for run in runs))
+        copies: dict[int, Tensor] = {}
+        begin = 0
+        self.transfer.begin()
+        for run in runs:
+            self._copy(run.source, begin)
+            for number, at in zip(run.numbers, run.places, strict=True):
+                copies[number] = _view(self._block, begin + at, tensors[number])
+            begin += _room(run.bytes)
+        return [copies[number] for number in range(len(tensors))]
+
+    def hold_back(self) -> None:
+        """Let what the device is given from now on run after the copies; the host goes on."""
+        self.transfer.hold_back()
+
+    def wait(self) -> None:
+        """Wait until the copies are made."""
+        self.transfer.wait()
+
+    def _copy(self, source: Tensor, begin: int) -> None:
+        """Copy to the block from a byte on, piece by piece: no copy may span two of them."""
+        flat, end = source.reshape(-1), begin + source.nbytes
+        first = begin
+        while begin < end:
+            stop = min((begin // _PIECE + 1) * _PIECE, end)
+            part = flat[(begin - first) // source.itemsize : (stop - first) // source.itemsize]
+            self.transfer.copy(_view(self._block, begin, part), part)
+            begin = stop
+        if not source.is_contiguous():
+            self.wait()  # What was copied is a tensor that ends here.
+
+    def _make_room(self, size: int) -> None:
+        self._start(size)
+        if self._making is not None:
+            self._making.join()
+            self._making = None
+        if size > self.bytes:
+            self._make(size)  # The thread made less, or failed as this will.
+
+    def _start(self, size: int) -> None:
         if self._making is None and size > self.bytes:
             self._making = threading.Thread(target=self._make, args=(size,), daemon=True)
             self._making.start()
 
-    def copied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return copies of tensors, valid until the next call."""
-        if self._making is not None:
-            self._making.join()
-            self._making = None
-        size = sum(map(_room, tensors))
-        if size > self.bytes:
-            self._make(size)
-        views, begin = [], 0
-        for tensor in tensors:
-            own = self._block[begin : begin + tensor.nbytes]
-            view = own.view(tensor.dtype).view(tensor.shape)
-            view.copy_(tensor.detach())
-            views.append(view)
-            begin += _room(tensor)
-        return views
-
     def _make(self, size: int) -> None:
+        """Replace the block. It begins with a page: two pieces may not share one."""
         self._block = torch.empty(0, dtype=torch.uint8)
-        block = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
-        pages = block.numpy()
-        for begin in range(0, size, _TOUCHED):
-            pages[begin : begin + _TOUCHED].fill(0)
+        self._free()
+        memory = torch.empty(size + _PAGE, dtype=torch.uint8)
+        begin = -memory.data_ptr() % _PAGE
+        block = memory[begin : begin + size]
+        pieces = torch.split(block, _PIECE)
+        free = weakref.finalize(self, self.transfer.release, pieces)
+        free.atexit = False
+        self._free = free
+        for piece in pieces:
+            self.transfer.ready(piece)
         self._block = block
 
 
-def _room(tensor: Tensor) -> int:
-    return -(-tensor.nbytes // _ALIGNED) * _ALIGNED
+class _Run(NamedTuple):
+    """Tensors that lie side by side: their memory, their numbers, the byte where each begins."""
+
+    source: Tensor
+    numbers: tuple[int, ...]
+    places: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return self.source.nbytes
+
+
+def _runs(tensors: Sequence[Tensor]) -> Iterator[_Run]:
+    """Yield the tensors by where they lie."""
+    keys = {number: _place(tensor) for number, tensor in enumerate(tensors)}
+    run: list[int] = []
+    for number in sorted(keys, key=lambda each: keys[each]):
+        if run and not _follows(tensors[run[-1]], tensors[number]):
+            yield _run(tensors, run)
+            run = []
+        run.append(number)
+    if run:
+        yield _run(tensors, run)
+
+
+def _run(tensors: Sequence[Tensor], numbers: Sequence[int]) -> _Run:
+    first = tensors[numbers[0]].detach()
+    places = tuple(tensors[number].data_ptr() - first.data_ptr() for number in numbers)
+    if len(numbers) == 1:
+        return _Run(first, tuple(numbers), places)
+    elements = sum(tensors[number].numel() for number in numbers)
+    source = first.as_strided((elements,), (1,), first.storage_offset())
+    return _Run(source, tuple(numbers), places)
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.untyped_storage().data_ptr(), tensor.data_ptr()
+
+
+def _follows(one: Tensor, other: Tensor) -> bool:
+    """Tell whether the memory of one tensor ends where that of the other begins."""
+    return (
+        one.dtype == other.dtype
+        and one.is_contiguous()
+        and other.is_contiguous()
+        and min(one.nbytes, other.nbytes) > 0
+        and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        and one.data_ptr() + one.nbytes == other.data_ptr()
+    )
+
+
+def _view(block: Tensor, begin: int, like: Tensor) -> Tensor:
+    return block[begin : begin + like.nbytes].view(like.dtype).view(like.shape)
+
+
+def _room(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED

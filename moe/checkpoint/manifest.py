@@ -20,7 +20,8 @@ from moe.checkpoint.records import Piece, StoredTensor, read_piece, read_tensor
 from moe.checkpoint.writer import write_json
 from moe.config.balance_state import BalanceState, read_state
 from moe.config.json_file import read_json
-from moe.errors import CheckpointError
+from moe.config.products import UNRECORDED, Products, by_processor, read_products
+from moe.errors import CheckpointError, ConfigError
 from moe.storage import Location, P, sizes
 
 MANIFEST = "raymoe.json"
@@ -47,7 +48,8 @@ class Manifest:
     ``balance`` has the balance state of each layer with experts; ``plan`` and ``run`` wrote the
     checkpoint; ``data`` is a fingerprint of the token shards; ``files`` has the size of every file,
     ``tensors`` the weights by name, ``pieces`` the moments of the optimiser; ``hashes`` has the
-    hashes of all other files, and is empty for format 2.
+    hashes of all other files, and is empty for format 2; ``products`` has the rules of products on
+    each kind of processor that trained.
     """
 
     step: int
@@ -59,6 +61,7 @@ class Manifest:
     hashes: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
     pieces: tuple[Piece, ...]
+    products: Mapping[str, Products]
 
     @property
     def coefficients(self) -> dict[int, float]:
@@ -122,9 +125,17 @@ def _parsed(path: Location, table: Mapping[str, Any]) -> Manifest:
             hashes={} if table["format"] == 2 else dict(table["hashes"]),
             tensors={name: read_tensor(entry) for name, entry in table["tensors"].items()},
             pieces=tuple(map(read_piece, table["pieces"])),
+            products=_products(table),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path} is not a manifest: {error}") from error
+
+
+def _products(table: Mapping[str, Any]) -> Mapping[str, Products]:
+    """Return the rules of products; those of old checkpoints are known, though not in them."""
+    if "products" not in table:
+        return UNRECORDED
+    return by_processor(map(read_products, table["products"].values()))
 
 
 def checkpoints(directory: P) -> list[P]:

@@ -20,6 +20,7 @@ from moe.checkpoint.names import disk_name
 from moe.checkpoint.shard_files import TYPES
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
+from moe.config.products import Products
 from moe.config.ranges import TensorRange
 from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
@@ -89,12 +90,14 @@ class Piece:
 class WrittenFiles:
     """The records that one rank, or another writer, adds to a checkpoint.
 
-    ``balance`` is the state of each layer with experts that the writer holds.
+    ``balance`` is the state of each layer with experts that the writer holds, ``products`` the
+    rules that its products followed.
     """
 
     tensors: tuple[StoredTensor, ...]
     pieces: tuple[Piece, ...]
     balance: Mapping[int, BalanceState]
+    products: tuple[Products, ...] = ()
 
 
 def piece_of(own: TensorRange, name: str, moment: str, file: str, dtype: torch.dtype) -> Piece:

@@ -42,6 +42,7 @@ from moe.checkpoint.writer import (
 from moe.config.balance_state import BalanceState
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.products import by_processor
 from moe.config.ranges import whole_range
 from moe.config.run import RunConfig, dump_run
 from moe.config.tensors import TensorSlice, tensors
@@ -111,6 +112,7 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     Manifest(
         step=about.step,
         balance=dict(sorted(balance.items())),
+        products=by_processor(each for files in written for each in files.products),
         plan=about.plan,
         data=context.data,
         run=context.run.model_dump(mode="json"),

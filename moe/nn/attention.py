@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.nn.attend import attend
 from moe.nn.exchange import Exchange
 from moe.nn.later import Later
 from moe.nn.linear import Linear, linear
@@ -100,7 +101,7 @@ class Attention(nn.Module):
         v_BKPE = self._heads(self.v_proj(x_BSD, later)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
-        mixed_BHSE = _attend(q_BHSE, k_BKPE, v_BKPE, self.window)
+        mixed_BHSE = attend(q_BHSE, k_BKPE, v_BKPE, self.window)
         flat = mixed_BHSE.transpose(1, 2).flatten(2)
         return row_parallel(self.o_proj, flat, self.exchange, later)
 
@@ -114,31 +115,6 @@ def row_parallel(
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
     y = exchange.leave(linear(x, layer.matrix, later=later))
     return y if layer.bias is None else y + layer.bias
-
-
-def _attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor, window: int | None) -> Tensor:
-    new, total = q_BHSE.shape[2], k_BKPE.shape[2]
-    mask = None
-    if window is not None and total > window:
-        mask = _band(new, total, window, q_BHSE.device)
-    elif 1 < new < total:
-        mask = _band(new, total, total, q_BHSE.device)
-    return F.scaled_dot_product_attention(
-        q_BHSE,
-        k_BKPE,
-        v_BKPE,
-        attn_mask=mask,
-        is_causal=mask is None and new > 1,
-        enable_gqa=q_BHSE.shape[1] != k_BKPE.shape[1],
-    )
-
-
-def _band(new: int, total: int, window: int, device: torch.device) -> Tensor:
-    """Return the mask of positions that the last ``new`` of ``total`` positions see: at most
-    ``window`` positions each, including itself.
-    """
-    seen = torch.ones(new, total, dtype=torch.bool, device=device).tril(diagonal=total - new)
-    return seen.triu(diagonal=total - new - window + 1)
 
 
 def _grown(buffer: Tensor | None, new: Tensor, used: int, needed: int) -> Tensor:

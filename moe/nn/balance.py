@@ -24,6 +24,9 @@ micro-batch::
 If f and m came from the present batch, the mean over its micro-batches would have exactly the
 gradient of the loss of the global batch.
 
+Which tokens are padding and which sets are empty is known on the device alone, so both are masked
+and never cut out: the host waits for nothing.
+
 Shapes: T tokens, N experts, G sets of tokens.
 """
 
@@ -40,11 +43,13 @@ BalanceScope = Literal["micro-batch", "sequence", "global-batch"]
 
 class Spread(NamedTuple):
     """How G sets of tokens spread over the experts, both [G, N]: the share of (token, expert) pairs
-    of each expert, and its mean probability. G is 0 if there are no tokens.
+    of each expert, and its mean probability. ``filled`` [G] is False for a set without tokens,
+    None if all have some.
     """
 
     shares: Tensor
     probabilities: Tensor
+    filled: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,15 @@ class Losses(NamedTuple):
     device: Tensor | None
 
 
-def losses(settings: Balance, layer: int, now: Spread, logits_TN: Tensor) -> Losses:
-    """Return the losses of one layer; the caller removes padding from the spread and the logits."""
+def losses(
+    settings: Balance, layer: int, now: Spread, logits_TN: Tensor, valid_T: Tensor | None = None
+) -> Losses:
+    """Return the losses of one layer; ``valid_T`` is False for padding, which ``now`` leaves
+    out.
+    """
     before = settings.before.get(layer) if settings.scope == "global-batch" else None
     even = balance_loss(settings.kind, now, before)
-    z = z_loss(logits_TN) if settings.z else None
+    z = z_loss(logits_TN, valid_T) if settings.z else None
     device = device_loss(settings.device_groups, now, before) if settings.device else None
     total = settings.coefficients.get(layer, 0.0) * even
     if z is not None:
@@ -95,14 +104,10 @@ def losses(settings: Balance, layer: int, now: Spread, logits_TN: Tensor) -> Los
 
 
 def spread(load_GN: Tensor, probability_GN: Tensor, tokens_G: Tensor) -> Spread:
-    """Return the spread of the sets from their counts and summed probabilities, without empty
-    sets.
-    """
-    some_G = tokens_G > 0
-    load_GN, probability_GN, tokens_G = load_GN[some_G], probability_GN[some_G], tokens_G[some_G]
-    probabilities_GN = probability_GN / tokens_G[:, None]
+    """Return the spread of the sets from their counts and summed probabilities."""
+    probabilities_GN = probability_GN / tokens_G.clamp(min=1)[:, None]
     shares_GN = load_GN / load_GN.sum(dim=1, keepdim=True).clamp(min=1)
-    return Spread(shares_GN.to(probabilities_GN.dtype), probabilities_GN)
+    return Spread(shares_GN.to(probabilities_GN.dtype), probabilities_GN, tokens_G > 0)
 
 
 def balance_loss(kind: BalanceLoss, now: Spread, before: Spread | None = None) -> Tensor:
@@ -111,34 +116,39 @@ def balance_loss(kind: BalanceLoss, now: Spread, before: Spread | None = None) -
     With ``before``, its gradient is that of the previous global batch's loss in this micro-batch.
     """
     mean_GN = now.probabilities
-    if not len(mean_GN):
-        return mean_GN.sum()
     experts = mean_GN.shape[1]
     if kind == "switch":
         shares_GN = now.shares if before is None else before.shares
-        return experts * (shares_GN * mean_GN).sum(dim=1).mean()
+        return experts * mean((shares_GN * mean_GN).sum(dim=1), now.filled)
     if before is None:
-        return (1.0 / experts - mean_GN).square().sum(dim=1).mean()
+        return mean((1.0 / experts - mean_GN).square().sum(dim=1), now.filled)
     excess_1N = before.probabilities - 1.0 / experts
-    moved = (2.0 * excess_1N * mean_GN).sum(dim=1).mean()
-    return moved - moved.detach() + excess_1N.square().sum()
+    moved_G = (2.0 * excess_1N * mean_GN).sum(dim=1)
+    return mean(moved_G - moved_G.detach() + excess_1N.square().sum(), now.filled)
 
 
 def device_loss(groups: int, now: Spread, before: Spread | None = None) -> Tensor:
     """Return the device-level loss over contiguous groups of experts of nearly equal size."""
     mean_GN = now.probabilities
-    if not len(mean_GN):
-        return mean_GN.sum()
     shares_GN = (now.shares if before is None else before.shares).expand_as(mean_GN)
     parts = zip(shares_GN.tensor_split(groups, 1), mean_GN.tensor_split(groups, 1), strict=True)
-    losses = [share.mean(dim=1) * mean.sum(dim=1) for share, mean in parts]
-    return mean_GN.shape[1] * torch.stack(losses).sum(dim=0).mean()
+    losses = [share.mean(dim=1) * own.sum(dim=1) for share, own in parts]
+    return mean_GN.shape[1] * mean(torch.stack(losses).sum(dim=0), now.filled)
 
 
-def z_loss(logits_TN: Tensor) -> Tensor:
+def z_loss(logits_TN: Tensor, valid_T: Tensor | None = None) -> Tensor:
     """Return the mean square of the logarithm of the summed exponentials; 0 without tokens."""
-    squares_T = logits_TN.logsumexp(dim=-1).square()
-    return squares_T.mean() if len(squares_T) else squares_T.sum()
+    return mean(logits_TN.logsumexp(dim=-1).square(), valid_T)
+
+
+def mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean of the values marked in ``counted``, None for all; 0 without any.
+
+    Values that are not marked get the gradient 0.
+    """
+    if counted is None:
+        return values.sum() / max(values.numel(), 1)
+    return values.masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 def attach(x: Tensor, loss: Tensor) -> Tensor:

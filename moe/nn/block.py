@@ -16,7 +16,7 @@ from moe.nn.attention import Attention, LayerCache
 from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
-from moe.nn.experts import Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.norm import Norm
@@ -106,15 +106,16 @@ class MixtureOfExperts(nn.Module):
         if valid_BS is None:
             valid_BS = torch.ones(size, dtype=torch.bool, device=kept_TK.device)
         valid_T, chosen = valid_BS.flatten(), how.capacity.chooser == "experts"
+        mask_T = None if how.valid is None else valid_T
         counted_TK = kept_TK if chosen else valid_T[:, None].expand_as(kept_TK)
         counts = tally(routing, counted_TK, valid_BS)
         now = counts.spread(how.balance.scope)
-        losses = balance.losses(how.balance, self.layer, now, routing.logits[valid_T])
+        losses = balance.losses(how.balance, self.layer, now, routing.logits, mask_T)
         if chosen:
             lost = dispatch.untaken(kept_TK, valid_T)
         else:
             lost = dispatch.drop_rate(counts.load.sum(dim=0), how.capacity.measured_factor)
-        return losses.total, statistics(routing, counts, losses, lost, valid_T)
+        return losses.total, statistics(routing, counts, losses, lost, mask_T)
 
 
 class Block(nn.Module):

@@ -13,14 +13,12 @@ Both are plain numbers without gradient, used from the next step on. d and c are
 of one layer: all micro-batches, all replicas.
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from moe.config.balance_state import BalanceState
 from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, Coefficient
+from moe.nn.balance import BalanceLoss
 
 
 def initial(rule: Coefficient) -> BalanceState:
@@ -37,9 +35,17 @@ def update(rule: Coefficient, state: BalanceState, seen: LayerStatistics) -> Bal
     return BalanceState(alpha, tuple(count / pairs for count in seen.load), seen.probability)
 
 
-def moved_bias(rule: BiasCoefficient, bias_N: Tensor, load: Sequence[int]) -> Tensor:
+def loss_of(kind: BalanceLoss, state: BalanceState) -> float:
+    """Return the balance loss (``moe.nn.balance``) of the step that led to a state."""
+    probabilities = state.probabilities
+    if kind == "switch":
+        pairs = zip(state.shares, probabilities, strict=True)
+        return len(probabilities) * sum(share * mean for share, mean in pairs)
+    return sum((1 / len(probabilities) - mean) ** 2 for mean in probabilities)
+
+
+def moved_bias(rule: BiasCoefficient, bias_N: Tensor, load_N: Tensor) -> Tensor:
     """Return the balance bias after a step: it rises for experts below the mean load and falls
-    above.
+    above. ``load_N`` is in float64.
     """
-    load_N = torch.tensor(load, dtype=torch.float64, device=bias_N.device)
     return bias_N + rule.rate * (load_N.mean() - load_N).sign().to(bias_N.dtype)

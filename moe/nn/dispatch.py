@@ -1,4 +1,4 @@
-"""Which (token, expert) pairs survive a capacity.
+"""Which (token, expert) pairs survive a capacity, and the order in which experts compute them.
 
 A batch of T tokens makes T * K (token, expert) pairs. With a capacity factor c, an expert accepts
 at most ``ceil(c * K * T / N)`` pairs (the usual definition; the paper gives none) and the rest are
@@ -8,13 +8,16 @@ If experts choose (Zhou et al. 2022), every token applies to every expert, and e
 most probable ``ceil(c * K * T / N)`` tokens: all experts are equally loaded, and a token may get
 any number of experts.
 
-Shapes: T tokens, N experts, K experts per token, A pairs kept by this rank, D hidden.
+Everything here stays on the device of its tensors: shapes depend on sizes alone, never on the
+routing, so the host waits for nothing.
+
+Shapes: T tokens, N experts, K experts per token, A = T * K pairs, R rows (experts of this rank).
 """
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from functools import cached_property
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from moe.nn.router import Agree, Routing, alone
 
 DropPolicy = Literal["probability", "position"]
 Chooser = Literal["tokens", "experts"]
+Count = TypeVar("Count", int, Tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,50 @@ class Capacity:
 DROPLESS = Capacity()
 
 
+@dataclass(frozen=True)
+class Order:
+    """All pairs of a batch by the row of the expert that computes them, tokens in order.
+
+    ``places`` [A] are flat positions in [T, K]; ``ends`` [R], int32, says where the pairs of each
+    row end. Pairs that were dropped, and those of experts of other ranks, come after the last end.
+    """
+
+    places: Tensor
+    ends: Tensor
+    top_k: int
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The token of each pair, [A]."""
+        return self.places // self.top_k
+
+    @cached_property
+    def back(self) -> Tensor:
+        """Where each place comes in the order, [A]: the inverse of ``places``."""
+        numbers_A = torch.arange(self.places.numel(), device=self.places.device)
+        return torch.empty_like(self.places).scatter_(0, self.places, numbers_A)
+
+    @cached_property
+    def alive(self) -> Tensor:
+        """Which pairs this rank computes, bool [A]: those before the last end."""
+        numbers_A = torch.arange(self.places.numel(), device=self.places.device)
+        return numbers_A < self.ends[-1]
+
+
+def order(experts_TK: Tensor, kept_TK: Tensor, row_of_N: Tensor, rows: int) -> Order:
+    """Sort the pairs by row.
+
+    ``row_of_N`` gives the row of each expert; its last entry, and any expert this rank does not
+    hold, has the row ``rows``.
+    """
+    unknown = row_of_N.numel() - 1
+    known_A = torch.where(kept_TK, experts_TK, unknown).clamp_(max=unknown).flatten()
+    row_A, places_A = row_of_N.index_select(0, known_A).sort(stable=True)
+    numbers_R = torch.arange(rows, device=row_A.device, dtype=row_A.dtype)
+    ends_R = torch.searchsorted(row_A, numbers_R, right=True, out_int32=True)
+    return Order(places_A, ends_R, experts_TK.shape[1])
+
+
 def assign(
     routing: Routing,
     capacity: Capacity,
@@ -70,11 +118,15 @@ def assign(
     return routing._replace(weights=routing.weights * kept_TK), kept_TK
 
 
-def slots(factor: float, assignments: int, experts: int) -> int:
+def slots(factor: float, assignments: Count, experts: int) -> Count:
     """Return the most pairs that one expert accepts; exact: 1.1 * 200 / 4 is 55, in floats it would
     be 56.
+
+    ``factor`` counts to a millionth, so that the products of whole numbers stay below 2**63; above
+    the number of experts it drops nothing, whatever it is.
     """
-    return math.ceil(Fraction(str(factor)) * assignments / experts)
+    share = min(Fraction(str(factor)).limit_denominator(10**6), Fraction(experts))
+    return -(-share.numerator * assignments // (share.denominator * experts))
 
 
 def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) -> Tensor:
@@ -86,17 +138,15 @@ def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) ->
     if capacity.factor is None:
         return alive_TK
     experts = routing.probabilities.shape[1]
-    limit = slots(capacity.factor, int(alive_TK.sum()), experts)
+    limit = slots(capacity.factor, alive_TK.sum(), experts)
     return alive_TK & (_rank_in_expert(routing, capacity.policy, alive_TK, experts) < limit)
 
 
 def drop_rate(load_N: Tensor, factor: float) -> Tensor:
     """Return the share of pairs beyond capacity ``factor``: the drop rate, real or virtual."""
-    assignments = int(load_N.sum())
-    if assignments == 0:
-        return load_N.new_zeros((), dtype=torch.float32)
+    assignments = load_N.sum()
     limit = slots(factor, assignments, load_N.numel())
-    return (load_N - limit).clamp(min=0).sum() / assignments
+    return (load_N - limit).clamp(min=0).sum() / assignments.clamp(min=1)
 
 
 def untaken(kept_TN: Tensor, valid_T: Tensor) -> Tensor:
@@ -129,7 +179,7 @@ def _taken(routing: Routing, factor: float, top_k: int, valid_T: Tensor | None) 
     if valid_T is not None:
         alive_TN &= valid_T[:, None]
     experts = routing.scores.shape[1]
-    limit = slots(factor, int(alive_TN[:, 0].sum()) * top_k, experts)
+    limit = slots(factor, alive_TN[:, 0].sum() * top_k, experts)
     return alive_TN & (_rank_in_expert(routing, "probability", alive_TN, experts) < limit)
 
 
@@ -138,12 +188,13 @@ def _rank_in_expert(routing: Routing, policy: DropPolicy, alive_TK: Tensor, expe
     expert_A = torch.where(alive_TK, routing.experts, experts).flatten()
     if policy == "probability":
         score_TK = routing.scores.detach().gather(1, routing.experts)
-        first = score_TK.flatten().argsort(descending=True, stable=True)
+        first_A = score_TK.flatten().argsort(descending=True, stable=True)
+        sorted_A, order_A = expert_A.index_select(0, first_A).sort(stable=True)
+        order_A = first_A.index_select(0, order_A)
     else:
-        first = torch.arange(expert_A.numel(), device=expert_A.device)
-    order = first[expert_A[first].argsort(stable=True)]
-    sizes = torch.bincount(expert_A, minlength=experts + 1)
-    starts = sizes.cumsum(0) - sizes
-    places = torch.empty_like(expert_A)
-    places[order] = torch.arange(order.numel(), device=order.device) - starts[expert_A[order]]
-    return places.view_as(routing.experts)
+        sorted_A, order_A = expert_A.sort(stable=True)
+    numbers = torch.arange(experts + 1, device=expert_A.device)
+    starts = torch.searchsorted(sorted_A, numbers)
+    places_A = torch.arange(order_A.numel(), device=expert_A.device)
+    places_A = places_A - starts.index_select(0, sorted_A)
+    return torch.empty_like(expert_A).scatter_(0, order_A, places_A).view_as(routing.experts)

@@ -10,6 +10,7 @@ not, nor is the head, whose gradient exists before the backward pass begins.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,13 +18,20 @@ from torch import Tensor
 Gradient = Callable[[], Tensor]
 
 
+class Leaves(Protocol):
+    """Several leaf tensors whose gradients come as one."""
+
+    def accumulate(self, gradient: Tensor) -> None:
+        """Add to the gradient of each."""
+
+
 class Later:
     """The deferred work of one micro-batch for the weights of one chunk."""
 
     def __init__(self) -> None:
-        self._work: list[tuple[Tensor, Gradient]] = []
+        self._work: list[tuple[Tensor | Leaves, Gradient]] = []
 
-    def add(self, weights: Iterable[tuple[Tensor, Gradient]]) -> None:
+    def add(self, weights: Iterable[tuple[Tensor | Leaves, Gradient]]) -> None:
         """Defer the gradients of weights; ``run`` computes each and adds it to its leaf tensor."""
         self._work.extend(weights)
 
@@ -33,7 +41,9 @@ class Later:
         work, self._work = self._work, []
         for weight, gradient in reversed(work):
             found = gradient()
-            if weight.grad is None:
+            if not isinstance(weight, Tensor):
+                weight.accumulate(found)
+            elif weight.grad is None:
                 weight.grad = found.to(weight.grad_dtype)
             else:
                 weight.grad.add_(found)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from moe.nn.later import Later
-from moe.nn.product import uses_onednn
+from moe.nn.product import is_ruled
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 
@@ -28,7 +28,7 @@ def linear(
     """
     grad = torch.is_grad_enabled()
     waits = later is not None and grad
-    if isinstance(weight, Dense) and not waits and not uses_onednn(x, weight.value):
+    if isinstance(weight, Dense) and not waits and not is_ruled(x, weight.value):
         bias_N = None if bias_N is None else bias_N.to(x.dtype)
         return F.linear(x, weight.value.to(x.dtype), bias_N)
     if not grad:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe.nn.product import product
+from moe.nn.product import input_product, product, weight_product
 from moe.nn.vocabulary import Rows
 
 IGNORED = -100
@@ -48,7 +48,8 @@ def head_loss(
     """Return ``scale`` times the summed loss of ``hidden @ head.T``, in float32; one backward pass.
 
     Products are in the type of ``hidden``; the gradients of the head's rows add up in float32.
-    ``scale`` is an argument because the gradients are computed here. ``rows`` are the rows that the
+    ``scale`` is an argument because the gradients are computed here: a loss that is multiplied
+    afterwards has none, and its backward pass raises RuntimeError. ``rows`` are the rows that the
     head holds of a split vocabulary; every rank gets the same loss.
     """
     if rows is not None:
@@ -99,9 +100,9 @@ class _HeadLoss(torch.autograd.Function):
             loss += _loss_and_gradient(logits_RV, labels_T[start : start + step], rows)
             errors_RV = logits_RV.mul_(scale).to(dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + step] = product(errors_RV, head.t())
+                hidden_grad[start : start + step] = input_product(errors_RV, head)
             if wants_head:
-                part = product(errors_RV.t(), hidden_RD.t())
+                part = weight_product(errors_RV, hidden_RD)
                 head_grad = part.to(exact) if head_grad is None else head_grad.add_(part)
         ctx.gradients = hidden_grad, head_grad
         return loss * scale
@@ -111,11 +112,14 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the loss of a head has one backward pass; compute it again")
+        _check_factor(grads[0])
         found, ctx.gradients = ctx.gradients, None  # The caller keeps them without a copy.
-        factor = grads[0].item()
-        if factor != 1.0:
-            found = tuple(None if grad is None else grad * factor for grad in found)
         return (*found, None, None)
+
+
+def _check_factor(factor: Tensor) -> None:
+    """Refuse a factor of the loss other than 1, on the device: the host does not wait for it."""
+    torch._assert_async(factor == 1.0, "multiply the scale of head_loss, not the loss it returns")
 
 
 def _loss_and_gradient(logits_RV: Tensor, labels_R: Tensor, rows: Rows | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moe.nn.balance import BalanceScope, Losses, Spread, spread
+from moe.nn.balance import BalanceScope, Losses, Spread, mean, spread
 from moe.nn.router import Routing
 
 LEAST_SCORE = 1e-6
@@ -61,9 +61,9 @@ def tally(routing: Routing, counted_TK: Tensor, valid_BS: Tensor) -> Tally:
 
 
 def statistics(
-    routing: Routing, counts: Tally, losses: Losses, drop_rate: Tensor, valid_T: Tensor
+    routing: Routing, counts: Tally, losses: Losses, drop_rate: Tensor, valid_T: Tensor | None
 ) -> RoutingStatistics:
-    """Return the statistics of a layer."""
+    """Return the statistics of a layer; ``valid_T`` is False for padding, None without any."""
     tokens, load_N = counts.tokens.sum(), counts.load.sum(dim=0)
     return RoutingStatistics(
         tokens=tokens,
@@ -71,18 +71,20 @@ def statistics(
         probability=counts.probability.detach().sum(dim=0) / tokens.clamp(min=1),
         drop_rate=drop_rate,
         balance_loss=losses.balance.detach(),
-        sharpness=sharpness(routing.scores.detach()[valid_T]),
+        sharpness=sharpness(routing.scores.detach(), valid_T),
         z_loss=None if losses.z is None else losses.z.detach(),
         device_loss=None if losses.device is None else losses.device.detach(),
     )
 
 
-def sharpness(scores_TN: Tensor) -> Tensor:
-    """Return the mean of the largest score over the second (Skywork-MoE figure 3).
+def sharpness(scores_TN: Tensor, valid_T: Tensor | None = None) -> Tensor:
+    """Return the mean of the largest score over the second (Skywork-MoE figure 3); 1 without
+    tokens.
 
     A score is counted as at least 1e-6, so that one saturated token does not drown the others.
     """
     if not len(scores_TN) or scores_TN.shape[1] < 2:
         return scores_TN.new_ones(())
     top_T2 = scores_TN.topk(2, dim=-1).values
-    return (top_T2[:, 0] / top_T2[:, 1].clamp(min=LEAST_SCORE)).mean()
+    ratio = mean(top_T2[:, 0] / top_T2[:, 1].clamp(min=LEAST_SCORE), valid_T)
+    return ratio if valid_T is None else ratio.masked_fill(~valid_T.any(), 1.0)

@@ -29,11 +29,10 @@ def summed(batches: Sequence[RoutingStatistics]) -> Tensor:
     return torch.stack([_vector(batch) for batch in batches]).sum(dim=0)
 
 
-def statistics_of(totals_F: Tensor) -> LayerStatistics:
-    """Return the statistics of a step from its totals."""
-    values: list[float] = totals_F.tolist()
+def statistics_of(values: Sequence[float]) -> LayerStatistics:
+    """Return the statistics of a step from its totals, on the host."""
     experts = (len(values) - _PLAIN) // _BY_EXPERT
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, Sequence[float]] = {}
     first = 1
     for each in STATISTICS:
         count = experts if each.by_expert else 1

@@ -28,7 +28,7 @@ from moe.config.tensors import (
 )
 from moe.nn.block import MixtureOfExperts
 from moe.nn.decoder import Decoder, Pass
-from moe.nn.experts import Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.linear import linear

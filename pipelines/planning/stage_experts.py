@@ -88,10 +88,7 @@ def speeds_of(plan: Plan, inventory: Inventory | None) -> Speeds:
             for stage in plan.stages
         )
     return tuple(
-        tuple(
-            inventory.pace(inventory.device(rank.device)).rates.flops_per_second
-            for rank in stage.ranks
-        )
+        tuple(inventory.strength(inventory.device(rank.device)) for rank in stage.ranks)
         for stage in plan.stages
     )
 

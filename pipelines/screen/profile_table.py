@@ -49,8 +49,11 @@ def _milliseconds(seconds: float) -> str:
 
 def _caption(profile: Profile, link: Link | None, found: Sequence[Found]) -> str:
     rates = profile.rates
+    roles = (rates.input_flops_per_second, rates.weight_flops_per_second)
+    of_inputs, of_weights = (f"{(each or rates.flops_per_second) / 1e9:.4g}" for each in roles)
     lines = [
-        f"{rates.flops_per_second / 1e9:.4g} GFLOP/s in products, "
+        f"{profile.precision}: {rates.flops_per_second / 1e9:.4g} GFLOP/s in products, "
+        f"{of_inputs} for gradients of inputs, {of_weights} of weights; "
         f"{rates.bytes_per_second / 1e9:.3g} GB/s in passes over memory"
     ]
     wires = [each.wire for each in found if each.wire is not None]

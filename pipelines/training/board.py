@@ -5,8 +5,9 @@ that was allowed to continue may already be in the next step, so a stop request 
 the latest step that any driver was allowed to start.
 """
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import ray
@@ -47,6 +48,7 @@ class Board:
 
     def __init__(self) -> None:
         self._posts: list[Post] = []
+        self._news = asyncio.Event()
         self._stopping = False
         self._granted = 0
         self._plan: Plan | None = None
@@ -57,6 +59,7 @@ class Board:
         """Post the plan that all drivers follow from ``step`` on."""
         self._plan, self._granted = plan, step
         self._posts.append(Beginning(plan.replicas * plan.ranks, step))
+        self._news.set()
 
     @ray.method
     def plan(self) -> Plan | None:
@@ -67,6 +70,7 @@ class Board:
     def post(self, report: StepReport) -> None:
         """Add a report."""
         self._posts.append(report)
+        self._news.set()
 
     @ray.method
     def done(self, step: int) -> bool:
@@ -76,10 +80,21 @@ class Board:
         return step < self._granted
 
     @ray.method
-    def drain(self) -> list[Post]:
-        """Return what was posted since the last call."""
+    async def drain(self, seconds: float) -> list[Post]:
+        """Return what was posted since the last call; wait at most ``seconds`` for a post.
+
+        A command line that asked every 0.1 s would keep itself and the board busy all the time.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
+        self._news.clear()
         posts, self._posts = self._posts, []
         return posts
+
+    @ray.method
+    def wake(self) -> None:
+        """End the present wait for posts."""
+        self._news.set()
 
     @ray.method
     def stop(self) -> None:

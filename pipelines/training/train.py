@@ -45,6 +45,8 @@ from pipelines.training.owner import owned
 from pipelines.training.run_plan import fullest_plan, replicas_of
 
 POLL_SECONDS = 0.1
+SHOW_SECONDS = 1.0
+"""Seconds that the command line waits for a post before it looks whether Ray Train still runs."""
 
 QUIET_SECONDS = 10.0
 """Seconds after which workers that were requested and have not started count as absent."""
@@ -120,15 +122,15 @@ def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Wat
     name = context.run.name
     elastic = context.run.plan.least_replicas is not None
     fitting = _begun(_trainer(Work(None if elastic else plan, context, board)).fit)
+    fitting.add_done_callback(lambda _: board.wake.remote())
     try:
         while not fitting.done():
-            time.sleep(POLL_SECONDS)
-            _show(board, watch)
+            _show(board, watch, SHOW_SECONDS)
     except BaseException:
         watch.tell(f"ending the actors of {name}")
         _end(name, fitting)
         raise
-    _show(board, watch)
+    _show(board, watch, 0.0)
     return _outcome(fitting.result)
 
 
@@ -183,8 +185,9 @@ def _trainer(work: Work) -> TorchTrainer:
     )
 
 
-def _show(board: ActorHandle[Board], watch: Watch) -> None:
-    posts: list[Post] = ray.get(board.drain.remote())
+def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
+    """Show what is posted; wait at most ``seconds`` for it."""
+    posts: list[Post] = ray.get(board.drain.remote(seconds))
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))

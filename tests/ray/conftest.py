@@ -1,10 +1,16 @@
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# A job joins the Ray that last started under the same temporary directory, so each process of
+# pytest-xdist has a directory of its own.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] = str(Path(tempfile.gettempdir()) / f"ray-{worker}")
 
 import ray
 from ray.cluster_utils import Cluster

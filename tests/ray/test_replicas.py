@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from actors.commands import StepReport
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.config.run import RunConfig
@@ -46,71 +45,56 @@ def undisturbed(
     return run
 
 
-def test_two_replicas_make_the_curve_of_one(
-    undisturbed: RunConfig, material: Path, tmp_path: Path
+def test_a_run_of_two_replicas_goes_on_with_one_and_again_with_two(
+    ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
-    run = config(material, tmp_path, plan={"replicas": 1})
-    trained(run)
-    assert losses(undisturbed) == pytest.approx(losses(run), rel=1e-5)
-    records = [recorded_steps(each.checkpoint.path)[-1] for each in (run, undisturbed)]
-    for layer, found in records[1]["layers"].items():
-        assert sum(found["load"]) == sum(records[0]["layers"][layer]["load"])
-    saved = checkpoints(run.checkpoint.path)
-    assert [load_manifest(path).step for path in saved] == [8, 16, 24]
-
-
-def test_a_checkpoint_of_two_replicas_is_resumed_by_one_and_the_other_way(
-    undisturbed: RunConfig, material: Path, tmp_path: Path
-) -> None:
+    """The first stop is a wish from elsewhere, which both drivers obey after the same step."""
     run = config(material, tmp_path)
+    with pytest.raises(ClusterError, match=f"was stopped before step {STEPS}; "):
+        trained(run, on_step=once(EVERY + 2, lambda: stop(run.name)))
+    no_driver_is_left(ray_session)
+    single = run.model_copy(update={"plan": run.plan.model_copy(update={"replicas": 1})})
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(run, on_step=once(EVERY + 2, interrupt))
-    single = run.model_copy(update={"plan": run.plan.model_copy(update={"replicas": 1})})
-    with pytest.raises(KeyboardInterrupt):
         trained(single, resume="always", on_step=once(2 * EVERY + 2, interrupt))
+    ours, theirs = (recorded_steps(each.checkpoint.path) for each in (run, undisturbed))
+    for layer, found in ours[2 * EVERY - 1]["layers"].items():
+        assert sum(found["load"]) == sum(theirs[2 * EVERY - 1]["layers"][layer]["load"])
     trained(run, resume="always")
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-5)
+    assert [load_manifest(path).step for path in checkpoints(run.checkpoint.path)] == [8, 16, 24]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_driver_is_replaced_and_all_actors_stay(
-    victim: int, ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
-) -> None:
-    run = config(material, tmp_path)
-    before: list[int] = []
-    after: list[int] = []
-
-    def kill() -> None:
-        before.extend(pids(run, RANKS))
-        os.kill(sorted(driver_pids(ray_session))[victim], signal.SIGKILL)
-
-    kill_once = once(3, kill)
-
-    def watch(report: StepReport) -> None:
-        if before and not after and report.step > EVERY:
-            after.extend(pids(run, RANKS))
-        kill_once(report)
-
-    trained(run, on_step=watch)
-    assert losses(run) == losses(undisturbed)
-    assert before == after
+def no_driver_is_left(session: Session) -> None:
+    """Wait until the workers of Ray Train have ended."""
+    deadline = time.monotonic() + 10
+    while driver_pids(session) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert driver_pids(session) == []
 
 
-def test_drivers_killed_around_saves_leave_no_checkpoint_of_another_step(
+def test_killed_drivers_are_replaced_and_all_actors_stay(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     """Every step is saved, so the blows fall between a snapshot, its write and the next step."""
     run = config(material, tmp_path, checkpoint=EVERY_STEP)
-    kills = [
-        once(step, lambda number=number: kill_driver(ray_session, number % 2))
-        for number, step in enumerate((2, 12))
+    actors: list[list[int]] = []
+
+    def kill(replica: int) -> None:
+        actors.append(pids(run, RANKS))
+        os.kill(sorted(driver_pids(ray_session))[replica], signal.SIGKILL)
+
+    watches = [
+        once(2, lambda: kill(0)),
+        once(12, lambda: kill(1)),
+        once(STEPS - 2, lambda: actors.append(pids(run, RANKS))),
     ]
-    trained(run, on_step=lambda report: [kill(report) for kill in kills])
+    trained(run, on_step=lambda report: [watch(report) for watch in watches])
     assert losses(run) == losses(undisturbed)
+    assert actors[0] == actors[1] == actors[2]
     expected = {path.name: path for path in checkpoints(undisturbed.checkpoint.path)}
     found = checkpoints(run.checkpoint.path)
     assert found[-1].name == f"step-{STEPS:08d}"
@@ -121,32 +105,17 @@ def test_drivers_killed_around_saves_leave_no_checkpoint_of_another_step(
         assert load_manifest(path).balance == load_manifest(expected[path.name]).balance
 
 
-def kill_driver(session: Session, replica: int) -> None:
-    """Kill one of the driving workers, if they have started."""
-    drivers = sorted(driver_pids(session))
-    if len(drivers) > replica:
-        os.kill(drivers[replica], signal.SIGKILL)
-
-
-@pytest.mark.parametrize("victim", [1, 2])
-def test_a_killed_actor_restarts_all_from_the_checkpoint(
-    victim: int, undisturbed: RunConfig, material: Path, tmp_path: Path
+def test_killed_actors_restart_all_from_the_checkpoint(
+    undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path)
-    trained(run, on_step=once(EVERY + 3, lambda: os.kill(pids(run, RANKS)[victim], signal.SIGKILL)))
+
+    def kill(victim: int) -> None:
+        os.kill(pids(run, RANKS)[victim], signal.SIGKILL)
+
+    blows = [once(EVERY + 3, lambda: kill(1)), once(2 * EVERY + 3, lambda: kill(2))]
+    trained(run, on_step=lambda report: [blow(report) for blow in blows])
     assert losses(run) == losses(undisturbed)
-
-
-def test_all_drivers_stop_after_the_same_step(
-    ray_session: Session, material: Path, tmp_path: Path
-) -> None:
-    run = config(material, tmp_path, train={"steps": 5000})
-    with pytest.raises(ClusterError, match="was stopped before step 5000; "):
-        trained(run, on_step=once(3, lambda: stop(run.name)))
-    deadline = time.monotonic() + 10
-    while driver_pids(ray_session) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert driver_pids(ray_session) == []
 
 
 def test_an_error_that_no_restart_mends_ends_all_drivers(

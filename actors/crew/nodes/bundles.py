@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from actors.crew.nodes.room import Amounts
 from moe.planning.devices.inventory import CPU
+from moe.planning.devices.kinds import ray_word
 from moe.planning.devices.labels import selector
 from moe.planning.devices.naming import node_of
 from moe.planning.plan.plan import Plan, RankPlan
@@ -13,9 +14,6 @@ from moe.planning.plan.seats import Seat
 
 KIND = "accelerator_type:"
 """Ray's resource of a node with GPUs of a kind, 1 whatever their number; asked for in parts."""
-
-RAY_WORDS = {"4090": "GeForce-RTX-4090", "MI300X": "AMD-Instinct-MI300X-OAM"}
-"""Kinds that Ray spells otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,10 @@ def gangs(plan: Plan) -> tuple[Gang, ...]:
 
 
 def bundle(rank: RankPlan) -> dict[str, float]:
-    """Return the resources one rank reserves; a GPU is one of the plan's kind."""
+    """Return the resources one rank reserves; a GPU is on a node that Ray marks with its word."""
     resources = {"CPU": float(rank.threads)}
     if rank.kind != CPU:
-        resources |= {"GPU": 1.0, f"{KIND}{RAY_WORDS.get(rank.kind, rank.kind)}": 0.001}
+        resources |= {"GPU": 1.0, f"{KIND}{rank.accelerator or ray_word(rank.kind)}": 0.001}
     if rank.memory_bytes:
         resources["memory"] = float(rank.memory_bytes)
     return resources | dict(rank.resources)

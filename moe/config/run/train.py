@@ -28,6 +28,8 @@ class TrainSection(Section):
     """The order of micro-batches on the stages; it never changes the results."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
+    deterministic: bool = False
+    """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
 
     @property
     def micro_batches(self) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from moe.nn.product import product
+from moe.nn.product import input_product, product, weight_product
 from moe.nn.weights.weight import Gradient
 
 
@@ -25,8 +25,8 @@ class Dense:
 
     def input_gradient(self, y_grad_MN: Tensor) -> Tensor:
         """Return ``y_grad @ weight``."""
-        return product(y_grad_MN, self.value.to(y_grad_MN.dtype).t())
+        return input_product(y_grad_MN, self.value.to(y_grad_MN.dtype))
 
     def gradients(self, x_MK: Tensor, y_grad_MN: Tensor) -> tuple[Gradient, ...]:
         """Return the one gradient, ``y_grad.T @ x``."""
-        return (lambda: product(y_grad_MN.t(), x_MK.t()),)
+        return (lambda: weight_product(y_grad_MN, x_MK),)

@@ -1,14 +1,14 @@
 """The inventory: devices with their nodes, memory, speed and links. A value."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning.devices.links import ANY, LOOPBACK, NETWORK, Link, most_particular
 from moe.planning.devices.needs import Labels, Resources, check_needs
-from moe.planning.devices.pace import Pace, Profile
+from moe.planning.devices.pace import PRECISIONS, Pace, Profile
 from moe.planning.devices.rates import AMD, CPU_THREAD, GPUS, vendor_of
 
 CPU = "cpu"
@@ -25,7 +25,9 @@ class Device:
     profile, the data sheet of a GPU (``moe.planning.devices.rates``), or for a CPU one thread of
     the cost model. A GPU with neither profile nor data sheet cannot be planned for. A CPU is
     ``threads`` times as fast as one thread; the threads of a GPU only feed the GPU. A rank on the
-    device asks its cluster for ``resources`` and for a node with ``labels``.
+    device asks its cluster for ``resources`` and for a node with ``labels``. ``accelerator`` is the
+    word with which Ray marks the node of a GPU; empty: the usual word for its kind. ``host_bytes``
+    is the part of its node's memory that a rank on a GPU may take; 0: unknown, and not planned.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Device:
     speed: float = 1.0
     resources: Resources = ()
     labels: Labels = ()
+    accelerator: str = ""
+    host_bytes: int = 0
 
     def __post_init__(self) -> None:
         for key in ("name", "node", "kind"):
@@ -47,17 +51,22 @@ class Device:
                 raise PlanError(
                     f"device {self.name} has {key} = {value}; give a finite number above 0"
                 )
+        if self.host_bytes < 0 or (self.kind == CPU and (self.accelerator or self.host_bytes)):
+            raise PlanError(
+                f"device {self.name} of kind {self.kind} has accelerator = {self.accelerator!r} "
+                f"and host_bytes = {self.host_bytes}; they are for GPUs, host_bytes from 0 on"
+            )
         check_needs(f"device {self.name}", self.resources, self.labels)
 
     @property
     def traits(self) -> tuple[object, ...]:
         """The properties by which a planner compares devices, without their location."""
-        return self.kind, self.threads, self.memory_bytes, self.speed, self.needs
+        return self.kind, self.threads, self.memory_bytes, self.host_bytes, self.speed, self.needs
 
     @property
-    def needs(self) -> tuple[Resources, Labels]:
-        """The resources and labels that a rank on this device asks of its node."""
-        return self.resources, self.labels
+    def needs(self) -> tuple[Resources, Labels, str]:
+        """The resources, the labels and the accelerator that a rank on it asks of its node."""
+        return self.resources, self.labels, self.accelerator
 
     @property
     def link_key(self) -> tuple[str, str]:
@@ -125,25 +134,61 @@ class Inventory:
             return LOOPBACK
         return Link((ANY,), min(gpu.link_bytes_per_second for gpu in gpus), 1e-5)
 
+    def profile(self, device: Device, sixteen_bit: bool) -> Profile | None:
+        """Return the profile of a device for products of a precision; None without one."""
+        precision = PRECISIONS[sixteen_bit]
+        for profile in self._profiles_of(device):
+            if profile.precision == precision:
+                return profile
+        return None
+
     def pace(self, device: Device, sixteen_bit: bool = False) -> Pace:
         """Return the pace of a device, for 16-bit or float32 products, with its source."""
-        for profile in self.profiles:
-            if profile.kind == device.kind and (
-                device.kind != CPU or profile.threads == device.threads
-            ):
-                rates = profile.rates.times(device.speed)
-                return Pace(rates, profile.parts, profile.source or "measured")
+        profile = self.profile(device, sixteen_bit)
+        if profile is not None:
+            rates = profile.rates.times(device.speed)
+            return Pace(rates, profile.parts, profile.source or "measured")
         if device.kind in GPUS:
             rates = GPUS[device.kind].rates(sixteen_bit).times(device.speed)
             return Pace(rates, source=f"data sheet of {device.kind}")
         if device.kind != CPU:
-            raise _unknown_kind(device)
+            raise _unknown_kind(device, [each.precision for each in self._profiles_of(device)])
         return Pace(CPU_THREAD.times(device.speed * device.threads), source="counted")
+
+    def strength(self, device: Device) -> float:
+        """Return FLOP/s by which devices are compared: in float32 or, if unknown, in 16 bits."""
+        known = device.kind in GPUS or device.kind == CPU or self.profile(device, False)
+        return self.pace(device, sixteen_bit=not known).rates.flops_per_second
 
     def check_kinds(self) -> None:
         """Raise PlanError for the first device of unknown speed."""
         for device in {device.kind: device for device in reversed(self.devices)}.values():
-            self.pace(device)
+            self.strength(device)
+
+    def cautions(self, sixteen_bit: bool) -> tuple[str, ...]:
+        """Return, for each kind of device without a profile, what its seconds are taken from."""
+        unlike = {(device.kind, device.threads): device for device in reversed(self.devices)}
+        found = {}
+        for device in unlike.values():
+            if self.profile(device, sixteen_bit) is None:
+                what = (
+                    f"{device.kind} of {device.threads} threads"
+                    if device.kind == CPU
+                    else device.kind
+                )
+                found[what] = (
+                    f"no profile of {what} in {PRECISIONS[sixteen_bit]}: its seconds are "
+                    f"{_ASSUMED[device.kind == CPU]}; measure it with `raymoe profile`"
+                )
+        return tuple(found.values())
+
+    def _profiles_of(self, device: Device) -> list[Profile]:
+        return [
+            profile
+            for profile in self.profiles
+            if profile.kind == device.kind
+            and (device.kind != CPU or profile.threads == device.threads)
+        ]
 
     def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
         """Return the inventory with added profiles and links."""
@@ -172,7 +217,20 @@ def _backend(kind: str) -> str:
     return _BACKENDS[2] if vendor_of(kind) == AMD else _BACKENDS[1]
 
 
-def _unknown_kind(device: Device) -> PlanError:
+_ASSUMED = (
+    "those of its data sheet, at the part of the peak that one run on A800 reached",
+    "counted for a thread of a server CPU with AVX-512, and others differ several times",
+)
+"""What stands for a profile: of a GPU, of a CPU."""
+
+
+def _unknown_kind(device: Device, measured: Sequence[str]) -> PlanError:
+    if measured:
+        return PlanError(
+            f"device {device.name} is of kind {device.kind!r}, which was measured in "
+            f"{' and '.join(measured)} alone; measure it in the precision of the plan with "
+            "`raymoe profile`"
+        )
     return PlanError(
         f"device {device.name} is of kind {device.kind!r}, which is unknown "
         f"({hint(device.kind.upper(), GPUS)}); correct the kind, or measure such a device with "

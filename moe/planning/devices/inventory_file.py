@@ -9,6 +9,8 @@ threads = 2          # optional, 1
 speed = 1.0          # optional, 1.0
 resources = { expert_slot = 1 }      # optional; what a rank on it takes of its node, by name
 labels = { rack = "in(r0, r1)" }     # optional; selectors of the node, moe.planning.devices.labels
+accelerator = "A100"                 # optional; of a GPU: Ray's word for it, where it is another
+host_bytes = 64_000_000_000          # optional; of a GPU: its part of the memory of its node
 
 ``[[links]]`` are described in ``moe.planning.devices.links``, ``[[profiles]]`` in
 ``moe.planning.devices.pace``.
@@ -24,6 +26,9 @@ from moe.planning.devices import links, pace
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
 from moe.planning.devices.pace import Profile
+
+_UNSAID = ("resources", "labels", "accelerator", "host_bytes")
+"""Keys of a device that are left out where there is nothing to say."""
 
 Measurements = tuple[tuple[Profile, ...], tuple[Link, ...]]
 """What a profile file holds."""
@@ -79,14 +84,16 @@ def _found(label: str, table: Mapping[str, Any]) -> Measurements:
 
 
 def _device_table(device: Device) -> dict[str, Any]:
-    needs = {"resources": dict(device.resources), "labels": dict(device.labels)}
-    table = {key: value for key, value in asdict(device).items() if key not in needs}
-    return table | {key: value for key, value in needs.items() if value}
+    table = asdict(device) | {
+        "resources": dict(device.resources),
+        "labels": dict(device.labels),
+    }
+    return {key: value for key, value in table.items() if value or key not in _UNSAID}
 
 
 def _device(number: int, entry: Mapping[str, Any]) -> Device:
     label = f"device {entry.get('name', f'number {number}')}"
-    optional = ("threads", "speed", "resources", "labels")
+    optional = ("threads", "speed", *_UNSAID)
     tables.check_keys(label, entry, ("name", "node", "kind", "memory_bytes"), optional)
     return Device(
         name=tables.text(label, "name", entry["name"]),
@@ -97,4 +104,6 @@ def _device(number: int, entry: Mapping[str, Any]) -> Device:
         speed=tables.number(label, "speed", entry.get("speed", 1.0)),
         resources=tables.amounts(label, "resources", entry.get("resources", {})),
         labels=tables.words(label, "labels", entry.get("labels", {})),
+        accelerator=tables.text(label, "accelerator", entry.get("accelerator", "")),
+        host_bytes=tables.whole(label, "host_bytes", entry.get("host_bytes", 0)),
     )

@@ -6,9 +6,22 @@ sequence lengths and, with less certainty, to other models. Between two measured
 correction is interpolated; outside them the nearest size is used. A part without measurement gets
 the mean correction of the measured products.
 
-[[profiles]] kind = "cpu" threads = 1 source = "raymoe profile, SmolLM2-135M, 2 ranks at once"
-flops_per_second = 1.4e11 bytes_per_second = 1.25e10 [[profiles.parts]] part = "dense" tokens = 512
-forward = 0.027 backward = 0.057 counted_forward = 0.028 counted_backward = 0.060
+    [[profiles]]
+    kind = "cpu"
+    threads = 1
+    precision = "float32"                   # optional, float32; or bf16
+    source = "raymoe profile, SmolLM2-135M, 2 ranks at once"
+    flops_per_second = 1.4e11
+    bytes_per_second = 1.25e10
+    input_flops_per_second = 1.4e11         # optional, as forward
+    weight_flops_per_second = 1.2e11        # optional, as forward
+    [[profiles.parts]]
+    part = "dense"
+    tokens = 512
+    forward = 0.027
+    backward = 0.057
+    counted_forward = 0.028
+    counted_backward = 0.060
 """
 
 from bisect import bisect_left
@@ -17,10 +30,15 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
+from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning import tables
 from moe.planning.counts.work import PARTS, Passes, Work
+from moe.planning.counts.workload import BF16, FLOAT32
 from moe.planning.devices.rates import Rates
+
+PRECISIONS = (FLOAT32.name, BF16.name)
+"""Precisions of products that are measured, each on its own."""
 
 _PRODUCTS = ("dense", "moe", "head")
 _SECONDS = ("forward", "backward", "counted_forward", "counted_backward")
@@ -50,19 +68,34 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The measurements of one kind of device; for a CPU, with ``threads`` threads."""
+    """The measurements of one kind of device; for a CPU, with ``threads`` threads.
+
+    ``precision`` is that of the products; a profile tells nothing of the other.
+    """
 
     kind: str
     threads: int
     rates: Rates
     parts: tuple[Measured, ...] = ()
     source: str = ""
+    precision: str = FLOAT32.name
 
     def __post_init__(self) -> None:
         rates = (self.rates.flops_per_second, self.rates.bytes_per_second)
         if not all(isfinite(rate) and rate > 0 for rate in rates):
             raise PlanError(
                 f"the profile of {self.kind} has rates {rates}; give finite numbers above 0"
+            )
+        more = (self.rates.input_flops_per_second, self.rates.weight_flops_per_second)
+        if not all(isfinite(rate) and rate >= 0 for rate in more):
+            raise PlanError(
+                f"the profile of {self.kind} has rates {more} of backward products; give finite "
+                "numbers, 0 where they were not measured"
+            )
+        if self.precision not in PRECISIONS:
+            raise PlanError(
+                f"the profile of {self.kind} is of precision {self.precision!r}; "
+                f"{hint(self.precision, PRECISIONS)}"
             )
 
 
@@ -91,16 +124,18 @@ class Pace:
     def seconds(self, part: str, passes: Passes, tokens: int) -> tuple[float, float]:
         """Return the seconds of a micro-batch, forward and backward."""
         return (
-            self._counted(passes.forward) * self._correction(part, False, tokens),
-            self._counted(passes.backward) * self._correction(part, True, tokens),
+            self._counted(passes.forward, False) * self._correction(part, False, tokens),
+            self._counted(passes.backward, True) * self._correction(part, True, tokens),
         )
 
     def once(self, part: str, work: Work) -> float:
         """Return the seconds of work that is done once per step."""
-        return self._counted(work) * self._correction(part, False, 1)
+        return self._counted(work, False) * self._correction(part, False, 1)
 
-    def _counted(self, work: Work) -> float:
-        return work.flops / self.rates.flops_per_second + work.bytes / self.rates.bytes_per_second
+    def _counted(self, work: Work, backward: bool) -> float:
+        rates = self.rates
+        flops = rates.backward_flops_per_second if backward else rates.flops_per_second
+        return work.flops / flops + work.bytes / rates.bytes_per_second
 
     def _correction(self, part: str, backward: bool, tokens: int) -> float:
         curve = self._curves.get((part, backward))
@@ -128,8 +163,9 @@ def to_tables(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
         {
             "kind": each.kind,
             "threads": each.threads,
+            "precision": each.precision,
             "source": each.source,
-            **asdict(each.rates),
+            **{key: rate for key, rate in asdict(each.rates).items() if rate},
             "parts": [asdict(part) for part in each.parts],
         }
         for each in profiles
@@ -140,7 +176,8 @@ def from_table(table: Mapping[str, Any]) -> Profile:
     """Return one profile, read strictly."""
     label = f"profile of {table.get('kind', 'a device')}"
     required = ("kind", "threads", "flops_per_second", "bytes_per_second")
-    tables.check_keys(label, table, required, ("parts", "source"))
+    of_backward = ("input_flops_per_second", "weight_flops_per_second")
+    tables.check_keys(label, table, required, ("parts", "source", "precision", *of_backward))
     parts = tables.entries(label, "parts", table.get("parts", ()))
     return Profile(
         kind=tables.text(label, "kind", table["kind"]),
@@ -148,9 +185,11 @@ def from_table(table: Mapping[str, Any]) -> Profile:
         rates=Rates(
             tables.number(label, "flops_per_second", table["flops_per_second"]),
             tables.number(label, "bytes_per_second", table["bytes_per_second"]),
+            *(tables.number(label, key, table.get(key, 0.0)) for key in of_backward),
         ),
         parts=tuple(_measured(label, part) for part in parts),
         source=tables.text(label, "source", table.get("source", "")),
+        precision=tables.text(label, "precision", table.get("precision", FLOAT32.name)),
     )
 
 

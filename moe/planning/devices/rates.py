@@ -18,14 +18,32 @@ _MEMORY_EFFICIENCY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Sustained rates of a device: matrix products, and passes over memory including new pages."""
+    """Sustained rates of a device: matrix products, and passes over memory including new pages.
+
+    ``flops_per_second`` is that of forward products; the products of a backward pass may have rates
+    of their own, for the gradients of inputs and of weights; 0: as forward.
+    """
 
     flops_per_second: float
     bytes_per_second: float
+    input_flops_per_second: float = 0.0
+    weight_flops_per_second: float = 0.0
+
+    @property
+    def backward_flops_per_second(self) -> float:
+        """The rate of a backward pass, half of which is gradients of inputs and half of weights."""
+        of_inputs = self.input_flops_per_second or self.flops_per_second
+        of_weights = self.weight_flops_per_second or self.flops_per_second
+        return of_inputs if of_inputs == of_weights else 2 / (1 / of_inputs + 1 / of_weights)
 
     def times(self, factor: float) -> "Rates":
         """Return the rates of a device that is ``factor`` times as fast."""
-        return Rates(self.flops_per_second * factor, self.bytes_per_second * factor)
+        return Rates(
+            self.flops_per_second * factor,
+            self.bytes_per_second * factor,
+            self.input_flops_per_second * factor,
+            self.weight_flops_per_second * factor,
+        )
 
 
 NVIDIA, AMD = "nvidia", "amd"
@@ -75,6 +93,7 @@ GPUS: Mapping[str, Gpu] = {
     "A800": Gpu(80 * _GIB, 312e12, 19.5e12, 2039e9, 200e9),
     "H100": Gpu(80 * _GIB, 989e12, 67e12, 3350e9, 450e9),
     "H100-PCIE": Gpu(80 * _GIB, 756e12, 51e12, 2000e9, 64e9),
+    "H100-NVL": Gpu(94 * _GIB, 835e12, 60e12, 3900e9, 64e9),
     "H800": Gpu(80 * _GIB, 989e12, 67e12, 3350e9, 200e9),
     "H200": Gpu(141 * 10**9, 989e12, 67e12, 4800e9, 450e9),
     "B200": Gpu(180 * 10**9, 2250e12, 80e12, 7700e9, 900e9),

@@ -11,6 +11,10 @@ so that every sum over the replicas is taken in one order. So tensors that each 
 holds whole, routers above all, never share a bucket with tensors that are split; and a tied
 embedding, which the first and the last stage hold, has a bucket of its own.
 
+The buckets of a kind lie one behind the other in memory. Buckets of experts end where their slices
+are even without padding, if they can, so that the experts of a layer lie at even distances: then
+they are one stack for grouped products (``moe.nn.experts``).
+
     two tensors of 40 and 10 elements, two replicas: slices of 32, 14 elements of padding
 
     element     0        32      40      50      64
@@ -20,7 +24,7 @@ embedding, which the first and the last stage hold, has a bucket of its own.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from moe.config.model import ModelConfig
@@ -140,21 +144,42 @@ def bucket_layouts(
     return tuple(
         BucketLayout(found, tuple(_slots(parts)), replicas)
         for found, pairs in groupby(trained, key=lambda pair: pair[0])
-        for parts in _filled([part for _, part in pairs])
+        for parts in _filled([part for _, part in pairs], replicas * _ALIGNED)
     )
 
 
-def _filled(parts: Sequence[TensorSlice]) -> Iterator[list[TensorSlice]]:
-    """Yield the tensors of each bucket; a larger tensor has a bucket to itself."""
-    filled: list[TensorSlice] = []
-    used = 0
-    for part in parts:
-        if filled and used + part.elements > BUCKET_ELEMENTS:
-            yield filled
-            filled, used = [], 0
-        filled.append(part)
-        used += part.elements
-    yield filled
+def _filled(parts: Sequence[TensorSlice], unit: int) -> Iterator[Sequence[TensorSlice]]:
+    """Yield the tensors of each bucket; a larger tensor has a bucket to itself.
+
+    Buckets are padded to a multiple of ``unit`` elements.
+    """
+    start = 0
+    while start < len(parts):
+        stop = start + 1
+        used = parts[start].elements
+        while stop < len(parts) and used + parts[stop].elements <= BUCKET_ELEMENTS:
+            used += parts[stop].elements
+            stop += 1
+        stop = _without_gap(parts, start, stop, unit)
+        yield parts[start:stop]
+        start = stop
+
+
+def _without_gap(parts: Sequence[TensorSlice], start: int, stop: int, unit: int) -> int:
+    """Return the last end of a bucket, up to ``stop``, that puts no padding between two experts;
+    ``stop`` if there is none.
+    """
+    totals = accumulate(part.elements for part in parts[start:stop])
+    ends = list(enumerate(totals, start + 1))
+    for end, total in reversed(ends):
+        between = end < len(parts) and _of_expert(parts[end - 1]) and _of_expert(parts[end])
+        if total % unit == 0 or not between:
+            return end
+    return stop
+
+
+def _of_expert(part: TensorSlice) -> bool:
+    return part.role.expert is not None
 
 
 def _slots(parts: Sequence[TensorSlice]) -> Iterator[Slot]:

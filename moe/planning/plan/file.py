@@ -11,6 +11,9 @@ from moe.planning.devices.inventory import CPU
 from moe.planning.plan.plan import LayerExperts, Plan, RankPlan, StagePlan
 
 _OPTIONAL = ("more", "seconds", "recompute", "placement")
+_UNSAID = ("vocabulary", "memory_bytes", "resources", "labels", "accelerator")
+"""Keys of a rank that are left out where there is nothing to say."""
+
 _KEYS: Mapping[str, str] = {"expert_layout": "placement"}
 """Fields of a stage that files name otherwise: plan files have had this key from the first."""
 
@@ -54,8 +57,7 @@ def _stage_table(stage: StagePlan) -> dict[str, Any]:
 def _rank_table(rank: RankPlan) -> dict[str, Any]:
     """Return a rank without what it does not ask for."""
     table = asdict(rank) | {"resources": dict(rank.resources), "labels": dict(rank.labels)}
-    unsaid: dict[str, Any] = {"vocabulary": None, "memory_bytes": 0, "resources": {}, "labels": {}}
-    return {key: value for key, value in table.items() if key not in unsaid or value != unsaid[key]}
+    return {key: value for key, value in table.items() if value or key not in _UNSAID}
 
 
 def _stage(number: int, table: Mapping[str, Any]) -> StagePlan:
@@ -92,8 +94,7 @@ def _layer_experts(label: str, table: Mapping[str, Any]) -> LayerExperts:
 
 def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
     required = ("devices", "kv_heads", "ffn", "experts")
-    needs = ("memory_bytes", "resources", "labels")
-    tables.check_keys(label, table, required, ("threads", "kind", "vocabulary", *needs))
+    tables.check_keys(label, table, required, ("threads", "kind", *_UNSAID))
     rows = table.get("vocabulary")
     return RankPlan(
         devices=tables.texts(label, "devices", table["devices"]),
@@ -106,4 +107,5 @@ def _rank(label: str, table: Mapping[str, Any]) -> RankPlan:
         memory_bytes=tables.whole(label, "memory_bytes", table.get("memory_bytes", 0)),
         resources=tables.amounts(label, "resources", table.get("resources", {})),
         labels=tables.words(label, "labels", table.get("labels", {})),
+        accelerator=tables.text(label, "accelerator", table.get("accelerator", "")),
     )

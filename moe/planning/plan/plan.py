@@ -39,7 +39,8 @@ class RankPlan:
     GPU model) and used with as many CPU ``threads``. ``kv_heads`` and ``ffn`` are half-open spans,
     ``experts`` expert numbers. ``vocabulary`` are rows of embedding and head; None is all of them.
     ``memory_bytes`` of its node, 0 for none, ``resources`` and ``labels``
-    (``moe.planning.devices.needs``) are what it asks of a cluster beside its threads and its GPU.
+    (``moe.planning.devices.needs``) are what it asks of a cluster beside its threads and its GPU,
+    which is on a node that Ray marks with ``accelerator``; empty: with the usual word for the kind.
     """
 
     devices: tuple[str, ...]
@@ -52,6 +53,7 @@ class RankPlan:
     memory_bytes: int = 0
     resources: Resources = ()
     labels: Labels = ()
+    accelerator: str = ""
 
     @property
     def device(self) -> str:
@@ -154,6 +156,11 @@ class Plan:
     def chunk_spans(self) -> tuple[tuple[int, int], ...]:
         """The layers of each chunk, along the model."""
         return tuple(self.stages[stage].spans[span] for stage, span in self.chunk_homes)
+
+    @property
+    def homes(self) -> tuple[int, ...]:
+        """The stage of each chunk, along the model."""
+        return tuple(stage for stage, _ in self.chunk_homes)
 
     def home(self, chunk: int) -> int:
         """Return the stage of a chunk; -1 is the last chunk."""

@@ -83,10 +83,6 @@ class Seats:
         """Return the seats of a seat's gang: its stage of its replica, all members."""
         return self.of_stage(seat.stage, seat.replica)
 
-    def pipeline_of(self, seat: Seat) -> tuple[Seat, ...]:
-        """Return the same member of every stage of a seat's replica."""
-        return tuple(replace(seat, stage=stage) for stage in range(self.stages))
-
     def data_group_of(self, seat: Seat) -> tuple[Seat, ...]:
         """Return the same stage and member of every replica: the data-parallel group."""
         return tuple(replace(seat, replica=replica) for replica in range(self.replicas))

@@ -69,6 +69,20 @@ def actions(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> 
     return tuple(_looped(schedule, stage, stages, micro_batches, chunks) for stage in range(stages))
 
 
+def one_by_one(orders: Iterable[Order]) -> tuple[Order, ...]:
+    """Return orders of the same work in which a micro-batch begins when the one before is through.
+
+    At any time one stage works and all others wait for it.
+    """
+    return tuple(tuple(sorted(order, key=_turn)) for order in orders)
+
+
+def _turn(action: Action) -> tuple[int, bool, int]:
+    """Return when a piece of work is done where micro-batches go one by one."""
+    back = action.kind != FORWARD
+    return action.micro_batch, back, -action.chunk if back else action.chunk
+
+
 def in_flight(schedule: str, stages: int, micro_batches: int, chunks: int = 1) -> tuple[int, ...]:
     """Return the largest number of micro-batches whose activations each stage keeps at once.
 

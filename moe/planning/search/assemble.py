@@ -91,10 +91,7 @@ def widths(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[Width
 
     A member has one device in each replica; its speed is that of the slowest of these.
     """
-    speeds = [
-        min(inventory.pace(device).rates.flops_per_second for device in column)
-        for column in unit.columns
-    ]
+    speeds = [min(inventory.strength(device) for device in column) for column in unit.columns]
     return cut_width(config, speeds)
 
 
@@ -130,6 +127,7 @@ def _ranks(config: ModelConfig, inventory: Inventory, unit: Unit) -> tuple[RankP
                 vocabulary=width.vocabulary,
                 resources=column[0].resources,
                 labels=column[0].labels,
+                accelerator=column[0].accelerator,
             )
         )
     return tuple(ranks)

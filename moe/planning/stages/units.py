@@ -125,10 +125,7 @@ def _pooled(
     for pool in pools.values():
         unlike = {device.traits: device for device in pool}
         if len(unlike) > 1:
-            speeds = {
-                traits: inventory.pace(device).rates.flops_per_second
-                for traits, device in unlike.items()
-            }
+            speeds = {traits: inventory.strength(device) for traits, device in unlike.items()}
             pool.sort(key=lambda device: -speeds[device.traits])
         full = len(pool) // size * size
         made += [tuple(pool[start : start + size]) for start in range(0, full, size)]

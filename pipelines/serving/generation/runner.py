@@ -2,12 +2,12 @@
 
 import uuid
 
-from moe.errors import DeadlineExceeded, RankLost, RaymoeError
+from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.generation.generation import Engine, run
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.refusals import Failed
 
-LOST = (RankLost, DeadlineExceeded)
+LOST = (RankLost, DeadlineExceeded, OutOfMemory)
 """Errors after which the engine, with every sequence that it held, is lost."""
 
 

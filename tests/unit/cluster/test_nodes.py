@@ -1,62 +1,10 @@
-"""Kinds of GPUs by the names that drivers, clouds and Ray give them, and every kind Ray knows."""
+"""What nodes offer, as devices, and what is assumed of those that do not tell."""
 
-import pytest
-from ray.util.accelerators import accelerators
+from dataclasses import replace
 
-from cluster.nodes import Node, inventory, kind_of_gpu
-from moe.planning.devices.rates import GPUS
+from cluster.nodes import Node, cautions, inventory
 
 GIB = 2**30
-
-
-@pytest.mark.parametrize(
-    ("product", "mebibytes", "kind"),
-    [
-        ("NVIDIA-A100-SXM4-80GB", None, "A100-80G"),
-        ("NVIDIA-A100-SXM4-80GB", 81920, "A100-80G"),
-        ("NVIDIA-A100-80GB-PCIe", 81251, "A100-80G"),
-        ("NVIDIA-A100-SXM4-40GB", 40960, "A100-40G"),
-        ("NVIDIA-A100-PG509-200", 40536, "A100-40G"),
-        ("nvidia-tesla-a100", None, "A100"),
-        ("nvidia-a100-80gb", None, "A100-80G"),
-        ("NVIDIA-A800-SXM4-80GB", 81920, "A800"),
-        ("NVIDIA-H100-80GB-HBM3", 81559, "H100"),
-        ("nvidia-h100-mega-80gb", None, "H100"),
-        ("NVIDIA-H100-PCIe", 81559, "H100-PCIE"),
-        ("NVIDIA-H800", 81559, "H800"),
-        ("NVIDIA-H200", 143771, "H200"),
-        ("Tesla-T4", 15360, "T4"),
-        ("t4", 16384, "T4"),
-        ("Tesla-V100-SXM2-16GB", 16384, "V100"),
-        ("Tesla-V100-SXM2-32GB", 32768, "V100-32G"),
-        ("NVIDIA-L4", 23034, "L4"),
-        ("NVIDIA-L40", 46068, "L40"),
-        ("NVIDIA-L40S", 46068, "L40S"),
-        ("NVIDIA-A10", 23028, "A10"),
-        ("NVIDIA-A10G", 23028, "A10G"),
-        ("NVIDIA-GeForce-RTX-4090", 24564, "4090"),
-        ("AMD_Instinct_MI300X_OAM", None, "MI300X"),
-        ("NVIDIA-GB200", 189471, "NVIDIA-GB200"),
-        ("NVIDIA-RTX-A4000", 16376, "NVIDIA-RTX-A4000"),
-    ],
-)
-def test_a_product_is_of_the_kind_that_its_words_and_memory_tell(
-    product: str, mebibytes: int | None, kind: str
-) -> None:
-    assert kind_of_gpu(product, mebibytes and mebibytes * 2**20) == kind
-
-
-@pytest.mark.parametrize("kind", GPUS)
-def test_a_kind_is_its_own_name(kind: str) -> None:
-    assert kind_of_gpu(kind) == kind
-
-
-def test_kinds_that_share_a_name_with_ray_are_found_under_it() -> None:
-    names = {name for key, name in vars(accelerators).items() if key.isupper()}
-    known = {name for name in names if kind_of_gpu(name) in GPUS}
-    assert known >= {"T4", "P100", "V100", "A10G", "L4", "L40S", "A100", "A100-40G", "A100-80G"}
-    assert known >= {"H100", "H200", "B200"}
-    assert not known & {"K80", "P4", "GB200", "TPU-V4", "aws-neuron-core"}
 
 
 def test_what_a_node_tells_of_its_memory_comes_before_the_data_sheet() -> None:
@@ -65,3 +13,20 @@ def test_what_a_node_tells_of_its_memory_comes_before_the_data_sheet() -> None:
     found = inventory([told, strange]).devices
     assert [device.memory_bytes for device in found] == [93 * GIB, 93 * GIB, 12 * GIB]
     assert [device.kind for device in found] == ["H100", "H100", "Something-New"]
+
+
+def test_a_word_of_several_sizes_is_cautioned_where_no_node_told_its_own() -> None:
+    silent = Node("a", 8, 2, "A100", 64 * GIB, {}, accelerator="A100")
+    told = replace(silent, name="b", gpu_kind="A100-80G", gpu_memory_bytes=79 * GIB)
+    alone = Node("c", 8, 1, "L4", 64 * GIB, {}, accelerator="L4")
+    (caution,) = cautions([silent, told, alone])
+    assert caution.startswith(
+        "node a did not tell the memory of its A100 GPUs, which exist with 42.9"
+    )
+    assert cautions([told, alone]) == ()
+
+
+def test_a_gpu_has_its_part_of_the_node_s_memory_and_ray_s_word() -> None:
+    node = Node("a", 8, 2, "4090", 64 * GIB, {}, accelerator="GeForce-RTX-4090")
+    for device in inventory([node]).devices:
+        assert (device.host_bytes, device.accelerator) == (32 * GIB, "GeForce-RTX-4090")

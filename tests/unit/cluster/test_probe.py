@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 from ray.util.accelerators import accelerators
 
-from actors.crew.nodes.bundles import RAY_WORDS
 from cluster.nodes import inventory, left_out
 from cluster.probe import living_nodes
 from moe.errors import ClusterError
@@ -33,9 +32,9 @@ def test_a_node_without_gpu_yields_a_device_per_core_that_share_its_memory() -> 
 
 def test_a_node_with_gpus_yields_a_device_per_gpu_and_none_for_its_cores() -> None:
     row = _row("a", CPU=9.0, GPU=2.0, memory=64.0 * GIB, accelerator=1.0)
-    assert inventory(living_nodes([row])).devices == (
-        Device("a/gpu0", "a", "A100", 40 * GIB, threads=4),
-        Device("a/gpu1", "a", "A100", 40 * GIB, threads=4),
+    assert inventory(living_nodes([row])).devices == tuple(
+        Device(f"a/gpu{number}", "a", "A100", 40 * GIB, 4, accelerator="A100", host_bytes=32 * GIB)
+        for number in range(2)
     )
 
 
@@ -95,4 +94,12 @@ def test_gpus_of_amd_are_known_by_the_word_of_ray() -> None:
     nodes = living_nodes(rows)
     assert {device.kind for device in inventory(nodes).devices} == {"MI300X"}
     assert [each.node for each in left_out(nodes)] == ["b"]
-    assert RAY_WORDS["MI300X"] == accelerators.AMD_INSTINCT_MI300x
+    assert {device.accelerator for device in inventory(nodes).devices} == {
+        accelerators.AMD_INSTINCT_MI300x
+    }
+
+
+def test_of_several_words_of_a_node_the_most_particular_counts() -> None:
+    words = {"accelerator_type:A100": 1.0, "accelerator_type:A100-80G": 1.0}
+    (node,) = living_nodes([_row("a", CPU=8.0, GPU=1.0, memory=GIB, **words)])
+    assert (node.gpu_kind, node.accelerator, node.id) == ("A100-80G", "A100-80G", "ab" * 28)

@@ -11,7 +11,7 @@ from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
-from moe.errors import RankDied
+from moe.errors import RankDied, RequestError
 from tests import runs, tiny
 from tests.ranks import Ranks, single_threaded
 
@@ -43,6 +43,17 @@ def test_generation_equals_transformers(engine: ServingEngine, model: Path) -> N
         engine.release(sequence)
         assert ours == expected[0, 7:].tolist()
     assert engine.healthy()
+
+
+@pytest.mark.parametrize("token", [-1, 97])
+def test_a_token_outside_the_vocabulary_is_refused_and_costs_nothing(
+    token: int, engine: ServingEngine
+) -> None:
+    with pytest.raises(RequestError, match=rf"token {token} .* vocabulary of 97 tokens \(0 to 96"):
+        engine.infer("one", [5, token], Sampling())
+    assert engine.healthy()
+    engine.infer("one", [0, 96], Sampling())
+    engine.release("one")
 
 
 def test_an_engine_is_not_healthy_without_one_of_its_ranks(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from actors.commands import BuildCommand, StepReport
@@ -20,7 +21,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.errors import DeadlineExceeded, PlanError, RankDied, RankLost
+from moe.errors import DeadlineExceeded, OutOfMemory, PlanError, RankDied, RankLost
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -54,6 +55,12 @@ def gangs(config: ModelConfig) -> Plan:
 def replicas(config: ModelConfig) -> Plan:
     """Two replicas of two stages."""
     return single_threaded(runs.repeated(runs.plan(config, (1, 2)), 2))
+
+
+@pytest.fixture(scope="module")
+def stages(config: ModelConfig) -> Plan:
+    """Two stages of one rank."""
+    return single_threaded(runs.plan(config, (1, 2)))
 
 
 class Trained:
@@ -164,6 +171,42 @@ def test_a_rank_killed_in_a_step_is_named_and_a_new_one_meets_the_survivors(
     assert {rank.epoch for rank in taken.status()} == {2}
     trained.step(1)
     trained.step(2)
+
+
+def test_memory_that_is_short_is_told_with_what_was_predicted_and_ranks_live_on(
+    ranks: Ranks, run: RunConfig, stages: Plan, model: Path
+) -> None:
+    trained = Trained(ranks, run, stages, model)
+    pids = [rank.pid for rank in trained.engine.status()]
+    cases = (
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", r"CUDA out of memory\. Tried"),
+        ("", r".*can't allocate memory: you tried to allocate 4503599627370496 bytes"),
+    )
+    for text, told in cases:
+        failing = trained.crew.tell(Seat(0, 1, 0), "fail_once", torch.OutOfMemoryError, text)
+        failing.result(20)
+        expected = (
+            rf"^rank 1 failed during step 0: {told}.*; the planner predicts 0\.\d+ GB for the "
+            r"whole rank: lower train\.micro_batch, recompute more layers of stage 1, or make"
+        )
+        with pytest.raises(OutOfMemory, match=expected):
+            trained.engine.train_step(trained.batch(0))
+        trained.taken_over()
+    trained.step(0)
+    assert [rank.pid for rank in trained.engine.status()] == pids
+
+
+def test_a_rank_that_lost_its_gpu_ends_and_a_new_one_takes_its_place(
+    ranks: Ranks, run: RunConfig, stages: Plan, model: Path
+) -> None:
+    trained = Trained(ranks, run, stages, model)
+    text = "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in ..."
+    failing = trained.crew.tell(Seat(0, 1, 0), "fail_once", torch.AcceleratorError, text)
+    failing.result(20)
+    with pytest.raises(RankDied, match=r"rank 1 died during step 0: .* ended with code 70"):
+        trained.engine.train_step(trained.batch(0))
+    assert trained.attach() is None
+    Trained(ranks, run, stages, model).step(0)
 
 
 def test_ranks_that_left_meet_under_the_next_epoch(

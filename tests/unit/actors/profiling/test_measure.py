@@ -23,13 +23,13 @@ from actors.profiling.bench import (
 from actors.profiling.machine import Found, measure
 from actors.profiling.measure import FEWEST_ROUNDS, Measuring, Timed
 from actors.profiling.messages import Message, Wire, link_of, sum_seconds
-from actors.profiling.profile import caution_of, kind_of, passes_of, profile_of
+from actors.profiling.profile import caution_of, passes_of, profile_of
 from moe.config.model import ModelConfig
 from moe.config.presets import PRESETS
 from moe.config.share import whole
 from moe.errors import ConfigError, RankLost
 from moe.planning.counts.work import layer_parameters, optimizer_work
-from moe.planning.counts.workload import FLOAT32, Workload
+from moe.planning.counts.workload import BF16, FLOAT32, Workload
 from moe.planning.devices.inventory_file import load_profile, save_profile
 from moe.planning.devices.pace import Pace
 from moe.planning.devices.rates import Rates
@@ -152,6 +152,37 @@ def test_figures_are_medians_over_all_ranks() -> None:
     assert (made.parts[0].forward, made.parts[0].backward) == (3.5, 7.0)
     assert made.rates == Rates(2.0, 4.0)
     assert (made.kind, made.threads, made.source) == ("cpu", 1, "here")
+    gpu = replace(rank(1.0), device="NVIDIA A100-SXM4-80GB")
+    assert profile_of(replace(ASKED, precision="bf16"), [gpu], "").kind == "A100-80G"
+
+
+def test_sixteen_bits_are_measured_on_their_own(tmp_path: Path) -> None:
+    """A block computes in bf16 under autocast, and the profile answers for no other precision."""
+    asked = replace(ASKED, ranks=1, micro_batches=(1,), precision="bf16", quick=True)
+    (alone_,) = measure(asked)
+    made = profile_of(asked, [alone_], "a test")
+    save_profile([made], [], tmp_path / "profile.toml")
+    assert load_profile(tmp_path / "profile.toml")[0] == (made,)
+    assert made.precision == "bf16"
+    assert all(len(timed.forward) >= 1 for timed in alone_.parts)
+    there = plans.inventory(1).measured([made])
+    (device,) = there.devices
+    assert there.pace(device, sixteen_bit=True).source == "a test"
+    assert there.pace(device).source == "counted"
+    workload = Workload(LENGTH, 1, 2, numerics=BF16)
+    plan = make_plan(TINY, there, 1, 1, workload)
+    parts = {part.part: part for part in made.parts}
+    stage = predict(TINY, plan, there, workload).stages[0]
+    forward = parts["dense"].forward + 3 * parts["moe"].forward + parts["head"].forward
+    assert stage.forward == pytest.approx(forward)
+
+
+def test_products_of_every_role_are_measured(found: Sequence[Found]) -> None:
+    made = profile_of(ASKED, found, "a test").rates
+    assert 1e8 < made.input_flops_per_second < 1e14
+    assert 1e8 < made.weight_flops_per_second < 1e14
+    low, high = sorted((made.input_flops_per_second, made.weight_flops_per_second))
+    assert low <= made.backward_flops_per_second <= high
 
 
 @pytest.mark.parametrize("part", ["embedding", "dense", "moe", "head"])
@@ -276,24 +307,6 @@ def test_a_rank_that_dies_is_told_and_none_is_left() -> None:
 def test_what_cannot_be_measured_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         measure(replace(ASKED, **changes))
-
-
-@pytest.mark.parametrize(
-    ("device", "kind"),
-    [
-        ("cpu", "cpu"),
-        ("NVIDIA A100-SXM4-80GB", "A100-80G"),
-        ("NVIDIA A100-PCIE-40GB", "A100-40G"),
-        ("NVIDIA A800-SXM4-80GB", "A800"),
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA L40S", "L40S"),
-        ("NVIDIA GeForce RTX 4090", "4090"),
-        ("NVIDIA Something New", "NVIDIA Something New"),
-    ],
-)
-def test_devices_have_the_names_of_their_data_sheets(device: str, kind: str) -> None:
-    assert kind_of(device) == kind
 
 
 def wire(latency: float, whole: float, summed: float = 1.0) -> Wire:

@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from actors.commands import BuildCommand
-from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
-from actors.state.sources import ModelSource
+from actors.state.sources import ModelSource, Opened
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import RankLost
+from moe.errors import DataError, OutOfMemory, RankLost
 from moe.nn.block import Block
-from moe.planning.plan.seats import Seats
-from tests import runs, tiny
+from tests import exports, runs, tiny, waits
+from tests.alone import alone, join
 from tests.ranks import SECONDS, Ranks
-
-ALONE = Seats(1, 1, 1)
+from tests.routed import routed
 
 
 @pytest.fixture
@@ -33,19 +32,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rank(model: Path) -> Iterator[Rank]:
-    """A rank that holds everything and runs two of its layers twice."""
-    plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
-    rank = Rank(0)
-    command = BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model))
-    rank.build(command, ModelSource(model))
-    join(rank, 1)
-    yield rank
-    rank.abort()
-
-
-def join(rank: Rank, epoch: int) -> None:
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
+    with alone(model, runs.run_config(model)) as rank:
+        yield rank
 
 
 def test_only_the_plan_s_layers_run_twice(rank: Rank, model: Path) -> None:
@@ -108,6 +96,36 @@ def test_a_snapshot_is_of_the_step_that_was_asked_for(
         rank.write(tmp_path, 2)
 
 
+def test_a_batch_with_an_unknown_token_is_refused_before_a_layer_runs(
+    rank: Rank, model: Path
+) -> None:
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    batch = runs.batch(config, run, 0)
+    assert batch.tokens is not None
+    batch.tokens[1, 2] = config.vocab_size
+    told = rf"^token {config.vocab_size} is not in the vocabulary of {config.vocab_size} tokens"
+    with pytest.raises(DataError, match=told):
+        rank.train_step(batch)
+    assert not rank.status().torn
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_weights_that_do_not_fit_are_told_with_what_was_predicted(
+    error: Exception, model: Path
+) -> None:
+    class Full(ModelSource):
+        """A model whose weights find no memory."""
+
+        def open(self) -> Opened:
+            raise error
+
+    plan = runs.plan(Checkpoint.open(model).config, (3,))
+    command = BuildCommand(plan, plan.seats.seat(0), runs.LENGTH, runs.run_config(model))
+    told = r"^rank 0 failed during building: (CUDA out|MemoryError).*planner predicts 0\.\d+ GB"
+    with pytest.raises(OutOfMemory, match=told):
+        Rank(0).build(command, Full(model))
+
+
 def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: Path) -> None:
     """The last of three stages gets no labels; the first waits for the second, that for it."""
     config, run = Checkpoint.open(model).config, runs.run_config(model)
@@ -117,3 +135,43 @@ def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: P
     with pytest.raises(RankLost):
         team.each("train_step", [(batch,), (batch,), (replace(batch, labels=None),)])
     assert time.monotonic() - started < SECONDS / 3
+
+
+@pytest.mark.parametrize("scope", ["micro-batch", "global-batch"])
+def test_a_step_waits_for_its_device_twice(scope: str, tmp_path: Path) -> None:
+    """For the norm of the gradients and for the account, whatever the layers are; then for
+    nothing until the next step.
+    """
+    config = routed(score="sigmoid", balance_bias=True)
+    model = exports.export(config, tmp_path / "model")
+    balance = {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}, "scope": scope}
+    run = runs.run_config(model, balance=balance | {"loss": "switch"})
+    with alone(model, run) as rank:
+        for step in range(2):
+            with waits.counted(apart=waits.CPU_BANK) as found:
+                rank.train_step(runs.batch(config, run, step))
+    assert found == {
+        ("_local_scalar_dense", "actors/step/optimizer.py"): 1,
+        ("tolist", "actors/step/training.py"): 1,
+    }
+
+
+def test_weights_and_moments_stand_still_until_a_step_holds_its_update_back(
+    rank: Rank, model: Path
+) -> None:
+    """A GPU may copy them until then."""
+    config, run = Checkpoint.open(model).config, runs.run_config(model)
+    trainer = rank._state.share.trainer
+    assert trainer is not None
+    rank.train_step(runs.batch(config, run, 0))
+
+    def held() -> list[Tensor]:
+        moments = [m.clone() for s in trainer.optimizer.states() for m in s.moments.values()]
+        weights = rank._state.share.decoder.parameters()
+        return moments + [weight.detach().clone() for weight in weights]
+
+    seen: list[Tensor] = []
+    before = held()
+    trainer.step(runs.batch(config, run, 1), lambda: seen.extend(held()))
+    assert all(one.equal(other) for one, other in zip(seen, before, strict=True))
+    assert not any(one.equal(other) for one, other in zip(held(), before, strict=True))

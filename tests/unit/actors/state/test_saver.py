@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
 from actors.state.saver import RankSaver
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.records import WrittenFiles
+from moe.checkpoint.transfer import DirectTransfer, StreamTransfer
 from moe.config.tensors import held_by, tensors
 from moe.errors import DeadlineExceeded, RankLost, StorageError
 from moe.planning.plan.seats import Seat
 from tests import plans, runs, saves
 from tests.routed import routed
+from tests.streams import FakeCuda
 
 CONFIG = routed(layers=1)
 PLAN = runs.plan(CONFIG, (1,), (1, 2), (2, 2))
@@ -35,7 +38,7 @@ class Gang:
 
     def saver(self, member: int) -> RankSaver:
         seat = Seat(0, 0, member)
-        return RankSaver(CONFIG, PLAN, seat, self.groups[member], Buffers(pinned=False))
+        return RankSaver(CONFIG, PLAN, seat, self.groups[member], Buffers(DirectTransfer()))
 
     def write(
         self, saver: RankSaver, to: Path, seconds: float = saves.SECONDS
@@ -60,7 +63,7 @@ def take(saver: RankSaver, own: saves.Given, seconds: float = saves.SECONDS) -> 
 
 
 def alone(buffers: Buffers | None = None) -> RankSaver:
-    return RankSaver(CONFIG, ALONE, SEAT, None, buffers or Buffers(pinned=False))
+    return RankSaver(CONFIG, ALONE, SEAT, None, buffers or Buffers(DirectTransfer()))
 
 
 def all_of(whole: saves.Whole) -> saves.Given:
@@ -183,14 +186,14 @@ def test_nothing_is_taken_or_written_after_a_saver_was_given_up(tmp_path: Path) 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     plan = runs.repeated(ALONE, 5)
-    saver = RankSaver(CONFIG, plan, Seat(4, 0, 0), None, Buffers(pinned=False))
+    saver = RankSaver(CONFIG, plan, Seat(4, 0, 0), None, Buffers(DirectTransfer()))
     with pytest.raises(StorageError, match=r"rank 4 could not write .*nowhere: .*room on the disk"):
         saves.save(saver, tmp_path / "nowhere", all_of(saves.Whole.of(CONFIG)))
 
 
 def test_a_gang_needs_a_group() -> None:
     with pytest.raises(RankLost, match="a gang of 2 ranks has no process group to save with"):
-        RankSaver(CONFIG, PLAN, SEAT, None, Buffers(pinned=False))
+        RankSaver(CONFIG, PLAN, SEAT, None, Buffers(DirectTransfer()))
 
 
 def test_what_is_to_be_written_may_be_taken_after_it_is_asked_for(
@@ -209,3 +212,30 @@ def _disk(name: str) -> str:
 
 def _ours(name: str) -> str:
     return name.replace(".mlp.gate.", ".mlp.router.")
+
+
+def test_what_a_gpu_copies_beside_its_kernels_is_written_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, written = saves.Whole.of(CONFIG), []
+    states = list(whole.states(ALONE.share(SEAT), saves.Cuts(1, 0), 0))
+    own = saves.Given({name: weight.clone() for name, weight in whole.weights.items()}, states, {})
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    for transfer in (DirectTransfer(), StreamTransfer(torch.device("cuda", 0))):
+        saver, to = alone(Buffers(transfer)), tmp_path / type(transfer).__name__
+        to.mkdir()
+        with cuda.queueing():
+            take(saver, own)
+            if isinstance(transfer, StreamTransfer):
+                saver.buffers.hold_back()
+                for weight in own.weights.values():
+                    weight.fill_(-1)
+            written.append(saver.write(to, 3, saves.SECONDS))
+    assert written[0] == written[1]
+    assert written[0].pieces
+    files = [
+        sorted((tmp_path / name).rglob("*.safetensors"))
+        for name in ("DirectTransfer", "StreamTransfer")
+    ]
+    assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]

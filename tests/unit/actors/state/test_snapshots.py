@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from actors.state.snapshots import Phase, Snapshot, Snapshots
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.records import OwnedState
+from moe.checkpoint.transfer import DirectTransfer
 from moe.config.balance_state import BalanceState
 from moe.config.ranges import TensorRange
 from moe.config.role import Role
@@ -33,7 +34,7 @@ def snapshot(step: int = 3) -> Snapshot:
 
 
 def test_a_copy_is_in_memory_of_its_own_and_says_the_same() -> None:
-    buffers, live = Buffers(pinned=False), snapshot()
+    buffers, live = Buffers(DirectTransfer()), snapshot()
     copy = live.copied(buffers)
     before = [tensor.clone() for tensor in live.tensors]
     for tensor in live.tensors:

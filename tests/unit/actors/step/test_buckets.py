@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from moe.config.ranges import TensorRange, whole_range
 from moe.config.run import TrainSection
 from moe.config.tensors import held_by, tensors
 from moe.nn.build import build
+from moe.nn.experts import grouped
 from moe.planning.counts.memory import state_bytes
 from moe.planning.counts.work import Parameters
 from moe.planning.counts.workload import BF16, FLOAT32, Numerics, Workload
@@ -191,3 +193,30 @@ def test_parameters_and_gradients_are_views_of_the_buffers() -> None:
         weight.grad is not None and weight.grad.untyped_storage().size() > weight.nbytes
         for weight in model.parameters()
     )
+
+
+@pytest.mark.parametrize(("replicas", "dtype"), [(1, torch.float32), (3, torch.bfloat16)])
+def test_experts_of_several_buckets_are_stacks(replicas: int, dtype: torch.dtype) -> None:
+    """The grouped bank takes the buckets as they lie, and its gradients lie in them."""
+    config = replace(routed(1, experts=12, expert_size=1024), hidden_size=512)
+    model = build(config, lambda part: torch.full(part.shape, 0.01), dtype=dtype)
+    experts = model.mixture(0).experts
+    assert experts.stacks() is None
+    buckets = buckets_of(model, 0, replicas, 1)
+    assert len([bucket for bucket in buckets if bucket.kind.layer == 0]) > 1
+    stacks = experts.stacks()
+    assert stacks is not None
+    assert all(map(grouped.aligned, stacks))
+    experts.bank = "grouped"
+    tokens = torch.arange(24)[None] * 4
+    model(tokens).values.square().sum().backward()
+    assert experts.stacks() is stacks
+    for bucket in buckets:
+        for slot in bucket.layout.slots:
+            weight = model.get_parameter(slot.part.name)
+            own = bucket.gradients[slot.start : slot.stop]
+            assert weight.grad is not None
+            assert weight.grad.data_ptr() == own.data_ptr()
+            assert weight.grad.dtype == torch.float32
+    busy = [expert for expert in experts.values() if expert.down_proj.weight.grad.any()]
+    assert busy

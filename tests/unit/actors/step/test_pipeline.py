@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from actors.step.mail import DOWN, UP
+from actors.epochs.lines import DOWN, UP, Route
 from actors.step.pipeline import answers, expected
 from moe.errors import PlanError
 from moe.planning.schedules.schedule import FORWARD, SCHEDULES, WEIGHT, Order, actions
@@ -41,7 +41,7 @@ def test_what_is_expected_is_what_is_sent_in_its_order(
         for sender, order in enumerate(orders):
             for way in (DOWN, UP):
                 keys = [k for w, to, k in sent(order, home, sender) if (w, to) == (way, receiver)]
-                assert found.get((way, sender), []) == keys
+                assert found.get(Route(way, sender, receiver), []) == keys
 
 
 @given(orders())
@@ -49,10 +49,10 @@ def test_an_answer_comes_after_what_it_proves(orders: tuple[Order, ...]) -> None
     home = {action.chunk: stage for stage, order in enumerate(orders) for action in order}
     for stage in range(len(orders)):
         proved = []
-        for (way, sender, (chunk, micro_batch)), used in answers(orders, stage).items():
-            order = orders[sender]
-            source = chunk - 1 if way == DOWN else chunk + 1
-            kinds = (FORWARD,) if way == DOWN else ("B", "I")
+        for (route, (chunk, micro_batch)), used in answers(orders, stage).items():
+            order = orders[route.sender]
+            source = chunk - 1 if route.way == DOWN else chunk + 1
+            kinds = (FORWARD,) if route.way == DOWN else ("B", "I")
             (answered,) = [
                 at
                 for at, action in enumerate(order)
@@ -73,8 +73,8 @@ def test_under_1f1b_a_gradient_is_let_go_of_two_micro_batches_later(stages: int)
     orders = actions("1f1b", stages, 16)
     for stage in range(1, stages):
         proofs = answers(orders, stage)
-        for (way, sender, (_, micro_batch)), used in proofs.items():
-            assert (way, sender) == (DOWN, stage - 1)
+        for (route, (_, micro_batch)), used in proofs.items():
+            assert route == Route(DOWN, stage - 1, stage)
             ahead = stages - stage + 1
             assert all(micro_batch - key[1] <= ahead for key in used)
         assert sum(map(len, proofs.values())) >= 16 - stages

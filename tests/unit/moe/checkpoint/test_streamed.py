@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.digest import sha256
 from moe.checkpoint.streamed import streamed
+from moe.checkpoint.transfer import DirectTransfer
 from moe.checkpoint.writer import TensorSpec, in_order
 from moe.errors import CheckpointError
 
@@ -59,7 +60,7 @@ def test_the_hash_of_a_tensor_is_that_of_its_memory_order() -> None:
 
 
 def test_buffers_hold_copies_in_the_same_memory_every_time() -> None:
-    buffers = Buffers(pinned=False)
+    buffers = Buffers(DirectTransfer())
     tensors = [torch.randn(5, 3), torch.randn(7).bfloat16(), torch.randn(4, 4).T, torch.zeros(0)]
     first = buffers.copied(tensors)
     size, places = buffers.bytes, [copy.data_ptr() for copy in first]
@@ -77,7 +78,7 @@ def test_buffers_hold_copies_in_the_same_memory_every_time() -> None:
 
 
 def test_memory_made_ready_is_the_memory_that_is_used() -> None:
-    buffers, tensors = Buffers(pinned=False), [torch.randn(100, 30), torch.randn(70)]
+    buffers, tensors = Buffers(DirectTransfer()), [torch.randn(100, 30), torch.randn(70)]
     buffers.prepare(tensors)
     copies = buffers.copied(tensors)
     size = buffers.bytes

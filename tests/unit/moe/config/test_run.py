@@ -76,6 +76,7 @@ def test_the_resolved_run_reads_back_as_the_same_run(run_file: Path) -> None:
         ("train.steps=3", lambda run: run.train.steps == 3),
         ("train.learning_rate = 2e-4", lambda run: run.train.learning_rate == 2e-4),
         ("train.precision=bf16", lambda run: run.train.precision == "bf16"),
+        ("train.deterministic=true", lambda run: run.train.deterministic),
         ('model.path="a=b"', lambda run: run.model.path == Path("a=b")),
         ("model.path=a=b", lambda run: run.model.path == Path("a=b")),
         ("train.learning_rate=.001", lambda run: run.train.learning_rate == 1e-3),

@@ -91,6 +91,13 @@ def test_the_z_loss_equals_its_formula() -> None:
     assert z_loss(z).item() == pytest.approx(expected)
     assert z_loss(z + 1e4).isfinite()
     assert z_loss(torch.zeros(0, 5)).item() == 0.0
+    valid = torch.arange(7) % 3 != 0
+    assert z_loss(z, valid).item() == pytest.approx(z_loss(z[valid]).item())
+    z.requires_grad_()
+    z_loss(z, valid).backward()
+    assert z.grad is not None
+    assert not z.grad[~valid].any()
+    assert z.grad[valid].all()
 
 
 @pytest.mark.parametrize(("kind", "balanced"), [("skywork", 0.0), ("switch", 1.0)])

@@ -11,7 +11,9 @@ from moe.config.balance_state import BalanceState
 from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, FixedCoefficient
 from moe.nn import controller
+from moe.nn.balance import BalanceLoss, Spread, balance_loss
 from tests.examples import examples
+from tests.routed import KINDS
 
 PAPER = AdaptiveCoefficient()
 BIAS = BiasCoefficient(type="bias")
@@ -64,6 +66,13 @@ def test_the_state_is_how_the_last_step_spread() -> None:
     assert before == BalanceState(0.01, (), ())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_of_a_state_is_that_of_its_spread(kind: BalanceLoss) -> None:
+    state = BalanceState(0.0, (0.4, 0.3, 0.2, 0.1), (0.1, 0.2, 0.3, 0.4))
+    expected = balance_loss(kind, Spread(*torch.tensor([[state.shares], [state.probabilities]])))
+    assert controller.loss_of(kind, state) == pytest.approx(expected.item())
+
+
 @pytest.mark.parametrize(
     ("rule", "value"),
     [
@@ -81,7 +90,7 @@ def test_a_step_without_tokens_is_finite() -> None:
     nothing = LayerStatistics(0, (0, 0), (0.0, 0.0), 0.0, 0.0, 0.0, None, None)
     state = controller.update(PAPER, BalanceState(0.01), nothing)
     assert state.shares == (0.0, 0.0)
-    assert controller.moved_bias(BIAS, torch.ones(2), nothing.load).tolist() == [1.0, 1.0]
+    assert controller.moved_bias(BIAS, torch.ones(2), torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
 @FAST
@@ -92,7 +101,7 @@ def test_a_step_without_tokens_is_finite() -> None:
 def test_the_bias_moves_by_one_rate_against_the_load(load: list[int], rate: float) -> None:
     bias = torch.linspace(-0.3, 0.4, len(load))
     rule = BiasCoefficient(type="bias", rate=rate)
-    moved = controller.moved_bias(rule, bias, load)
+    moved = controller.moved_bias(rule, bias, torch.tensor(load, dtype=torch.float64))
     mean = sum(load) / len(load)
     expected = [
         b + (rate if n < mean else -rate if n > mean else 0.0)

@@ -129,6 +129,49 @@ def test_slots_are_rounded_up_and_nothing_more(
 
 
 @FAST
+@given(
+    factor=st.floats(0.001, 300.0).map(lambda factor: round(factor, 6)),
+    assignments=st.integers(0, 2**27),
+    experts=st.integers(1, 512),
+)
+def test_slots_on_a_device_are_those_of_fractions(
+    factor: float, assignments: int, experts: int
+) -> None:
+    exact = math.ceil(Fraction(str(factor)) * assignments / experts)
+    counted = dispatch.slots(factor, torch.tensor(assignments), experts)
+    assert int(counted) == dispatch.slots(factor, assignments, experts)
+    assert min(int(counted), assignments) == min(exact, assignments)
+
+
+@FAST
+@given(routing=routings(), data=st.data())
+def test_pairs_in_the_order_of_the_rows_that_compute_them(
+    routing: Routing, data: st.DataObject
+) -> None:
+    """Tokens in order within a row; what is dropped or foreign comes last."""
+    top_k, count = routing.experts.shape[1], routing.scores.shape[1]
+    held = data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1))
+    kept = torch.stack([data.draw(masks(top_k)) for _ in range(len(routing.experts))])
+    row_of = torch.full((max(held) + 2,), len(held))
+    row_of[held] = torch.arange(len(held))
+    order = dispatch.order(routing.experts, kept, row_of, len(held))
+    pairs = list(zip(routing.experts.flatten().tolist(), kept.flatten().tolist(), strict=True))
+    rows = [
+        [place for place, (expert, alive) in enumerate(pairs) if alive and expert == own]
+        for own in held
+    ]
+    mine = [place for row in rows for place in row]
+    ends = [sum(map(len, rows[: row + 1])) for row in range(len(rows))]
+    assert order.ends.tolist() == ends
+    assert order.ends.dtype == torch.int32
+    assert order.places[: len(mine)].tolist() == mine
+    assert sorted(order.places.tolist()) == list(range(len(pairs)))
+    assert order.tokens.tolist() == [place // top_k for place in order.places.tolist()]
+    assert order.places[order.back].tolist() == list(range(len(pairs)))
+    assert order.alive.tolist() == [at < len(mine) for at in range(len(pairs))]
+
+
+@FAST
 @given(routing=routings(), factor=st.sampled_from([0.5, 1.0]), data=st.data())
 def test_padding_counts_nowhere(routing: Routing, factor: float, data: st.DataObject) -> None:
     tokens, experts = routing.probabilities.shape

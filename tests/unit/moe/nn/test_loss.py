@@ -32,11 +32,11 @@ def test_the_loss_and_every_gradient_are_those_of_the_logits(
         patch.setattr(loss, "LOGITS_AT_ONCE", rows * 11)
         hidden, head, labels = material(tokens, seed)
         found = head_loss(hidden, head, labels, scale)
-        (2.0 * found).backward()
+        found.backward()
     gradients = hidden.grad, head.grad
     hidden, head, labels = material(tokens, seed)
     expected = cross_entropy_sum(hidden @ head.t(), labels) * scale
-    (2.0 * expected).backward()
+    expected.backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients, (hidden.grad, head.grad), rtol=1e-4, atol=1e-5)
 
@@ -58,7 +58,7 @@ def test_a_gang_that_splits_the_vocabulary_gets_the_loss_of_the_whole(
         own = head.detach()[start:stop].requires_grad_()
         rows = Rows(start, stop, 11, exchange)
         found = head_loss(hidden.to(precision), own, labels, 0.7, rows)
-        (2.0 * found).backward()
+        found.backward()
         assert hidden.grad is not None
         assert own.grad is not None
         return [found.detach(), hidden.grad, own.grad]
@@ -68,7 +68,7 @@ def test_a_gang_that_splits_the_vocabulary_gets_the_loss_of_the_whole(
         outcomes = ThreadGang(len(edges) + 1).run(work)
     hidden, head, labels = material(tokens, seed)
     expected = cross_entropy_sum(hidden @ head.t(), labels) * 0.7
-    (2.0 * expected).backward()
+    expected.backward()
     assert hidden.grad is not None
     near = {"rtol": 1e-4, "atol": 1e-5}
     if precision == torch.bfloat16:
@@ -148,6 +148,13 @@ def test_a_row_that_does_not_count_may_hold_anything() -> None:
         hidden[0, 1] = torch.nan
     found = head_loss(hidden, head, labels, 1.0)
     assert torch.isfinite(found)
+
+
+def test_a_factor_belongs_into_the_scale() -> None:
+    hidden, head, labels = material(4, 3)
+    with pytest.raises(RuntimeError, match="multiply the scale of head_loss"):
+        (2.0 * head_loss(hidden, head, labels, 1.0)).backward()
+    assert head.grad is None
 
 
 def test_a_second_backward_pass_is_refused() -> None:

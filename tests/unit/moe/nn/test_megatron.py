@@ -194,7 +194,7 @@ def test_the_balance_bias(case: dict[str, Any]) -> None:
     bias = tensor(case["inputs"]["expert_bias"])
     steps = zip(case["inputs"]["tokens_per_expert"], case["outputs"]["expert_bias"], strict=True)
     for load, expected in steps:
-        bias = controller.moved_bias(rule, bias, load)
+        bias = controller.moved_bias(rule, bias, torch.tensor(load).double())
         assert torch.equal(bias, tensor(expected))
 
 

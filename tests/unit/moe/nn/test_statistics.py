@@ -21,6 +21,8 @@ def test_sharpness_is_the_mean_ratio_of_the_first_two() -> None:
     assert sharpness(torch.ones(3, 1)).item() == 1.0
     assert sharpness(torch.zeros(0, 4)).item() == 1.0
     assert sharpness(torch.tensor([[1.0, 0.0]])).isfinite()
+    assert sharpness(rows, torch.tensor([False, True])).item() == 2.0
+    assert sharpness(rows, torch.tensor([False, False])).item() == 1.0
 
 
 def routings_of(decoder: Decoder) -> dict[int, Routing]:

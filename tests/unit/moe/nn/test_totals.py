@@ -38,8 +38,8 @@ def batches(draw: st.DrawFn) -> list[RoutingStatistics]:
 def test_parts_add_up_to_the_whole(batches: list[RoutingStatistics], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(batches) - 1))
     parts = [summed(part) for part in (batches[:cut], batches[cut:]) if part]
-    merged = statistics_of(torch.stack(parts).sum(dim=0))
-    whole = statistics_of(summed(batches))
+    merged = statistics_of(torch.stack(parts).sum(dim=0).tolist())
+    whole = statistics_of(summed(batches).tolist())
     for each in STATISTICS:
         assert getattr(merged, each.name) == pytest.approx(getattr(whole, each.name))
     tokens = [int(batch.tokens) for batch in batches]
@@ -58,7 +58,7 @@ def test_large_counts_are_exact() -> None:
     zero = torch.zeros(())
     load = torch.tensor([2**40 + 1, 3])
     batch = RoutingStatistics(load.sum(), load, torch.tensor([0.5, 0.5]), zero, zero, zero)
-    assert statistics_of(summed([batch, batch])).load == (2**41 + 2, 6)
+    assert statistics_of(summed([batch, batch]).tolist()).load == (2**41 + 2, 6)
 
 
 def test_reports_hold_what_the_table_reports() -> None:
@@ -70,6 +70,6 @@ def test_reports_hold_what_the_table_reports() -> None:
 def test_a_step_without_tokens_is_finite() -> None:
     none, zeros = torch.zeros(()), torch.zeros(2)
     nothing = RoutingStatistics(none, zeros, zeros, none, none, none)
-    assert statistics_of(summed([nothing, nothing])) == LayerStatistics(
+    assert statistics_of(summed([nothing, nothing]).tolist()) == LayerStatistics(
         0, (0, 0), (0.0, 0.0), 0.0, 0.0, 0.0, None, None
     )

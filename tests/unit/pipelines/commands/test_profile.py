@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from moe.errors import CheckpointError, ConfigError, RaymoeError
 from moe.planning.devices.inventory_file import load_profile
-from pipelines.commands.profile import profile, sizes_of, source_of
+from pipelines.commands.profile import precisions_of, profile, sizes_of, source_of
 from tests import tiny
 
 QUICK = ["--sequence-length", "16", "--micro-batch", "2,1", "--seconds", "0.01"]
@@ -27,7 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_machine_is_measured_written_and_shown(model: Path, tmp_path: Path) -> None:
     to = tmp_path / "profile.toml"
-    result = CliRunner().invoke(app, [str(model), "--to", str(to), *QUICK])
+    given = [str(model), "--to", str(to), *QUICK, "--precision", "float32"]
+    result = CliRunner().invoke(app, given)
     assert result.exception is None, result.output
     (found,), (link,) = load_profile(to)
     assert {(part.part, part.tokens) for part in found.parts} == {
@@ -60,6 +61,7 @@ def test_a_machine_is_measured_written_and_shown(model: Path, tmp_path: Path) ->
         (["MODEL", "--micro-batch", "1,x"], ConfigError, "--micro-batch is '1,x'"),
         (["MODEL", "--micro-batch", "0"], ConfigError, "--micro-batch is 0"),
         (["MODEL", "--seconds", "0"], ConfigError, "--seconds is 0"),
+        (["MODEL", "--precision", "bf16,fp8"], ConfigError, "--precision is 'fp8'"),
         (["EMPTY"], CheckpointError, "is not a model directory"),
     ],
 )
@@ -86,6 +88,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_measuring(
 
 def test_sizes_are_in_order_and_each_once() -> None:
     assert sizes_of("4, 1,2,4") == (1, 2, 4)
+
+
+def test_both_precisions_are_measured_where_the_processor_has_them() -> None:
+    assert precisions_of(None, multiplies_bf16=True) == ("float32", "bf16")
+    assert precisions_of(None, multiplies_bf16=False) == ("float32",)
+    assert precisions_of("bf16, float32,bf16", multiplies_bf16=False) == ("bf16", "float32")
 
 
 def test_the_source_names_model_ranks_and_processor() -> None:

@@ -1,12 +1,14 @@
 """All drivers of a run stop after the same step, and what they show keeps its order."""
 
+import asyncio
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.commands import StepReport
-from pipelines.training.board import Beginning, Board
+from pipelines.training.board import Beginning, Board, Post
 from tests import runs
 from tests.plans import SMOLLM2
 
@@ -19,9 +21,25 @@ def test_what_is_shown_is_drained_once_and_in_order() -> None:
     board.post(report)
     board.begin(plan, 1)
     board.post(replace(report, step=2))
-    assert board.drain() == [Beginning(4, 0), report, Beginning(4, 1), replace(report, step=2)]
-    assert board.drain() == []
+    posts = [Beginning(4, 0), report, Beginning(4, 1), replace(report, step=2)]
+    assert asyncio.run(board.drain(0.0)) == posts
+    assert asyncio.run(board.drain(0.0)) == []
     assert board.plan() == plan
+
+
+@pytest.mark.parametrize("woken", [False, True])
+def test_who_drains_waits_until_something_is_posted_or_the_run_ends(woken: bool) -> None:
+    report = StepReport(1, 2.0, 1.0, 1e-3, 10, 1.0, {}, ())
+
+    async def drain_then_post() -> list[Post]:
+        board = Board()
+        draining = asyncio.create_task(board.drain(60.0))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        board.wake() if woken else board.post(report)
+        return await asyncio.wait_for(draining, 1.0)
+
+    assert asyncio.run(drain_then_post()) == ([] if woken else [report])
 
 
 def test_who_was_let_into_a_step_lets_the_others_into_it() -> None:

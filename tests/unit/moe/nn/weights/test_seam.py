@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe.nn.experts import Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import FeedForward
 from moe.nn.later import Later
 from moe.nn.linear import linear

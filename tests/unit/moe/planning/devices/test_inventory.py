@@ -201,6 +201,32 @@ def test_what_is_known_of_a_device_comes_from_profile_data_sheet_or_thread() -> 
     assert whole.pace(gpu).rates == Rates(1.0, 2.0)
 
 
+def test_a_profile_of_one_precision_never_answers_for_the_other() -> None:
+    float32, bf16 = Rates(1e12, 1e11), Rates(1.5e13, 1e11)
+    strange = Inventory((device(kind="Z9000"),))
+    half = strange.measured([Profile("Z9000", 1, bf16, precision="bf16")])
+    assert half.pace(half.devices[0], sixteen_bit=True).rates == bf16
+    assert half.strength(half.devices[0]) == bf16.flops_per_second
+    half.check_kinds()
+    with pytest.raises(PlanError, match=r"'Z9000', which was measured in bf16 alone"):
+        half.pace(half.devices[0])
+    both = half.measured([Profile("Z9000", 1, float32)])
+    assert both.pace(both.devices[0]).rates == float32
+    assert both.pace(both.devices[0], sixteen_bit=True).rates == bf16
+    known = Inventory((device(kind="H100"),), profiles=(Profile("H100", 1, float32),))
+    assert known.pace(known.devices[0], sixteen_bit=True).source == "data sheet of H100"
+
+
+def test_what_stands_for_a_profile_is_told_of_each_kind_of_device() -> None:
+    devices = (device("a/0"), device("a/1"), device("a/2", threads=2), device("b/0", "b"))
+    there = Inventory(devices, profiles=(Profile("cpu", 2, Rates(1.0, 1.0)),))
+    (caution,) = there.cautions(sixteen_bit=False)
+    assert caution.startswith("no profile of cpu of 1 threads in float32: its seconds are counted")
+    assert len(there.cautions(sixteen_bit=True)) == 2
+    (sheet,) = Inventory((device(kind="L4"),)).cautions(sixteen_bit=True)
+    assert sheet.startswith("no profile of L4 in bf16: its seconds are those of its data sheet")
+
+
 def test_links_by_name_come_before_any_and_the_network_before_nothing() -> None:
     one, other, third = device("a/0"), device("b/0", "b"), device("c/0", "c")
     beside = device("a/1")

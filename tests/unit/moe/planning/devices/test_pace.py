@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moe.errors import PlanError
 from moe.planning.counts.work import Passes, Work
-from moe.planning.devices.pace import Measured, Pace, Profile
+from moe.planning.devices.pace import Measured, Pace, Profile, from_table, to_tables
 from moe.planning.devices.rates import Rates
 
 RATES = Rates(flops_per_second=1e9, bytes_per_second=1e8)
@@ -19,6 +19,14 @@ WORK = Passes(Work(2e9, 1e8), Work(4e9, 0.0))
 def test_counted_work_takes_the_time_of_its_flops_and_of_its_bytes() -> None:
     assert Pace(RATES).seconds("dense", WORK, 512) == (3.0, 4.0)
     assert Pace(RATES).once("optimizer", WORK.forward) == 3.0
+
+
+def test_products_of_a_backward_pass_have_rates_of_their_own() -> None:
+    """Of 4 GFLOP half are gradients of inputs, at 2 GFLOP/s, and half of weights, at 0.5."""
+    rates = Rates(1e9, 1e8, 2e9, 0.5e9)
+    assert Pace(rates).seconds("dense", WORK, 512) == pytest.approx((3.0, 1.0 + 4.0))
+    assert rates.times(2.0).backward_flops_per_second == pytest.approx(2 * 0.8e9)
+    assert RATES.backward_flops_per_second == pytest.approx(1e9)
 
 
 @given(
@@ -78,3 +86,15 @@ def test_measurements_that_are_none_are_refused(
 def test_rates_that_are_none_are_refused(rate: float) -> None:
     with pytest.raises(PlanError, match="give finite numbers above 0"):
         Profile("cpu", 1, Rates(rate, 1.0))
+
+
+def test_a_profile_names_the_precision_and_the_roles_that_were_measured() -> None:
+    whole = Profile("cpu", 1, Rates(1.0, 2.0, 3.0, 4.0), precision="bf16")
+    (table,) = to_tables([whole])
+    assert from_table(table) == whole
+    plain = {"kind": "cpu", "threads": 1, "flops_per_second": 1.0, "bytes_per_second": 2.0}
+    assert from_table(plain) == Profile("cpu", 1, Rates(1.0, 2.0))
+    with pytest.raises(PlanError, match="precision 'fp8'"):
+        from_table({**plain, "precision": "fp8"})
+    with pytest.raises(PlanError, match="of backward products; give finite numbers"):
+        from_table({**plain, "input_flops_per_second": -1.0})

@@ -120,3 +120,53 @@ def test_the_embedding_of_both_ends_lies_in_buckets_alike() -> None:
     )
     assert [each.slots for each in first] == [each.slots for each in last]
     assert [each.kind.counted for each in (*first, *last)] == [True, False]
+
+
+OLMOE = replace(
+    SMOLLM2, layers=2, hidden_size=2048, heads=16, kv_heads=16, head_size=128, ffn_size=1024
+)
+
+
+def places_of_experts(config: ModelConfig, replicas: int) -> list[int]:
+    """Return where the matrices of experts of one layer begin in the memory of their kind."""
+    share = single(config).share(Seat(0, 0, 0))
+    layouts = bucket_layouts(config, share, replicas, 1, narrow=False)
+    found, before = [], 0
+    for layout in (each for each in layouts if each.kind.layer == config.moe_layers[-1]):
+        found += [before + s.start for s in layout.slots if s.part.role.expert is not None]
+        before += layout.elements
+    return found
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 5, 6, 7, 8, 12])
+@pytest.mark.parametrize(
+    "config", [with_experts(replace(SMOLLM2, layers=2), 48), with_experts(OLMOE, 64)]
+)
+def test_experts_lie_at_even_distances_across_buckets(config: ModelConfig, replicas: int) -> None:
+    places = places_of_experts(config, replicas)
+    assert config.moe is not None
+    size = config.hidden_size * config.moe.expert_size
+    assert len(places) == 3 * config.moe.experts
+    assert len(places) * size > BUCKET_ELEMENTS
+    assert {after - before for before, after in pairwise(places)} == {size}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4, 8, 64])
+def test_buckets_are_full_where_their_slices_are_even(replicas: int) -> None:
+    """What checkpoints of before were cut by stays as it was."""
+    share = single(with_experts(OLMOE, 64)).share(Seat(0, 0, 0))
+    layouts = bucket_layouts(with_experts(OLMOE, 64), share, replicas, 1, narrow=False)
+    one, *others = [layout for layout in layouts if layout.kind.layer == 1]
+    for before, after in pairwise([one, *others]):
+        following = after.slots[0].part.elements
+        assert before.slots[-1].stop + following > BUCKET_ELEMENTS
+    assert len(others) == 25
+
+
+def test_experts_of_which_none_fills_even_slices_are_padded_one_by_one() -> None:
+    """Each has a bucket of its own, which five replicas cannot cut into even slices."""
+    config = with_experts(replace(SMOLLM2, hidden_size=4608, ffn_size=12_288), 2)
+    size = 4608 * 12_288
+    steps = {after - before for before, after in pairwise(places_of_experts(config, 5))}
+    assert size > BUCKET_ELEMENTS
+    assert steps == {-(-size // 80) * 80}

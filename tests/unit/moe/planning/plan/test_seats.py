@@ -21,7 +21,7 @@ def test_ranks_count_replicas_then_stages_then_members(seats: Seats) -> None:
 
 @given(sizes)
 def test_groups_of_a_seat_split_the_seats(seats: Seats) -> None:
-    for group in (seats.gang_of, seats.pipeline_of, seats.data_group_of):
+    for group in (seats.gang_of, seats.data_group_of):
         members = {group(seat) for seat in seats}
         assert sorted(seat for each in members for seat in each) == sorted(seats)
         assert all(seat in group(seat) for seat in seats)

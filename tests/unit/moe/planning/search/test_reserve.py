@@ -37,7 +37,7 @@ def asking(plan: Plan, **needs: Any) -> Plan:
 
 
 def test_files_keep_what_ranks_and_devices_ask_for(tmp_path: Path) -> None:
-    plan = asking(single(SMOLLM2), memory_bytes=7, **NEEDS)
+    plan = asking(single(SMOLLM2), memory_bytes=7, accelerator="A100", **NEEDS)
     save_plan(plan, tmp_path / "plan.toml")
     assert load_plan(tmp_path / "plan.toml") == plan
     assert hash(plan.stages) == hash(load_plan(tmp_path / "plan.toml").stages)
@@ -103,7 +103,7 @@ def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:
     plan = search(Question(SMOLLM2, there, WORKLOAD, 8, pins)).plan
     for rank in (plan.rank(seat) for seat in plan.seats):
         asked = {there.device(name).needs for name in rank.devices}
-        assert asked == {(rank.resources, rank.labels)}
+        assert asked == {(rank.resources, rank.labels, rank.accelerator)}
     with pytest.raises(PlanError):
         search(Question(SMOLLM2, there, WORKLOAD, 8, replace(pins, stages=3)))
     alike = inventory(6, **NEEDS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from moe.config.sampling import SampledToken, Sampling
-from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, RankLost
+from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, OutOfMemory, RankLost
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.generation.stream import Stream
@@ -136,7 +136,14 @@ def test_a_cancelled_generation_gives_up_its_place() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("loss", [RankLost("rank 1 died"), DeadlineExceeded("rank 1 is silent")])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        RankLost("rank 1 died"),
+        DeadlineExceeded("rank 1 is silent"),
+        OutOfMemory("rank 1 failed during inference: CUDA out of memory"),
+    ],
+)
 def test_a_lost_engine_is_rebuilt_and_the_next_is_served(loss: Exception) -> None:
     async def main() -> None:
         old, new = GatedEngine(open_gate=False), GatedEngine()

@@ -1,9 +1,13 @@
-"""A bank of experts, computed by one autograd function.
+"""The bank that computes one expert after the other, in one autograd function.
 
-(token, expert) pairs are sorted by expert once, so that each expert computes one block of rows;
-experts without tokens are skipped. The backward pass is written by hand: it keeps only the two
-inner products of each expert, computes the gradient of a routing weight from them instead of the
-expert's output, and adds rows into their tokens without a copy of all pairs::
+Each expert computes one block of rows; experts without tokens are skipped. The host must know the
+sizes of the blocks, which is free on CPUs, where the products go through the fastest library
+(``moe.nn.product``), and waits for the device on GPUs. Weights may be of any kind, and each is a
+leaf of its own, so no gradient is ever as large as all experts.
+
+The backward pass is written by hand: it keeps only the two inner products of each expert, computes
+the gradient of a routing weight from them instead of the expert's output, and adds rows into their
+tokens without a copy of all pairs::
 
     g = x Wg^T,  u = x Wu^T,  h = silu(g) u,  y = w h Wd^T           w the routing weight
     dh' = dy Wd,  dw = sum(dh' h),  dWd = dy^T (w h),  dh = w dh'
@@ -11,67 +15,52 @@ expert's output, and adds rows into their tokens without a copy of all pairs::
     dWg = dg^T x,  dWu = du^T x,  dx = dg Wg + du Wu
 
 Shapes: T tokens, K experts per token, A pairs kept by this rank, R rows of one expert, D hidden, F
-expert columns, N experts.
+expert columns.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe.nn.feed_forward import FeedForward
+from moe.nn.dispatch import Order
 from moe.nn.later import Later
 from moe.nn.weights.weight import Gradient, Weight
 
 
-class Experts(nn.ModuleDict):
-    """Complete experts, keyed by their number in the layer."""
+def apply(
+    x_TD: Tensor,
+    weights_TK: Tensor,
+    order: Order,
+    gate_up: Sequence[tuple[Weight, Weight]],
+    down: Sequence[Weight],
+    later: Later | None = None,
+) -> Tensor:
+    """Return the weighted sum of the experts over the pairs of the order, [T, D].
 
-    def __init__(self, hidden_size: int, size: int, numbers: Sequence[int]) -> None:
-        super().__init__({str(number): FeedForward(hidden_size, size) for number in numbers})
-        self.numbers = tuple(numbers)
-
-    def forward(
-        self,
-        x_TD: Tensor,
-        experts_TK: Tensor,
-        weights_TK: Tensor,
-        kept_TK: Tensor,
-        later: Later | None = None,
-    ) -> Tensor:
-        """Return the weighted sum of the held experts, [T, D], over the kept pairs.
-
-        A token without an expert on this rank gets zero. If ``later`` is given, it collects the
-        gradients of the experts' weights.
-        """
-        blocks = _blocks(experts_TK, kept_TK, self.numbers)
-        if not blocks.sizes:
-            return x_TD * 0.0 + weights_TK.sum() * 0.0
-        weights = tuple(self.weights(number) for number in blocks.numbers)
-        parameters = [each for expert in weights for weight in expert for each in weight.parameters]
-        setting = _Setting(blocks, weights, later)
-        y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
-        return y_TD
-
-    def weights(self, number: int) -> tuple[Weight, Weight, Weight]:
-        """Return the weights of gate, up and down of one expert."""
-        expert = self[str(number)]
-        assert isinstance(expert, FeedForward)
-        return expert.weights
+    If ``later`` is given, it collects the gradients of the experts' weights.
+    """
+    blocks = _blocks(order)
+    weights = tuple((*gate_up[row], down[row]) for row in blocks.rows)
+    parameters = [each for expert in weights for weight in expert for each in weight.parameters]
+    setting = _Setting(blocks, weights, later)
+    y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]
+    return y_TD
 
 
 class _Blocks(NamedTuple):
-    """The (token, expert) pairs of each expert: flat positions in [T, K], sorted by expert.
+    """The pairs of each expert: flat positions in [T, K], sorted by expert.
 
-    ``numbers`` are the experts that have pairs, ``sizes`` the number of their pairs.
+    ``rows`` are the experts that have pairs, ``sizes`` the number of their pairs.
     """
 
     places_A: Tensor
     tokens_A: Tensor
-    numbers: tuple[int, ...]
+    rows: tuple[int, ...]
     sizes: tuple[int, ...]
 
     def split(self, values_A: Tensor) -> tuple[Tensor, ...]:
@@ -79,18 +68,15 @@ class _Blocks(NamedTuple):
         return torch.split(values_A, list(self.sizes))
 
 
-def _blocks(experts_TK: Tensor, kept_TK: Tensor, numbers: Sequence[int]) -> _Blocks:
-    nowhere, unknown = len(numbers), max(numbers, default=-1) + 1
-    rank_N = torch.full((unknown + 1,), nowhere, device=kept_TK.device)
-    rank_N[list(numbers)] = torch.arange(nowhere, device=kept_TK.device)
-    rank_A = torch.where(kept_TK, rank_N[experts_TK.clamp(max=unknown)], nowhere).flatten()
-    sizes = torch.bincount(rank_A, minlength=nowhere + 1)[:-1].tolist()
-    places_A = rank_A.argsort(stable=True)[: sum(sizes)]
-    busy = [(number, size) for number, size in zip(numbers, sizes, strict=True) if size]
+def _blocks(order: Order) -> _Blocks:
+    ends = order.ends.tolist()
+    sizes = [end - start for start, end in pairwise([0, *ends])]
+    places_A = order.places[: sum(sizes)]
+    busy = [(row, size) for row, size in enumerate(sizes) if size]
     return _Blocks(
         places_A,
-        places_A // experts_TK.shape[1],
-        tuple(number for number, _ in busy),
+        places_A // order.top_k,
+        tuple(row for row, _ in busy),
         tuple(size for _, size in busy),
     )
 
@@ -154,7 +140,8 @@ class _Bank(torch.autograd.Function):
             elif trained:
                 taken += [gradient().to(weight.dtype) for weight, gradient in own.parameters]
         weights_grad = torch.zeros(ctx.shape, dtype=weights_A1.dtype, device=x_TD.device)
-        weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
+        if weight_grads:
+            weights_grad.view(-1)[blocks.places_A] = torch.cat(weight_grads).to(weights_A1.dtype)
         x_grad_TD = x_grad_TD.to(x_TD.dtype)
         return (x_grad_TD, weights_grad, None, *(taken or (None,) * len(parameters)))
 

@@ -1,0 +1,38 @@
+"""What an error says where the memory of a rank was short: what was predicted, what to change."""
+
+from dataclasses import replace
+
+from actors.commands import BuildCommand
+from actors.state.sources import Source
+from actors.step.replicas import part_of_step
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import CPU
+from moe.planning.prediction.predict import bytes_per_rank
+from moe.sizes import size_text
+
+
+def remedy(command: BuildCommand, source: Source) -> str:
+    """Return the end of a sentence that began with what was short."""
+    larger = "make a plan with more stages or wider gangs (`raymoe plan`)"
+    if command.run is None:
+        return f"send shorter prompts, or {larger}"
+    size = size_text(predicted_bytes(command, source))
+    return (
+        f"the planner predicts {size} for the whole rank: lower train.micro_batch, recompute more "
+        f"layers of stage {command.seat.stage}, or {larger}"
+    )
+
+
+def predicted_bytes(command: BuildCommand, source: Source) -> int:
+    """Return the memory of a rank that trains, as the planner counts it."""
+    assert command.run is not None
+    plan, seat, train = command.plan, command.seat, command.run.train
+    workload = Workload(
+        command.sequence_length,
+        train.micro_batch,
+        len(part_of_step(train.micro_batches, seat.replica, plan.replicas)),
+        schedule=train.schedule,
+        snapshots=plan.rank(seat).kind == CPU,
+    )
+    rank = plan.seats.rank(replace(seat, replica=0))
+    return bytes_per_rank(source.config(), plan, workload)[rank]

@@ -1,0 +1,42 @@
+"""Ranks on one card: one over NCCL, and two that share it over gloo, against the one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.gpu.rows import Row, Setting, at_most, holds
+from benchmarks.gpu.team import Team, model_directory, team
+
+STEPS = 3
+LOSS = 1e-5
+"""How far losses of the same training may differ, relative."""
+
+
+def part(setting: Setting) -> Iterator[Row]:
+    """Train a few steps each way; save, resume, and compare the bits."""
+    with model_directory() as folder:
+        with team(setting, folder) as one:
+            expected = _losses(one, STEPS - 1)
+            saved = one.save(folder.parent / "step", STEPS - 1)
+            expected += _losses(one, 1, STEPS - 1)
+            digest = one.each("digest")
+            yield Row("one rank", {"loss": expected[-1]})
+            one.begin(saved)
+            again = _losses(one, 1, STEPS - 1)
+            same = one.each("digest") == digest
+            bars = (holds("the same bits after resuming", same),)
+            yield Row("one rank, resumed", {"loss": again[-1]}, bars)
+        for name, gang, replicas in (("a gang of two", 2, 1), ("two replicas", 1, 2)):
+            yield _compared(setting, folder, name, (gang, replicas), expected)
+
+
+def _compared(
+    setting: Setting, folder: Path, name: str, shape: tuple[int, int], expected: list[float]
+) -> Row:
+    with team(setting, folder, *shape) as two:
+        found = _losses(two, STEPS)
+    gap = max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+    return Row(name, {"loss": found[-1]}, (at_most("loss gap", gap, LOSS),))
+
+
+def _losses(ranks: Team, steps: int, first: int = 0) -> list[float]:
+    return [ranks.step(first + number).loss for number in range(steps)]

@@ -1,0 +1,35 @@
+"""A rank of this process that holds a whole model and trains without others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actors.commands import BuildCommand
+from actors.epochs.membership import Membership
+from actors.rank.rank import Rank
+from actors.state.sources import ModelSource
+from moe.checkpoint.reader import Checkpoint
+from moe.config.run import RunConfig
+from moe.planning.plan.seats import Seats
+from tests import runs
+from tests.ranks import SECONDS
+
+ALONE = Seats(1, 1, 1)
+
+
+@contextmanager
+def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
+    """A rank that holds everything and runs two of its layers twice."""
+    plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
+    rank = Rank(0)
+    rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), ModelSource(model))
+    join(rank, 1)
+    try:
+        yield rank
+    finally:
+        rank.abort()
+
+
+def join(rank: Rank, epoch: int) -> None:
+    store = rank.open_store(SECONDS)
+    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
