@@ -104,10 +104,5 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
 
 def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
     """Return the workload of one step on the replica with the most micro-batches."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        -(-run.train.micro_batches // replicas),
-        schedule=run.train.schedule,
-        snapshots=there.of_cpus,
-    )
+    most = -(-run.train.micro_batches // replicas)
+    return Workload.of_run(run.train, sequence_length, most, snapshots=there.of_cpus)

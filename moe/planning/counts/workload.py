@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from moe.errors import PlanError
+
+if TYPE_CHECKING:
+    from moe.config.run import TrainSection
 
 PASS_TOKENS = 512
 """Default number of prompt tokens that a server reads at once."""
@@ -77,6 +81,20 @@ class Workload:
     imbalance: float = 1.0
     capacity_factor: float | None = None
     snapshots: bool = False
+
+    @classmethod
+    def of_run(
+        cls, train: "TrainSection", sequence_length: int, micro_batches: int, snapshots: bool
+    ) -> "Workload":
+        """Return the workload of a step of a run: its schedule, and numbers of its precision."""
+        return cls(
+            sequence_length,
+            train.micro_batch,
+            micro_batches,
+            schedule=train.schedule,
+            numerics={"fp32": FLOAT32, "bf16": BF16}[train.precision],
+            snapshots=snapshots,
+        )
 
     def __post_init__(self) -> None:
         for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):
