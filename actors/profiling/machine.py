@@ -146,9 +146,9 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     device.use()
     try:
         membership = Membership(
-            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0, 0), _HOST, port, _PATIENCE
+            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0,), _HOST, port, _PATIENCE
         )
-        Groups(membership, device.backend, None)
+        Groups(membership, device.backend, None).connect(device)
         tell: Progress = (lambda done, total: pipe.send((done, total))) if rank == 0 else _quiet
         pipe.send(_found(asked, Clock(device, asked.threads), tell))
     except Exception as error:

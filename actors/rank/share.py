@@ -15,7 +15,7 @@ from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
 from moe.config.products import Products
 from moe.nn.build import build
-from moe.nn.product import chosen, use
+from moe.nn.product import chosen, in_use, use
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class LoadedShare:
         if groups.files is None:
             return False
         found: list[str] = [""] * dist.get_world_size(groups.files)
-        own = self.device.rounding(self.command.threads)
+        own = f"{self.device.rounding(self.command.threads)}, {in_use()}"
         dist.all_gather_object(found, own, group=groups.files)
         return len(set(found)) > 1
 

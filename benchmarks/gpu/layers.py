@@ -1,6 +1,5 @@
 """The models that the check trains and times, made on the device: nothing is read from a disk."""
 
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -76,8 +75,16 @@ def random_weights(setting: Setting, dtype: torch.dtype = torch.float32) -> Read
 
 
 def trained(setting: Setting, config: ModelConfig, share: Share) -> Decoder:
-    """Return a share with the weights that training in bf16 has."""
-    return build(config, random_weights(setting), share, None, setting.torch_device)
+    """Return a share as a bf16 run has it: bfloat16 weights, float32 gradients."""
+    read, device = random_weights(setting), setting.torch_device
+    return exact_gradients(build(config, read, share, None, device, torch.bfloat16))
+
+
+def exact_gradients(decoder: Decoder) -> Decoder:
+    """Return the same decoder, whose gradients will be float32 at least, as in buckets."""
+    for parameter in decoder.parameters():
+        parameter.grad_dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return decoder
 
 
 def hold(module: nn.Module, bank: BankName | None) -> None:
@@ -86,11 +93,6 @@ def hold(module: nn.Module, bank: BankName | None) -> None:
         if isinstance(experts, Experts):
             experts.gather()
             experts.bank = bank
-
-
-def precision(setting: Setting) -> AbstractContextManager[object]:
-    """Return the context in which training in bf16 computes."""
-    return torch.autocast(setting.device, torch.bfloat16)
 
 
 def losses(config: ModelConfig) -> Balance:

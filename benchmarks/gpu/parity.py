@@ -7,13 +7,14 @@ device would have chosen alike is counted beside it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.families import Case, cases
-from benchmarks.gpu.layers import hold
-from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
+from benchmarks.gpu.layers import exact_gradients, hold
+from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from moe.config.role import NORMS
 from moe.config.tensors import TensorSlice
 from moe.nn.build import build
@@ -79,18 +80,18 @@ def part(setting: Setting) -> Iterator[Row]:
         expected = run(case, torch.device("cpu"), torch.float64, kept)
         banks: tuple[BankName | None, ...] = ("loop", "grouped") if case.config.moe else (None,)
         for bank in banks:
-            yield _compared(setting, case, bank, expected, kept)
+            what = case.name if bank is None else f"{case.name}, {bank}"
+            yield attempted(what, partial(_compared, setting, case, bank, expected, kept))
 
 
 def _compared(
     setting: Setting, case: Case, bank: BankName | None, expected: Outcome, kept: Told
 ) -> Row:
+    """Run a case in both precisions; on a GPU the grouped bank is for bf16 alone."""
     figures: dict[str, Figure] = {}
     bars = []
-    for dtype, size, most in (
-        (torch.float32, _largest_entry, FLOAT32),
-        (torch.bfloat16, _norm, BFLOAT16),
-    ):
+    precisions = [(torch.float32, _largest_entry, FLOAT32), (torch.bfloat16, _norm, BFLOAT16)]
+    for dtype, size, most in precisions[setting.cuda and bank == "grouped" :]:
         name = str(dtype).removeprefix("torch.")
         told = Told(kept.kept)
         found = run(case, setting.torch_device, dtype, told, bank)
@@ -111,16 +112,13 @@ def run(
     bank: BankName | None = None,
 ) -> Outcome:
     """Do one training pass, as ``dtype`` says: in float64, in float32, or in bf16 as training."""
-    half = dtype == torch.bfloat16
-    own = torch.float32 if half else dtype
-    decoder = build(case.config, _weight, None, exchange, device, own)
+    decoder = exact_gradients(build(case.config, _weight, None, exchange, device, dtype))
     hold(decoder, bank)
     source = torch.Generator().manual_seed(_SEED)
     tokens = torch.randint(case.config.vocab_size, _SIZE, generator=source).to(device)
     how = replace(case.how, tokens=tokens, later=Later() if case.deferred else None)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        hidden = decoder(tokens, how).values
-        loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
+    hidden = decoder(tokens, how).values
+    loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
     torch.autograd.backward(loss)
     if how.later is not None:
         how.later.run()

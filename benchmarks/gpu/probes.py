@@ -32,8 +32,8 @@ def part(setting: Setting) -> Iterator[Row]:
         "gradients of autograd": _gradients,
         "empty group": _empty_group,
         "rows after the last group": _tail,
-        "K = 36, no multiple of 8": _unaligned,
         "two runs": _two_runs,
+        "K = 36, no multiple of 8": _unaligned,
     }
     for name, question in questions.items():
         try:

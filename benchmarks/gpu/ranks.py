@@ -1,9 +1,11 @@
 """Ranks on one card: one over NCCL, and two that share it over gloo, against the one."""
 
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from benchmarks.gpu.rows import Row, Setting, at_most, holds
+from benchmarks.gpu.rows import Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.team import Team, model_directory, team
 
 STEPS = 3
@@ -14,19 +16,22 @@ LOSS = 1e-5
 def part(setting: Setting) -> Iterator[Row]:
     """Train a few steps each way; save, resume, and compare the bits."""
     with model_directory() as folder:
+        started = time.perf_counter()
         with team(setting, folder) as one:
+            ready = time.perf_counter() - started
             expected = _losses(one, STEPS - 1)
             saved = one.save(folder.parent / "step", STEPS - 1)
             expected += _losses(one, 1, STEPS - 1)
             digest = one.each("digest")
-            yield Row("one rank", {"loss": expected[-1]})
+            yield Row("one rank", {"loss": expected[-1], "seconds to be ready": ready})
             one.begin(saved)
             again = _losses(one, 1, STEPS - 1)
             same = one.each("digest") == digest
             bars = (holds("the same bits after resuming", same),)
             yield Row("one rank, resumed", {"loss": again[-1]}, bars)
         for name, gang, replicas in (("a gang of two", 2, 1), ("two replicas", 1, 2)):
-            yield _compared(setting, folder, name, (gang, replicas), expected)
+            shape = gang, replicas
+            yield attempted(name, partial(_compared, setting, folder, name, shape, expected))
 
 
 def _compared(

@@ -36,7 +36,7 @@ from moe.planning.stages.split import groups, spans, split
 from moe.surgery.initialise import initialise
 
 CONFIG = FAMILIES["mixtral"]
-SECONDS = 20.0
+SECONDS, LAUNCH_SECONDS = 20.0, 45.0
 
 _LENGTH, _BATCH = 32, 4
 
@@ -162,7 +162,11 @@ def _run(folder: Path) -> RunConfig:
         "data": {"path": "unused"},
         "train": {"steps": 9, "global_batch": _BATCH, "learning_rate": 1e-3, "epsilon": 1e-4},
         "checkpoint": {"path": "unused"},
-        "cluster": {"group_seconds": SECONDS, "launch_seconds": SECONDS, "step_seconds": SECONDS},
+        "cluster": {
+            "group_seconds": SECONDS,
+            "step_seconds": SECONDS,
+            "launch_seconds": LAUNCH_SECONDS,
+        },
     }
     return parse_run(table, "the check")
 

@@ -9,14 +9,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.kernels import kernels
-from benchmarks.gpu.layers import losses, one_layer, precision, trained
-from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
+from benchmarks.gpu.layers import losses, one_layer, trained
+from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.timing import finish
 from moe.nn.balance import Balance
 from moe.nn.block import LayerPass
@@ -36,12 +37,20 @@ def part(setting: Setting) -> Iterator[Row]:
     """Yield the waits of a layer under every option of routing, then its launches."""
     layer = _Layer(setting)
     for name, how in _options(layer.balance).items():
-        found = layer.waits(layer.block(how))
-        bars = (holds("no wait", found["waits"] == 0),) if setting.cuda else ()
-        yield Row(f"waits, {name}", found, bars)
+        yield attempted(f"waits, {name}", partial(_waits, layer, f"waits, {name}", how))
+    yield attempted("launches", partial(_launches, layer))
+
+
+def _waits(layer: "_Layer", what: str, how: Pass) -> Row:
+    found = layer.waits(layer.block(how))
+    waits = found["waits"]
+    return Row(what, found, () if waits is None else (holds("no wait", waits == 0),))
+
+
+def _launches(layer: "_Layer") -> Row:
     mixture, block = layer.launches(layer.mixture()), layer.launches(layer.block(PLAIN))
-    bars = (at_most("launches of the mixture", mixture, LAUNCHES),) if setting.cuda else ()
-    yield Row("launches", {"mixture": mixture, "whole block": block}, bars)
+    bars = (at_most("launches of the mixture", mixture, LAUNCHES),) if layer.setting.cuda else ()
+    return Row("launches", {"mixture": mixture, "whole block": block}, bars)
 
 
 def _options(balance: Balance) -> dict[str, Pass]:
@@ -62,7 +71,7 @@ class _Layer:
     def __init__(self, setting: Setting) -> None:
         config, share = one_layer(setting)
         self.balance = losses(config)
-        self._setting = setting
+        self.setting = setting
         self._decoder = trained(setting, config, share)
         size = (2, 8, config.hidden_size) if setting.tiny else (2, 2048, config.hidden_size)
         self._x_BSD = torch.randn(size, device=setting.torch_device)
@@ -90,14 +99,14 @@ class _Layer:
         """Count what the device is given for one pass forward and backward."""
         for _ in range(_WARM):
             self._pass(forward)
-        return len(kernels(self._setting, lambda: self._pass(forward)))
+        return len(kernels(self.setting, lambda: self._pass(forward)))
 
     def waits(self, forward: Forward) -> dict[str, Figure]:
         """Return how often a pass waits, and where it does so first."""
         for _ in range(_WARM):
             self._pass(forward)
-        finish(self._setting)
-        if not self._setting.cuda:
+        finish(self.setting)
+        if not self.setting.cuda:
             return {"waits": None}
         try:
             torch.cuda.set_sync_debug_mode("error")
@@ -122,8 +131,7 @@ class _Layer:
     def _pass(self, forward: Forward) -> None:
         """Go forward and backward once, adding to the gradients that are there."""
         x_BSD = self._x_BSD.detach().requires_grad_()
-        with precision(self._setting):
-            y_BSD = forward(x_BSD)
+        y_BSD = forward(x_BSD)
         torch.autograd.backward(y_BSD, torch.ones_like(y_BSD))
 
 

@@ -36,7 +36,11 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
         )
         if section.path is not None
     }
-    return run.model_copy(update=sections)
+    run = run.model_copy(update=sections)
+    if run.plan.profile is None:
+        return run
+    plan = run.plan.model_copy(update={"profile": run.plan.profile.absolute()})
+    return run.model_copy(update={"plan": plan})
 
 
 def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:

@@ -55,6 +55,8 @@ NUMERICS = {each.name: each for each in (FLOAT32, BF16, MEGATRON)}
 """``float32`` and ``bf16`` are what our actors do: bf16 has bfloat16 weights, float32 gradients,
 masters beside the moments, and a float32 residual stream. ``megatron`` has that stream in bfloat16
 and sums float32 gradients all over: for comparison with published runs."""
+OF_PRECISION = {"fp32": FLOAT32, "bf16": BF16}
+"""By ``train.precision`` of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Workload:
             train.micro_batch,
             micro_batches,
             schedule=train.schedule,
-            numerics={"fp32": FLOAT32, "bf16": BF16}[train.precision],
+            numerics=OF_PRECISION[train.precision],
             snapshots=snapshots,
         )
 

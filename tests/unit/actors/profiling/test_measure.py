@@ -157,7 +157,7 @@ def test_figures_are_medians_over_all_ranks() -> None:
 
 
 def test_sixteen_bits_are_measured_on_their_own(tmp_path: Path) -> None:
-    """A block computes in bf16 under autocast, and the profile answers for no other precision."""
+    """A block has bfloat16 weights, and the profile answers for no other precision."""
     asked = replace(ASKED, ranks=1, micro_batches=(1,), precision="bf16", quick=True)
     (alone_,) = measure(asked)
     made = profile_of(asked, [alone_], "a test")

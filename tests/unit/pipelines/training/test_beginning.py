@@ -44,7 +44,11 @@ def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
     ("sections", "error", "said"),
     [
         ({"train": {"global_batch": 10**6}}, DataError, r"global_batch is 1000000 sequences, but "),
-        ({"plan": {"stages": 1, "path": "nowhere.toml"}}, PlanError, r"nowhere\.toml"),
+        (
+            {"plan": {"stages": 1, "profile": None, "path": "nowhere.toml"}},
+            PlanError,
+            r"nowhere\.toml",
+        ),
         ({"plan": {"stages": 4}}, PlanError, "4 stages"),
         ({"plan": {"stages": 1, "gang": 5}}, PlanError, "gang"),
         ({"plan": {"stages": 3}, "train": {"global_batch": 2}}, PlanError, "at least 3 micro-batc"),
@@ -63,7 +67,9 @@ def test_what_cannot_run_is_refused(
 
 
 def test_the_path_of_a_plan_means_the_same_in_every_process(material: Path, tmp_path: Path) -> None:
-    run = config(material, tmp_path / "run", plan={"stages": 1, "path": "plan.toml"})
+    run = config(
+        material, tmp_path / "run", plan={"stages": 1, "profile": None, "path": "plan.toml"}
+    )
     assert with_absolute_paths(run).plan.path == Path("plan.toml").absolute()
     assert with_absolute_paths(config(material, tmp_path)).plan.path is None
 
