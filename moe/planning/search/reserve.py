@@ -1,11 +1,12 @@
 """The memory that ranks of a plan reserve on their nodes: what they are predicted to need."""
 
 from dataclasses import replace
+from functools import reduce
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.planning.counts.fixed import host_bytes
-from moe.planning.counts.work import end_parameters, layer_parameters
+from moe.planning.counts.work import Parameters, end_parameters, layer_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import CPU
 from moe.planning.plan.plan import Plan
@@ -35,7 +36,8 @@ def reserving(config: ModelConfig, plan: Plan, workload: Workload) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def _parameters(config: ModelConfig, share: Share) -> int:
+def _parameters(config: ModelConfig, share: Share) -> Parameters:
     """Return the parameters of a share, from counts that equal layers share."""
-    blocks = sum(layer_parameters(config, share, layer) for layer in share.layer_numbers)
-    return blocks + end_parameters(config, share, share.embedding, share.head)
+    blocks = (layer_parameters(config, share, layer) for layer in share.layer_numbers)
+    ends = end_parameters(config, share, share.embedding, share.head)
+    return reduce(Parameters.plus, blocks, ends)

@@ -184,7 +184,7 @@ def test_replicas_wait_for_the_slowest_and_fit_the_smallest() -> None:
     assert (two.forward, two.backward) == (one.forward, one.backward)
     assert two.update == one.update
     assert two.fullness == one.fullness
-    size = 4 * pair.members[0].parameters((layers,), position)
+    size = 4 * pair.members[0].parameters((layers,), position).total
     assert (one.reduce, two.reduce) == (0.0, pytest.approx(2 * (0.5 + size / 2 / 1e9)))
 
 
