@@ -57,6 +57,6 @@ def test_the_host_of_a_gpu_has_the_process_and_the_snapshot_that_a_cpu_has_itsel
     own = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), replace(ON_CPU, numerics=BF16))
     assert need.snapshot == own.host == 0
     assert need.host == HOST_PROCESS_BYTES + own.snapshot
-    assert host_bytes(Parameters(1000, 0), ON_GPU, 4) == HOST_PROCESS_BYTES + 3500
+    assert host_bytes(Parameters(1000, 100), ON_GPU, 4) == HOST_PROCESS_BYTES + 3450
     serving = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), replace(ON_GPU, training=False))
     assert serving.host == HOST_PROCESS_BYTES
