@@ -23,7 +23,7 @@ from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
-from moe.planning.counts.memory import PROCESS_BYTES
+from moe.planning.counts.fixed import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
 from moe.planning.plan.seats import Seat, Seats
 from moe.sizes import unlike_texts

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.layers import OLMOE, hold, random_weights
+from benchmarks.gpu.layers import OLMOE, random_weights, trained
 from benchmarks.gpu.rows import Bar, Figure, Row, Setting, at_least, at_most, attempted
 from benchmarks.gpu.timing import forget_peak, milliseconds, peak_gigabytes
 from moe.config.model import ModelConfig, MoeConfig
@@ -146,7 +146,8 @@ def _ours(setting: Setting, sizes: Sizes) -> Iterator[Contestant]:
     config = sizes.config()
     share = replace(whole(config), embedding=False, head=False)
     read = random_weights(setting)
-    block = build(config, read, share, None, setting.torch_device, _TYPE).mixture(0)
+    decoder = trained(build(config, read, share, None, setting.torch_device, _TYPE))
+    block = decoder.mixture(0)
 
     def forward(bank: BankName) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
@@ -156,7 +157,6 @@ def _ours(setting: Setting, sizes: Sizes) -> Iterator[Contestant]:
 
         return run
 
-    hold(block, None)
     yield Contestant(GROUPED, block, forward("grouped"))
     yield Contestant(LOOP, block, forward("loop"))
     with setting.torch_device:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from actors.calls import Answer
 from actors.engine.training import TrainingEngine
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
-from benchmarks.gpu.team import SECONDS, CheckedRank, Team, batch, model_directory, team
+from benchmarks.gpu.team import SECONDS, CheckedRank, Team, batch, team
 from moe.errors import OutOfMemory, RankLost
 
 FREED, ABORTED = 5.0, 2.0
@@ -58,18 +59,17 @@ class TroubledRank(CheckedRank):
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def part(setting: Setting) -> Iterator[Row]:
-    """Yield what became of each trouble."""
-    with model_directory() as folder:
-        with team(setting, folder, make=TroubledRank) as one:
-            one.step(0)
-            yield attempted("groups left under work", partial(_left_under_work, one))
-            yield attempted("an abort in a step", partial(_left_in_a_step, one))
-            if setting.cuda:
-                yield attempted("out of memory", partial(_out_of_memory, one))
-        with team(setting, folder, replicas=2) as two:
-            two.step(0)
-            yield attempted("a rank killed in a step", partial(_killed, two))
+def rows(setting: Setting, folder: Path) -> Iterator[Row]:
+    """Yield what became of each trouble; ``folder`` has a model."""
+    with team(setting, folder, make=TroubledRank) as one:
+        one.step(0)
+        yield attempted("groups left under work", partial(_left_under_work, one))
+        yield attempted("an abort in a step", partial(_left_in_a_step, one))
+        if setting.cuda:
+            yield attempted("out of memory", partial(_out_of_memory, one))
+    with team(setting, folder, (1, 2)) as two:
+        two.step(0)
+        yield attempted("a rank killed in a step", partial(_killed, two))
 
 
 def _left_under_work(one: Team) -> Row:

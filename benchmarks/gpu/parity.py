@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.families import Case, cases
-from benchmarks.gpu.layers import hold
+from benchmarks.gpu.layers import trained
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from moe.config.role import NORMS
 from moe.config.tensors import TensorSlice
@@ -22,6 +22,8 @@ from moe.nn.exchange import Alone
 from moe.nn.experts.experts import BankName
 from moe.nn.later import Later
 from moe.surgery.seeds import generator
+
+REFERENCE = torch.float64
 
 FLOAT32, BFLOAT16 = 2e-5, 2e-2
 """Differences that are allowed, relative: float32 to the largest entry, bf16 to the norm."""
@@ -74,10 +76,9 @@ class Told(Alone):
 def part(setting: Setting) -> Iterator[Row]:
     """Yield a row for each family and option, of a mixture of experts one for each bank."""
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     for case in cases():
         kept = Told()
-        expected = run(case, torch.device("cpu"), torch.float64, kept)
+        expected = run(case, torch.device("cpu"), REFERENCE, kept)
         banks: tuple[BankName | None, ...] = ("loop", "grouped") if case.config.moe else (None,)
         for bank in banks:
             what = case.name if bank is None else f"{case.name}, {bank}"
@@ -111,17 +112,15 @@ def run(
     exchange: Told,
     bank: BankName | None = None,
 ) -> Outcome:
-    """Do one training pass, as ``dtype`` says: in float64, in float32, or in bf16 as training."""
-    half = dtype == torch.bfloat16
-    own = torch.float32 if half else dtype
-    decoder = build(case.config, _weight, None, exchange, device, own)
-    hold(decoder, bank)
+    """Do one training pass in a precision; where it is no reference, with all that training has."""
+    decoder = build(case.config, _weight, None, exchange, device, dtype)
+    if dtype != REFERENCE:
+        trained(decoder, bank)
     source = torch.Generator().manual_seed(_SEED)
     tokens = torch.randint(case.config.vocab_size, _SIZE, generator=source).to(device)
     how = replace(case.how, tokens=tokens, later=Later() if case.deferred else None)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        hidden = decoder(tokens, how).values
-        loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
+    hidden = decoder(tokens, how).values
+    loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
     torch.autograd.backward(loss)
     if how.later is not None:
         how.later.run()

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.kernels import kernels
-from benchmarks.gpu.layers import losses, one_layer, precision, trained
+from benchmarks.gpu.layers import losses, one_layer, random_weights, trained
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.timing import finish
 from moe.nn.balance import Balance
 from moe.nn.block import LayerPass
+from moe.nn.build import build
 from moe.nn.decoder import PLAIN, Pass
 from moe.nn.dispatch import Capacity
 
@@ -72,7 +73,8 @@ class _Layer:
         config, share = one_layer(setting)
         self.balance = losses(config)
         self.setting = setting
-        self._decoder = trained(setting, config, share)
+        read, device = random_weights(setting), setting.torch_device
+        self._decoder = trained(build(config, read, share, None, device, torch.bfloat16))
         size = (2, 8, config.hidden_size) if setting.tiny else (2, 2048, config.hidden_size)
         self._x_BSD = torch.randn(size, device=setting.torch_device)
 
@@ -90,7 +92,7 @@ class _Layer:
         mixture, how = self._decoder.mixture(0), LayerPass(balance=self.balance)
 
         def forward(x_BSD: Tensor) -> Tensor:
-            hidden: Tensor = mixture(x_BSD, how).hidden
+            hidden: Tensor = mixture(x_BSD.bfloat16(), how).hidden
             return hidden
 
         return forward
@@ -130,9 +132,7 @@ class _Layer:
 
     def _pass(self, forward: Forward) -> None:
         """Go forward and backward once, adding to the gradients that are there."""
-        x_BSD = self._x_BSD.detach().requires_grad_()
-        with precision(self.setting):
-            y_BSD = forward(x_BSD)
+        y_BSD = forward(self._x_BSD.detach().requires_grad_())
         torch.autograd.backward(y_BSD, torch.ones_like(y_BSD))
 
 
