@@ -9,6 +9,7 @@ Shapes: T tokens, K experts per token, N experts, R rows (held experts), D hidde
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal, Self
 
 import torch
@@ -60,9 +61,9 @@ class Experts(nn.ModuleDict):
         stacks = self._for_grouped(x_TD)
         if stacks is not None:
             return grouped.apply(x_TD, weights_TK, order, *stacks, later)
-        weights = [self.weights(number) for number in self.numbers]
-        gate_up = [(gate, up) for gate, up, _ in weights]
-        return loop.apply(x_TD, weights_TK, order, gate_up, [down for _, _, down in weights], later)
+        weights = cache(lambda row: self.weights(self.numbers[row]))
+        gate_up, down = (lambda row: weights(row)[:2]), (lambda row: weights(row)[2])
+        return loop.apply(x_TD, weights_TK, order, gate_up, down, later)
 
     def weights(self, number: int) -> tuple[Weight, Weight, Weight]:
         """Return the weights of gate, up and down of one expert."""

@@ -18,7 +18,7 @@ Shapes: T tokens, K experts per token, A pairs kept by this rank, R rows of one 
 expert columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -36,16 +36,17 @@ def apply(
     x_TD: Tensor,
     weights_TK: Tensor,
     order: Order,
-    gate_up: Sequence[tuple[Weight, Weight]],
-    down: Sequence[Weight],
+    gate_up: Callable[[int], tuple[Weight, Weight]],
+    down: Callable[[int], Weight],
     later: Later | None = None,
 ) -> Tensor:
     """Return the weighted sum of the experts over the pairs of the order, [T, D].
 
-    If ``later`` is given, it collects the gradients of the experts' weights.
+    The weights of a row are asked for where tokens come to it. If ``later`` is given, it collects
+    the gradients of the experts' weights.
     """
     blocks = _blocks(order)
-    weights = tuple((*gate_up[row], down[row]) for row in blocks.rows)
+    weights = tuple((*gate_up(row), down(row)) for row in blocks.rows)
     parameters = [each for expert in weights for weight in expert for each in weight.parameters]
     setting = _Setting(blocks, weights, later)
     y_TD: Tensor = _Bank.apply(x_TD, weights_TK, setting, *parameters)  # type: ignore[no-untyped-call]

@@ -90,13 +90,10 @@ def gathered(parameters: Sequence[Tensor]) -> None:
     """Move parameters into one piece of memory, one behind the other."""
     if not parameters:
         return
-    memory = parameters[0].new_empty(sum(each.numel() for each in parameters))
-    start = 0
-    for each in parameters:
-        own = memory[start : start + each.numel()].view(each.shape)
-        own.copy_(each)
-        each.data = own
-        start += each.numel()
+    sizes = [each.numel() for each in parameters]
+    memory = parameters[0].new_empty(sum(sizes))
+    for each, own in zip(parameters, torch.split(memory, sizes), strict=True):
+        each.data = own.view(each.shape).copy_(each)
 
 
 def _joined(rows: Sequence[Sequence[Tensor]]) -> Tensor | None:
