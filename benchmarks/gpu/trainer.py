@@ -93,7 +93,7 @@ def training(setting: Setting) -> Iterator[Training]:
 
 def _fitting(setting: Setting, length: int) -> tuple[ModelConfig, int]:
     """Return the model of the most layers whose predicted bytes fit, and these bytes."""
-    workload = Workload(length, 1, MICRO_BATCHES, numerics=BF16)
+    workload = Workload(length, 1, MICRO_BATCHES, numerics=BF16, gpus=setting.cuda)
     free = torch.cuda.mem_get_info()[0] if setting.cuda else float("inf")
     for layers in range(olmoe(setting).layers, 0, -1):
         config = olmoe(setting, layers)
