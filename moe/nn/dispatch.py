@@ -147,7 +147,7 @@ def room(capacity: Capacity, tokens: int, config: MoeConfig) -> int | None:
     factor = capacity.factor
     if factor is None and capacity.chooser == "tokens":
         return None
-    return slots(1.0 if factor is None else factor, tokens * config.top_k, config.experts)
+    return slots(factor or 1.0, tokens * config.top_k, config.experts)
 
 
 def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) -> Tensor:

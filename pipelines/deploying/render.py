@@ -48,14 +48,8 @@ def render(
 
 def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
     """Return the workload of a step on the replica with the most micro-batches, with snapshots."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        -(-run.train.micro_batches // plan.replicas),
-        schedule=run.train.schedule,
-        snapshots=True,
-        gpus=_on_gpus(plan),
-    )
+    most = -(-run.train.micro_batches // plan.replicas)
+    return Workload.of_run(run.train, sequence_length, most, _on_gpus(plan))
 
 
 def _on_gpus(plan: Plan) -> bool:

@@ -8,7 +8,7 @@ from cluster.probe import nodes_of_ray
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
-from moe.planning.counts.workload import BF16, FLOAT32, Numerics, Workload
+from moe.planning.counts.workload import OF_PRECISION, Workload
 from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.devices.inventory_file import load_profile
 from moe.planning.plan.file import load_plan
@@ -92,7 +92,9 @@ def check_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Non
 
 def wanted(run: RunConfig, config: ModelConfig, sequence_length: int) -> Wanted:
     """Return what the nodes of a cluster measure for the plan of a run."""
-    return Wanted(config, sequence_length, (run.train.micro_batch,), _numerics(run).name)
+    return Wanted(
+        config, sequence_length, (run.train.micro_batch,), OF_PRECISION[run.train.precision].name
+    )
 
 
 def _devices(run: RunConfig, found: Findings) -> Inventory:
@@ -161,16 +163,5 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
 
 def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
     """Return the workload of one step on the replica with the most micro-batches."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        -(-run.train.micro_batches // replicas),
-        schedule=run.train.schedule,
-        numerics=_numerics(run),
-        snapshots=there.of_cpus,
-        gpus=not there.of_cpus,
-    )
-
-
-def _numerics(run: RunConfig) -> Numerics:
-    return FLOAT32 if run.train.precision == "fp32" else BF16
+    most = -(-run.train.micro_batches // replicas)
+    return Workload.of_run(run.train, sequence_length, most, not there.of_cpus)

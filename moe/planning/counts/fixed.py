@@ -18,6 +18,7 @@ from math import ceil
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.work import Parameters, whole_states
 from moe.planning.counts.workload import Workload
 
 PROCESS_BYTES = 512 * 2**20
@@ -78,13 +79,12 @@ def expert_gradient_bytes(config: ModelConfig, share: Share, workload: Workload)
     return workload.numerics.activation * numbers
 
 
-def host_bytes(parameters: int, workload: Workload, replicas: int) -> int:
+def host_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int:
     """Return the bytes that a rank on a GPU takes of its host: its process, and its snapshots.
 
     One replica writes each weight and each moment, so a snapshot is spread over the replicas.
     """
     if not workload.gpus:
         return 0
-    numerics = workload.numerics
-    each = numerics.weight + numerics.optimizer if workload.training else 0
-    return HOST_PROCESS_BYTES + ceil(each * parameters / replicas)
+    states = sum(whole_states(parameters, workload)) if workload.training else 0
+    return HOST_PROCESS_BYTES + ceil(states / replicas)

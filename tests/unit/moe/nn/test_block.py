@@ -45,7 +45,7 @@ PASSES = {
 }
 
 
-def made(router: str, dtype: torch.dtype) -> Decoder:
+def made(router: str, dtype: torch.dtype = torch.float32) -> Decoder:
     config = routed(**ROUTERS[router], expert_size=24)
     decoder = build(config, lambda tensor: initial(config, tensor, 0), dtype=dtype)
     for layer in config.moe_layers:
@@ -79,7 +79,7 @@ def test_no_pass_lets_the_host_wait(how: str) -> None:
     check("softmax", PASSES[how])
 
 
-def test_half_precision_lets_the_host_wait_for_nothing() -> None:
+def test_bfloat16_lets_the_host_wait_for_nothing() -> None:
     check("shared", PASSES["padding"], torch.bfloat16)
 
 
