@@ -95,8 +95,8 @@ MEASURED: Mapping[str, Products] = by_processor(
     (
         Products(
             "avx512",
-            forward=((1, "onednn"),),
-            input=((1, "onednn"),),
+            forward=((1, "onednn"), (256, "openblas")),
+            input=((1, "onednn"), (256, "openblas")),
             weight=((1, "onednn"), (16, "openblas")),
         ),
         Products(
