@@ -13,7 +13,7 @@ import argparse
 from benchmarks.results import finish, options, parse
 from moe.config.presets import preset
 from moe.config.tensors import active_parameters
-from moe.planning.counts.workload import MEGATRON, Workload
+from moe.planning.counts.workload import BF16, MEGATRON, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import ANY, Link
 from moe.planning.devices.pace import Profile
@@ -83,7 +83,9 @@ def _cluster(efficiency: float) -> Inventory:
             Link((ANY,), gpu.link_bytes_per_second, 1e-5),
             Link((ANY, ANY), 100e9 / GPUS_PER_NODE, 2e-5),
         ),
-        profiles=(Profile(KIND, 8, rates, source=f"{efficiency:.3f} of the peak"),),
+        profiles=(
+            Profile(KIND, 8, rates, source=f"{efficiency:.3f} of the peak", precision=BF16.name),
+        ),
     )
 
 

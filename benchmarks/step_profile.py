@@ -43,7 +43,7 @@ def main() -> None:
     seat = plan.seats.seat(0)
     rank.build(BuildCommand(plan, seat, shards.sequence_length, run), ModelSource(run.model.path))
     store = rank.open_store(SECONDS)
-    rank.join(Membership("bench", 1, seat, plan.seats, (0, 0), *store, SECONDS))
+    rank.join(Membership("bench", 1, seat, plan.seats, plan.homes, *store, SECONDS))
     for batch in batches(run, shards, 0):
         if batch.step < WARM:
             rank.train_step(batch)

@@ -24,12 +24,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from benchmarks.flops import training_flops
 from benchmarks.processors import described
 from benchmarks.results import finish, options, parse
 from moe.checkpoint.reader import Checkpoint
-from moe.config.model import ModelConfig
 from moe.config.products import LIBRARIES
-from moe.config.tensors import active_parameters
 from moe.nn import openblas
 from moe.nn.build import build
 from moe.nn.decoder import Pass
@@ -116,7 +115,7 @@ def main() -> None:
         seconds["transformers"].append(took)
         gap = max(gap, abs(one - other) / other)
     peak = _peak(arguments.side)
-    flops = _flops(checkpoint.config, tokens.shape[1])
+    flops = training_flops(checkpoint.config, tokens.shape[1])
     rows = [
         {
             "what": name if name == "raymoe" else f"transformers, {best}",
@@ -170,15 +169,6 @@ def _fastest(theirs: Theirs, ours: Ours, batches: Callable[[], tuple[Tensor, Ten
 def _timed(step: Callable[[], float]) -> tuple[float, float]:
     started = time.perf_counter()
     return step(), time.perf_counter() - started
-
-
-def _flops(config: ModelConfig, length: int) -> float:
-    """Return the model FLOPs of one token, forward and backward."""
-    active = active_parameters(config)
-    if not config.tie_embeddings:
-        active -= config.vocab_size * config.hidden_size
-    attention = 2 * config.layers * config.heads * config.head_size * length
-    return 6.0 * active + 3.0 * attention
 
 
 def _peak(side: int) -> float:

@@ -32,4 +32,4 @@ def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
 
 def join(rank: Rank, epoch: int) -> None:
     store = rank.open_store(SECONDS)
-    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
+    rank.join(Membership("test", epoch, ALONE.seat(0), ALONE, (0,), *store, SECONDS))

@@ -8,12 +8,15 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from moe.config.run import RunConfig, parse_run
+from moe.planning.devices.inventory_file import save_profile
+from moe.planning.devices.pace import Profile
+from moe.planning.devices.rates import CPU_THREAD
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import tiny, vocabularies
 
 
 def make(folder: Path) -> Path:
-    """Write ``model`` and ``tokens`` into a folder."""
+    """Write ``model``, ``tokens`` and a profile, so that no plan is measured for, into a folder."""
     vocabulary = vocabularies.byte_level()
     model = tiny.mixtral(vocab_size=vocabulary.get_vocab_size())
     vocabularies.save(vocabulary, tiny.saved(model, folder / "model"))
@@ -23,6 +26,8 @@ def make(folder: Path) -> Path:
         (folder / "text" / f"{number}.txt").write_text(words)
     options = TokenizeOptions(sequence_length=16, held_out_fraction=0.1)
     tokenize([folder / "text"], folder / "model", folder / "tokens", options)
+    known = Profile("cpu", 1, CPU_THREAD, source="the material of tests")
+    save_profile([known], [], folder / "profile.toml")
     return folder
 
 
@@ -51,7 +56,7 @@ def run_table(folder: Path, to: Path, steps: int) -> dict[str, Any]:
         "model": {"path": str(folder / "model")},
         "data": {"path": str(folder / "tokens")},
         "train": {"steps": steps, "global_batch": 4, "learning_rate": 3e-3, "warmup_steps": 2},
-        "plan": {"stages": 2},
+        "plan": {"stages": 2, "profile": str(folder / "profile.toml")},
         "checkpoint": {"path": str(to)},
         "cluster": {"group_seconds": 20.0, "launch_seconds": 60.0},
     }

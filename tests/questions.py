@@ -6,11 +6,11 @@ from random import Random
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
+from moe.planning.counts.memory import Position, RankBytes, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import Link
-from moe.planning.devices.pace import Profile
+from moe.planning.devices.pace import PRECISIONS, Profile
 from moe.planning.devices.rates import CPU_THREAD
 from moe.planning.search.question import Question
 
@@ -63,12 +63,19 @@ def draw_workload(random: Random, training: bool = True) -> Workload:
     )
 
 
-PROFILES = tuple(Profile(kind, 1, CPU_THREAD) for kind in ("gpu-x", "gpu-y"))
+PROFILES = tuple(
+    Profile(kind, 1, CPU_THREAD, precision=precision)
+    for kind in ("gpu-x", "gpu-y")
+    for precision in PRECISIONS
+)
 """What is known of kinds that no table has: as fast as a CPU thread, before their own speed."""
 
 
-def draw_inventory(random: Random, count: int, most: int, rooms: Sequence[float]) -> Inventory:
-    """Draw devices with memory for some part of ``most`` in tensors, and links between them."""
+def draw_inventory(
+    random: Random, count: int, need: RankBytes, rooms: Sequence[float]
+) -> Inventory:
+    """Draw devices with memory for some part of the tensors of a need, and links between them."""
+    most = need.total - need.process
     kinds = random.choice([["cpu"], ["cpu"], ["gpu-x"], ["gpu-x", "gpu-y"]])
     nodes = "abc"[: random.randint(1, 3)]
     room = [random.choice(rooms) for _ in range(random.randint(1, 2))]
@@ -79,7 +86,7 @@ def draw_inventory(random: Random, count: int, most: int, rooms: Sequence[float]
             name=f"d{number}",
             node=random.choice(nodes),
             kind=random.choice(kinds),
-            memory_bytes=PROCESS_BYTES + int(most * random.choice(room)),
+            memory_bytes=need.process + int(most * random.choice(room)),
             threads=random.choice(threads),
             speed=random.choice(speeds),
         )
@@ -99,7 +106,7 @@ def draw_question(
     config, workload = draw_model(random, layers), draw_workload(random, training)
     needs = rank_bytes(config, whole(config), Position(), workload)
     rooms = random.choice([(0.6, 1.5), (0.3, 0.45), (4.0, 4.0), (10.0, 1.0)])
-    inventory = draw_inventory(random, count, needs.total - PROCESS_BYTES, rooms)
+    inventory = draw_inventory(random, count, needs, rooms)
     return Question(config, inventory, workload, random.choice([1, 2, 3, 4, 4, 6, 8]))
 
 

@@ -31,8 +31,8 @@ READS = {
 }
 """Operations that tell the host a value or a size, and how often: bincount asks for both ends."""
 
-CPU_BANK = ("moe/nn/experts/loop.py",)
-"""The bank of experts of a CPU, which asks how many rows each expert has."""
+ON_CPUS = ("moe/nn/experts/loop.py", "moe/nn/openblas.py")
+"""What no GPU runs: the bank that asks how many rows each expert has, and products by numpy."""
 
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 COPIES = {Tensor.cpu, Tensor.cuda, Tensor.numpy, Tensor.tolist}
@@ -43,13 +43,13 @@ Waits = Counter[tuple[str, str]]
 
 
 @contextmanager
-def counted(apart: Sequence[str] = ()) -> Iterator[Waits]:
-    """Count waits, but for those that files ``apart`` ask for."""
+def counted() -> Iterator[Waits]:
+    """Count the waits that a GPU would make."""
     found: Waits = Counter()
 
     def note(operation: str, times: int = 1) -> None:
         file = _file()
-        if file not in apart:
+        if file not in ON_CPUS:
             found[operation, file] += times
 
     with _Calls(note), _Operations(note):

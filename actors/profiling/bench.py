@@ -84,7 +84,7 @@ def parameters(config: ModelConfig, share: Share) -> int:
 class PartBench:
     """Embedding, chain of blocks, or head with loss, on micro-batches of one size.
 
-    With ``half``, products are of bf16 numbers, as ``actors.step.chunks`` runs them.
+    With ``half`` it is a part of a bf16 run: bfloat16 weights, float32 gradients.
     """
 
     def __init__(
@@ -96,13 +96,19 @@ class PartBench:
         chain_bytes: int = CHAIN_BYTES,
     ) -> None:
         only, share = alone(config, part, chain_bytes)
-        self._half = half
         self.count = max(1, len(share.layer_numbers))
-        self.decoder = build(only, lambda tensor: initial(only, tensor, _SEED), share, None, device)
+        self.decoder = build(
+            only,
+            lambda tensor: initial(only, tensor, _SEED),
+            share,
+            device=device,
+            dtype=torch.bfloat16 if half else torch.float32,
+        )
         trained = {tensor.name for tensor in held_by(only, share) if tensor.role.trained}
         for name, parameter in self.decoder.named_parameters():
             if name in trained:
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad_dtype = torch.float32
+                parameter.grad = torch.zeros_like(parameter, dtype=torch.float32)
         self._device = device
         self._source = torch.Generator().manual_seed(_SEED)
         self.use(1, 1)
@@ -124,13 +130,10 @@ class PartBench:
         """Run a micro-batch through, with its loss where there is one."""
         share = self.decoder.share
         x = self._tokens_BS if share.embedding else self._hidden_BSD
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            self._output = self.decoder(x, Pass(tokens=self._tokens_BS, logits=False)).values
-            if share.head:
-                scale = 1.0 / self._tokens_BS.numel()
-                self._output = self.decoder.loss(self._output, self._tokens_BS, scale)
-        if not share.head:
-            self._output = self._output.float()
+        self._output = self.decoder(x, Pass(tokens=self._tokens_BS, logits=False)).values
+        if share.head:
+            scale = 1.0 / self._tokens_BS.numel()
+            self._output = self.decoder.loss(self._output, self._tokens_BS, scale)
 
     def backward(self) -> None:
         """Add the gradients of the micro-batch to those that are there."""
@@ -159,9 +162,11 @@ class OptimizerBench:
             bucket.gradients.fill_(1.0)
 
     def forward(self) -> None:
-        """Clip by the norm of all ranks, update, clear."""
+        """Clip by the norm of all ranks, update, round masters to weights, clear."""
         self._optimizer.clip(None)
         self._optimizer.step(0)
+        for bucket in self._buckets:
+            bucket.publish()
         self._optimizer.clear()
 
     def backward(self) -> None:

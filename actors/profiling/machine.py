@@ -23,7 +23,7 @@ from actors.profiling.bench import alone, parameters, parts_of
 from actors.profiling.measure import Clock, Measuring, Timed, measure_part, measure_rates
 from actors.profiling.messages import Wire, measure_wire
 from moe.errors import ConfigError, RankLost, RaymoeError
-from moe.planning.counts.memory import PROCESS_BYTES
+from moe.planning.counts.fixed import PROCESS_BYTES
 from moe.planning.devices.rates import Rates
 from moe.planning.plan.seats import Seat, Seats
 from moe.sizes import unlike_texts
@@ -146,9 +146,9 @@ def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     device.use()
     try:
         membership = Membership(
-            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0, 0), _HOST, port, _PATIENCE
+            "profile", 0, Seat(0, 0, rank), Seats(1, 1, asked.ranks), (0,), _HOST, port, _PATIENCE
         )
-        Groups(membership, device.backend, None)
+        Groups(membership, device.backend, None).connect(device)
         tell: Progress = (lambda done, total: pipe.send((done, total))) if rank == 0 else _quiet
         pipe.send(_found(asked, Clock(device, asked.threads), tell))
     except Exception as error:

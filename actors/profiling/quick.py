@@ -1,7 +1,8 @@
 """A quick measuring of a large model: a narrower stand-in whose parts take fractions of a second.
 
-Measured over counted time of a part hardly depends on how many rows a vocabulary has, or on how
-many experts beside those that a token meets. So what is cut is only what a plan counts exactly.
+Measured over counted time of a part hardly depends on how many rows a vocabulary has, as long as
+no cache holds them, or on how many experts a large block has. So what is cut is only what a plan
+counts exactly.
 """
 
 from dataclasses import replace
@@ -12,7 +13,9 @@ from moe.config.model import ModelConfig, MoeConfig
 SECONDS = 0.3
 """Seconds that each part runs at each size, once warm; of five parts, about two in all."""
 
-_VOCABULARY = 8192
+_VOCABULARY_NUMBERS = 2**24
+"""Numbers of an embedding or a head, 67 MB in float32: more than caches hold, as in training."""
+
 _EXPERT_NUMBERS = 2**26
 """Numbers of all experts of a block, 0.27 GB in float32."""
 
@@ -43,8 +46,9 @@ def stand_in(config: ModelConfig) -> ModelConfig:
 
     As many as a token chooses are left, so that products are of the model's own widths.
     """
+    rows = -(-_VOCABULARY_NUMBERS // config.hidden_size)
     moe = None if config.moe is None else _fewer(config.hidden_size, config.moe)
-    return replace(config, vocab_size=min(config.vocab_size, _VOCABULARY), moe=moe)
+    return replace(config, vocab_size=min(config.vocab_size, rows), moe=moe)
 
 
 def _fewer(hidden_size: int, moe: MoeConfig) -> MoeConfig:

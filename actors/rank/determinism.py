@@ -24,7 +24,8 @@ def set_deterministic(wanted: bool) -> None:
         _set_workspaces()
         # To fill new tensors finds reads of what was never written, at a pass over every tensor.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(wanted)
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)  # imports torch's compiler, for two seconds
 
 
 def _set_workspaces() -> None:

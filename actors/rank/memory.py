@@ -27,12 +27,11 @@ def predicted_bytes(command: BuildCommand, source: Source) -> int:
     """Return the memory of a rank that trains, as the planner counts it."""
     assert command.run is not None
     plan, seat, train = command.plan, command.seat, command.run.train
-    workload = Workload(
+    workload = Workload.of_run(
+        train,
         command.sequence_length,
-        train.micro_batch,
         len(part_of_step(train.micro_batches, seat.replica, plan.replicas)),
-        schedule=train.schedule,
-        snapshots=plan.rank(seat).kind == CPU,
+        gpus=plan.rank(seat).kind != CPU,
     )
     rank = plan.seats.rank(replace(seat, replica=0))
     return bytes_per_rank(source.config(), plan, workload)[rank]

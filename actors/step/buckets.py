@@ -86,8 +86,7 @@ class Bucket:
 def buckets_of(decoder: Decoder, replica: int, replicas: int, gang: int) -> tuple[Bucket, ...]:
     """Move what a decoder trains into buckets, cut over ``replicas`` of which it is one."""
     parameters = dict(decoder.named_parameters())
-    narrow = decoder.dtype != torch.float32
-    layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang, narrow)
+    layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang, decoder.narrow)
     return tuple(
         Bucket(layout, parameters, replica, store)
         for _, alike in groupby(layouts, key=lambda layout: layout.kind)

@@ -10,13 +10,14 @@ Shapes: T tokens, K experts per token, D hidden, F expert columns.
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.layers import OLMOE, hold, random_weights
-from benchmarks.gpu.rows import Bar, Figure, Row, Setting, at_least, at_most
+from benchmarks.gpu.layers import OLMOE, random_weights, trained
+from benchmarks.gpu.rows import Bar, Figure, Row, Setting, at_least, at_most, attempted
 from benchmarks.gpu.timing import forget_peak, milliseconds, peak_gigabytes
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
@@ -85,38 +86,46 @@ def part(setting: Setting) -> Iterator[Row]:
             yield Row(f"{sizes.name}, transformers", {"error": f"{type(error).__name__}: {error}"})
         yield from _agreement(setting, sizes, contestants)
         for tokens in (16,) if setting.tiny else TOKENS:
-            yield from _race(setting, sizes, contestants, tokens)
+            race = _Race(setting, sizes, tokens)
+            for each in reversed(contestants):  # Ours is last: its bars need the others.
+                yield attempted(race.name(each), partial(race.timed, each))
         del contestants
         gc.collect()
 
 
-def _race(
-    setting: Setting, sizes: Sizes, contestants: list[Contestant], tokens: int
-) -> Iterator[Row]:
-    """Yield the speed of each contestant; the first is last, because its bars need the others."""
-    found: dict[str, float] = {}
-    for each in reversed(contestants):
+class _Race:
+    """The speeds on one block and number of tokens, as far as they are known."""
+
+    def __init__(self, setting: Setting, sizes: Sizes, tokens: int) -> None:
+        self._setting, self._sizes, self._tokens = setting, sizes, tokens
+        self._speeds: dict[str, float] = {}
+
+    def name(self, each: Contestant) -> str:
+        """Return what the row of a contestant is called."""
+        return f"{self._sizes.name}, {self._tokens} tokens, {each.name}"
+
+    def timed(self, each: Contestant) -> Row:
+        """Return the speed of a contestant; ours has the bars."""
+        setting, sizes = self._setting, self._sizes
         forget_peak(setting)
-        taken = milliseconds(setting, _pass(setting, sizes, each, tokens), each.rounds)
-        found[each.name] = sizes.flops(tokens) / taken / 1e9
+        taken = milliseconds(setting, _pass(setting, sizes, each, self._tokens), each.rounds)
+        speed = sizes.flops(self._tokens) / taken / 1e9
+        self._speeds[each.name] = speed
         figures: dict[str, Figure] = {
             "ms": taken,
-            "TFLOP/s": found[each.name],
-            "of the ceiling": setting.share_of_flops(found[each.name] * 1e12),
+            "TFLOP/s": speed,
+            "of the ceiling": setting.share_of_flops(speed * 1e12),
             "peak GB": peak_gigabytes(setting),
         }
-        judged = each.name == GROUPED and tokens == TOKENS[-1]
-        bars = _bars(setting, sizes, found) if judged else ()
-        yield Row(f"{sizes.name}, {tokens} tokens, {each.name}", figures, bars)
+        judged = each.name == GROUPED and self._tokens == TOKENS[-1]
+        return Row(self.name(each), figures, tuple(self._bars()) if judged else ())
 
-
-def _bars(setting: Setting, sizes: Sizes, found: dict[str, float]) -> tuple[Bar, ...]:
-    bars = []
-    if sizes.name in BARS:
-        bars.append(at_least(setting, "TFLOP/s", found[GROUPED], BARS[sizes.name]))
-    if sizes.name == "OLMoE" and THEIRS in found:
-        bars.append(at_least(setting, f"x {THEIRS}", found[GROUPED] / found[THEIRS], 1.0))
-    return tuple(bars)
+    def _bars(self) -> Iterator[Bar]:
+        name, ours = self._sizes.name, self._speeds[GROUPED]
+        if name in BARS:
+            yield at_least(self._setting, "TFLOP/s", ours, BARS[name])
+        if name == "OLMoE" and THEIRS in self._speeds:
+            yield at_least(self._setting, f"x {THEIRS}", ours / self._speeds[THEIRS], 1.0)
 
 
 def _pass(setting: Setting, sizes: Sizes, each: Contestant, tokens: int) -> Callable[[], None]:
@@ -137,7 +146,8 @@ def _ours(setting: Setting, sizes: Sizes) -> Iterator[Contestant]:
     config = sizes.config()
     share = replace(whole(config), embedding=False, head=False)
     read = random_weights(setting)
-    block = build(config, read, share, None, setting.torch_device, _TYPE).mixture(0)
+    decoder = trained(build(config, read, share, None, setting.torch_device, _TYPE))
+    block = decoder.mixture(0)
 
     def forward(bank: BankName) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
@@ -147,7 +157,6 @@ def _ours(setting: Setting, sizes: Sizes) -> Iterator[Contestant]:
 
         return run
 
-    hold(block, None)
     yield Contestant(GROUPED, block, forward("grouped"))
     yield Contestant(LOOP, block, forward("loop"))
     with setting.torch_device:

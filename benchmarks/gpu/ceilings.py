@@ -23,10 +23,8 @@ def part(setting: Setting) -> Iterator[Row]:
     side = 128 if setting.tiny else 8192
     figures = {FLOPS: _product(setting, side, torch.bfloat16), BYTES: _copy(setting)}
     yield Row(CEILINGS, figures)
-    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     exact = _product(setting, side // 2, torch.float32)
-    torch.set_float32_matmul_precision(before)
     yield Row("float32 product, no TF32", {"TFLOP/s": exact})
 
 

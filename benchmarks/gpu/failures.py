@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from actors.calls import Answer
 from actors.engine.training import TrainingEngine
-from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
-from benchmarks.gpu.team import SECONDS, CheckedRank, Team, batch, model_directory, team
+from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
+from benchmarks.gpu.team import SECONDS, CheckedRank, Team, batch, team
 from moe.errors import OutOfMemory, RankLost
 
 FREED, ABORTED = 5.0, 2.0
@@ -18,6 +21,9 @@ _SIDE, _PRODUCTS = 8192, 900
 """Products queued before an abort: over a second of work, and as many launches as a queue takes."""
 
 _LEAD_SECONDS = 0.5
+
+_BALLAST = (2**20, 2**16, 2**12, 2**9)
+"""Bytes of the tensors that fill free memory, the large ones first."""
 
 
 class TroubledRank(CheckedRank):
@@ -36,28 +42,34 @@ class TroubledRank(CheckedRank):
         return time.perf_counter() - started
 
     def starve(self) -> None:
-        """Allow no more memory than is in use now."""
+        """Allow no more memory than is taken now, and fill what of it is free."""
+        device = self._share().device.torch_device
         torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(0).total_memory
+        total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+        self._ballast: list[torch.Tensor] = []
+        for size in _BALLAST:
+            with suppress(torch.OutOfMemoryError):
+                while True:
+                    self._ballast.append(torch.empty(size, dtype=torch.uint8, device=device))
 
     def feed(self) -> None:
         """Allow all the memory that there is."""
+        self._ballast.clear()
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def part(setting: Setting) -> Iterator[Row]:
-    """Yield what became of each trouble."""
-    with model_directory() as folder:
-        with team(setting, folder, make=TroubledRank) as one:
-            one.step(0)
-            yield _left_under_work(one)
-            yield _left_in_a_step(one)
-            if setting.cuda:
-                yield _out_of_memory(one)
-        with team(setting, folder, replicas=2) as two:
-            two.step(0)
-            yield _killed(two)
+def rows(setting: Setting, folder: Path) -> Iterator[Row]:
+    """Yield what became of each trouble; ``folder`` has a model."""
+    with team(setting, folder, make=TroubledRank) as one:
+        one.step(0)
+        yield attempted("groups left under work", partial(_left_under_work, one))
+        yield attempted("an abort in a step", partial(_left_in_a_step, one))
+        if setting.cuda:
+            yield attempted("out of memory", partial(_out_of_memory, one))
+    with team(setting, folder, (1, 2)) as two:
+        two.step(0)
+        yield attempted("a rank killed in a step", partial(_killed, two))
 
 
 def _left_under_work(one: Team) -> Row:

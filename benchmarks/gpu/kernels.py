@@ -74,7 +74,7 @@ def kernels(setting: Setting, work: Callable[[], object]) -> list[Kernel]:
         return [
             Kernel(event.name, event.time_range.elapsed_us())
             for event in ran
-            if not event.is_user_annotation
+            if not getattr(event, "is_user_annotation", False)
         ]
     return [
         Kernel(event.name, event.self_cpu_time_total)

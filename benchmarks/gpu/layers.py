@@ -1,18 +1,18 @@
 """The models that the check trains and times, made on the device: nothing is read from a disk."""
 
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from actors.step.buckets import buckets_of
 from benchmarks.gpu.rows import Setting
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.role import NORMS
 from moe.config.share import Share, whole
 from moe.config.tensors import TensorSlice
 from moe.nn.balance import Balance
-from moe.nn.build import ReadTensor, build
+from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.experts.experts import BankName, Experts
 from moe.planning.devices.inventory import CPU
@@ -75,22 +75,16 @@ def random_weights(setting: Setting, dtype: torch.dtype = torch.float32) -> Read
     return read
 
 
-def trained(setting: Setting, config: ModelConfig, share: Share) -> Decoder:
-    """Return a share with the weights that training in bf16 has."""
-    return build(config, random_weights(setting), share, None, setting.torch_device)
+def trained(decoder: Decoder, bank: BankName | None = None) -> Decoder:
+    """Return a decoder as training holds it: in buckets, with gradients in float32.
 
-
-def hold(module: nn.Module, bank: BankName | None) -> None:
-    """Hold all mixtures of experts in a module to one bank; None lets each take what suits it."""
-    for experts in module.modules():
-        if isinstance(experts, Experts):
-            experts.gather()
-            experts.bank = bank
-
-
-def precision(setting: Setting) -> AbstractContextManager[object]:
-    """Return the context in which training in bf16 computes."""
-    return torch.autocast(setting.device, torch.bfloat16)
+    All its mixtures of experts are held to one bank; None lets each take what suits it.
+    """
+    buckets_of(decoder, replica=0, replicas=1, gang=1)
+    for module in decoder.modules():
+        if isinstance(module, Experts):
+            module.bank = bank
+    return decoder
 
 
 def losses(config: ModelConfig) -> Balance:

@@ -7,6 +7,7 @@ from actors.profiling.measure import Measuring
 from actors.profiling.profile import profile_of
 from benchmarks.gpu.layers import olmoe
 from benchmarks.gpu.rows import Bar, Row, Setting
+from moe.planning.counts.workload import BF16, FLOAT32
 from moe.planning.devices.rates import GPUS, Rates
 
 CLOSE = 0.25
@@ -14,17 +15,18 @@ CLOSE = 0.25
 
 
 def part(setting: Setting) -> Iterator[Row]:
-    """Yield the rates measured, and the time of each part of a model."""
+    """Yield the rates measured in each precision, and the time of each part of a model."""
     length, seconds = (16, 0.01) if setting.tiny else (4096, 0.5)
-    asked = Measuring(olmoe(setting, layers=1), length, (1,), 1, 1, seconds)
-    found = measure(asked)
-    profile = profile_of(asked, found, "benchmarks.gpu_check")
-    kind, rates = profile.kind, profile.rates
-    known = GPUS[kind].rates(sixteen_bit=False) if kind in GPUS else None
-    yield Row(f"profile of {kind}, float32", *_rates(setting, rates, known))
-    for each in profile.parts:
-        times = {"forward ms": each.forward * 1e3, "backward ms": each.backward * 1e3}
-        yield Row(f"profile, {each.part} of {each.tokens} tokens", times)
+    for numerics in (BF16,) if setting.tiny else (BF16, FLOAT32):
+        config, quick = olmoe(setting, layers=1), setting.tiny
+        asked = Measuring(config, length, (1,), 1, 1, seconds, numerics.name, quick)
+        profile = profile_of(asked, measure(asked), "benchmarks.gpu_check")
+        kind, name = profile.kind, numerics.name
+        known = GPUS[kind].rates(numerics.sixteen_bit) if kind in GPUS else None
+        yield Row(f"profile of {kind}, {name}", *_rates(setting, profile.rates, known))
+        for each in profile.parts:
+            times = {"forward ms": each.forward * 1e3, "backward ms": each.backward * 1e3}
+            yield Row(f"profile, {name}, {each.part} of {each.tokens} tokens", times)
 
 
 def _rates(

@@ -7,13 +7,14 @@ device would have chosen alike is counted beside it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.families import Case, cases
-from benchmarks.gpu.layers import hold
-from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
+from benchmarks.gpu.layers import trained
+from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from moe.config.role import NORMS
 from moe.config.tensors import TensorSlice
 from moe.nn.build import build
@@ -21,6 +22,8 @@ from moe.nn.exchange import Alone
 from moe.nn.experts.experts import BankName
 from moe.nn.later import Later
 from moe.surgery.seeds import generator
+
+REFERENCE = torch.float64
 
 FLOAT32, BFLOAT16 = 2e-5, 2e-2
 """Differences that are allowed, relative: float32 to the largest entry, bf16 to the norm."""
@@ -73,24 +76,23 @@ class Told(Alone):
 def part(setting: Setting) -> Iterator[Row]:
     """Yield a row for each family and option, of a mixture of experts one for each bank."""
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
     for case in cases():
         kept = Told()
-        expected = run(case, torch.device("cpu"), torch.float64, kept)
+        expected = run(case, torch.device("cpu"), REFERENCE, kept)
         banks: tuple[BankName | None, ...] = ("loop", "grouped") if case.config.moe else (None,)
         for bank in banks:
-            yield _compared(setting, case, bank, expected, kept)
+            what = case.name if bank is None else f"{case.name}, {bank}"
+            yield attempted(what, partial(_compared, setting, case, bank, expected, kept))
 
 
 def _compared(
     setting: Setting, case: Case, bank: BankName | None, expected: Outcome, kept: Told
 ) -> Row:
+    """Run a case in both precisions; on a GPU the grouped bank is for bf16 alone."""
     figures: dict[str, Figure] = {}
     bars = []
-    for dtype, size, most in (
-        (torch.float32, _largest_entry, FLOAT32),
-        (torch.bfloat16, _norm, BFLOAT16),
-    ):
+    precisions = [(torch.float32, _largest_entry, FLOAT32), (torch.bfloat16, _norm, BFLOAT16)]
+    for dtype, size, most in precisions[setting.cuda and bank == "grouped" :]:
         name = str(dtype).removeprefix("torch.")
         told = Told(kept.kept)
         found = run(case, setting.torch_device, dtype, told, bank)
@@ -110,17 +112,15 @@ def run(
     exchange: Told,
     bank: BankName | None = None,
 ) -> Outcome:
-    """Do one training pass, as ``dtype`` says: in float64, in float32, or in bf16 as training."""
-    half = dtype == torch.bfloat16
-    own = torch.float32 if half else dtype
-    decoder = build(case.config, _weight, None, exchange, device, own)
-    hold(decoder, bank)
+    """Do one training pass in a precision; where it is no reference, with all that training has."""
+    decoder = build(case.config, _weight, None, exchange, device, dtype)
+    if dtype != REFERENCE:
+        trained(decoder, bank)
     source = torch.Generator().manual_seed(_SEED)
     tokens = torch.randint(case.config.vocab_size, _SIZE, generator=source).to(device)
     how = replace(case.how, tokens=tokens, later=Later() if case.deferred else None)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        hidden = decoder(tokens, how).values
-        loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
+    hidden = decoder(tokens, how).values
+    loss = decoder.loss(hidden, tokens.roll(-1, 1), 1.0 / tokens.numel())
     torch.autograd.backward(loss)
     if how.later is not None:
         how.later.run()

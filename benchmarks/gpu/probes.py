@@ -17,11 +17,23 @@ _TAIL = 6
 
 _CLOSE = 2e-2
 
+_NAMES = (
+    "distributed.reduce_scatter_single",
+    "distributed.reduce_scatter_tensor",
+    "distributed.all_gather_single",
+    "distributed.all_gather_into_tensor",
+    "Tensor.grad_dtype",
+    "nn.functional.grouped_mm",
+    "nn.functional.scaled_grouped_mm",
+)
+"""Names that came or went between versions of torch, and that raymoe uses or may use."""
+
 Answer = dict[str, Figure]
 
 
 def part(setting: Setting) -> Iterator[Row]:
     """Yield one row a question; only agreement with a loop, and repeated bits, have a bar."""
+    yield Row("names that torch has", {name: _has(name) for name in _NAMES})
     if not hasattr(F, "grouped_mm"):
         yield Row("F.grouped_mm", {"answer": "this torch has none; 2.10 is the first with it"})
         return
@@ -32,8 +44,8 @@ def part(setting: Setting) -> Iterator[Row]:
         "gradients of autograd": _gradients,
         "empty group": _empty_group,
         "rows after the last group": _tail,
-        "K = 36, no multiple of 8": _unaligned,
         "two runs": _two_runs,
+        "K = 36, no multiple of 8": _unaligned,
     }
     for name, question in questions.items():
         try:
@@ -43,6 +55,14 @@ def part(setting: Setting) -> Iterator[Row]:
         agrees = answer.get("agrees")
         bars = () if agrees is None else (holds(f"{name} agrees", bool(agrees)),)
         yield Row(f"grouped_mm: {name}", answer, bars)
+
+
+def _has(name: str) -> bool:
+    """Tell whether torch has a name."""
+    found: object = torch
+    for word in name.split("."):
+        found = getattr(found, word, None)
+    return found is not None
 
 
 def _operands(

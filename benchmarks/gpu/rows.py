@@ -1,12 +1,14 @@
 """What every part of the check is given, and what it finds: values that pass between processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 
 Figure: TypeAlias = float | int | str | bool | None
+
+_MOST_WORDS = 400
 
 JUDGED_CARD = "H200"
 """The card whose speed has bars; bars of correctness hold on every device."""
@@ -86,3 +88,12 @@ def at_least(setting: Setting, name: str, figure: float, least: float) -> Bar:
 def holds(text: str, true: bool) -> Bar:
     """Return the bar of something that must be so on any device."""
     return Bar(text, bool(true))
+
+
+def attempted(what: str, work: Callable[[], Row]) -> Row:
+    """Return the row of some work, or one that says how it failed: the next work has its turn."""
+    try:
+        return work()
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WORDS]
+        return Row(what, {"error": told}, (Bar("runs", False),))

@@ -28,8 +28,8 @@ _SLICE_BYTES = 8 * 10**9
 
 def part(setting: Setting) -> Iterator[Row]:
     """Yield the step, where its time goes, and the stall of a snapshot."""
-    forget_peak(setting)
     with training(setting) as trained:
+        forget_peak(setting)
         trained.step()
         count = 1 if setting.tiny else _STEPS
         taken = median(seconds(setting, trained.step) for _ in range(count))

@@ -4,7 +4,6 @@ NCCL takes one rank a card, so several ranks on one card meet over gloo, which s
 tensors of a GPU but sends none: gangs and replicas can be tried, stages cannot.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,18 +35,13 @@ from moe.planning.stages.split import groups, spans, split
 from moe.surgery.initialise import initialise
 
 CONFIG = FAMILIES["mixtral"]
-SECONDS = 20.0
+SECONDS, LAUNCH_SECONDS = 20.0, 45.0
 
 _LENGTH, _BATCH = 32, 4
 
 
 class CheckedRank(Rank):
-    """A rank whose bits can be compared, which computes the same ones whenever it can."""
-
-    def __init__(self, number: int) -> None:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.set_deterministic_debug_mode("warn")
-        super().__init__(number)
+    """A rank whose bits can be compared."""
 
     def digest(self) -> str:
         """Return a hash of all weights, and of all moments that this rank owns."""
@@ -73,9 +67,9 @@ class SharedCardRank(CheckedRank):
 class Team:
     """The ranks of one plan, and the engine that trains them from one model directory."""
 
-    def __init__(self, plan: Plan, folder: Path, make: MakeRank) -> None:
+    def __init__(self, plan: Plan, folder: Path, make: MakeRank, precision: str) -> None:
         self.plan = plan
-        self.run = _run(folder)
+        self.run = _run(folder, precision)
         self.processes = [RankProcess(number, make) for number in range(len(self.plan.seats))]
         self.crew = PipeCrew(self.plan.seats, self.processes)
         self.source = ModelSource(folder)
@@ -109,14 +103,17 @@ class Team:
 def team(
     setting: Setting,
     folder: Path,
-    gang: int = 1,
-    replicas: int = 1,
+    shape: tuple[int, int] = (1, 1),
     make: MakeRank | None = None,
+    precision: str = "fp32",
 ) -> Iterator[Team]:
-    """Start the ranks of a plan of one stage, all on the one device, and end them."""
-    alone = gang * replicas == 1
-    plan = _plan(setting, gang, replicas)
-    made = Team(plan, folder, make or (CheckedRank if alone else SharedCardRank))
+    """Start the ranks of a plan of one stage, all on the one device, and end them.
+
+    ``shape`` are the members of the gang, and the replicas.
+    """
+    plan = _plan(setting, *shape)
+    make = make or (CheckedRank if shape == (1, 1) else SharedCardRank)
+    made = Team(plan, folder, make, precision)
     try:
         yield made
     finally:
@@ -155,14 +152,25 @@ def _plan(setting: Setting, gang: int, replicas: int) -> Plan:
     return Plan(CONFIG.summary(), (StagePlan((0, CONFIG.layers), ranks),))
 
 
-def _run(folder: Path) -> RunConfig:
+def _run(folder: Path, precision: str) -> RunConfig:
     table = {
         "name": "check",
         "model": {"path": str(folder)},
         "data": {"path": "unused"},
-        "train": {"steps": 9, "global_batch": _BATCH, "learning_rate": 1e-3, "epsilon": 1e-4},
+        "train": {
+            "steps": 9,
+            "global_batch": _BATCH,
+            "learning_rate": 1e-3,
+            "epsilon": 1e-4,
+            "precision": precision,
+            "deterministic": True,
+        },
         "checkpoint": {"path": "unused"},
-        "cluster": {"group_seconds": SECONDS, "launch_seconds": SECONDS, "step_seconds": SECONDS},
+        "cluster": {
+            "group_seconds": SECONDS,
+            "step_seconds": SECONDS,
+            "launch_seconds": LAUNCH_SECONDS,
+        },
     }
     return parse_run(table, "the check")
 

@@ -9,17 +9,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.kernels import kernels
-from benchmarks.gpu.layers import losses, one_layer, precision, trained
-from benchmarks.gpu.rows import Figure, Row, Setting, at_most, holds
+from benchmarks.gpu.layers import losses, one_layer, random_weights, trained
+from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.timing import finish
 from moe.nn.balance import Balance
 from moe.nn.block import LayerPass
+from moe.nn.build import build
 from moe.nn.decoder import PLAIN, Pass
 from moe.nn.dispatch import Capacity
 
@@ -36,12 +38,20 @@ def part(setting: Setting) -> Iterator[Row]:
     """Yield the waits of a layer under every option of routing, then its launches."""
     layer = _Layer(setting)
     for name, how in _options(layer.balance).items():
-        found = layer.waits(layer.block(how))
-        bars = (holds("no wait", found["waits"] == 0),) if setting.cuda else ()
-        yield Row(f"waits, {name}", found, bars)
+        yield attempted(f"waits, {name}", partial(_waits, layer, f"waits, {name}", how))
+    yield attempted("launches", partial(_launches, layer))
+
+
+def _waits(layer: "_Layer", what: str, how: Pass) -> Row:
+    found = layer.waits(layer.block(how))
+    waits = found["waits"]
+    return Row(what, found, () if waits is None else (holds("no wait", waits == 0),))
+
+
+def _launches(layer: "_Layer") -> Row:
     mixture, block = layer.launches(layer.mixture()), layer.launches(layer.block(PLAIN))
-    bars = (at_most("launches of the mixture", mixture, LAUNCHES),) if setting.cuda else ()
-    yield Row("launches", {"mixture": mixture, "whole block": block}, bars)
+    bars = (at_most("launches of the mixture", mixture, LAUNCHES),) if layer.setting.cuda else ()
+    return Row("launches", {"mixture": mixture, "whole block": block}, bars)
 
 
 def _options(balance: Balance) -> dict[str, Pass]:
@@ -62,8 +72,9 @@ class _Layer:
     def __init__(self, setting: Setting) -> None:
         config, share = one_layer(setting)
         self.balance = losses(config)
-        self._setting = setting
-        self._decoder = trained(setting, config, share)
+        self.setting = setting
+        read, device = random_weights(setting), setting.torch_device
+        self._decoder = trained(build(config, read, share, None, device, torch.bfloat16))
         size = (2, 8, config.hidden_size) if setting.tiny else (2, 2048, config.hidden_size)
         self._x_BSD = torch.randn(size, device=setting.torch_device)
 
@@ -81,7 +92,7 @@ class _Layer:
         mixture, how = self._decoder.mixture(0), LayerPass(balance=self.balance)
 
         def forward(x_BSD: Tensor) -> Tensor:
-            hidden: Tensor = mixture(x_BSD, how).hidden
+            hidden: Tensor = mixture(x_BSD.bfloat16(), how).hidden
             return hidden
 
         return forward
@@ -90,14 +101,14 @@ class _Layer:
         """Count what the device is given for one pass forward and backward."""
         for _ in range(_WARM):
             self._pass(forward)
-        return len(kernels(self._setting, lambda: self._pass(forward)))
+        return len(kernels(self.setting, lambda: self._pass(forward)))
 
     def waits(self, forward: Forward) -> dict[str, Figure]:
         """Return how often a pass waits, and where it does so first."""
         for _ in range(_WARM):
             self._pass(forward)
-        finish(self._setting)
-        if not self._setting.cuda:
+        finish(self.setting)
+        if not self.setting.cuda:
             return {"waits": None}
         try:
             torch.cuda.set_sync_debug_mode("error")
@@ -121,9 +132,7 @@ class _Layer:
 
     def _pass(self, forward: Forward) -> None:
         """Go forward and backward once, adding to the gradients that are there."""
-        x_BSD = self._x_BSD.detach().requires_grad_()
-        with precision(self._setting):
-            y_BSD = forward(x_BSD)
+        y_BSD = forward(self._x_BSD.detach().requires_grad_())
         torch.autograd.backward(y_BSD, torch.ones_like(y_BSD))
 
 

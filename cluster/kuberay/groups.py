@@ -24,6 +24,9 @@ default, 30 % of the memory, would be wasted.
 PROCESS_BYTES = 2 * GIB
 """Bytes that a pod needs beyond the prediction for its ranks: Ray's agents, and a reserve."""
 
+MARGIN = 0.05
+"""How far a rank may exceed its prediction, as a fraction; Kubernetes kills a pod at its limit."""
+
 _NODE_ID = "ray.io/node-id"
 
 
@@ -83,6 +86,7 @@ def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
             "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
         )
     needed = sum(max(size, rank.memory_bytes) for size, rank in zip(sizes, ranks, strict=True))
+    needed += ceil(MARGIN * needed)
     custom: Counter[str] = Counter()
     for rank in ranks:
         custom.update(dict(rank.resources))

@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -56,8 +57,10 @@ class Buffers:
         self.transfer.begin()
         for run in runs:
             self._copy(run.source, begin)
+            flat = self._flat(begin, run.source)
             for number, at in zip(run.numbers, run.places, strict=True):
-                copies[number] = _view(self._block, begin + at, tensors[number])
+                like = tensors[number]
+                copies[number] = flat[at : at + like.numel()].view(like.shape)
             begin += _room(run.bytes)
         return [copies[number] for number in range(len(tensors))]
 
@@ -76,10 +79,14 @@ class Buffers:
         while begin < end:
             stop = min((begin // _PIECE + 1) * _PIECE, end)
             part = flat[(begin - first) // source.itemsize : (stop - first) // source.itemsize]
-            self.transfer.copy(_view(self._block, begin, part), part)
+            self.transfer.copy(self._flat(begin, part), part)
             begin = stop
         if not source.is_contiguous():
             self.wait()  # What was copied is a tensor that ends here.
+
+    def _flat(self, begin: int, like: Tensor) -> Tensor:
+        """Return the block from a byte on, as one dimension of numbers like those of a tensor."""
+        return self._block[begin : begin + like.nbytes].view(like.dtype)
 
     def _make_room(self, size: int) -> None:
         self._start(size)
@@ -111,7 +118,7 @@ class Buffers:
 
 
 class _Run(NamedTuple):
-    """Tensors that lie side by side: their memory, their numbers, the byte where each begins."""
+    """Tensors that lie side by side: their memory, their numbers, the element where each begins."""
 
     source: Tensor
     numbers: tuple[int, ...]
@@ -137,12 +144,11 @@ def _runs(tensors: Sequence[Tensor]) -> Iterator[_Run]:
 
 def _run(tensors: Sequence[Tensor], numbers: Sequence[int]) -> _Run:
     first = tensors[numbers[0]].detach()
-    places = tuple(tensors[number].data_ptr() - first.data_ptr() for number in numbers)
     if len(numbers) == 1:
-        return _Run(first, tuple(numbers), places)
-    elements = sum(tensors[number].numel() for number in numbers)
+        return _Run(first, tuple(numbers), (0,))
+    *places, elements = accumulate((tensors[number].numel() for number in numbers), initial=0)
     source = first.as_strided((elements,), (1,), first.storage_offset())
-    return _Run(source, tuple(numbers), places)
+    return _Run(source, tuple(numbers), tuple(places))
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
@@ -159,10 +165,6 @@ def _follows(one: Tensor, other: Tensor) -> bool:
         and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
         and one.data_ptr() + one.nbytes == other.data_ptr()
     )
-
-
-def _view(block: Tensor, begin: int, like: Tensor) -> Tensor:
-    return block[begin : begin + like.nbytes].view(like.dtype).view(like.shape)
 
 
 def _room(size: int) -> int:

@@ -30,7 +30,6 @@ def attend(q_BHSE: Tensor, k_BKPE: Tensor, v_BKPE: Tensor, window: int | None) -
     """Return what the last S of P positions see, [B, H, S, E]: no later position, and at most
     ``window`` positions, itself included.
     """
-    q_BHSE, k_BKPE = q_BHSE.to(v_BKPE.dtype), k_BKPE.to(v_BKPE.dtype)
     new, total = q_BHSE.shape[2], k_BKPE.shape[2]
     if window is not None and total > new + window - 1:
         unseen = total - new - window + 1

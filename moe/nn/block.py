@@ -73,28 +73,36 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x_BSD: Tensor, how: LayerPass) -> BlockOutput:
         """Return [B, S, D] and the statistics; padding is not routed to experts."""
         x_TD = x_BSD.flatten(0, 1)
-        raw = self.router(x_TD, None if how.tokens is None else how.tokens.flatten())
+        exact_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
+        raw = self.router(exact_TD, None if how.tokens is None else how.tokens.flatten())
+        gates = [self.shared_gate(exact_TD).sigmoid()] if self.config.shared_gate else []
         valid_T = None if how.valid is None else how.valid.flatten()
         agree = self.exchange.agree
         routing, kept_TK = dispatch.assign(raw, how.capacity, self.config, valid_T, agree)
-        y_TD, found = self._gang(x_TD, routing, kept_TK, how.later), None
+        entered = self.exchange.enter(x_TD, routing.weights, *gates)
+        y_TD, found = self._gang(entered, routing.experts, kept_TK, how), None
         if how.measured:
             loss, found = self._measure(routing, kept_TK, x_BSD.shape[:2], how)
             y_TD = balance.attach(y_TD, loss)
         return BlockOutput(y_TD.view_as(x_BSD), found)
 
-    def _gang(self, x_TD: Tensor, routing: Routing, kept_TK: Tensor, later: Later | None) -> Tensor:
+    def _gang(
+        self,
+        entered: tuple[Tensor, ...],
+        experts_TK: Tensor,
+        kept_TK: Tensor,
+        how: LayerPass,
+    ) -> Tensor:
         """Return the weighted sum over all experts of the gang, including the shared expert [T,
         D].
+
+        ``entered`` are tokens, routing weights and, if there is one, the output of the shared gate.
         """
-        gates = []
-        if self.config.shared_gate:
-            gate = self.shared_gate
-            gates = [gate(x_TD.to(gate.weight.dtype)).sigmoid()]
-        x_TD, weights_TK, *gates = self.exchange.enter(x_TD, routing.weights, *gates)
-        y_TD: Tensor = self.experts(x_TD, routing.experts, weights_TK, kept_TK, later)
+        x_TD, weights_TK, *gates = entered
+        room = dispatch.room(how.capacity, len(x_TD), self.config)
+        y_TD: Tensor = self.experts(x_TD, experts_TK, weights_TK, kept_TK, how.later, room)
         if self.config.shared_size:
-            shared_TD = self.shared(x_TD, later)
+            shared_TD = self.shared(x_TD, how.later)
             y_TD = y_TD + (gates[0] * shared_TD if gates else shared_TD)
         return self.exchange.leave(y_TD)
 

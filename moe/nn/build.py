@@ -24,15 +24,16 @@ def build(
 ) -> Decoder:
     """Return the decoder of a share; ``read`` returns each of its tensors.
 
-    ``dtype`` is that of products and their weights; norms, biases and gates are float32.
+    ``dtype`` is that of products and their weights; norms, biases and gates are float32 at least.
     """
     share = share or whole(config)
     with torch.device("meta"):
         decoder = Decoder(config, share, exchange, dtype)
     parameters = dict(decoder.named_parameters())
+    exact = torch.promote_types(dtype, torch.float32)
     for tensor in held_by(config, share):
-        if not tensor.role.exact:
-            parameters[tensor.name].data = parameters[tensor.name].to(dtype)
+        own = exact if tensor.role.exact else dtype
+        parameters[tensor.name].data = parameters[tensor.name].to(own)
     decoder = decoder.to_empty(device=device)
     parameters = dict(decoder.named_parameters())
     with torch.no_grad():

@@ -109,8 +109,8 @@ class Trunk(nn.Module):
 class Decoder(nn.Module):
     """A share of the model: from token ids or hidden states to hidden states or logits.
 
-    Hidden states are float32, whatever the ``dtype`` in which products compute; ``moe.nn.build``
-    makes the weights of that type.
+    Products compute in ``dtype``, of which ``moe.nn.build`` makes their weights. Hidden states are
+    float32 where that is narrower; ``narrow`` says so.
     """
 
     def __init__(
@@ -122,10 +122,9 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.dtype = dtype
+        self.narrow = torch.promote_types(dtype, torch.float32) != dtype
         self.share = share or whole(config)
-        narrow = None if dtype == torch.float32 else dtype
-        self.model = Trunk(config, self.share, exchange or Alone(), narrow)
+        self.model = Trunk(config, self.share, exchange or Alone(), dtype if self.narrow else None)
         self.rows = rows_of(config, self.share, exchange or Alone())
         if self.share.head and not config.tie_embeddings:
             held = self.rows.held if self.rows else config.vocab_size

@@ -11,7 +11,7 @@ any number of experts.
 Everything here stays on the device of its tensors: shapes depend on sizes alone, never on the
 routing, so the host waits for nothing.
 
-Shapes: T tokens, N experts, K experts per token, A = T * K pairs, R rows (experts of this rank).
+Shapes: T tokens, N experts, K experts per token, A pairs, R rows (experts of this rank).
 """
 
 from dataclasses import dataclass
@@ -55,15 +55,22 @@ DROPLESS = Capacity()
 
 @dataclass(frozen=True)
 class Order:
-    """All pairs of a batch by the row of the expert that computes them, tokens in order.
+    """The pairs of a batch by the row of the expert that computes them, tokens in order.
 
     ``places`` [A] are flat positions in [T, K]; ``ends`` [R], int32, says where the pairs of each
-    row end. Pairs that were dropped, and those of experts of other ranks, come after the last end.
+    row end. Pairs that were dropped, and those of experts of other ranks, come after the last end;
+    A is T * K, or less where it is known beforehand that the rest is of that sort.
     """
 
     places: Tensor
     ends: Tensor
+    tokens_count: int
     top_k: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pairs of the batch are there."""
+        return self.places.numel() == self.tokens_count * self.top_k
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -72,7 +79,7 @@ class Order:
 
     @cached_property
     def back(self) -> Tensor:
-        """Where each place comes in the order, [A]: the inverse of ``places``."""
+        """Where each place comes in a whole order, [A]: the inverse of ``places``."""
         numbers_A = torch.arange(self.places.numel(), device=self.places.device)
         return torch.empty_like(self.places).scatter_(0, self.places, numbers_A)
 
@@ -83,18 +90,22 @@ class Order:
         return numbers_A < self.ends[-1]
 
 
-def order(experts_TK: Tensor, kept_TK: Tensor, row_of_N: Tensor, rows: int) -> Order:
+def order(
+    experts_TK: Tensor, kept_TK: Tensor, row_of_N: Tensor, rows: int, room: int | None = None
+) -> Order:
     """Sort the pairs by row.
 
     ``row_of_N`` gives the row of each expert; its last entry, and any expert this rank does not
-    hold, has the row ``rows``.
+    hold, has the row ``rows``. No expert has more than ``room`` kept pairs.
     """
+    tokens, top_k = experts_TK.shape
+    most = tokens * top_k if room is None else rows * min(tokens, room)
     unknown = row_of_N.numel() - 1
     known_A = torch.where(kept_TK, experts_TK, unknown).clamp_(max=unknown).flatten()
     row_A, places_A = row_of_N.index_select(0, known_A).sort(stable=True)
     numbers_R = torch.arange(rows, device=row_A.device, dtype=row_A.dtype)
     ends_R = torch.searchsorted(row_A, numbers_R, right=True, out_int32=True)
-    return Order(places_A, ends_R, experts_TK.shape[1])
+    return Order(places_A[:most], ends_R, tokens, top_k)
 
 
 def assign(
@@ -127,6 +138,16 @@ def slots(factor: float, assignments: Count, experts: int) -> Count:
     """
     share = min(Fraction(str(factor)).limit_denominator(10**6), Fraction(experts))
     return -(-share.numerator * assignments // (share.denominator * experts))
+
+
+def room(capacity: Capacity, tokens: int, config: MoeConfig) -> int | None:
+    """Return the most pairs that an expert accepts of so many tokens; padding among them lessens
+    it. None if nothing is dropped.
+    """
+    factor = capacity.factor
+    if factor is None and capacity.chooser == "tokens":
+        return None
+    return slots(factor or 1.0, tokens * config.top_k, config.experts)
 
 
 def keep(routing: Routing, capacity: Capacity, valid_T: Tensor | None = None) -> Tensor:

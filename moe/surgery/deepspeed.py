@@ -15,6 +15,7 @@ from torch import Tensor
 from moe.checkpoint.manifest import MANIFEST, Manifest, load_manifest
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.records import MASTER
 from moe.checkpoint.training import About, SaveContext, WholeState, write_training_checkpoint
 from moe.checkpoint.universal.layout import WEIGHT
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
@@ -104,7 +105,9 @@ class TrainingCheckpoint:
         return cls(path, weights, Moments.open(path, manifest), manifest)
 
     def read(self, part: Part, state: str) -> Tensor:
-        """Return the weight or a moment of a tensor, in float32."""
+        """Return the weight or a moment of a tensor, in float32: of a bf16 run, the master."""
+        if state == WEIGHT and self.moments.has(part.tensor, MASTER):
+            return self.moments.read(part.tensor, MASTER)
         if state == WEIGHT:
             return self.weights.read(part.tensor).float()
         return self.moments.read(part.tensor, state).float()

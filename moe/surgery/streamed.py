@@ -120,6 +120,7 @@ class StreamedExperts(Experts):
         weights_TK: Tensor,
         kept_TK: Tensor,
         later: Later | None = None,
+        room: int | None = None,
     ) -> Tensor:
         """Return the weighted sum of the experts, [T, D]. Nothing here has a gradient."""
         y_TD = torch.zeros_like(x_TD)

@@ -22,7 +22,10 @@ from pipelines.commands.planning_arguments import (
 from pipelines.planning.output import output
 
 if TYPE_CHECKING:
+    from moe.config.model import ModelConfig
     from moe.planning.search.pins import Pins
+    from pipelines.commands.planning_arguments import Batch
+    from pipelines.planning.wanted import Wanted
 
 _SEARCHED = "searched"
 
@@ -144,7 +147,12 @@ def plan(
     from moe.planning.search.chunked import searchable
     from moe.planning.search.search import Question, search
     from pipelines.commands.findings import check_form, draw, emitted_layers, print_emitted, show
-    from pipelines.commands.planning_arguments import Work, architecture, at_least_one, batch
+    from pipelines.commands.planning_arguments import (
+        Work,
+        architecture,
+        at_least_one,
+        batch,
+    )
     from pipelines.commands.sources import Source
     from pipelines.planning.chunking import check_chunking, chunked
     from pipelines.planning.pinned import layers_of_layout, pins_from, replicas_of
@@ -162,7 +170,7 @@ def plan(
     pins = replicas_of(pins_from(pin or (), given), any_replicas)
     step = batch(sequences, pins.micro_batch, micro_batches, pins.replicas or 1)
     old = None if near is None else load_plan(near)
-    there = source.devices(profile)
+    there = source.devices(profile, wanted_of(config, step, sequence_length, numerics))
     workload = work.workload(config, step, there)
     pins = with_micro_batch(pins, step.micro_batch)
     searched = searchable(workload, pins.depth)
@@ -180,6 +188,17 @@ def plan(
         print_emitted(*emitted)
     for each in written:
         typer.echo(each.told, err=emitted is not None)
+
+
+def wanted_of(
+    config: "ModelConfig", step: "Batch", sequence_length: int | None, numerics: str
+) -> "Wanted":
+    """Return what nodes measure; where the size of a micro-batch is searched, one sequence."""
+    from pipelines.commands.planning_arguments import length_for
+    from pipelines.planning.wanted import Wanted
+
+    length = length_for(config, sequence_length)
+    return Wanted(config, length, (step.micro_batch or 1,), numerics)
 
 
 def chosen_objective(name: str | None, serving: bool) -> str:

@@ -63,8 +63,8 @@ NumericsName = Annotated[
     str,
     typer.Option(
         "--numerics",
-        help="Number formats: float32; bf16 (autocast over float32 weights); megatron (bf16 "
-        "weights with float32 copies, to compare).",
+        help="Number formats: float32; bf16 (bfloat16 weights, float32 masters); megatron (the "
+        "same with bfloat16 sums, to compare).",
     ),
 ]
 Imbalance = Annotated[
@@ -218,4 +218,5 @@ class Work:
             numerics=NUMERICS[self.numerics],
             imbalance=self.imbalance,
             snapshots=there.of_cpus,
+            gpus=not there.of_cpus,
         )

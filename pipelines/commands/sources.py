@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from moe.errors import ConfigError
 from moe.planning.devices.inventory import Inventory
 from pipelines.commands.planning_arguments import at_least_one, devices_of, measured
+
+if TYPE_CHECKING:
+    from pipelines.planning.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +44,31 @@ class Source:
             )
         at_least_one(threads=self.threads)
 
-    def devices(self, profile: Path | None) -> Inventory:
-        """Return what is there, with what a profile measured of it."""
+    def devices(self, profile: Path | None, wanted: "Wanted") -> Inventory:
+        """Return what is there, with what a profile measured of it.
+
+        Nodes of a Ray cluster measure what is ``wanted`` where no profile is given.
+        """
         if self.inventory is not None:
             return devices_of(self.inventory, profile)
-        return measured(self._ray() if self.ray else self._kubernetes(), profile)
+        if self.ray:
+            return measured(self._ray(None if profile else wanted), profile)
+        return measured(self._kubernetes(), profile)
 
-    def _ray(self) -> Inventory:
-        from cluster.nodes import inventory, left_out
+    def _ray(self, wanted: "Wanted | None") -> Inventory:
+        from cluster.nodes import cautions, inventory, left_out
         from cluster.probe import nodes_of_ray
         from cluster.session import session
+        from pipelines.planning.probing import Findings, probed
 
         with session(self.address):
             nodes = nodes_of_ray()
-        found = inventory(nodes, self.threads or 1)
-        for each in left_out(nodes, self.threads or 1):
-            typer.echo(str(each), err=True)
-        return found
+            there = inventory(nodes, self.threads or 1)
+            found = Findings() if wanted is None else probed(there, nodes, wanted)
+        told = map(str, left_out(nodes, self.threads or 1))
+        for line in (*told, *cautions(nodes), *found.notes):
+            typer.echo(line, err=True)
+        return found.applied(there, nodes)
 
     def _kubernetes(self) -> Inventory:
         from cluster.kubernetes_nodes import inventory_of_nodes, left_out, load_nodes, read_nodes

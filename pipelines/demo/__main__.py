@@ -17,7 +17,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cluster.probe import probe
+from cluster.nodes import inventory
+from cluster.probe import nodes_of_ray
 from cluster.session import session
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
@@ -32,11 +33,12 @@ from pipelines.demo.client import ask
 from pipelines.fetching.smollm2 import fetch_smollm2
 from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
+from pipelines.planning.probing import probed
 from pipelines.screen.model_tables import receipt_table
 from pipelines.screen.plan_table import plan_summary
 from pipelines.screen.progress import counted, training_view
 from pipelines.training.recording import JOURNAL, recorded_steps
-from pipelines.training.run_plan import workload
+from pipelines.training.run_plan import wanted, workload
 from pipelines.training.train import train
 
 ROOT = Path("demo")
@@ -104,12 +106,17 @@ class Demo:
 
     def _plan(self, run: RunConfig, threads: int) -> None:
         """Split the model over the two halves of this machine."""
-        config, devices = Checkpoint.open(run.model.path).config, probe(threads)
-        wanted = workload(run, SEQUENCE_LENGTH, devices)
-        plan = make_plan(config, devices, stages=2, gang=1, workload=wanted)
+        config, nodes = Checkpoint.open(run.model.path).config, nodes_of_ray()
+        there = inventory(nodes, threads)
+        found = probed(there, nodes, wanted(run, config, SEQUENCE_LENGTH))
+        for note in found.notes:
+            self._say(note)
+        devices = found.applied(there, nodes)
+        work = workload(run, SEQUENCE_LENGTH, devices)
+        plan = make_plan(config, devices, stages=2, gang=1, workload=work)
         assert run.plan.path is not None
         save_plan(plan, run.plan.path)
-        self._console.print(plan_summary(config, plan, devices, wanted, self._console.width))
+        self._console.print(plan_summary(config, plan, devices, work, self._console.width))
 
     def _evaluate(self, run: RunConfig, model: Path) -> Evaluation:
         factor = run.routing.virtual_capacity_factor

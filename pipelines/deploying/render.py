@@ -9,6 +9,7 @@ from cluster.kuberay.objects import dump, rayjob, rayservice
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import CPU
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import bytes_per_rank
@@ -40,19 +41,19 @@ def render(
             f"{plan_file} has {plan.chunks} spans of layers a stage, so it is for training and "
             "cannot become a RayService; give --run FILE for a RayJob"
         )
-    one, serving = plan.of_replicas(1), Workload(sequence_length, 1, 1, training=False)
+    one, gpus = plan.of_replicas(1), _on_gpus(plan)
+    serving = Workload(sequence_length, 1, 1, training=False, gpus=gpus)
     return dump([rayservice(one, bytes_per_rank(config, one, serving), deployment, name)])
 
 
 def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
     """Return the workload of a step on the replica with the most micro-batches, with snapshots."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        -(-run.train.micro_batches // plan.replicas),
-        schedule=run.train.schedule,
-        snapshots=True,
-    )
+    most = -(-run.train.micro_batches // plan.replicas)
+    return Workload.of_run(run.train, sequence_length, most, _on_gpus(plan))
+
+
+def _on_gpus(plan: Plan) -> bool:
+    return plan.stages[0].ranks[0].kind != CPU
 
 
 def _check_run(run: RunConfig, plan: Plan, deployment: Deployment) -> None:

@@ -97,7 +97,8 @@ def expert_bytes(config: ModelConfig, layer: int, numbers: int) -> int:
     """Return the bytes of one expert with so many numbers for each of its parameters."""
     share = whole(config)
     one, none = (
-        layer_parameters(config, replace(share, experts=experts), layer) for experts in ((0,), ())
+        layer_parameters(config, replace(share, experts=experts), layer).total
+        for experts in ((0,), ())
     )
     return _NUMBER_BYTES * numbers * (one - none)
 

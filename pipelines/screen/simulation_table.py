@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import ModelConfig
-from moe.planning.counts.memory import PROCESS_BYTES, RankBytes
+from moe.planning.counts.memory import RankBytes
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -37,7 +37,7 @@ def simulation_table(
     """Return one row per stage, with the bytes of its fullest rank."""
     caption = (
         "memory: the peak of the fullest rank of each stage, in GB; the total includes "
-        f"{PROCESS_BYTES / 1e9:.2f} GB of the process itself"
+        f"{max(each.process for each in predicted.rank_bytes) / 1e9:.2f} GB beside tensors"
     )
     table = grid(width, caption=caption)
     for text in ("stage", "time\ns", "bubble", *_PARTS.values(), "total/limit"):

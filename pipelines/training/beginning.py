@@ -36,7 +36,11 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
         )
         if section.path is not None
     }
-    return run.model_copy(update=sections)
+    run = run.model_copy(update=sections)
+    if run.plan.profile is None:
+        return run
+    plan = run.plan.model_copy(update={"profile": run.plan.profile.absolute()})
+    return run.model_copy(update={"plan": plan})
 
 
 def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
@@ -116,9 +120,12 @@ def _upcycled(model: Path) -> bool:
     return receipt.exists() and read_json(receipt).get("method") != "init"
 
 
+_MAY_CHANGE = (("train", "steps"), ("train", "schedule"), ("train", "precision"))
+
+
 def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
-    """Raise ConfigError for changes that make it a different run; length and schedule may
-    change.
+    """Raise ConfigError for changes that make it a different run; length, schedule and precision
+    may change.
     """
     manifest = load_manifest(checkpoint)
     before, now = manifest.run, context.run.model_dump(mode="json")
@@ -126,8 +133,7 @@ def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
         f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
         for section in ("data", "train", "routing", "balance")
         for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value
-        and (section, key) not in (("train", "steps"), ("train", "schedule"))
+        if before.get(section, {}).get(key) != value and (section, key) not in _MAY_CHANGE
     ]
     if Checkpoint.open(checkpoint).config != context.config:
         changed.append(f"{context.run.model.path} has another architecture")

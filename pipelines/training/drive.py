@@ -36,6 +36,7 @@ from moe.errors import (
 from moe.planning.plan.plan import Plan
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.planning.probing import Findings
 from pipelines.training.board import (
     Board,
     begin,
@@ -47,7 +48,7 @@ from pipelines.training.board import (
     still_wanted,
 )
 from pipelines.training.recording import RunRecord
-from pipelines.training.run_plan import plan_for
+from pipelines.training.run_plan import NOTHING, plan_for
 from pipelines.training.saving import CheckpointSaver
 
 
@@ -56,12 +57,13 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the leader makes the plan for the
-    replicas that are present.
+    replicas that are present, from what was ``found`` of the nodes at the start.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    found: Findings = NOTHING
 
     @property
     def run(self) -> RunConfig:
@@ -193,7 +195,7 @@ def obtain(work: Work, replicas: int, sequence_length: int) -> TrainingEngine:
         if engine is not None:
             return engine
     remove(run.name)
-    plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas)
+    plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas, work.found)
     saved = checkpoints(run.checkpoint.location)
     source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
     return over_ray.train(run, plan.of_replicas(replicas), source, sequence_length)

@@ -1,34 +1,73 @@
-"""The plan of a run: read from its file, or made for the present cluster."""
+"""The plan of a run: read from its file, or made for the present cluster and what it measured."""
+
+from dataclasses import replace
 
 from actors.step.replicas import check_step
-from cluster.probe import probe
+from cluster.nodes import cautions, inventory
+from cluster.probe import nodes_of_ray
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, PlanError
-from moe.planning.counts.workload import Workload
+from moe.planning.counts.workload import OF_PRECISION, Workload
 from moe.planning.devices.inventory import CPU, Device, Inventory
+from moe.planning.devices.inventory_file import load_profile
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
+from pipelines.planning.probing import Findings, probed
+from pipelines.planning.wanted import Wanted
+
+NOTHING = Findings()
+"""Nothing was measured."""
 
 _PLENTY_BYTES = 2**60
 """Bytes of memory of an imagined device that can hold any share."""
 
 
-def plan_for(
-    run: RunConfig, config: ModelConfig, sequence_length: int, replicas: int | None = None
-) -> Plan:
-    """Return the plan of a run with ``replicas`` replicas; None takes the largest number
-    allowed.
+def measured(run: RunConfig, config: ModelConfig, sequence_length: int) -> Findings:
+    """Return what a plan for this cluster is made from: the run's profile, or what nodes measure.
+
+    A run with a plan of its own needs nothing.
     """
     if run.plan.path is not None:
+        return Findings()
+    if run.plan.profile is not None:
+        return Findings(*load_profile(run.plan.profile))
+    nodes = nodes_of_ray()
+    asked = wanted(run, config, sequence_length)
+    found = probed(inventory(nodes, run.plan.threads), nodes, asked)
+    return replace(found, notes=(*cautions(nodes), *found.notes))
+
+
+def plan_for(
+    run: RunConfig,
+    config: ModelConfig,
+    sequence_length: int,
+    replicas: int | None = None,
+    found: Findings = NOTHING,
+) -> Plan:
+    """Return the plan of a run with ``replicas`` replicas; None takes the largest number
+    allowed. One that is made is made for the cluster as it is now, from what was ``found`` of it.
+    """
+    there = _devices(run, found) if run.plan.path is None else None
+    return _plan(run, config, sequence_length, there, replicas)
+
+
+def _plan(
+    run: RunConfig,
+    config: ModelConfig,
+    sequence_length: int,
+    there: Inventory | None,
+    replicas: int | None,
+) -> Plan:
+    if there is None:
+        assert run.plan.path is not None
         plan = load_plan(run.plan.path)
         plan.check_model(config)
         plan = plan.of_replicas(replicas or plan.replicas)
     else:
-        replicas = replicas or run.plan.replicas
-        plan = _made(run, config, sequence_length, probe(run.plan.threads), replicas)
+        plan = _made(run, config, sequence_length, there, replicas or run.plan.replicas)
     check_step(plan, run.train.schedule, run.train.micro_batches)
     return plan
 
@@ -51,6 +90,18 @@ def check_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Non
     check_step(plan, run.train.schedule, run.train.micro_batches)
 
 
+def wanted(run: RunConfig, config: ModelConfig, sequence_length: int) -> Wanted:
+    """Return what the nodes of a cluster measure for the plan of a run."""
+    return Wanted(
+        config, sequence_length, (run.train.micro_batch,), OF_PRECISION[run.train.precision].name
+    )
+
+
+def _devices(run: RunConfig, found: Findings) -> Inventory:
+    nodes = nodes_of_ray()
+    return found.applied(inventory(nodes, run.plan.threads), nodes)
+
+
 def _made(
     run: RunConfig,
     config: ModelConfig,
@@ -59,17 +110,20 @@ def _made(
     replicas: int,
 ) -> Plan:
     pins = Pins(stages=run.plan.stages, gang=run.plan.gang, replicas=replicas)
-    wanted = workload(run, sequence_length, there, replicas)
-    return make_replicas(config, there, pins, wanted, run.plan.chunks)
+    work = workload(run, sequence_length, there, replicas)
+    return make_replicas(config, there, pins, work, run.plan.chunks)
 
 
-def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Plan:
+def fullest_plan(
+    run: RunConfig, config: ModelConfig, sequence_length: int, found: Findings = NOTHING
+) -> Plan:
     """Return the plan with the largest allowed number of replicas that the cluster can hold now.
 
     The schedule must also be valid for every smaller allowed number of replicas.
     """
     least, most = replicas_of(run)
-    plan = _fullest(run, config, sequence_length, least, most)
+    there = _devices(run, found) if run.plan.path is None else None
+    plan = _fullest(run, config, sequence_length, there, (least, most))
     for replicas in range(least, plan.replicas):
         try:
             check_step(plan.of_replicas(replicas), run.train.schedule, run.train.micro_batches)
@@ -81,14 +135,19 @@ def fullest_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> P
 
 
 def _fullest(
-    run: RunConfig, config: ModelConfig, sequence_length: int, least: int, most: int
+    run: RunConfig,
+    config: ModelConfig,
+    sequence_length: int,
+    there: Inventory | None,
+    allowed: tuple[int, int],
 ) -> Plan:
+    least, most = allowed
     for replicas in range(most, least, -1):
         try:
-            return plan_for(run, config, sequence_length, replicas)
+            return _plan(run, config, sequence_length, there, replicas)
         except PlanError:
             continue
-    return plan_for(run, config, sequence_length, least)
+    return _plan(run, config, sequence_length, there, least)
 
 
 def replicas_of(run: RunConfig) -> tuple[int, int]:
@@ -104,10 +163,5 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
 
 def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
     """Return the workload of one step on the replica with the most micro-batches."""
-    return Workload(
-        sequence_length,
-        run.train.micro_batch,
-        -(-run.train.micro_batches // replicas),
-        schedule=run.train.schedule,
-        snapshots=there.of_cpus,
-    )
+    most = -(-run.train.micro_batches // replicas)
+    return Workload.of_run(run.train, sequence_length, most, not there.of_cpus)

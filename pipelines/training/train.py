@@ -23,7 +23,6 @@ from actors.crew import ending
 from actors.crew.reservation import groups_of
 from cluster.session import Session, intent, session
 from moe.checkpoint.manifest import checkpoints
-from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterError,
@@ -42,7 +41,7 @@ from pipelines.training.beginning import (
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import fullest_plan, replicas_of
+from pipelines.training.run_plan import fullest_plan, measured, replicas_of
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
@@ -76,7 +75,10 @@ def train(
     _configure_ray_train(run)
     tell(intent(run.cluster.address))
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
-        plan = fullest_plan(run, context.config, sequence_length)
+        found = measured(run, context.config, sequence_length)
+        for note in found.notes:
+            tell(note)
+        plan = fullest_plan(run, context.config, sequence_length, found)
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
         # here. The one around the session covers the time in which Ray starts.
         with _termination_interrupts(), open_board(run.name) as board:
@@ -84,7 +86,9 @@ def train(
                 raise ending.name_taken(run.name)
             on_start(plan, joined)
             with owned(run):
-                outcome = _watched(board, plan, context, Watch(on_step, tell))
+                elastic = run.plan.least_replicas is not None
+                work = Work(None if elastic else plan, context, board, found)
+                outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
     if outcome.step < run.train.steps:
@@ -101,27 +105,26 @@ class Watch(NamedTuple):
     tell: Tell
 
 
-def _watched(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+def _watched(work: Work, plan: Plan, watch: Watch) -> Outcome:
     """Run to the end, and always remove the actors."""
-    run = context.run
+    run = work.run
     actors = plan.replicas * plan.ranks
     waited_for = "1 actor" if actors == 1 else f"{actors} actors"
     watch.tell(f"waiting for {waited_for}, at most {run.cluster.launch_seconds:g} s")
     try:
-        return _fit(board, plan, context, watch)
+        return _fit(work, watch)
     finally:
         ending.remove(run.name)
 
 
-def _fit(board: ActorHandle[Board], plan: Plan, context: SaveContext, watch: Watch) -> Outcome:
+def _fit(work: Work, watch: Watch) -> Outcome:
     """Run Ray Train in a thread while this thread watches the board.
 
     After an interrupt, waits for the workers to end. While Ray Train waits for nodes there are no
     workers yet; that wait ends with this process.
     """
-    name = context.run.name
-    elastic = context.run.plan.least_replicas is not None
-    fitting = _begun(_trainer(Work(None if elastic else plan, context, board)).fit)
+    name, board = work.run.name, work.board
+    fitting = _begun(_trainer(work).fit)
     fitting.add_done_callback(lambda _: board.wake.remote())
     try:
         while not fitting.done():

@@ -37,7 +37,7 @@ def run_table(folder: Path, address: str) -> dict[str, Any]:
     """Return a run of long steps with one or two replicas of two stages."""
     table = material.run_table(material.make(folder), folder / "run", 100_000) | {"name": "elastic"}
     table["train"] |= {"global_batch": 32, "warmup_steps": 50}
-    table["plan"] = {"stages": 2, "replicas": 2, "least_replicas": 1}
+    table["plan"] |= {"replicas": 2, "least_replicas": 1}
     table["checkpoint"] |= {"every": 5}
     table["cluster"] |= {
         "address": address,

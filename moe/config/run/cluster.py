@@ -9,6 +9,10 @@ class PlanSection(Section):
     """A plan file, or the shape of a plan that is made for this cluster."""
 
     path: LocalPath | None = None
+    profile: LocalPath | None = None
+    """Measurements that ``raymoe profile`` wrote; without them each kind of node is probed for
+    about two seconds before a plan is made.
+    """
     stages: int = Field(default=1, gt=0)
     gang: int = Field(default=1, gt=0)
     threads: int = Field(default=1, gt=0)
@@ -24,8 +28,8 @@ class PlanSection(Section):
 
     @model_validator(mode="after")
     def _file_or_shape(self) -> "PlanSection":
-        shape = (self.stages, self.gang, self.threads, self.chunks, self.replicas)
-        if self.path is not None and shape != (1, 1, 1, 1, 1):
+        shape = (self.stages, self.gang, self.threads, self.chunks, self.replicas, self.profile)
+        if self.path is not None and shape != (1, 1, 1, 1, 1, None):
             raise ValueError(
                 "plan.path names a complete plan; remove the other keys of [plan] except "
                 "least_replicas"

@@ -27,7 +27,9 @@ class TrainSection(Section):
     schedule: Schedule = "1f1b"
     """The order of micro-batches on the stages; it never changes the results."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16`` computes in bfloat16 and keeps float32 weights and optimiser states."""
+    """``bf16`` has weights and products in bfloat16, and float32 masters beside the moments. A run
+    may be resumed in the other precision.
+    """
     deterministic: bool = False
     """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
 

@@ -47,13 +47,16 @@ class Experts(nn.ModuleDict):
         weights_TK: Tensor,
         kept_TK: Tensor,
         later: Later | None = None,
+        room: int | None = None,
     ) -> Tensor:
         """Return the weighted sum of the held experts, [T, D], over the kept pairs.
 
         A token without an expert on this rank gets zero. If ``later`` is given, it collects the
-        gradients of the experts' weights.
+        gradients of the experts' weights. ``room`` is the most kept pairs of an expert, if that is
+        known; less memory is then needed.
         """
-        order = dispatch.order(experts_TK, kept_TK, self.row_of_N, len(self.numbers))
+        rows = len(self.numbers)
+        order = dispatch.order(experts_TK, kept_TK, self.row_of_N, rows, room)
         stacks = self._for_grouped(x_TD)
         if stacks is not None:
             return grouped.apply(x_TD, weights_TK, order, *stacks, later)
@@ -68,8 +71,9 @@ class Experts(nn.ModuleDict):
         return expert.weights
 
     def gather(self) -> None:
-        """Move the weights of all experts into one piece of memory, so that they are two stacks."""
-        gathered([parameter for expert in self.values() for parameter in expert.parameters()])
+        """Move the weights of all experts into one piece of memory, unless they are two stacks."""
+        if self.stacks() is None:
+            gathered([parameter for expert in self.values() for parameter in expert.parameters()])
 
     def stacks(self) -> tuple[Stack, Stack] | None:
         """Return gates above ups, [R, 2F, D], and downs, [R, D, F], over the parameters' memory.
@@ -110,6 +114,7 @@ class Experts(nn.ModuleDict):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module (torch's name). Tables are made anew: ``to_empty`` leaves them bare."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._stacks = None
         if not self.row_of_N.is_meta:
             self.row_of_N.copy_(_row_of(self.numbers))
         if self.row_of_N.is_cuda:

@@ -1,16 +1,16 @@
 """The bank that computes all experts by grouped products, without a wait of the host.
 
 A grouped product multiplies each block of rows by the matrix of its expert in one kernel; where the
-blocks end is read on the device. So shapes are fixed: all T * K pairs take part, and those that no
-expert of this rank computes lie behind the last block. Products leave their rows there
-uninitialised, so every sum over pairs leaves them out.
+blocks end is read on the device. So shapes are fixed: all T * K pairs take part, or as many as a
+capacity lets through. Those that no expert of this rank computes lie behind the last block, where
+products leave their rows uninitialised; every sum over pairs leaves them out.
 
 The mathematics are those of ``moe.nn.experts.loop``; gate and up are one product. The outputs of a
 token's K experts are gathered and summed in their order, not added into the token, which on GPUs
-would happen in any order. The gradients of the weights are added to the stacks by
-``moe.nn.later``, at once or deferred.
+would happen in any order; only where a capacity leaves out pairs are they added. The gradients of
+the weights are added to the stacks by ``moe.nn.later``, at once or deferred.
 
-Shapes: T tokens, K experts per token, A = T * K pairs, R rows (experts), D hidden, F expert
+Shapes: T tokens, K experts per token, A pairs, R rows (experts), D hidden, F expert
 columns, N = 2 * F.
 """
 
@@ -95,7 +95,7 @@ class _Grouped(torch.autograd.Function):
         gate_AF, up_AF = inner_AN.chunk(2, dim=1)
         h_AF = F.silu(gate_AF).mul_(up_AF)
         y_AD = F.grouped_mm(h_AF, down_RDF.to(dtype).mT, offs=order.ends)
-        y_TD = (_of_tokens(y_AD, order) * weights_TK[:, :, None]).sum(dim=1)
+        y_TD = _onto_tokens(y_AD, order, weights_TK)
         ctx.save_for_backward(x_TD, weights_TK, inner_AN, gate_up_RND, down_RDF)
         ctx.setting = setting
         return y_TD.to(x_TD.dtype)
@@ -111,9 +111,10 @@ class _Grouped(torch.autograd.Function):
         h_grad_AF = F.grouped_mm(y_grad_AD, down_RDF.to(dtype), offs=order.ends)
         own = _activation_backward(inner_AN, h_grad_AF, weights_A1)
         x_grad_AD = F.grouped_mm(own.inner_AN, gate_up_RND.to(dtype), offs=order.ends)
-        exact = torch.promote_types(x_TD.dtype, torch.float32)
-        x_grad_TD = _of_tokens(x_grad_AD, order).sum(dim=1, dtype=exact).to(x_TD.dtype)
-        weights_grad_TK = _of_tokens(own.weights_A1, order)[:, :, 0].to(weights_TK.dtype)
+        x_grad_TD = _onto_tokens(x_grad_AD, order).to(x_TD.dtype)
+        weights_grad_TK = torch.zeros_like(weights_TK)
+        weights_grad_A = torch.where(order.alive, own.weights_A1[:, 0], 0.0).to(weights_TK.dtype)
+        weights_grad_TK.view(-1).scatter_(0, order.places, weights_grad_A)
         if any(ctx.needs_input_grad[2:4]):
             later = setting.later or Later()
             tokens_A, inner, h_AF = order.tokens, own.inner_AN, own.h_AF
@@ -156,12 +157,25 @@ def _activation_backward(
     return _InnerGradients(inner_grad_AN, weights_grad_A1, h_AF)
 
 
-def _of_tokens(values_AM: Tensor, order: Order) -> Tensor:
-    """Return the rows of each token in the order of its choices, [T, K, M]; zeros for pairs that
-    were not computed.
+def _onto_tokens(values_AM: Tensor, order: Order, weights_TK: Tensor | None = None) -> Tensor:
+    """Return the weighted sum of the rows of each token, [T, M] in float32, without those that were
+    not computed.
+
+    If some pairs are known to be dropped, the others of a token are few of its K, and are added
+    into it.
     """
     values_AM = torch.where(order.alive[:, None], values_AM, 0.0)
-    return values_AM.index_select(0, order.back).view(-1, order.top_k, values_AM.shape[1])
+    if order.whole:
+        values_TKM = values_AM.index_select(0, order.back).view(
+            order.tokens_count, order.top_k, values_AM.shape[1]
+        )
+        if weights_TK is None:
+            return values_TKM.sum(dim=1, dtype=torch.float32)
+        return (values_TKM * weights_TK[:, :, None]).sum(dim=1)
+    if weights_TK is not None:
+        values_AM = values_AM * weights_TK.flatten().index_select(0, order.places)[:, None]
+    sum_TM = values_AM.new_zeros(order.tokens_count, values_AM.shape[1], dtype=torch.float32)
+    return sum_TM.index_add_(0, order.tokens, values_AM.float())
 
 
 def _product(left_AN: Tensor, right_AM: Tensor, order: Order) -> Tensor:

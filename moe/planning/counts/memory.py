@@ -39,18 +39,16 @@ from math import ceil
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
+from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
 from moe.planning.counts.work import (
+    Parameters,
     attention_columns,
     feed_forward_columns,
     routed,
     vocabulary_rows,
+    whole_states,
 )
-from moe.planning.counts.workload import Workload
-
-PROCESS_BYTES = 512 * 2**20
-"""Bytes of an actor beside its tensors: interpreter, torch and Ray take 0.35 GB, the rest is
-buffers.
-"""
+from moe.planning.counts.workload import Numerics, Workload
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
@@ -67,7 +65,11 @@ memory.
 
 @dataclass(frozen=True, slots=True)
 class RankBytes:
-    """Bytes of one rank at its peak, by purpose."""
+    """Bytes of one rank at its peak, by purpose.
+
+    ``process`` is all beside tensors (``moe.planning.counts.fixed``). ``host`` is what a rank on a
+    GPU takes of its host, and no part of the total, which is the GPU's.
+    """
 
     weights: int
     gradients: int
@@ -77,6 +79,7 @@ class RankBytes:
     buffers: int = 0
     snapshot: int = 0
     process: int = PROCESS_BYTES
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -126,13 +129,20 @@ def rank_bytes(
     replicas: int = 1,
 ) -> RankBytes:
     """Return the bytes of a rank that recomputes the activations of the layers in ``recompute``."""
-    parameters = sum(part.elements for part in held_by(config, share))
+    parameters = Parameters.of(held_by(config, share))
     weights, gradients, optimizer = state_bytes(parameters, workload, replicas)
+    fixed = fixed_bytes(config, share, sum(position.arrivals), workload, replicas)
+    host = host_bytes(parameters, workload, replicas)
     if not workload.training:
         widest = max(block_floats(config, share, layer) for layer in share.layer_numbers)
-        return RankBytes(weights, 0, 0, serving_bytes(config, share, workload, widest))
-    floats = {layer: block_floats(config, share, layer) for layer in share.layer_numbers}
-    kept = {layer: config.hidden_size if layer in recompute else floats[layer] for layer in floats}
+        passing = serving_bytes(config, share, workload, widest)
+        return RankBytes(weights, 0, 0, passing, process=fixed, host=host)
+    floats = {
+        layer: block_activations(config, share, layer, workload.numerics)
+        for layer in share.layer_numbers
+    }
+    input_only = workload.numerics.stretch * config.hidden_size
+    kept = {layer: input_only if layer in recompute else floats[layer] for layer in floats}
     again = max((floats[layer] for layer in floats if layer in recompute), default=0.0)
     spans = [sum(kept[layer] for layer in range(*span)) for span in share.spans]
     numbers = (position.most_kept(spans) + again) * workload.tokens
@@ -142,40 +152,42 @@ def rank_bytes(
     working = working_bytes(config, share, position, workload) + wasted_bytes(activations)
     buffers = buffer_bytes(config, position, workload)
     snapshot = snapshot_bytes(parameters, workload, replicas)
-    return RankBytes(weights, gradients, optimizer, activations, working, buffers, snapshot)
+    states = (weights, gradients, optimizer)
+    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host)
 
 
-def state_bytes(parameters: int, workload: Workload, replicas: int) -> tuple[int, int, int]:
+def state_bytes(parameters: Parameters, workload: Workload, replicas: int) -> tuple[int, int, int]:
     """Return the bytes of weights, gradients and optimiser states; ZeRO divides them over
     replicas.
     """
-    numerics = workload.numerics
+    weights, optimizer = whole_states(parameters, workload)
     sizes = (
-        (numerics.weight, workload.zero >= 3),
-        (numerics.gradient, workload.zero >= 2),
-        (numerics.optimizer, workload.zero >= 1),
+        (weights, workload.zero >= 3),
+        (workload.numerics.gradient * parameters.total, workload.zero >= 2),
+        (optimizer, workload.zero >= 1),
     )
     weights, gradients, optimizer = (
-        -(-size * parameters // (replicas if spread else 1)) for size, spread in sizes
+        -(-size // (replicas if spread else 1)) for size, spread in sizes
     )
     return weights, gradients, optimizer
 
 
-def snapshot_bytes(parameters: int, workload: Workload, replicas: int) -> int:
-    """Return the bytes of a snapshot of weights and moments; one replica writes each of them."""
-    numerics = workload.numerics
-    kept = workload.training and workload.snapshots
-    return -(-(numerics.weight + numerics.optimizer) * parameters // replicas) if kept else 0
+def snapshot_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int:
+    """Return the bytes of a snapshot of weights, moments and masters; one replica writes each."""
+    if not (workload.training and workload.snapshots):
+        return 0
+    return -(-sum(whole_states(parameters, workload)) // replicas)
 
 
 def working_bytes(config: ModelConfig, share: Share, position: Position, workload: Workload) -> int:
     """Return the bytes of temporary tensors in a backward pass."""
     layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
-    widest = max(block_floats(config, share, layer) for layer in layers)
-    passing = workload.numerics.activation * widest * workload.tokens
+    numerics = workload.numerics
+    widest = max(block_activations(config, share, layer, numerics) for layer in layers)
+    passing = numerics.activation * widest * workload.tokens
     rows = vocabulary_rows(config, share)
     first, last = position.ends
-    passing += workload.numerics.gradient * rows * config.hidden_size * (first + last)
+    passing += numerics.gradient * rows * config.hidden_size * (first + last)
     passing += _FLOAT_BYTES * rows * _logits_at_once(config, workload) * last
     return ceil(passing)
 
@@ -215,11 +227,15 @@ def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest:
 
 
 def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
-    """Return the numbers that the head and its loss keep of one micro-batch."""
+    """Return the activations that the head and its loss keep of one micro-batch.
+
+    The input of the norm, one set of logits and the gradient of the head are float32 always.
+    """
     rows = vocabulary_rows(config, share)
     gradient = rows * config.hidden_size
-    logits = 2 * rows * _logits_at_once(config, workload)
-    return 3 * config.hidden_size * workload.tokens + logits + gradient
+    logits = rows * _logits_at_once(config, workload)
+    hidden = config.hidden_size * workload.tokens
+    return 2 * hidden + logits + workload.numerics.stretch * (hidden + logits + gradient)
 
 
 def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
@@ -227,8 +243,28 @@ def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
     return min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
 
 
+def block_activations(config: ModelConfig, share: Share, layer: int, numerics: Numerics) -> float:
+    """Return the activations that one block keeps per token: numbers that are float32 always, in
+    bf16, count twice.
+
+    Those are the inputs of norms and what they bring to unit size; and the input of router and
+    shared gate, which in float32 is that of the experts.
+    """
+    floats = block_floats(config, share, layer)
+    more = numerics.stretch - 1
+    if not more:
+        return floats
+    exact: float = 4 * config.hidden_size
+    if config.query_key_norm is not None:
+        exact += 2 * sum(attention_columns(config, share))
+    moe = config.moe
+    if moe is None or moe.hashed or not config.has_experts(layer):
+        return floats + more * exact
+    return floats + more * (exact + moe.experts) + numerics.stretch * config.hidden_size
+
+
 def block_floats(config: ModelConfig, share: Share, layer: int) -> float:
-    """Return the numbers that one block keeps per token."""
+    """Return the numbers that one block keeps per token, in float32."""
     query, key_value = attention_columns(config, share)
     floats: float = 6 * config.hidden_size + 2 * query + 2 * key_value
     if config.query_key_norm is not None:

@@ -26,12 +26,14 @@ SmolLM2-135M, sequences of 512, one thread, measured and (counted) milliseconds 
 dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with loss 654 (672).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import Share, shared_span
-from moe.config.tensors import held_by
+from moe.config.tensors import TensorSlice, held_by
 from moe.planning.counts.workload import Numerics, Workload
 
 PARTS = ("embedding", "dense", "moe", "head", "optimizer")
@@ -88,7 +90,7 @@ def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload
         routes = routed(config, share, layer) * _overload(config, share, layer, workload)
         flops += 6 * config.hidden_size * config.moe.expert_size * routes
         flops += 2 * config.hidden_size * _gate_rows(config.moe)
-    return _passes(flops, layer_parameters(config, share, layer), workload)
+    return _passes(flops, layer_parameters(config, share, layer).total, workload)
 
 
 def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
@@ -109,15 +111,14 @@ def _layers_like(config: ModelConfig, by_layer: tuple[tuple[int, int], ...]) -> 
 
 def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
     """Return the work of the embedding: almost none forward, a dense gradient backward."""
-    return _passes(0, end_parameters(config, share, True, False), workload)
+    return _passes(0, end_parameters(config, share, True, False).total, workload)
 
 
 def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
     """Return the work of the logits and, in training, of the loss."""
     rows = vocabulary_rows(config, share)
-    work = _passes(
-        2 * config.hidden_size * rows, end_parameters(config, share, False, True), workload
-    )
+    held = end_parameters(config, share, False, True).total
+    work = _passes(2 * config.hidden_size * rows, held, workload)
     if not workload.training:
         return work
     loss_bytes = _LOSS_PASSES * _FLOAT_BYTES * rows * workload.tokens
@@ -157,7 +158,32 @@ def vocabulary_rows(config: ModelConfig, share: Share) -> int:
     return stop - start
 
 
-def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
+class Parameters(NamedTuple):
+    """A number of parameters, and how many of them are exact: norms, biases and gates."""
+
+    total: int
+    exact: int
+
+    @classmethod
+    def of(cls, parts: Iterable[TensorSlice]) -> "Parameters":
+        """Count those of some tensors."""
+        sizes = [(part.elements, part.role.exact) for part in parts]
+        return cls(sum(size for size, _ in sizes), sum(size for size, exact in sizes if exact))
+
+    def plus(self, other: "Parameters") -> "Parameters":
+        """Return the sum."""
+        return Parameters(self.total + other.total, self.exact + other.exact)
+
+
+def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
+    """Return the bytes of weights and of optimiser states, undivided."""
+    numerics = workload.stored
+    narrow, exact = parameters.total - parameters.exact, parameters.exact
+    weights = numerics.weight * narrow + numerics.exact[0] * exact
+    return weights, numerics.optimizer * narrow + numerics.exact[1] * exact
+
+
+def layer_parameters(config: ModelConfig, share: Share, layer: int) -> Parameters:
     """Return the number of parameters of one layer that a share holds."""
     experts = share.experts_of(layer)
     block = replace(
@@ -166,22 +192,22 @@ def layer_parameters(config: ModelConfig, share: Share, layer: int) -> int:
     return _block_parameters(config, block, config.has_experts(layer))
 
 
-def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> int:
+def end_parameters(config: ModelConfig, share: Share, embedding: bool, head: bool) -> Parameters:
     """Return the number of parameters of embedding, or head and final norm, that a share holds."""
     ends = replace(share, layers=(0, 0), embedding=embedding, head=head, layer_experts=())
     return _end_parameters(config, ends)
 
 
 @lru_cache(maxsize=1024)
-def _end_parameters(config: ModelConfig, ends: Share) -> int:
-    return sum(part.elements for part in held_by(replace(config, layers=1, moe=None), ends))
+def _end_parameters(config: ModelConfig, ends: Share) -> Parameters:
+    return Parameters.of(held_by(replace(config, layers=1, moe=None), ends))
 
 
 @lru_cache(maxsize=4096)
-def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> int:
+def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> Parameters:
     moe = config.moe and replace(config.moe, dense_layers=())
     alone = replace(config, layers=1, moe=moe if experts else None)
-    return sum(part.elements for part in held_by(alone, block))
+    return Parameters.of(held_by(alone, block))
 
 
 def _overload(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:

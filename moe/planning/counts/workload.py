@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from moe.errors import PlanError
+
+if TYPE_CHECKING:
+    from moe.config.run import TrainSection
 
 PASS_TOKENS = 512
 """Default number of prompt tokens that a server reads at once."""
@@ -13,7 +17,10 @@ PASS_TOKENS = 512
 class Numerics:
     """Bytes of a parameter's weight, gradient and optimiser states, of an activation, of a message.
 
-    ``message`` is the bytes of one hidden value sent to another rank.
+    ``message`` is the bytes of one hidden value, in the residual stream and sent to another rank;
+    ``gathered`` those of a parameter that a replica gets back once its owner has updated it.
+    ``exact`` are the bytes of weight and optimiser states of norms, biases and gates
+    (``moe.config.role.Role.exact``).
     """
 
     name: str
@@ -22,19 +29,34 @@ class Numerics:
     optimizer: int
     activation: int
     message: int
+    gathered: int
+    exact: tuple[int, int]
 
     @property
     def sixteen_bit(self) -> bool:
         """Whether products are of 16-bit numbers."""
         return self.activation < 4
 
+    @property
+    def narrow(self) -> bool:
+        """Whether the weights of matrices have fewer bytes than their masters, and others not."""
+        return self.weight < self.exact[0]
 
-FLOAT32 = Numerics("float32", 4, 4, 8, 4, 4)
-BF16 = Numerics("bf16", 4, 4, 8, 2, 4)
-MEGATRON = Numerics("megatron", 2, 4, 12, 2, 2)
+    @property
+    def stretch(self) -> float:
+        """Bytes of a number of the residual stream, in activations."""
+        return self.message / self.activation
+
+
+FLOAT32 = Numerics("float32", 4, 4, 8, 4, 4, gathered=4, exact=(4, 8))
+BF16 = Numerics("bf16", 2, 4, 12, 2, 4, gathered=2, exact=(4, 8))
+MEGATRON = Numerics("megatron", 2, 4, 12, 2, 2, gathered=4, exact=(2, 12))
 NUMERICS = {each.name: each for each in (FLOAT32, BF16, MEGATRON)}
-"""``float32`` and ``bf16`` (autocast over float32 weights) are what our actors do; ``megatron``
-keeps bf16 weights, float32 gradients and a float32 master copy: for comparison with others."""
+"""``float32`` and ``bf16`` are what our actors do: bf16 has bfloat16 weights, float32 gradients,
+masters beside the moments, and a float32 residual stream. ``megatron`` has that stream in bfloat16
+and sums float32 gradients all over: for comparison with published runs."""
+OF_PRECISION = {"fp32": FLOAT32, "bf16": BF16}
+"""By ``train.precision`` of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +69,7 @@ class Workload:
     cannot exceed ``capacity_factor``. ``zero`` is the ZeRO stage: optimiser states (1), also
     gradients (2) and also weights (3) are divided over the replicas. ``snapshots`` is True if
     devices also hold the snapshots of checkpoints, as training CPUs do; for a GPU, its host holds
-    them.
+    them. ``gpus``: the ranks are on GPUs, and a part of each on its host.
     """
 
     sequence_length: int
@@ -61,6 +83,25 @@ class Workload:
     imbalance: float = 1.0
     capacity_factor: float | None = None
     snapshots: bool = False
+    gpus: bool = False
+
+    @classmethod
+    def of_run(
+        cls, train: "TrainSection", sequence_length: int, micro_batches: int, gpus: bool
+    ) -> "Workload":
+        """Return the workload of a step of a run: its schedule, and numbers of its precision.
+
+        CPUs hold the snapshots of their ranks themselves.
+        """
+        return cls(
+            sequence_length,
+            train.micro_batch,
+            micro_batches,
+            schedule=train.schedule,
+            numerics=OF_PRECISION[train.precision],
+            snapshots=not gpus,
+            gpus=gpus,
+        )
 
     def __post_init__(self) -> None:
         for key in ("sequence_length", "micro_batch", "micro_batches", "pass_tokens"):
@@ -88,6 +129,19 @@ class Workload:
         if self.training:
             return self.tokens
         return min(self.pass_tokens, self.sequence_length) * self.micro_batch
+
+    @property
+    def stored(self) -> Numerics:
+        """Numerics of what a rank holds; a server holds float32, whatever it is planned for."""
+        return self.numerics if self.training else FLOAT32
+
+    @property
+    def exchanged(self) -> float:
+        """Bytes of a parameter, each way, that replicas exchange once a step: gradients to their
+        owners and weights back, or without owners sums of gradients.
+        """
+        back = self.numerics.gathered if self.zero else self.numerics.gradient
+        return (self.numerics.gradient + back) / 2
 
     @property
     def overload(self) -> float:

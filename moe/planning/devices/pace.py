@@ -112,8 +112,10 @@ class Pace:
     _curves: Mapping[tuple[str, bool], tuple[Sequence[int], Sequence[float]]] = field(
         init=False, repr=False, compare=False
     )
+    _backward_rate: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_backward_rate", self.rates.backward_flops_per_second)
         curves = {
             (part, backward): _curve([each for each in self.parts if each.part == part], backward)
             for part in {each.part for each in self.parts}
@@ -123,19 +125,20 @@ class Pace:
 
     def seconds(self, part: str, passes: Passes, tokens: int) -> tuple[float, float]:
         """Return the seconds of a micro-batch, forward and backward."""
+        rates = self.rates
         return (
-            self._counted(passes.forward, False) * self._correction(part, False, tokens),
-            self._counted(passes.backward, True) * self._correction(part, True, tokens),
+            self._counted(passes.forward, rates.flops_per_second)
+            * self._correction(part, False, tokens),
+            self._counted(passes.backward, self._backward_rate)
+            * self._correction(part, True, tokens),
         )
 
     def once(self, part: str, work: Work) -> float:
         """Return the seconds of work that is done once per step."""
-        return self._counted(work, False) * self._correction(part, False, 1)
+        return self._counted(work, self.rates.flops_per_second) * self._correction(part, False, 1)
 
-    def _counted(self, work: Work, backward: bool) -> float:
-        rates = self.rates
-        flops = rates.backward_flops_per_second if backward else rates.flops_per_second
-        return work.flops / flops + work.bytes / rates.bytes_per_second
+    def _counted(self, work: Work, flops_per_second: float) -> float:
+        return work.flops / flops_per_second + work.bytes / self.rates.bytes_per_second
 
     def _correction(self, part: str, backward: bool, tokens: int) -> float:
         curve = self._curves.get((part, backward))

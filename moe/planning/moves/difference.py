@@ -60,8 +60,8 @@ class Difference:
 
     @property
     def optimizer_bytes(self) -> int:
-        """Bytes of the optimiser's states."""
-        return sum(move.size for move in self.moves if move.state == "optimizer")
+        """Bytes of the optimiser's states, masters among them."""
+        return sum(move.size for move in self.moves if move.state != "weights")
 
     @property
     def lost(self) -> tuple[Move, ...]:
@@ -104,12 +104,12 @@ def diff(
         stays = seating.stays.get(seat)
         held = NOTHING if stays is None else before[stays]
         for state in STATES:
-            for name, range_ in wanted.of(state).items():
-                own = held.of(state).get(name)
+            for name, range_ in wanted[state].items():
+                own = held[state].get(name)
                 if own == range_:
                     continue
                 for source, missing in givers.split(seat, state, range_, own):
-                    size = states.sizes[state] * missing.elements
+                    size = states.of_element(range_.part)[state] * missing.elements
                     givers.given[source] += size
                     moves.append(Move(seat, source, state, missing, size))
     return Difference(tuple(moves))
@@ -129,7 +129,7 @@ class _Givers:
         self._holders = defaultdict(lambda: defaultdict(list))
         for seat, held in before.items():
             for state in STATES:
-                for name, range_ in held.of(state).items():
+                for name, range_ in held[state].items():
                     holders = self._holders[state, name][range_.part]
                     if seat not in seating.lost:
                         holders.append((seat, range_))

@@ -1,4 +1,4 @@
-"""What each seat of a plan holds: parts of tensors as weights, ranges of them as moments.
+"""What each seat of a plan holds: parts of tensors as weights, ranges as moments and as masters.
 
 Ownership is that of the actors' buckets (``moe.planning.layout``). Under ZeRO the replicas cut the
 optimiser's states from stage 1 on, and in stage 3 the weights too; the actors do stage 1. A tensor
@@ -19,8 +19,8 @@ from moe.planning.layout.buckets import bucket_layouts
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 
-State = Literal["weights", "optimizer"]
-STATES: tuple[State, ...] = ("weights", "optimizer")
+State = Literal["weights", "optimizer", "masters"]
+STATES: tuple[State, ...] = ("weights", "optimizer", "masters")
 
 Ranges = Mapping[str, TensorRange]
 """At most one range of each tensor, by its name."""
@@ -44,55 +44,67 @@ class HeldTensor:
         return TensorRange(self.part, 0, self.part.elements)
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one seat holds."""
+Holding = Mapping[State, Ranges]
+"""What one seat holds of each state."""
 
-    weights: Ranges
-    optimizer: Ranges
-
-    def of(self, state: State) -> Ranges:
-        """Return the ranges of weights, or of the optimiser's states."""
-        return self.weights if state == "weights" else self.optimizer
-
-
-NOTHING = Holding({}, {})
+NOTHING: Holding = {state: {} for state in STATES}
 
 
 @dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Bytes of one element of each state, and which states the replicas cut among themselves."""
+    """Bytes of one element of each state, and which states the replicas cut among themselves.
+
+    ``exact`` are those of an element of a norm, a bias or a gate, which has no master. ``narrow``
+    says whether matrices have masters apart from the optimiser's other states.
+    """
 
     sizes: Mapping[State, int]
+    exact: Mapping[State, int]
     cut: frozenset[State]
+    narrow: bool
 
     @classmethod
     def of(cls, workload: Workload) -> "StateBytes":
-        """Return what a workload says; without training there are no optimiser's states."""
-        sizes: dict[State, int] = {"weights": workload.numerics.weight}
-        if workload.training:
-            sizes["optimizer"] = workload.numerics.optimizer
-        since: dict[State, int] = {"optimizer": 1, "weights": 3}
-        return cls(sizes, frozenset(each for each in sizes if workload.zero >= since[each]))
+        """Return what a workload says; without training there are float32 weights alone."""
+        since: dict[State, int] = {"optimizer": 1, "masters": 1, "weights": 3}
+        cut = frozenset(state for state in STATES if workload.zero >= since[state])
+        numerics = workload.stored
+        weight, moments = numerics.exact
+        if not workload.training:
+            served: dict[State, int] = {"weights": weight}
+            return cls(served, served, cut, narrow=False)
+        exact: dict[State, int] = {"weights": weight, "optimizer": moments}
+        if not numerics.narrow:
+            return cls(exact, exact, cut, narrow=False)
+        masters = numerics.optimizer - moments
+        sizes: dict[State, int] = {"weights": numerics.weight, "optimizer": moments}
+        return cls(sizes | {"masters": masters}, exact, cut, narrow=True)
+
+    def of_element(self, part: TensorSlice) -> Mapping[State, int]:
+        """Return the bytes of an element of a tensor, of each state that it has."""
+        sizes = self.exact if part.role.exact else self.sizes
+        return sizes if part.role.trained else {"weights": sizes["weights"]}
 
 
 def holdings(config: ModelConfig, plan: Plan, states: StateBytes) -> dict[Seat, Holding]:
     """Return what each seat holds, in the order of the seats."""
-    held_tensors = rank_tensors(config, plan)
-    found = {}
+    held_tensors = rank_tensors(config, plan, states.narrow)
+    found: dict[Seat, Holding] = {}
     for seat in plan.seats:
         held = held_tensors[plan.seats.rank(Seat(0, seat.stage, seat.member))]
-        ranges = {state: _ranges(held, seat.replica, state, states) for state in STATES}
-        found[seat] = Holding(ranges["weights"], ranges["optimizer"])
+        found[seat] = {state: _ranges(held, seat.replica, state, states) for state in STATES}
     return found
 
 
-def rank_tensors(config: ModelConfig, plan: Plan) -> list[dict[str, HeldTensor]]:
-    """Return what each rank of a replica holds of each tensor, by its name."""
+def rank_tensors(config: ModelConfig, plan: Plan, narrow: bool) -> list[dict[str, HeldTensor]]:
+    """Return what each rank of a replica holds of each tensor, by its name.
+
+    ``narrow`` says whether matrices have masters, and so buckets of their own.
+    """
     found = []
     for seat in plan.seats.of_replica(0):
         share = plan.share(seat)
-        layouts = bucket_layouts(config, share, plan.replicas, plan.gang_size, narrow=False)
+        layouts = bucket_layouts(config, share, plan.replicas, plan.gang_size, narrow)
         edges = {slot.part.name: layout.edges(slot) for layout in layouts for slot in layout.slots}
         found.append(
             {
@@ -107,11 +119,9 @@ def rank_tensors(config: ModelConfig, plan: Plan) -> list[dict[str, HeldTensor]]
 def _ranges(
     held: Mapping[str, HeldTensor], replica: int, state: State, states: StateBytes
 ) -> dict[str, TensorRange]:
-    if state not in states.sizes:
-        return {}
     cut, found = state in states.cut, {}
     for name, tensor in held.items():
-        if state == "weights" or tensor.edges:
+        if state in states.of_element(tensor.part):
             own = tensor.range(replica, cut)
             if own.elements:
                 found[name] = own

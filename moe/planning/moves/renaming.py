@@ -70,8 +70,9 @@ class _Renaming:
         self._columns = {name: column for column, name in enumerate(self._devices)}
         for name in self._rows:
             inventory.device(name)
-        held_tensors = rank_tensors(config, new)
-        self._kept = self._overlap(old, new, rank_tensors(config, old), held_tensors)
+        narrow = self._bytes.narrow
+        held_tensors = rank_tensors(config, new, narrow)
+        self._kept = self._overlap(old, new, rank_tensors(config, old, narrow), held_tensors)
         self._worth = self._kept * (len(self._rows) + 1)
         for name, row in self._rows.items():
             self._worth[row, self._columns[name]] += 1
@@ -130,8 +131,7 @@ class _Renaming:
         owned = bool(tensor.edges)
         return [
             (size, state in self._bytes.cut and owned)
-            for state, size in self._bytes.sizes.items()
-            if owned or state == "weights"
+            for state, size in self._bytes.of_element(tensor.part).items()
         ]
 
     def _renamed(self, inventory: Inventory) -> dict[str, str]:

@@ -220,8 +220,11 @@ def rank_bytes_of(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[
 
 
 def bytes_per_rank(config: ModelConfig, plan: Plan, workload: Workload) -> tuple[int, ...]:
-    """Return the bytes that each rank needs, including its process: the request to a scheduler."""
-    return tuple(each.total for each in rank_bytes_of(config, plan, workload))
+    """Return the bytes that each rank asks of its node, for its process too.
+
+    Of a rank on a GPU, what its host holds.
+    """
+    return tuple(each.host or each.total for each in rank_bytes_of(config, plan, workload))
 
 
 def _pairs(one: Columns, other: Columns) -> list[tuple[Device, Device]]:

@@ -1,5 +1,7 @@
 """Why a search found no plan: what was asked, what is there, what would help."""
 
+from collections.abc import Iterator, Sequence
+
 from moe.config.share import Share
 from moe.planning.counts.memory import RankBytes, rank_bytes
 from moe.planning.devices.inventory import Device
@@ -59,11 +61,10 @@ def _does_not_fit(question: Question, shape: Shape, units: list[Unit]) -> str | 
             share = _share(question, units[stage], member, held, position.ends)
             recompute = range(*held) if work.training else ()
             need = rank_bytes(question.config, share, position, work, recompute, shape.replicas)
-            device = min(devices, key=lambda each: each.memory_bytes)
-            part = need.total / device.memory_bytes
-            if part > 1 and (worst is None or part > worst[0]):
-                rank = seats.rank(Seat(0, stage, member))
-                worst = part, _short_of(rank, stage, need, device)
+            rank = seats.rank(Seat(0, stage, member))
+            for part, why in _shortages(rank, stage, need, devices):
+                if part > 1 and (worst is None or part > worst[0]):
+                    worst = part, why
     return worst and worst[1]
 
 
@@ -81,6 +82,22 @@ def _share(
         experts=whole.experts,
         vocabulary=whole.vocabulary,
     )
+
+
+def _shortages(
+    rank: int, stage: int, need: RankBytes, devices: Sequence[Device]
+) -> Iterator[tuple[float, str]]:
+    """Yield the parts that a rank needs of a device and of its host, each with what to say."""
+    device = min(devices, key=lambda each: each.memory_bytes)
+    yield need.total / device.memory_bytes, _short_of(rank, stage, need, device)
+    for host in (each for each in devices if each.host_bytes):
+        needs, has = unlike_texts(need.host, host.host_bytes)
+        yield (
+            need.host / host.host_bytes,
+            f"rank {rank} (stage {stage}) needs {needs} of the memory of its node, for its process "
+            f"and the snapshots of checkpoints, but the part of device {host.name} is {has}; raise "
+            "plan.stages, plan.gang or plan.replicas, or use nodes with more memory for each GPU",
+        )
 
 
 def _short_of(rank: int, stage: int, need: RankBytes, device: Device) -> str:

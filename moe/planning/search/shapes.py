@@ -28,9 +28,10 @@ from typing import NamedTuple, TypeVar
 
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.config.tensors import parameters
-from moe.planning.counts.memory import PROCESS_BYTES, Position, state_bytes
-from moe.planning.counts.work import end_parameters, layer_parameters
+from moe.config.tensors import tensors
+from moe.planning.counts.fixed import least_fixed_bytes
+from moe.planning.counts.memory import Position, state_bytes
+from moe.planning.counts.work import Parameters, end_parameters, layer_parameters
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
@@ -169,7 +170,7 @@ def least_reduction(
     """Return the seconds that the fullest of the ranks of a replica takes to sum its gradients."""
     if replicas == 1 or not workload.training:
         return 0.0
-    size = _parameters(config) // ranks * workload.numerics.gradient
+    size = _parameters(config).total // ranks * workload.exchanged
     return link.all_reduce_seconds(size, replicas)
 
 
@@ -201,14 +202,14 @@ def floor(config: ModelConfig, gangs: Sequence[GangCosts], counts: Sequence[int]
     forward = min(gang.fixed((0, config.layers), Position(), ()).forward for gang in gangs)
     ahead = {kind: min(_forward(gang, layer) for gang in gangs) for kind, layer in kinds.items()}
     share = whole(config)
-    sizes = {kind: layer_parameters(config, share, layer) for kind, layer in kinds.items()}
+    sizes = {kind: layer_parameters(config, share, layer).total for kind, layer in kinds.items()}
     return Floor(
         before=tuple(accumulate(blocks, initial=first)),
         head=head,
         forward=forward,
         ahead=_summed(config, ahead, 0.0),
-        held=_summed(config, sizes, end_parameters(config, share, True, False)),
-        head_held=end_parameters(config, share, False, True),
+        held=_summed(config, sizes, end_parameters(config, share, True, False).total),
+        head_held=end_parameters(config, share, False, True).total,
         quickest=_quickest(kinds.values(), gangs, counts),
     )
 
@@ -231,8 +232,10 @@ def _summed(config: ModelConfig, kinds: Mapping[bool, N], first: N) -> tuple[N, 
 
 def least_bytes(config: ModelConfig, ranks: int, replicas: int, workload: Workload) -> int:
     """Return what the fullest device takes at least: weights and states, spread over the ranks."""
-    states = state_bytes(_parameters(config) // ranks, workload, replicas)
-    return PROCESS_BYTES + (sum(states) if workload.training else states[0])
+    total, exact = _parameters(config)
+    narrow, exact = (total - exact) // ranks, exact // ranks
+    states = state_bytes(Parameters(narrow + exact, exact), workload, replicas)
+    return least_fixed_bytes(workload) + (sum(states) if workload.training else states[0])
 
 
 def is_1f1b(workload: Workload) -> bool:
@@ -246,7 +249,9 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // each for each in small)})
 
 
-_parameters = lru_cache(maxsize=64)(parameters)
+@lru_cache(maxsize=64)
+def _parameters(config: ModelConfig) -> Parameters:
+    return Parameters.of(tensors(config))
 
 
 def _forward(gang: GangCosts, layer: int) -> float:

@@ -117,7 +117,7 @@ class Traffic:
     """Seconds of a ``near`` hop and of a ``far`` one, one way.
 
     A micro-batch goes ``ways`` ways: 2 in training. Gradients are summed over ``replicas`` through
-    ``link``, ``gradient`` bytes on a rank for each parameter that its gang holds.
+    ``link``, ``exchanged`` bytes on a rank, each way, for each parameter that its gang holds.
     """
 
     near: float
@@ -126,7 +126,7 @@ class Traffic:
     ways: int
     link: Link
     replicas: int
-    gradient: float
+    exchanged: float
 
     def hops(self, stages: int) -> float:
         """Return the seconds of the hops between so many stages in a row, one way."""
@@ -143,7 +143,7 @@ class Traffic:
 
     def reduction(self, held: float) -> float:
         """Return the seconds in which a gang that holds so many parameters sums its gradients."""
-        return self.link.all_reduce_seconds(held * self.gradient, self.replicas)
+        return self.link.all_reduce_seconds(held * self.exchanged, self.replicas)
 
     def _seconds(self, far: int, hops: int) -> float:
         near = hops - far  # of none, no link is asked for: it may be infinitely slow
@@ -174,5 +174,5 @@ def traffic(
         ways=2 if workload.training else 1,
         link=links.of_sums(gang, replicas, runs),
         replicas=replicas,
-        gradient=workload.numerics.gradient / gang,
+        exchanged=workload.exchanged / gang,
     )

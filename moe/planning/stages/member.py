@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.fixed import fixed_bytes, host_bytes
 from moe.planning.counts.memory import (
-    PROCESS_BYTES,
     Position,
-    block_floats,
+    block_activations,
     buffer_bytes,
     cache_bytes_per_token,
     head_floats,
@@ -27,6 +27,7 @@ from moe.planning.counts.memory import (
     working_bytes,
 )
 from moe.planning.counts.work import (
+    Parameters,
     Passes,
     embedding_work,
     end_parameters,
@@ -41,7 +42,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import slowest
 
-Number = TypeVar("Number", int, float)
+Number = TypeVar("Number")
 Span = tuple[int, int]
 Spans = tuple[Span, ...]
 """Spans of layers of one stage, in the order of the model."""
@@ -67,15 +68,22 @@ class MemberCosts:
         devices = member.devices
         self.replicas = len(devices)
         self.limit = min(device.memory_bytes for device in devices)
+        self._host_limit = min((each.host_bytes for each in devices if each.host_bytes), default=0)
         unlike = {device.traits: device for device in devices}.values()
         self._paces = [inventory.pace(device, workload.numerics.sixteen_bit) for device in unlike]
         pairs = {(one.link_key, two.link_key): (one, two) for one, two in pairwise(devices)}
         links = [inventory.link(one, two) for one, two in pairs.values()]
         self._link = slowest(links) if links else None
-        self._parameters = self._totals(layer_parameters, 0)
-        self._floats = self._totals(block_floats, 0.0)
+        each = self._of_layers(lambda layer: layer_parameters(config, self.share, layer))
+        self._parameters = tuple(accumulate(each, Parameters.plus, initial=Parameters(0, 0)))
+        floats = self._of_layers(
+            lambda layer: block_activations(config, self.share, layer, workload.stored)
+        )
+        self._floats = tuple(accumulate(floats, initial=0.0))
         self._working: dict[tuple[bool, bool], int] = {}
-        self._end_parameters: dict[tuple[bool, bool], int] = {}
+        self._fixed: dict[tuple[int, int], int] = {}
+        self._alone = fixed_bytes(config, self.share, 0, workload, self.replicas)
+        self._end_parameters: dict[tuple[bool, bool], Parameters] = {}
 
     def block(self, layer: int) -> Seconds:
         """Return the seconds of one block of a micro-batch."""
@@ -94,36 +102,48 @@ class MemberCosts:
             forward, backward = forward + more[0], backward + more[1]
         return forward, backward
 
-    def parameters(self, spans: Spans, position: Position) -> int:
+    def parameters(self, spans: Spans, position: Position) -> Parameters:
         """Return the number of parameters of spans of layers, with embedding and head if they have
         them.
         """
         if position.ends not in self._end_parameters:
-            count = end_parameters(self.config, self.share, *position.ends)
-            self._end_parameters[position.ends] = count
-        held = sum(self._parameters[stop] - self._parameters[start] for start, stop in spans)
-        return held + self._end_parameters[position.ends]
+            ends = end_parameters(self.config, self.share, *position.ends)
+            self._end_parameters[position.ends] = ends
+        total, exact = self._end_parameters[position.ends]
+        for start, stop in spans:
+            before, after = self._parameters[start], self._parameters[stop]
+            total, exact = total + after.total - before.total, exact + after.exact - before.exact
+        return Parameters(total, exact)
 
-    def reduce_seconds(self, parameters: int) -> float:
-        """Return the seconds to sum the gradients over the replicas, once per step."""
+    def reduce_seconds(self, parameters: Parameters) -> float:
+        """Return the seconds to sum the gradients over the replicas, and to give the weights back,
+        once per step.
+        """
         if self._link is None:
             return 0.0
-        size = self.workload.numerics.gradient * parameters
+        size = self.workload.exchanged * parameters.total
         return self._link.all_reduce_seconds(size, self.replicas)
 
-    def update_seconds(self, parameters: int) -> float:
+    def update_seconds(self, parameters: Parameters) -> float:
         """Return the seconds of the optimiser, once per step; ZeRO divides its work over the
         replicas.
         """
         if not self.workload.training:
             return 0.0
-        own = parameters / self.replicas if self.workload.zero else parameters
+        own = parameters.total / self.replicas if self.workload.zero else parameters.total
         work = optimizer_work(own, self.workload.numerics)
         return max(pace.once("optimizer", work) for pace in self._paces)
 
     def fullness(self, spans: Spans, position: Position, recompute: Collection[int]) -> float:
-        """Return the fraction of its memory that spans of layers take, as ``rank_bytes`` counts."""
-        return self.bytes(spans, position, recompute) / self.limit
+        """Return the fraction of its memory that spans of layers take, as ``rank_bytes`` counts.
+
+        Of a GPU, or of its part of the host's memory, if more of that is taken and it is known.
+        """
+        own = self.bytes(spans, position, recompute) / self.limit
+        if not self._host_limit:
+            return own
+        host = host_bytes(self.parameters(spans, position), self.workload, self.replicas)
+        return max(own, host / self._host_limit)
 
     def tokens(self, layers: Span, position: Position) -> int:
         """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
@@ -137,7 +157,9 @@ class MemberCosts:
         parameters = self.parameters(spans, position)
         states = state_bytes(parameters, self.workload, self.replicas)
         if not self.workload.training:
-            return states[0] + self._serving_bytes(spans[0], position) + PROCESS_BYTES
+            return (
+                states[0] + self._serving_bytes(spans[0], position) + self._beside_tensors(position)
+            )
         again = {layer: self._floats[layer + 1] - self._floats[layer] for layer in recompute}
         kept = [self._kept(span, again) for span in spans]
         numbers = (
@@ -148,14 +170,25 @@ class MemberCosts:
         activations = ceil(self.workload.numerics.activation * numbers)
         beside = self._beside(position, activations)
         beside += snapshot_bytes(parameters, self.workload, self.replicas)
-        return sum(states) + activations + beside + PROCESS_BYTES
+        if not self.workload.gpus:
+            return sum(states) + activations + beside + self._alone
+        return sum(states) + activations + beside + self._beside_tensors(position)
+
+    def _beside_tensors(self, position: Position) -> int:
+        """Return the bytes beside tensors, which on GPUs depend on the neighbours."""
+        arrivals = position.arrivals
+        if arrivals not in self._fixed:
+            self._fixed[arrivals] = fixed_bytes(
+                self.config, self.share, sum(arrivals), self.workload, self.replicas
+            )
+        return self._fixed[arrivals]
 
     def _kept(self, span: Span, again: Mapping[int, float]) -> float:
         """Return the numbers that a span keeps per token; recomputed layers keep their input."""
         start, stop = span
         own = [floats for layer, floats in again.items() if start <= layer < stop]
         kept = self._floats[stop] - self._floats[start] - sum(own)
-        return kept + self.config.hidden_size * len(own)
+        return kept + self.workload.numerics.stretch * self.config.hidden_size * len(own)
 
     def _beside(self, position: Position, activations: int) -> int:
         """Return the bytes of temporary and received tensors."""
@@ -177,14 +210,12 @@ class MemberCosts:
         both = [pace.seconds(part, work, self.workload.tokens) for pace in self._paces]
         return max(each[0] for each in both), max(each[1] for each in both)
 
-    def _totals(
-        self, count: Callable[[ModelConfig, Share, int], Number], nothing: Number
-    ) -> tuple[Number, ...]:
-        """Return the running totals of a count per layer."""
+    def _of_layers(self, count: Callable[[int], Number]) -> list[Number]:
+        """Return a count of each layer; of layers that are alike it is made once."""
         found: dict[int, Number] = {}
         values = []
         for like in layers_like(self.config, self.share):
             if like not in found:
-                found[like] = count(self.config, self.share, like)
+                found[like] = count(like)
             values.append(found[like])
-        return tuple(accumulate(values, initial=nothing))
+        return values

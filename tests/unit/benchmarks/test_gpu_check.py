@@ -39,7 +39,7 @@ def test_every_part_runs_on_a_cpu_without_ray(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ABSENT)
     assert _python(tmp_path, "-c", "import ray").returncode == 1
     words = ("-m", "benchmarks.gpu_check", "--device", "cpu", "--tiny", "--check")
-    done = _python(tmp_path, *words, "--out", str(tmp_path))
+    done = _python(tmp_path, *words, "--seconds", "270", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     ends = {

@@ -83,9 +83,9 @@ def test_unlike_gpus_and_counts_become_devices_with_the_memory_of_their_labels()
         node("a", "15900m", "64Gi", 1, "NVIDIA-GeForce-RTX-4090", **memory),
     ]
     assert inventory_of_nodes(nodes).devices == (
-        Device("a/gpu0", "a", "4090", 24564 * 2**20, threads=15),
-        Device("b/gpu0", "b", "H100", 80 * GIB, threads=48),
-        Device("b/gpu1", "b", "H100", 80 * GIB, threads=48),
+        Device("a/gpu0", "a", "4090", 24564 * 2**20, threads=15, host_bytes=64 * GIB),
+        Device("b/gpu0", "b", "H100", 80 * GIB, threads=48, host_bytes=256 * GIB),
+        Device("b/gpu1", "b", "H100", 80 * GIB, threads=48, host_bytes=256 * GIB),
     )
     assert left_out(nodes) == ()
 
@@ -335,7 +335,8 @@ MI300X = {
 def test_gpus_of_amd_are_devices_of_the_kind_and_memory_of_their_labels() -> None:
     nodes = [amd("a", 2, **MI300X)]
     assert inventory_of_nodes(nodes).devices == tuple(
-        Device(f"a/gpu{number}", "a", "MI300X", 192 * 10**9, threads=48) for number in range(2)
+        Device(f"a/gpu{number}", "a", "MI300X", 192 * 10**9, threads=48, host_bytes=500 * GIB)
+        for number in range(2)
     )
     assert left_out(nodes) == ()
 

@@ -58,7 +58,7 @@ def step(share: LoadedShare) -> None:
     assert run is not None
     trainer = trainer_of(share)
     batch = runs.batch(share.decoder.config, run, trainer.steps_done)
-    trainer.step(part_of(batch, run.train, 0, 2))
+    trainer.step(part_of(batch, run.train, 0, 2), hold_back=lambda: None)
 
 
 def trainer_of(share: LoadedShare) -> RankTrainer:

@@ -157,7 +157,7 @@ def test_figures_are_medians_over_all_ranks() -> None:
 
 
 def test_sixteen_bits_are_measured_on_their_own(tmp_path: Path) -> None:
-    """A block computes in bf16 under autocast, and the profile answers for no other precision."""
+    """A block has bfloat16 weights, and the profile answers for no other precision."""
     asked = replace(ASKED, ranks=1, micro_batches=(1,), precision="bf16", quick=True)
     (alone_,) = measure(asked)
     made = profile_of(asked, [alone_], "a test")
@@ -261,7 +261,7 @@ def test_a_chain_is_larger_than_caches_or_all_there_is(
     only, share = alone(config, part)
     assert len(share.layer_numbers) == blocks
     layer = 0 if part == "dense" else config.layers - 1
-    each = layer_parameters(config, whole(config), layer)
+    each = layer_parameters(config, whole(config), layer).total
     assert parameters(only, share) == blocks * each
     like = sum(config.has_experts(n) == (part == "moe") for n in range(config.layers))
     assert blocks == like or 4 * blocks * each >= CHAIN_BYTES > 4 * (blocks - 1) * each

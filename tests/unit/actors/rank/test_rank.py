@@ -137,18 +137,21 @@ def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: P
     assert time.monotonic() - started < SECONDS / 3
 
 
-@pytest.mark.parametrize("scope", ["micro-batch", "global-batch"])
-def test_a_step_waits_for_its_device_twice(scope: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scope", "precision"), [("micro-batch", "bf16"), ("global-batch", "fp32")]
+)
+def test_a_step_waits_for_its_device_twice(scope: str, precision: str, tmp_path: Path) -> None:
     """For the norm of the gradients and for the account, whatever the layers are; then for
     nothing until the next step.
     """
     config = routed(score="sigmoid", balance_bias=True)
     model = exports.export(config, tmp_path / "model")
     balance = {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}, "scope": scope}
-    run = runs.run_config(model, balance=balance | {"loss": "switch"})
+    sections = {"balance": balance | {"loss": "switch"}, "train": {"precision": precision}}
+    run = runs.run_config(model, **sections)
     with alone(model, run) as rank:
         for step in range(2):
-            with waits.counted(apart=waits.CPU_BANK) as found:
+            with waits.counted() as found:
                 rank.train_step(runs.batch(config, run, step))
     assert found == {
         ("_local_scalar_dense", "actors/step/optimizer.py"): 1,

@@ -13,14 +13,17 @@ from torch import Tensor
 
 from actors.step.buckets import buckets_of
 from actors.step.optimizer import RankOptimizer
-from moe.checkpoint.records import MOMENTS
+from moe.checkpoint.records import MASTER, MOMENTS
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.run import TrainSection
-from moe.config.tensors import held_by
+from moe.config.tensors import held_by, tensors
 from moe.nn.build import build
 from moe.nn.experts import grouped
-from moe.planning.counts.workload import Workload
-from moe.planning.moves.difference import Difference, Move, diff
+from moe.planning.counts.memory import state_bytes
+from moe.planning.counts.work import Parameters
+from moe.planning.counts.workload import BF16, FLOAT32, Numerics, Workload
+from moe.planning.moves.difference import Difference, diff
+from moe.planning.moves.holdings import State
 from moe.planning.moves.seating import Seating, seated_by_device
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -42,18 +45,29 @@ class Rank:
     held: Mapping[str, list[tuple[TensorRange, Tensor]]]
 
     @classmethod
-    def of(cls, whole: saves.Whole, plan: Plan, seat: Seat) -> "Rank":
+    def of(cls, whole: saves.Whole, plan: Plan, seat: Seat, dtype: torch.dtype) -> "Rank":
         """Build the decoder, the buckets and the optimiser that an actor in this seat has."""
         share = plan.share(replace(seat, replica=0))
-        decoder = build(whole.config, whole.weight, share)
+        decoder = build(whole.config, whole.weight, share, dtype=dtype)
         buckets = buckets_of(decoder, seat.replica, plan.replicas, plan.gang_size)
         optimizer = RankOptimizer(buckets, TRAIN)
         optimizer.restore(lambda own, name: cut(whole.moment(own.part, name), own), 1)
         weights = dict(decoder.named_parameters())
         parts = [part for part in held_by(whole.config, share) if part.elements]
         held = {"weights": [(whole_range(p), weights[p.name].detach().view(-1)) for p in parts]}
+        for bucket in buckets:
+            bucket.restore(lambda own: cut(whole.weight(own.part), own))
         states = list(optimizer.states())
-        return cls(held | {m: [(each.range, each.moments[m]) for each in states] for m in MOMENTS})
+        found = {
+            kind: [(each.range, each.moments[kind]) for each in states if kind in each.moments]
+            for kind in (*MOMENTS, MASTER)
+        }
+        return cls(held | found)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all that is held."""
+        return sum(value.nbytes for ranges in self.held.values() for _, value in ranges)
 
     def spread(self) -> dict[tuple[str, str], Tensor]:
         """Return every tensor held at its whole size, NaN where the rank does not hold it."""
@@ -61,7 +75,7 @@ class Rank:
         for kind, ranges in self.held.items():
             for own, value in ranges:
                 whole = torch.full((prod(own.part.shape),), torch.nan)
-                whole[elements_of(own)] = value
+                whole[elements_of(own)] = value.float()
                 found[kind, own.name] = whole
         return found
 
@@ -70,49 +84,78 @@ def cut(value: Tensor, own: TensorRange) -> Tensor:
     return value.reshape(-1)[own.start : own.stop]
 
 
-def kinds(move: Move) -> tuple[str, ...]:
-    return ("weights",) if move.state == "weights" else MOMENTS
+KINDS: Mapping[State, tuple[str, ...]] = {
+    "weights": ("weights",),
+    "optimizer": MOMENTS,
+    "masters": (MASTER,),
+}
+"""The tensors of each state that moves."""
 
 
 def resized(
-    whole: saves.Whole, old: Plan, new: Plan, seating: Seating, found: Difference
-) -> Iterator[tuple[dict[tuple[str, str], Tensor], Rank]]:
-    """Yield what each new seat has after the moves, and what a rank built for it holds."""
-    before = {seat: Rank.of(whole, old, seat).spread() for seat in old.seats}
+    before: Mapping[Seat, Rank], new: Plan, seating: Seating, found: Difference
+) -> Iterator[tuple[Seat, dict[tuple[str, str], Tensor]]]:
+    """Yield what each new seat has after the moves."""
+    spread = {seat: rank.spread() for seat, rank in before.items()}
     for seat in new.seats:
-        own = before[seating.stays[seat]] if seat in seating.stays else {}
+        own = spread[seating.stays[seat]] if seat in seating.stays else {}
         after = {key: value.clone() for key, value in own.items()}
         for move in (each for each in found.moves if each.to == seat):
             at = elements_of(move.range)
             assert move.source is not None
-            for kind in kinds(move):
+            for kind in KINDS[move.state]:
                 key = kind, move.range.name
-                sent = before[move.source][key][at]
+                sent = spread[move.source][key][at]
                 assert sent.isfinite().all(), "the giver does not hold it"
-                value = after.setdefault(key, torch.full_like(before[move.source][key], torch.nan))
+                value = after.setdefault(key, torch.full_like(spread[move.source][key], torch.nan))
                 assert value[at].isnan().all(), "it was there, or sent twice"
                 value[at] = sent
-        yield after, Rank.of(whole, new, seat)
+        yield seat, after
 
 
 @settings(
     max_examples=examples(15),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-@given(data=st.data(), config=saves.models())
+@given(
+    data=st.data(),
+    config=saves.models(),
+    numerics=st.sampled_from([(FLOAT32, torch.float32), (BF16, torch.bfloat16)]),
+)
 def test_kept_and_sent_slices_are_what_the_ranks_of_the_new_plan_hold(
-    data: st.DataObject, config: plans.ModelConfig
+    data: st.DataObject, config: plans.ModelConfig, numerics: tuple[Numerics, torch.dtype]
 ) -> None:
     """Byte for byte, and the bytes told are the bytes sent."""
     old, new = (data.draw(plans.replicated(config, DEVICES)) for _ in range(2))
     whole, seating = saves.Whole.of(config), seated_by_device(old, new)
-    found = diff(config, old, new, TRAINING, seating)
-    for after, rank in resized(whole, old, new, seating, found):
-        for kind, ranges in rank.held.items():
+    workload = replace(TRAINING, numerics=numerics[0])
+    found = diff(config, old, new, workload, seating)
+    before, wanted = (
+        {seat: Rank.of(whole, plan, seat, numerics[1]) for seat in plan.seats}
+        for plan in (old, new)
+    )
+    for seat, after in resized(before, new, seating, found):
+        for kind, ranges in wanted[seat].held.items():
             for own, value in ranges:
-                assert after[kind, own.name][elements_of(own)].equal(value)
-    sent = sum(4 * move.range.elements * len(kinds(move)) for move in found.moves)
-    assert found.bytes == sent
+                assert after[kind, own.name][elements_of(own)].equal(value.float())
+    sizes = {
+        (own.name, kind): value.element_size()
+        for rank in wanted.values()
+        for kind, ranges in rank.held.items()
+        for own, value in ranges
+    }
+    assert found.bytes == sum(
+        move.range.elements * sizes[move.range.name, kind]
+        for move in found.moves
+        for kind in KINDS[move.state]
+    )
+    told = (
+        state_bytes(Parameters.of(held_by(config, new.share(seat))), workload, new.replicas)
+        for seat in new.seats
+    )
+    bias = sum(8 * part.elements for part in tensors(config) if not part.role.trained)
+    counted, there = sum(a + c for a, _, c in told), sum(rank.bytes for rank in wanted.values())
+    assert there <= counted <= there + len(new.seats) * bias + 2 * len(new.seats)
 
 
 def test_two_ranks_that_trade_a_column_by_hand() -> None:

@@ -175,7 +175,7 @@ def test_the_first_step_of_an_epoch_goes_one_by_one(tmp_path: Path) -> None:
         share.join(groups)
         for step in range(2):
             before = len(STAGES[-1].asked)
-            share.trainer.step(replace(runs.batch(config, run, step), labels=None))
+            share.trainer.step(replace(runs.batch(config, run, step), labels=None), lambda: None)
             noted.append([asked.sends for asked in STAGES[-1].asked[before:][:4]])
         share.leave()
     assert noted == [[True, False, True, False], [True, True, False, False]]

@@ -159,9 +159,3 @@ def test_keys_that_nobody_sees_are_not_read() -> None:
     query, key, value = drawn(4, 9)
     key[:, :, :3], value[:, :, :3] = torch.nan, torch.nan
     assert attend(query, key, value, 3).isfinite().all()
-
-
-def test_queries_and_keys_in_float32_are_mixed_in_the_type_of_the_values() -> None:
-    """Norms and rotations may leave them so under autocast."""
-    query, key, value = drawn(5, 5)
-    assert attend(query, key, value.bfloat16(), None).dtype == torch.bfloat16

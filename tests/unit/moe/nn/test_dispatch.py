@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moe.config.model import MoeConfig
 from moe.nn import dispatch
-from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.dispatch import DROPLESS, Capacity, Chooser
 from moe.nn.router import Routing, choose
 from tests.examples import examples
 
@@ -141,6 +141,31 @@ def test_slots_on_a_device_are_those_of_fractions(
     counted = dispatch.slots(factor, torch.tensor(assignments), experts)
     assert int(counted) == dispatch.slots(factor, assignments, experts)
     assert min(int(counted), assignments) == min(exact, assignments)
+
+
+@FAST
+@given(
+    routing=routings(),
+    chooser=st.sampled_from(["tokens", "experts"]),
+    factor=st.sampled_from([None, 0.5, 1.0, 1.3]),
+    data=st.data(),
+)
+def test_an_order_has_room_for_all_that_survive(
+    routing: Routing, chooser: Chooser, factor: float | None, data: st.DataObject
+) -> None:
+    tokens, experts = routing.scores.shape
+    capacity, valid = Capacity(factor, chooser=chooser), data.draw(masks(tokens))
+    config = MoeConfig(experts, routing.experts.shape[1], 8)
+    found, kept = dispatch.assign(routing, capacity, config, valid)
+    room = dispatch.room(capacity, tokens, config)
+    row_of = torch.arange(experts + 1)
+    whole = dispatch.order(found.experts, kept, row_of, experts)
+    own = dispatch.order(found.experts, kept, row_of, experts, room)
+    assert torch.equal(own.ends, whole.ends)
+    survivors = int(kept.sum())
+    assert torch.equal(own.places[:survivors], whole.places[:survivors])
+    assert room is None or len(own.places) <= experts * min(tokens, room)
+    assert own.whole == (len(own.places) == found.experts.numel())
 
 
 @FAST

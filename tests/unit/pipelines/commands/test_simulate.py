@@ -86,7 +86,7 @@ def test_goodput_under_failures(shell: Shell) -> None:
 def test_on_fewer_devices_the_run_goes_on_or_waits() -> None:
     """A stage less is slower; where the rest cannot hold the model, even living actors wait."""
     trace = Trace((Event(200.0, 1, 0), Event(800.0, 0, 1)), 1000.0)
-    for memory, waits in ((64 * 10**9, False), (3 * 10**9, True)):
+    for memory, waits in ((64 * 10**9, False), (34 * 10**8, True)):
         there = plans.inventory(2, memory_bytes=memory)
         plan = make_plan(MOE, there, 2, 1, WORK)
         run = Run(MOE, plan, there, predict(MOE, plan, there, WORK))

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import ray
 
+from moe.checkpoint.training import About, write_training_checkpoint
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, DataError, PlanError
+from moe.planning.plan.file import to_dict
 from pipelines.training.beginning import (
     check_beginning,
     how_to_go_on,
@@ -15,6 +17,7 @@ from pipelines.training.beginning import (
     with_absolute_paths,
 )
 from tests import material as tiny_material
+from tests import plans, saves
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,11 @@ def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
     ("sections", "error", "said"),
     [
         ({"train": {"global_batch": 10**6}}, DataError, r"global_batch is 1000000 sequences, but "),
-        ({"plan": {"stages": 1, "path": "nowhere.toml"}}, PlanError, r"nowhere\.toml"),
+        (
+            {"plan": {"stages": 1, "profile": None, "path": "nowhere.toml"}},
+            PlanError,
+            r"nowhere\.toml",
+        ),
         ({"plan": {"stages": 4}}, PlanError, "4 stages"),
         ({"plan": {"stages": 1, "gang": 5}}, PlanError, "gang"),
         ({"plan": {"stages": 3}, "train": {"global_batch": 2}}, PlanError, "at least 3 micro-batc"),
@@ -60,9 +67,27 @@ def test_what_cannot_run_is_refused(
 
 
 def test_the_path_of_a_plan_means_the_same_in_every_process(material: Path, tmp_path: Path) -> None:
-    run = config(material, tmp_path / "run", plan={"stages": 1, "path": "plan.toml"})
+    run = config(
+        material, tmp_path / "run", plan={"stages": 1, "profile": None, "path": "plan.toml"}
+    )
     assert with_absolute_paths(run).plan.path == Path("plan.toml").absolute()
     assert with_absolute_paths(config(material, tmp_path)).plan.path is None
+
+
+def test_a_run_goes_on_in_another_precision_but_at_no_other_rate(
+    material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path / "run")
+    context, _ = check_beginning(run, "never")
+    plan = plans.single(context.config)
+    state = saves.Whole.of(context.config).state()
+    about = About(context, to_dict(plan), 3)
+    write_training_checkpoint(tmp_path / "run" / "step-00000003", about, state)
+    narrow = config(material, tmp_path / "run", train={"precision": "bf16"})
+    assert check_beginning(narrow, "always")[0].run == narrow
+    faster = config(material, tmp_path / "run", train={"learning_rate": 1e-2})
+    with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.003 and is 0\.01; undo"):
+        check_beginning(faster, "always")
 
 
 def test_a_run_without_checkpoints_begins_again(material: Path, tmp_path: Path) -> None:

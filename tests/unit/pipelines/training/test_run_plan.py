@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from moe.errors import ConfigError, PlanError
+from moe.planning.counts.workload import BF16, FLOAT32, Numerics
 from moe.planning.plan.file import save_plan
 from pipelines.training.run_plan import check_plan, fullest_plan, replicas_of, workload
 from tests import runs
@@ -31,6 +32,14 @@ def test_the_fullest_replica_is_what_a_plan_must_carry(tmp_path: Path) -> None:
     run = runs.run_config(tmp_path, train={"global_batch": 14})
     there = inventory(2)
     assert [workload(run, 16, there, count).micro_batches for count in (1, 2, 3)] == [7, 4, 3]
+
+
+@pytest.mark.parametrize(("precision", "numerics"), [("fp32", FLOAT32), ("bf16", BF16)])
+def test_a_run_is_planned_in_its_precision(
+    precision: str, numerics: Numerics, tmp_path: Path
+) -> None:
+    run = runs.run_config(tmp_path, train={"precision": precision})
+    assert workload(run, 16, inventory(1)).numerics == numerics
 
 
 def test_the_schedule_must_suit_every_number_of_replicas(tmp_path: Path) -> None:

@@ -254,8 +254,9 @@ def test_frozen_experts_pass_gradients_on(name: BankName) -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 1.3])
-def test_experts_that_choose_compute_the_same_in_both_banks(factor: float) -> None:
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.3, 9.0])
+@pytest.mark.parametrize("held", [[0, 1, 2, 3, 4, 5], [4, 1]])
+def test_experts_that_choose_compute_the_same_in_both_banks(factor: float, held: list[int]) -> None:
     config = MoeConfig(6, 2, SIZE)
     logits = torch.randn(11, 6, generator=seeded(4))
     capacity, valid = Capacity(factor, chooser="experts"), torch.arange(11) < 9
@@ -264,9 +265,9 @@ def test_experts_that_choose_compute_the_same_in_both_banks(factor: float) -> No
     for name in BANKS:
         x = torch.randn(11, HIDDEN, generator=seeded(5)).requires_grad_()
         w = routing.weights.clone().requires_grad_()
-        experts = bank(name, list(range(6)))
+        experts = bank(name, held)
         with bare_memory():
-            y = experts(x, routing.experts, w, kept)
+            y = experts(x, routing.experts, w, kept, room=dispatch.room(capacity, 11, config))
             y.square().sum().backward()
         found.append([y.detach(), x.grad, w.grad, *(p.grad for p in experts.parameters())])
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

@@ -1,6 +1,5 @@
 """Where the grouped bank is taken, and that the host waits for nothing in it."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,29 +12,9 @@ from moe.config.model import MoeConfig
 from moe.nn import dispatch
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.experts import grouped
-from moe.nn.experts.experts import Experts
+from moe.nn.experts.experts import BankName, Experts
 from moe.nn.router import choose
-
-WAITING = ("_local_scalar_dense", "nonzero", "bincount", "unique", "masked_select", "item")
-
-
-class Waits(TorchDispatchMode):
-    """Counts operators for which the host waits where the tensors are on a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = Counter[str]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.split("::")[1]
-        masked = name.startswith("index") and any(
-            each is not None and each.dtype == torch.bool
-            for each in (args[1] if isinstance(args[1], (list, tuple)) else ())
-        )
-        copied = name == "lift_fresh"
-        if name.startswith(WAITING) or masked or copied:
-            self.found[name] += 1
-        return func(*args, **(kwargs or {}))
+from tests import waits
 
 
 @pytest.mark.parametrize("bank", ["grouped", "loop"])
@@ -50,24 +29,24 @@ class Waits(TorchDispatchMode):
     ],
 )
 def test_no_wait_from_the_choice_of_experts_to_the_gradients(
-    capacity: Capacity, bank: str, monkeypatch: pytest.MonkeyPatch
+    capacity: Capacity, bank: BankName
 ) -> None:
     """The loop, which may wait, shows that this would be seen."""
     config = MoeConfig(8, 2, 24)
     experts = Experts(16, 24, [1, 3, 6])
     experts.gather()
-    experts.bank = "grouped" if bank == "grouped" else "loop"
+    experts.bank = bank
     x = torch.randn(40, 16, requires_grad=True)
     logits, valid = torch.randn(40, 8), torch.arange(40) < 33
-    waits, values = Waits(), Tensor.tolist
-    monkeypatch.setattr(Tensor, "tolist", lambda x: waits.found.update(["tolist"]) or values(x))
-    with waits:
+    with waits.counted() as found:
         routing, kept = dispatch.assign(choose(logits, config), capacity, config, valid)
         load = kept.sum(dim=0)
         dispatch.drop_rate(load, capacity.measured_factor)
         dispatch.untaken(kept, valid)
-        experts(x, routing.experts, routing.weights, kept).square().sum().backward()
-    assert bool(waits.found) == (bank == "loop"), waits.found
+        room = dispatch.room(capacity, 40, config)
+        y = experts(x, routing.experts, routing.weights, kept, room=room)
+        y.square().sum().backward()
+    assert bool(found) == (bank == "loop"), found
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe.nn.experts import stack
 from moe.nn.experts.experts import Experts
 from moe.nn.experts.stack import Stack
 
@@ -65,9 +66,11 @@ def test_experts_of_which_some_are_trained_are_no_stack() -> None:
 def test_a_stack_follows_its_parameters() -> None:
     experts = gathered()
     first = stacks_of(experts)
-    assert experts.stacks() is first
     experts.gather()
+    assert experts.stacks() is first
+    stack.gathered(list(experts.parameters()))
     second = stacks_of(experts)
+    assert second[0].value.data_ptr() != first[0].value.data_ptr()
     assert second[0].value.data_ptr() == experts["0"].gate_proj.weight.data_ptr()
     experts.bfloat16()
     assert experts.stacks() is None

@@ -14,7 +14,8 @@ from moe.config.model import ModelConfig
 from moe.config.tensors import tensors
 from moe.errors import PlanError
 from moe.planning.counts.memory import state_bytes
-from moe.planning.counts.workload import FLOAT32, MEGATRON, Workload
+from moe.planning.counts.work import Parameters
+from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Numerics, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.moves.difference import Move, diff
 from moe.planning.moves.holdings import STATES, State, StateBytes, holdings
@@ -30,6 +31,17 @@ NODES = {f"{node}/{number}": node for number in range(14) for node in "abc"}
 EVERYWHERE = Inventory(tuple(device(name, node) for name, node in NODES.items()))
 TRAINING = Workload(8, 1, 1)
 
+FULL = {"weights": 4, "optimizer": 8}
+MIXED = {"weights": 2, "optimizer": 8, "masters": 4}
+THEIRS = {"weights": 2, "optimizer": 12}
+BYTES = {
+    "float32": (FULL, FULL),
+    "bf16": (MIXED, FULL),
+    "megatron": (THEIRS, THEIRS),
+    "server": (FULL, FULL),
+}
+"""Bytes of an element of a matrix, and of a norm, a bias or a gate."""
+
 Store = dict[tuple[Seat, State, str], np.ndarray[Any, Any]]
 """By seat, state and tensor: the numbers of its elements, -1 where the seat does not hold them."""
 
@@ -40,7 +52,7 @@ def workloads(draw: st.DrawFn) -> Workload:
     return replace(
         TRAINING,
         training=draw(st.booleans()),
-        numerics=draw(st.sampled_from([FLOAT32, MEGATRON])),
+        numerics=draw(st.sampled_from([FLOAT32, BF16, MEGATRON])),
         zero=draw(st.integers(0, 3)),
     )
 
@@ -68,7 +80,7 @@ def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
     held: Store = {}
     for seat, holding in holdings(config, plan, StateBytes.of(workload)).items():
         for state in STATES:
-            for name, own in holding.of(state).items():
+            for name, own in holding[state].items():
                 held[seat, state, name] = np.full(prod(shapes[name]), -1)
                 held[seat, state, name][elements_of(own)] = elements_of(own)
     return held
@@ -108,10 +120,11 @@ def test_moves_bring_all_that_was_lacking_once_from_who_holds_it(
     before, wanted = store(config, old, workload), store(config, new, workload)
     after, mine = carry_out(before, seating, found.moves), kept(before, seating)
     lacking: dict[Seat, int] = defaultdict(int)
+    exact = {tensor.name: tensor.role.exact for tensor in tensors(config)}
     for (seat, state, name), values in wanted.items():
         needed, nothing = values >= 0, np.full(len(values), -1)
         assert (after.get((seat, state, name), nothing)[needed] == values[needed]).all()
-        size = workload.numerics.weight if state == "weights" else workload.numerics.optimizer
+        size = BYTES[workload.numerics.name if workload.training else "server"][exact[name]][state]
         held = mine.get((seat, state, name), nothing) >= 0
         lacking[seat] += size * int((needed & ~held).sum())
     assert found.received == {seat: size for seat, size in lacking.items() if size}
@@ -148,16 +161,20 @@ def test_a_holder_on_the_same_node_gives_and_only_what_no_rank_holds_has_no_sour
                 assert not (near and (values[at] >= 0).any())
 
 
-def test_one_layer_across_a_cut_moves_with_its_states_and_nothing_else() -> None:
+@pytest.mark.parametrize("numerics", [FLOAT32, BF16])
+def test_one_layer_across_a_cut_moves_with_its_states_and_nothing_else(numerics: Numerics) -> None:
     config = with_experts(replace(SMOLLM2, layers=4), 2)
     old, new = cut_at(config, 2), cut_at(config, 1)
-    found = diff(config, old, new, TRAINING, seated_by_device(old, new))
+    workload = replace(TRAINING, numerics=numerics)
+    found = diff(config, old, new, workload, seated_by_device(old, new))
     layer = [tensor for tensor in tensors(config) if ".layers.1." in tensor.name]
     parts = [(move.state, move.range.part) for move in found.moves]
-    assert parts == [(state, tensor) for state in ("weights", "optimizer") for tensor in layer]
+    whole = [(state, tensor) for state in ("weights", "optimizer") for tensor in layer]
+    narrow = [tensor for tensor in layer if numerics is BF16 and not tensor.role.exact]
+    assert parts == whole + [("masters", tensor) for tensor in narrow]
     assert all(move.range.elements == move.range.part.elements for move in found.moves)
     assert {(move.to, move.source) for move in found.moves} == {(Seat(0, 1, 0), Seat(0, 0, 0))}
-    size, _, states = state_bytes(sum(tensor.elements for tensor in layer), TRAINING, 1)
+    size, _, states = state_bytes(Parameters.of(layer), workload, 1)
     assert (found.weight_bytes, found.optimizer_bytes) == (size, states)
     assert found.received == {Seat(0, 1, 0): size + states}
     assert found.given == {Seat(0, 0, 0): size + states}
@@ -189,7 +206,7 @@ def test_replicas_that_change_places_move_the_moments_alone() -> None:
     assert diff(config, old, new, replace(TRAINING, zero=0), seating).moves == ()
     found = diff(config, old, new, TRAINING, seating)
     assert found.weight_bytes == 0
-    _, _, states = state_bytes(sum(tensor.elements for tensor in tensors(config)), TRAINING, 1)
+    _, _, states = state_bytes(Parameters.of(tensors(config)), TRAINING, 1)
     assert found.optimizer_bytes == states
 
 

@@ -20,6 +20,8 @@ from moe.planning.schedules.schedule import (
     Order,
     actions,
     in_flight,
+    most_held,
+    one_by_one,
 )
 from tests.examples import examples
 
@@ -169,6 +171,24 @@ def test_every_piece_of_work_is_done_once(case: tuple[str, int, int, int]) -> No
         for chunk in range(stages * chunks)
         for micro_batch in range(micro_batches)
     )
+
+
+@settings(max_examples=examples(100))
+@given(cases)
+def test_one_by_one_is_the_same_work_and_one_micro_batch_at_a_time(
+    case: tuple[str, int, int, int],
+) -> None:
+    orders = actions(*case)
+    for before, order in zip(orders, one_by_one(orders), strict=True):
+        assert sorted(order) == sorted(before)
+        assert [action.micro_batch for action in order] == sorted(a.micro_batch for a in before)
+        assert most_held(order) <= len({action.chunk for action in order})
+        of_first = [action for action in order if action.micro_batch == 0]
+        kinds = [action.kind != FORWARD for action in of_first]
+        assert kinds == sorted(kinds)
+        down = [action.chunk for action in of_first if action.kind == FORWARD]
+        assert [a.chunk for a in of_first if a.kind in (BACKWARD, INPUT)] == down[::-1]
+        assert down == sorted(down)
 
 
 @settings(max_examples=examples(100))

@@ -9,7 +9,7 @@ import pytest
 
 from moe.config.model import ModelConfig
 from moe.errors import PlanError
-from moe.planning.counts.memory import PROCESS_BYTES
+from moe.planning.counts.fixed import PROCESS_BYTES
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan

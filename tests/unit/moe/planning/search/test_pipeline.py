@@ -14,7 +14,8 @@ import pytest
 from ortools.sat.python import cp_model
 
 from moe.config.share import whole
-from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
+from moe.planning.counts.fixed import PROCESS_BYTES
+from moe.planning.counts.memory import Position, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link

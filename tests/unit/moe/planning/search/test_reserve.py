@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe.config.tensors import held_by
 from moe.errors import PlanError
+from moe.planning.counts.fixed import HOST_PROCESS_BYTES
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.inventory_file import load_inventory, save_inventory
@@ -91,8 +93,30 @@ def test_a_made_plan_asks_for_the_memory_that_it_predicts() -> None:
     ranks = [plan.rank(seat) for seat in plan.seats]
     assert tuple(rank.memory_bytes for rank in ranks) == bytes_per_rank(config, plan, WORKLOAD)
     assert {(rank.resources, rank.labels) for rank in ranks} == {tuple(NEEDS.values())}
-    gpus = make_plan(config, inventory(2, kind="A800"), 2, 1, WORKLOAD)
-    assert [gpus.rank(seat).memory_bytes for seat in gpus.seats] == [0, 0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_rank_on_a_gpu_reserves_its_process_and_its_snapshots_on_the_host(training: bool) -> None:
+    config = with_experts(SMOLLM2, 4)
+    work = replace(WORKLOAD, gpus=True, training=training)
+    plan = make_plan(config, inventory(4, kind="A800"), 2, 2, work)
+    ranks = [plan.rank(seat) for seat in plan.seats]
+    assert tuple(rank.memory_bytes for rank in ranks) == bytes_per_rank(config, plan, work)
+    held = [sum(part.elements for part in held_by(config, plan.share(s))) for s in plan.seats]
+    each = 12 if training else 0
+    assert [rank.memory_bytes - HOST_PROCESS_BYTES for rank in ranks] == [each * n for n in held]
+
+
+def test_a_node_with_too_little_memory_for_its_gpus_is_refused() -> None:
+    work = replace(WORKLOAD, gpus=True)
+    there = inventory(2, kind="A800", host_bytes=35 * 10**8)
+    plan = make_plan(SMOLLM2, there, 2, 1, work)
+    assert all(plan.rank(seat).memory_bytes <= 35 * 10**8 for seat in plan.seats)
+    short = inventory(2, kind="A800", host_bytes=2**31 + 10**8)
+    with pytest.raises(
+        PlanError, match=r"of the memory of its node, .* part of device a/1 is 2\.2"
+    ):
+        make_plan(SMOLLM2, short, 2, 1, work)
 
 
 def test_replicas_of_a_rank_are_on_devices_that_ask_for_the_same() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
-from moe.planning.counts.memory import PROCESS_BYTES, Position, rank_bytes
+from moe.planning.counts.fixed import PROCESS_BYTES
+from moe.planning.counts.memory import Position, rank_bytes
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
@@ -37,6 +38,7 @@ workloads = st.builds(
     zero=st.integers(0, 3),
     imbalance=st.floats(1, 3),
     capacity_factor=st.sampled_from([None, 1.25]),
+    gpus=st.booleans(),
 )
 
 
@@ -60,14 +62,15 @@ def test_bytes_of_a_run_of_layers_are_those_of_the_rank_that_holds_it(data: st.D
     position = Position(data.draw(st.integers(1, 5)), (start == 0, stop == config.layers))
     replicas = data.draw(st.integers(1, 3))
     held = replace(share, layers=(start, stop), embedding=position.ends[0], head=position.ends[1])
-    member = MemberCosts(
-        config, inventory(3), workload, Member(share, inventory(3).devices[:replicas])
-    )
+    there = inventory(3, kind="H100", host_bytes=2**33) if workload.gpus else inventory(3)
+    devices = there.devices[:replicas]
+    member = MemberCosts(config, there, workload, Member(share, devices))
     need = rank_bytes(config, held, position, workload, recompute, replicas)
     taken = member.bytes(((start, stop),), position, sorted(recompute))
     assert abs(taken - need.total) <= ROUNDED
-    limit = inventory(1).devices[0].memory_bytes
-    assert member.fullness(((start, stop),), position, sorted(recompute)) == taken / limit
+    host = need.host / 2**33 if workload.gpus else 0.0
+    fullness = max(taken / devices[0].memory_bytes, host)
+    assert member.fullness(((start, stop),), position, sorted(recompute)) == fullness
 
 
 def subsets(layers: range) -> list[tuple[int, ...]]:
@@ -181,7 +184,7 @@ def test_replicas_wait_for_the_slowest_and_fit_the_smallest() -> None:
     assert (two.forward, two.backward) == (one.forward, one.backward)
     assert two.update == one.update
     assert two.fullness == one.fullness
-    size = 4 * pair.members[0].parameters((layers,), position)
+    size = 4 * pair.members[0].parameters((layers,), position).total
     assert (one.reduce, two.reduce) == (0.0, pytest.approx(2 * (0.5 + size / 2 / 1e9)))
 
 
