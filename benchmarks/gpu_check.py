@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,5 +122,7 @@ def _shown(value: Figure) -> str:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         sys.exit(_check())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -26,7 +26,7 @@ from moe.nn.dispatch import Capacity
 from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import Order, actions, one_by_one
 
-_ROOM = 0.97
+_ROOM = 0.95
 """Part of the reserved memory that may stay held between steps; a step adds a little to it."""
 
 

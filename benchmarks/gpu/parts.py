@@ -22,5 +22,5 @@ PARTS = (
     Part("ranks", 90.0, ranks.part),
     Part("step", 80.0, step.part),
     Part("decode", 45.0, decode.part),
-    Part("machine", 30.0, machine.part),
+    Part("machine", 50.0, machine.part),
 )

@@ -111,7 +111,7 @@ def _end(process: "multiprocessing.process.BaseProcess") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         process.kill()
-    process.join()
+    process.join(_PATIENCE)  # a driver may hold a process that was killed
 
 
 def _serve(work: Work, setting: Setting, pipe: Connection) -> None:

@@ -12,6 +12,7 @@ from actors.epochs.environment import prepare
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.rank.memory import predicted_bytes
 from actors.rank.share import LoadedShare
 from actors.state.sources import Opened
 from benchmarks.gpu.layers import kind, olmoe, random_weights
@@ -19,8 +20,6 @@ from benchmarks.gpu.rows import Setting
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
 from moe.config.share import whole
-from moe.planning.counts.memory import Position, rank_bytes
-from moe.planning.counts.workload import BF16, Workload
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 
 MICRO_BATCHES = 4
@@ -51,12 +50,9 @@ class Training:
 
     def __init__(self, setting: Setting) -> None:
         self.length = 16 if setting.tiny else 4096
-        self.config, self.predicted = _fitting(setting, self.length)
-        rank = _whole_rank(setting, self.config)
-        plan = Plan(self.config.summary(), (StagePlan((0, self.config.layers), (rank,)),))
-        seat = plan.seats.seat(0)
-        source = RandomSource(setting, self.config)
-        self.share = LoadedShare(BuildCommand(plan, seat, self.length, _run()), source)
+        command, source, self.predicted = _fitting(setting, self.length)
+        self.config, plan, seat = source.config(), command.plan, command.seat
+        self.share = LoadedShare(command, source)
         store = open_store(_HOST, _SECONDS)
         where = _HOST, store.port, _SECONDS
         membership = Membership("check", 1, seat, plan.seats, plan.homes, *where)
@@ -91,21 +87,24 @@ def training(setting: Setting) -> Iterator[Training]:
         leave_groups()
 
 
-def _fitting(setting: Setting, length: int) -> tuple[ModelConfig, int]:
-    """Return the model of the most layers whose predicted bytes fit, and these bytes."""
-    workload = Workload(length, 1, MICRO_BATCHES, numerics=BF16)
+def _fitting(setting: Setting, length: int) -> tuple[BuildCommand, RandomSource, int]:
+    """Return the rank of the most layers whose predicted bytes fit, and these bytes."""
     free = torch.cuda.mem_get_info()[0] if setting.cuda else float("inf")
     for layers in range(olmoe(setting).layers, 0, -1):
-        config = olmoe(setting, layers)
-        needed = rank_bytes(config, whole(config), Position(), workload).total
+        source = RandomSource(setting, olmoe(setting, layers))
+        command = _command(setting, source.config(), length)
+        needed = predicted_bytes(command, source)
         if needed <= _ROOM * free:
-            return config, needed
+            return command, source, needed
     raise RuntimeError(f"{free / 1e9:.1f} GB are free, not enough for one layer of the model")
 
 
-def _whole_rank(setting: Setting, config: ModelConfig) -> RankPlan:
+def _command(setting: Setting, config: ModelConfig, length: int) -> BuildCommand:
+    """Return the command to build the one rank that holds a whole model."""
     share = whole(config)
-    return RankPlan(("here",), share.kv_heads, share.ffn, share.experts, 1, kind(setting))
+    rank = RankPlan(("here",), share.kv_heads, share.ffn, share.experts, 1, kind(setting))
+    plan = Plan(config.summary(), (StagePlan(share.layers, (rank,)),))
+    return BuildCommand(plan, plan.seats.seat(0), length, _run())
 
 
 def _run() -> RunConfig:

@@ -51,12 +51,6 @@ class Products:
                     f"{', '.join(LIBRARIES)}"
                 )
 
-    @property
-    def mixed(self) -> bool:
-        """Whether large products go to OpenBLAS in some roles and to another library in others."""
-        last = [self.rules(role)[-1][1] for role in ROLES]
-        return "openblas" in last and len(set(last)) > 1
-
     def rules(self, role: Role) -> tuple[Rule, ...]:
         """Return the rules of a role."""
         return {"forward": self.forward, "input": self.input, "weight": self.weight}[role]
@@ -70,18 +64,9 @@ class Products:
             found = library
         return found
 
-    def without(self, missing: Sequence[Library], instead: Library) -> "Products":
-        """Return the same rules with another library in place of those that are missing."""
-
-        def kept(role: Role) -> tuple[Rule, ...]:
-            rules: list[Rule] = []
-            for rows, library in self.rules(role):
-                taken = instead if library in missing else library
-                if not rules or rules[-1][1] != taken:
-                    rules.append((rows, taken))
-            return tuple(rules)
-
-        return Products(self.processor, kept("forward"), kept("input"), kept("weight"))
+    def uses(self, library: Library) -> bool:
+        """Tell whether a rule names a library."""
+        return any(library == each for role in ROLES for _, each in self.rules(role))
 
 
 def always(processor: str, library: Library) -> Products:
@@ -110,9 +95,9 @@ MEASURED: Mapping[str, Products] = by_processor(
     (
         Products(
             "avx512",
-            forward=((1, "onednn"),),
-            input=((1, "onednn"),),
-            weight=((1, "onednn"), (32, "openblas")),
+            forward=((1, "onednn"), (256, "openblas")),
+            input=((1, "onednn"), (256, "openblas")),
+            weight=((1, "onednn"), (16, "openblas")),
         ),
         Products(
             "avx2",
@@ -123,6 +108,18 @@ MEASURED: Mapping[str, Products] = by_processor(
     )
 )
 """What was measured, by the kind of processor (``moe.nn.processor``)."""
+
+TORCH_ALONE: Mapping[str, Products] = by_processor(
+    (
+        Products(
+            "avx2",
+            forward=((1, "onednn"),),
+            input=((1, "onednn"),),
+            weight=((1, "onednn"), (64, "mkl")),
+        ),
+    )
+)
+"""What was measured of torch's own libraries, where they are not oneDNN always."""
 
 UNRECORDED: Mapping[str, Products] = {kind: always(kind, "onednn") for kind in MEASURED}
 """What runs did before they recorded it."""

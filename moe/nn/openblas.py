@@ -16,12 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moe.environment import SLEEP
-
-_CALM = 16
-"""Idle threads that sleep after 2 to the power of this many cycles, 25 microseconds, disturb
-nobody.
-"""
+from moe.environment import calm
 
 _WIDE = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids"})
 _KERNELS = {"avx512": _WIDE, "avx2": _WIDE | {"Haswell", "Zen"}}
@@ -29,14 +24,10 @@ _KERNELS = {"avx512": _WIDE, "avx2": _WIDE | {"Haswell", "Zen"}}
 
 
 def fits(processor: str) -> bool:
-    """Tell whether OpenBLAS is there with the kernels of a kind of processor."""
-    return _kernels() in _KERNELS.get(processor, ())
-
-
-def calm() -> bool:
-    """Tell whether its idle threads sleep at once; otherwise they take the cores of torch's."""
-    told = os.environ.get(SLEEP, "")
-    return told.isdecimal() and int(told) <= _CALM
+    """Tell whether OpenBLAS is there with the kernels of a kind of processor, and does not disturb
+    torch's threads.
+    """
+    return _kernels() in _KERNELS.get(processor, ()) and calm(os.environ)
 
 
 def multiply(x_MK: Tensor, y_KN: Tensor) -> Tensor:

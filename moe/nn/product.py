@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe.config.products import MEASURED, Library, Products, Role, always
+from moe.config.products import MEASURED, TORCH_ALONE, Library, Products, Role, always
 from moe.nn import openblas
 from moe.nn.processor import processor
 
@@ -73,14 +73,13 @@ def use(products: Products) -> None:
 def chosen(recorded: Mapping[str, Products]) -> Products:
     """Return the rules for this processor: as recorded by a run, or else as measured.
 
-    A library that this process lacks gives way to oneDNN, and so does an OpenBLAS whose idle
-    threads would spin between products of other libraries.
+    Where OpenBLAS cannot be used, those of torch's own libraries take the place of rules with it.
     """
     here = processor()
     rules = recorded.get(here) or MEASURED.get(here) or always(here, "onednn")
-    if openblas.fits(here) and (openblas.calm() or not rules.mixed):
+    if not rules.uses("openblas") or openblas.fits(here):
         return rules
-    return rules.without(("openblas",), "onednn")
+    return TORCH_ALONE.get(here) or always(here, "onednn")
 
 
 class _InUse:

@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -209,7 +210,9 @@ def _tried(call: Callable[[], T]) -> T | None:
 
 def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
     """Return the plan with one rank, on one GPU or on all cores of one node."""
-    return make_plan(config, probe(threads=None), stages=1, gang=1, workload=workload)
+    there = probe(threads=None)
+    work = replace(workload, gpus=not there.of_cpus)
+    return make_plan(config, there, stages=1, gang=1, workload=work)
 
 
 def _launch(arguments: ServeArguments, plan: Plan) -> Engine:

@@ -32,12 +32,12 @@ def measured(run: RunConfig, config: ModelConfig, sequence_length: int) -> Findi
     """
     if run.plan.path is not None:
         return Findings()
-    if run.plan.profile is not None:
-        return Findings(*load_profile(run.plan.profile))
     nodes = nodes_of_ray()
-    asked = wanted(run, config, sequence_length)
-    found = probed(inventory(nodes, run.plan.threads), nodes, asked)
-    return replace(found, notes=(*cautions(nodes), *found.notes))
+    there, asked = inventory(nodes, run.plan.threads), wanted(run, config, sequence_length)
+    profile = run.plan.profile
+    found = probed(there, nodes, asked) if profile is None else Findings(*load_profile(profile))
+    assumed = found.applied(there, nodes).cautions(OF_PRECISION[run.train.precision].sixteen_bit)
+    return replace(found, notes=(*cautions(nodes), *found.notes, *assumed))
 
 
 def plan_for(

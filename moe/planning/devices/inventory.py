@@ -167,20 +167,13 @@ class Inventory:
 
     def cautions(self, sixteen_bit: bool) -> tuple[str, ...]:
         """Return, for each kind of device without a profile, what its seconds are taken from."""
-        unlike = {(device.kind, device.threads): device for device in reversed(self.devices)}
-        found = {}
-        for device in unlike.values():
-            if self.profile(device, sixteen_bit) is None:
-                what = (
-                    f"{device.kind} of {device.threads} threads"
-                    if device.kind == CPU
-                    else device.kind
-                )
-                found[what] = (
-                    f"no profile of {what} in {PRECISIONS[sixteen_bit]}: its seconds are "
-                    f"{_ASSUMED[device.kind == CPU]}; measure it with `raymoe profile`"
-                )
-        return tuple(found.values())
+        unlike = {_what(device): device for device in reversed(self.devices)}
+        return tuple(
+            f"no profile of {_what(device)} in {PRECISIONS[sixteen_bit]}: its seconds are "
+            f"{_ASSUMED[device.kind == CPU]}; measure it with `raymoe profile`"
+            for device in unlike.values()
+            if self.profile(device, sixteen_bit) is None
+        )
 
     def _profiles_of(self, device: Device) -> list[Profile]:
         return [
@@ -215,6 +208,13 @@ def _backend(kind: str) -> str:
     if kind == CPU:
         return _BACKENDS[0]
     return _BACKENDS[2] if vendor_of(kind) == AMD else _BACKENDS[1]
+
+
+def _what(device: Device) -> str:
+    """Return what a profile measures, in words: the threads of a GPU only feed it."""
+    if device.kind != CPU:
+        return device.kind
+    return f"{CPU} of {device.threads} {'thread' if device.threads == 1 else 'threads'}"
 
 
 _ASSUMED = (

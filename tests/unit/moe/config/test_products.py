@@ -8,6 +8,7 @@ import pytest
 from moe.config.products import (
     MEASURED,
     ROLES,
+    TORCH_ALONE,
     UNRECORDED,
     Products,
     always,
@@ -37,26 +38,15 @@ def test_the_last_rule_that_begins_at_the_rows_or_before_holds() -> None:
     ]
 
 
-def test_another_library_takes_the_place_of_a_missing_one() -> None:
-    assert RULES.without(("openblas",), "onednn") == Products(
-        "tested",
-        forward=((1, "onednn"),),
-        input=((1, "mkl"), (8, "onednn")),
-        weight=((1, "onednn"),),
-    )
-
-
-@pytest.mark.parametrize("rules", [RULES, *MEASURED.values()])
+@pytest.mark.parametrize("rules", [RULES, *MEASURED.values(), *TORCH_ALONE.values()])
 def test_a_record_gives_the_same_rules(rules: Products) -> None:
     assert read_products(json.loads(json.dumps(asdict(rules)))) == rules
 
 
-def test_large_products_of_two_libraries_are_mixed() -> None:
-    assert RULES.mixed
-    assert MEASURED["avx512"].mixed
-    assert not MEASURED["avx2"].mixed
-    assert not always("tested", "openblas").mixed
-    assert not RULES.without(("openblas",), "onednn").mixed
+def test_rules_tell_which_libraries_they_use() -> None:
+    assert RULES.uses("openblas")
+    assert not always("tested", "mkl").uses("openblas")
+    assert not any(rules.uses("openblas") for rules in TORCH_ALONE.values())
 
 
 def test_the_first_rules_of_a_processor_are_kept() -> None:

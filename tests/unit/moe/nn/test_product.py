@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moe.config.products import LIBRARIES, MEASURED, Library, Products, always
+from moe.config.products import LIBRARIES, MEASURED, TORCH_ALONE, Library, Products, always
 from moe.nn import openblas
 from moe.nn.processor import processor
 from moe.nn.product import (
@@ -129,15 +129,13 @@ def test_recorded_rules_are_kept_where_they_are_for_this_processor() -> None:
     assert chosen({"another": always("another", "mkl")}) == chosen({})
 
 
-def test_measured_rules_hold_unless_a_library_is_missing() -> None:
-    measured = MEASURED.get(processor(), always(processor(), "onednn"))
-    there = openblas.fits(processor()) and (openblas.calm() or not measured.mixed)
-    assert chosen({}) == (measured if there else measured.without(("openblas",), "onednn"))
-
-
-def test_rules_of_a_library_that_spins_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = Products(
-        processor(), ((1, "onednn"),), ((1, "onednn"),), ((1, "onednn"), (32, "openblas"))
-    )
+def test_measured_rules_hold_unless_openblas_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = processor()
+    measured = MEASURED.get(here, always(here, "onednn"))
+    if openblas.fits(here):
+        assert chosen({}) == measured
     monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", "26")
-    assert chosen({processor(): recorded}) == always(processor(), "onednn")
+    assert not openblas.fits(here)
+    alone = TORCH_ALONE.get(here, always(here, "onednn"))
+    assert chosen({}) == chosen({here: always(here, "openblas")}) == alone
+    assert chosen({here: always(here, "mkl")}) == always(here, "mkl")

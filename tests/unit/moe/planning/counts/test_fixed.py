@@ -17,6 +17,7 @@ from moe.planning.counts.fixed import (
     least_fixed_bytes,
 )
 from moe.planning.counts.memory import Position, rank_bytes
+from moe.planning.counts.work import Parameters
 from moe.planning.counts.workload import BF16, Workload
 from tests.plans import SMOLLM2, with_experts
 
@@ -53,9 +54,9 @@ def test_each_group_and_each_neighbour_has_a_communicator() -> None:
 
 def test_the_host_of_a_gpu_has_the_process_and_the_snapshot_that_a_cpu_has_itself() -> None:
     need = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), ON_GPU)
-    own = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), ON_CPU)
+    own = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), replace(ON_CPU, numerics=BF16))
     assert need.snapshot == own.host == 0
     assert need.host == HOST_PROCESS_BYTES + own.snapshot
-    assert host_bytes(1000, ON_GPU, 4) == HOST_PROCESS_BYTES + 3000
+    assert host_bytes(Parameters(1000, 100), ON_GPU, 4) == HOST_PROCESS_BYTES + 3450
     serving = rank_bytes(SMOLLM2, whole(SMOLLM2), Position(), replace(ON_GPU, training=False))
     assert serving.host == HOST_PROCESS_BYTES

@@ -221,7 +221,7 @@ def test_what_stands_for_a_profile_is_told_of_each_kind_of_device() -> None:
     devices = (device("a/0"), device("a/1"), device("a/2", threads=2), device("b/0", "b"))
     there = Inventory(devices, profiles=(Profile("cpu", 2, Rates(1.0, 1.0)),))
     (caution,) = there.cautions(sixteen_bit=False)
-    assert caution.startswith("no profile of cpu of 1 threads in float32: its seconds are counted")
+    assert caution.startswith("no profile of cpu of 1 thread in float32: its seconds are counted")
     assert len(there.cautions(sixteen_bit=True)) == 2
     (sheet,) = Inventory((device(kind="L4"),)).cautions(sixteen_bit=True)
     assert sheet.startswith("no profile of L4 in bf16: its seconds are those of its data sheet")
