@@ -11,9 +11,9 @@ so that every sum over the replicas is taken in one order. So tensors that each 
 holds whole, routers above all, never share a bucket with tensors that are split; and a tied
 embedding, which the first and the last stage hold, has a bucket of its own.
 
-The buckets of a kind lie one behind the other in memory. Buckets of experts end where their slices
-are even without padding, if they can, so that the experts of a layer lie at even distances: then
-they are one stack for grouped products (``moe.nn.experts``).
+The buckets of a kind lie one behind the other in memory. Those of experts end where their slices
+are even without padding, so that the experts of a layer lie at even distances: they are one stack
+for grouped products (``moe.nn.experts``).
 
     two tensors of 40 and 10 elements, two replicas: slices of 32, 14 elements of padding
 
@@ -33,7 +33,9 @@ from moe.config.share import Share
 from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, answers_for, held_by
 
 BUCKET_ELEMENTS = 2**24
-"""A bucket of several tensors holds at most this many elements, 64 MB of float32."""
+"""A bucket of several tensors holds at most this many elements, 64 MB of float32; of experts more,
+where it could not be cut evenly otherwise.
+"""
 
 _ALIGNED = 16
 """Slices begin at multiples of this many elements, which suits vector instructions."""
@@ -166,20 +168,20 @@ def _filled(parts: Sequence[TensorSlice], unit: int) -> Iterator[Sequence[Tensor
 
 
 def _without_gap(parts: Sequence[TensorSlice], start: int, stop: int, unit: int) -> int:
-    """Return the last end of a bucket, up to ``stop``, that puts no padding between two experts;
-    ``stop`` if there is none.
+    """Return where a bucket ends that puts no padding between two experts: the last such place up
+    to ``stop``, or else the first after it.
     """
-    totals = accumulate(part.elements for part in parts[start:stop])
-    ends = list(enumerate(totals, start + 1))
-    for end, total in reversed(ends):
-        between = end < len(parts) and _of_expert(parts[end - 1]) and _of_expert(parts[end])
-        if total % unit == 0 or not between:
-            return end
-    return stop
+    found = 0
+    for end, total in enumerate(accumulate(part.elements for part in parts[start:]), start + 1):
+        if found and end > stop:
+            break
+        if total % unit == 0 or end == len(parts) or not _between_experts(parts, end):
+            found = end
+    return found
 
 
-def _of_expert(part: TensorSlice) -> bool:
-    return part.role.expert is not None
+def _between_experts(parts: Sequence[TensorSlice], end: int) -> bool:
+    return all(part.role.expert is not None for part in parts[end - 1 : end + 1])
 
 
 def _slots(parts: Sequence[TensorSlice]) -> Iterator[Slot]:
