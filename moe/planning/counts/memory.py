@@ -9,6 +9,7 @@ each X wide, k E / N of them routed to, and G columns held of the shared expert:
       q-k norms    2 Q + 2 K                           their inputs, brought to unit size
       dense        4 F                                 gate, silu, up, their product
       MoE          2 X k E / N  +  N                   gate and up, the rest made again; router
+        bf16, GPU  2 X k                               in place of the first, or less: no capacity
         shared     4 G  (+ H)                          as dense (and its output, if gated)
       recomputed   H                                   its input; one such block whole, for a while
     head           3 H                                 norm, its input and gradient
@@ -48,7 +49,7 @@ from moe.planning.counts.work import (
     vocabulary_rows,
     whole_states,
 )
-from moe.planning.counts.workload import Numerics, Workload
+from moe.planning.counts.workload import Workload
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
@@ -138,8 +139,7 @@ def rank_bytes(
         passing = serving_bytes(config, share, workload, widest)
         return RankBytes(weights, 0, 0, passing, process=fixed, host=host)
     floats = {
-        layer: block_activations(config, share, layer, workload.numerics)
-        for layer in share.layer_numbers
+        layer: block_activations(config, share, layer, workload) for layer in share.layer_numbers
     }
     input_only = workload.numerics.stretch * config.hidden_size
     kept = {layer: input_only if layer in recompute else floats[layer] for layer in floats}
@@ -183,7 +183,7 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
     """Return the bytes of temporary tensors in a backward pass."""
     layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
     numerics = workload.numerics
-    widest = max(block_activations(config, share, layer, numerics) for layer in layers)
+    widest = max(block_activations(config, share, layer, workload) for layer in layers)
     passing = numerics.activation * widest * workload.tokens
     rows = vocabulary_rows(config, share)
     first, last = position.ends
@@ -243,14 +243,15 @@ def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
     return min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
 
 
-def block_activations(config: ModelConfig, share: Share, layer: int, numerics: Numerics) -> float:
+def block_activations(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:
     """Return the activations that one block keeps per token: numbers that are float32 always, in
     bf16, count twice.
 
     Those are the inputs of norms and what they bring to unit size; and the input of router and
     shared gate, which in float32 is that of the experts.
     """
-    floats = block_floats(config, share, layer)
+    numerics = workload.stored
+    floats = block_floats(config, share, layer) + foreign_floats(config, share, layer, workload)
     more = numerics.stretch - 1
     if not more:
         return floats
@@ -261,6 +262,20 @@ def block_activations(config: ModelConfig, share: Share, layer: int, numerics: N
     if moe is None or moe.hashed or not config.has_experts(layer):
         return floats + more * exact
     return floats + more * (exact + moe.experts) + numerics.stretch * config.hidden_size
+
+
+def foreign_floats(config: ModelConfig, share: Share, layer: int, workload: Workload) -> float:
+    """Return the numbers of gate and up that a member of a gang keeps for what others compute.
+
+    In bf16 on GPUs its host does not know how many pairs of a token and an expert are its own. So
+    there is room for all of them, or for as many as a capacity lets through (``moe.nn.experts``).
+    """
+    own, moe = routed(config, share, layer), config.moe
+    grouped = workload.gpus and workload.training and workload.numerics.narrow
+    if moe is None or not own or not config.has_experts(layer) or not grouped:
+        return 0.0
+    room = min(moe.top_k, own * (workload.capacity_factor or moe.experts))
+    return 2 * moe.expert_size * max(room - own, 0.0)
 
 
 def block_floats(config: ModelConfig, share: Share, layer: int) -> float:
