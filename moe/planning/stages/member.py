@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.activations import block_activations
 from moe.planning.counts.fixed import fixed_bytes, host_bytes
 from moe.planning.counts.memory import (
     Position,
-    block_activations,
     buffer_bytes,
     cache_bytes_per_token,
     head_floats,

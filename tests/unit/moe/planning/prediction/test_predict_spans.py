@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.counts.memory import block_activations, head_floats, rank_bytes
+from moe.planning.counts.activations import block_activations
+from moe.planning.counts.memory import head_floats, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
