@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.ceilings import BYTES, CEILINGS, FLOPS
+from benchmarks.gpu.ceilings import BYTES, CEILINGS, FLOPS, NO_GPU
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.process import End, Part, run
 from benchmarks.gpu.rows import Bar, Ceilings, Figure, Row, Setting
@@ -65,21 +65,28 @@ def _check() -> int:
     deadline = time.monotonic() + arguments.seconds
     for part in _wanted(arguments.only):
         print(part.name, flush=True)
-        left = deadline - time.monotonic()
-        if left <= 0:
-            report.end(part, End(0.0, "not begun: --seconds are over"))
-            continue
-        for found in run(part, setting, left if setting.tiny else min(part.seconds, left)):
-            if isinstance(found, End):
-                report.end(part, found)
-                continue
-            report.row(part, found)
-            if found.what == CEILINGS:
-                setting = replace(setting, ceilings=_ceilings(found))
+        setting = _run(part, setting, deadline - time.monotonic(), report)
+        if any(NO_GPU in failure for failure in report.failures):
+            break
     for line in (*report.failures, *(f"missed: {bar}" for bar in report.missed)):
         print(line)
     print(f"rows in {report.file}")
     return int(bool(report.failures) or (arguments.check and bool(report.missed)))
+
+
+def _run(part: Part, setting: Setting, left: float, report: Report) -> Setting:
+    """Run a part in the seconds that are left; return the setting, with the ceilings if it knew."""
+    if left <= 0:
+        report.end(part, End(0.0, "not begun: --seconds are over"))
+        return setting
+    for found in run(part, setting, left if setting.tiny else min(part.seconds, left)):
+        if isinstance(found, End):
+            report.end(part, found)
+            continue
+        report.row(part, found)
+        if found.what == CEILINGS:
+            setting = replace(setting, ceilings=_ceilings(found))
+    return setting
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,7 +104,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed, too")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of all parts together")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PART")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.device == "cpu" and not arguments.tiny:
+        parser.error("--device cpu needs --tiny; the shapes of the check are those of a GPU")
+    return arguments
 
 
 def _wanted(names: list[str]) -> Iterator[Part]:

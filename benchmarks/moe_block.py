@@ -264,7 +264,8 @@ def main() -> None:
                     row = _row(shape, dtype, tokens, backward, race.run(arguments.turns))
                     rows.append(row)
                     print(*(f"{v:.4g}" if isinstance(v, float) else v for v in row.values()))
-                    missed += _missed(row, shape, tokens) if dtype == "fp32" and backward else []
+                    judged = dtype == "fp32" and backward
+                    missed += missed_bars(row, shape, tokens, processor()) if judged else []
                     del race
                     gc.collect()
     title = f"One MoE block, {arguments.threads} threads, milliseconds; {described()}"
@@ -305,12 +306,12 @@ def _row(
     }
 
 
-def _missed(row: dict[str, Any], shape: Shape, tokens: int) -> list[str]:
-    """Return the bars that a row of float32 forward and backward misses."""
+def missed_bars(row: dict[str, Any], shape: Shape, tokens: int, kind: str) -> list[str]:
+    """Return the bars of a kind of processor that a row of float32 forward and backward misses."""
     few = tokens < 512
     bars = {"x best": 1.0} if few else {"x best": BEST_OF_TRANSFORMERS, "of dense": OF_DENSE}
     if shape.name == MEASURED_SHAPE:
-        bars |= BARS.get(processor(), {}).get(tokens, {})
+        bars |= BARS.get(kind, {}).get(tokens, {})
     return [
         f"{row['what']}, {tokens} tokens: {row[bar]:.2f} {bar}, bar {least}"
         for bar, least in bars.items()

@@ -131,6 +131,11 @@ class Held:
 class TestedRank(Rank):
     """A rank that can be looked into."""
 
+    def unlike(self) -> bool:
+        """Return whether this rank takes its leader's choices."""
+        assert not isinstance(self._state, Empty)
+        return self._state.share._exchange.unlike
+
     def held(self) -> Held:
         assert not isinstance(self._state, Empty)
         trainer, decoder = self._state.share.trainer, self._state.share.decoder

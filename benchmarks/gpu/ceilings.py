@@ -12,12 +12,17 @@ from benchmarks.gpu.timing import milliseconds
 CEILINGS, FLOPS, BYTES = "ceilings", "bf16 TFLOP/s", "copy GB/s"
 """The row from which the check reads ``Ceilings``, and its two figures."""
 
+NO_GPU = "torch sees no GPU here; --device cpu --tiny runs the code of all parts on a CPU"
+"""What the first part fails with, and no other needs to try."""
+
 _PACKAGES = ("torch", "triton", "transformers", "numpy", "pydantic", "safetensors")
 
 
 def part(setting: Setting) -> Iterator[Row]:
     """Yield what runs here, and how fast it is at best."""
     yield Row("versions", {"python": platform.python_version(), **_versions()})
+    if setting.cuda and not torch.cuda.is_available():
+        raise RuntimeError(NO_GPU)
     if setting.cuda:
         yield Row("card", _card())
     side = 128 if setting.tiny else 8192

@@ -97,13 +97,13 @@ MEASURED: Mapping[str, Products] = by_processor(
             "avx512",
             forward=((1, "onednn"), (256, "openblas")),
             input=((1, "onednn"), (256, "openblas")),
-            weight=((1, "onednn"), (16, "openblas")),
+            weight=((1, "onednn"), (32, "openblas")),
         ),
         Products(
             "avx2",
-            forward=((1, "onednn"), (16, "openblas")),
-            input=((1, "onednn"), (16, "openblas")),
-            weight=((1, "onednn"), (16, "openblas")),
+            forward=((1, "onednn"), (32, "openblas")),
+            input=((1, "onednn"), (32, "openblas")),
+            weight=((1, "onednn"), (32, "openblas")),
         ),
     )
 )

@@ -1,4 +1,4 @@
-"""A share multiplies by the rules that its run recorded."""
+"""A share multiplies by the rules that its run recorded, and learns whether its gang is unlike."""
 
 import logging
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from actors.commands import BuildCommand
+from actors.deadlines import Deadlines
+from actors.engine.serving import ServingEngine
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.sources import CheckpointSource, ModelSource, Source
@@ -20,7 +22,7 @@ from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.seats import Seats
 from tests import runs, tiny
-from tests.ranks import SECONDS
+from tests.ranks import SECONDS, Ranks, Team
 
 ALONE = Seats(1, 1, 1)
 MKL = always(processor(), "mkl")
@@ -43,7 +45,7 @@ def started(model: Path, source: Source) -> Rank:
     plan = runs.plan(Checkpoint.open(model).config, (3,))
     rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model)), source)
     store = rank.open_store(SECONDS)
-    rank.join(Membership("test", 1, ALONE.seat(0), ALONE, (0, 0), *store, SECONDS))
+    rank.join(Membership("test", 1, ALONE.seat(0), ALONE, (0,), *store, SECONDS))
     return rank
 
 
@@ -95,3 +97,19 @@ def test_a_run_that_resumes_on_another_processor_says_that_it_differs(
         started(model, CheckpointSource(at)).abort()
     assert in_use() == chosen({})
     assert "the steps so far multiplied on elsewhere" in caplog.text
+
+
+@pytest.mark.parametrize(("threads", "unlike"), [((1, 1), False), ((1, 2), True)])
+def test_members_whose_devices_round_otherwise_take_the_leader_s_choices(
+    threads: tuple[int, int], unlike: bool, ranks: Ranks, tmp_path: Path
+) -> None:
+    """Each tells the gang what its device is; plans need not know the names of devices."""
+    model = tiny.saved(tiny.mixtral(), tmp_path / "model")
+    made = runs.plan(Checkpoint.open(model).config, (3,), (1, 2), (2, 2))
+    stage = made.stages[0]
+    members = zip(stage.ranks, threads, strict=True)
+    held = tuple(replace(rank, threads=count) for rank, count in members)
+    plan = replace(made, stages=(replace(stage, ranks=held),))
+    crew = ranks.crew(plan.seats)
+    ServingEngine.serve(crew, "test", plan, model, Deadlines(group=SECONDS))
+    assert Team(crew, plan, None).all("unlike") == [unlike, unlike]
