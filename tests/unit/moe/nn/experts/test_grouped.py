@@ -12,12 +12,11 @@ from moe.config.model import MoeConfig
 from moe.nn import dispatch
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.experts import grouped
-from moe.nn.experts.experts import BankName, Experts
+from moe.nn.experts.experts import Experts
 from moe.nn.router import choose
 from tests import waits
 
 
-@pytest.mark.parametrize("bank", ["grouped", "loop"])
 @pytest.mark.parametrize(
     "capacity",
     [
@@ -28,14 +27,11 @@ from tests import waits
         Capacity(1.0, reweigh=False),
     ],
 )
-def test_no_wait_from_the_choice_of_experts_to_the_gradients(
-    capacity: Capacity, bank: BankName
-) -> None:
-    """The loop, which may wait, shows that this would be seen."""
+def test_no_wait_from_the_choice_of_experts_to_the_gradients(capacity: Capacity) -> None:
     config = MoeConfig(8, 2, 24)
     experts = Experts(16, 24, [1, 3, 6])
     experts.gather()
-    experts.bank = bank
+    experts.bank = "grouped"
     x = torch.randn(40, 16, requires_grad=True)
     logits, valid = torch.randn(40, 8), torch.arange(40) < 33
     with waits.counted() as found:
@@ -46,7 +42,10 @@ def test_no_wait_from_the_choice_of_experts_to_the_gradients(
         room = dispatch.room(capacity, 40, config)
         y = experts(x, routing.experts, routing.weights, kept, room=room)
         y.square().sum().backward()
-    assert bool(found) == (bank == "loop"), found
+    assert not found
+    with waits.counted() as found:
+        assert experts.row_of_N.tolist()
+    assert found
 
 
 @pytest.mark.parametrize(
