@@ -77,7 +77,7 @@ def link_of(wires: Sequence[Wire]) -> Link:
     latency = median(each for wire in wires for each in wire.least.seconds)
     whole = median(each for wire in wires for each in wire.hidden.seconds)
     size = wires[0].hidden.size - wires[0].least.size
-    beyond = max(whole - latency, size / _FASTEST)
+    beyond = max(whole - latency, size / FASTEST)
     return Link((ANY,), size / beyond, latency)
 
 
@@ -95,5 +95,5 @@ def _swap(out: Tensor, into: Tensor, peer: int | None) -> None:
         work.wait()
 
 
-_FASTEST = 1e13
+FASTEST = 1e13
 """Bytes a second that no link has: where a message takes no longer than one number."""

@@ -22,7 +22,7 @@ from actors.profiling.bench import (
 )
 from actors.profiling.machine import Found, measure
 from actors.profiling.measure import FEWEST_ROUNDS, Measuring, Timed
-from actors.profiling.messages import Message, Wire, link_of, sum_seconds
+from actors.profiling.messages import FASTEST, Message, Wire, link_of, sum_seconds
 from actors.profiling.profile import caution_of, passes_of, profile_of
 from moe.config.model import ModelConfig
 from moe.config.presets import PRESETS
@@ -95,7 +95,7 @@ def test_rates_and_links_are_those_of_a_machine(found: Sequence[Found]) -> None:
         assert each.wire.summed.size == 4 * TINY.hidden_size * TINY.vocab_size
     link = link_of([each.wire for each in found if each.wire])
     assert 1e-7 < link.latency_seconds < 1
-    assert 1e5 < link.bytes_per_second < 1e13
+    assert 1e5 < link.bytes_per_second <= FASTEST  # On a busy machine both sizes may take as long.
 
 
 def test_a_larger_micro_batch_takes_longer(found: Sequence[Found]) -> None:
