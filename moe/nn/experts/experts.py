@@ -1,7 +1,7 @@
 """The experts of a layer that a rank holds, and which bank computes them.
 
 Two banks compute the same function (``loop``, ``grouped``) behind one signature. The grouped bank
-is taken where torch has a kernel for it: bfloat16 on CUDA, sizes of 16 bytes, and experts that lie
+is taken where torch has grouped products: bfloat16 on CUDA, sizes of 16 bytes, and experts that lie
 in one stack. The choice depends on devices, types and sizes alone, never on a measurement, so that
 a resumed run computes the same bits.
 
