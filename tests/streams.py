@@ -1,5 +1,6 @@
 """Streams of a GPU, played on a CPU: what is queued on one is done when somebody waits for it."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,13 +29,15 @@ class FakeStream:
 class FakeCuda:
     """What ``torch.cuda`` has of streams and pinned memory, and nothing else.
 
-    The stream that computes does at once what it is given.
+    The stream that computes does at once what it is given, except that it is behind with copies of
+    tensors that do not lie in one piece. ``refused`` are the threads to which CUDA said no.
     """
 
     def __init__(self, lockable: int = 2**40) -> None:
         self.computes = FakeStream()
         self.current = self.computes
         self.pinned: dict[int, int] = {}
+        self.refused: set[int] = set()
         self._lockable = lockable
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
@@ -56,6 +59,7 @@ class FakeCuda:
     def cudaHostRegister(self, place: int, size: int, flags: int) -> int:
         overlap = any(place < at + other and at < place + size for at, other in self.pinned.items())
         if overlap or size > self._lockable:
+            self.refused.add(threading.get_ident())
             return 712 if overlap else 2
         self.pinned[place] = size
         return 0
@@ -80,6 +84,10 @@ class Queueing(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func == Tensor.reshape and not args[0].is_contiguous():
+            made = torch.full((args[0].numel(),), torch.nan)
+            self._cuda.computes.queued.append(lambda: made.copy_(args[0].flatten()))
+            return made
         if func == Tensor.copy_ and kwargs.get("non_blocking") and self._is_pinned(args[0]):
             self._cuda.current.queued.append(lambda: args[0].copy_(args[1]))
             return args[0]

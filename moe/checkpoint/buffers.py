@@ -74,15 +74,18 @@ class Buffers:
 
     def _copy(self, source: Tensor, begin: int) -> None:
         """Copy to the block from a byte on, piece by piece: no copy may span two of them."""
+        whole = source.is_contiguous()
         flat, end = source.reshape(-1), begin + source.nbytes
         first = begin
+        if not whole:
+            self.transfer.begin()  # The stream that computes makes ``flat`` just now.
         while begin < end:
             stop = min((begin // _PIECE + 1) * _PIECE, end)
             part = flat[(begin - first) // source.itemsize : (stop - first) // source.itemsize]
             self.transfer.copy(self._flat(begin, part), part)
             begin = stop
-        if not source.is_contiguous():
-            self.wait()  # What was copied is a tensor that ends here.
+        if not whole:
+            self.wait()  # ``flat`` ends here.
 
     def _flat(self, begin: int, like: Tensor) -> Tensor:
         """Return the block from a byte on, as one dimension of numbers like those of a tensor."""

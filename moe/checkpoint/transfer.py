@@ -6,6 +6,7 @@ training goes on while a snapshot is copied, until the next update of what is be
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -71,9 +72,13 @@ class StreamTransfer:
         self._pinned: set[int] = set()
 
     def ready(self, piece: Tensor) -> None:
-        """Pin it; warn where the system refuses, for copies to it hold the host up."""
-        with torch.cuda.device(self._device):
-            code = int(_runtime().cudaHostRegister(piece.data_ptr(), piece.nbytes, 0))
+        """Pin it; warn where the system refuses, for copies to it hold the host up.
+
+        CUDA remembers a refusal for the thread that asked, and torch would raise it at that
+        thread's next kernel. So a thread asks that launches none.
+        """
+        with ThreadPoolExecutor(1) as asking:
+            code = asking.submit(self._pinned_by_cuda, piece).result()
         if code == 0:
             self._pinned.add(piece.data_ptr())
         else:
@@ -82,6 +87,11 @@ class StreamTransfer:
                 "when it saves; let processes lock more memory (ulimit -l), or leave more free",
                 stacklevel=2,
             )
+
+    def _pinned_by_cuda(self, piece: Tensor) -> int:
+        """Return the error of pinning it, 0 for none."""
+        with torch.cuda.device(self._device):
+            return int(_runtime().cudaHostRegister(piece.data_ptr(), piece.nbytes, 0))
 
     def release(self, pieces: Sequence[Tensor]) -> None:
         """Wait for the copies, then unpin what is pinned."""

@@ -1,9 +1,11 @@
-"""The bank that computes all experts by grouped products, without a wait of the host.
+"""The bank that computes all experts by grouped products, for which the host need not wait.
 
-A grouped product multiplies each block of rows by the matrix of its expert in one kernel; where the
-blocks end is read on the device. So shapes are fixed: all T * K pairs take part, or as many as a
-capacity lets through. Those that no expert of this rank computes lie behind the last block, where
-products leave their rows uninitialised; every sum over pairs leaves them out.
+A grouped product multiplies each block of rows by the matrix of its expert; where the blocks end is
+read on the device. That is one kernel on Hopper and Blackwell; on other GPUs torch goes from expert
+to expert, and the host waits for the ends in each product (``in_one_kernel``). Shapes are fixed:
+all T * K pairs take part, or as many as a capacity lets through. Those that no expert of this rank
+computes lie behind the last block, where products leave their rows uninitialised; every sum over
+pairs leaves them out.
 
 The mathematics are those of ``moe.nn.experts.loop``; gate and up are one product. The outputs of a
 token's K experts are gathered and summed in their order, not added into the token, which on GPUs
@@ -26,7 +28,11 @@ from moe.nn.experts.stack import Stack
 from moe.nn.later import Later
 
 CAPABILITY = (8, 0)
-"""The least compute capability for which torch has a kernel of grouped products."""
+"""The least compute capability for which torch documents grouped products."""
+
+_ONE_KERNEL = (9, 10)
+"""Major compute capabilities for which torch 2.10 to 2.13 have them as one kernel (its source,
+``aten/src/ATen/native/cuda/GroupedBlas.cpp``)."""
 
 ALIGNED_BYTES = 16
 """Rows and matrices of grouped products begin at multiples of this on GPUs."""
@@ -42,13 +48,20 @@ class _Setting(NamedTuple):
 
 
 def suits(x_TD: Tensor) -> bool:
-    """Return whether torch has a kernel for products of these rows: bfloat16 on CUDA.
+    """Return whether torch has grouped products of these rows: bfloat16 on CUDA.
 
-    Products of other types on GPUs are computed expert by expert inside of torch, each with a wait.
+    Where they are not one kernel, they still launch a sixth of what the loop does.
     """
     if not x_TD.is_cuda or x_TD.dtype != torch.bfloat16:
         return False
     return torch.cuda.get_device_capability(x_TD.device) >= CAPABILITY
+
+
+def in_one_kernel(device: torch.device) -> bool:
+    """Return whether a grouped product on a GPU is one kernel, for which the host does not wait."""
+    if torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] in _ONE_KERNEL
 
 
 def aligned(stack: Stack) -> bool:

@@ -1,21 +1,11 @@
 """Bytes that one rank needs: weights, gradients, AdamW states, activations, buffers, the process.
 
 Weights, gradients and the optimiser's states are counted from the tensor table; ZeRO spreads them
-over replicas. Activations are an estimate of what autograd keeps per token, in numbers, with H
-hidden, Q and K query and key-value columns held, F feed-forward columns held, E experts held of N,
-each X wide, k E / N of them routed to, and G columns held of the shared expert:
+over replicas. Activations are what autograd keeps of each block per token
+(``moe.planning.counts.activations``), of a recomputed block its input alone and one such block
+whole for a while, and of the head 3 H: norm, its input and gradient (H hidden, V vocabulary).
 
-    block          6 H + 2 Q + 2 K                     norms, products' inputs, attention
-      q-k norms    2 Q + 2 K                           their inputs, brought to unit size
-      dense        4 F                                 gate, silu, up, their product
-      MoE          2 X k E / N  +  N                   gate and up, the rest made again; router
-        shared     4 G  (+ H)                          as dense (and its output, if gated)
-      recomputed   H                                   its input; one such block whole, for a while
-    head           3 H                                 norm, its input and gradient
-
-A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
-with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960). In
-addition to what is kept, a backward pass makes: as much again as the largest block keeps of a
+In addition to what is kept, a backward pass makes: as much again as the largest block keeps of a
 micro-batch (its gradients), a second gradient of embedding or head, a third set of logits; and
 freed activations leave fragments (``working``). Resident memory of actors was 0.98 to 1.05 of the
 sum (``benchmarks/recompute.py``). The head keeps, whatever the number of tokens, 2 V of at most
@@ -39,16 +29,15 @@ from math import ceil
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
+from moe.planning.counts.activations import block_activations, block_floats
 from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
 from moe.planning.counts.work import (
     Parameters,
     attention_columns,
-    feed_forward_columns,
-    routed,
     vocabulary_rows,
     whole_states,
 )
-from moe.planning.counts.workload import Numerics, Workload
+from moe.planning.counts.workload import Workload
 
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at a time; the same as in ``moe.nn.loss``."""
@@ -138,8 +127,7 @@ def rank_bytes(
         passing = serving_bytes(config, share, workload, widest)
         return RankBytes(weights, 0, 0, passing, process=fixed, host=host)
     floats = {
-        layer: block_activations(config, share, layer, workload.numerics)
-        for layer in share.layer_numbers
+        layer: block_activations(config, share, layer, workload) for layer in share.layer_numbers
     }
     input_only = workload.numerics.stretch * config.hidden_size
     kept = {layer: input_only if layer in recompute else floats[layer] for layer in floats}
@@ -183,7 +171,7 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
     """Return the bytes of temporary tensors in a backward pass."""
     layers = {config.has_experts(layer): layer for layer in range(config.layers)}.values()
     numerics = workload.numerics
-    widest = max(block_activations(config, share, layer, numerics) for layer in layers)
+    widest = max(block_activations(config, share, layer, workload) for layer in layers)
     passing = numerics.activation * widest * workload.tokens
     rows = vocabulary_rows(config, share)
     first, last = position.ends
@@ -241,38 +229,3 @@ def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
 def _logits_at_once(config: ModelConfig, workload: Workload) -> int:
     """Return the number of tokens whose logits the loss holds at a time."""
     return min(workload.tokens, max(1, LOGITS_AT_ONCE // config.vocab_size))
-
-
-def block_activations(config: ModelConfig, share: Share, layer: int, numerics: Numerics) -> float:
-    """Return the activations that one block keeps per token: numbers that are float32 always, in
-    bf16, count twice.
-
-    Those are the inputs of norms and what they bring to unit size; and the input of router and
-    shared gate, which in float32 is that of the experts.
-    """
-    floats = block_floats(config, share, layer)
-    more = numerics.stretch - 1
-    if not more:
-        return floats
-    exact: float = 4 * config.hidden_size
-    if config.query_key_norm is not None:
-        exact += 2 * sum(attention_columns(config, share))
-    moe = config.moe
-    if moe is None or moe.hashed or not config.has_experts(layer):
-        return floats + more * exact
-    return floats + more * (exact + moe.experts) + numerics.stretch * config.hidden_size
-
-
-def block_floats(config: ModelConfig, share: Share, layer: int) -> float:
-    """Return the numbers that one block keeps per token, in float32."""
-    query, key_value = attention_columns(config, share)
-    floats: float = 6 * config.hidden_size + 2 * query + 2 * key_value
-    if config.query_key_norm is not None:
-        floats += 2 * (query + key_value)
-    floats += 4 * feed_forward_columns(config, share, layer)
-    moe = config.moe
-    if moe is None or not config.has_experts(layer):
-        return floats
-    floats += 2 * moe.expert_size * routed(config, share, layer)
-    floats += config.hidden_size if moe.shared_gate else 0
-    return floats if moe.hashed else floats + moe.experts

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.activations import block_activations
 from moe.planning.counts.fixed import fixed_bytes, host_bytes
 from moe.planning.counts.memory import (
     Position,
-    block_activations,
     buffer_bytes,
     cache_bytes_per_token,
     head_floats,
@@ -77,7 +77,7 @@ class MemberCosts:
         each = self._of_layers(lambda layer: layer_parameters(config, self.share, layer))
         self._parameters = tuple(accumulate(each, Parameters.plus, initial=Parameters(0, 0)))
         floats = self._of_layers(
-            lambda layer: block_activations(config, self.share, layer, workload.stored)
+            lambda layer: block_activations(config, self.share, layer, workload)
         )
         self._floats = tuple(accumulate(floats, initial=0.0))
         self._working: dict[tuple[bool, bool], int] = {}

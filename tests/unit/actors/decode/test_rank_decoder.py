@@ -39,3 +39,16 @@ def test_stages_of_gangs_choose_the_tokens_of_one_process(
         assert found.token == expected.token
         assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
         tokens, position = (found.token,), position + len(tokens)
+
+
+def test_ranks_of_a_bf16_run_generate_too(ranks: Ranks, tmp_path: Path) -> None:
+    """Hidden states between stages are float32; the last one begins with a bfloat16 matrix."""
+    config = routed()
+    assert config.tie_embeddings
+    model = exports.export(config, tmp_path / "model")
+    run = runs.run_config(model, train={"precision": "bf16"})
+    team = ranks.started(runs.plan(config, (1, 2)), model, run, runs.LENGTH)
+    asked = InferInput("a", (5, 17, 3, 96), 0, Sampling(temperature=0.0))
+    *_, found = team.all("infer", asked)
+    expected = LocalDecoder(model).infer("a", asked.tokens, asked.sampling)
+    assert found.logprob == pytest.approx(expected.logprob, abs=0.05)

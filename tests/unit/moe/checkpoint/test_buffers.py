@@ -1,5 +1,6 @@
 """Copies of tensors: the same bytes whether a CPU makes them or a GPU beside its kernels."""
 
+import threading
 from collections.abc import Iterator
 from random import Random
 
@@ -123,6 +124,7 @@ def test_memory_is_unpinned_when_it_is_given_up(cuda: FakeCuda) -> None:
 
 @pytest.mark.usefixtures("queueing")
 def test_a_tensor_that_does_not_lie_in_one_piece_is_copied_at_once(cuda: FakeCuda) -> None:
+    """It is made whole by the stream that computes, so the copy waits for that."""
     tensor = torch.arange(12.0).view(3, 4).T
     (copy,) = Buffers(StreamTransfer(DEVICE)).copied([tensor])
     assert copy.equal(tensor)
@@ -134,6 +136,7 @@ def test_memory_that_cannot_be_pinned_is_told_of_and_used(monkeypatch: pytest.Mo
     transfer, piece = StreamTransfer(DEVICE), torch.empty(4096, dtype=torch.uint8)
     with pytest.warns(UserWarning, match=r"could not pin .* \(error 2\), .*ulimit -l"):
         transfer.ready(piece)
+    assert threading.get_ident() not in cuda.refused, "torch raises it at the next kernel here"
     source = torch.ones_like(piece)
     with cuda.queueing():
         transfer.begin()

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.gpu.rows import Setting
+from benchmarks.gpu.waits import judged
 from moe.config.model import MoeConfig
 from moe.nn import dispatch
 from moe.nn.dispatch import DROPLESS, Capacity
@@ -58,7 +60,7 @@ def test_no_wait_from_the_choice_of_experts_to_the_gradients(capacity: Capacity)
         ("cpu", torch.bfloat16, (9, 0), False),
     ],
 )
-def test_where_torch_has_a_kernel(
+def test_where_the_grouped_bank_is_taken(
     device: str,
     dtype: torch.dtype,
     capability: tuple[int, int],
@@ -68,6 +70,22 @@ def test_where_torch_has_a_kernel(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     with FakeTensorMode():
         assert grouped.suits(torch.empty(4, 8, dtype=dtype, device=device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "one"),
+    [(8, 0, False), (8, 9, False), (9, 0, True), (10, 0, True), (12, 0, False)],
+)
+def test_grouped_products_are_one_kernel_on_hopper_and_blackwell(
+    major: int, minor: int, one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch decides by the major number alone; on an A100, a 4090 or a 5090 it waits."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
+    assert grouped.in_one_kernel(torch.device("cuda", 0)) == one
+    assert judged(Setting("cuda", tiny=True)) == one
+    assert not judged(Setting("cpu", tiny=True))
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert not grouped.in_one_kernel(torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(

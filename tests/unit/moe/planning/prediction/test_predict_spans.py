@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.counts.memory import block_activations, head_floats, rank_bytes
+from moe.planning.counts.activations import block_activations
+from moe.planning.counts.memory import head_floats, rank_bytes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link
@@ -53,7 +54,7 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
             chunk: sum(
                 work.numerics.stretch * config.hidden_size
                 if layer in again
-                else block_activations(config, share, layer, work.numerics)
+                else block_activations(config, share, layer, work)
                 for layer in range(*span)
             )
             for chunk, span in zip(plan.chunks_of(number), plan.stages[number].spans, strict=True)
@@ -62,9 +63,7 @@ def test_what_is_kept_is_what_the_order_of_work_keeps(drawn) -> None:  # type: i
         for action in orders[number]:
             held += {"F": 1, "B": -1, "I": 0, "W": -1}[action.kind] * kept[action.chunk]
             most = max(most, held)
-        whole = max(
-            (block_activations(config, share, layer, work.numerics) for layer in again), default=0.0
-        )
+        whole = max((block_activations(config, share, layer, work) for layer in again), default=0.0)
         numbers = (most + whole) * work.tokens
         numbers += head_floats(config, share, work) if share.head else 0
         need = rank_bytes(config, share, positions[number], work, again)
