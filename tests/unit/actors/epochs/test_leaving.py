@@ -48,6 +48,17 @@ def share(model: Path) -> Iterator[LoadedShare]:
     leave_groups()
 
 
+class Busy(CpuDevice):
+    """A CPU that has work left when it is waited for, in which something happens."""
+
+    def __init__(self, happening: Callable[[], None]) -> None:
+        super().__init__()
+        object.__setattr__(self, "happening", happening)
+
+    def synchronise(self) -> None:
+        self.happening()
+
+
 def joined(seconds: float) -> Groups:
     membership = Membership("test", 1, Seat(0, 0, 0), TWO, (0,), "", 0, seconds)
     groups = Groups(membership, BACKEND, dist.HashStore())
@@ -132,6 +143,16 @@ def test_weights_that_were_given_up_on_their_way_are_torn(
 ) -> None:
     Play.happening = staticmethod(aborting("weights", how, 1e-3))
     with pytest.raises((RankLost, RuntimeError), match=r"left epoch 1|communicator was aborted"):
+        step(share)
+    assert (trainer_of(share).steps_done, trainer_of(share).torn) == (0, True)
+
+
+def test_weights_given_up_while_the_device_is_waited_for_are_torn(share: LoadedShare) -> None:
+    """A GPU is given the last kernels of a step long before they are done."""
+    group = trainer_of(share)._epoch.groups.data
+    assert isinstance(group, AbortableGroup)
+    trainer_of(share)._device = Busy(group.abort)
+    with pytest.raises(RuntimeError, match="communicator was aborted"):
         step(share)
     assert (trainer_of(share).steps_done, trainer_of(share).torn) == (0, True)
 

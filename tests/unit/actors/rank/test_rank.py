@@ -150,7 +150,7 @@ def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: P
 )
 def test_a_step_waits_for_its_device_twice(scope: str, precision: str, tmp_path: Path) -> None:
     """For the norm of the gradients and for the account, whatever the layers are; then for
-    nothing until the next step.
+    nothing until its weights have arrived.
     """
     config = routed(score="sigmoid", balance_bias=True)
     model = exports.export(config, tmp_path / "model")
