@@ -5,6 +5,7 @@ by its cores alone. So a short task asks on the node.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import ray
@@ -27,6 +28,10 @@ class Facts:
     gpus: tuple[tuple[str, int], ...] = ()
 
 
+_TOLD: dict[str, Facts] = {}
+"""What nodes have told this process, by Ray's number of the node; no two nodes ever share one."""
+
+
 def facts_here(gpus: bool) -> Facts:
     """Return the facts of this machine; its GPUs only where asked for, which imports torch."""
     if not gpus:
@@ -40,34 +45,38 @@ def facts_here(gpus: bool) -> Facts:
 def asked(nodes: Sequence[Node], seconds: float = SECONDS) -> tuple[Node, ...]:
     """Return the nodes with what they tell of themselves; those that do not answer, unchanged.
 
-    Takes no resource of a node, so busy nodes answer too. A lone node without GPUs is not asked:
-    there is nothing to tell it from.
+    Takes no resource of a node, so busy nodes answer too. A node that has answered is not asked
+    again. Nor is a lone node without GPUs: there is nothing to tell it from.
     """
-    wanted = [node for node in nodes if node.gpus or len(nodes) > 1]
+    several = len(nodes) > 1
+    _ask([node for node in nodes if node.id not in _TOLD and (node.gpus or several)], seconds)
+    return tuple(told(node, _TOLD) for node in nodes)
+
+
+def _ask(nodes: Sequence[Node], seconds: float) -> None:
+    """Keep what nodes tell within so many seconds."""
+    if not nodes:
+        return
     task = ray.remote(num_cpus=0, max_calls=1)(facts_here)
     answers = {
         task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
-        ).remote(node.gpus > 0): node.name
-        for node in wanted
+        ).remote(node.gpus > 0): node.id
+        for node in nodes
     }
-    done, late = (
-        ray.wait([*answers], num_returns=len(answers), timeout=seconds) if answers else ([], [])
-    )
+    done, late = ray.wait([*answers], num_returns=len(answers), timeout=seconds)
     for each in late:
         ray.cancel(each, force=True)
-    found: dict[str, Facts] = {}
     for each in done:
-        try:
-            found[answers[each]] = ray.get(each)
-        except RayError:
-            continue
-    return tuple(told(node, found) for node in nodes)
+        with suppress(RayError):
+            _TOLD[answers[each]] = ray.get(each)
 
 
 def told(node: Node, found: Mapping[str, Facts]) -> Node:
-    """Return a node with its facts; GPUs that a process there does not see change nothing."""
-    facts = found.get(node.name)
+    """Return a node with its facts, found by its number; GPUs that a process there does not see
+    change nothing.
+    """
+    facts = found.get(node.id)
     if facts is None:
         return node
     node = replace(node, processor=facts.processor)

@@ -42,7 +42,8 @@ class RankDecoder:
     def infer(self, work: InferInput) -> SampledToken | None:
         """Append tokens to a sequence; return the next token where the head's leader is.
 
-        RequestError where a token is not in the vocabulary.
+        RequestError where a token is not in the vocabulary. What was chosen is believed only if
+        the epoch still stands.
         """
         check_token_numbers(work.tokens, self._decoder.config.vocab_size, RequestError)
         cache = self._cache(work)
@@ -54,10 +55,12 @@ class RankDecoder:
             x = self._decoder(x, replace(run, layers=layers)).values
             if chunk + 1 < len(self._home):
                 self._to(chunk + 1, x)
-        share = self._decoder.share
+        share, token = self._decoder.share, None
         if share.head and share.leader:
-            return sample(x[0, -1], work.sampling, cache.length)
-        return None
+            token = sample(x[0, -1], work.sampling, cache.length)
+        if self._groups is not None:
+            self._groups.check()
+        return token
 
     def release(self, sequence: str) -> None:
         """Forget a sequence."""

@@ -6,6 +6,7 @@ under the next epoch.
 """
 
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +18,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from actors.device import GLOO, Device
 from actors.epochs.leaving import standing
-from actors.epochs.lines import Line, Route, routes_of
+from actors.epochs.lines import DOWN, UP, Line, Route, routes_of
 from actors.epochs.membership import Membership
 from moe.errors import RankLost
 
@@ -33,14 +34,21 @@ class Groups:
     """The process groups of one rank in one epoch; None where it would be alone in one.
 
     ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``lines`` are the
-    ends of the routes between this member of this stage and the same member of others.
+    ends of the routes of some ``ways`` between this member of this stage and the same member of
+    others.
     ``ends`` holds this member of the stages with embedding and head, where these are two.
     ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
     memory of the host on their way to a checkpoint while the next step runs; all other groups have
     the ``backend`` of the device.
     """
 
-    def __init__(self, membership: Membership, backend: str, store: Store | None) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        backend: str,
+        store: Store | None,
+        ways: Collection[str] = (DOWN, UP),
+    ) -> None:
         self.membership = membership
         self.backend = backend
         self._wait = timedelta(seconds=membership.seconds)
@@ -60,7 +68,7 @@ class Groups:
         self.world = dist.group.WORLD
         gang = [seats.rank(each) for each in seats.gang_of(seat)]
         self.gang = self._own("gang", gang)
-        self.lines = self._lines()
+        self.lines = self._lines(ways)
         self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
         self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
         self.files = self._own("files", gang, GLOO)
@@ -132,7 +140,7 @@ class Groups:
             works.append(line.send(number) if sends else line.receive(number))
         return works
 
-    def _lines(self) -> dict[Route, Line]:
+    def _lines(self, ways: Collection[str]) -> dict[Route, Line]:
         """Meet the other ends of the routes from and to this stage.
 
         Every rank calls for every line of the run. With local synchronisation torch would name a
@@ -140,7 +148,7 @@ class Groups:
         """
         membership, found = self.membership, {}
         seats, name = membership.seats, membership.name
-        for route in routes_of(membership.homes):
+        for route in routes_of(membership.homes, ways):
             for seat in filter(lambda each: each.stage == route.sender, seats):
                 ends = [seats.rank(seat), seats.rank(replace(seat, stage=route.receiver))]
                 desc = f"{name}/{'-'.join(map(str, route))}"

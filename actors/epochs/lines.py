@@ -6,7 +6,7 @@ Where each sender has a communicator for each receiver, nothing stands before a 
 messages of the same sender, which the receiver needs earlier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor
 DOWN = "down"
 """The way of hidden states, from a chunk to the next."""
 UP = "up"
-"""The way of gradients, from a chunk to the one before."""
+"""The way of gradients, from a chunk to the one before; only training has any."""
 
 
 class Route(NamedTuple):
@@ -44,13 +44,14 @@ class Line:
         return self.group.recv([tensor], self.other, tag)
 
 
-def routes_of(homes: Sequence[int]) -> tuple[Route, ...]:
-    """Return the routes between stages, in the order in which every rank opens its own.
+def routes_of(homes: Sequence[int], ways: Collection[str] = (DOWN, UP)) -> tuple[Route, ...]:
+    """Return the routes of some ways between stages, in the order in which ranks open them.
 
     ``homes`` is the stage of every chunk. To open a route takes both its ranks at once, so all must
     keep to one order; stages with even numbers come first, so that many routes open side by side.
     """
     hops = {(one, other) for one, other in pairwise(homes) if one != other}
-    routes = {Route(DOWN, one, other) for one, other in hops}
-    routes |= {Route(UP, other, one) for one, other in hops}
+    every = {Route(DOWN, one, other) for one, other in hops}
+    every |= {Route(UP, other, one) for one, other in hops}
+    routes = (route for route in every if route.way in ways)
     return tuple(sorted(routes, key=lambda route: (route.sender % 2, route)))

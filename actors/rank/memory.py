@@ -7,7 +7,7 @@ from actors.state.sources import Source
 from actors.step.replicas import part_of_step
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import CPU
-from moe.planning.prediction.predict import bytes_per_rank
+from moe.planning.prediction.predict import rank_bytes_of
 from moe.sizes import size_text
 
 
@@ -24,7 +24,7 @@ def remedy(command: BuildCommand, source: Source) -> str:
 
 
 def predicted_bytes(command: BuildCommand, source: Source) -> int:
-    """Return the memory of a rank that trains, as the planner counts it."""
+    """Return the memory of the device of a rank that trains, as the planner counts it."""
     assert command.run is not None
     plan, seat, train = command.plan, command.seat, command.run.train
     workload = Workload.of_run(
@@ -34,4 +34,4 @@ def predicted_bytes(command: BuildCommand, source: Source) -> int:
         gpus=plan.rank(seat).kind != CPU,
     )
     rank = plan.seats.rank(replace(seat, replica=0))
-    return bytes_per_rank(source.config(), plan, workload)[rank]
+    return rank_bytes_of(source.config(), plan, workload)[rank].total

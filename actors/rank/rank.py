@@ -70,10 +70,10 @@ class Rank:
         self.abort()
         share = self._share()
         store = self._store if membership.rank == 0 else None
-        with guarded(self._doing(f"joining epoch {membership.epoch}")):
-            groups = Groups(membership, share.device.backend, store)
+        with self._in_groups(f"joining epoch {membership.epoch}"):
+            groups = Groups(membership, share.device.backend, store, share.ways)
             groups.connect(share.device)
-        share.join(groups)
+            share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
         self._state = Joined(share, membership.epoch, groups, saver)
 
@@ -177,12 +177,18 @@ class Rank:
         with self._working:
             if not isinstance(self._state, Joined):
                 raise self._left()
-            try:
-                with guarded(self._doing(doing)):
-                    yield
-            except RaymoeError:
-                self._let_go()
-                raise
+            with self._in_groups(doing):
+                yield
+
+    @contextmanager
+    def _in_groups(self, doing: str) -> Iterator[None]:
+        """Tell what failed, and leave the groups with all that holds them."""
+        try:
+            with guarded(self._doing(doing)):
+                yield
+        except RaymoeError:
+            self._let_go()
+            raise
 
     def _let_go(self) -> None:
         """Hold no group of the epoch any more, which closes its connections.

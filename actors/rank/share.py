@@ -10,6 +10,7 @@ from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
 from actors.device import planned_device
 from actors.epochs.groups import Groups
+from actors.epochs.lines import DOWN, UP
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
@@ -51,6 +52,11 @@ class LoadedShare:
             self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways that messages go between its stage and others."""
+        return (DOWN,) if self.trainer is None else (DOWN, UP)
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch."""

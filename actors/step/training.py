@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from actors.commands import BuildCommand, RankReport, StepInput
-from actors.device import GLOO, Device, seconds_of
+from actors.commands import BuildCommand, LayerReport, RankReport, StepInput
+from actors.device import GLOO, Device
 from actors.epochs.groups import Groups
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
@@ -40,6 +40,21 @@ class _Joined(NamedTuple):
     pipeline: Pipeline
     reduction: Reduction
     first: Pipeline | None
+
+
+class _Sums(NamedTuple):
+    """The account of a step over all replicas, and the norm of its gradients over all ranks."""
+
+    loss: float
+    layers: dict[int, LayerStatistics]
+    norm: float
+
+
+class _Update(NamedTuple):
+    """What a step changed by: its learning rate, and what the balance of each layer came to."""
+
+    rate: float
+    reports: dict[int, LayerReport]
 
 
 class RankTrainer:
@@ -102,35 +117,22 @@ class RankTrainer:
         are those of the next step, and doing it again would update them twice. Before both, the
         groups are asked whether what was read since came of all ranks.
         """
-        assert self._joined is not None
-        groups, pipeline, reduction, first = self._joined
         started = time.perf_counter()
-        self.optimizer.clear()
-        work = StageStep(self._decoder, self._layers(), self._pass(), reduction)
-        work.take(batch, self.run.train.micro_batch)
-        (first or pipeline).run(work)
-        reduction.finish()
-        loss, layers = _account(work, groups)
-        norm = self.optimizer.clip(groups)
+        work = self._begin(batch)
+        self._pass_through(work)
+        sums = self._reduce(work)
         hold_back()
-        self.torn = True
-        rate = self.optimizer.step(self.steps_done)
-        reduction.spread()
-        reports = self.balancer.after(layers)
-        seconds = seconds_of(self._device) - started
-        groups.check()
-        self.steps_done += 1
-        self.torn = False
-        self._joined = self._joined._replace(first=None)
-        self._release()
+        update = self._update(sums)
+        seconds = time.perf_counter() - started
+        self._end()
         share = self._decoder.share
         return RankReport(
-            rank=groups.membership.rank,
+            rank=self._epoch.groups.membership.rank,
             step=self.steps_done,
-            loss=loss if share.head else None,
-            gradient_norm=norm,
-            learning_rate=rate,
-            layers=reports if share.leader else {},
+            loss=sums.loss if share.head else None,
+            gradient_norm=sums.norm,
+            learning_rate=update.rate,
+            layers=update.reports if share.leader else {},
             busy_seconds=seconds,
             peak_bytes=self._device.peak_bytes,
         )
@@ -140,6 +142,50 @@ class RankTrainer:
         """Whether a step takes token numbers: to embed them, or to hash them to experts."""
         moe = self._decoder.config.moe
         return self._decoder.share.embedding or (moe is not None and moe.hashed)
+
+    @property
+    def _epoch(self) -> _Joined:
+        """What it works with now."""
+        assert self._joined is not None
+        return self._joined
+
+    def _begin(self, batch: StepInput) -> StageStep:
+        """Take the inputs of a step; the gradients of the last are forgotten."""
+        self.optimizer.clear()
+        work = StageStep(self._decoder, self._layers(), self._pass(), self._epoch.reduction)
+        work.take(batch, self.run.train.micro_batch)
+        return work
+
+    def _pass_through(self, work: StageStep) -> None:
+        """Take all micro-batches forward and backward; gradients leave as they become whole."""
+        (self._epoch.first or self._epoch.pipeline).run(work)
+
+    def _reduce(self, work: StageStep) -> _Sums:
+        """Sum gradients, account and norm over the ranks that share them; no weight has moved."""
+        self._epoch.reduction.finish()
+        loss, layers = _account(work, self._epoch.groups)
+        return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups))
+
+    def _update(self, sums: _Sums) -> _Update:
+        """Move weights, moments and balance; until all have arrived everywhere, ``torn`` is set.
+
+        The device is waited for here. Whether the weights of other replicas have come is known only
+        then.
+        """
+        self.torn = True
+        rate = self.optimizer.step(self.steps_done)
+        self._epoch.reduction.spread()
+        reports = self.balancer.after(sums.layers)
+        self._device.synchronise()
+        self._epoch.groups.check()
+        self.steps_done += 1
+        self.torn = False
+        return _Update(rate, reports)
+
+    def _end(self) -> None:
+        """Go on with the pipeline of the schedule, and stay within the memory reserved."""
+        self._joined = self._epoch._replace(first=None)
+        self._release()
 
     def _pipeline(self, orders: tuple[Order, ...], groups: Groups, ahead: int) -> Pipeline:
         """Return this stage's work in an order of all stages."""

@@ -8,7 +8,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.training import SaveContext
 from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
-from moe.config.run import RunConfig
+from moe.config.run import RunConfig, parse_run
 from moe.config.run.cautions import model_cautions
 from moe.errors import ConfigError, DataError, StorageError
 from moe.storage import Location
@@ -125,15 +125,16 @@ _MAY_CHANGE = (("train", "steps"), ("train", "schedule"), ("train", "precision")
 
 def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
     """Raise ConfigError for changes that make it a different run; length, schedule and precision
-    may change.
+    may change. Options that came after it began have their defaults.
     """
     manifest = load_manifest(checkpoint)
-    before, now = manifest.run, context.run.model_dump(mode="json")
+    began = parse_run(manifest.run, f"the run in {checkpoint}")
+    before, now = (each.model_dump(mode="json") for each in (began, context.run))
     changed = [
-        f"{section}.{key} was {before.get(section, {}).get(key)!r} and is {value!r}"
+        f"{section}.{key} was {before[section].get(key)!r} and is {value!r}"
         for section in ("data", "train", "routing", "balance")
         for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value and (section, key) not in _MAY_CHANGE
+        if before[section].get(key) != value and (section, key) not in _MAY_CHANGE
     ]
     if Checkpoint.open(checkpoint).config != context.config:
         changed.append(f"{context.run.model.path} has another architecture")

@@ -132,7 +132,7 @@ def test_what_ranks_ask_for_is_what_ray_is_told_of_their_pods() -> None:
     table = rayjob(plan, BYTES, ON_CPUS, "demo")
     assert faults(table) == check([table]) == []
     types = _autoscaling(table)["available_node_types"]
-    assert types["cpu-1"]["resources"] == {"CPU": 3, "memory": 26 * GIB, "slot": 2, "fast": 2}
+    assert types["cpu-1"]["resources"] == {"CPU": 3, "memory": 27 * GIB, "slot": 2, "fast": 2}
     assert types["cpu-1"]["labels"] == {
         "rack": "r1",
         "raymoe/role": "rank",

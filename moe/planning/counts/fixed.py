@@ -10,7 +10,7 @@ libraries are documented or reported to take:
 
     context          CUDA and the code of kernels, for every process
     workspaces       cuBLAS and cuBLASLt, 32 MiB each on Hopper
-    communicators    NCCL's buffers: those of a group, and of a pair of neighbours each way
+    communicators    NCCL's buffers: those of a group, and of a line to or from a neighbour
     gradient         of all experts of one layer, before it is added to that of the step
 """
 
@@ -50,25 +50,26 @@ def fixed_bytes(
 ) -> int:
     """Return what a rank takes beside its tensors on its device.
 
-    ``neighbours`` are the stages that it sends to.
+    ``neighbours`` are the stages that it exchanges with, those before and those after.
     """
     least = least_fixed_bytes(workload)
     if not workload.gpus:
         return least + (PRODUCTS_BYTES if workload.training and config.moe else 0)
-    communicating = communicator_bytes(config, share, neighbours, replicas)
+    lines = neighbours * (2 if workload.training else 1)
+    communicating = communicator_bytes(config, share, lines, replicas)
     return least + communicating + expert_gradient_bytes(config, share, workload)
 
 
-def communicator_bytes(config: ModelConfig, share: Share, neighbours: int, replicas: int) -> int:
+def communicator_bytes(config: ModelConfig, share: Share, lines: int, replicas: int) -> int:
     """Return the bytes of NCCL for all groups of a rank.
 
-    These are the gang, the replicas and, if there is any other rank, all ranks; and each neighbour,
-    one communicator to send and one to receive.
+    These are the gang, the replicas and, if there is any other rank, all ranks; and each line to or
+    from a neighbour, which has one for each way: hidden states and, in training, gradients.
     """
     gang = share.kv_heads != (0, config.kv_heads)
     groups = gang + (replicas > 1)
-    several = bool(groups or neighbours)
-    return (groups + several) * GROUP_BYTES + 2 * neighbours * PAIR_BYTES
+    several = bool(groups or lines)
+    return (groups + several) * GROUP_BYTES + lines * PAIR_BYTES
 
 
 def expert_gradient_bytes(config: ModelConfig, share: Share, workload: Workload) -> int:

@@ -1,15 +1,18 @@
 """What nodes tell of themselves, with a driver of GPUs that is not there."""
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 import torch
 
 from actors.crew.nodes.bundles import gangs
 from actors.crew.nodes.choice import choose
 from actors.crew.nodes.room import Room
-from cluster.facts import Facts, facts_here, told
-from cluster.nodes import inventory
+from cluster.facts import Facts, asked, facts_here, told
+from cluster.nodes import Node, inventory
 from cluster.probe import living_nodes
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.processor import processor_name
@@ -41,7 +44,7 @@ def test_a_plan_for_a_gpu_node_of_ray_finds_its_node_again(
     properties = SimpleNamespace(name=driver, total_memory=memory)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
     (node,) = living_nodes([row])
-    there = inventory([told(node, {"a": facts_here(gpus=True)})])
+    there = inventory([told(node, {node.id: facts_here(gpus=True)})])
     assert {(each.kind, each.memory_bytes) for each in there.devices} == {(kind, memory)}
     plan = make_plan(SMOLLM2, there, 2, 1, Workload(128, 1, 2))
     assert {gang.ranks[0].kind for gang in gangs(plan)} == {kind}
@@ -55,13 +58,51 @@ def test_a_node_whose_processes_see_no_gpu_keeps_what_ray_says() -> None:
     resources = {"CPU": 8.0, "GPU": 1.0, "memory": GIB, "accelerator_type:A100": 1.0}
     row = {"NodeName": "a", "NodeID": "a" * 56, "Alive": True, "Resources": resources}
     (node,) = living_nodes([row])
-    seen = told(node, {"a": Facts("some processor")})
+    seen = told(node, {node.id: Facts("some processor")})
     assert (seen.processor, seen.gpu_kind, seen.gpu_memory_bytes) == (
         "some processor",
         "A100",
         None,
     )
     assert told(node, {}) == node
+
+
+class Tasks:
+    """A Ray whose tasks are done at once; ``started`` counts them."""
+
+    def __init__(self) -> None:
+        self.started = 0
+
+    def remote(self, *given: Any, **options: Any) -> Any:
+        """Make a task of a function, with options; start it, without."""
+        if options:
+            return self
+        self.started += 1
+        return Facts(f"processor {self.started}")
+
+    def __call__(self, function: Any) -> "Tasks":
+        return self
+
+    def options(self, **placed: Any) -> "Tasks":
+        return self
+
+    def wait(self, tasks: list[Facts], **how: Any) -> tuple[list[Facts], list[Facts]]:
+        return tasks, []
+
+    def get(self, task: Facts) -> Facts:
+        return task
+
+
+def test_a_node_is_asked_once_by_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run asks for the nodes before it measures, before it plans, and whenever it is resized."""
+    tasks = Tasks()
+    for name in ("remote", "wait", "get"):
+        monkeypatch.setattr(ray, name, getattr(tasks, name))
+    one, two, three = (Node(name, 2, 0, "", GIB, {}, id=name * 56) for name in "bcd")
+    first = asked([one, two])
+    assert [node.processor for node in first] == ["processor 1", "processor 2"]
+    assert asked([two, three, one]) == (first[1], replace(three, processor="processor 3"), first[0])
+    assert tasks.started == 3
 
 
 def test_a_node_without_gpus_tells_its_processor() -> None:

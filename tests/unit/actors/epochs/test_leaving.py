@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
-from actors.commands import BuildCommand
+from actors.commands import BuildCommand, InferInput
 from actors.device import CpuDevice
 from actors.epochs.groups import Groups
 from actors.epochs.leaving import leave_groups
@@ -21,6 +22,7 @@ from actors.state.sources import ModelSource
 from actors.step.replicas import part_of
 from actors.step.training import RankTrainer
 from moe.checkpoint.reader import Checkpoint
+from moe.config.sampling import Sampling
 from moe.errors import RankLost
 from moe.planning.plan.seats import Seat, Seats
 from tests import runs, tiny
@@ -44,6 +46,17 @@ def share(model: Path) -> Iterator[LoadedShare]:
     yield share
     Play.happening = staticmethod(nothing)
     leave_groups()
+
+
+class Busy(CpuDevice):
+    """A CPU that has work left when it is waited for, in which something happens."""
+
+    def __init__(self, happening: Callable[[], None]) -> None:
+        super().__init__()
+        object.__setattr__(self, "happening", happening)
+
+    def synchronise(self) -> None:
+        self.happening()
 
 
 def joined(seconds: float) -> Groups:
@@ -134,6 +147,16 @@ def test_weights_that_were_given_up_on_their_way_are_torn(
     assert (trainer_of(share).steps_done, trainer_of(share).torn) == (0, True)
 
 
+def test_weights_given_up_while_the_device_is_waited_for_are_torn(share: LoadedShare) -> None:
+    """A GPU is given the last kernels of a step long before they are done."""
+    group = trainer_of(share)._epoch.groups.data
+    assert isinstance(group, AbortableGroup)
+    trainer_of(share)._device = Busy(group.abort)
+    with pytest.raises(RuntimeError, match="communicator was aborted"):
+        step(share)
+    assert (trainer_of(share).steps_done, trainer_of(share).torn) == (0, True)
+
+
 def test_the_last_weights_given_up_are_noticed_too(share: LoadedShare) -> None:
     """No other message of the group follows in the step."""
     buckets, seen = len(trainer_of(share)._buckets), 0
@@ -149,6 +172,27 @@ def test_the_last_weights_given_up_are_noticed_too(share: LoadedShare) -> None:
     with pytest.raises(RuntimeError, match="communicator was aborted"):
         step(share)
     assert trainer_of(share).torn
+
+
+@pytest.mark.parametrize("how", [left, given_up])
+def test_a_token_is_not_believed_once_its_epoch_is_over(
+    how: Callable[[AbortableGroup], None], model: Path
+) -> None:
+    plan = runs.plan(Checkpoint.open(model).config, (3,))
+    share = LoadedShare(BuildCommand(plan, Seat(0, 0, 0), 0), ModelSource(model))
+    groups = joined(5.0)
+    share.join(groups)
+    work = InferInput("one", (5,), 0, Sampling())
+    assert share.generator.infer(work) is not None
+    group = groups.data
+    assert isinstance(group, AbortableGroup)
+    handle = register_module_forward_hook(lambda *_: how(group))
+    try:
+        with pytest.raises((RankLost, RuntimeError), match=r"left epoch 1|was aborted"):
+            share.generator.infer(work)
+    finally:
+        handle.remove()
+        leave_groups()
 
 
 def test_a_group_that_does_not_connect_fails_in_its_time_and_not_in_the_first_step() -> None:

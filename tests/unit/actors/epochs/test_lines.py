@@ -22,6 +22,10 @@ def test_a_pipeline_of_one_chunk_a_stage() -> None:
     )
 
 
+def test_a_server_has_no_way_back() -> None:
+    assert routes_of((0, 1, 2), (DOWN,)) == (Route(DOWN, 0, 1), Route(DOWN, 1, 2))
+
+
 @pytest.mark.parametrize(
     ("homes", "expected"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -17,7 +18,7 @@ from actors.rank.rank import Rank
 from actors.state.sources import ModelSource, Opened
 from actors.step.reduction import Reduction
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import DataError, OutOfMemory, RankLost
+from moe.errors import DataError, OutOfMemory, PlanError, RankLost
 from moe.nn.block import Block
 from tests import exports, runs, tiny, waits
 from tests.alone import alone, join
@@ -109,6 +110,13 @@ def test_a_batch_with_an_unknown_token_is_refused_before_a_layer_runs(
     assert not rank.status().torn
 
 
+def test_a_rank_that_cannot_join_leaves_the_groups_that_it_has_met(model: Path) -> None:
+    run = runs.run_config(model, train={"schedule": "zbv"})
+    with pytest.raises(PlanError, match="zbv has 2 chunks a stage"), alone(model, run):
+        pass
+    assert not dist.is_initialized()
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
 def test_weights_that_do_not_fit_are_told_with_what_was_predicted(
     error: Exception, model: Path
@@ -142,7 +150,7 @@ def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: P
 )
 def test_a_step_waits_for_its_device_twice(scope: str, precision: str, tmp_path: Path) -> None:
     """For the norm of the gradients and for the account, whatever the layers are; then for
-    nothing until the next step.
+    nothing until its weights have arrived.
     """
     config = routed(score="sigmoid", balance_bias=True)
     model = exports.export(config, tmp_path / "model")

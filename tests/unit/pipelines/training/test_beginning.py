@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import ray
 
+from moe.checkpoint.manifest import MANIFEST, sealed
 from moe.checkpoint.training import About, write_training_checkpoint
+from moe.checkpoint.writer import write_json
+from moe.config.json_file import read_json
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, DataError, PlanError
 from moe.planning.plan.file import to_dict
@@ -74,20 +77,39 @@ def test_the_path_of_a_plan_means_the_same_in_every_process(material: Path, tmp_
     assert with_absolute_paths(config(material, tmp_path)).plan.path is None
 
 
-def test_a_run_goes_on_in_another_precision_but_at_no_other_rate(
-    material: Path, tmp_path: Path
-) -> None:
-    run = config(material, tmp_path / "run")
+def saved(run: RunConfig, step: int) -> Path:
+    """Write a checkpoint of a run and return its directory."""
     context, _ = check_beginning(run, "never")
     plan = plans.single(context.config)
     state = saves.Whole.of(context.config).state()
-    about = About(context, to_dict(plan), 3)
-    write_training_checkpoint(tmp_path / "run" / "step-00000003", about, state)
+    directory = run.checkpoint.path / f"step-{step:08d}"
+    write_training_checkpoint(directory, About(context, to_dict(plan), step), state)
+    return directory
+
+
+def test_a_run_goes_on_in_another_precision_but_at_no_other_rate(
+    material: Path, tmp_path: Path
+) -> None:
+    saved(config(material, tmp_path / "run"), 3)
     narrow = config(material, tmp_path / "run", train={"precision": "bf16"})
     assert check_beginning(narrow, "always")[0].run == narrow
     faster = config(material, tmp_path / "run", train={"learning_rate": 1e-2})
     with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.003 and is 0\.01; undo"):
         check_beginning(faster, "always")
+
+
+def test_a_run_goes_on_that_was_saved_before_an_option_existed(
+    material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path / "run")
+    directory = saved(run, 3)
+    table = read_json(directory / MANIFEST)
+    del table["run"]["train"]["deterministic"]
+    write_json(directory / MANIFEST, sealed(table))
+    assert check_beginning(run, "always")[1] > 0
+    other = config(material, tmp_path / "run", train={"deterministic": True})
+    with pytest.raises(ConfigError, match=r"train\.deterministic was False and is True; undo"):
+        check_beginning(other, "always")
 
 
 def test_a_run_without_checkpoints_begins_again(material: Path, tmp_path: Path) -> None:

@@ -43,13 +43,19 @@ def test_a_gpu_holds_its_context_workspaces_and_the_gradient_of_a_layer_s_expert
     assert fixed_bytes(MOE, half, 0, replace(ON_GPU, training=False), 1) == least
 
 
-def test_each_group_and_each_neighbour_has_a_communicator() -> None:
+def test_each_group_and_each_line_has_a_communicator() -> None:
     share = whole(SMOLLM2)
     assert communicator_bytes(SMOLLM2, share, 0, 1) == 0
-    assert communicator_bytes(SMOLLM2, share, 2, 1) == GROUP_BYTES + 4 * PAIR_BYTES
+    assert communicator_bytes(SMOLLM2, share, 4, 1) == GROUP_BYTES + 4 * PAIR_BYTES
     gang = replace(share, kv_heads=(0, 1))
     assert communicator_bytes(SMOLLM2, gang, 0, 1) == 2 * GROUP_BYTES
-    assert communicator_bytes(SMOLLM2, gang, 1, 8) == 3 * GROUP_BYTES + 2 * PAIR_BYTES
+    assert communicator_bytes(SMOLLM2, gang, 2, 8) == 3 * GROUP_BYTES + 2 * PAIR_BYTES
+    serving = replace(ON_GPU, training=False)
+    more = [
+        fixed_bytes(SMOLLM2, share, 2, work, 1) - fixed_bytes(SMOLLM2, share, 0, work, 1)
+        for work in (ON_GPU, serving)
+    ]
+    assert more == [GROUP_BYTES + 4 * PAIR_BYTES, GROUP_BYTES + 2 * PAIR_BYTES]
 
 
 def test_the_host_of_a_gpu_has_the_process_and_the_snapshot_that_a_cpu_has_itself() -> None:
