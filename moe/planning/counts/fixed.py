@@ -12,6 +12,10 @@ libraries are documented or reported to take:
     workspaces       cuBLAS and cuBLASLt, 32 MiB each on Hopper
     communicators    NCCL's buffers: those of a group, and of a line to or from a neighbour
     gradient         of all experts of one layer, before it is added to that of the step
+
+Reports of contexts are of kernels that are loaded at their first launch. Ranks load all of them at
+the start (``actors.epochs.environment``), which takes more; how much, ``benchmarks.gpu_check`` will
+show, which compares the memory of a card with the prediction.
 """
 
 from math import ceil
