@@ -1,8 +1,8 @@
 """A backend of torch.distributed whose work can be given up under it, as that of NCCL.
 
-The other ranks of a group add nothing. When ``HAPPENING`` says so, the groups are aborted while a
-result is waited for; who waits for it is let go and reads whatever lies in memory. A group that was
-given up refuses all later work.
+The other ranks of a group add nothing. When ``Play.happening`` says so, the groups are aborted
+while a result is waited for; who waits for it is let go and reads whatever lies in memory. A group
+that was given up refuses all later work.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from actors.device import gpu_count, local_device
+from actors.device import CpuDevice, Device, gpu_count, local_device
 from actors.epochs.environment import prepare
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
@@ -81,6 +81,11 @@ def memory_bytes(asked: Measuring) -> int:
     return PROCESS_BYTES + _STATE_BYTES * most
 
 
+def device_of(asked: Measuring, rank: int) -> Device:
+    """Return what a rank measures."""
+    return CpuDevice() if asked.on_cpu else local_device(rank)
+
+
 def _check(asked: Measuring) -> None:
     """Raise ConfigError where something cannot be measured."""
     numbers = {
@@ -94,7 +99,7 @@ def _check(asked: Measuring) -> None:
             raise ConfigError(f"--{name} is {value}; give whole numbers above 0")
     if not 0 < asked.seconds < _PATIENCE:
         raise ConfigError(f"--seconds is {asked.seconds:g}; give a number in (0, {_PATIENCE:g})")
-    gpus = gpu_count()
+    gpus = 0 if asked.on_cpu else gpu_count()
     if gpus:
         if asked.ranks > gpus:
             raise ConfigError(f"--ranks is {asked.ranks} but there are {gpus} GPUs; ask for fewer")
@@ -142,7 +147,7 @@ def _answer(rank: int, pipe: Connection, process: SpawnProcess) -> Any:
 def _serve(asked: Measuring, rank: int, port: int, pipe: Connection) -> None:
     prepare()
     torch.set_num_threads(asked.threads)
-    device = local_device(rank)
+    device = device_of(asked, rank)
     device.use()
     try:
         membership = Membership(

@@ -50,7 +50,8 @@ class Measuring:
     """What to measure, with so many ranks at once, each of so many threads.
 
     ``seconds`` is about how long each part runs at each size once it is warm. ``precision`` is that
-    of products. ``quick`` takes smaller matrices, shorter chains and fewer rounds.
+    of products. ``quick`` takes smaller matrices, shorter chains and fewer rounds. ``on_cpu``
+    leaves the GPUs alone that the process sees.
     """
 
     config: ModelConfig
@@ -61,6 +62,7 @@ class Measuring:
     seconds: float
     precision: str = FLOAT32.name
     quick: bool = False
+    on_cpu: bool = False
 
     @property
     def half(self) -> bool:

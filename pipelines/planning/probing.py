@@ -123,6 +123,7 @@ def probes(there: Inventory, nodes: Sequence[Node], wanted: Wanted) -> list[Prob
             kind[1],
             wanted.precision,
         )
+        asked = replace(asked, on_cpu=kind[0] == CPU)
         found.append(Probe(kind, by_name[name], asked))
     return found
 

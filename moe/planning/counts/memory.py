@@ -126,6 +126,22 @@ def rank_bytes(
         widest = max(block_floats(config, share, layer) for layer in share.layer_numbers)
         passing = serving_bytes(config, share, workload, widest)
         return RankBytes(weights, 0, 0, passing, process=fixed, host=host)
+    activations = activation_bytes(config, share, position, workload, recompute)
+    working = working_bytes(config, share, position, workload) + wasted_bytes(activations)
+    buffers = buffer_bytes(config, position, workload)
+    snapshot = snapshot_bytes(parameters, workload, replicas)
+    states = (weights, gradients, optimizer)
+    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host)
+
+
+def activation_bytes(
+    config: ModelConfig,
+    share: Share,
+    position: Position,
+    workload: Workload,
+    recompute: Collection[int],
+) -> int:
+    """Return the bytes of all that is kept for backward passes at the fullest moment."""
     floats = {
         layer: block_activations(config, share, layer, workload) for layer in share.layer_numbers
     }
@@ -136,12 +152,7 @@ def rank_bytes(
     numbers = (position.most_kept(spans) + again) * workload.tokens
     if position.ends[1]:
         numbers += head_floats(config, share, workload)
-    activations = ceil(workload.numerics.activation * numbers)
-    working = working_bytes(config, share, position, workload) + wasted_bytes(activations)
-    buffers = buffer_bytes(config, position, workload)
-    snapshot = snapshot_bytes(parameters, workload, replicas)
-    states = (weights, gradients, optimizer)
-    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host)
+    return ceil(workload.numerics.activation * numbers)
 
 
 def state_bytes(parameters: Parameters, workload: Workload, replicas: int) -> tuple[int, int, int]:

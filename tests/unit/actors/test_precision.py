@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from actors.commands import StepInput
+from actors.commands import InferInput, StepInput
 from actors.engine.reports import merge
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.names import disk_name
@@ -19,6 +19,7 @@ from moe.checkpoint.universal.reader import UniversalCheckpoint
 from moe.checkpoint.universal.writer import AdamSettings
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
+from moe.config.sampling import Sampling
 from moe.config.tensors import tensors
 from moe.planning.plan.plan import Plan
 from moe.surgery.deepspeed import TrainingCheckpoint, export_universal
@@ -105,14 +106,24 @@ def test_fifty_steps_lose_what_float32_loses(model: Path, ranks: Ranks) -> None:
     assert plain.losses[-1] < plain.losses[0] - 0.5
 
 
-def test_any_plan_learns_the_same(model: Path, ranks: Ranks) -> None:
+def logprob(team: Team) -> float:
+    """Have the ranks of one replica generate a token and return its log-probability."""
+    work = InferInput("one", (5, 17, 3), 0, Sampling(temperature=0.0))
+    (token,) = (each for each in team.all("infer", work) if each is not None)
+    return float(token.logprob)
+
+
+def test_any_plan_learns_and_generates_the_same(model: Path, ranks: Ranks) -> None:
     """Not to the bit: parts of a gang are rounded before they add up."""
     run = run_of(model)
-    found = []
-    for plan in (one_rank(model), gangs(model), replicas(model)):
+    found, generated = [], []
+    for plan in (replicas(model), one_rank(model), gangs(model)):
         team = ranks.started(plan, model, run, runs.LENGTH)
         found.append([stepped(team, step) for step in range(2)])
         agreement.check_same_bits(team.held())
+        if plan.replicas == 1:
+            generated.append(logprob(team))
+    assert generated[0] == pytest.approx(generated[1], abs=1e-2)
     for theirs, *others in zip(*found, strict=True):
         for ours in others:
             assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from actors.device import CpuDevice, CudaDevice
 from actors.profiling.bench import (
     CHAIN_BYTES,
     OptimizerBench,
@@ -20,7 +21,7 @@ from actors.profiling.bench import (
     parameters,
     parts_of,
 )
-from actors.profiling.machine import Found, measure
+from actors.profiling.machine import Found, device_of, measure
 from actors.profiling.measure import FEWEST_ROUNDS, Measuring, Timed
 from actors.profiling.messages import FASTEST, Message, Wire, link_of, sum_seconds
 from actors.profiling.profile import caution_of, passes_of, profile_of
@@ -141,6 +142,13 @@ def test_a_stage_is_the_sum_of_its_measured_parts(found: Sequence[Found]) -> Non
         forward = parts["dense"].forward + 3 * parts["moe"].forward + parts["head"].forward
         stage = predict(TINY, plan, inventory, workload).stages[0]
         assert (stage.forward, stage.backward) == pytest.approx((forward, backward))
+
+
+def test_a_cpu_is_measured_where_gpus_are_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan for CPUs must not count with the speed of a GPU that Ray was not told of."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of(ASKED, 1) == CudaDevice(1)
+    assert device_of(replace(ASKED, on_cpu=True), 1) == CpuDevice()
 
 
 def test_figures_are_medians_over_all_ranks() -> None:

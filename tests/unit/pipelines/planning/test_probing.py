@@ -33,6 +33,7 @@ def test_the_largest_node_of_each_processor_measures_on_all_its_devices() -> Non
     old, new = probes(inventory(nodes), nodes, WANTED)
     assert (old.node.name, old.asked.ranks, old.asked.threads) == ("a", 2, 1)
     assert (new.node.name, new.asked.ranks) == ("c", MOST_RANKS)
+    assert old.asked.on_cpu
     assert (old.asked.precision, old.asked.micro_batches, old.asked.quick) == (
         "float32",
         (1,),
@@ -53,6 +54,7 @@ def test_a_gpu_of_each_kind_measures_alone() -> None:
     twin = replace(gpus, name="h", processor="other", id="5")
     (probe,) = probes(inventory([gpus, twin]), [gpus, twin], WANTED)
     assert (probe.kind, probe.what, probe.asked.ranks) == (("H200", 1, ""), "H200", 1)
+    assert not probe.asked.on_cpu
 
 
 def test_the_first_processor_is_the_profile_and_the_others_have_their_speed() -> None:
