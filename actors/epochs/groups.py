@@ -36,7 +36,8 @@ class Groups:
     ``world`` holds all ranks. ``gang`` holds those of this stage and replica. ``lines`` are the
     ends of the routes of some ``ways`` between this member of this stage and the same member of
     others.
-    ``ends`` holds this member of the stages with embedding and head, where these are two.
+    ``ends`` holds this member of the stages with embedding and head, where these are two and
+    gradients go between them.
     ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
     memory of the host on their way to a checkpoint while the next step runs; all other groups have
     the ``backend`` of the device.
@@ -69,7 +70,8 @@ class Groups:
         gang = [seats.rank(each) for each in seats.gang_of(seat)]
         self.gang = self._own("gang", gang)
         self.lines = self._lines(ways)
-        self.ends = self._own("ends", [membership.at(stage=each) for each in membership.ends])
+        ends = [membership.at(stage=each) for each in membership.ends]
+        self.ends = self._own("ends", ends) if UP in ways else None
         self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
         self.files = self._own("files", gang, GLOO)
 

@@ -116,7 +116,8 @@ class Rank:
         share.report = report
         if first:
             weights = dict(share.decoder.named_parameters())
-            self._saver().prepare(weights, trainer.optimizer.states())
+            with conclusive(self._doing("making memory for snapshots ready")):
+                self._saver().prepare(weights, trainer.optimizer.states())
         return report
 
     def snapshot(self, step: int) -> None:

@@ -62,8 +62,8 @@ class RankSaver:
         return self._snapshots.unfinished
 
     def prepare(self, weights: Mapping[str, Tensor], states: Iterable[OwnedState]) -> None:
-        """Make the memory of the snapshots ready in the background, so that the first stalls no
-        longer than others.
+        """Make the memory of the snapshots ready, on a CPU in the background, so that the first
+        stalls no longer than others. To be called between two steps.
         """
         self.buffers.prepare(self._snapshot(0, weights, states, _NO_BALANCE).tensors)
 

@@ -21,8 +21,8 @@ class Buffers:
     """One block of CPU memory; while shapes and dtypes stay equal, no save allocates memory.
 
     New memory must be touched or pinned, which takes longer than the copy, so ``prepare`` makes it
-    ready in a thread beforehand. Tensors that lie side by side, as those of a bucket do, are copied
-    in one go and lie side by side again.
+    ready beforehand, in a thread where the device may work meanwhile. Tensors that lie side by
+    side, as those of a bucket do, are copied in one go and lie side by side again.
     """
 
     def __init__(self, transfer: Transfer) -> None:
@@ -42,8 +42,12 @@ class Buffers:
         return Buffers(self.transfer)
 
     def prepare(self, tensors: Iterable[Tensor]) -> None:
-        """Start to make memory ready for copies of tensors like these; return at once."""
-        self._start(sum(_room(run.bytes) for run in _runs(list(tensors))))
+        """Make memory ready for copies of tensors like these, or start to."""
+        size = sum(_room(run.bytes) for run in _runs(list(tensors)))
+        if self.transfer.beside:
+            self._start(size)
+        else:
+            self._make_room(size)
 
     def copied(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return copies of tensors, valid until the next call; they are made after ``wait``.

@@ -16,6 +16,9 @@ from torch import Tensor
 class Transfer(Protocol):
     """Copies from one device, and the memory that they go to."""
 
+    beside: bool
+    """Whether memory may be made ready while the device works."""
+
     def ready(self, piece: Tensor) -> None:
         """Make a piece of new memory ready to be copied to; called from any thread."""
 
@@ -37,6 +40,8 @@ class Transfer(Protocol):
 
 class DirectTransfer:
     """A CPU copies when it is told to."""
+
+    beside = True
 
     def ready(self, piece: Tensor) -> None:
         """Touch it: the first touch takes several times as long as the copy."""
@@ -63,8 +68,11 @@ class StreamTransfer:
     """A GPU copies on a stream of its own, to memory that is pinned piece by piece.
 
     Kernels of other threads are launched between two pieces. ``cudaHostRegister`` pins what is
-    there, where torch's own pinned memory rounds sizes up to powers of two.
+    there, where torch's own pinned memory rounds sizes up to powers of two. To pin may wait for the
+    whole GPU: beside receives that spin, two ranks that pin could wait for each other.
     """
+
+    beside = False
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

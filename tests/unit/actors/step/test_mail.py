@@ -14,7 +14,7 @@ from actors.commands import BuildCommand
 from actors.device import GLOO, NCCL, CpuDevice
 from actors.epochs.groups import Groups
 from actors.epochs.leaving import leave_groups
-from actors.epochs.lines import Line, Route, routes_of
+from actors.epochs.lines import DOWN, UP, Line, Route, routes_of
 from actors.epochs.membership import Membership
 from actors.rank.share import LoadedShare
 from actors.state.sources import ModelSource
@@ -58,13 +58,15 @@ class Layers:
 
 
 @contextmanager
-def joined(homes: tuple[int, ...], stage: int) -> Iterator[Groups]:
+def joined(
+    homes: tuple[int, ...], stage: int, ways: tuple[str, ...] = (DOWN, UP)
+) -> Iterator[Groups]:
     """One stage in an epoch with all others, which take part as the notes of their own turns."""
     STAGES.append(Stage())
     seats = Seats(1, max(homes) + 1, 1)
     membership = Membership("test", 1, seats.seat(stage), seats, homes, "", 0, 20.0)
     try:
-        yield Groups(membership, BACKEND, dist.HashStore())
+        yield Groups(membership, BACKEND, dist.HashStore(), ways)
     finally:
         leave_groups()
 
@@ -149,6 +151,16 @@ def test_later_steps_must_not_wait_for_the_whole_gpu() -> None:
     assert unfinished(played(actions("1f1b", 2, 4), AHEAD, busy=True)) != []
     assert unfinished(played(actions("interleaved-1f1b", 2, 4, 2), 0, busy=True)) != []
     assert unfinished(played(one_by_one(actions("1f1b", 2, 4)), AHEAD, busy=True)) != []
+
+
+def test_a_server_opens_nothing_for_gradients() -> None:
+    STAGES.clear()
+    with joined((0, 1), 0) as groups:
+        assert set(groups.lines) == {Route(DOWN, 0, 1), Route(UP, 1, 0)}
+        assert groups.ends is not None
+    with joined((0, 1), 0, (DOWN,)) as groups:
+        assert set(groups.lines) == {Route(DOWN, 0, 1)}
+        assert groups.ends is None
 
 
 def test_receives_are_asked_for_as_far_ahead_as_their_backend_allows() -> None:

@@ -1,6 +1,7 @@
 """Copies of tensors: the same bytes whether a CPU makes them or a GPU beside its kernels."""
 
 import threading
+import time
 from collections.abc import Iterator
 from random import Random
 
@@ -106,6 +107,20 @@ def test_the_next_copy_goes_to_the_memory_of_the_last(cuda: FakeCuda) -> None:
         places.add(copy.data_ptr())
     assert len(places) == 1
     assert cuda.pinned == pinned
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_memory_is_pinned_before_the_next_step_begins(cuda: FakeCuda) -> None:
+    """Beside receives that spin, two ranks that pin could wait for each other."""
+
+    class Slow(StreamTransfer):
+        def ready(self, piece: Tensor) -> None:
+            time.sleep(0.01)
+            super().ready(piece)
+
+    buffers, tensor = Buffers(Slow(DEVICE)), torch.zeros(3000)
+    buffers.prepare([tensor])
+    assert tensor.nbytes <= buffers.bytes == sum(cuda.pinned.values())
 
 
 @pytest.mark.usefixtures("small_pieces", "queueing")
