@@ -8,15 +8,20 @@ of the first by more than 1e-4 of it.
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.results import finish, options, parse
 from cluster.session import session
-from moe.config.run import parse_run
+from moe.checkpoint.reader import Checkpoint
+from moe.config.run import RunConfig, parse_run
+from moe.planning.devices.inventory_file import save_profile
+from pipelines.corpus.shards import TokenShards
 from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
+from pipelines.training.run_plan import measured
 from pipelines.training.train import train
 
 PLANS: dict[str, dict[str, int]] = {
@@ -25,6 +30,7 @@ PLANS: dict[str, dict[str, int]] = {
     "2 replicas": {"replicas": 2},
 }
 TOLERANCE = 1e-4
+PROFILE = "profile.toml"
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c")
 
 
@@ -38,6 +44,7 @@ def main() -> None:
     arguments = parse(parser, steps=2, more=1, plans=["2 replicas"])
     names, cores = arguments.plans, max(os.cpu_count() or 2, 2)
     with TemporaryDirectory() as folder, session("local", cpus=cores):
+        _keep_profile(arguments, Path(folder))
         for name in names:
             _train(arguments, Path(folder), name, PLANS[name], arguments.steps)
         for name in names:
@@ -67,6 +74,14 @@ def _next_plan(name: str) -> dict[str, int]:
     return PLANS[all_names[(all_names.index(name) + 1) % len(all_names)]]
 
 
+def _keep_profile(arguments: argparse.Namespace, folder: Path) -> None:
+    """Probe the machine once, for the plans of all runs."""
+    run = _run(arguments, folder, "probe", {}, arguments.steps)
+    length = TokenShards.open(run.data.path, "train").sequence_length
+    found = measured(run, Checkpoint.open(run.model.path).config, length)
+    save_profile(found.profiles, found.links, folder / PROFILE)
+
+
 def _train(
     arguments: argparse.Namespace,
     folder: Path,
@@ -76,6 +91,18 @@ def _train(
     resume: Resume = "never",
 ) -> None:
     """Train a run to so many steps."""
+    profiled: dict[str, int | str] = {**plan, "profile": str(folder / PROFILE)}
+    run = _run(arguments, folder, name, profiled, steps)
+    train(run, resume, lambda plan, joined: None, lambda report: None)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    folder: Path,
+    name: str,
+    plan: Mapping[str, int | str],
+    steps: int,
+) -> RunConfig:
     table: dict[str, Any] = {
         "name": "one-curve",
         "model": {"path": str(arguments.model.absolute())},
@@ -90,8 +117,7 @@ def _train(
         "plan": plan,
         "checkpoint": {"path": str(folder / name)},
     }
-    run = parse_run(table, "the benchmark")
-    train(run, resume, lambda plan, joined: None, lambda report: None)
+    return parse_run(table, "the benchmark")
 
 
 def _losses(folder: Path) -> list[float]:

@@ -24,8 +24,8 @@ from actors.rank.queues import COMMANDS, QUEUES, THREADS
 from actors.rank.rank import Rank
 from moe.errors import RankDied, RankLost, RaymoeError
 
-PRELOADED = [Rank.__module__, "torch._dynamo"]
-"""Imported once, by the server; the second is what torch imports for its first optimiser."""
+PRELOADED = [Rank.__module__]
+"""Imported once, by the server."""
 
 MakeRank = Callable[[int], Any]
 """Makes what answers the commands, in the new process; a class or function of a module."""

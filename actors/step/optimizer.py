@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
@@ -37,22 +39,7 @@ class RankOptimizer:
     def __init__(self, buckets: Sequence[Bucket], train: TrainSection) -> None:
         self._buckets = buckets
         self._train = train
-        decays = [bucket.owned for bucket in buckets if bucket.kind.decays]
-        others = [bucket.owned for bucket in buckets if not bucket.kind.decays]
-        groups = [
-            {"params": decays, "weight_decay": train.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self._adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            betas=(train.beta1, train.beta2),
-            eps=train.epsilon,
-            fused=True,
-        )
-        for bucket in buckets:
-            state = {moment: torch.zeros_like(bucket.owned) for moment in MOMENTS}
-            state["step"] = torch.zeros((), dtype=torch.float32, device=bucket.owned.device)
-            self._adam.state[bucket.owned] = state
+        self._states = [_State.of(bucket) for bucket in buckets]
 
     def clear(self) -> None:
         """Zero every gradient; an expert that sees no token still has one, of zeros."""
@@ -85,16 +72,14 @@ class RankOptimizer:
     def step(self, step: int) -> float:
         """Update what is owned; return the learning rate of the step."""
         rate = learning_rate(self._train, step)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.step()
+        self._update([each for each in self._states if each.decays], rate, self._train.weight_decay)
+        self._update([each for each in self._states if not each.decays], rate, 0.0)
         return rate
 
     def states(self) -> Iterator[OwnedState]:
         """Yield moments and masters owned, tensor by tensor: views, which the next step changes."""
-        for bucket in self._buckets:
-            state = self._adam.state[bucket.owned]
-            values = {moment: state[moment] for moment in MOMENTS}
+        for bucket, state in zip(self._buckets, self._states, strict=True):
+            values = dict(state.moments)
             if bucket.kind.narrow:
                 values[MASTER] = bucket.owned
             for owned in bucket.owned_slots():
@@ -103,12 +88,36 @@ class RankOptimizer:
 
     def restore(self, read: ReadMoment, step: int) -> None:
         """Fill the moments owned from ``read``, as they were after ``step`` steps."""
-        for bucket in self._buckets:
-            state = self._adam.state[bucket.owned]
-            state["step"].fill_(float(step))
+        for bucket, state in zip(self._buckets, self._states, strict=True):
+            state.step.fill_(float(step))
             for owned in bucket.owned_slots():
-                for moment in MOMENTS:
-                    state[moment][owned.slice].copy_(read(owned.range, moment))
+                for moment, values in state.moments.items():
+                    values[owned.slice].copy_(read(owned.range, moment))
+
+    @torch.no_grad()
+    def _update(self, states: Sequence["_State"], rate: float, decay: float) -> None:
+        """Let torch's fused AdamW update what some states belong to.
+
+        The function, because the class would import torch's compiler: one second for each process.
+        """
+        if not states:
+            return
+        adamw(
+            [each.owned for each in states],
+            [each.gradient for each in states],
+            [each.moments[MOMENTS[0]] for each in states],
+            [each.moments[MOMENTS[1]] for each in states],
+            max_exp_avg_sqs=[],
+            state_steps=[each.step for each in states],
+            fused=True,
+            amsgrad=False,
+            beta1=self._train.beta1,
+            beta2=self._train.beta2,
+            lr=rate,
+            weight_decay=decay,
+            eps=self._train.epsilon,
+            maximize=False,
+        )
 
     def _squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""
@@ -120,3 +129,22 @@ class RankOptimizer:
         ]
         zero = torch.zeros((), dtype=torch.float64, device=device)
         return torch.stack([zero, *parts]).sum()
+
+
+class _State(NamedTuple):
+    """What AdamW reads and writes of one bucket: ``step`` counts the steps, as torch wants it."""
+
+    owned: Tensor
+    gradient: Tensor
+    moments: dict[str, Tensor]
+    step: Tensor
+    decays: bool
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> "_State":
+        """Return the state before the first step."""
+        gradient = bucket.owned.grad
+        assert gradient is not None
+        moments = {moment: torch.zeros_like(bucket.owned) for moment in MOMENTS}
+        step = torch.zeros((), dtype=torch.float32, device=bucket.owned.device)
+        return cls(bucket.owned, gradient, moments, step, bucket.kind.decays)

@@ -1,9 +1,12 @@
 """Builds a decoder on the meta device, then reads only its own tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
@@ -27,7 +30,7 @@ def build(
     ``dtype`` is that of products and their weights; norms, biases and gates are float32 at least.
     """
     share = share or whole(config)
-    with torch.device("meta"):
+    with bare():
         decoder = Decoder(config, share, exchange, dtype)
     parameters = dict(decoder.named_parameters())
     exact = torch.promote_types(dtype, torch.float32)
@@ -44,3 +47,29 @@ def build(
             f"the module has parameters that the tensor table does not list: {sorted(parameters)}"
         )
     return decoder
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Make modules whose parameters have shapes but no memory and no values."""
+    with torch.device("meta"), _WithoutValues():
+        yield
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Skips the initialisation of parameters: on the meta device, torch would import its compiler
+    for it, which takes every new process a second.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the parameter as it is; call everything else."""
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

@@ -27,6 +27,7 @@ from moe.config.tensors import (
     layer_prefix,
 )
 from moe.nn.block import MixtureOfExperts
+from moe.nn.build import bare
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
@@ -206,7 +207,7 @@ def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
     config = checkpoint.config
     one = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
     share = replace(one, experts=())  # their modules would cost more than their products
-    with torch.device("meta"):
+    with bare():
         decoder = Decoder(config, share)
         block = decoder.get_submodule(f"model.layers.{layer}")
         if isinstance(block.mlp, DenseFeedForward):  # Only its gang needs the weight in one piece.

@@ -1,5 +1,7 @@
 """A rank of this process: what the plan says of its layers is what runs."""
 
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from tests import exports, runs, tiny, waits
 from tests.alone import alone, join
 from tests.ranks import SECONDS, Ranks
 from tests.routed import routed
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -186,3 +190,21 @@ def test_weights_and_moments_stand_still_until_a_step_holds_its_update_back(
     trainer.step(runs.batch(config, run, 1), lambda: seen.extend(held()))
     assert all(one.equal(other) for one, other in zip(seen, before, strict=True))
     assert not any(one.equal(other) for one, other in zip(held(), before, strict=True))
+
+
+def test_a_rank_that_trains_does_not_import_torch_s_compiler(model: Path) -> None:
+    """It takes a second of every new process, and 100 MB."""
+    code = (
+        "import sys, pathlib\n"
+        "from tests import runs\n"
+        "from tests.alone import alone\n"
+        "from moe.checkpoint.reader import Checkpoint\n"
+        "model = pathlib.Path(sys.argv[1])\n"
+        "run = runs.run_config(model)\n"
+        "with alone(model, run) as rank:\n"
+        "    rank.train_step(runs.batch(Checkpoint.open(model).config, run, 0))\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, str(model)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert told.stdout.split()[-1] == "False"
