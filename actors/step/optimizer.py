@@ -72,25 +72,27 @@ class RankOptimizer:
     def step(self, step: int) -> float:
         """Update what is owned; return the learning rate of the step."""
         rate = learning_rate(self._train, step)
-        self._update([each for each in self._states if each.decays], rate, self._train.weight_decay)
-        self._update([each for each in self._states if not each.decays], rate, 0.0)
+        decaying = [each for each in self._states if each.bucket.kind.decays]
+        others = [each for each in self._states if not each.bucket.kind.decays]
+        self._update(decaying, rate, self._train.weight_decay)
+        self._update(others, rate, 0.0)
         return rate
 
     def states(self) -> Iterator[OwnedState]:
         """Yield moments and masters owned, tensor by tensor: views, which the next step changes."""
-        for bucket, state in zip(self._buckets, self._states, strict=True):
+        for state in self._states:
             values = dict(state.moments)
-            if bucket.kind.narrow:
-                values[MASTER] = bucket.owned
-            for owned in bucket.owned_slots():
+            if state.bucket.kind.narrow:
+                values[MASTER] = state.bucket.owned
+            for owned in state.bucket.owned_slots():
                 own = {name: value[owned.slice] for name, value in values.items()}
                 yield OwnedState(owned.range, own)
 
     def restore(self, read: ReadMoment, step: int) -> None:
         """Fill the moments owned from ``read``, as they were after ``step`` steps."""
-        for bucket, state in zip(self._buckets, self._states, strict=True):
+        for state in self._states:
             state.step.fill_(float(step))
-            for owned in bucket.owned_slots():
+            for owned in state.bucket.owned_slots():
                 for moment, values in state.moments.items():
                     values[owned.slice].copy_(read(owned.range, moment))
 
@@ -103,7 +105,7 @@ class RankOptimizer:
         if not states:
             return
         adamw(
-            [each.owned for each in states],
+            [each.bucket.owned for each in states],
             [each.gradient for each in states],
             [each.moments[MOMENTS[0]] for each in states],
             [each.moments[MOMENTS[1]] for each in states],
@@ -134,17 +136,20 @@ class RankOptimizer:
 class _State(NamedTuple):
     """What AdamW reads and writes of one bucket: ``step`` counts the steps, as torch wants it."""
 
-    owned: Tensor
-    gradient: Tensor
+    bucket: Bucket
     moments: dict[str, Tensor]
     step: Tensor
-    decays: bool
 
     @classmethod
     def of(cls, bucket: Bucket) -> "_State":
         """Return the state before the first step."""
-        gradient = bucket.owned.grad
-        assert gradient is not None
         moments = {moment: torch.zeros_like(bucket.owned) for moment in MOMENTS}
         step = torch.zeros((), dtype=torch.float32, device=bucket.owned.device)
-        return cls(bucket.owned, gradient, moments, step, bucket.kind.decays)
+        return cls(bucket, moments, step)
+
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient of what is owned."""
+        gradient = self.bucket.owned.grad
+        assert gradient is not None
+        return gradient

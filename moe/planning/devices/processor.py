@@ -11,9 +11,18 @@ def processor_name() -> str:
 
     Virtual machines often name only the maker, and products are twice as fast with AVX-512.
     """
-    facts = dict(_told(line) for line in reversed(_lines()))
-    name = facts.get("model name", platform.machine())
-    return f"{name} with AVX-512" if "avx512f" in facts.get("flags", "").split() else name
+    wide = "avx512f" in _facts().get("flags", "").split()
+    return f"{model_name()} with AVX-512" if wide else model_name()
+
+
+def model_name() -> str:
+    """Return the name the processor gives itself; or its architecture."""
+    return _facts().get("model name", platform.machine())
+
+
+def _facts() -> dict[str, str]:
+    """Return what the system tells of the first processor."""
+    return dict(_told(line) for line in reversed(_lines()))
 
 
 def _lines() -> list[str]:

@@ -10,7 +10,6 @@ import pytest
 from actors.commands import BuildCommand
 from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
-from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.sources import CheckpointSource, ModelSource, Source
 from moe.checkpoint.manifest import load_manifest
@@ -20,11 +19,10 @@ from moe.config.products import Products, always
 from moe.nn.processor import processor
 from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.file import to_dict
-from moe.planning.plan.seats import Seats
 from tests import runs, tiny
+from tests.alone import ALONE, join
 from tests.ranks import SECONDS, Ranks, Team
 
-ALONE = Seats(1, 1, 1)
 MKL = always(processor(), "mkl")
 
 
@@ -44,8 +42,7 @@ def started(model: Path, source: Source) -> Rank:
     rank = Rank(0)
     plan = runs.plan(Checkpoint.open(model).config, (3,))
     rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model)), source)
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("test", 1, ALONE.seat(0), ALONE, (0,), *store, SECONDS))
+    join(rank, 1)
     return rank
 
 
