@@ -57,7 +57,9 @@ class ClusterSection(Section):
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
-    """Number of restarts of the drivers by Ray Train before the run fails."""
+    """Number of restarts of the driver by Ray Train before the run fails. The driver holds no
+    tensors; what losses of ranks the run mends is ``elastic.max_failures``.
+    """
     worker_resources: dict[str, float] = Field(default={})
     """Custom resources that the driver of each replica takes. While nodes come and go, the run uses
     as many replicas as the cluster has these resources for, at least plan.least_replicas.
