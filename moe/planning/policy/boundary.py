@@ -62,4 +62,3 @@ def _held(
         for seat in standing.holds.keys() & wanted:
             held[seat].update((step, holder) for step in standing.holds[seat])
     return held
-
