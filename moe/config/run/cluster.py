@@ -57,7 +57,9 @@ class ClusterSection(Section):
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
-    """Number of restarts of the driver by Ray Train before the run fails."""
+    """Number of restarts of the driver by Ray Train before the run fails. The driver holds no
+    tensors; what losses of ranks the run mends is ``elastic.max_failures``.
+    """
 
     @model_validator(mode="after")
     def _cpus_of_a_local_ray(self) -> "ClusterSection":

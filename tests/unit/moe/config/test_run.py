@@ -58,6 +58,7 @@ def test_a_minimal_file_takes_every_default(run_file: Path) -> None:
     assert run.balance.coefficient == AdaptiveCoefficient()
     assert (run.plan.path, run.plan.stages, run.plan.gang) == (None, 1, 1)
     assert run.cluster.address == "local"
+    assert (run.elastic.copy_every, run.elastic.faults) == ("auto", False)
 
 
 def test_a_run_is_frozen(run_file: Path) -> None:
@@ -377,3 +378,33 @@ def test_replicas_may_vary() -> None:
         run = parse_run(minimal(plan=plan), "run.toml")
         assert run.plan.least_replicas == 2
         assert RunConfig.model_validate(json.loads(dump_run(run))) == run
+
+
+@pytest.mark.parametrize(
+    ("elastic", "message"),
+    [
+        ({"copy_every": -1}, r"elastic\.copy_every: give a whole number .* or \"auto\""),
+        ({"copy_every": "often"}, r"elastic\.copy_every: give a whole number .* or \"auto\""),
+        ({"copy_every": True}, r"elastic\.copy_every: give .* or \"auto\"; 0 is .*; found True"),
+        ({"max_failures": -1}, r"elastic\.max_failures: "),
+        ({"hang_seconds": 0.0}, r"elastic\.hang_seconds: "),
+        ({"spares": -1}, r"elastic\.spares: "),
+        ({"on_shrink": "gangs"}, r"elastic\.on_shrink: "),
+        ({"copys": 1}, r"elastic\.copys: "),
+        (
+            {"max_failures": 0, "failure_seconds": 60.0},
+            "elastic: failure_seconds has no effect with max_failures = 0",
+        ),
+    ],
+)
+def test_faults_of_the_elastic_section_are_named(elastic: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_run(minimal(elastic=elastic), "run.toml")
+
+
+@pytest.mark.parametrize(("every", "copies"), [("auto", True), (5, True), (0, False)])
+def test_copies_are_taken_as_often_as_said(every: int | str, copies: bool) -> None:
+    run = parse_run(minimal(elastic={"copy_every": every, "on_shrink": "wait"}), "run.toml")
+    assert run.elastic.copy_every == every
+    assert run.elastic.copies == copies
+    assert RunConfig.model_validate(json.loads(dump_run(run))) == run
