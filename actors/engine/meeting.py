@@ -115,18 +115,25 @@ class Meeting:
         answers = self.tell_each("join", memberships)
         self.gather(answers, f"joining epoch {self.epoch}", self.deadlines.launch)
 
-    def settle(self, statuses: list[RankStatus]) -> list[RankStatus]:
-        """Have all ranks end what they do and leave the epoch; return their statuses after that.
+    def statuses(self) -> dict[Seat, RankStatus]:
+        """Return what every rank that lives and answers holds now, also while a step runs."""
+        answers = self.tell("status")
+        wait(answers.values(), self.deadlines.hang)
+        return {
+            seat: answer.result()
+            for seat, answer in answers.items()
+            if answer.done() and answer.exception() is None
+        }
+
+    def settle(self) -> None:
+        """Let ranks end what they do.
 
         A step that all ranks are in is finished. Other ranks in a step wait for those that are not,
         whose driver died before it had commanded them: their step is given up.
         """
         settling = Settling(time.monotonic(), self.deadlines.group)
-        while settling.waits(statuses, time.monotonic()):
+        while settling.waits(list(self.statuses().values()), time.monotonic()):
             time.sleep(POLL_SECONDS)
-            statuses = self.status()
-        self.abort()
-        return self._ask("settled")
 
     def look(self) -> Seen:
         """Have every rank that lives leave its epoch and end what it does; tell how each stands.

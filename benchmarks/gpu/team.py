@@ -20,6 +20,7 @@ from actors.crew.gather import gather
 from actors.crew.over_pipes import PipeCrew
 from actors.crew.process import MakeRank, RankProcess
 from actors.device import GLOO
+from actors.engine.healing import Making
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
 from actors.state.sources import CheckpointSource, ModelSource, Source
@@ -73,6 +74,7 @@ class Team:
         self.processes = [RankProcess(number, make) for number in range(len(self.plan.seats))]
         self.crew = PipeCrew(self.plan.seats, self.processes)
         self.source = ModelSource(folder)
+        self.making = Making(self.run, CONFIG, _LENGTH)
         self.engine = self.begin(self.source)
 
     def begin(self, source: Source) -> TrainingEngine:

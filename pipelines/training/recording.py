@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.commands import LayerReport, StepReport
+from actors.engine.copying import Copied
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
+from pipelines.training.mended import Mended
 from pipelines.training.saving import Saved
 
 JOURNAL = "journal.jsonl"
@@ -26,7 +28,7 @@ class RunRecord:
         self._empty_said = False
 
     def rewind(self, step: int) -> None:
-        """Remove the records of steps above ``step``: the run will repeat those steps."""
+        """Remove the records of steps above ``step``, which are done again."""
         self._journal.truncate_after(step)
 
     def last_step(self) -> int:
@@ -65,6 +67,29 @@ class RunRecord:
         self._journal.append({"event": "checkpoint", **place, **cost})
         for name, value in cost.items():
             self._metrics.record(name, value)
+
+    def copied(self, copied: Copied) -> None:
+        """Record copies of all ranks that have become whole."""
+        self._journal.append({"event": "copies", **asdict(copied)})
+        self._metrics.record("copy_step", copied.step)
+        self._metrics.record("copy_stall_seconds", copied.stall_seconds)
+        self._metrics.record("copy_seconds", copied.seconds)
+        self._metrics.record("copy_bytes", copied.bytes)
+
+    def mended(self, mended: Mended) -> None:
+        """Record a loss, and forget the steps that are done again."""
+        self.rewind(mended.step)
+        told = asdict(mended)
+        self._journal.append({"event": "mended", "boundary": told.pop("step"), **told})
+        how = "restored" if mended.restored else "healed"
+        self._metrics.record("losses", 1, how=how)
+        self._metrics.record("ranks_replaced", len(mended.replaced))
+        self._metrics.record("recovery_seconds", mended.total_seconds)
+        self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))
+
+    def goodput(self, fraction: float) -> None:
+        """Record the part of the time that went into steps that were kept."""
+        self._metrics.record("goodput", fraction)
 
     def close(self) -> None:
         """Close the journal."""

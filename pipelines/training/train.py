@@ -40,6 +40,7 @@ from pipelines.training.beginning import (
 )
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.drive import Outcome, Work, drive
+from pipelines.training.mended import Mended
 from pipelines.training.owner import owned
 from pipelines.training.run_plan import fullest_plan, measured
 
@@ -188,6 +189,8 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
+        elif isinstance(post, Mended):
+            watch.tell(post.line)
         else:
             watch.on_step(post)
 

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from actors.commands import BuildCommand, StepReport
+from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.training import TrainingEngine
 from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
@@ -86,14 +87,20 @@ class Trained:
         assert report.gradient_norm == pytest.approx(self.plain.norms[-1], rel=1e-5)
         return report
 
-    def attach(self) -> TrainingEngine | None:
-        return TrainingEngine.attach(self.crew, self.run, self.plan)
+    def attach(self) -> TrainingEngine:
+        """Return the engine of another driver."""
+        making = Making(self.run, self.config, runs.LENGTH)
+        engine = TrainingEngine.attach(self.crew, self.plan, making)
+        assert engine is not None
+        return engine
 
     def taken_over(self) -> TrainingEngine:
-        taken = self.attach()
-        assert taken is not None
-        self.engine = taken
-        return taken
+        """Have another driver take the ranks over, and mend them where it must."""
+        self.engine = self.attach()
+        if not self.engine.sound():
+            found = self.engine.recover(Surroundings(0, 0, patient=True))
+            assert isinstance(found, Healed), found
+        return self.engine
 
     def save(self, to: Path, step: int) -> Path:
         context = SaveContext(self.config, self.run, self.run.model.path, "data")

@@ -1,0 +1,171 @@
+"""What an engine does about a loss: it looks, has ``decide`` decide, and carries that out.
+
+Survivors keep their processes and what they hold. A lost rank is a new process that receives the
+copy of what was lost; the others go back to the same boundary, and the steps since are done again.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from actors.commands import BuildCommand, RankStatus, Recovery
+from actors.engine.meeting import Meeting, Seen
+from actors.state.sources import Blank
+from moe.config.model import ModelConfig
+from moe.config.run import RunConfig
+from moe.config.run.elastic import Shrink
+from moe.errors import LaunchError
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
+from moe.planning.policy.decision import Decision, GoOn, Heal, Wait, decide
+from moe.planning.policy.situation import Limits, Situation, Standing
+
+WAIT_SECONDS = 0.5
+"""Between two looks, where there is nothing to do yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What ranks are made from: the run, its model, the tokens of a sequence of a step."""
+
+    run: RunConfig
+    config: ModelConfig
+    sequence_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a decision depends on besides the ranks.
+
+    ``checkpoint``: steps done in the newest; 0 for the model that the run began with. ``failures``:
+    losses that count, the present one among them. ``patient``: leave ranks in the middle of a step
+    that all were told the time to end it, as where the driver alone was lost.
+    """
+
+    checkpoint: int
+    failures: int
+    patient: bool = False
+    smaller: Callable[[Shrink], Plan | None] = lambda _: None
+
+
+@dataclass(slots=True)
+class Phases:
+    """The seconds of each part of a recovery, in their order: a stop watch."""
+
+    began: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def end(self, phase: str) -> None:
+        """Note that a part has ended now."""
+        elapsed = time.monotonic() - self.began
+        self.seconds[phase] = elapsed - sum(self.seconds.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """All ranks stand together after ``step`` steps; those ``replaced`` are new processes."""
+
+    step: int
+    replaced: tuple[int, ...]
+    reason: str
+    seconds: Mapping[str, float]
+
+
+class Healing:
+    """Mends the ranks of one plan."""
+
+    def __init__(self, meeting: Meeting, making: Making) -> None:
+        self._meeting = meeting
+        self._making = making
+
+    def recover(
+        self, around: Surroundings, holders: Mapping[Seat, Seat]
+    ) -> Healed | Decision[Plan]:
+        """Have the ranks go on together, or return what to do where they cannot.
+
+        Raises what goes wrong meanwhile; it may be called again then, and begins anew.
+        """
+        phases, room = Phases(), True
+        if around.patient:
+            self._meeting.settle()
+        while True:
+            seen = self._meeting.look()
+            phases.end("seen")
+            decision = decide(self._situation(seen, around, holders, room))
+            phases.end("decided")
+            if isinstance(decision, Wait):
+                time.sleep(WAIT_SECONDS)
+                room = True
+            elif isinstance(decision, GoOn):
+                self._meeting.begin()
+                phases.end("joined")
+                return Healed(_step_of(seen), (), decision.reason, phases.seconds)
+            elif isinstance(decision, Heal):
+                try:
+                    return self._heal(decision, phases)
+                except LaunchError:
+                    if not room:
+                        raise
+                    room = False
+            else:
+                return decision
+
+    def _situation(
+        self, seen: Seen, around: Surroundings, holders: Mapping[Seat, Seat], room: bool
+    ) -> Situation[Plan]:
+        seats = tuple(self._meeting.plan.seats)
+        built = {seat: status for seat, status in seen.statuses.items() if status.built}
+        return Situation(
+            shape=self._meeting.plan,
+            seats=seats,
+            living={seat: _standing(status) for seat, status in built.items()},
+            limits=Limits.of(self._making.run.elastic, 0.0),
+            late=seen.silent,
+            holders=holders,
+            room=frozenset(seats) if room else frozenset(),
+            smaller=around.smaller,
+            together=False,
+            failures=around.failures,
+            checkpoint=around.checkpoint,
+        )
+
+    def _heal(self, decision: Heal, phases: Phases) -> Healed:
+        """Carry out: new processes without values, a new epoch, and all at one boundary."""
+        meeting, lost = self._meeting, tuple(decision.gives)
+        for seat in decision.ends:
+            meeting.crew.kill(seat)
+        if lost:
+            meeting.crew.replace(lost, meeting.deadlines.launch)
+            phases.end("process")
+            self._build(lost)
+            phases.end("built")
+        meeting.begin()
+        phases.end("joined")
+        answers = meeting.tell("recover", Recovery(decision.step, decision.gives))
+        meeting.gather(answers, f"going back to step {decision.step}", meeting.deadlines.command)
+        phases.end("copied")
+        ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
+        return Healed(decision.step, ranks, decision.reason, phases.seconds)
+
+    def _build(self, lost: tuple[Seat, ...]) -> None:
+        """Give new processes their shares, without values."""
+        meeting = self._meeting
+        source, making = Blank(self._making.config), self._making
+        answers = {
+            seat: meeting.crew.tell(
+                seat,
+                "build",
+                BuildCommand(meeting.plan, seat, making.sequence_length, making.run),
+                source,
+            )
+            for seat in lost
+        }
+        meeting.gather(answers, "building", meeting.deadlines.launch)
+
+
+def _standing(status: RankStatus) -> Standing:
+    return Standing(status.step, not status.torn, status.copies, status.holds)
+
+
+def _step_of(seen: Seen) -> int:
+    return min(status.step for status in seen.statuses.values())
