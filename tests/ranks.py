@@ -71,6 +71,10 @@ class Ranks:
         assert pid is not None
         return pid
 
+    def process(self, rank: int) -> RankProcess:
+        """Return what hosts a rank."""
+        return self._processes[rank]
+
     def close(self) -> None:
         for process in self._processes:
             process.kill()
