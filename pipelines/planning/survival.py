@@ -2,7 +2,7 @@
 
 On fewer devices the step is that of what then runs: with whole replicas left, those, each with more
 micro-batches; with less than one, the best plan for the devices that remain, its gangs as wide.
-Detection, restart and rebuilding are those measured (``moe.planning.failures.goodput``). The state
+Detection, restart and rebuilding are those measured (``moe.planning.failures.recovery``). The state
 of a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a
 rank, which a restart reads as fast; copies travel over the plan's links. Saves are as often as
 Young's formula has it for the trace.
@@ -16,8 +16,9 @@ from moe.config.model import ModelConfig
 from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import LOOPBACK
-from moe.planning.failures.goodput import Goodput, StepSeconds, compare
+from moe.planning.failures.goodput import Goodput
 from moe.planning.failures.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.simulate import StepSeconds, compare
 from moe.planning.failures.traces import Trace
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction, predict
@@ -57,7 +58,14 @@ def goodputs(run: Run, trace: Trace) -> tuple[tuple[str, Goodput], ...]:
     policies = {
         name: tune(policy, run.predicted.step_seconds, mtbf) for name, policy in _sized(run).items()
     }
-    return compare(trace, _steps(run), run.devices, policies)
+    return compare(trace, _steps(run), run.devices, policies, _nodes(run))
+
+
+def _nodes(run: Run) -> tuple[str, ...]:
+    """Return the node of each device, in the order of ranks."""
+    plan = run.plan
+    names = (plan.rank(seat).devices[seat.replica] for seat in plan.seats)
+    return tuple(run.inventory.device(name).node for name in names)
 
 
 def _sized(run: Run) -> Mapping[str, Policy]:
