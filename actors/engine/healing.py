@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from actors.commands import BuildCommand, RankStatus, Recovery
 from actors.engine.meeting import Meeting, Seen
 from actors.state.sources import Blank
-from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
 from moe.errors import LaunchError
@@ -26,10 +25,12 @@ WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What ranks are made from: the run, its model, the tokens of a sequence of a step."""
+    """What ranks are made from: the run, the tokens of a sequence of a step, and for a replacement
+    the architecture and the rules of products.
+    """
 
     run: RunConfig
-    config: ModelConfig
+    blank: Blank
     sequence_length: int
 
 
@@ -114,11 +115,10 @@ class Healing:
         self, seen: Seen, around: Surroundings, holders: Mapping[Seat, Seat], room: bool
     ) -> Situation[Plan]:
         seats = tuple(self._meeting.plan.seats)
-        built = {seat: status for seat, status in seen.statuses.items() if status.built}
         return Situation(
             shape=self._meeting.plan,
             seats=seats,
-            living={seat: _standing(status) for seat, status in built.items()},
+            living={seat: _standing(own) for seat, own in seen.statuses.items() if _stands(own)},
             limits=Limits.of(self._making.run.elastic, 0.0),
             late=seen.silent,
             holders=holders,
@@ -150,17 +150,22 @@ class Healing:
     def _build(self, lost: tuple[Seat, ...]) -> None:
         """Give new processes their shares, without values."""
         meeting = self._meeting
-        source, making = Blank(self._making.config), self._making
+        making = self._making
         answers = {
             seat: meeting.crew.tell(
                 seat,
                 "build",
                 BuildCommand(meeting.plan, seat, making.sequence_length, making.run),
-                source,
+                making.blank,
             )
             for seat in lost
         }
         meeting.gather(answers, "building", meeting.deadlines.launch)
+
+
+def _stands(status: RankStatus) -> bool:
+    """Tell whether a rank has a state to stand at; a replacement has none before it recovered."""
+    return status.built and bool(status.copies or not status.torn)
 
 
 def _standing(status: RankStatus) -> Standing:

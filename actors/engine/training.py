@@ -16,7 +16,7 @@ from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
 from actors.engine.reports import merge
 from actors.state.checkpointing import PendingWrites
-from actors.state.sources import Source
+from actors.state.sources import Blank, Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
@@ -58,7 +58,7 @@ class TrainingEngine:
         """
         meeting = Meeting(run.name, plan, crew, deadlines_of(run))
         meeting.start(source, sequence_length, run)
-        return cls(meeting, Making(run, source.config(), sequence_length), losses)
+        return cls(meeting, Making(run, Blank.of(source), sequence_length), losses)
 
     @classmethod
     def attach(cls, crew: Crew, plan: Plan, making: Making) -> "TrainingEngine | None":

@@ -72,17 +72,16 @@ class Rank:
 
     def open_store(self, seconds: float) -> tuple[str, int]:
         """Open the store where the ranks of the next epoch meet; return its address and port."""
-        self._store = open_store(self._host, seconds)
-        return self._host, self._store.port
+        store = self._store = open_store(self._host, seconds)
+        return self._host, store.port
 
     def join(self, membership: Membership) -> None:
         """Leave the groups of the last epoch and meet the other ranks under the next."""
-        self.abort()
+        self._leave_epoch()
         share = self._share()
-        store = self._store if membership.rank == 0 else None
         with self._in_groups(f"joining epoch {membership.epoch}"):
             backend, copies = share.device.backend, share.peers is not None
-            groups = Groups(membership, backend, store, share.ways, copies)
+            groups = Groups(membership, backend, None, share.ways, copies)
             groups.connect(share.device)
             share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
@@ -92,8 +91,14 @@ class Rank:
         """Leave the epoch, from any thread; neighbours that wait on its groups are freed.
 
         A command that runs meanwhile fails when it next begins to communicate, or when what it
-        waits for does, and lets go of the groups itself.
+        waits for does, and lets go of the groups itself. With its store the epoch ends also for
+        ranks that still wait there for the others.
         """
+        self._store = None
+        self._leave_epoch()
+
+    def _leave_epoch(self) -> None:
+        """Leave the groups of the epoch, and give up what travels and what is written."""
         self._leave()
         if isinstance(self._state, Empty):
             return

@@ -20,7 +20,7 @@ from actors.engine import over_ray
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.training import TrainingEngine
-from actors.state.sources import CheckpointSource, ModelSource
+from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.training import SaveContext
@@ -113,7 +113,7 @@ class Driver:
         self._run = work.run
         self._shards = shards
         self._record = record
-        self._making = Making(work.run, work.context.config, shards.sequence_length)
+        self._making = Making(work.run, Blank.of(self._source()), shards.sequence_length)
         self._losses = Losses(work.run.elastic.failure_seconds)
         self._reached = 0
         self._engine = self._obtain()
@@ -217,9 +217,14 @@ class Driver:
         """Start all actors from the newest checkpoint, or from the model."""
         work, run, length = self._work, self._run, self._shards.sequence_length
         plan = plan_with_room(run, work.context.config, length, work.plan, work.found)
-        saved = checkpoints(run.checkpoint.location)
-        source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
-        return over_ray.train(run, plan, source, length, self._losses)
+        return over_ray.train(run, plan, self._source(), length, self._losses)
+
+    def _source(self) -> Source:
+        """The newest checkpoint, or the model that the run begins with."""
+        saved = checkpoints(self._run.checkpoint.location)
+        return (
+            CheckpointSource(saved[-1].absolute()) if saved else ModelSource(self._run.model.path)
+        )
 
 
 def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:

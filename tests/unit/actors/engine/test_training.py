@@ -14,7 +14,7 @@ import transformers
 from actors.commands import BuildCommand, StepReport
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.training import TrainingEngine
-from actors.state.sources import CheckpointSource, ModelSource
+from actors.state.sources import Blank, CheckpointSource, ModelSource
 from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import load_manifest
@@ -89,7 +89,7 @@ class Trained:
 
     def attach(self) -> TrainingEngine:
         """Return the engine of another driver."""
-        making = Making(self.run, self.config, runs.LENGTH)
+        making = Making(self.run, Blank(self.config), runs.LENGTH)
         engine = TrainingEngine.attach(self.crew, self.plan, making)
         assert engine is not None
         return engine
