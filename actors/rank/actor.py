@@ -12,6 +12,7 @@ from ray.util import get_node_ip_address
 from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
 from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
+from actors.faults.armed import Armed
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
 from actors.state.sources import Source
@@ -30,6 +31,11 @@ class RankActor:
         host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
         prepare(host)
         self._rank = Rank(rank, host)
+
+    @ray.method
+    def arm(self, faults: tuple[Armed, ...]) -> None:
+        """Have faults happen in this process."""
+        self._rank.arm(faults)
 
     @ray.method
     def build(self, command: BuildCommand, source: Source) -> None:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from actors.commands import BuildCommand, LayerReport, RankReport, StepInput
 from actors.device import GLOO, Device
 from actors.epochs.groups import Groups
+from actors.faults.points import POINTS
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
@@ -118,6 +119,7 @@ class RankTrainer:
         groups are asked whether what was read since came of all ranks.
         """
         started = time.perf_counter()
+        POINTS.reach("step", batch.step)
         work = self._begin(batch)
         self._pass_through(work)
         sums = self._reduce(work)
@@ -162,6 +164,8 @@ class RankTrainer:
 
     def _reduce(self, work: StageStep) -> _Sums:
         """Sum gradients, account and norm over the ranks that share them; no weight has moved."""
+        self._epoch.reduction.send_rest()
+        POINTS.reach("reduction", self.steps_done)
         self._epoch.reduction.finish()
         loss, layers = _account(work, self._epoch.groups)
         return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups))
@@ -174,6 +178,7 @@ class RankTrainer:
         """
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
+        POINTS.reach("update", self.steps_done)
         self._epoch.reduction.spread()
         reports = self.balancer.after(sums.layers)
         self._device.synchronise()
