@@ -1,9 +1,11 @@
 """Engines over ranks that Ray hosts: started on a cluster, or found on it by the run's name."""
 
+from actors.crew.arming import arm
 from actors.crew.launch import find, launch
 from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
+from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Source
 from actors.step.replicas import check_step
 from moe.config.run import RunConfig
@@ -12,10 +14,21 @@ from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
 
-def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> TrainingEngine:
-    """Launch detached actors and have them read their shares; they outlive this process."""
+def train(
+    run: RunConfig,
+    plan: Plan,
+    source: Source,
+    sequence_length: int,
+    faults: FaultPlan = NO_FAULTS,
+    step: int = 0,
+) -> TrainingEngine:
+    """Launch detached actors and have them read their shares; they outlive this process.
+
+    They are armed with ``faults``, as processes that begin after ``step`` steps.
+    """
     check_step(plan, run.train.schedule, run.train.micro_batches)
     crew = launch(run.name, plan, detached=True, seconds=run.cluster.launch_seconds)
+    arm(crew, faults, step, run.cluster.group_seconds)
     return TrainingEngine.train(crew, run, plan, source, sequence_length)
 
 

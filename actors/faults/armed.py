@@ -27,6 +27,11 @@ class Armed:
         """Whether it has happened."""
         return self.mark.exists()
 
+    def when(self) -> float | None:
+        """Return when it happened, in seconds since 1970; None while the mark is being written."""
+        text = self.mark.read_text("utf-8")
+        return float(text.split()[0]) if text.endswith("\n") else None
+
     def take(self) -> bool:
         """Leave the mark and return True; False where it is there already.
 
@@ -70,15 +75,17 @@ class FaultPlan:
 
     def due(self, step: int) -> tuple[Armed, ...]:
         """Return the faults of nodes that are to happen before a step and have not yet."""
+        spent = self.spent()
         return tuple(
             each
             for each in self.armed
-            if not each.fault.in_process and each.fault.step <= step and not each.spent
+            if not each.fault.in_process and each.fault.step <= step and each not in spent
         )
 
     def spent(self) -> tuple[Armed, ...]:
-        """Return the faults that have happened."""
-        return tuple(each for each in self.armed if each.spent)
+        """Return the faults that have happened, from one listing of the marks."""
+        names = {mark.name for mark in self.marks.glob("*")} if self.faults else set[str]()
+        return tuple(each for each in self.armed if each.mark.name in names)
 
     def open(self) -> None:
         """Make the directory of the marks."""

@@ -20,6 +20,7 @@ from actors.commands import StepInput, StepReport
 from actors.crew.ending import remove
 from actors.engine import over_ray
 from actors.engine.training import TrainingEngine
+from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import CheckpointSource, ModelSource
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
@@ -37,6 +38,7 @@ from moe.planning.plan.plan import Plan
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
+from pipelines.training.beginning import last_step
 from pipelines.training.board import (
     Board,
     begin,
@@ -57,13 +59,15 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the leader makes the plan for the
-    replicas that are present, from what was ``found`` of the nodes at the start.
+    replicas that are present, from what was ``found`` of the nodes at the start. ``faults`` are
+    those that the run is to suffer.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
     found: Findings = NOTHING
+    faults: FaultPlan = NO_FAULTS
 
     @property
     def run(self) -> RunConfig:
@@ -137,8 +141,10 @@ def _lead(work: Work, replicas: int) -> Outcome:
     ):
         _catch_up(record, engine, work, shards)
         steps = _Steps(work, engine.only(0), saver, start)
+        record.faults(work.faults)
         for report in steps.run(shards):
             record.step(report)
+            record.faults(work.faults)
             post(work.board, report)
         return steps.outcome
 
@@ -198,7 +204,8 @@ def obtain(work: Work, replicas: int, sequence_length: int) -> TrainingEngine:
     plan = work.plan or plan_for(run, work.context.config, sequence_length, replicas, work.found)
     saved = checkpoints(run.checkpoint.location)
     source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
-    return over_ray.train(run, plan.of_replicas(replicas), source, sequence_length)
+    plan = plan.of_replicas(replicas)
+    return over_ray.train(run, plan, source, sequence_length, work.faults, last_step(run))
 
 
 def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:

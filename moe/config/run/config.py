@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from moe.config.model import ModelConfig
 from moe.config.run.balance import BalanceSection, BiasCoefficient
 from moe.config.run.cluster import ClusterSection, PlanSection
+from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
@@ -30,6 +31,7 @@ class RunConfig(Section):
     balance: BalanceSection = BalanceSection()
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = ClusterSection()
+    elastic: ElasticSection = ElasticSection()
 
     @field_validator("name")
     @classmethod
