@@ -1,14 +1,16 @@
 """The faults that a run is asked to suffer: whether it may, what they name, what became of them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from actors.faults.armed import NO_FAULTS, FaultPlan
+from cluster.strike import strike
 from moe.config.fault import BOUNDARY_PHASES, Fault
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat, Seats
 
 _MARKS = ".faults-"
 
@@ -62,6 +64,19 @@ def armed(
             tell(f"faults that did not happen: {_listed(remained)}")
     finally:
         plan.close()
+
+
+def strike_nodes(plan: FaultPlan, step: int, seats: Seats, nodes: Mapping[Seat, str]) -> None:
+    """Have the faults of nodes happen that are due before a step; the driver calls this.
+
+    ``nodes`` is Ray's number of the node of each seat. A rank that has no node now, or that a
+    smaller plan has not, keeps its fault for later.
+    """
+    for each in plan.due(step):
+        rank = each.fault.rank
+        node = nodes.get(seats.seat(rank)) if rank < len(seats) else None
+        if node is not None and each.take():
+            strike(each.fault, node)
 
 
 def _listed(faults: Sequence[Fault]) -> str:

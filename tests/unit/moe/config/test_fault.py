@@ -1,5 +1,6 @@
 """A fault as text: there and back, and what is refused."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from moe.config.fault import FAULT_KINDS, NODE_KINDS, PHASES, PROCESS_KINDS, Fault, parse_fault
 from moe.errors import ConfigError
+from tests.faults import OWN_PHASES, faults_of
 
 NUMBERS = st.integers(0, 10**9 - 1)
 
@@ -62,3 +64,27 @@ def test_a_text_that_is_no_fault_says_what_is_allowed(text: str, told: str) -> N
 def test_a_node_has_no_phase(kind: Any) -> None:
     with pytest.raises(ConfigError, match="it has no phase"):
         Fault(kind, 0, 0, "step")
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 60), st.integers(2, 7))
+def test_faults_of_a_seed_are_spaced_and_all_can_happen(
+    seed: int, ranks: int, count: int, stretch: int
+) -> None:
+    steps = count * stretch
+    found = faults_of(seed, steps, ranks, count)
+    assert found == faults_of(seed, steps, ranks, count)
+    assert len(found) == count
+    assert all(fault.rank < ranks and 1 <= fault.step < steps for fault in found)
+    assert all(later.step - fault.step >= stretch // 2 for fault, later in pairwise(found))
+    for number, fault in enumerate(found):
+        replaced = {each.rank for each in found[number + 1 :] if each.kind in ("kill", "hang")}
+        assert fault.phase != "start" or fault.rank in replaced
+
+
+def test_many_faults_of_a_seed_have_every_kind_in_every_phase() -> None:
+    found = faults_of(7, 400, 4, 64)
+    every = {(kind, phase) for kind in PROCESS_KINDS for phase in OWN_PHASES}
+    assert {(fault.kind, fault.phase) for fault in found} == every | {
+        (kind, None) for kind in NODE_KINDS
+    }
+    assert found != faults_of(8, 400, 4, 64)
