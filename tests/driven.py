@@ -1,7 +1,7 @@
 """Runs under Ray Train, watched step by step, and the processes that take part in them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from actors.crew import ending, launch
 from actors.crew.crew import Crew
 from actors.crew.gather import gather
 from cluster.session import Session
+from moe.config.fault import Fault
 from moe.config.run import RunConfig
 from moe.planning.plan.seats import Seat, Seats
 from pipelines.training.beginning import Resume
@@ -26,6 +27,7 @@ def trained(
     resume: Resume = "never",
     on_step: Any = None,
     tell: Callable[[str], object] = str,
+    faults: Sequence[Fault] = (),
 ) -> list[StepReport]:
     """Train to the end and return every report; no actor may be left."""
     reports: list[StepReport] = []
@@ -35,7 +37,7 @@ def trained(
         if on_step is not None:
             on_step(report)
 
-    train(run, resume, lambda plan, session: None, watch, tell)
+    train(run, resume, lambda plan, session: None, watch, tell, faults)
     assert not ending.running(run.name)
     return reports
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from actors.commands import BuildCommand, RankStatus, Recovery
+from actors.crew.arming import arm
 from actors.engine.meeting import Meeting, Seen
+from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
@@ -25,13 +27,15 @@ WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What ranks are made from: the run, the tokens of a sequence of a step, and for a replacement
-    the architecture and the rules of products.
+    """What ranks are made from: the run, the tokens of a sequence of a step, the faults to suffer.
+
+    A replacement is made from ``blank``: the architecture and the rules of products.
     """
 
     run: RunConfig
     blank: Blank
     sequence_length: int
+    faults: FaultPlan = NO_FAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class Healing:
         if lost:
             meeting.crew.replace(lost, meeting.deadlines.launch)
             phases.end("process")
-            self._build(lost)
+            self._build(lost, decision.step)
             phases.end("built")
         meeting.begin()
         phases.end("joined")
@@ -147,10 +151,11 @@ class Healing:
         ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
         return Healed(decision.step, ranks, decision.reason, phases.seconds)
 
-    def _build(self, lost: tuple[Seat, ...]) -> None:
-        """Give new processes their shares, without values."""
+    def _build(self, lost: tuple[Seat, ...], step: int) -> None:
+        """Give new processes their faults and their shares, without values."""
         meeting = self._meeting
         making = self._making
+        arm(meeting.crew, making.faults, step, meeting.deadlines.group, lost)
         answers = {
             seat: meeting.crew.tell(
                 seat,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
+from actors.crew.arming import arm
 from actors.crew.crew import Crew
 from actors.deadlines import deadlines_of
 from actors.engine import statuses
@@ -41,24 +42,36 @@ class TrainingEngine:
         """The plan of all replicas."""
         return self._meeting.plan
 
+    @property
+    def nodes(self) -> Mapping[Seat, str]:
+        """The node of each rank."""
+        return self._meeting.crew.nodes()
+
     @classmethod
     def train(
-        cls,
-        crew: Crew,
-        run: RunConfig,
-        plan: Plan,
-        source: Source,
-        sequence_length: int,
-        losses: Losses | None = None,
+        cls, crew: Crew, run: RunConfig, plan: Plan, source: Source, sequence_length: int
     ) -> "TrainingEngine":
         """Build the ranks of a crew from a source, and return an engine that trains them.
 
-        ``sequence_length`` is that of a step, in tokens; ``losses`` are those that an engine of the
-        run before this one has counted. On failure the ranks are ended.
+        ``sequence_length`` is that of a step, in tokens. On failure the ranks are ended.
         """
+        return cls.begin(crew, plan, source, Making(run, Blank.of(source), sequence_length))
+
+    @classmethod
+    def begin(
+        cls, crew: Crew, plan: Plan, source: Source, making: Making, losses: Losses | None = None
+    ) -> "TrainingEngine":
+        """Build the ranks of a crew from a source, armed with the faults of their run.
+
+        ``losses`` are those that an engine of the run before this one has counted. On failure the
+        ranks are ended.
+        """
+        run, progress = making.run, source.open().progress
         meeting = Meeting(run.name, plan, crew, deadlines_of(run))
-        meeting.start(source, sequence_length, run)
-        return cls(meeting, Making(run, Blank.of(source), sequence_length), losses)
+        step = 0 if progress is None else progress.step
+        arm(crew, making.faults, step, run.cluster.group_seconds)
+        meeting.start(source, making.sequence_length, run)
+        return cls(meeting, making, losses)
 
     @classmethod
     def attach(cls, crew: Crew, plan: Plan, making: Making) -> "TrainingEngine | None":

@@ -21,6 +21,7 @@ from actors.commands import (
 )
 from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
+from actors.faults.armed import Armed
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
 from actors.state.sources import Source
@@ -40,6 +41,11 @@ class RankActor:
         host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
         prepare(host)
         self._rank = Rank(rank, host)
+
+    @ray.method
+    def arm(self, faults: tuple[Armed, ...]) -> None:
+        """Have faults happen in this process."""
+        self._rank.arm(faults)
 
     @ray.method
     def build(self, command: BuildCommand, source: Source) -> None:

@@ -6,7 +6,7 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -26,6 +26,8 @@ from actors.epochs.failures import Doing, conclusive, guarded
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.faults.armed import Armed
+from actors.faults.points import POINTS
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
@@ -59,6 +61,10 @@ class Rank:
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
 
+    def arm(self, faults: Iterable[Armed]) -> None:
+        """Have these faults, and no others, happen in this process, each at its phase and step."""
+        POINTS.arm(faults)
+
     def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors from a source and make it ready to join."""
         self.abort()
@@ -67,7 +73,9 @@ class Rank:
         set_deterministic(command.run is not None and command.run.train.deterministic)
         need = partial(remedy, command, source)
         with conclusive(Doing(self.number, "building", need)):
-            self._state = Built(LoadedShare(command, source))
+            share = LoadedShare(command, source)
+            POINTS.reach("start", 0)
+            self._state = Built(share)
         self._remedy = need
 
     def open_store(self, seconds: float) -> tuple[str, int]:

@@ -20,6 +20,7 @@ from actors.engine import over_ray
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.training import TrainingEngine
+from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
@@ -41,6 +42,7 @@ from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.faults import strike_nodes
 from pipelines.training.mended import Mended
 from pipelines.training.recording import RunRecord
 from pipelines.training.run_plan import NOTHING, plan_with_room
@@ -54,13 +56,15 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
-    that are present, from what was ``found`` of them at the start.
+    that are present, from what was ``found`` of them at the start. ``faults`` are those that the
+    run is to suffer.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
     found: Findings = NOTHING
+    faults: FaultPlan = NO_FAULTS
 
     @property
     def run(self) -> RunConfig:
@@ -113,7 +117,9 @@ class Driver:
         self._run = work.run
         self._shards = shards
         self._record = record
-        self._making = Making(work.run, Blank.of(self._source()), shards.sequence_length)
+        self._making = Making(
+            work.run, Blank.of(self._source()), shards.sequence_length, work.faults
+        )
         self._losses = Losses(work.run.elastic.failure_seconds)
         self._reached = 0
         self._engine = self._obtain()
@@ -137,6 +143,7 @@ class Driver:
         done = engine.steps_done()
         begin(board, engine.plan, done)
         _catch_up(self._record, engine, self._work, self._shards)
+        self._record.faults(self._work.faults)
         with CheckpointSaver(engine, self._work.context, self._record.checkpoint) as saver:
             if _unsaved(self._run, engine, done):
                 saver.take(done)
@@ -145,8 +152,10 @@ class Driver:
                 if not still_wanted(board):
                     break
                 self._reached = max(self._reached, batch.step + 1)
+                strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
                 self._record.step(report)
+                self._record.faults(self._work.faults)
                 post(board, report)
                 saver.tell(report)
                 if due(self._run, report.step):
@@ -217,7 +226,7 @@ class Driver:
         """Start all actors from the newest checkpoint, or from the model."""
         work, run, length = self._work, self._run, self._shards.sequence_length
         plan = plan_with_room(run, work.context.config, length, work.plan, work.found)
-        return over_ray.train(run, plan, self._source(), length, self._losses)
+        return over_ray.begin(plan, self._source(), self._making, self._losses)
 
     def _source(self) -> Source:
         """The newest checkpoint, or the model that the run begins with."""

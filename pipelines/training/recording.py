@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.commands import LayerReport, StepReport
 from actors.engine.copying import Copied
+from actors.faults.armed import FaultPlan
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
@@ -26,6 +27,7 @@ class RunRecord:
         self._journal = Journal(directory / JOURNAL)
         self._metrics = Recorder(run)
         self._empty_said = False
+        self._marks: set[str] | None = None
 
     def rewind(self, step: int) -> None:
         """Remove the records of steps above ``step``, which are done again."""
@@ -90,6 +92,23 @@ class RunRecord:
     def goodput(self, fraction: float) -> None:
         """Record the part of the time that went into steps that were kept."""
         self._metrics.record("goodput", fraction)
+
+    def faults(self, plan: FaultPlan) -> None:
+        """Record which faults a run is to suffer, and each one that has happened since the last
+        call.
+        """
+        if not plan.faults:
+            return
+        if self._marks is None:
+            self._journal.append({"event": "faults", "faults": [str(each) for each in plan.faults]})
+            events = read(self._journal.path)
+            self._marks = {each["mark"] for each in events if each.get("event") == "fault"}
+        for each in plan.spent():
+            mark, time = str(each.mark), each.when()
+            if mark not in self._marks and time is not None:
+                self._marks.add(mark)
+                told = {"fault": str(each.fault), "time": time, "mark": mark}
+                self._journal.append({"event": "fault", **told})
 
     def close(self) -> None:
         """Close the journal."""

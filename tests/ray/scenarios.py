@@ -7,7 +7,6 @@ JSON file, because Ray prints what it likes.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -29,6 +28,8 @@ from actors.crew.nodes.bundles import takes
 from actors.crew.nodes.nodes import rooms
 from cluster.probe import probe
 from cluster.session import NAMESPACE
+from cluster.strike import strike
+from moe.config.fault import Fault
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan, RankPlan
 from tests.driven import every
@@ -140,14 +141,7 @@ class Scenarios:
         held = self._take({"CPU": 1}, "b")
         worker = ray.remote(_Idle).options(num_cpus=1, placement_group=held).remote()
         ray.get(worker.here.remote())
-        told = ["--address", self._cluster.address, "--node-id", self._nodes["b"].node_id]
-        told += ["--reason-message", "test"]
-        told += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *told],
-            check=True,
-            capture_output=True,
-        )
+        strike(Fault("drain", 0, 0, seconds=600), self._nodes["b"].node_id)
         chosen = launch.decide(plan([[ONE], [ONE]]))
         seen = sorted(self._ids.get(room.id, "head") for room in rooms())
         return {"seen": seen, "chosen": sorted({self._ids[n] for n in chosen.nodes[0]})}
@@ -157,7 +151,7 @@ class Scenarios:
         two = plan([[ONE, ONE]], (f"{self._named('a')}/cpu0", f"{self._named('c')}/cpu0"))
         crew = launch.launch("lost", two, detached=True, seconds=120)
         told: Told = {"before": self._places("lost"), "count": len(crew.seats)}
-        self._nodes["a"].kill_raylet()
+        strike(Fault("node", 0, 0), self._nodes["a"].node_id)
         started = time.monotonic()
         while launch.find("lost", two.seats) is not None and time.monotonic() < started + 30:
             time.sleep(0.05)

@@ -1,23 +1,17 @@
 """Ranks that are lost in every part of a run: the others stay, and every number is undisturbed."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.engine.healing import Surroundings
-from actors.faults.armed import FaultPlan
 from moe.checkpoint.reader import Checkpoint
-from moe.config.fault import Fault
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
-from moe.planning.plan.seats import Seat
-from moe.planning.policy.decision import Restore, Stop
 from moe.surgery.initialise import initialise
 from tests import runs
-from tests.healed import HealedRun, at, signalled, unharmed
-from tests.ranks import Ranks, single_threaded
+from tests.healed import HealedRun
+from tests.ranks import single_threaded
 from tests.routed import routed
 
 
