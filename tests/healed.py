@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from actors.engine.healing import Healed, Surroundings
+from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.training import TrainingEngine
-from actors.state.sources import ModelSource
+from actors.faults.armed import NO_FAULTS, FaultPlan
+from actors.state.sources import Blank, ModelSource
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.errors import DeadlineExceeded, RankLost
@@ -29,12 +30,17 @@ class HealedRun:
     run: RunConfig
     losses: dict[int, float] = field(default_factory=dict)
     healed: list[Healed] = field(default_factory=list)
+    began: list[int] = field(default_factory=list)
 
     @classmethod
-    def begun(cls, ranks: Ranks, plan: Plan, run: RunConfig) -> "HealedRun":
-        crew = ranks.crew(plan.seats)
-        source = ModelSource(run.model.path)
-        return cls(crew, TrainingEngine.train(crew, run, plan, source, runs.LENGTH), run)
+    def begun(
+        cls, ranks: Ranks, plan: Plan, run: RunConfig, faults: FaultPlan = NO_FAULTS
+    ) -> "HealedRun":
+        crew, source = ranks.crew(plan.seats), ModelSource(run.model.path)
+        making = Making(run, Blank.of(source), runs.LENGTH, faults)
+        made = cls(crew, TrainingEngine.begin(crew, plan, source, making), run)
+        made.began = made.pids()
+        return made
 
     def go(self, strike: "Strike", until: int = STEPS) -> "HealedRun":
         """Train; ``strike`` is called before every step and may do harm."""

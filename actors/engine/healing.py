@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from actors.commands import BuildCommand, RankStatus, Recovery
 from actors.crew.arming import arm
-from actors.engine.meeting import Meeting, Seen
+from actors.engine.meeting import Meeting
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank
 from moe.config.run import RunConfig
@@ -116,15 +116,14 @@ class Healing:
                 return decision
 
     def _situation(
-        self, seen: Seen, around: Surroundings, holders: Mapping[Seat, Seat], room: bool
+        self, seen: Mapping[Seat, RankStatus], around: Surroundings, holders: Mapping[Seat, Seat], room: bool
     ) -> Situation[Plan]:
         seats = tuple(self._meeting.plan.seats)
         return Situation(
             shape=self._meeting.plan,
             seats=seats,
-            living={seat: _standing(own) for seat, own in seen.statuses.items() if _stands(own)},
+            living={seat: _standing(own) for seat, own in seen.items() if _stands(own)},
             limits=Limits.of(self._making.run.elastic, 0.0),
-            late=seen.silent,
             holders=holders,
             room=frozenset(seats) if room else frozenset(),
             smaller=around.smaller,
@@ -177,5 +176,5 @@ def _standing(status: RankStatus) -> Standing:
     return Standing(status.step, not status.torn, status.copies, status.holds)
 
 
-def _step_of(seen: Seen) -> int:
-    return min(status.step for status in seen.statuses.values())
+def _step_of(seen: Mapping[Seat, RankStatus]) -> int:
+    return min(status.step for status in seen.values())

@@ -54,12 +54,20 @@ class Rank:
     """
 
     def __init__(self, number: int, host: str = "127.0.0.1") -> None:
-        self.number = number
+        self._number = number
         self._host = host
         self._state: State = Empty()
         self._store: TCPStore | None = None
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
+
+    @property
+    def number(self) -> int:
+        """The global rank: of the seat once it is built, before that the one it was started as."""
+        if isinstance(self._state, Empty):
+            return self._number
+        command = self._state.share.command
+        return command.plan.seats.rank(command.seat)
 
     def arm(self, faults: Iterable[Armed]) -> None:
         """Have these faults, and no others, happen in this process, each at its phase and step."""
@@ -174,6 +182,7 @@ class Rank:
         seconds, peers, epoch = self._trainer().run.cluster.step_seconds, self._peers(), self._epoch
         leave = partial(self._leave, epoch)
         with peers.travelling(), guarded(self._doing(f"the exchange of copies of {step}"), leave):
+            POINTS.reach("copy", step)
             return peers.exchange(step, holders, seconds)
 
     def recover(self, recovery: Recovery) -> None:
@@ -232,6 +241,7 @@ class Rank:
             saving=None if saver is None else saver.unfinished,
             copies=peers.copies if peers else frozenset(),
             holds=peers.holds if peers else {},
+            seat=None if share is None else share.command.seat,
         )
 
     @contextmanager
