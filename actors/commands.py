@@ -138,7 +138,8 @@ class RankStatus:
     ``busy``: a command is running. ``torn``: a step failed when some weights were already updated.
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
     ``replicas``: number of replicas in the plan this rank was built from. ``needs_tokens``: a
-    training step on this rank takes token numbers.
+    training step on this rank takes token numbers. ``seat``: where the rank sits in the plan that
+    it was built from; None before.
     """
 
     rank: int
@@ -153,3 +154,4 @@ class RankStatus:
     busy: bool = False
     torn: bool = False
     saving: int | None = None
+    seat: Seat | None = None

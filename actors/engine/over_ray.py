@@ -21,14 +21,14 @@ def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> T
 
 def attach(run: RunConfig, plan: Plan) -> TrainingEngine | None:
     """Take over the living actors of a run; None unless all live and can go on together."""
-    crew = find(run.name, plan.seats)
-    return None if crew is None else TrainingEngine.attach(crew, run, plan)
+    crew = find(run.name, plan)
+    return None if crew is None or crew.lost() else TrainingEngine.attach(crew, run, plan)
 
 
 def beside(run: RunConfig, plan: Plan) -> TrainingEngine:
     """Return an engine over the actors that another driver has made ready."""
-    crew = find(run.name, plan.seats)
-    if crew is None:
+    crew = find(run.name, plan)
+    if crew is None or crew.lost():
         raise RankLost(f"some actors of {run.name} are gone before all drivers found them")
     return TrainingEngine.beside(crew, run, plan)
 

@@ -42,12 +42,20 @@ class Rank:
     """
 
     def __init__(self, number: int, host: str = "127.0.0.1") -> None:
-        self.number = number
+        self._number = number
         self._host = host
         self._state: State = Empty()
         self._store: TCPStore | None = None
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
+
+    @property
+    def number(self) -> int:
+        """The global rank: of the seat once it is built, before that the one it was started as."""
+        if isinstance(self._state, Empty):
+            return self._number
+        command = self._state.share.command
+        return command.plan.seats.rank(command.seat)
 
     def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors from a source and make it ready to join."""
@@ -171,6 +179,7 @@ class Rank:
             busy=self._working.locked(),
             torn=trainer is not None and trainer.torn,
             saving=None if saver is None else saver.unfinished,
+            seat=None if share is None else share.command.seat,
         )
 
     @contextmanager

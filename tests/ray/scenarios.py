@@ -110,7 +110,8 @@ class Scenarios:
 
         def reserving() -> None:
             try:
-                reservation.reserve("late", wanted, choice, detached=True)
+                nodes = {seat: choice.nodes[seat.replica][seat.stage] for seat in wanted.seats}
+                reservation.reserve("late", wanted, nodes, detached=True)
             finally:
                 ending.remove("late")
 
@@ -159,15 +160,18 @@ class Scenarios:
         told: Told = {"before": self._places("lost"), "count": len(crew.seats)}
         self._nodes["a"].kill_raylet()
         started = time.monotonic()
-        while launch.find("lost", two.seats) is not None and time.monotonic() < started + 30:
+        while len(crew.lost()) < 2 and time.monotonic() < started + 30:
             time.sleep(0.05)
         told |= {"seconds": time.monotonic() - started, "after": self._places("lost")}
         told |= {"running": ending.running("lost"), "groups": reservation.groups_of("lost")}
+        crew.replace(crew.lost(), 120)
+        told |= {"healed": self._places("lost"), "missing": len(crew.lost())}
+        there, wide = _left(), plan([[{"threads": 3}]] * 2)
+        told |= {"refused": self._tried(lambda: crew.becoming(wide, {}, 60)), "there": there}
         started = time.monotonic()
         ending.remove("lost")
         told |= {"ended": time.monotonic() - started, "left": _left()}
         again = launch.decide(plan([[ONE, ONE]]))
-        wide = plan([[{"threads": 3}]] * 2)
         return told | {"error": self._error(wide), "again": self._ids[again.nodes[0][0]]}
 
     def _launched(self, wanted: Plan, names: tuple[str, ...] = ()) -> Told:
@@ -186,7 +190,6 @@ class Scenarios:
                 if group["name"].startswith("run/") and group["state"] != "REMOVED"
             },
             "taken": self._used(names),
-            "found": launch.find("run", wanted.seats) is not None,
         }
         ending.remove("run")
         return told | {"left": _left()}
