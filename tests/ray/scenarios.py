@@ -138,6 +138,8 @@ class Scenarios:
 
     def drained(self) -> Told:
         """A node that is told to leave is not chosen, although it still works."""
+        there = plan([[ONE]], (f"{self._named('b')}/cpu0",))
+        crew = launch.launch("going", there, detached=True, seconds=120)
         held = self._take({"CPU": 1}, "b")
         worker = ray.remote(_Idle).options(num_cpus=1, placement_group=held).remote()
         ray.get(worker.here.remote())
@@ -150,8 +152,13 @@ class Scenarios:
             capture_output=True,
         )
         chosen = launch.decide(plan([[ONE], [ONE]]))
+        before = self._places("going")
+        crew.replace(crew.seats, 120)
+        moved = [before, self._places("going")]
+        ending.remove("going")
         seen = sorted(self._ids.get(room.id, "head") for room in rooms())
-        return {"seen": seen, "chosen": sorted({self._ids[n] for n in chosen.nodes[0]})}
+        chose = sorted({self._ids[node] for node in chosen.nodes[0]})
+        return {"seen": seen, "chosen": chose, "moved": moved}
 
     def lost(self) -> Told:
         """A node dies under a run: its state is clear, and ends clean; the rest can be used."""

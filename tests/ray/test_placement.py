@@ -131,5 +131,6 @@ def test_the_ranks_of_a_lost_node_go_to_another_and_all_ends_clean(told: dict[st
     assert "asks for 3 CPU on one node, but beside the other gangs" in lost["error"]["text"]
 
 
-def test_a_node_that_is_to_leave_is_not_chosen(told: dict[str, Any]) -> None:
-    assert told["drained"] == {"seen": ["c", "head"], "chosen": ["c"]}
+def test_a_node_that_is_to_leave_is_not_chosen_and_its_gang_goes(told: dict[str, Any]) -> None:
+    moved = [{"going/rank-0": "b"}, {"going/rank-1": "c"}]
+    assert told["drained"] == {"seen": ["c", "head"], "chosen": ["c"], "moved": moved}

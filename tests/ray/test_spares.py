@@ -90,7 +90,7 @@ def test_a_crew_is_found_by_who_sits_where_and_ends_all_others(
         found.tell(FIRST, "status").result(PATIENCE)
     assert found.nodes() == {SECOND: crew.nodes()[SECOND]}
     found.end_others()
-    assert gone(seated[0])
+    soon(lambda: gone(seated[0]))
     assert len(groups_of("warm")) == 1
     found.replace(found.lost(), PATIENCE)
     assert pids(found) == [pids(found, [FIRST])[0], spare]
