@@ -19,7 +19,7 @@ from actors.crew.gather import gather
 from actors.state.sources import Opened
 from moe.config.model import ModelConfig
 from moe.config.sampling import Sampling
-from moe.errors import CheckpointError, DeadlineExceeded, RankDied, RankLost
+from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, RankDied, RankLost
 from moe.planning.plan.seats import Seat
 from tests import places, plans
 
@@ -165,6 +165,21 @@ def a_living_rank_can_be_replaced(crew: Crew) -> None:
     assert status(crew)[2].pid != hung
 
 
+def a_start_that_takes_too_long_is_an_error_and_leaves_nothing(crew: Crew) -> None:
+    """What was begun ends; a seat that was lost stays lost, until another try."""
+    before = pids(crew)
+    with pytest.raises(LaunchError):
+        crew.becoming(PAIR, STAYS, 0.0)
+    assert pids(crew) == before
+    kill(crew, THIRD)
+    soon(lambda: THIRD in crew.lost())
+    with pytest.raises(LaunchError):
+        crew.replace([THIRD], 0.0)
+    assert list(crew.lost()) == [THIRD]
+    crew.replace([THIRD], PATIENCE)
+    assert pids(crew)[:2] == before[:2]
+
+
 def a_change_of_plan_that_is_given_up_leaves_the_crew_as_it_was(crew: Crew) -> None:
     """Two crews share three processes; the fourth ends, and the old crew goes on."""
     before = pids(crew)
@@ -222,6 +237,7 @@ CASES: tuple[Callable[[Crew], None], ...] = (
     those_that_died_are_replaced_and_the_others_stay,
     a_rank_that_hangs_is_killed_and_replaced,
     a_living_rank_can_be_replaced,
+    a_start_that_takes_too_long_is_an_error_and_leaves_nothing,
     a_change_of_plan_that_is_given_up_leaves_the_crew_as_it_was,
     a_change_of_plan_ends_those_that_have_no_seat,
     the_end_leaves_no_process,

@@ -52,7 +52,8 @@ class Crew(Protocol):
 
         The engine calls this to heal. They go where the old ones were; where that node is gone, to
         another with room, all of a gang to one. ClusterBusy or LaunchError where there is none,
-        LaunchError where they do not start within ``seconds``: the seats stay lost then.
+        LaunchError where they do not start within ``seconds``, RankLost where one dies meanwhile:
+        the seats stay lost then.
         """
 
     def becoming(self, plan: Plan, stays: Mapping[Seat, Seat], seconds: float) -> Self:

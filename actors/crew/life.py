@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.calls import Answer
 from actors.crew.reservation import Reservation
 from actors.rank.actor import RankActor, Whereabouts
-from moe.errors import DeadlineExceeded, RankDied, RankLost, RaymoeError
+from moe.errors import LaunchError, RankDied, RankLost, RaymoeError
 
 _POLL_SECONDS = 0.01
 
@@ -67,8 +67,8 @@ class RankLife:
         wait([self._life], max(deadline - time.monotonic(), 0.0))
         while living(self.name):
             if time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    f"{self.name} did not end in time; look at the Ray dashboard"
+                raise LaunchError(
+                    f"{self.name} did not end in time to be replaced; look at the Ray dashboard"
                 )
             time.sleep(_POLL_SECONDS)
 
