@@ -164,8 +164,8 @@ class RankStatus:
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
     ``replicas``: number of replicas in the plan this rank was built from. ``needs_tokens``: a
     training step on this rank takes token numbers. ``copies`` and ``holds``: the steps of which
-    this rank has a whole copy of its own, and of others by their seats. ``seat``: where the rank sits in the plan that
-    it was built from; None before.
+    this rank has a whole copy of its own, and of others by their seats. ``seat``: where it sits in
+    the plan that it was built from; None before.
     """
 
     rank: int

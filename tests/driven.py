@@ -10,13 +10,13 @@ from torch import Tensor
 
 from actors.calls import Answer
 from actors.commands import StepReport
-from actors.crew import ending, launch
+from actors.crew import ending
 from actors.crew.crew import Crew
-from actors.crew.gather import gather
+from actors.crew.roster import roster
 from cluster.session import Session
 from moe.config.fault import Fault
 from moe.config.run import RunConfig
-from moe.planning.plan.seats import Seat, Seats
+from moe.planning.plan.seats import Seat
 from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
 from pipelines.training.train import train
@@ -63,9 +63,9 @@ def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
 
 def pids(run: RunConfig, ranks: int) -> list[int]:
     """Return the processes of a run's actors by rank."""
-    crew = launch.find(run.name, Seats(1, ranks, 1))
-    assert crew is not None
-    return [each.pid for each in gather(crew, every(crew, "status"), "the status", 60.0)]
+    lives = roster(run.name, 60.0)
+    assert len(lives) == ranks
+    return [lives[seat].tell("status").result(60.0).pid for seat in sorted(lives)]
 
 
 def every(crew: Crew, method: str) -> dict[Seat, Answer]:

@@ -116,7 +116,11 @@ class Healing:
                 return decision
 
     def _situation(
-        self, seen: Mapping[Seat, RankStatus], around: Surroundings, holders: Mapping[Seat, Seat], room: bool
+        self,
+        seen: Mapping[Seat, RankStatus],
+        around: Surroundings,
+        holders: Mapping[Seat, Seat],
+        room: bool,
     ) -> Situation[Plan]:
         seats = tuple(self._meeting.plan.seats)
         return Situation(

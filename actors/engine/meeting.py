@@ -27,7 +27,6 @@ ABORT_SECONDS = 2.0
 """A rank that answers leaves its groups in milliseconds; for one that hangs nobody waits longer."""
 
 
-
 class Meeting:
     """All ranks of a run; ``epoch`` is the last that this driver has begun or found.
 

@@ -30,8 +30,11 @@ def begin(
 
 def attach(plan: Plan, making: Making) -> TrainingEngine | None:
     """Take over the actors of a run; None where none live, or they follow another plan."""
-    crew = find(making.run.name, plan.seats)
-    return None if crew is None else TrainingEngine.attach(crew, plan, making)
+    crew = find(making.run.name, plan)
+    if crew is None:
+        return None
+    crew.end_others()
+    return TrainingEngine.attach(crew, plan, making)
 
 
 def serve(name: str, model: Location, plan: Plan, deadlines: Deadlines) -> ServingEngine:

@@ -86,6 +86,11 @@ class TrainingEngine:
         meeting.epoch = statuses.epoch_of(found.values())
         return cls(meeting, making)
 
+    def warm(self) -> None:
+        """Have processes wait, with all imports done, to take the places of ranks that are lost."""
+        elastic = self._run.elastic
+        self._meeting.crew.warm(elastic.spares if elastic.copies else 0)
+
     def sound(self) -> bool:
         """Tell whether the ranks can do the next step as they stand.
 

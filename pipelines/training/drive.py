@@ -140,7 +140,7 @@ class Driver:
     def _train(self) -> int:
         """Command steps from where the ranks stand; return how many are done at the end."""
         engine, board = self._engine, self._work.board
-        done = engine.steps_done()
+        done = first = engine.steps_done()
         begin(board, engine.plan, done)
         _catch_up(self._record, engine, self._work, self._shards)
         self._record.faults(self._work.faults)
@@ -158,6 +158,8 @@ class Driver:
                 self._record.faults(self._work.faults)
                 post(board, report)
                 saver.tell(report)
+                if report.step == first + 1:
+                    engine.warm()
                 if due(self._run, report.step):
                     saver.take(report.step)
                 self._copy(report.step, report.seconds)
