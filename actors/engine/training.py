@@ -35,7 +35,7 @@ class TrainingEngine:
         self.losses = Losses(making.run.elastic.failure_seconds) if losses is None else losses
         self.copying = Copying(meeting, making.run.elastic, self.losses)
         self._healing = Healing(meeting, making)
-        self._needs_tokens: Mapping[Seat, bool] = {}
+        self._making = making
 
     @property
     def plan(self) -> Plan:
@@ -175,11 +175,6 @@ class TrainingEngine:
         )
 
     def _takes_tokens(self, seat: Seat) -> bool:
-        """Tell whether a step on a rank takes token numbers; ranks are asked once."""
-        if not self._needs_tokens:
-            found = self._meeting.status()
-            self._needs_tokens = {
-                each: status.needs_tokens
-                for each, status in zip(self.plan.seats, found, strict=True)
-            }
-        return self._needs_tokens[seat]
+        """Tell whether a step on a rank takes token numbers: to embed them, or to hash them."""
+        moe = self._making.blank.architecture.moe
+        return self.plan.share(seat).embedding or (moe is not None and moe.hashed)

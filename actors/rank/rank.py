@@ -235,7 +235,6 @@ class Rank:
             report=None if share is None else share.report,
             pid=os.getpid(),
             replicas=share.command.plan.replicas if share else 0,
-            needs_tokens=trainer is not None and trainer.needs_tokens,
             busy=self._working.locked(),
             torn=trainer is not None and trainer.torn,
             saving=None if saver is None else saver.unfinished,

@@ -183,12 +183,6 @@ class RankTrainer:
         self.torn = False
 
     @property
-    def needs_tokens(self) -> bool:
-        """Whether a step takes token numbers: to embed them, or to hash them to experts."""
-        moe = self._decoder.config.moe
-        return self._decoder.share.embedding or (moe is not None and moe.hashed)
-
-    @property
     def _epoch(self) -> _Joined:
         """What it works with now."""
         assert self._joined is not None

@@ -13,6 +13,7 @@ import pytest
 from actors.calls import Answer
 from actors.commands import BuildCommand
 from actors.crew.arming import arm
+from actors.crew.over_pipes import PipeCrew
 from actors.crew.process import RankProcess
 from actors.epochs.membership import Membership
 from actors.faults.armed import FaultPlan
@@ -26,7 +27,7 @@ from moe.config.run import RunConfig
 from moe.errors import RankDied, RankLost
 from tests import crews, runs, tiny
 from tests.alone import ALONE, alone, join
-from tests.ranks import SECONDS, PooledCrew
+from tests.ranks import SECONDS
 
 SEAT = ALONE.seat(0)
 COMMANDS: dict[Phase, str] = {
@@ -164,7 +165,7 @@ def _lived(
     ended: Callable[[RankProcess, Answer], bool],
 ) -> str | None:
     """Take a process through all its work; return the command in which it ended, None if none."""
-    arm(PooledCrew(ALONE, [process]), faults, 0, SECONDS)
+    arm(PipeCrew(ALONE, [process]), faults, 0, SECONDS)
     config = Checkpoint.open(run.model.path).config
     work: list[tuple[str, Callable[[], tuple[Any, ...]]]] = [
         ("build", lambda: _build(run)),
