@@ -57,6 +57,7 @@ def test_a_rank_that_the_plan_has_not_is_refused() -> None:
 
 def test_faults_are_told_recorded_when_they_happen_and_leave_nothing(tmp_path: Path) -> None:
     told: list[str] = []
+    (tmp_path / ".faults-1").mkdir()  # of a command line that was killed
     with armed(run_of(tmp_path), [KILL, NODE], told.append) as plan:
         with closing(RunRecord("tiny", tmp_path)) as record:
             record.faults(plan)
