@@ -27,6 +27,11 @@ def check_faults(run: RunConfig, faults: Sequence[Fault], done: int) -> None:
             "in a run that may be disturbed, or leave the option out"
         )
     for fault in faults:
+        if fault.phase == "copy" and not run.elastic.copies:
+            raise ConfigError(
+                f"--fault {fault}: the run makes no copies, because elastic.copy_every is 0; set "
+                "elastic.copy_every, or choose another phase"
+            )
         last = run.train.steps - (0 if fault.phase in BOUNDARY_PHASES else 1)
         if not done <= fault.step <= last:
             raise ConfigError(

@@ -83,22 +83,6 @@ class RunConfig(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _elastic_by_something(self) -> "RunConfig":
-        elastic, by = self.plan.least_replicas is not None, bool(self.cluster.worker_resources)
-        slow = self.cluster.resize_seconds != ClusterSection().resize_seconds
-        if elastic and not by:
-            raise ValueError(
-                "plan.least_replicas lets the run continue with fewer replicas when the resources "
-                "of their workers are short, but cluster.worker_resources names none; name a "
-                "custom resource that nodes have, one for each replica they are to hold"
-            )
-        if slow and not elastic:
-            raise ValueError(
-                "cluster.resize_seconds has no effect without plan.least_replicas; remove it"
-            )
-        return self
-
     def check_model(self, model: ModelConfig) -> None:
         """Raise ConfigError if an option has no effect on a model, or the model lacks something
         needed.
