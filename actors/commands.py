@@ -163,8 +163,8 @@ class RankStatus:
     ``busy``: a command is running. ``torn``: a step failed when some weights were already updated.
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
     ``replicas``: number of replicas in the plan this rank was built from. ``copies`` and
-    ``holds``: the steps of which this rank has a whole copy of its own, and of others by their seats. ``seat``: where it sits in
-    the plan that it was built from; None before.
+    ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
+    seats. ``seat``: where it sits in the plan that it was built from; None before.
     """
 
     rank: int

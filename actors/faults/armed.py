@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe.config.fault import Fault
-from moe.storage import Location, make_directory, remove_tree, write_text
+from moe.storage import Location, remove_tree, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class FaultPlan:
         return tuple(each for each in self.armed if each.mark.name in names)
 
     def open(self) -> None:
-        """Make the directory of the marks."""
-        if self.faults:
-            make_directory(self.marks)
+        """Make the directory of the marks, where the storage has directories."""
+        if self.faults and isinstance(self.marks, Path):
+            self.marks.mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         """Remove the marks."""

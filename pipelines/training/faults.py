@@ -11,6 +11,7 @@ from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat, Seats
+from moe.storage import remove_tree
 
 _MARKS = ".faults-"
 
@@ -26,6 +27,11 @@ def check_faults(run: RunConfig, faults: Sequence[Fault], done: int) -> None:
             "in a run that may be disturbed, or leave the option out"
         )
     for fault in faults:
+        if fault.phase == "copy" and not run.elastic.copies:
+            raise ConfigError(
+                f"--fault {fault}: the run makes no copies, because elastic.copy_every is 0; set "
+                "elastic.copy_every, or choose another phase"
+            )
         last = run.train.steps - (0 if fault.phase in BOUNDARY_PHASES else 1)
         if not done <= fault.step <= last:
             raise ConfigError(
@@ -48,7 +54,13 @@ def check_ranks(faults: Sequence[Fault], plan: Plan) -> None:
 def armed(
     run: RunConfig, faults: Sequence[Fault], tell: Callable[[str], object]
 ) -> Iterator[FaultPlan]:
-    """Yield the faults with a place for their marks; tell them now, at the end what remained."""
+    """Yield the faults with a place for their marks; tell them now, at the end what remained.
+
+    Marks that a command line left behind which was killed are removed.
+    """
+    if run.elastic.faults:
+        for old in run.checkpoint.location.glob(f"{_MARKS}*"):
+            remove_tree(old)
     if not faults:
         yield NO_FAULTS
         return

@@ -48,6 +48,14 @@ def test_a_step_that_the_run_has_not_is_refused(
     check_faults(run_of(tmp_path), [parse_fault("hang:rank=0,step=20,phase=write"), KILL], 3)
 
 
+def test_a_phase_that_never_comes_is_refused(tmp_path: Path) -> None:
+    copy = parse_fault("kill:rank=0,step=3,phase=copy")
+    check_faults(run_of(tmp_path), [copy], 0)
+    none = runs.run_config(tmp_path, elastic={"faults": True, "copy_every": 0})
+    with pytest.raises(ConfigError, match=r"makes no copies, because elastic.copy_every is 0"):
+        check_faults(none, [copy], 0)
+
+
 def test_a_rank_that_the_plan_has_not_is_refused() -> None:
     plan = runs.repeated(plans.single(plans.SMOLLM2), 2)
     check_ranks([KILL, NODE], plan)
@@ -57,6 +65,7 @@ def test_a_rank_that_the_plan_has_not_is_refused() -> None:
 
 def test_faults_are_told_recorded_when_they_happen_and_leave_nothing(tmp_path: Path) -> None:
     told: list[str] = []
+    (tmp_path / ".faults-1").mkdir()  # of a command line that was killed
     with armed(run_of(tmp_path), [KILL, NODE], told.append) as plan:
         with closing(RunRecord("tiny", tmp_path)) as record:
             record.faults(plan)
