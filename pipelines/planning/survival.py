@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from moe.config.model import ModelConfig
-from moe.errors import PlanError
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import LOOPBACK
 from moe.planning.failures.goodput import Goodput
@@ -24,10 +23,8 @@ from moe.planning.plan.plan import Plan
 from moe.planning.policy.holders import holders
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import taken
-from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
-from moe.planning.search.pins import Pins
-from moe.planning.search.search import Question, search
 from pipelines.planning.capacity import devices_used
+from pipelines.planning.shrinking import fewer_stages
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""
@@ -149,23 +146,7 @@ def _fewer_replicas(run: Run, replicas: int) -> float:
 
 
 def _smaller(run: Run, devices: int) -> float | None:
-    """Return the step of one replica on so many of the plan's devices, None where none fits.
-
-    In as many spans of layers a stage, under the same schedule.
-    """
-    work = run.predicted.workload
-    kept = replace(run.inventory, devices=tuple(devices_used(run.plan, run.inventory))[:devices])
-    nodes = {device.node for device in kept.devices}
-    links = tuple(link for link in kept.links if set(link.nodes) <= nodes | {"*"})
-    pins = Pins(gang=run.plan.gang_size, replicas=1, micro_batch=work.micro_batch)
-    sequences = work.micro_batch * work.micro_batches * run.plan.replicas
-    try:
-        kept = replace(kept, links=links)
-        found = search(Question(run.config, kept, searchable(work), sequences, pins))
-        if work.schedule in SEARCHED:
-            return found.best.seconds
-        under = replace(found.workload, schedule=work.schedule)
-        plan = for_schedule(run.config, found.plan, kept, under, run.plan.chunks)
-        return predict(run.config, plan, kept, under).step_seconds
-    except PlanError:
-        return None
+    """Return the step of one replica on so many of the plan's devices, None where none fits."""
+    left = run.inventory.only(devices_used(run.plan, run.inventory)[:devices])
+    found = fewer_stages(run.config, run.plan, run.predicted.workload, left, replicas=1)
+    return None if found is None else predict(run.config, found[0], left, found[1]).step_seconds
