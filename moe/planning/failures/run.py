@@ -138,7 +138,7 @@ class SimulatedRun:
         self._kept.append((count, stretch.step))
         self._lost += begun
         self._saving += elapsed - count * stretch.step - begun
-        if self._living and elapsed >= nano(self._living.copies.hidden_seconds):
+        if self._living and elapsed >= self._saves[0].hidden:
             self._memory.copied(max(stretch.first, stretch.saved(0, elapsed)))
         saved = stretch.saved(len(self._saves) - 1, elapsed)
         self._checkpoint = saved if saved > stretch.first else self._checkpoint
@@ -222,7 +222,7 @@ class SimulatedRun:
             built = elapsed + nano(self._living.rebuild_seconds)
             self._grow_at = stretch.start + stretch.done(stretch.steps(built) + 1)
             return
-        every = self._saves[0].every_steps
+        every = self._saves[0].every
         last = stretch.saved(0, elapsed) // every
         step = max(last, stretch.first // every) * every + every
         self._grow_at = stretch.start + stretch.counts(0, step)

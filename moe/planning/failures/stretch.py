@@ -18,16 +18,29 @@ def nano(seconds: float) -> int:
     return round(seconds * NANO)
 
 
-def saves_of(policy: Policy, full: int) -> tuple[Saves, ...]:
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """A save on the clock: after every so many steps, its stall, how long it then travels."""
+
+    every: int
+    stall: int
+    hidden: int
+
+
+def saves_of(policy: Policy, full: int) -> tuple[Saving, ...]:
     """Return the saves of a policy in the order of their stalls; PlanError if they overlap."""
     kinds = (*([policy.copies] if isinstance(policy, LivingActors) else []), policy.checkpoints)
-    for saves in kinds:
-        if nano(saves.hidden_seconds) > saves.every_steps * full:
-            raise PlanError(
-                f"a save takes {saves.hidden_seconds} s behind the steps, the next one follows "
-                f"after {saves.every_steps} of {full / NANO} s; raise every_steps"
-            )
-    return kinds
+    return tuple(_on_the_clock(saves, full) for saves in kinds)
+
+
+def _on_the_clock(saves: Saves, full: int) -> Saving:
+    hidden = nano(saves.hidden_seconds)
+    if hidden > saves.every_steps * full:
+        raise PlanError(
+            f"a save takes {saves.hidden_seconds} s behind the steps, the next one follows "
+            f"after {saves.every_steps} of {full / NANO} s; raise every_steps"
+        )
+    return Saving(saves.every_steps, nano(saves.stall_seconds), hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +50,14 @@ class Stretch:
     first: int
     start: int
     step: int
-    saves: tuple[Saves, ...]
+    saves: tuple[Saving, ...]
 
     def left(self, step: int) -> int:
         """Return when a step and its stalls are done."""
-        stalls = (
-            (step // each.every_steps - self.first // each.every_steps) * nano(each.stall_seconds)
-            for each in self.saves
-        )
-        return (step - self.first) * self.step + sum(stalls)
+        time = (step - self.first) * self.step
+        for each in self.saves:
+            time += (step // each.every - self.first // each.every) * each.stall
+        return time
 
     def done(self, step: int) -> int:
         """Return when a step is done, before its stalls."""
@@ -58,15 +70,14 @@ class Stretch:
 
     def counts(self, kind: int, step: int) -> int:
         """Return when the save after a step counts; stalls come in the order of ``saves``."""
-        due = (each for each in self.saves[: kind + 1] if step % each.every_steps == 0)
-        stalls = sum(nano(each.stall_seconds) for each in due)
-        return self.done(step) + stalls + nano(self.saves[kind].hidden_seconds)
+        stalls = sum(each.stall for each in self.saves[: kind + 1] if step % each.every == 0)
+        return self.done(step) + stalls + self.saves[kind].hidden
 
     def saved(self, kind: int, elapsed: int) -> int:
         """Return the step of the last save of one kind that counts; ``first`` or less if none
         does.
         """
-        every = self.saves[kind].every_steps
+        every = self.saves[kind].every
         step = self.steps(elapsed) // every * every
         while step > self.first and self.counts(kind, step) > elapsed:
             step -= every

@@ -70,7 +70,7 @@ class Situation(Generic[Shape]):
 
     ``room``: the seats among those lost, late or leaving for which processes can be started now,
     all of them together. ``smaller``: asked for what the run can be planned as over what is left,
-    with fewer replicas or with fewer stages; None where neither the model nor the file allow it.
+    with fewer replicas (``shrinking``) or with fewer stages (a search); None where neither can be.
 
     ``together``: the living ranks are in the process groups of one epoch, so that a step that some
     have not done ends by itself when it is commanded again. ``failures``: losses within the time of
