@@ -1,6 +1,6 @@
 """Ranks as plain processes, without Ray: spawned once, built and joined for plan after plan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +47,11 @@ class Ranks:
             elif self._processes[number].end is not None:
                 self._processes[number] = RankProcess(number, TestedRank)
         return PooledCrew(seats, self._processes[: len(seats)])
+
+    def crew_of(self, seats: Seats, numbers: Sequence[int]) -> "PooledCrew":
+        """Return a crew of some of the processes, by their numbers in the order of the seats."""
+        self.crew(Seats(max(numbers) + 1, 1, 1))
+        return PooledCrew(seats, [self._processes[number] for number in numbers])
 
     def started(
         self,
@@ -130,6 +135,11 @@ class Held:
 
 class TestedRank(Rank):
     """A rank that can be looked into."""
+
+    def empty(self) -> None:
+        """Be as a process that has just started."""
+        self.abort()
+        self._state = Empty()
 
     def unlike(self) -> bool:
         """Return whether this rank takes its leader's choices."""

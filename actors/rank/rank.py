@@ -18,9 +18,11 @@ from actors.epochs.failures import Doing, conclusive, guarded
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.moving.transfer import Moved, Transfer
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
+from actors.rank.staging import Staging
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.saver import RankSaver
 from actors.state.sources import Source
@@ -48,6 +50,7 @@ class Rank:
         self._store: TCPStore | None = None
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
+        self._staging = Staging()
 
     def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors from a source and make it ready to join."""
@@ -55,7 +58,7 @@ class Rank:
         self._state = Empty()
         torch.set_num_threads(command.threads)
         set_deterministic(command.run is not None and command.run.train.deterministic)
-        need = partial(remedy, command, source)
+        need = partial(remedy, command, source.config)
         with conclusive(Doing(self.number, "building", need)):
             self._state = Built(LoadedShare(command, source))
         self._remedy = need
@@ -90,6 +93,7 @@ class Rank:
                 self._working.release()
         else:
             self._state = self._state.left()
+            self._staging.give_up()
             leave_groups()
         saver = None if isinstance(self._state, Empty) else self._state.saver
         if saver is not None:
@@ -137,6 +141,28 @@ class Rank:
         """Write the snapshot of a step, beside whatever else this rank does; wait for it first."""
         seconds = self._trainer().run.cluster.step_seconds
         return self._saver().write(directory, step, seconds)
+
+    def move(self, transfer: Transfer) -> Moved:
+        """Do this process's part of a resize; its new share then waits beside the one in use.
+
+        The old share stays as it is. Where it fails, the rank has left its epoch.
+        """
+        store = self._store if transfer.part.number == 0 else None
+        with self._working, self._in_groups(f"resize {transfer.place.name}"):
+            share = None if isinstance(self._state, Empty) else self._state.share
+            return self._staging.make(share, transfer, store)
+
+    def become(self) -> None:
+        """Leave the epoch and take the new share of a resize; the old one is dropped."""
+        self.abort()
+        staged = self._staging.take()
+        torch.set_num_threads(staged.command.threads)
+        self._state = Built(staged, self._state.epoch, self._last_saver())
+        self._remedy = partial(remedy, staged.command, lambda: staged.decoder.config)
+
+    def forget(self) -> None:
+        """Drop the new share of a resize, if there is one; the old one goes on."""
+        self._staging.drop()
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""

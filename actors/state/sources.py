@@ -105,6 +105,37 @@ class CheckpointSource:
         return Opened(checkpoint.config, checkpoint.read, _masters(checkpoint, moments), progress)
 
 
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """Memory for a share whose tensors come from other ranks, and what training has come to."""
+
+    model: ModelConfig
+    step: int
+    balance: Mapping[int, BalanceState]
+    products: Mapping[str, Products]
+
+    def config(self) -> ModelConfig:
+        """Return the architecture."""
+        return self.model
+
+    def open(self) -> Opened:
+        """Return zeros, which take no memory of their own."""
+        progress = Progress(self.step, self.balance, self.products, _no_moment)
+        return Opened(self.model, _no_weight, _no_master, progress)
+
+
+def _no_weight(part: TensorSlice) -> Tensor:
+    return torch.zeros(()).expand(part.held_shape)
+
+
+def _no_moment(own: TensorRange, moment: str) -> Tensor:
+    return torch.zeros(()).expand(own.elements)
+
+
+def _no_master(own: TensorRange) -> Tensor | None:
+    return None
+
+
 def _masters(checkpoint: Checkpoint, moments: Moments | None = None) -> ReadMaster:
     """Return the reader of float32 values: masters that were saved, else weights."""
 
