@@ -43,8 +43,8 @@ class Resizing:
     numbers: list[int]
     crew: PipeCrew
 
-    def told(self, seconds: float = SECONDS) -> dict[Seat, Answer]:
-        """Have every process do its part; return the answers to come."""
+    def told(self, seconds: float = SECONDS, without: Seat | None = None) -> dict[Seat, Answer]:
+        """Have every process do its part, but for one; return the answers to come."""
         seats = list(self.crew.seats)
         assert self.team.run is not None
         config = Checkpoint.open(self.team.run.model.path).config
@@ -56,7 +56,8 @@ class Resizing:
             if part.new is not None:
                 command = BuildCommand(self.plan, part.new, runs.LENGTH, self.team.run)
             transfer = Transfer(place, part, config, command)
-            answers[seat] = self.crew.tell(seat, "move", transfer)
+            if seat != without:
+                answers[seat] = self.crew.tell(seat, "move", transfer)
         return answers
 
     def moved(self) -> list[Moved]:

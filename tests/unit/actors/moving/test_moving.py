@@ -1,5 +1,7 @@
 """Shares that move between ranks are those that a checkpoint would have given, to the bit."""
 
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.commands import StepReport
+from actors.crew.gather import gather
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
+from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from tests import exports, plans, runs
 from tests.examples import examples
-from tests.moving import check_equal, resizing, saved
-from tests.ranks import Ranks, Team
+from tests.moving import check_equal, met, resizing, saved
+from tests.ranks import SECONDS, Ranks, Team
 from tests.routed import routed
 from tests.training import stepped
 
@@ -119,3 +124,84 @@ def test_any_plan_becomes_any_other_whoever_stays(
     taken = data.draw(st.permutations(list(new.seats)))[: data.draw(st.integers(0, 4))]
     stays = dict(zip(taken, order, strict=False))
     check_resized(ranks, trained(ranks, old, model, run), config, new, stays, folder / "saved")
+
+
+def started(ranks: Ranks, tmp_path: Path) -> tuple[ModelConfig, Team]:
+    """Return two stages of two replicas after two steps."""
+    config = routed(3, experts=5, shared_size=13)
+    model = exports.export(config, tmp_path / "model")
+    run = runs.run_config(model)
+    return config, trained(ranks, planned(config, (2, 1), None, None, 2), model, run)
+
+
+def undisturbed(ranks: Ranks, team: Team) -> list[StepReport]:
+    """Return the reports of the next steps of a run that nothing disturbs."""
+    assert team.run is not None
+    again = trained(ranks, team.plan, team.run.model.path, team.run)
+    return [replace(stepped(again, step), seconds=0.0, peak_bytes=()) for step in (2, 3)]
+
+
+def check_goes_on(ranks: Ranks, team: Team, epoch: int) -> None:
+    """Check that the ranks of an old plan train on as if nobody had tried to resize them."""
+    crew = ranks.crew_of(team.plan.seats, range(len(team.plan.seats)))
+    gather(crew, {seat: crew.tell(seat, "forget") for seat in crew.seats}, "forgetting", SECONDS)
+    old = met(crew, team.plan, team.run, epoch)
+    found = [replace(stepped(old, step), seconds=0.0, peak_bytes=()) for step in (2, 3)]
+    assert found == undisturbed(ranks, team)
+
+
+def test_a_share_that_is_forgotten_leaves_the_old_one(ranks: Ranks, tmp_path: Path) -> None:
+    config, team = started(ranks, tmp_path)
+    new = planned(config, (1, 1, 1))
+    resizing(ranks, team, config, new, same_seats(team.plan, new)).moved()
+    check_goes_on(ranks, team, 2)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_new_rank_that_ends_as_it_receives_leaves_the_old_plan_running(
+    how: signal.Signals, ranks: Ranks, tmp_path: Path
+) -> None:
+    """It has come, so all others send and receive. Its neighbours are freed, and theirs."""
+    config, team = started(ranks, tmp_path)
+    new = planned(config, (1, 1, 1), None, None, 2)
+    change = resizing(ranks, team, config, new, same_seats(team.plan, new))
+    victim = next(part.number for part in change.resize.parts if part.old is None)
+    seats = change.crew.seats
+    change.crew.tell(seats.seat(victim), "end_at_message", how).result(SECONDS)
+    begun = time.monotonic()
+    answers = change.told(seconds=2.0 if how == signal.SIGSTOP else SECONDS)
+    left = [answer for number, answer in enumerate(answers.values()) if number != victim]
+    assert all(isinstance(each.exception(SECONDS), RankLost) for each in left)
+    assert time.monotonic() - begun < 5.0
+    ranks.kill(change.numbers[victim])
+    check_goes_on(ranks, team, 2)
+
+
+def test_ranks_that_wait_for_one_that_never_comes_are_freed_by_an_abort(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    config, team = started(ranks, tmp_path)
+    new = planned(config, (1, 1, 1))
+    change = resizing(ranks, team, config, new, same_seats(team.plan, new))
+    absent = change.crew.seats.seat(len(change.numbers) - 1)
+    answers = change.told(without=absent)
+    for seat in answers:
+        change.crew.tell(seat, "abort")
+    for answer in answers.values():
+        with pytest.raises(RankLost, match="was given up"):
+            answer.result(5.0)
+    check_goes_on(ranks, team, 2)
+
+
+def test_a_rank_that_moved_nothing_has_nothing_to_become(ranks: Ranks, tmp_path: Path) -> None:
+    _, team = started(ranks, tmp_path)
+    with pytest.raises(RankLost, match="holds no share of another plan"):
+        team.all("become")
+
+
+def test_ranks_that_stand_apart_do_not_move(ranks: Ranks, tmp_path: Path) -> None:
+    config, team = started(ranks, tmp_path)
+    team.crew.tell(team.crew.seats.seat(1), "stand_at", 1).result(SECONDS)
+    change = resizing(ranks, team, config, team.plan, same_seats(team.plan, team.plan))
+    with pytest.raises(RankLost, match=r"have done \[1, 2\] steps"):
+        change.moved()
