@@ -1,6 +1,7 @@
 """Values that travel between the engine and its ranks: commands down, reports up."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +132,30 @@ class InferInput:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What one rank did in an exchange of copies: bytes of tensors sent and received.
+
+    Nothing is sent to a holder that has the copy already.
+    """
+
+    step: int
+    sent: int
+    received: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How the ranks of a new epoch go back to the boundary after ``step`` steps.
+
+    ``gives`` says by the seat of each rank that lost what it held who holds its copy.
+    """
+
+    step: int
+    gives: Mapping[Seat, Seat] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RankStatus:
     """What a rank holds now: its epoch, the last step it finished, and the report of that step.
 
@@ -138,7 +163,8 @@ class RankStatus:
     ``busy``: a command is running. ``torn``: a step failed when some weights were already updated.
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
     ``replicas``: number of replicas in the plan this rank was built from. ``needs_tokens``: a
-    training step on this rank takes token numbers.
+    training step on this rank takes token numbers. ``copies`` and ``holds``: the steps of which
+    this rank has a whole copy of its own, and of others by their seats.
     """
 
     rank: int
@@ -153,3 +179,5 @@ class RankStatus:
     busy: bool = False
     torn: bool = False
     saving: int | None = None
+    copies: frozenset[int] = frozenset()
+    holds: Mapping[Seat, frozenset[int]] = field(default_factory=dict)

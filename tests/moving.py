@@ -42,6 +42,7 @@ class Resizing:
     resize: Resize
     numbers: list[int]
     crew: PipeCrew
+    step: int
 
     def told(self, seconds: float = SECONDS, without: Seat | None = None) -> dict[Seat, Answer]:
         """Have every process do its part, but for one; return the answers to come."""
@@ -55,7 +56,7 @@ class Resizing:
             command = None
             if part.new is not None:
                 command = BuildCommand(self.plan, part.new, runs.LENGTH, self.team.run)
-            transfer = Transfer(place, part, config, command)
+            transfer = Transfer(self.step, place, part, config, command)
             if seat != without:
                 answers[seat] = self.crew.tell(seat, "move", transfer)
         return answers
@@ -73,15 +74,20 @@ class Resizing:
         return met(self.ranks.crew_of(self.plan.seats, numbers), self.plan, self.team.run, epoch)
 
 
+def staying(stays: Mapping[Seat, Seat]) -> Seating:
+    """Return the seating where nobody is lost."""
+    return Seating(stays, frozenset(), {}, {})
+
+
 def resizing(
-    ranks: Ranks, team: Team, config: ModelConfig, plan: Plan, stays: Mapping[Seat, Seat]
+    ranks: Ranks, team: Team, config: ModelConfig, plan: Plan, seating: Seating, step: int = 2
 ) -> Resizing:
     """Prepare a resize of a team that has the first processes of a pool.
 
     New processes are the next ones.
     """
     old, plan = team.plan, single_threaded(plan)
-    found = resize(config, old, plan, workload_of(team.run), Seating(stays, frozenset(), {}, {}))
+    found = resize(config, old, plan, workload_of(team.run), seating)
     fresh = count(len(old.seats))
     numbers = [
         next(fresh) if part.old is None else old.seats.rank(part.old) for part in found.parts
@@ -90,7 +96,7 @@ def resizing(
     for seat, part in zip(crew.seats, found.parts, strict=True):
         if part.old is None:
             crew.tell(seat, "empty").result(SECONDS)
-    return Resizing(ranks, team, plan, found, numbers, crew)
+    return Resizing(ranks, team, plan, found, numbers, crew, step)
 
 
 def workload_of(run: RunConfig | None) -> Workload:

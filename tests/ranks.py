@@ -85,6 +85,10 @@ class Ranks:
         """End a process, if it has not ended, and wait until it is gone."""
         self._processes[rank].kill()
 
+    def process(self, rank: int) -> RankProcess:
+        """Return what hosts a rank."""
+        return self._processes[rank]
+
     def close(self) -> None:
         for process in self._processes:
             process.kill()

@@ -56,16 +56,19 @@ class Doing:
 
 
 @contextmanager
-def guarded(doing: Doing) -> Iterator[None]:
-    """Leave all groups after a failure and say what it is; what failed holds no group any more."""
+def guarded(doing: Doing, leave: Callable[[], None] = leave_groups) -> Iterator[None]:
+    """Leave all groups after a failure and say what it is; what failed holds no group any more.
+
+    ``leave`` is how: work beside others must not end the groups of a later epoch than its own.
+    """
     try:
         yield
     except RaymoeError as error:
-        _let_go(error)
+        _let_go(error, leave)
         raise
     except Exception as error:
         _end_if_lost(error, doing)
-        _let_go(error)
+        _let_go(error, leave)
         _raise_if_short(error, doing)
         if isinstance(error, OSError):
             raise StorageError(
@@ -104,7 +107,7 @@ def _raise_if_short(error: Exception, doing: Doing) -> None:
         raise OutOfMemory(f"{doing.failed}: {first}; {doing.remedy()}") from error
 
 
-def _let_go(error: BaseException) -> None:
+def _let_go(error: BaseException, leave: Callable[[], None]) -> None:
     """Leave the groups, also those that locals of the functions that failed hold."""
     traceback.clear_frames(error.__traceback__)
-    leave_groups()
+    leave()

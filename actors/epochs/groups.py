@@ -38,9 +38,10 @@ class Groups:
     others.
     ``ends`` holds this member of the stages with embedding and head, where these are two and
     gradients go between them.
-    ``data`` holds this place in every replica. ``files`` holds the gang again, for tensors in
-    memory of the host on their way to a checkpoint while the next step runs; all other groups have
-    the ``backend`` of the device.
+    ``data`` holds this place in every replica. Two groups are for tensors in memory of the host
+    that travel while the next step runs: ``files`` holds the gang again, for those on their way to
+    a checkpoint; ``copies``, where it is asked for, all ranks, for those on their way to a peer.
+    All other groups have the ``backend`` of the device.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Groups:
         backend: str,
         store: Store | None,
         ways: Collection[str] = (DOWN, UP),
+        copies: bool = False,
     ) -> None:
         self.membership = membership
         self.backend = backend
@@ -74,6 +76,7 @@ class Groups:
         self.ends = self._own("ends", ends) if UP in ways else None
         self.data = self._own("data", [seats.rank(each) for each in seats.data_group_of(seat)])
         self.files = self._own("files", gang, GLOO)
+        self.copies = self._all("copies", GLOO) if copies else None
 
     def connect(self, device: Device) -> None:
         """Have every connection made now, within the seconds of a message, or raise RankLost.
@@ -159,6 +162,16 @@ class Groups:
                     ends.remove(membership.rank)
                     found[route] = Line(group, dist.get_group_rank(group, *ends))
         return found
+
+    def _all(self, kind: str, backend: str) -> dist.ProcessGroup | None:
+        """Meet all ranks once more. As for lines, torch must not count the groups of each rank."""
+        if len(self.membership.seats) == 1:
+            return None
+        desc = f"{self.membership.name}/{kind}"
+        group: dist.ProcessGroup = dist.new_group(
+            timeout=self._wait, backend=backend, group_desc=desc
+        )
+        return group
 
     def _own(
         self, kind: str, ranks: list[int], backend: str | None = None

@@ -75,8 +75,7 @@ class Carrier:
 
     def _given(self, message: Message) -> _UnderWay:
         """Pack a message on the device, bring it to the host in one copy, and begin to send it."""
-        first = self._like(self._sources, message)
-        packed = torch.empty(_elements(message), dtype=first.dtype, device=first.device)
+        packed = _memory(message, self._device(self._sources, message))
         for value, flat in _flats(message, packed):
             read(self._sources, value, flat)
         sent = packed.cpu()
@@ -88,31 +87,34 @@ class Carrier:
 
     def _taken(self, message: Message) -> _UnderWay:
         """Begin to receive a message; once it is there, put every range in its place."""
-        like = self._like([self._target], message)
-        received = torch.empty(_elements(message), dtype=like.dtype)
+        device = self._device([self._target], message)
+        received = _memory(message, torch.device("cpu"))
 
         def put() -> None:
             self.received_bytes += received.nbytes
-            for value, flat in _flats(message, received.to(like.device)):
+            for value, flat in _flats(message, received.to(device)):
                 self._target[value, flat.range.name].copy_from(flat)
 
         return _UnderWay(self._gathering.receive(received, message.giver), put)
 
-    def _like(self, contents: Sequence[Contents], message: Message) -> Tensor:
-        """Return a tensor of the type and on the device of what a message has."""
+    def _device(self, contents: Sequence[Contents], message: Message) -> torch.device:
+        """Return the device of what a message has."""
         key = VALUES[message.state][0], message.ranges[0].name
         for each in contents:
             if key in each:
-                return each[key].values
+                return each[key].values.device
         raise RankLost(
             f"a message of a resize has {key[1]} ({message.state}), which this process does not "
             "hold; the driver and its ranks no longer agree on the plan"
         )
 
 
-def _elements(message: Message) -> int:
+def _memory(message: Message, device: torch.device) -> Tensor:
+    """Return memory for a message, which has float32 or, of narrow weights, bfloat16."""
     ranges = sum(each.elements for each in message.ranges)
-    return ranges * len(VALUES[message.state])
+    elements = ranges * len(VALUES[message.state])
+    dtype = torch.bfloat16 if message.size == 2 * elements else torch.float32
+    return torch.empty(elements, dtype=dtype, device=device)
 
 
 def _flats(message: Message, packed: Tensor) -> Iterator[tuple[str, Flat]]:

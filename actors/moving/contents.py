@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from actors.state.copies import Copy
 from actors.step.optimizer import RankOptimizer
 from moe.checkpoint.overlaps import boxes_of, copy_common
 from moe.checkpoint.records import MASTER, MOMENTS
+from moe.config.model import ModelConfig
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.tensors import held_by
 from moe.errors import RankLost
 from moe.nn.decoder import Decoder
+from moe.planning.layout.buckets import bucket_layouts
 from moe.planning.moves.holdings import State
+from moe.planning.plan.plan import Plan
 
 WEIGHT = "weight"
 """The value of a tensor itself, beside those of the optimiser."""
@@ -58,6 +62,32 @@ def _contents(decoder: Decoder, optimizer: RankOptimizer) -> Iterator[tuple[tupl
     for state in optimizer.states():
         for value, values in state.moments.items():
             yield (value, state.range.name), Flat(state.range, values)
+
+
+def contents_of_copy(config: ModelConfig, plan: Plan, narrow: bool, copy: Copy) -> Contents:
+    """Return the contents of the copy of a seat of a plan.
+
+    In a ``narrow`` run the weights of matrices are what their masters round to.
+    """
+    return dict(_copied(config, plan, narrow, copy))
+
+
+def _copied(
+    config: ModelConfig, plan: Plan, narrow: bool, copy: Copy
+) -> Iterator[tuple[tuple[str, str], Flat]]:
+    """Go through the tensors in the order of ``RankTrainer.holdings``; all are float32."""
+    share = plan.share(copy.seat)
+    tensors = iter(tensor.view(torch.float32) for tensor in copy.tensors)
+    for layout in bucket_layouts(config, share, plan.replicas, plan.gang_size, narrow):
+        values = dict(zip((WEIGHT, *MOMENTS), tensors, strict=False))
+        if layout.kind.narrow:
+            values[MASTER] = values[WEIGHT]
+        for owned in layout.owned(copy.seat.replica):
+            for value, flat in values.items():
+                yield (value, owned.range.name), Flat(owned.range, flat[owned.slice])
+    for part in held_by(config, share):
+        if not part.role.trained:
+            yield (WEIGHT, part.name), Flat(whole_range(part), next(tensors))
 
 
 @torch.no_grad()

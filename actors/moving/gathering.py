@@ -6,7 +6,8 @@ torch's group of all, so nothing but this object holds it, and ``leave`` closes 
 
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import cast
 
@@ -14,10 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from actors.moving.transfer import Place, Standing, agreed
+from actors.moving.transfer import Place, Standing, joined
 from moe.errors import DeadlineExceeded, RankLost
 
 _POLL_SECONDS = 0.005
+
+_LEFT = "left"
+"""The key that tells why a process has left."""
 
 
 class Gathering:
@@ -40,7 +44,7 @@ class Gathering:
         self._store = PrefixStore(place.name, store)
         self._group: dist.ProcessGroup | None = None
 
-    def standing(self, own: Iterable[Standing]) -> Standing:
+    def standing(self, own: Sequence[Standing]) -> Standing:
         """Return what training has come to, by what all processes say; it goes over the store.
 
         Number 0 puts it together for the others. So all have come once this returns.
@@ -50,7 +54,7 @@ class Gathering:
             told = [self._told(f"standing/{number}") for number in range(self._place.size)]
             found = [standing for each in told for standing in each]
             self._store.set("standing", pickle.dumps(found).hex())
-        return agreed(self._told("standing"))
+        return joined(self._told("standing"))
 
     def connect(self) -> None:
         """Connect to all other processes."""
@@ -70,9 +74,14 @@ class Gathering:
         """Wait until all processes have all that they need: none leaves under a message."""
         self._connected().barrier().wait()
 
-    def leave(self) -> None:
-        """Close the connections; a process that waits for this one is freed."""
+    def leave(self, why: str = "it is done") -> None:
+        """Close the connections; a process that waits for this one is freed.
+
+        Those that still wait for all to come are told ``why`` over the store.
+        """
         self._group = None
+        with suppress(RuntimeError):  # the process with the store has gone
+            self._store.set(_LEFT, why)
 
     def _connected(self) -> dist.ProcessGroup:
         if self._group is None:
@@ -85,6 +94,9 @@ class Gathering:
         while not self._store.check([key]):
             if self._unwanted():
                 raise RankLost(f"{self._place.name} was given up")
+            if self._store.check([_LEFT]):
+                why = self._store.get(_LEFT).decode()
+                raise RankLost(f"{self._place.name} was given up by another process: {why}")
             if time.monotonic() > until:
                 raise DeadlineExceeded(
                     f"not all {self._place.size} processes of {self._place.name} met within "

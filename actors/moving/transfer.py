@@ -7,7 +7,6 @@ from actors.commands import BuildCommand
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.products import Products, by_processor
-from moe.errors import RankLost
 from moe.planning.moves.messages import Part
 
 
@@ -28,8 +27,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One process's part of a resize; ``command`` is what it becomes, None where it only gives."""
+    """One process's part of a resize at the boundary after ``step`` steps.
 
+    ``command`` is what it becomes, None where it only gives.
+    """
+
+    step: int
     place: Place
     part: Part
     config: ModelConfig
@@ -38,9 +41,11 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What training has come to beside tensors: steps, balance of layers, rules by processor."""
+    """What training has come to beside tensors: balance of layers, rules of products by processor.
 
-    step: int
+    Of all processes, or what one of them knows.
+    """
+
     balance: Mapping[int, BalanceState]
     products: Mapping[str, Products]
 
@@ -54,15 +59,9 @@ class Moved:
     seconds: float
 
 
-def agreed(standings: Iterable[Standing]) -> Standing:
-    """Return what training as a whole has come to; RankLost where processes stand apart."""
+def joined(standings: Iterable[Standing]) -> Standing:
+    """Return what several know together."""
     found = list(standings)
-    steps = sorted({each.step for each in found})
-    if len(steps) != 1:
-        raise RankLost(
-            f"the processes of a resize have done {steps} steps; all must stand at one boundary: "
-            "heal the run first, then resize"
-        )
     balance = {layer: state for each in found for layer, state in each.balance.items()}
     products = by_processor(rules for each in found for rules in each.products.values())
-    return Standing(steps[0], balance, products)
+    return Standing(balance, products)

@@ -5,11 +5,20 @@ of their own, so they are answered while a command runs.
 """
 
 import threading
+from collections.abc import Mapping
 
 import ray
 from ray.util import get_node_ip_address
 
-from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
+from actors.commands import (
+    BuildCommand,
+    CopyReport,
+    InferInput,
+    RankReport,
+    RankStatus,
+    Recovery,
+    StepInput,
+)
 from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
 from actors.moving.transfer import Moved, Transfer
@@ -18,6 +27,7 @@ from actors.rank.rank import Rank
 from actors.state.sources import Source
 from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
+from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
 LIFE = "life"
@@ -76,6 +86,21 @@ class RankActor:
     def forget(self) -> None:
         """Drop the new share of a resize."""
         self._rank.forget()
+
+    @ray.method
+    def copy(self, step: int) -> None:
+        """Copy what this rank alone holds."""
+        self._rank.copy(step)
+
+    @ray.method(concurrency_group=QUEUES["exchange_copies"])
+    def exchange_copies(self, step: int, holders: Mapping[Seat, Seat]) -> CopyReport:
+        """Give the copy to its holder, and take another's, while other commands run."""
+        return self._rank.exchange_copies(step, holders)
+
+    @ray.method
+    def recover(self, recovery: Recovery) -> None:
+        """Go back to a boundary with all other ranks."""
+        self._rank.recover(recovery)
 
     @ray.method
     def infer(self, work: InferInput) -> SampledToken | None:

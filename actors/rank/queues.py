@@ -4,10 +4,10 @@ Each queue has threads of its own. Whatever carries the commands, Ray's concurre
 keeps to this table.
 """
 
-COMMANDS, CONTROL, FILES = "commands", "control", "files"
+COMMANDS, CONTROL, FILES, COPIES = "commands", "control", "files", "copies"
 
-THREADS = {CONTROL: 2, FILES: 1}
+THREADS = {CONTROL: 2, FILES: 1, COPIES: 1}
 """Threads of the queues beside ``COMMANDS``, which has one: its commands run in their order."""
 
-QUEUES = {"status": CONTROL, "abort": CONTROL, "write": FILES}
+QUEUES = {"status": CONTROL, "abort": CONTROL, "write": FILES, "exchange_copies": COPIES}
 """Commands that are answered while others run; every other is in ``COMMANDS``."""

@@ -6,14 +6,22 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch._C._distributed_c10d import TCPStore
 
-from actors.commands import BuildCommand, InferInput, RankReport, RankStatus, StepInput
+from actors.commands import (
+    BuildCommand,
+    CopyReport,
+    InferInput,
+    RankReport,
+    RankStatus,
+    Recovery,
+    StepInput,
+)
 from actors.epochs.failures import Doing, conclusive, guarded
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
@@ -24,12 +32,14 @@ from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
 from actors.rank.staging import Staging
 from actors.rank.states import Built, Empty, Joined, State
+from actors.state.peers import Peers
 from actors.state.saver import RankSaver
 from actors.state.sources import Source
 from actors.step.training import RankTrainer
 from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
+from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
 ABANDON_SECONDS = 5.0
@@ -74,7 +84,8 @@ class Rank:
         share = self._share()
         store = self._store if membership.rank == 0 else None
         with self._in_groups(f"joining epoch {membership.epoch}"):
-            groups = Groups(membership, share.device.backend, store, share.ways)
+            backend, copies = share.device.backend, share.peers is not None
+            groups = Groups(membership, backend, store, share.ways, copies)
             groups.connect(share.device)
             share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
@@ -86,18 +97,13 @@ class Rank:
         A command that runs meanwhile fails when it next begins to communicate, or when what it
         waits for does, and lets go of the groups itself.
         """
-        if self._working.acquire(blocking=False):
-            try:
-                self._let_go()
-            finally:
-                self._working.release()
-        else:
-            self._state = self._state.left()
-            self._staging.give_up()
-            leave_groups()
-        saver = None if isinstance(self._state, Empty) else self._state.saver
-        if saver is not None:
-            saver.abandon(ABANDON_SECONDS)
+        self._leave()
+        if isinstance(self._state, Empty):
+            return
+        if self._state.share.peers is not None:
+            self._state.share.peers.abandon(ABANDON_SECONDS)
+        if self._state.saver is not None:
+            self._state.saver.abandon(ABANDON_SECONDS)
 
     def train_step(self, batch: StepInput) -> RankReport:
         """Run one step; the one just done gives its report again, any other is refused."""
@@ -107,7 +113,7 @@ class Rank:
         if trainer.torn:
             raise RankLost(
                 f"rank {self.number} failed when step {trainer.steps_done} was half done; it must "
-                "restart from a checkpoint"
+                "recover from a copy, or restart from a checkpoint"
             )
         if batch.step != trainer.steps_done:
             raise RankLost(
@@ -115,7 +121,7 @@ class Rank:
                 "asked for; the ranks no longer agree and must restart from a checkpoint"
             )
         with self._communicating(f"step {batch.step}"):
-            report = trainer.step(batch, self._saver().buffers.hold_back)
+            report = trainer.step(batch, self._hold_back)
         first = share.report is None
         share.report = report
         if first:
@@ -127,11 +133,7 @@ class Rank:
     def snapshot(self, step: int) -> None:
         """Copy what this rank contributes to a checkpoint after ``step`` steps; no others do."""
         share, trainer, saver = self._share(), self._trainer(), self._saver()
-        if trainer.steps_done != step:
-            raise RankLost(
-                f"rank {self.number} has done {trainer.steps_done} steps, a snapshot after {step} "
-                "was asked for; the drivers no longer agree and must begin anew"
-            )
+        self._check_step(step, "a snapshot")
         weights = dict(share.decoder.named_parameters())
         seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
         with conclusive(self._doing("taking a snapshot")):
@@ -164,6 +166,48 @@ class Rank:
         """Drop the new share of a resize, if there is one; the old one goes on."""
         self._staging.drop()
 
+    def copy(self, step: int) -> None:
+        """Copy what this rank alone holds after ``step`` steps, for the case that it is lost.
+
+        To be told to all ranks of the run, once all have answered the exchange before.
+        """
+        trainer, peers = self._trainer(), self._peers()
+        self._check_step(step, "a copy")
+        seconds = trainer.run.cluster.step_seconds
+        with conclusive(self._doing("taking a copy")):
+            peers.take(step, trainer.holdings, trainer.balancer.states, seconds)
+
+    def exchange_copies(self, step: int, holders: Mapping[Seat, Seat]) -> CopyReport:
+        """Give the copy of a step to its holder and take the one that this rank holds.
+
+        Runs beside the next steps, and waits for the copy to be taken. To be told to all ranks of
+        the run; where one answers, all have what they hold. A rank that fails leaves the epoch.
+        """
+        seconds, peers, epoch = self._trainer().run.cluster.step_seconds, self._peers(), self._epoch
+        leave = partial(self._leave, epoch)
+        with peers.travelling(), guarded(self._doing(f"the exchange of copies of {step}"), leave):
+            return peers.exchange(step, holders, seconds)
+
+    def recover(self, recovery: Recovery) -> None:
+        """Go back to a boundary, in a new epoch, with all other ranks of the run.
+
+        A rank that lost what it held receives its copy from the holder. The others go back to their
+        own, unless they stand at the boundary unharmed. Then every rank has a copy of its own of
+        the boundary.
+        """
+        share, trainer, peers = self._share(), self._trainer(), self._peers()
+        seconds, step = trainer.run.cluster.step_seconds, recovery.step
+        with self._communicating(f"the recovery of the boundary after {step} steps"):
+            whole = peers.deliver(recovery, seconds)
+            harmed = trainer.torn or trainer.steps_done != step
+            if harmed or share.command.seat in recovery.gives:
+                trainer.go_back(step, *peers.contents(step, trainer.holdings))
+            else:
+                peers.take(step, trainer.holdings, trainer.balancer.states, seconds)
+            share.report = None
+            trainer.spread()
+            peers.keep(step if recovery.gives else whole)
+
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""
         share = self._share()
@@ -183,6 +227,7 @@ class Rank:
         state = self._state
         share = None if isinstance(state, Empty) else state.share
         trainer = None if share is None else share.trainer
+        peers = None if share is None else share.peers
         saver = state.saver if isinstance(state, Joined) else None
         return RankStatus(
             rank=self.number,
@@ -197,6 +242,8 @@ class Rank:
             busy=self._working.locked(),
             torn=trainer is not None and trainer.torn,
             saving=None if saver is None else saver.unfinished,
+            copies=peers.copies if peers else frozenset(),
+            holds=peers.holds if peers else {},
         )
 
     @contextmanager
@@ -216,6 +263,27 @@ class Rank:
         except RaymoeError:
             self._let_go()
             raise
+
+    def _leave(self, epoch: int | None = None) -> None:
+        """Leave an epoch, the one of now unless said otherwise, under whatever runs."""
+        if epoch is not None and not (isinstance(self._state, Joined) and epoch == self._epoch):
+            return
+        if self._working.acquire(blocking=False):
+            try:
+                self._let_go()
+            finally:
+                self._working.release()
+        else:
+            self._state = self._state.left()
+            self._staging.give_up()
+            leave_groups()
+            if isinstance(self._state, Built) and self._state.share.peers is not None:
+                self._state.share.peers.leave()
+
+    def _hold_back(self) -> None:
+        """Let the device change nothing more before its copies of that are made."""
+        self._saver().buffers.hold_back()
+        self._peers().hold_back()
 
     def _let_go(self) -> None:
         """Hold no group of the epoch any more, which closes its connections.
@@ -253,6 +321,24 @@ class Rank:
         if isinstance(self._state, Empty):
             raise RankLost(f"rank {self.number} holds no model yet; build it first")
         return self._state.share
+
+    @property
+    def _epoch(self) -> int:
+        return self._state.epoch
+
+    def _peers(self) -> Peers:
+        peers = self._share().peers
+        if peers is None or not isinstance(self._state, Joined):
+            raise self._left()
+        return peers
+
+    def _check_step(self, step: int, what: str) -> None:
+        done = self._trainer().steps_done
+        if done != step:
+            raise RankLost(
+                f"rank {self.number} has done {done} steps, {what} after {step} was asked for; the "
+                "drivers no longer agree and must begin anew"
+            )
 
     def _trainer(self) -> RankTrainer:
         trainer = self._share().trainer

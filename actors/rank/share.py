@@ -11,6 +11,7 @@ from actors.decode.rank_decoder import RankDecoder
 from actors.device import planned_device
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, UP
+from actors.state.peers import Peers
 from actors.state.sources import Progress, Source
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
@@ -24,7 +25,8 @@ _LOG = logging.getLogger(__name__)
 class LoadedShare:
     """The decoder of a share, read from a source, its trainer and its generator.
 
-    ``trainer`` is None on a rank that only serves. ``report`` is that of the last step done.
+    ``trainer`` and ``peers`` are None on a rank that only serves. ``report`` is that of the last
+    step done. A rank built from a blank source holds nothing until it has recovered.
     """
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
@@ -34,22 +36,28 @@ class LoadedShare:
         self._exchange = GangExchange()
         opened = source.open()
         narrow = command.run is not None and command.run.train.precision == "bf16"
+        read = opened.read_weight if narrow or command.run is None else opened.read_exact
         self.decoder = build(
             opened.config,
-            opened.read_weight if narrow or command.run is None else opened.read_exact,
+            None if opened.blank else read,
             command.share,
             self._exchange,
             self.device.torch_device,
             torch.bfloat16 if narrow else torch.float32,
         )
-        _follow({} if opened.progress is None else opened.progress.products)
+        _follow(opened.products)
         plan = command.plan
         self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
+        self.peers: Peers | None = None
         if command.run is not None:
-            self.trainer = RankTrainer(self.decoder, command.run, command, self.device)
-            self.trainer.restore_masters(opened.read_master)
+            parts = (self.decoder, command.run, command, self.device)
+            self.trainer = RankTrainer(*parts, blank=opened.blank)
+            self.peers = Peers(plan.seats, command.seat, self.device.buffers)
+            self.trainer.torn = opened.blank
+            if not opened.blank:
+                self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
 
@@ -66,6 +74,8 @@ class LoadedShare:
         self.generator.join(groups)
         if self.trainer is not None:
             self.trainer.join(groups, unlike)
+        if self.peers is not None:
+            self.peers.join(groups.copies)
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
@@ -73,6 +83,8 @@ class LoadedShare:
         self.generator.leave()
         if self.trainer is not None:
             self.trainer.leave()
+        if self.peers is not None:
+            self.peers.leave()
 
     def _unlike(self, groups: Groups) -> bool:
         """Return whether members of the gang may round differently, by what their devices say."""

@@ -9,11 +9,13 @@ leaves a rank that goes on under the old plan.
 
 import threading
 import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from torch._C._distributed_c10d import Store
 
 from actors.moving.carrier import Carrier
-from actors.moving.contents import Contents, contents_of, keep
+from actors.moving.contents import Contents, contents_of, contents_of_copy, keep
 from actors.moving.gathering import Gathering
 from actors.moving.transfer import Moved, Standing, Transfer
 from actors.rank.determinism import set_deterministic
@@ -44,17 +46,22 @@ class Staging:
         number, unwanted = transfer.part.number, self._unwanted.is_set
         gathering = Gathering(transfer.place, number, store, unwanted)
         try:
-            standing = gathering.standing([] if old is None else [_standing(old)])
+            held = [] if old is None else list(_held(old, transfer))
+            standing = gathering.standing([each.standing for each in held])
             staged = self._blank(transfer, standing)
-            sources = [] if old is None else [_contents(old)]
             target = {} if staged is None else _contents(staged)
+            sources = [each.contents for each in held]
             keep(sources, target)
             gathering.connect()
             carrier = Carrier(gathering, sources, target, unwanted)
             carrier.carry(transfer.part)
             gathering.finish()
-        finally:
-            gathering.leave()
+            if staged is not None:
+                _complete(_trainer(staged), transfer.step, standing)
+        except Exception as error:
+            gathering.leave(str(error))
+            raise
+        gathering.leave()
         self._staged = staged
         return Moved(carrier.sent_bytes, carrier.received_bytes, time.monotonic() - started)
 
@@ -84,7 +91,7 @@ class Staging:
             return None
         assert command.run is not None
         set_deterministic(command.run.train.deterministic)
-        source = Blank(transfer.config, standing.step, standing.balance, standing.products)
+        source = Blank(transfer.config, standing.products)
         try:
             share = LoadedShare(command, source)
             self._rules = in_use()
@@ -99,10 +106,35 @@ def _trainer(share: LoadedShare) -> RankTrainer:
     return share.trainer
 
 
-def _standing(share: LoadedShare) -> Standing:
-    trainer = _trainer(share)
-    balance = dict(trainer.balancer.states)
-    return Standing(trainer.steps_done, balance, by_processor([in_use()]))
+class _Held(NamedTuple):
+    """What this process holds of one old seat, as of the boundary of a resize."""
+
+    contents: Contents
+    standing: Standing
+
+
+def _held(old: LoadedShare, transfer: Transfer) -> Iterator[_Held]:
+    """Yield what this process holds itself, unless it is to give its copy, and all copies."""
+    rules, trainer, plan = by_processor([in_use()]), _trainer(old), old.command.plan
+    if old.command.seat not in transfer.part.copies:
+        if trainer.torn or trainer.steps_done != transfer.step:
+            half = ", and the next is half done" if trainer.torn else ""
+            raise RankLost(
+                f"{old.command.seat} has done {trainer.steps_done} steps{half}; a resize after "
+                f"{transfer.step} takes its copy of that boundary, if it has one"
+            )
+        yield _Held(_contents(old), Standing(dict(trainer.balancer.states), rules))
+    for seat in transfer.part.copies:
+        assert old.peers is not None
+        copy = old.peers.copy_of(seat, transfer.step)
+        contents = contents_of_copy(transfer.config, plan, old.decoder.narrow, copy)
+        yield _Held(contents, Standing(copy.balance, rules))
+
+
+def _complete(trainer: RankTrainer, step: int, standing: Standing) -> None:
+    """Let a trainer whose tensors are all there go on."""
+    trainer.stand_at(step, standing.balance)
+    trainer.torn = False
 
 
 def _contents(share: LoadedShare) -> Contents:

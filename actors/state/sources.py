@@ -5,7 +5,7 @@ own tensors, name by name and slice by slice.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,18 +22,17 @@ from moe.config.model import ModelConfig
 from moe.config.products import Products
 from moe.config.ranges import TensorRange, whole_range
 from moe.config.tensors import TensorSlice
+from moe.errors import RankLost
 from moe.nn.build import ReadTensor
 from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What training had come to: steps done, the balance of every layer, the rules of products by
-    processor, optimiser moments."""
+    """What training had come to: steps done, the balance of every layer, optimiser moments."""
 
     step: int
     balance: Mapping[int, BalanceState]
-    products: Mapping[str, Products]
     read_moment: ReadMoment
 
 
@@ -44,13 +43,16 @@ class Opened:
     ``read_weight`` returns a weight in the type in which it is stored, ``read_master`` its float32
     values, or None if it is stored in bfloat16 and has no master. Both, and
     ``progress.read_moment``, return the part of a tensor that they are asked for. CheckpointError
-    where it is missing or damaged.
+    where it is missing or damaged. ``products`` are the rules of products so far, by processor. A
+    ``blank`` source has no values: nothing is read of it.
     """
 
     config: ModelConfig
     read_weight: ReadTensor
     read_master: ReadMaster
     progress: Progress | None = None
+    products: Mapping[str, Products] = field(default_factory=dict)
+    blank: bool = False
 
     def read_exact(self, part: TensorSlice) -> Tensor:
         """Return a part of a weight in all the digits that are stored: of its master, if any."""
@@ -101,39 +103,42 @@ class CheckpointSource:
         manifest = load_manifest(self.directory)
         checkpoint = Checkpoint.open(self.directory, manifest)
         moments = Moments.open(self.directory, manifest)
-        progress = Progress(manifest.step, manifest.balance, manifest.products, moments.read_range)
-        return Opened(checkpoint.config, checkpoint.read, _masters(checkpoint, moments), progress)
+        progress = Progress(manifest.step, manifest.balance, moments.read_range)
+        masters, products = _masters(checkpoint, moments), manifest.products
+        return Opened(checkpoint.config, checkpoint.read, masters, progress, products)
 
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """Memory for a share whose tensors come from other ranks, and what training has come to."""
+    """No values: a rank built from it has memory alone, and gets its tensors from a peer.
 
-    model: ModelConfig
-    step: int
-    balance: Mapping[int, BalanceState]
-    products: Mapping[str, Products]
+    ``products`` are the rules of products that the ranks of the run were built with, so that the
+    new rank computes the same bits.
+    """
+
+    architecture: ModelConfig
+    products: Mapping[str, Products] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, source: Source) -> "Blank":
+        """Return what builds ranks like those that a run built from a source."""
+        opened = source.open()
+        return cls(opened.config, opened.products)
 
     def config(self) -> ModelConfig:
-        """Return the architecture."""
-        return self.model
+        """Return the architecture of the model."""
+        return self.architecture
 
     def open(self) -> Opened:
-        """Return zeros, which take no memory of their own."""
-        progress = Progress(self.step, self.balance, self.products, _no_moment)
-        return Opened(self.model, _no_weight, _no_master, progress)
+        """Open nothing."""
+        return Opened(self.architecture, _no_values, _no_values, products=self.products, blank=True)
 
 
-def _no_weight(part: TensorSlice) -> Tensor:
-    return torch.zeros(()).expand(part.held_shape)
-
-
-def _no_moment(own: TensorRange, moment: str) -> Tensor:
-    return torch.zeros(()).expand(own.elements)
-
-
-def _no_master(own: TensorRange) -> Tensor | None:
-    return None
+def _no_values(part: TensorSlice | TensorRange) -> Tensor:
+    raise RankLost(
+        f"{part.name} was asked of a rank that was built without values; let it join an epoch and "
+        "recover from the copy that a peer holds"
+    )
 
 
 def _masters(checkpoint: Checkpoint, moments: Moments | None = None) -> ReadMaster:

@@ -37,7 +37,8 @@ class Bucket:
     """The tensors of one bucket: all weights and gradients, and the slice that ``replica`` owns.
 
     ``owned`` is what the optimiser updates: the master of the slice where weights are narrow, else
-    the weights of the slice themselves.
+    the weights of the slice themselves. A ``blank`` bucket does not take the values of the
+    parameters, which have none.
     """
 
     def __init__(
@@ -46,13 +47,14 @@ class Bucket:
         parameters: Mapping[str, nn.Parameter],
         replica: int,
         store: Store,
+        blank: bool = False,
     ) -> None:
         self.layout = layout
         self.weights, self.gradients = store
         self.own = layout.own(replica)
         self._replica = replica
         for slot in layout.slots:
-            _move_in(parameters[slot.part.name], self, slot)
+            _move_in(parameters[slot.part.name], self, slot, blank)
         self.owned = self.weights[self.own].float()
         self.owned.grad = self.gradients[self.own]
 
@@ -83,12 +85,17 @@ class Bucket:
             self.weights[self.own].copy_(self.owned)
 
 
-def buckets_of(decoder: Decoder, replica: int, replicas: int, gang: int) -> tuple[Bucket, ...]:
-    """Move what a decoder trains into buckets, cut over ``replicas`` of which it is one."""
+def buckets_of(
+    decoder: Decoder, replica: int, replicas: int, gang: int, blank: bool = False
+) -> tuple[Bucket, ...]:
+    """Move what a decoder trains into buckets, cut over ``replicas`` of which it is one.
+
+    The tensors of a ``blank`` decoder have no values yet.
+    """
     parameters = dict(decoder.named_parameters())
     layouts = bucket_layouts(decoder.config, decoder.share, replicas, gang, decoder.narrow)
     return tuple(
-        Bucket(layout, parameters, replica, store)
+        Bucket(layout, parameters, replica, store, blank)
         for _, alike in groupby(layouts, key=lambda layout: layout.kind)
         for layout, store in _stored(list(alike), parameters)
     )
@@ -108,10 +115,11 @@ def _stored(
 
 
 @torch.no_grad()
-def _move_in(parameter: nn.Parameter, bucket: Bucket, slot: Slot) -> None:
+def _move_in(parameter: nn.Parameter, bucket: Bucket, slot: Slot, blank: bool) -> None:
     """Make a parameter and its gradient views of the buffers."""
     weights = bucket.weights[slot.start : slot.stop].view(parameter.shape)
-    weights.copy_(parameter)
+    if not blank:
+        weights.copy_(parameter)
     parameter.data = weights
     parameter.grad_dtype = bucket.gradients.dtype
     parameter.grad = bucket.gradients[slot.start : slot.stop].view(parameter.shape)

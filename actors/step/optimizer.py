@@ -88,10 +88,21 @@ class RankOptimizer:
                 own = {name: value[owned.slice] for name, value in values.items()}
                 yield OwnedState(owned.range, own)
 
-    def restore(self, read: ReadMoment, step: int) -> None:
-        """Fill the moments owned from ``read``, as they were after ``step`` steps."""
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield what is owned, flat, bucket by bucket: weights or masters, then both moments."""
+        for state in self._states:
+            yield state.bucket.owned
+            yield from state.moments.values()
+
+    def stand_at(self, step: int) -> None:
+        """Count the next update as the one after ``step`` steps."""
         for state in self._states:
             state.step.fill_(float(step))
+
+    def restore(self, read: ReadMoment, step: int) -> None:
+        """Fill the moments owned from ``read``, as they were after ``step`` steps."""
+        self.stand_at(step)
+        for state in self._states:
             for owned in state.bucket.owned_slots():
                 for moment, values in state.moments.items():
                     values[owned.slice].copy_(read(owned.range, moment))

@@ -1,12 +1,13 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from actors.commands import BuildCommand, LayerReport, RankReport, StepInput
 from actors.device import GLOO, Device
@@ -19,8 +20,10 @@ from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
 from actors.step.replicas import part_of_step
+from moe.config.balance_state import BalanceState
 from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import RunConfig
+from moe.config.tensors import held_by
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.totals import statistics_of, summed
@@ -65,14 +68,20 @@ class RankTrainer:
     """
 
     def __init__(
-        self, decoder: Decoder, run: RunConfig, command: BuildCommand, device: Device
+        self,
+        decoder: Decoder,
+        run: RunConfig,
+        command: BuildCommand,
+        device: Device,
+        blank: bool = False,
     ) -> None:
         self.run = run
         self.steps_done = 0
         self.torn = False
         self.balancer = RankBalancer(decoder, run)
         plan = command.plan
-        self._buckets = buckets_of(decoder, command.seat.replica, plan.replicas, plan.gang_size)
+        cut = (command.seat.replica, plan.replicas, plan.gang_size)
+        self._buckets = buckets_of(decoder, *cut, blank)
         self.optimizer = RankOptimizer(self._buckets, run.train)
         self._decoder = decoder
         self._command = command
@@ -138,6 +147,48 @@ class RankTrainer:
         )
 
     @property
+    def holdings(self) -> list[Tensor]:
+        """What no other replica holds of this share, flat: views, which the next step changes.
+
+        These are what the optimiser owns, and the tensors that are not trained, which lie in no
+        bucket. Their order and sizes depend on plan and seat alone.
+        """
+        decoder = self._decoder
+        weights = dict(decoder.named_parameters())
+        fixed = (part for part in held_by(decoder.config, decoder.share) if not part.role.trained)
+        rest = (weights[part.name].detach().view(-1) for part in fixed)
+        return [*self.optimizer.tensors(), *rest]
+
+    @torch.no_grad()
+    def go_back(
+        self, step: int, holdings: Sequence[Tensor], balance: Mapping[int, BalanceState]
+    ) -> None:
+        """Fill the holdings with what they were after ``step`` steps; ``spread`` must follow."""
+        self.torn = True
+        for own, before in zip(self.holdings, holdings, strict=True):
+            own.copy_(before)
+        self.stand_at(step, balance)
+
+    def stand_at(self, step: int, balance: Mapping[int, BalanceState]) -> None:
+        """Count ``step`` steps as done, and take the balance that layers had after them.
+
+        ``balance`` has the state of each balanced layer, and may have those of others.
+        """
+        self.optimizer.stand_at(step)
+        states = self.balancer.states
+        states.update({layer: balance[layer] for layer in states})
+        self.steps_done = step
+
+    def spread(self) -> None:
+        """Give the weights of this replica to the others and take theirs; all stand at one step.
+
+        Until all have arrived everywhere, ``torn`` is set.
+        """
+        self.torn = True
+        self._spread()
+        self.torn = False
+
+    @property
     def needs_tokens(self) -> bool:
         """Whether a step takes token numbers: to embed them, or to hash them to experts."""
         moe = self._decoder.config.moe
@@ -174,13 +225,16 @@ class RankTrainer:
         """
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
-        self._epoch.reduction.spread()
         reports = self.balancer.after(sums.layers)
-        self._device.synchronise()
-        self._epoch.groups.check()
+        self._spread()
         self.steps_done += 1
         self.torn = False
         return _Update(rate, reports)
+
+    def _spread(self) -> None:
+        self._epoch.reduction.spread()
+        self._device.synchronise()
+        self._epoch.groups.check()
 
     def _end(self) -> None:
         """Go on with the pipeline of the schedule, and stay within the memory reserved."""

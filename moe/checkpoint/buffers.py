@@ -68,6 +68,17 @@ class Buffers:
             begin += _room(run.bytes)
         return [copies[number] for number in range(len(tensors))]
 
+    def lent(self, sizes: Sequence[int]) -> list[Tensor]:
+        """Return memory of so many bytes each, for what comes from elsewhere than the device.
+
+        Valid until the next call of this or of ``copied``.
+        """
+        *begins, total = accumulate(map(_room, sizes), initial=0)
+        self._make_room(total)
+        return [
+            self._block[begin : begin + size] for begin, size in zip(begins, sizes, strict=True)
+        ]
+
     def hold_back(self) -> None:
         """Let what the device is given from now on run after the copies; the host goes on."""
         self.transfer.hold_back()

@@ -19,13 +19,14 @@ ReadTensor = Callable[[TensorSlice], Tensor]
 
 def build(
     config: ModelConfig,
-    read: ReadTensor,
+    read: ReadTensor | None,
     share: Share | None = None,
     exchange: Exchange | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Decoder:
-    """Return the decoder of a share; ``read`` returns each of its tensors.
+    """Return the decoder of a share; ``read`` returns each of its tensors, None leaves them without
+    values.
 
     ``dtype`` is that of products and their weights; norms, biases and gates are float32 at least.
     """
@@ -41,7 +42,9 @@ def build(
     parameters = dict(decoder.named_parameters())
     with torch.no_grad():
         for tensor in held_by(config, share):
-            parameters.pop(tensor.name).copy_(read(tensor))
+            parameter = parameters.pop(tensor.name)
+            if read is not None:
+                parameter.copy_(read(tensor))
     if parameters:
         raise RuntimeError(
             f"the module has parameters that the tensor table does not list: {sorted(parameters)}"

@@ -45,13 +45,15 @@ class Message:
 class Part:
     """What one process does in a resize: its seats before and after, its messages in their order.
 
-    A new process has no ``old`` seat, and one that only gives has no ``new`` one.
+    A new process has no ``old`` seat, and one that only gives has no ``new`` one. ``copies`` are
+    the old seats whose copies it gives from; with its own among them, those replace what it holds.
     """
 
     number: int
     old: Seat | None
     new: Seat | None
     messages: tuple[Message, ...]
+    copies: tuple[Seat, ...] = ()
 
     @property
     def sent_bytes(self) -> int:
@@ -94,8 +96,12 @@ def resize(
     for message in _ordered(_messages(difference.moves, numbers, takers), len(members)):
         mine[message.giver].append(message)
         mine[message.taker].append(message)
+    held = defaultdict[Seat | None, list[Seat]](list)
+    for copied, holder in seating.copied.items():
+        held[holder].append(copied)
     parts = (
-        Part(number, was, seat, tuple(mine[number])) for number, (was, seat) in enumerate(members)
+        Part(number, was, seat, tuple(mine[number]), tuple(held[was]))
+        for number, (was, seat) in enumerate(members)
     )
     return Resize(difference, tuple(parts))
 

@@ -15,11 +15,11 @@ from actors.crew.gather import gather
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import RankLost
+from moe.planning.moves.seating import Seating
 from moe.planning.plan.plan import Plan
-from moe.planning.plan.seats import Seat
 from tests import exports, plans, runs
 from tests.examples import examples
-from tests.moving import check_equal, met, resizing, saved
+from tests.moving import check_equal, met, resizing, saved, staying
 from tests.ranks import SECONDS, Ranks, Team
 from tests.routed import routed
 from tests.training import stepped
@@ -38,9 +38,9 @@ BIASED = {"balance": {"coefficient": {"type": "bias", "rate": 0.05, "value": 0.1
 OTHERWISE = {"balance": {"loss": "switch", "scope": "global-batch", "coefficient": {"beta": 0.5}}}
 
 
-def same_seats(old: Plan, new: Plan) -> dict[Seat, Seat]:
-    """Return who stays where every process of the old plan keeps the number of its rank."""
-    return dict(zip(new.seats, old.seats, strict=False))
+def same_seats(old: Plan, new: Plan) -> Seating:
+    """Return the seating where every process of the old plan keeps the number of its rank."""
+    return staying(dict(zip(new.seats, old.seats, strict=False)))
 
 
 def trained(ranks: Ranks, plan: Plan, model: Path, run: RunConfig, steps: int = 2) -> Team:
@@ -51,11 +51,11 @@ def trained(ranks: Ranks, plan: Plan, model: Path, run: RunConfig, steps: int = 
 
 
 def check_resized(
-    ranks: Ranks, team: Team, config: ModelConfig, plan: Plan, stays: dict[Seat, Seat], at: Path
+    ranks: Ranks, team: Team, config: ModelConfig, plan: Plan, seating: Seating, at: Path
 ) -> None:
     """Move a team of two steps to another plan; compare with one built from its checkpoint."""
     checkpoint = saved(team, at, 2)
-    change = resizing(ranks, team, config, plan, stays)
+    change = resizing(ranks, team, config, plan, seating)
     reports = change.moved()
     parts, total = change.resize.parts, change.resize.difference.bytes
     assert [each.sent_bytes for each in reports] == [part.sent_bytes for part in parts]
@@ -123,7 +123,8 @@ def test_any_plan_becomes_any_other_whoever_stays(
     order = data.draw(st.permutations(list(old.seats)))
     taken = data.draw(st.permutations(list(new.seats)))[: data.draw(st.integers(0, 4))]
     stays = dict(zip(taken, order, strict=False))
-    check_resized(ranks, trained(ranks, old, model, run), config, new, stays, folder / "saved")
+    team = trained(ranks, old, model, run)
+    check_resized(ranks, team, config, new, staying(stays), folder / "saved")
 
 
 def started(ranks: Ranks, tmp_path: Path) -> tuple[ModelConfig, Team]:
@@ -186,6 +187,8 @@ def test_ranks_that_wait_for_one_that_never_comes_are_freed_by_an_abort(
     absent = change.crew.seats.seat(len(change.numbers) - 1)
     answers = change.told(without=absent)
     for seat in answers:
+        while not change.crew.tell(seat, "status").result(SECONDS).busy:
+            time.sleep(0.01)
         change.crew.tell(seat, "abort")
     for answer in answers.values():
         with pytest.raises(RankLost, match="was given up"):
@@ -203,5 +206,37 @@ def test_ranks_that_stand_apart_do_not_move(ranks: Ranks, tmp_path: Path) -> Non
     config, team = started(ranks, tmp_path)
     team.crew.tell(team.crew.seats.seat(1), "stand_at", 1).result(SECONDS)
     change = resizing(ranks, team, config, team.plan, same_seats(team.plan, team.plan))
-    with pytest.raises(RankLost, match=r"have done \[1, 2\] steps"):
+    with pytest.raises(RankLost, match="has done 1 steps; a resize after 2 takes its copy"):
         change.moved()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [((2, 1), (2, 1), None, 2), ((1, 1, 1),)])
+def test_a_lost_rank_gives_from_its_copy_and_survivors_go_back_to_theirs(
+    shape: Any, precision: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    """All have done a step since the copies, one has died in it, and fewer go on."""
+    config = routed(3, **DEEP)
+    model = exports.export(config, tmp_path / "model")
+    run = runs.run_config(model, train={"precision": precision}, **BIASED)
+    team = trained(ranks, planned(config, *shape), model, run)
+    checkpoint = saved(team, tmp_path / "saved", 2)
+    seats = list(team.plan.seats)
+    holders = dict(zip(seats, [*seats[1:], seats[0]], strict=True))
+    team.all("copy", 2)
+    team.all("exchange_copies", 2, holders)
+    stepped(team, 2)
+    lost = seats[0]
+    ranks.kill(0)
+    new = planned(config, (1, 2))
+    copied = {seat: seat for seat in seats[1:]} | {lost: holders[lost]}
+    stays = dict(zip(new.seats, reversed(seats[1:]), strict=False))
+    seating = Seating(stays, frozenset({lost}), {}, {}, copied)
+    change = resizing(ranks, team, config, new, seating)
+    assert sum(each.sent_bytes for each in change.moved()) == change.resize.difference.bytes
+    after = change.committed(2)
+    found, report = after.held(), stepped(after, 2)
+    fresh = ranks.started(new, checkpoint, run, runs.LENGTH, resume=True)
+    check_equal(found, fresh.held())
+    theirs = stepped(fresh, 2)
+    assert (report.loss, report.gradient_norm) == (theirs.loss, theirs.gradient_norm)
