@@ -205,6 +205,24 @@ class TestedRank(Rank):
             else:
                 setattr(dist, name, getattr(dist.distributed_c10d, name))
 
+    def die_in_update(self) -> None:
+        """Kill this process in its next step, when some of its weights have moved."""
+        assert not isinstance(self._state, Empty)
+        trainer = self._state.share.trainer
+        assert trainer is not None
+        moved = trainer.optimizer.step
+
+        def die(step: int) -> float:
+            moved(step)
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+        setattr(trainer.optimizer, "step", die)  # noqa: B010
+
+    def die_in_forward(self) -> None:
+        """Kill this process in the next layer that runs."""
+        register_module_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
     def fail_once(self, error: type[Exception], text: str) -> None:
         """Have the next layer that runs raise an error, as a device does; none: use up memory."""
 

@@ -185,7 +185,8 @@ class Rank:
         """
         seconds, peers, epoch = self._trainer().run.cluster.step_seconds, self._peers(), self._epoch
         leave = partial(self._leave, epoch)
-        with peers.travelling(), guarded(self._doing(f"the exchange of copies of {step}"), leave):
+        doing = self._doing(f"the exchange of copies of step {step}")
+        with peers.travelling(step), guarded(doing, leave):
             return peers.exchange(step, holders, seconds)
 
     def recover(self, recovery: Recovery) -> None:

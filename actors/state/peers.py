@@ -41,7 +41,7 @@ class Peers:
         self._group: dist.ProcessGroup | None = None
         self._joined = False
         self._epoch = 0
-        self._busy = False
+        self._travels: int | None = None
 
     @property
     def copies(self) -> frozenset[int]:
@@ -76,7 +76,7 @@ class Peers:
         """Leave, wait until nothing travels any more, and tell whether that is so."""
         self.leave()
         with self._changed:
-            return self._changed.wait_for(lambda: not self._busy, seconds)
+            return self._changed.wait_for(lambda: self._travels is None, seconds)
 
     def copy_of(self, seat: Seat, step: int) -> Copy:
         """Return a copy of this rank or one that it holds; RankLost where it has none."""
@@ -111,7 +111,7 @@ class Peers:
         until the copies of the boundary before have travelled, DeadlineExceeded after ``seconds``.
         """
         with self._changed:
-            self._await_idle(seconds)
+            self._await_idle(seconds, step)
             if self._own.find(self._seat, step) is not None:
                 return
             slot = self._own.emptied()
@@ -124,15 +124,15 @@ class Peers:
         self._own.hold_back()
 
     @contextmanager
-    def travelling(self) -> Iterator[None]:
-        """Mark that copies travel: neither slots nor groups may change under them."""
+    def travelling(self, step: int) -> Iterator[None]:
+        """Mark that the copies of a step travel: neither slots nor groups may change under them."""
         with self._changed:
-            self._busy = True
+            self._travels = step
         try:
             yield
         finally:
             with self._changed:
-                self._busy = False
+                self._travels = None
                 self._changed.notify_all()
 
     def exchange(self, step: int, holders: Mapping[Seat, Seat], seconds: float) -> CopyReport:
@@ -242,10 +242,11 @@ class Peers:
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group)
         return int(largest.item())
 
-    def _await_idle(self, seconds: float) -> None:
-        if not self._changed.wait_for(lambda: not self._busy, seconds):
+    def _await_idle(self, seconds: float, but: int | None = None) -> None:
+        """Wait until no copies travel, except those of one step, which wait to be taken."""
+        if not self._changed.wait_for(lambda: self._travels in (None, but), seconds):
             raise DeadlineExceeded(
-                f"rank {self._rank} still exchanges the copies of the boundary before after "
+                f"rank {self._rank} still exchanges the copies of {self._travels} after "
                 f"{seconds:g} s; take copies less often, or raise cluster.step_seconds"
             )
 

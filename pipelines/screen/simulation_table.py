@@ -1,5 +1,7 @@
 """A simulated step on the terminal: time, bubble and memory of each stage, and MFU."""
 
+from collections.abc import Mapping
+
 from rich.table import Table
 from rich.text import Text
 
@@ -40,7 +42,8 @@ def simulation_table(
         f"{max(each.process for each in predicted.rank_bytes) / 1e9:.2f} GB beside tensors"
     )
     table = grid(width, caption=caption)
-    for text in ("stage", "time\ns", "bubble", *_PARTS.values(), "total/limit"):
+    parts = _parts(predicted)
+    for text in ("stage", "time\ns", "bubble", *parts.values(), "total/limit"):
         table.add_column(heading(text, width), justify="right", no_wrap=True)
     bubbles = predicted.timeline.bubble
     for stage, (time, bubble) in enumerate(zip(predicted.stage_seconds, bubbles, strict=True)):
@@ -68,6 +71,12 @@ def simulation_lines(
     ]
 
 
+def _parts(predicted: Prediction) -> Mapping[str, str]:
+    """Return the purposes of bytes with their headings; copies only where they are kept."""
+    kept = any(need.copies for need in predicted.rank_bytes)
+    return {**_PARTS, "copies": "copies"} if kept else _PARTS
+
+
 def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, stage: int) -> list[Text]:
     known = {device.name: device.memory_bytes for device in inventory.devices}
 
@@ -82,7 +91,7 @@ def _memory(plan: Plan, inventory: Inventory, predicted: Prediction, stage: int)
 
     fullest = max(plan.seats.of_stage(stage), key=fullness)
     need = needed(fullest)
-    parts = [Text(_hundredths(getattr(need, part))) for part in _PARTS]
+    parts = [Text(_hundredths(getattr(need, part))) for part in _parts(predicted)]
     style = "red" if fullness(fullest) > 1 else ""
     return [*parts, Text(compared_gigabytes(need.total, limit(fullest)), style=style)]
 

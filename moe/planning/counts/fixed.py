@@ -22,6 +22,7 @@ from math import ceil
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
+from moe.planning.counts.copies import all_copies
 from moe.planning.counts.work import Parameters, whole_states
 from moe.planning.counts.workload import Workload
 
@@ -85,11 +86,13 @@ def expert_gradient_bytes(config: ModelConfig, share: Share, workload: Workload)
 
 
 def host_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int:
-    """Return the bytes that a rank on a GPU takes of its host: its process, and its snapshots.
+    """Return the bytes that a rank on a GPU takes of its host: its process, its snapshots and its
+    copies.
 
     One replica writes each weight and each moment, so a snapshot is spread over the replicas.
     """
     if not workload.gpus:
         return 0
     states = sum(whole_states(parameters, workload)) if workload.training else 0
-    return HOST_PROCESS_BYTES + ceil(states / replicas)
+    copies = all_copies(parameters, workload, replicas)
+    return HOST_PROCESS_BYTES + ceil(states / replicas) + copies

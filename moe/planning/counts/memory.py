@@ -30,6 +30,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
 from moe.planning.counts.activations import block_activations, block_floats
+from moe.planning.counts.copies import all_copies
 from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
 from moe.planning.counts.work import (
     Parameters,
@@ -57,7 +58,8 @@ class RankBytes:
     """Bytes of one rank at its peak, by purpose.
 
     ``process`` is all beside tensors (``moe.planning.counts.fixed``). ``host`` is what a rank on a
-    GPU takes of its host, and no part of the total, which is the GPU's.
+    GPU takes of its host, and no part of the total, which is the GPU's. ``copies`` are kept for the
+    case that ranks are lost (``moe.planning.counts.copies``); those of a GPU are part of ``host``.
     """
 
     weights: int
@@ -69,13 +71,14 @@ class RankBytes:
     snapshot: int = 0
     process: int = PROCESS_BYTES
     host: int = 0
+    copies: int = 0
 
     @property
     def total(self) -> int:
         """The total."""
         states = self.weights + self.gradients + self.optimizer
         passing = self.activations + self.working + self.buffers
-        return states + passing + self.snapshot + self.process
+        return states + passing + self.snapshot + self.copies + self.process
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ def rank_bytes(
     buffers = buffer_bytes(config, position, workload)
     snapshot = snapshot_bytes(parameters, workload, replicas)
     states = (weights, gradients, optimizer)
-    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host)
+    copies = 0 if workload.gpus else all_copies(parameters, workload, replicas)
+    return RankBytes(*states, activations, working, buffers, snapshot, fixed, host, copies)
 
 
 def activation_bytes(

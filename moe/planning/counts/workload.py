@@ -69,7 +69,8 @@ class Workload:
     cannot exceed ``capacity_factor``. ``zero`` is the ZeRO stage: optimiser states (1), also
     gradients (2) and also weights (3) are divided over the replicas. ``snapshots`` is True if
     devices also hold the snapshots of checkpoints, as training CPUs do; for a GPU, its host holds
-    them. ``gpus``: the ranks are on GPUs, and a part of each on its host.
+    them. ``copies``: the host of a rank also holds copies, from which lost ranks come back.
+    ``gpus``: the ranks are on GPUs, and a part of each on its host.
     """
 
     sequence_length: int
@@ -83,6 +84,7 @@ class Workload:
     imbalance: float = 1.0
     capacity_factor: float | None = None
     snapshots: bool = False
+    copies: bool = False
     gpus: bool = False
 
     @classmethod

@@ -94,8 +94,8 @@ def _shortages(
         needs, has = unlike_texts(need.host, host.host_bytes)
         yield (
             need.host / host.host_bytes,
-            f"rank {rank} (stage {stage}) needs {needs} of the memory of its node, for its process "
-            f"and the snapshots of checkpoints, but the part of device {host.name} is {has}; raise "
+            f"rank {rank} (stage {stage}) needs {needs} of the memory of its node (its process, "
+            f"snapshots, copies) but the part of device {host.name} is {has}; raise "
             "plan.stages, plan.gang or plan.replicas, or use nodes with more memory for each GPU",
         )
 
@@ -118,6 +118,7 @@ def _shown(need: RankBytes) -> str:
         "working": need.working,
         "buffers": need.buffers,
         "snapshot": need.snapshot,
+        "copies": need.copies,
         "process": need.process,
     }
     return ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.planning.counts.activations import block_activations
+from moe.planning.counts.copies import all_copies
 from moe.planning.counts.fixed import fixed_bytes, host_bytes
 from moe.planning.counts.memory import (
     Position,
@@ -171,6 +172,7 @@ class MemberCosts:
         beside = self._beside(position, activations)
         beside += snapshot_bytes(parameters, self.workload, self.replicas)
         if not self.workload.gpus:
+            beside += all_copies(parameters, self.workload, self.replicas)
             return sum(states) + activations + beside + self._alone
         return sum(states) + activations + beside + self._beside_tensors(position)
 

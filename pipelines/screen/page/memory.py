@@ -26,11 +26,12 @@ PARTS = (
     "working",
     "buffers",
     "snapshot",
+    "copies",
     "process",
 )
 """Purposes of bytes, in the order of the bars."""
 
-_MEANINGS = {"optimizer": "optimiser states", "process": "the process"}
+_MEANINGS = {"optimizer": "optimiser states", "copies": "copies of ranks", "process": "the process"}
 _TOP = 52.0
 _ROW, _TALL_ROW = 19.0, 30.0
 _GAP = 6.0

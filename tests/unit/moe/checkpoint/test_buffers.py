@@ -159,3 +159,14 @@ def test_memory_that_cannot_be_pinned_is_told_of_and_used(monkeypatch: pytest.Mo
         transfer.wait()
     assert piece.equal(source)
     transfer.release([piece])
+
+
+def test_memory_is_lent_for_what_comes_from_elsewhere() -> None:
+    """Pieces lie where any numbers may lie, and the same memory is lent again."""
+    buffers = Buffers(DirectTransfer())
+    first, empty, second = buffers.lent([12, 0, 200])
+    assert (first.nbytes, empty.nbytes, second.nbytes) == (12, 0, 200)
+    second.view(torch.float64).fill_(2.0)
+    first.view(torch.float32).fill_(1.0)
+    assert second.view(torch.float64).tolist() == [2.0] * 25
+    assert buffers.lent([8])[0].data_ptr() == first.data_ptr()

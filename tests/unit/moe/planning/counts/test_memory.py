@@ -17,7 +17,7 @@ from moe.planning.counts.memory import (
     Position,
     rank_bytes,
 )
-from moe.planning.counts.workload import BF16, MEGATRON, Workload
+from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Numerics, Workload
 from moe.planning.schedules.schedule import in_flight
 from tests.plans import FINE, SMOLLM2, with_experts
 
@@ -224,3 +224,23 @@ def test_snapshots_copy_what_each_replica_writes(replicas: int) -> None:
     assert more.total - less.total == more.snapshot == -(-12 * parameters(SMOLLM2) // replicas)
     serving = replace(saving, training=False)
     assert rank_bytes(SMOLLM2, share, position, serving).snapshot == 0
+
+
+@pytest.mark.parametrize("numerics", [FLOAT32, BF16])
+def test_four_copies_of_what_a_rank_alone_holds_are_counted(numerics: Numerics) -> None:
+    """On a CPU with the rest of the rank, on a GPU with its host."""
+    position, share = Position(), whole(SMOLLM2)
+    without = replace(WORKLOAD, numerics=numerics)
+    more, less = (
+        rank_bytes(SMOLLM2, share, position, replace(without, copies=copies), replicas=3)
+        for copies in (True, False)
+    )
+    assert more.total - less.total == more.copies == 4 * (4 * parameters(SMOLLM2))
+    on_gpu, gpu_without = (
+        rank_bytes(SMOLLM2, share, position, replace(without, copies=copies, gpus=True))
+        for copies in (True, False)
+    )
+    assert on_gpu.total == gpu_without.total
+    assert on_gpu.host - gpu_without.host == 4 * 12 * parameters(SMOLLM2)
+    serving = replace(without, copies=True, training=False)
+    assert rank_bytes(SMOLLM2, share, position, serving).copies == 0

@@ -38,6 +38,7 @@ workloads = st.builds(
     zero=st.integers(0, 3),
     imbalance=st.floats(1, 3),
     capacity_factor=st.sampled_from([None, 1.25]),
+    copies=st.booleans(),
     gpus=st.booleans(),
 )
 
