@@ -66,6 +66,7 @@ class Rank:
         """Read this rank's tensors from a source and make it ready to join."""
         self.abort()
         self._state = Empty()
+        self._staging.drop()
         torch.set_num_threads(command.threads)
         set_deterministic(command.run is not None and command.run.train.deterministic)
         need = partial(remedy, command, source.config)
@@ -245,6 +246,7 @@ class Rank:
             saving=None if saver is None else saver.unfinished,
             copies=peers.copies if peers else frozenset(),
             holds=peers.holds if peers else {},
+            staged=self._staging.seat,
         )
 
     @contextmanager

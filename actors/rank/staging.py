@@ -9,7 +9,7 @@ leaves a rank that goes on under the old plan.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch._C._distributed_c10d import Store
@@ -25,6 +25,8 @@ from actors.step.training import RankTrainer
 from moe.config.products import by_processor
 from moe.errors import RankLost
 from moe.nn.product import in_use, use
+from moe.planning.moves.messages import Part
+from moe.planning.plan.seats import Seat
 
 
 class Staging:
@@ -43,27 +45,28 @@ class Staging:
         started = time.monotonic()
         self.drop()
         self._unwanted.clear()
-        number, unwanted = transfer.part.number, self._unwanted.is_set
-        gathering = Gathering(transfer.place, number, store, unwanted)
+        unwanted = self._unwanted.is_set
+        gathering = Gathering(transfer.place, transfer.part.number, store, unwanted)
         try:
             held = [] if old is None else list(_held(old, transfer))
             standing = gathering.standing([each.standing for each in held])
             staged = self._blank(transfer, standing)
             target = {} if staged is None else _contents(staged)
-            sources = [each.contents for each in held]
-            keep(sources, target)
-            gathering.connect()
-            carrier = Carrier(gathering, sources, target, unwanted)
-            carrier.carry(transfer.part)
-            gathering.finish()
-            if staged is not None:
-                _complete(_trainer(staged), transfer.step, standing)
+            carrier = self._filled(gathering, held, target, transfer.part)
         except Exception as error:
             gathering.leave(str(error))
             raise
         gathering.leave()
+        if staged is not None:
+            _complete(_trainer(staged), transfer.step, standing)
         self._staged = staged
         return Moved(carrier.sent_bytes, carrier.received_bytes, time.monotonic() - started)
+
+    @property
+    def seat(self) -> Seat | None:
+        """The seat of the new share; None where there is none."""
+        staged = self._staged
+        return None if staged is None else staged.command.seat
 
     def take(self) -> LoadedShare:
         """Return the new share, which waits no more, and multiply by the rules of its run.
@@ -83,6 +86,18 @@ class Staging:
     def give_up(self) -> None:
         """End a resize that is under way at its next message; called from any thread."""
         self._unwanted.set()
+
+    def _filled(
+        self, gathering: Gathering, held: Sequence["_Held"], target: Contents, part: Part
+    ) -> Carrier:
+        """Fill the new share from what is here and from what others send; return what carried."""
+        sources = [each.contents for each in held]
+        keep(sources, target)
+        gathering.connect()
+        carrier = Carrier(gathering, sources, target, self._unwanted.is_set)
+        carrier.carry(part)
+        gathering.finish()
+        return carrier
 
     def _blank(self, transfer: Transfer, standing: Standing) -> LoadedShare | None:
         """Return the new share without values; the old one goes on with the rules that it has."""
