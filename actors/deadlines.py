@@ -7,11 +7,15 @@ from moe.config.run import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds to wait: for all ranks to start, for one command, for one message between ranks."""
+    """Seconds to wait: for all ranks to start, for one command, for one message between ranks.
+
+    ``hang``: how long a rank may not answer at all.
+    """
 
     launch: float = 180.0
     command: float = 1800.0
     group: float = 120.0
+    hang: float = 30.0
 
 
 def deadlines_of(run: RunConfig) -> Deadlines:

@@ -1,48 +1,91 @@
 """One command to many ranks: wait for all answers with a deadline, and name the rank that broke."""
 
-from collections.abc import Mapping
-from concurrent.futures import as_completed, wait
-from typing import Any
+import time
+from collections.abc import Mapping, Set
+from concurrent.futures import FIRST_EXCEPTION, wait
+from typing import Any, Protocol
 
 from actors.calls import Answer
 from actors.crew.crew import Crew
 from moe.errors import DeadlineExceeded, RankDied, RankLost, RaymoeError
 from moe.planning.plan.seats import Seat
 
-GRACE_SECONDS = 2.0
-"""A rank that died is known by now, where its neighbours were the first to fail."""
+GRACE_SECONDS, LOOK_SECONDS = 2.0, 0.05
+"""A rank that died is known by then, where its neighbours were the first to fail; a look each."""
+
+
+class Beats(Protocol):
+    """What looks after the ranks during a long wait."""
+
+    every: float
+    """Seconds from one look to the next."""
+
+    def beat(self) -> None:
+        """Look; raise where the wait should end."""
 
 
 def gather(crew: Crew, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> list[Any]:
     """Return the answers in their order, once all are there.
 
     The first failure ends the wait, whichever rank it comes from. A rank that died is named before
-    neighbours that only noticed: these get a short grace, so that the cause is reported and not an
-    effect. DeadlineExceeded names the ranks that are late.
+    neighbours that only noticed. DeadlineExceeded names the ranks that are late.
     """
-    try:
-        done = as_completed(answers.values(), seconds)
-        broken = any(answer.exception() is not None for answer in done)
-    except TimeoutError:
-        late = [crew.seats.rank(seat) for seat, answer in answers.items() if not answer.done()]
-        raise DeadlineExceeded(
-            f"ranks {late} did not finish {doing} within {seconds:g} s; look at their logs, "
-            "or raise the deadline in the [cluster] section"
-        ) from None
-    if broken:
-        raise _cause(crew, answers, doing)
+    if not complete(crew, answers, doing, seconds):
+        raise cause(crew, answers, doing)
     return [answer.result() for answer in answers.values()]
 
 
-def _cause(crew: Crew, answers: Mapping[Seat, Answer], doing: str) -> RaymoeError:
-    """Return the failure to report: a death, then an error of its own, then a lost neighbour."""
-    if not _dead(crew, answers):
-        wait(answers.values(), GRACE_SECONDS)
+def complete(
+    crew: Crew,
+    answers: Mapping[Seat, Answer],
+    doing: str,
+    seconds: float,
+    beats: Beats | None = None,
+) -> bool:
+    """Wait until all answers are there; False as soon as one is an error.
+
+    DeadlineExceeded names the ranks that are late; ``beats`` may end a long wait before.
+    """
+    deadline = time.monotonic() + seconds
+    waiting: Set[Answer] = set(answers.values())
+    while waiting:
+        left = max(deadline - time.monotonic(), 0.0)
+        longest = left if beats is None else min(left, beats.every)
+        done, waiting = wait(waiting, longest, FIRST_EXCEPTION)
+        if any(answer.exception() is not None for answer in done):
+            return False
+        if waiting and time.monotonic() >= deadline:
+            raise _late(crew, answers, doing, seconds)
+        if waiting and beats is not None:
+            beats.beat()
+    return True
+
+
+def cause(crew: Crew, answers: Mapping[Seat, Answer], doing: str) -> RaymoeError:
+    """Return the failure to report: a death, then an error of its own, then a lost neighbour.
+
+    Neighbours may be the first to fail, so a death gets a short time to become known.
+    """
+    deadline = time.monotonic() + GRACE_SECONDS
+    while not _dead(crew, answers) and time.monotonic() < deadline:
+        waiting = wait(answers.values(), LOOK_SECONDS).not_done
+        if not waiting and not crew.lost():
+            deadline = min(deadline, time.monotonic() + LOOK_SECONDS)
     for seat, how in _dead(crew, answers).items():
         return RankDied(f"rank {crew.seats.rank(seat)} died during {doing}: {how}")
     failures = _failures(answers).values()
     own = [error for error in failures if not isinstance(error, RankLost)]
     return next(iter([*own, *failures]))
+
+
+def _late(
+    crew: Crew, answers: Mapping[Seat, Answer], doing: str, seconds: float
+) -> DeadlineExceeded:
+    late = [crew.seats.rank(seat) for seat, answer in answers.items() if not answer.done()]
+    return DeadlineExceeded(
+        f"ranks {late} did not finish {doing} within {seconds:g} s; look at their logs, "
+        "or raise the deadline in the [cluster] section"
+    )
 
 
 def _dead(crew: Crew, answers: Mapping[Seat, Answer]) -> dict[Seat, str]:

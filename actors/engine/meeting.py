@@ -6,22 +6,37 @@ What the answers mean is decided in ``actors.engine.statuses``; here it is done.
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import wait
+from dataclasses import dataclass
 from typing import Any
 
 from actors.calls import Answer
 from actors.commands import BuildCommand, RankStatus
 from actors.crew.crew import Crew
-from actors.crew.gather import gather
+from actors.crew.gather import cause, complete, gather
 from actors.deadlines import Deadlines
+from actors.engine.pulse import Pulse
 from actors.engine.statuses import Settling
 from actors.epochs.membership import Membership
 from actors.state.sources import Source
 from moe.config.run import RunConfig
-from moe.errors import RaymoeError
+from moe.errors import DeadlineExceeded, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 
 POLL_SECONDS = 0.1
+ABORT_SECONDS = 2.0
+"""A rank that answers leaves its groups in milliseconds; for one that hangs nobody waits longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All ranks at one moment: statuses of those that answer, seconds of silence of the others.
+
+    A rank that is in neither is dead.
+    """
+
+    statuses: Mapping[Seat, RankStatus]
+    silent: Mapping[Seat, float]
 
 
 class Meeting:
@@ -35,32 +50,35 @@ class Meeting:
         self.plan = plan
         self.deadlines = deadlines
         self.epoch = 0
+        self.crew = crew
         self._run = run
-        self._crew = crew
+        self._pulse = Pulse(crew, deadlines.hang)
 
     def tell(
         self, method: str, *arguments: Any, seats: Iterable[Seat] | None = None
     ) -> dict[Seat, Answer]:
         """Give ranks the same command, all unless ``seats`` says which, and return the answers."""
-        return {
-            seat: self._crew.tell(seat, method, *arguments) for seat in seats or self._crew.seats
-        }
+        return {seat: self.crew.tell(seat, method, *arguments) for seat in seats or self.crew.seats}
 
     def tell_each(self, method: str, arguments: Mapping[Seat, Any]) -> dict[Seat, Answer]:
         """Give ranks the same command, each with an argument of its own."""
-        return {seat: self._crew.tell(seat, method, own) for seat, own in arguments.items()}
+        return {seat: self.crew.tell(seat, method, own) for seat, own in arguments.items()}
 
     def gather(self, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> list[Any]:
         """Wait for answers to a command in which ranks work together.
 
-        Where one fails or is late, every rank of the run leaves its epoch, so that nobody waits
-        for it in vain.
+        Where one fails, hangs or is late, every rank of the run leaves its epoch at once, so that
+        nobody waits for it in vain.
         """
         try:
-            return gather(self._crew, answers, doing, seconds)
+            done = complete(self.crew, answers, doing, seconds, self._watching(doing))
         except RaymoeError:
             self.abort()
             raise
+        if not done:
+            self.abort()
+            raise cause(self.crew, answers, doing)
+        return [answer.result() for answer in answers.values()]
 
     def status(self, seconds: float | None = None) -> list[RankStatus]:
         """Return what every rank holds now, also while a step runs."""
@@ -71,10 +89,10 @@ class Meeting:
         try:
             self.plan.check_model(source.config())
             answers = {
-                seat: self._crew.tell(
+                seat: self.crew.tell(
                     seat, "build", BuildCommand(self.plan, seat, sequence_length, run), source
                 )
-                for seat in self._crew.seats
+                for seat in self.crew.seats
             }
             self.gather(answers, "building", self.deadlines.launch)
             self.begin()
@@ -85,10 +103,10 @@ class Meeting:
     def begin(self) -> None:
         """Have all ranks meet under the next epoch; rank 0 opens the store where they do."""
         self.epoch += 1
-        seats, seconds = self._crew.seats, self.deadlines.group
+        seats, seconds = self.crew.seats, self.deadlines.group
         first = seats.seat(0)
-        opened = {first: self._crew.tell(first, "open_store", seconds)}
-        ((host, port),) = gather(self._crew, opened, "opening the store", seconds)
+        opened = {first: self.crew.tell(first, "open_store", seconds)}
+        ((host, port),) = gather(self.crew, opened, "opening the store", seconds)
         homes = self.plan.homes
         memberships = {
             seat: Membership(self._run, self.epoch, seat, seats, homes, host, port, seconds)
@@ -110,15 +128,59 @@ class Meeting:
         self.abort()
         return self._ask("settled")
 
+    def look(self) -> Seen:
+        """Have every rank that lives leave its epoch and end what it does; tell how each stands.
+
+        A rank that answers and does not end what it does within the seconds of a message hangs as
+        well as one that does not answer.
+        """
+        self.abort()
+        answers, began = self.tell("settled"), time.monotonic()
+        while pending := {seat for seat, answer in answers.items() if not answer.done()}:
+            elapsed = time.monotonic() - began
+            if elapsed > self.deadlines.group or pending <= set(self._pulse.hung()):
+                break
+            wait([answers[seat] for seat in pending], self._pulse.every)
+            self._pulse.beat()
+        statuses = {
+            seat: answer.result()
+            for seat, answer in answers.items()
+            if answer.done() and answer.exception() is None
+        }
+        return Seen(statuses, dict.fromkeys(pending, self._pulse.seconds))
+
     def abort(self) -> None:
         """Make every rank drop its process groups, under whatever it does."""
-        wait(self.tell("abort").values(), self.deadlines.group)
+        wait(self.tell("abort").values(), ABORT_SECONDS)
+
+    def _watching(self, doing: str) -> "_Watching":
+        return _Watching(self._pulse, self.crew, doing)
 
     def end(self) -> None:
         """End every rank."""
-        self._crew.end()
+        self.crew.end()
 
     def _ask(self, method: str, seconds: float | None = None) -> list[RankStatus]:
         """Ask every rank for its status; a late answer disturbs nobody's work."""
         deadline = self.deadlines.group if seconds is None else seconds
-        return gather(self._crew, self.tell(method), f"the answer to {method}", deadline)
+        return gather(self.crew, self.tell(method), f"the answer to {method}", deadline)
+
+
+class _Watching:
+    """Ends the wait for a command when a rank hangs."""
+
+    def __init__(self, pulse: Pulse, crew: Crew, doing: str) -> None:
+        self.every = pulse.every
+        self._pulse = pulse
+        self._crew = crew
+        self._doing = doing
+
+    def beat(self) -> None:
+        """Raise DeadlineExceeded where a rank has not answered for too long; else ask again."""
+        hung = [self._crew.seats.rank(seat) for seat in self._pulse.hung()]
+        if hung:
+            raise DeadlineExceeded(
+                f"ranks {hung} have not answered for {self._pulse.seconds:g} s during "
+                f"{self._doing}; their processes hang, or their nodes are gone"
+            )
+        self._pulse.beat()

@@ -7,7 +7,6 @@ from actors.engine.training import TrainingEngine
 from actors.state.sources import Source
 from actors.step.replicas import check_step
 from moe.config.run import RunConfig
-from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
@@ -23,14 +22,6 @@ def attach(run: RunConfig, plan: Plan) -> TrainingEngine | None:
     """Take over the living actors of a run; None unless all live and can go on together."""
     crew = find(run.name, plan.seats)
     return None if crew is None else TrainingEngine.attach(crew, run, plan)
-
-
-def beside(run: RunConfig, plan: Plan) -> TrainingEngine:
-    """Return an engine over the actors that another driver has made ready."""
-    crew = find(run.name, plan.seats)
-    if crew is None:
-        raise RankLost(f"some actors of {run.name} are gone before all drivers found them")
-    return TrainingEngine.beside(crew, run, plan)
 
 
 def serve(name: str, model: Location, plan: Plan, deadlines: Deadlines) -> ServingEngine:

@@ -51,11 +51,6 @@ def can_meet_again(statuses: Statuses) -> bool:
     return len({rank.step for rank in statuses}) == 1 and not any(rank.torn for rank in statuses)
 
 
-def unwritten_before(statuses: Statuses, step: int) -> list[int]:
-    """Return the ranks that hold a snapshot of an earlier step, not written yet."""
-    return [rank.rank for rank in statuses if rank.saving is not None and rank.saving < step]
-
-
 def reports_of_last_step(statuses: Statuses) -> list[RankReport] | None:
     """Return the reports of the last step, or None unless every rank has one of the same step."""
     reports = [rank.report for rank in statuses if rank.report is not None]

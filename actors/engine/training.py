@@ -10,32 +10,25 @@ from actors.commands import RankStatus, StepInput, StepReport
 from actors.crew.crew import Crew
 from actors.deadlines import deadlines_of
 from actors.engine import statuses
-from actors.engine.meeting import POLL_SECONDS, Meeting
+from actors.engine.meeting import Meeting
 from actors.engine.reports import merge
 from actors.state.checkpointing import PendingWrites
 from actors.state.sources import Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
-from moe.errors import DeadlineExceeded, RaymoeError
+from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
 
 class TrainingEngine:
-    """Trains the ranks of one plan: all its replicas, or ``only`` one of them.
+    """Trains the ranks of one plan, all its replicas."""
 
-    Where each replica has a driver of its own, the first driver starts the run, begins epochs and
-    saves for all of them; every driver steps its own replica.
-    """
-
-    def __init__(
-        self, meeting: Meeting, run: RunConfig, status: Iterable[RankStatus], seats: Iterable[Seat]
-    ) -> None:
+    def __init__(self, meeting: Meeting, run: RunConfig, status: Iterable[RankStatus]) -> None:
         self._meeting = meeting
         self._run = run
         self._status = tuple(status)
-        self._seats = tuple(seats)
 
     @property
     def plan(self) -> Plan:
@@ -52,7 +45,7 @@ class TrainingEngine:
         """
         meeting = Meeting(run.name, plan, crew, deadlines_of(run))
         meeting.start(source, sequence_length, run)
-        return cls(meeting, run, meeting.status(), plan.seats)
+        return cls(meeting, run, meeting.status())
 
     @classmethod
     def attach(cls, crew: Crew, run: RunConfig, plan: Plan) -> "TrainingEngine | None":
@@ -76,44 +69,27 @@ class TrainingEngine:
                 meeting.begin()
         except RaymoeError:
             return None
-        return cls(meeting, run, status, plan.seats)
-
-    @classmethod
-    def beside(cls, crew: Crew, run: RunConfig, plan: Plan) -> "TrainingEngine":
-        """Return an engine over the ranks that another driver has made ready."""
-        meeting = Meeting(run.name, plan, crew, deadlines_of(run))
-        status = meeting.status()
-        meeting.epoch = statuses.epoch_of(status)
-        return cls(meeting, run, status, plan.seats)
-
-    def only(self, replica: int) -> "TrainingEngine":
-        """Return an engine over the same ranks that steps one replica."""
-        seats = self.plan.seats.of_replica(replica)
-        return TrainingEngine(self._meeting, self._run, self._status, seats)
+        return cls(meeting, run, status)
 
     def train_step(self, batch: StepInput) -> StepReport:
-        """Run one step of a global batch on the ranks driven.
+        """Run one step of a global batch.
 
         Each replica gets its part. Ranks that need no token numbers, or no labels, get none.
         """
         started = time.perf_counter()
-        parts = {
-            replica: part_of(batch, self._run.train, replica, self.plan.replicas)
-            for replica in {seat.replica for seat in self._seats}
-        }
+        replicas = self.plan.replicas
+        parts = [part_of(batch, self._run.train, each, replicas) for each in range(replicas)]
         answers = self._meeting.tell_each(
-            "train_step", {seat: self._needed(parts[seat.replica], seat) for seat in self._seats}
+            "train_step",
+            {seat: self._needed(parts[seat.replica], seat) for seat in self.plan.seats},
         )
         seconds = self._meeting.deadlines.command
         reports = self._meeting.gather(answers, f"step {batch.step}", seconds)
         return merge(reports, batch.label_count, time.perf_counter() - started)
 
     def snapshot(self, step: int) -> None:
-        """Have every rank driven copy what it holds after ``step``, and wait until they have.
-
-        All ranks of the run must, after the same step: each driver asks its own.
-        """
-        answers = self._meeting.tell("snapshot", step, seats=self._seats)
+        """Have every rank copy what it holds after ``step``, and wait until all have."""
+        answers = self._meeting.tell("snapshot", step)
         self._meeting.gather(answers, "taking a snapshot", self._meeting.deadlines.command)
 
     def write(self, directory: Location, step: int) -> PendingWrites:
@@ -124,18 +100,6 @@ class TrainingEngine:
             list(answers.values()),
             lambda: meeting.gather(answers, doing, meeting.deadlines.command),
         )
-
-    def written_before(self, step: int) -> None:
-        """Wait until all ranks of the run have written what they took before a step."""
-        seconds = self._meeting.deadlines.command
-        deadline = time.monotonic() + seconds
-        while late := statuses.unwritten_before(self.status(), step):
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    f"ranks {late} have not written the checkpoint before step {step} within "
-                    f"{seconds:g} s; raise cluster.step_seconds or checkpoint.every"
-                )
-            time.sleep(POLL_SECONDS)
 
     def status(self) -> list[RankStatus]:
         """Return what every rank of the run holds now, also while a step runs."""

@@ -1,9 +1,4 @@
-"""The board of a run: drivers post reports to the command line, which can ask them to stop.
-
-Every replica of a run has its own driver, and all drivers must stop after the same step. A driver
-that was allowed to continue may already be in the next step, so a stop request takes effect after
-the latest step that any driver was allowed to start.
-"""
+"""The board of a run: the driver posts reports to the command line, which can ask it to stop."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +18,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
-from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 
 WAIT_SECONDS = 30.0
@@ -38,26 +32,24 @@ class Beginning(NamedTuple):
 
 
 Post = Beginning | StepReport
-"""What drivers post to a board, in order of time."""
+"""What the driver posts to a board, in order of time."""
 
 T = TypeVar("T")
 
 
 class Board:
-    """An actor that the command line owns; the drivers post to it."""
+    """An actor that the command line owns; the driver posts to it."""
 
     def __init__(self) -> None:
         self._posts: list[Post] = []
         self._news = asyncio.Event()
         self._stopping = False
-        self._granted = 0
         self._plan: Plan | None = None
-        self._failure: RaymoeError | None = None
 
     @ray.method
     def begin(self, plan: Plan, step: int) -> None:
-        """Post the plan that all drivers follow from ``step`` on."""
-        self._plan, self._granted = plan, step
+        """Post the plan that the driver follows from ``step`` on."""
+        self._plan = plan
         self._posts.append(Beginning(plan.replicas * plan.ranks, step))
         self._news.set()
 
@@ -71,13 +63,6 @@ class Board:
         """Add a report."""
         self._posts.append(report)
         self._news.set()
-
-    @ray.method
-    def done(self, step: int) -> bool:
-        """Record that a driver has done ``step`` steps; return whether it should continue."""
-        if not self._stopping:
-            self._granted = max(self._granted, step + 1)
-        return step < self._granted
 
     @ray.method
     async def drain(self, seconds: float) -> list[Post]:
@@ -100,16 +85,6 @@ class Board:
     def stop(self) -> None:
         """Ask the run to end."""
         self._stopping = True
-
-    @ray.method
-    def fail(self, error: RaymoeError) -> None:
-        """Record an error that no restart can fix; the run ends with this error."""
-        self._failure, self._stopping = self._failure or error, True
-
-    @ray.method
-    def failure(self) -> RaymoeError | None:
-        """Return the error that the run ends with."""
-        return self._failure
 
     @ray.method
     def wanted(self) -> bool:
@@ -149,33 +124,18 @@ def stop(run: str) -> bool:
 
 
 def begin(board: ActorHandle[Board], plan: Plan, step: int) -> None:
-    """Post the plan that all drivers follow; a dead board is noticed at the next step."""
+    """Post the plan of the run; a dead board is noticed at the next step."""
     _answer(board.begin.remote(plan, step), late=None, gone=None)
 
 
 def plan_on(board: ActorHandle[Board]) -> Plan | None:
-    """Return the plan that all drivers follow; None if there is none yet, or no board."""
+    """Return the plan of the run; None if there is none yet, or no board."""
     return _answer(board.plan.remote(), late=None, gone=None)
 
 
 def post(board: ActorHandle[Board], report: StepReport) -> None:
     """Post the report of a step."""
     _answer(board.post.remote(report), late=None, gone=None)
-
-
-def go_on(board: ActorHandle[Board], step: int) -> bool:
-    """Report the number of steps done; return whether to do another. False if the board is dead."""
-    return _answer(board.done.remote(step), late=True, gone=False)
-
-
-def fail(board: ActorHandle[Board], error: RaymoeError) -> None:
-    """End the run with an error that no restart can fix."""
-    _answer(board.fail.remote(error), late=None, gone=None)
-
-
-def failure(board: ActorHandle[Board]) -> RaymoeError | None:
-    """Return the error that the run ends with; None if there is none, or no board."""
-    return _answer(board.failure.remote(), late=None, gone=None)
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from actors.crew.launch import decide
 from actors.step.replicas import check_step
 from cluster.nodes import cautions, inventory
 from cluster.probe import nodes_of_ray
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.errors import ConfigError, PlanError
+from moe.errors import ConfigError, LaunchError, PlanError
 from moe.planning.counts.workload import OF_PRECISION, Workload
 from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.devices.inventory_file import load_profile
@@ -132,6 +133,31 @@ def fullest_plan(
                 f"plan.least_replicas allows {replicas} replicas, which cannot run: {error}"
             ) from error
     return plan
+
+
+def plan_with_room(
+    run: RunConfig, config: ModelConfig, sequence_length: int, plan: Plan | None, found: Findings
+) -> Plan:
+    """Return the plan of the run with as many replicas as the cluster has room for now.
+
+    ``plan`` is the one to keep to, None to make one from what was ``found`` of the nodes. Where not
+    even the least replicas have room, that plan is returned, for the launch to say what is lacked.
+    """
+
+    def of(replicas: int) -> Plan:
+        if plan is not None:
+            return plan.of_replicas(replicas)
+        return plan_for(run, config, sequence_length, replicas, found)
+
+    least, most = replicas_of(run)
+    for replicas in range(most if plan is None else plan.replicas, least, -1):
+        try:
+            wanted = of(replicas)
+            decide(wanted)
+        except (PlanError, LaunchError):
+            continue
+        return wanted
+    return of(least)
 
 
 def _fullest(

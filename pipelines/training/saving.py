@@ -63,21 +63,18 @@ class _Pending:
 
 
 class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
-    """Saves checkpoints for the leader of a run; without a context, takes part for another
-    driver.
-    """
+    """Saves the checkpoints of a run, one at a time, while training continues."""
 
     def __init__(
         self,
         engine: TrainingEngine,
-        context: SaveContext | None,
+        context: SaveContext,
         record: Callable[[Saved], None] = lambda saved: None,
     ) -> None:
         self._engine = engine
         self._context = context
         self._record = record
         self._pending: _Pending | None = None
-        self._untold = 0
         self._newest: Saved | None = None
 
     def __enter__(self) -> Self:
@@ -88,21 +85,15 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         if self._pending is not None:
             self._pending.scope.__exit__(*error)
 
-    def take(self, step: int, driver: TrainingEngine) -> None:
-        """Take a snapshot of the driver's ranks after a step, and start to write it.
+    def take(self, step: int) -> None:
+        """Take a snapshot of all ranks after a step, and start to write it.
 
-        All drivers wait until the previous checkpoint is written. If one driver continued, its
-        ranks would wait in the next step for the ranks of the leader.
+        Waits until the previous checkpoint is written.
         """
-        if self._context is None:
-            self._engine.written_before(step)
         self._finish()
         began = time.monotonic()
-        driver.snapshot(step)
+        self._engine.snapshot(step)
         stall = time.monotonic() - began
-        self._untold += 1
-        if self._context is None:
-            return
         run = self._context.run
         scope, location = ExitStack(), step_directory(run.checkpoint.location, step)
         draft = scope.enter_context(drafted(location))
@@ -113,8 +104,7 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         """Complete a checkpoint whose files are written; report an earlier one to Ray Train."""
         if self._pending is not None and self._pending.writing.done():
             self._finish()
-        if self._untold:
-            self._untold -= 1
+        if self._newest is not None:
             metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
             _tell(metrics, self._newest)
             self._newest = None
@@ -122,14 +112,14 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     def finish(self) -> None:
         """Wait for the last checkpoint and report it."""
         self._finish()
-        if self._untold:
-            self._untold -= 1
+        if self._newest is not None:
             _tell({}, self._newest)
+            self._newest = None
 
     def _finish(self) -> None:
         """Make a checkpoint from the files of the ranks, and remove old checkpoints."""
         pending, self._pending = self._pending, None
-        if pending is None or self._context is None:
+        if pending is None:
             return
         waited = time.monotonic()
         try:
@@ -157,11 +147,8 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             )
 
 
-def _tell(metrics: dict[str, Any], whole: Saved | None) -> None:
-    """Report to Ray Train. This is a barrier: every driver must call it."""
-    if whole is None:
-        ray.train.report(metrics)
-        return
+def _tell(metrics: dict[str, Any], whole: Saved) -> None:
+    """Report to Ray Train where a checkpoint is."""
     with tempfile.TemporaryDirectory() as pointer:
         place = {"step": whole.step, "directory": whole.directory}
         (Path(pointer) / "checkpoint.json").write_text(json.dumps(place), encoding="utf-8")

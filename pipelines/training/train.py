@@ -41,7 +41,7 @@ from pipelines.training.beginning import (
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import fullest_plan, measured, replicas_of
+from pipelines.training.run_plan import fullest_plan, measured
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
@@ -50,7 +50,7 @@ SHOW_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 """Seconds after which workers that were requested and have not started count as absent."""
 WORKER_BYTES = 2**20
-"""Bytes of memory that a driver reserves; it computes nothing and takes no CPU from the ranks."""
+"""Bytes of memory that the driver reserves; it computes nothing and takes no CPU from the ranks."""
 
 OnStart = Callable[[Plan, Session], None]
 OnStep = Callable[[StepReport], None]
@@ -72,7 +72,7 @@ def train(
     if last_step(run) == run.train.steps:
         tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
         return checkpoints(run.checkpoint.location)[-1]
-    _configure_ray_train(run)
+    _configure_ray_train()
     tell(intent(run.cluster.address))
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
         found = measured(run, context.config, sequence_length)
@@ -166,19 +166,13 @@ def _begun(work: Callable[[], Any]) -> "Future[Any]":
 
 
 def _trainer(work: Work) -> TorchTrainer:
+    """Return the trainer of a run: one worker, which drives the actors of all replicas."""
     run, worker = work.run, cast(Any, drive)
-    least, most = replicas_of(run)
     return TorchTrainer(
         worker,
         train_loop_config={"work": work},
-        scaling_config=cast(Any, ScalingConfig)(
-            num_workers=most if least == most else (least, most),
-            resources_per_worker={
-                "CPU": 0,
-                "memory": WORKER_BYTES,
-                **run.cluster.worker_resources,
-            },
-            elastic_resize_monitor_interval_s=run.cluster.resize_seconds,
+        scaling_config=ScalingConfig(
+            num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
         ),
         run_config=RayRunConfig(
             name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",
@@ -221,19 +215,10 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
     return outcome
 
 
-def _configure_ray_train(run: RunConfig) -> None:
-    """Configure Ray Train to notice a dead worker within a second and to use our deadlines.
-
-    Workers wait for each other while one launches actors, and after each step for the slowest. Ray
-    Train may ask for workers on nodes that have just left; it checks again when they do not start.
-    """
-    cluster = run.cluster
-    patience = 3 * cluster.launch_seconds + cluster.step_seconds
+def _configure_ray_train() -> None:
+    """Have Ray Train notice a dead worker within a second and record the state of the run."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
-    os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(patience))
-    if run.plan.least_replicas is not None:
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from moe.config.run.balance import (
 )
 from moe.config.run.cluster import ClusterSection, PlanSection
 from moe.config.run.config import RunConfig
+from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.load import dump_run, load_run, parse_run
 from moe.config.run.routing import RoutingSection
@@ -23,6 +24,7 @@ __all__ = [
     "ClusterSection",
     "Coefficient",
     "DataSection",
+    "ElasticSection",
     "FixedCoefficient",
     "ModelSection",
     "PlanSection",

@@ -22,8 +22,8 @@ class PlanSection(Section):
     replicas: int = Field(default=1, gt=0)
     """Number of data parallel replicas of the pipeline; they share the sequences of every step."""
     least_replicas: int | None = Field(default=None, gt=0)
-    """The smallest number of replicas with which the run continues if workers are missing; None:
-    all replicas.
+    """The smallest number of replicas with which the run starts and continues if the cluster has no
+    room for more; None: all replicas.
     """
 
     @model_validator(mode="after")
@@ -57,23 +57,9 @@ class ClusterSection(Section):
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)
     max_failures: int = Field(default=2, ge=0)
-    """Number of restarts of the drivers by Ray Train before the run fails."""
-    worker_resources: dict[str, float] = Field(default={})
-    """Custom resources that the driver of each replica takes. While nodes come and go, the run uses
-    as many replicas as the cluster has these resources for, at least plan.least_replicas.
+    """Number of restarts of the driver by Ray Train before the run fails. The driver holds no
+    tensors; what losses of ranks the run mends is ``elastic.max_failures``.
     """
-    resize_seconds: float = Field(default=60.0, gt=0)
-    """Seconds between two checks for the resources of more replicas."""
-
-    @model_validator(mode="after")
-    def _positive_resources(self) -> "ClusterSection":
-        wrong = {name: amount for name, amount in self.worker_resources.items() if amount <= 0}
-        if wrong or self.worker_resources.keys() & {"CPU", "GPU", "memory"}:
-            raise ValueError(
-                "worker_resources takes custom resources in amounts above 0; workers compute "
-                f"nothing, so they take no CPU, GPU or memory; found {self.worker_resources}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _cpus_of_a_local_ray(self) -> "ClusterSection":

@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from moe.config.model import ModelConfig
 from moe.config.run.balance import BalanceSection, BiasCoefficient
 from moe.config.run.cluster import ClusterSection, PlanSection
+from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
@@ -30,6 +31,7 @@ class RunConfig(Section):
     balance: BalanceSection = BalanceSection()
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = ClusterSection()
+    elastic: ElasticSection = ElasticSection()
 
     @field_validator("name")
     @classmethod
@@ -78,22 +80,6 @@ class RunConfig(Section):
             raise ValueError(
                 f"{asked}: this schedule takes stages of {needed} spans of layers (plan.chunks); "
                 f"{advice}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _elastic_by_something(self) -> "RunConfig":
-        elastic, by = self.plan.least_replicas is not None, bool(self.cluster.worker_resources)
-        slow = self.cluster.resize_seconds != ClusterSection().resize_seconds
-        if elastic and not by:
-            raise ValueError(
-                "plan.least_replicas lets the run continue with fewer replicas when the resources "
-                "of their workers are short, but cluster.worker_resources names none; name a "
-                "custom resource that nodes have, one for each replica they are to hold"
-            )
-        if slow and not elastic:
-            raise ValueError(
-                "cluster.resize_seconds has no effect without plan.least_replicas; remove it"
             )
         return self
 

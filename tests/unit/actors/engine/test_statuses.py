@@ -47,12 +47,6 @@ def test_ranks_of_another_number_of_replicas_are_not_taken_over() -> None:
     assert not statuses.built_for([RANK, replace(OTHER, built=False)], 2)
 
 
-def test_only_snapshots_of_earlier_steps_are_waited_for() -> None:
-    held = [replace(RANK, saving=2), replace(OTHER, saving=3), replace(OTHER, rank=2)]
-    assert statuses.unwritten_before(held, 3) == [0]
-    assert statuses.unwritten_before(held, 4) == [0, 1]
-
-
 def test_the_last_report_is_that_of_a_step_that_all_have_done() -> None:
     done = [replace(RANK, report=REPORT), replace(OTHER, report=replace(REPORT, rank=1))]
     assert statuses.reports_of_last_step(done) == [REPORT, replace(REPORT, rank=1)]

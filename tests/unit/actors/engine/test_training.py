@@ -2,9 +2,8 @@
 
 import os
 import signal
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import transformers
 from actors.commands import BuildCommand, StepReport
 from actors.engine.training import TrainingEngine
 from actors.state.sources import CheckpointSource, ModelSource
+from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.reader import Checkpoint
@@ -237,88 +237,37 @@ def test_a_rank_that_hangs_is_named_and_the_others_are_freed(
     trained.step(0)
 
 
-def test_two_drivers_each_step_a_replica(
+def test_a_step_that_a_dead_driver_commanded_in_part_is_done_once(
     ranks: Ranks, run: RunConfig, replicas: Plan, model: Path
 ) -> None:
-    trained = Trained(ranks, run, replicas, model)
-    leader = trained.engine.only(0)
-    follower = TrainingEngine.beside(trained.crew, run, replicas).only(1)
-    with ThreadPoolExecutor(2) as pool:
-        for step in range(2):
-            trained.plain.step(trained.batch(step))
-            found = [
-                pool.submit(driver.train_step, trained.batch(step)) for driver in (leader, follower)
-            ]
-            for report in found:
-                trained.compare(report.result(60))
-
-
-def test_a_step_that_a_dead_driver_commanded_in_part_is_given_up_and_done_again(
-    ranks: Ranks, run: RunConfig, replicas: Plan, model: Path
-) -> None:
-    """One driver steps its replica; the other never comes. The next driver commands all."""
+    """A driver died when it had told some ranks alone; the next one commands all."""
     trained = Trained(ranks, run, replicas, model)
     trained.step(0)
-    alone: list[Exception] = []
-
-    def drive() -> None:
-        try:
-            trained.engine.only(1).train_step(trained.batch(1))
-        except RankLost as error:
-            alone.append(error)
-
-    thread = threading.Thread(target=drive)
-    thread.start()
+    told = replicas.seats.of_replica(1)
+    batch = trained.batch(1)
+    part = part_of(batch, run.train, 1, 2)
+    answers = [trained.crew.tell(seat, "train_step", part) for seat in told]
     until(trained.engine.busy)
     trained.taken_over()  # in one epoch, in one step: nothing to settle
     trained.step(1)
-    thread.join(20)
-    assert alone == [], "who had begun the step ends it with the others"
+    assert all(answer.result(20).step == 2 for answer in answers)
     assert {rank.epoch for rank in trained.engine.status()} == {1}
 
 
 def test_a_snapshot_that_a_dead_driver_left_is_given_up(
     ranks: Ranks, run: RunConfig, replicas: Plan, model: Path, tmp_path: Path
 ) -> None:
+    """The driver died when it had told some ranks alone."""
     trained = Trained(ranks, run, replicas, model)
     trained.step(0)
-    trained.engine.only(0).snapshot(1)
+    for seat in replicas.seats.of_replica(0):
+        trained.crew.tell(seat, "snapshot", 1).result(20)
     assert [rank.saving for rank in trained.engine.status()] == [1, 1, None, None]
     trained.taken_over()
     assert [rank.saving for rank in trained.engine.status()] == [None] * 4
     assert {rank.epoch for rank in trained.engine.status()} == {2}
     trained.step(1)
     assert load_manifest(trained.save(tmp_path / "saved", 2)).step == 2
-
-
-def test_drivers_wait_for_saves_before_theirs_and_for_no_other(
-    ranks: Ranks, model: Path, replicas: Plan, tmp_path: Path
-) -> None:
-    run = runs.run_config(model, cluster={"step_seconds": 5.0})
-    trained = Trained(ranks, run, replicas, model)
-    trained.step(0)
-    trained.engine.snapshot(1)
-    trained.engine.written_before(1)
-    with ThreadPoolExecutor(1) as pool:
-        waiting: Future[None] = pool.submit(trained.engine.written_before, 2)
-        time.sleep(0.3)
-        assert not waiting.done()
-        trained.engine.write(tmp_path, 1).result()
-        waiting.result(20)
-
-
-def test_a_save_that_never_ends_is_an_error_that_names_its_ranks(
-    ranks: Ranks, model: Path, replicas: Plan
-) -> None:
-    run = runs.run_config(model, cluster={"step_seconds": 0.5})
-    trained = Trained(ranks, runs.run_config(model), replicas, model)
-    trained.step(0)
-    trained.engine.only(1).snapshot(1)
-    impatient = TrainingEngine.beside(trained.crew, run, replicas)
-    with pytest.raises(
-        DeadlineExceeded, match=r"ranks \[2, 3\] have not written .* before step 2 within 0.5 s"
-    ):
-        impatient.written_before(2)
 
 
 def test_a_plan_for_another_model_is_refused_before_a_rank_reads_anything(

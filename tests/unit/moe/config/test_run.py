@@ -58,6 +58,7 @@ def test_a_minimal_file_takes_every_default(run_file: Path) -> None:
     assert run.balance.coefficient == AdaptiveCoefficient()
     assert (run.plan.path, run.plan.stages, run.plan.gang) == (None, 1, 1)
     assert run.cluster.address == "local"
+    assert (run.elastic.copy_every, run.elastic.faults) == ("auto", False)
 
 
 def test_a_run_is_frozen(run_file: Path) -> None:
@@ -358,30 +359,52 @@ def test_a_storage_that_is_none_is_refused(storage: str, message: str, run_file:
 
 
 @pytest.mark.parametrize(
-    ("plan", "cluster", "message"),
+    ("plan", "message"),
     [
         (
             {"replicas": 2, "least_replicas": 3},
-            {},
             "least_replicas is 3, more than replicas = 2; lower it",
         ),
-        ({"path": "p", "replicas": 2}, {}, "remove the other keys of .plan. except least_replicas"),
-        ({"replicas": 2, "least_replicas": 1}, {}, "cluster.worker_resources names none; name a"),
-        ({}, {"resize_seconds": 5.0}, "resize_seconds has no effect without plan.least_replicas"),
-        ({}, {"worker_resources": {"CPU": 1.0}}, "takes custom resources in amounts above 0"),
-        ({}, {"worker_resources": {"slot": 0.0}}, "takes custom resources in amounts above 0"),
+        ({"path": "p", "replicas": 2}, "remove the other keys of .plan. except least_replicas"),
     ],
 )
-def test_replicas_that_cannot_vary_are_refused(
-    plan: dict[str, Any], cluster: dict[str, Any], message: str
-) -> None:
+def test_replicas_that_cannot_vary_are_refused(plan: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_run(minimal(plan=plan, cluster=cluster), "run.toml")
+        parse_run(minimal(plan=plan), "run.toml")
 
 
-def test_replicas_may_vary_with_a_resource_of_their_workers() -> None:
-    cluster = {"worker_resources": {"slot": 1.0}, "resize_seconds": 5.0}
+def test_replicas_may_vary() -> None:
     for plan in ({"replicas": 4, "least_replicas": 2}, {"path": "p", "least_replicas": 2}):
-        run = parse_run(minimal(plan=plan, cluster=cluster), "run.toml")
+        run = parse_run(minimal(plan=plan), "run.toml")
         assert run.plan.least_replicas == 2
         assert RunConfig.model_validate(json.loads(dump_run(run))) == run
+
+
+@pytest.mark.parametrize(
+    ("elastic", "message"),
+    [
+        ({"copy_every": -1}, r"elastic\.copy_every: give a whole number .* or \"auto\""),
+        ({"copy_every": "often"}, r"elastic\.copy_every: give a whole number .* or \"auto\""),
+        ({"copy_every": True}, r"elastic\.copy_every: give .* or \"auto\"; 0 is .*; found True"),
+        ({"max_failures": -1}, r"elastic\.max_failures: "),
+        ({"hang_seconds": 0.0}, r"elastic\.hang_seconds: "),
+        ({"spares": -1}, r"elastic\.spares: "),
+        ({"on_shrink": "gangs"}, r"elastic\.on_shrink: "),
+        ({"copys": 1}, r"elastic\.copys: "),
+        (
+            {"max_failures": 0, "failure_seconds": 60.0},
+            "elastic: failure_seconds has no effect with max_failures = 0",
+        ),
+    ],
+)
+def test_faults_of_the_elastic_section_are_named(elastic: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_run(minimal(elastic=elastic), "run.toml")
+
+
+@pytest.mark.parametrize(("every", "copies"), [("auto", True), (5, True), (0, False)])
+def test_copies_are_taken_as_often_as_said(every: int | str, copies: bool) -> None:
+    run = parse_run(minimal(elastic={"copy_every": every, "on_shrink": "wait"}), "run.toml")
+    assert run.elastic.copy_every == every
+    assert run.elastic.copies == copies
+    assert RunConfig.model_validate(json.loads(dump_run(run))) == run

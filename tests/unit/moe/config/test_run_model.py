@@ -134,7 +134,6 @@ def test_what_learns_little_is_told(
 def test_replicas_that_change_without_checkpoints_are_told(every: int, told: bool) -> None:
     run = run_of(
         plan={"replicas": 2, "least_replicas": 1},
-        cluster={"worker_resources": {"slot": 1.0}},
         checkpoint={"path": "unused", "every": every},
     )
     found = model_cautions(run, plans.SMOLLM2)

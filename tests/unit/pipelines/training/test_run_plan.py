@@ -12,8 +12,6 @@ from pipelines.training.run_plan import check_plan, fullest_plan, replicas_of, w
 from tests import runs
 from tests.plans import SMOLLM2, inventory
 
-SLOTS = {"worker_resources": {"slot": 1.0}}
-
 
 def test_replicas_are_those_of_the_run_or_of_its_plan(tmp_path: Path) -> None:
     save_plan(runs.repeated(runs.plan(SMOLLM2, (15, 15)), 3), tmp_path / "plan.toml")
@@ -21,9 +19,9 @@ def test_replicas_are_those_of_the_run_or_of_its_plan(tmp_path: Path) -> None:
     assert replicas_of(runs.run_config(tmp_path)) == (1, 1)
     assert replicas_of(runs.run_config(tmp_path, plan={"replicas": 2})) == (2, 2)
     assert replicas_of(runs.run_config(tmp_path, plan={"path": path})) == (3, 3)
-    elastic = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 2}, cluster=SLOTS)
+    elastic = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 2})
     assert replicas_of(elastic) == (2, 3)
-    more = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 4}, cluster=SLOTS)
+    more = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 4})
     with pytest.raises(ConfigError, match=r"least_replicas is 4 but .*plan\.toml has 3 replicas"):
         replicas_of(more)
 
@@ -49,7 +47,7 @@ def test_the_schedule_must_suit_every_number_of_replicas(tmp_path: Path) -> None
     made = {}
     for least in (4, 1):
         plan = {"path": str(tmp_path / "plan.toml"), "least_replicas": least}
-        made[least] = runs.run_config(tmp_path, train=train, plan=plan, cluster=SLOTS)
+        made[least] = runs.run_config(tmp_path, train=train, plan=plan)
     assert fullest_plan(made[4], SMOLLM2, 16).replicas == 4
     with pytest.raises(PlanError, match=r"allows 3 replicas, which cannot run: .*zero-bubble"):
         fullest_plan(made[1], SMOLLM2, 16)

@@ -25,10 +25,11 @@ class Written:
         return SimpleNamespace(result=list, done=lambda: True)
 
 
-def saver(folder: Path, whole: list[Saved]) -> tuple[CheckpointSaver, Any]:
+def saver(folder: Path, whole: list[Saved]) -> CheckpointSaver:
     run = runs.run_config(folder, checkpoint={"path": str(folder / "run")})
     engine: Any = Written()
-    return CheckpointSaver(engine, SimpleNamespace(run=run), whole.append), engine
+    context: Any = SimpleNamespace(run=run)
+    return CheckpointSaver(engine, context, whole.append)
 
 
 def test_old_checkpoints_that_stay_end_no_run(
@@ -40,10 +41,10 @@ def test_old_checkpoints_that_stay_end_no_run(
     monkeypatch.setattr(saving, "complete", lambda *_: None)
     monkeypatch.setattr(saving, "prune", refuse)
     whole: list[Saved] = []
-    saves, engine = saver(tmp_path, whole)
+    saves = saver(tmp_path, whole)
     with caplog.at_level(logging.WARNING):
-        saves.take(3, engine)
-        saves.take(4, engine)
+        saves.take(3)
+        saves.take(4)
     assert [each.step for each in whole] == [3]
     assert 0 <= whole[0].stall_seconds <= whole[0].seconds
     assert "could not be removed yet: the store is busy" in caplog.text
@@ -57,9 +58,9 @@ def test_a_full_disk_at_the_end_of_a_save_is_a_storage_error(
 
     monkeypatch.setattr(saving, "complete", full)
     whole: list[Saved] = []
-    saves, engine = saver(tmp_path, whole)
-    saves.take(3, engine)
+    saves = saver(tmp_path, whole)
+    saves.take(3)
     with pytest.raises(StorageError, match=r"could not complete .*step-00000003: .*No space left"):
-        saves.take(4, engine)
+        saves.take(4)
     assert not whole
     assert not list((tmp_path / "run").iterdir())
