@@ -82,12 +82,12 @@ class Peers:
         """Return a copy of this rank or one that it holds; RankLost where it has none."""
         with self._changed:
             found = (self._own if seat == self._seat else self._held).find(seat, step)
-        self._own.wait()
         if found is None:
             raise RankLost(
                 f"rank {self._rank} has no whole copy of {seat} after {step} steps; recover a "
                 "boundary that its status names, or restart from a checkpoint"
             )
+        self._own.wait()
         return found
 
     def contents(
