@@ -164,7 +164,8 @@ class RankStatus:
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
     ``replicas``: number of replicas in the plan this rank was built from. ``copies`` and
     ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
-    seats. ``seat``: where it sits in the plan that it was built from; None before.
+    seats. ``seat``: where it sits in the plan that it was built from; None before. ``staged``: the
+    seat whose share waits to be taken, in the new plan of a resize.
     """
 
     rank: int
@@ -181,3 +182,4 @@ class RankStatus:
     copies: frozenset[int] = frozenset()
     holds: Mapping[Seat, frozenset[int]] = field(default_factory=dict)
     seat: Seat | None = None
+    staged: Seat | None = None

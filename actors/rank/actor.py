@@ -25,6 +25,7 @@ from actors.commands import (
 from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
 from actors.faults.armed import Armed
+from actors.moving.transfer import Moved, Transfer
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
 from actors.state.sources import Source
@@ -112,6 +113,21 @@ class RankActor:
     def write(self, directory: Location, step: int) -> WrittenFiles:
         """Write the snapshot while other commands run."""
         return self._rank.write(directory, step)
+
+    @ray.method
+    def move(self, transfer: Transfer) -> Moved:
+        """Do this process's part of a resize."""
+        return self._rank.move(transfer)
+
+    @ray.method
+    def become(self) -> None:
+        """Take the new share of a resize."""
+        self._rank.become()
+
+    @ray.method
+    def forget(self) -> None:
+        """Drop the new share of a resize."""
+        self._rank.forget()
 
     @ray.method
     def copy(self, step: int) -> None:

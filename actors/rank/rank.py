@@ -28,9 +28,11 @@ from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
 from actors.faults.armed import Armed
 from actors.faults.points import POINTS
+from actors.moving.transfer import Moved, Transfer
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
+from actors.rank.staging import Staging
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.peers import Peers
 from actors.state.saver import RankSaver
@@ -60,6 +62,7 @@ class Rank:
         self._store: TCPStore | None = None
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
+        self._staging = Staging()
 
     @property
     def number(self) -> int:
@@ -77,9 +80,10 @@ class Rank:
         """Read this rank's tensors from a source and make it ready to join."""
         self.abort()
         self._state = Empty()
+        self._staging.drop()
         torch.set_num_threads(command.threads)
         set_deterministic(command.run is not None and command.run.train.deterministic)
-        need = partial(remedy, command, source)
+        need = partial(remedy, command, source.config)
         with conclusive(Doing(self.number, "building", need)):
             share = LoadedShare(command, source)
             POINTS.reach("start", 0)
@@ -162,6 +166,28 @@ class Rank:
         seconds = self._trainer().run.cluster.step_seconds
         return self._saver().write(directory, step, seconds)
 
+    def move(self, transfer: Transfer) -> Moved:
+        """Do this process's part of a resize; its new share then waits beside the one in use.
+
+        The old share stays as it is. Where it fails, the rank has left its epoch.
+        """
+        store = self._store if transfer.part.number == 0 else None
+        with self._working, self._in_groups(f"resize {transfer.place.name}"):
+            share = None if isinstance(self._state, Empty) else self._state.share
+            return self._staging.make(share, transfer, store)
+
+    def become(self) -> None:
+        """Leave the epoch and take the new share of a resize; the old one is dropped."""
+        self.abort()
+        staged = self._staging.take()
+        torch.set_num_threads(staged.command.threads)
+        self._state = Built(staged, self._state.epoch, self._last_saver())
+        self._remedy = partial(remedy, staged.command, lambda: staged.decoder.config)
+
+    def forget(self) -> None:
+        """Drop the new share of a resize, if there is one; the old one goes on."""
+        self._staging.drop()
+
     def copy(self, step: int) -> None:
         """Copy what this rank alone holds after ``step`` steps, for the case that it is lost.
 
@@ -242,6 +268,7 @@ class Rank:
             copies=peers.copies if peers else frozenset(),
             holds=peers.holds if peers else {},
             seat=None if share is None else share.command.seat,
+            staged=self._staging.seat,
         )
 
     @contextmanager
@@ -273,6 +300,7 @@ class Rank:
                 self._working.release()
         else:
             self._state = self._state.left()
+            self._staging.give_up()
             leave_groups()
             if isinstance(self._state, Built) and self._state.share.peers is not None:
                 self._state.share.peers.leave()

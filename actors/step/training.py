@@ -169,8 +169,16 @@ class RankTrainer:
         self.torn = True
         for own, before in zip(self.holdings, holdings, strict=True):
             own.copy_(before)
+        self.stand_at(step, balance)
+
+    def stand_at(self, step: int, balance: Mapping[int, BalanceState]) -> None:
+        """Count ``step`` steps as done, and take the balance that layers had after them.
+
+        ``balance`` has the state of each balanced layer, and may have those of others.
+        """
         self.optimizer.stand_at(step)
-        self.balancer.states = dict(balance)
+        states = self.balancer.states
+        states.update({layer: balance[layer] for layer in states})
         self.steps_done = step
 
     def spread(self) -> None:

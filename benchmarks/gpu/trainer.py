@@ -93,7 +93,7 @@ def _fitting(setting: Setting, length: int) -> tuple[BuildCommand, RandomSource,
     for layers in range(olmoe(setting).layers, 0, -1):
         source = RandomSource(setting, olmoe(setting, layers))
         command = _command(setting, source.config(), length)
-        needed = predicted_bytes(command, source)
+        needed = predicted_bytes(command, source.architecture)
         if needed <= _ROOM * free:
             return command, source, needed
     raise RuntimeError(f"{free / 1e9:.1f} GB are free, not enough for one layer of the model")

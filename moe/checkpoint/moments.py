@@ -1,13 +1,14 @@
 """The moments of a training checkpoint, read under any plan from pieces written under any plan."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from moe.checkpoint.boxes import Box, cut, lengths, overlap, shifted, within
+from moe.checkpoint.boxes import overlap
 from moe.checkpoint.manifest import Manifest, load_manifest
 from moe.checkpoint.names import disk_name
+from moe.checkpoint.overlaps import boxes_of, copy_common, placed
 from moe.checkpoint.records import Piece, by_moment, check_cover
 from moe.checkpoint.shard_files import NAMED
 from moe.checkpoint.shards import Shards
@@ -61,12 +62,12 @@ class Moments:
                 f"{', '.join(NAMED)} is read"
             )
         out = torch.empty(wanted.elements, dtype=NAMED[dtypes[0]])
-        targets = list(_boxes(part.held_shape, (part.dim, part.start), start, stop))
+        targets = boxes_of(wanted)
         for piece in pieces:
             offset = (piece.dim, piece.first)
-            sources = list(_boxes(piece.part_shape, offset, piece.start, piece.stop))
+            sources = list(placed(piece.part_shape, offset, piece.start, piece.stop))
             if any(overlap(one, box) for one, _ in targets for box, _ in sources):
-                _copy(self._shards.read(piece.key), sources, out, targets)
+                copy_common(self._shards.read(piece.key), sources, out, targets)
         return out
 
     def _of(self, part: TensorSlice, moment: str) -> Sequence[Piece]:
@@ -77,37 +78,3 @@ class Moments:
             check_cover(*key, part.shape, pieces)
             self._covered.add(key)
         return pieces
-
-
-def _boxes(
-    shape: tuple[int, ...], offset: tuple[int | None, int], start: int, stop: int
-) -> Iterator[tuple[Box, int]]:
-    """Yield the boxes of a range of a part in coordinates of the full tensor, and where each
-    begins.
-
-    ``shape`` is the shape of the part; ``offset`` is the dimension of its cut and its start there.
-    """
-    at = 0
-    for box in cut(shape, start, stop):
-        yield shifted(box, *offset), at
-        at += torch.Size(lengths(box)).numel()
-
-
-def _copy(
-    source: Tensor,
-    sources: Sequence[tuple[Box, int]],
-    target: Tensor,
-    targets: Sequence[tuple[Box, int]],
-) -> None:
-    """Copy the overlap of two one-dimensional ranges of a tensor."""
-    for to, to_begin in targets:
-        for box, begin in sources:
-            common = overlap(to, box)
-            if common is not None:
-                into = _view(target, to, to_begin)[within(common, to)]
-                into.copy_(_view(source, box, begin)[within(common, box)])
-
-
-def _view(flat: Tensor, box: Box, begin: int) -> Tensor:
-    size = torch.Size(lengths(box))
-    return flat[begin : begin + size.numel()].view(size)

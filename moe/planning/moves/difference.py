@@ -2,8 +2,8 @@
 
 Each element that a rank lacks is moved to it once, so no other list of moves has fewer bytes. The
 giver is chosen among the ranks that hold the element: one on the same node, then the one that has
-given the least so far. An element that no living rank holds has no giver; it must come from a
-checkpoint.
+given the least so far. Who holds the copy of a rank that is lost gives in its place. An element
+that no living rank holds has no giver; it must come from a checkpoint.
 
     old plan: rank 0 holds columns 0 to 3 of a tensor, rank 1 columns 3 to 4
     new plan: rank 0 holds columns 0 to 2, rank 1 columns 2 to 4
@@ -97,7 +97,8 @@ def diff(
     old.check_model(config)
     new.check_model(config)
     states = StateBytes.of(workload)
-    before, after = holdings(config, old, states), holdings(config, new, states)
+    before = holdings(config, old, states, seating.copied)
+    after = holdings(config, new, states)
     givers = _Givers(before, seating)
     moves = []
     for seat, wanted in after.items():
@@ -109,6 +110,8 @@ def diff(
                 if own == range_:
                     continue
                 for source, missing in givers.split(seat, state, range_, own):
+                    if source is not None and source == stays:
+                        continue  # the rank has it itself, in a copy
                     size = states.of_element(range_.part)[state] * missing.elements
                     givers.given[source] += size
                     moves.append(Move(seat, source, state, missing, size))
@@ -131,13 +134,16 @@ class _Givers:
             for state in STATES:
                 for name, range_ in held[state].items():
                     holders = self._holders[state, name][range_.part]
-                    if seat not in seating.lost:
+                    if seating.giver(seat) is not None:
                         holders.append((seat, range_))
 
     def split(
         self, to: Seat, state: State, wanted: TensorRange, own: TensorRange | None
     ) -> Iterator[tuple[Seat | None, TensorRange]]:
-        """Yield the pieces of a range that are not held already, with who gives each."""
+        """Yield the pieces of a range that are not held already, with who gives each.
+
+        No piece goes over what two seats held: the copy of a seat gives only what that held.
+        """
         for part, holders in self._holders[state, wanted.name].items():
             band = band_of(wanted.part, part)
             if band is None:
@@ -145,7 +151,8 @@ class _Givers:
             kept = None if own is None or own.part != part else own.within(band)
             spans = [(seat, range_.within(band)) for seat, range_ in holders]
             for missing in _without(wanted.within(band), kept):
-                for source, (start, stop) in self._assigned(to, missing, spans):
+                for holder, (start, stop) in self._assigned(to, missing, spans):
+                    source = None if holder is None else self._seating.giver(holder)
                     yield source, TensorRange(band, start, stop)
 
     def _assigned(
@@ -166,18 +173,17 @@ class _Givers:
         yield source, (begin, high)
 
     def _choose(self, to: Seat, last: Seat | None, holders: Sequence[Seat]) -> Seat | None:
-        """Return who gives; of equals the one that gave the elements before."""
+        """Return whose holding gives; of equals the one that gave the elements before."""
         node = self._seating.new_nodes.get(to)
-        nodes = self._seating.old_nodes
-        return min(
-            holders,
-            key=lambda each: (
-                node is not None and nodes.get(each) != node,
-                each != last,
-                self.given[each],
-            ),
-            default=None,
-        )
+        nodes, itself = self._seating.old_nodes, self._seating.stays.get(to)
+
+        def order(holder: Seat) -> tuple[bool, bool, bool, int]:
+            giver = self._seating.giver(holder)
+            assert giver is not None
+            far = node is not None and nodes.get(giver) != node
+            return giver != itself, far, holder != last, self.given[giver]
+
+        return min(holders, key=order, default=None)
 
 
 def _without(wanted: Interval, held: Interval | None) -> Iterator[Interval]:

@@ -7,8 +7,8 @@ Every member of a gang that holds a tensor has states for it, and so has either 
 embedding.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moe.config.model import ModelConfig
@@ -86,13 +86,17 @@ class StateBytes:
         return sizes if part.role.trained else {"weights": sizes["weights"]}
 
 
-def holdings(config: ModelConfig, plan: Plan, states: StateBytes) -> dict[Seat, Holding]:
-    """Return what each seat holds, in the order of the seats."""
+def holdings(
+    config: ModelConfig, plan: Plan, states: StateBytes, copied: Container[Seat] = ()
+) -> dict[Seat, Holding]:
+    """Return what each seat holds, in the order of the seats; of those ``copied``, their copies."""
+    alone = replace(states, cut=frozenset(STATES))
     held_tensors = rank_tensors(config, plan, states.narrow)
     found: dict[Seat, Holding] = {}
     for seat in plan.seats:
         held = held_tensors[plan.seats.rank(Seat(0, seat.stage, seat.member))]
-        found[seat] = {state: _ranges(held, seat.replica, state, states) for state in STATES}
+        of_seat = alone if seat in copied else states
+        found[seat] = {state: _ranges(held, seat.replica, state, of_seat) for state in STATES}
     return found
 
 

@@ -20,18 +20,15 @@ from dataclasses import replace
 import numpy as np
 
 from moe.config.model import ModelConfig
-from moe.config.ranges import band_of, position
-from moe.config.tensors import TensorSlice
 from moe.errors import PlanError
 from moe.planning.counts.workload import Workload
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import most_particular
-from moe.planning.moves.holdings import HeldTensor, StateBytes, rank_tensors
+from moe.planning.moves.holdings import StateBytes
 from moe.planning.moves.hungarian import Costs, assign
+from moe.planning.moves.overlap import Overlap
+from moe.planning.moves.seating import device_of
 from moe.planning.plan.plan import Plan
-
-HeldTensors = Sequence[Mapping[str, HeldTensor]]
-"""For each rank of a replica, what it holds of each tensor."""
 
 
 def nearest(
@@ -61,7 +58,6 @@ class _Renaming:
     def __init__(
         self, config: ModelConfig, old: Plan, new: Plan, inventory: Inventory, workload: Workload
     ) -> None:
-        self._bytes = StateBytes.of(workload)
         for plan in (old, new):
             plan.check_model(config)
             _check_devices(plan)
@@ -70,69 +66,24 @@ class _Renaming:
         self._columns = {name: column for column, name in enumerate(self._devices)}
         for name in self._rows:
             inventory.device(name)
-        narrow = self._bytes.narrow
-        held_tensors = rank_tensors(config, new, narrow)
-        self._kept = self._overlap(old, new, rank_tensors(config, old, narrow), held_tensors)
+        overlap = Overlap(config, old, new, StateBytes.of(workload))
+        self._kept = self._by_device(old, new, overlap.kept)
         self._worth = self._kept * (len(self._rows) + 1)
         for name, row in self._rows.items():
             self._worth[row, self._columns[name]] += 1
         names = self._renamed(inventory)
         self.plan = _with_devices(new, names)
         kept = sum(int(self._kept[self._rows[a], self._columns[b]]) for a, b in names.items())
-        self.moved_bytes = self._needed(held_tensors, new.replicas) - kept
+        self.moved_bytes = overlap.needed - kept
 
-    def _overlap(self, old: Plan, new: Plan, before: HeldTensors, after: HeldTensors) -> Costs:
+    def _by_device(self, old: Plan, new: Plan, kept: Costs) -> Costs:
         """Return the bytes [seats, devices] that each seat needs and each device holds."""
-        kept = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
-        for seat, wanted in zip(new.seats.of_replica(0), after, strict=True):
-            rows = [self._rows[name] for name in new.rank(seat).devices]
-            for other, held in zip(old.seats.of_replica(0), before, strict=True):
-                named = enumerate(old.rank(other).devices)
-                there = {copy: self._columns[name] for copy, name in named if name in self._columns}
-                common = wanted.keys() & held.keys()
-                if common and there:
-                    pairs = Counter(
-                        (_unnamed(wanted[name]), _unnamed(held[name])) for name in common
-                    )
-                    table = self._common_bytes(pairs, new.replicas, old.replicas)
-                    kept[np.ix_(rows, list(there.values()))] = table[:, list(there)]
-        return kept
-
-    def _common_bytes(
-        self, pairs: Mapping[tuple[HeldTensor, HeldTensor], int], replicas: int, copies: int
-    ) -> Costs:
-        """Return the bytes [replicas, copies] that replicas of two ranks have in common."""
-        total = np.zeros((replicas, copies), dtype=np.int64)
-        for (wanted, held), count in pairs.items():
-            band = band_of(wanted.part, held.part)
-            if band is None:
-                continue
-            for size, cut in self._states(wanted):
-                if cut:
-                    start, stop = _spans(wanted, band)
-                    low, high = _spans(held, band)
-                    both = np.minimum(stop[:, None], high) - np.maximum(start[:, None], low)
-                    total += count * size * both.clip(min=0)
-                else:
-                    total += count * size * band.elements
-        return total
-
-    def _needed(self, held_tensors: HeldTensors, replicas: int) -> int:
-        """Return the bytes of all that the new plan holds."""
-        return sum(
-            size * tensor.part.elements * (1 if cut else replicas)
-            for held in held_tensors
-            for tensor in held.values()
-            for size, cut in self._states(tensor)
-        )
-
-    def _states(self, tensor: HeldTensor) -> list[tuple[int, bool]]:
-        """Return the bytes of an element of each state, and whether the replicas cut that."""
-        owned = bool(tensor.edges)
-        return [
-            (size, state in self._bytes.cut and owned)
-            for state, size in self._bytes.of_element(tensor.part).items()
-        ]
+        found = np.zeros((len(self._rows), len(self._columns)), dtype=np.int64)
+        rows = [self._rows[device_of(new, seat)] for seat in new.seats]
+        names = enumerate(device_of(old, seat) for seat in old.seats)
+        there = {rank: self._columns[name] for rank, name in names if name in self._columns}
+        found[np.ix_(rows, list(there.values()))] = kept[:, list(there)]
+        return found
 
     def _renamed(self, inventory: Inventory) -> dict[str, str]:
         """Return the device that stands for each device of the new plan."""
@@ -171,18 +122,6 @@ class _Renaming:
             worth += sum(int(block[row, column]) for row, column in enumerate(chosen))
             names |= {place: there[column] for place, column in zip(places, chosen, strict=True)}
         return worth, names
-
-
-def _unnamed(tensor: HeldTensor) -> HeldTensor:
-    """Return the same without its name, layer and expert: tensors of many layers are then equal."""
-    role = replace(tensor.part.role, layer=None, expert=None)
-    return replace(tensor, part=replace(tensor.part, name="", role=role))
-
-
-def _spans(tensor: HeldTensor, band: TensorSlice) -> tuple[Costs, Costs]:
-    """Return where the range of each replica begins and ends in a band."""
-    ends = np.array([position(tensor.part, band, edge) for edge in tensor.edges], dtype=np.int64)
-    return ends[:-1], ends[1:]
 
 
 def _by_sort(devices: Sequence[Device]) -> dict[object, list[str]]:

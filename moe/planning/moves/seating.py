@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
@@ -16,6 +16,10 @@ class Seating:
     ``stays`` has the old seat of the rank that takes a seat of the new plan; a new seat that is not
     in it is taken by a rank that holds nothing. Ranks of the old seats ``lost`` are gone with all
     they held. Every other rank can give what it holds, also one that has no seat in the new plan.
+    ``copied`` says for an old seat which rank gives in its place, by the old seat of that: the one
+    that holds its copy, or, for a rank that must go back to its own copy, itself. A copy has what
+    the rank alone held, so of the weights what it owned. A seat that is lost and not copied gives
+    nothing.
     ``old_nodes`` and ``new_nodes`` say on which node a seat is, as far as that is known.
     """
 
@@ -23,6 +27,13 @@ class Seating:
     lost: frozenset[Seat]
     old_nodes: Mapping[Seat, str]
     new_nodes: Mapping[Seat, str]
+    copied: Mapping[Seat, Seat] = field(default_factory=dict)
+
+    def giver(self, seat: Seat) -> Seat | None:
+        """Return the old seat of the rank that gives what an old seat held; None where none can."""
+        if seat in self.copied:
+            return self.copied[seat]
+        return None if seat in self.lost else seat
 
 
 def seated_by_device(old: Plan, new: Plan, inventory: Inventory | None = None) -> Seating:

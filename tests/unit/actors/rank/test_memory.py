@@ -30,11 +30,13 @@ def on_gpus(plan: Plan) -> Plan:
 def test_the_memory_of_a_gpu_is_told_and_not_that_of_its_host(model: Path) -> None:
     plan = on_gpus(runs.plan(Checkpoint.open(model).config, (3,)))
     command = BuildCommand(plan, plan.seats.seat(0), runs.LENGTH, runs.run_config(model))
-    size = predicted_bytes(command, ModelSource(model))
+    size = predicted_bytes(command, ModelSource(model).config())
     assert CONTEXT_BYTES + WORKSPACE_BYTES < size < HOST_PROCESS_BYTES
 
 
 def test_a_rank_that_serves_is_told_of_its_prompts(model: Path) -> None:
     plan = runs.plan(Checkpoint.open(model).config, (3,))
     command = BuildCommand(plan, plan.seats.seat(0), 0)
-    assert remedy(command, ModelSource(model)).startswith("send shorter prompts, or make a plan")
+    assert remedy(command, ModelSource(model).config).startswith(
+        "send shorter prompts, or make a plan"
+    )

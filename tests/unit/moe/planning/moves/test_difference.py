@@ -1,6 +1,7 @@
 """Moves between two plans: carried out on real arrays, they leave each seat what it needs."""
 
 from collections import defaultdict
+from collections.abc import Container
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -61,7 +62,7 @@ def workloads(draw: st.DrawFn) -> Workload:
 def cases(draw: st.DrawFn) -> tuple[ModelConfig, Plan, Plan, Seating]:
     """Draw a model, two plans, and who stays: devices keep their ranks, or any ranks any seats.
 
-    Some ranks of the old plan may be lost.
+    Some ranks of the old plan may be lost, and some of these, or others, give from copies.
     """
     config = draw(configs())
     old, new = (draw(replicated(config, sorted(NODES)[:18])) for _ in range(2))
@@ -71,14 +72,26 @@ def cases(draw: st.DrawFn) -> tuple[ModelConfig, Plan, Plan, Seating]:
         seating = replace(seating, stays=dict(zip(new.seats, order, strict=False)))
     lost = draw(st.sets(st.sampled_from(list(old.seats)), max_size=2))
     stays = {seat: was for seat, was in seating.stays.items() if was not in lost}
-    return config, old, new, replace(seating, stays=stays, lost=frozenset(lost))
+    living = [seat for seat in old.seats if seat not in lost]
+    copied = draw(st.sets(st.sampled_from(list(old.seats)), max_size=3)) if living else set()
+    holders = {
+        seat: draw(st.sampled_from(living)) if seat in lost else seat for seat in sorted(copied)
+    }
+    return (
+        config,
+        old,
+        new,
+        Seating(stays, frozenset(lost), seating.old_nodes, seating.new_nodes, holders),
+    )
 
 
-def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
-    """Return what every seat holds, element by element."""
+def store(
+    config: ModelConfig, plan: Plan, workload: Workload, copied: Container[Seat] = ()
+) -> Store:
+    """Return what every seat holds, element by element; of those copied, what their copies have."""
     shapes = {tensor.name: tensor.shape for tensor in tensors(config)}
     held: Store = {}
-    for seat, holding in holdings(config, plan, StateBytes.of(workload)).items():
+    for seat, holding in holdings(config, plan, StateBytes.of(workload), copied).items():
         for state in STATES:
             for name, own in holding[state].items():
                 held[seat, state, name] = np.full(prod(shapes[name]), -1)
@@ -87,9 +100,15 @@ def store(config: ModelConfig, plan: Plan, workload: Workload) -> Store:
 
 
 def kept(before: Store, seating: Seating) -> Store:
-    """Return what the seats of the new plan hold before anything moves."""
+    """Return what the seats of the new plan hold before anything moves, copies among it."""
     seats = {was: seat for seat, was in seating.stays.items()}
-    return {(seats[was], *key): own for (was, *key), own in before.items() if was in seats}
+    found: Store = {}
+    for (was, *key), own in before.items():
+        giver = seating.giver(was)
+        if giver in seats:
+            held = found.setdefault((seats[giver], *key), np.full(len(own), -1))
+            np.maximum(held, own, out=held)
+    return found
 
 
 def carry_out(before: Store, seating: Seating, moves: tuple[Move, ...]) -> Store:
@@ -101,8 +120,12 @@ def carry_out(before: Store, seating: Seating, moves: tuple[Move, ...]) -> Store
         given = at
         if move.source is not None:
             assert move.source not in seating.lost
-            given = before[move.source, move.state, move.range.name][at]
-            assert (given == at).all(), "the source does not hold it"
+            held = [
+                own[at]
+                for (seat, *key), own in before.items()
+                if seating.giver(seat) == move.source and key == [move.state, move.range.name]
+            ]
+            assert any((own == at).all() for own in held), "the source does not hold it"
         key = move.to, move.state, move.range.name
         taken = after.setdefault(key, np.full(prod(move.range.part.shape), -1))
         assert (taken[at] < 0).all(), "it was held, or moved before"
@@ -117,7 +140,7 @@ def test_moves_bring_all_that_was_lacking_once_from_who_holds_it(
 ) -> None:
     config, old, new, seating = case
     found = diff(config, old, new, workload, seating)
-    before, wanted = store(config, old, workload), store(config, new, workload)
+    before, wanted = store(config, old, workload, seating.copied), store(config, new, workload)
     after, mine = carry_out(before, seating, found.moves), kept(before, seating)
     lacking: dict[Seat, int] = defaultdict(int)
     exact = {tensor.name: tensor.role.exact for tensor in tensors(config)}
@@ -148,7 +171,7 @@ def test_a_holder_on_the_same_node_gives_and_only_what_no_rank_holds_has_no_sour
     case: tuple[ModelConfig, Plan, Plan, Seating], workload: Workload
 ) -> None:
     config, old, new, seating = case
-    before = store(config, old, workload)
+    before = store(config, old, workload, seating.copied)
     for move in diff(config, old, new, workload, seating).moves:
         node = seating.new_nodes.get(move.to)
         source = None if move.source is None else seating.old_nodes.get(move.source)
@@ -156,8 +179,9 @@ def test_a_holder_on_the_same_node_gives_and_only_what_no_rank_holds_has_no_sour
             continue
         at = elements_of(move.range)[[0, -1]]
         for (seat, state, name), values in before.items():
-            if (state, name) == (move.state, move.range.name) and seat not in seating.lost:
-                near = move.source is None or seating.old_nodes.get(seat) == node
+            giver = seating.giver(seat)
+            if (state, name) == (move.state, move.range.name) and giver is not None:
+                near = move.source is None or seating.old_nodes.get(giver) == node
                 assert not (near and (values[at] >= 0).any())
 
 

@@ -1,0 +1,1 @@
+"""Shares that change their ranks in a living run: who sends what, and where it is put."""
