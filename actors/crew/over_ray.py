@@ -149,10 +149,11 @@ class RayCrew:
             return
         staying = {seat: place.node for seat, place in self._places.items() if seat not in gone}
         nodes = decided(partial(fill, self._plan, gone, staying))
+        made = reserve(self._run, self._plan, nodes, self._detached)
         for seat in gone:
             if seat in self._places:
-                self._places.pop(seat).give_back()
-        self._places |= reserve(self._run, self._plan, nodes, self._detached)
+                self._places[seat].give_back()
+        self._places |= made
 
     def _homeless(self, seats: Collection[Seat]) -> list[Seat]:
         """Return those of some seats that need a new reservation."""

@@ -72,7 +72,7 @@ class Team:
         self.plan = plan
         self.run = _run(folder, precision)
         self.processes = [RankProcess(number, make) for number in range(len(self.plan.seats))]
-        self.crew = PipeCrew(self.plan.seats, self.processes)
+        self.crew = PipeCrew(self.plan.seats, self.processes, make)
         self.source = ModelSource(folder)
         self.making = Making(self.run, Blank(CONFIG), _LENGTH)
         self.engine = self.begin(self.source)
