@@ -28,8 +28,10 @@ from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.balance_state import BalanceState
+from moe.config.products import Products
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
+from moe.nn.product import in_use, use
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seats
@@ -160,6 +162,12 @@ class TestedRank(Rank):
         """Be as a process that has just started."""
         self.abort()
         self._state = Empty()
+
+    def rules(self, products: Products | None = None) -> Products:
+        """Return the rules of products; follow others before, if given."""
+        if products is not None:
+            use(products)
+        return in_use()
 
     def stand_at(self, step: int) -> None:
         """Be a rank that has done another number of steps."""

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from actors.commands import StepReport
 from actors.crew.gather import gather
 from moe.config.model import ModelConfig
+from moe.config.products import always
 from moe.config.run import RunConfig
 from moe.errors import RankLost
+from moe.nn.processor import processor
+from moe.nn.product import chosen
 from moe.planning.moves.messages import resize
 from moe.planning.moves.seating import Seating
 from moe.planning.plan.plan import Plan
@@ -218,6 +221,24 @@ def test_ranks_that_wait_for_one_that_never_comes_are_freed_by_an_abort(
         with pytest.raises(RankLost, match="was given up"):
             answer.result(5.0)
     check_goes_on(ranks, team, 2)
+
+
+def test_new_ranks_multiply_by_the_rules_of_the_run_once_they_are_taken(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(3)
+    model = exports.export(config, tmp_path / "model")
+    team = trained(ranks, Shape((3,)).plan(config), model, runs.run_config(model), 1)
+    team.all("rules", always(processor(), "mkl"))
+    new = Shape((2, 1)).plan(config)
+    change = resizing(ranks, team, config, new, same_seats(team.plan, new), step=1)
+    fresh = change.crew.seats.seat(1)
+    before = change.crew.tell(fresh, "rules", always(processor(), "onednn")).result(SECONDS)
+    change.moved()
+    assert change.crew.tell(fresh, "rules").result(SECONDS) == before
+    after = change.committed(2)
+    assert after.all("rules") == [always(processor(), "mkl")] * 2
+    after.all("rules", chosen({}))
 
 
 def test_a_rank_that_moved_nothing_has_nothing_to_become(ranks: Ranks, tmp_path: Path) -> None:
