@@ -162,10 +162,10 @@ class RankStatus:
     ``built``: the rank has its weights. ``joined``: the rank is in the process groups of ``epoch``.
     ``busy``: a command is running. ``torn``: a step failed when some weights were already updated.
     ``saving``: the step of a snapshot that was taken or asked for and is not written yet.
-    ``replicas``: number of replicas in the plan this rank was built from. ``needs_tokens``: a
-    training step on this rank takes token numbers. ``copies`` and ``holds``: the steps of which
-    this rank has a whole copy of its own, and of others by their seats. ``staged``: the seat whose
-    share waits to be taken, in the new plan of a resize.
+    ``replicas``: number of replicas in the plan this rank was built from. ``copies`` and
+    ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
+    seats. ``seat``: where it sits in the plan that it was built from; None before. ``staged``: the
+    seat whose share waits to be taken, in the new plan of a resize.
     """
 
     rank: int
@@ -176,10 +176,10 @@ class RankStatus:
     report: RankReport | None
     pid: int
     replicas: int = 1
-    needs_tokens: bool = False
     busy: bool = False
     torn: bool = False
     saving: int | None = None
     copies: frozenset[int] = frozenset()
     holds: Mapping[Seat, frozenset[int]] = field(default_factory=dict)
+    seat: Seat | None = None
     staged: Seat | None = None

@@ -21,4 +21,9 @@ class Deadlines:
 def deadlines_of(run: RunConfig) -> Deadlines:
     """Return the deadlines a run file sets."""
     cluster = run.cluster
-    return Deadlines(cluster.launch_seconds, cluster.step_seconds, cluster.group_seconds)
+    return Deadlines(
+        cluster.launch_seconds,
+        cluster.step_seconds,
+        cluster.group_seconds,
+        run.elastic.hang_seconds,
+    )

@@ -39,10 +39,11 @@ class Journal:
         self._file.flush()
 
     def truncate_after(self, step: int) -> None:
-        """Remove the records of steps above ``step``, and the events recorded after them.
+        """Remove the records of steps above ``step``, and the events of such steps.
 
-        A resumed run repeats those steps, and no step may be in the journal twice. The file is
-        replaced atomically: readers see either the old file or the new file.
+        A resumed run repeats those steps, and no step may be in the journal twice. An event that
+        belongs to no step stays. The file is replaced atomically: readers see either the old file
+        or the new file.
         """
         kept = _until(read(self.path), step)
         aside = self.path.with_name(self.path.name + ".part")
@@ -94,7 +95,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _until(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
     first = next((n for n, each in enumerate(records) if each.get(STEP, step) > step), len(records))
-    later = [each for each in records[first:] if each.get(STEP, step + 1) <= step]
+    later = [each for each in records[first:] if each.get(STEP, step) <= step]
     return records[:first] + later
 
 

@@ -65,6 +65,17 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was complete."
     ),
+    Metric("copy_step", "gauge", "steps", "Steps done as of the newest whole copies of ranks."),
+    Metric(
+        "copy_stall_seconds", "gauge", "seconds", "Time that training waited for the last copies."
+    ),
+    Metric("copy_seconds", "gauge", "seconds", "Time until the last copies were whole."),
+    Metric("copy_bytes", "gauge", "bytes", "Size of the last copies of all ranks."),
+    Metric("losses", "counter", "losses", "Losses that the run mended.", ("how",)),
+    Metric("ranks_replaced", "counter", "ranks", "Ranks that were replaced by new processes."),
+    Metric("recovery_seconds", "gauge", "seconds", "Time without training after the last loss."),
+    Metric("steps_repeated", "counter", "steps", "Steps done again after losses."),
+    Metric("goodput", "gauge", "fraction", "Part of the time that went into steps that were kept."),
     Metric("serving_generations", "counter", "generations", "Generations started.", ("end",)),
     Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens processed."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),

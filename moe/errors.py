@@ -11,6 +11,7 @@
     ├── TrainingDiverged        a gradient is not finite; another step would ruin the weights
     ├── RankLost                an actor died or a neighbour's connection broke; a retry may help
     │   └── RankDied            the process of a rank has ended
+    ├── RunStopped              a run has lost more than it is allowed to mend by itself
     ├── OutOfMemory             the memory of a rank does not suffice; nor would it for a retry
     ├── DeadlineExceeded        an actor did not answer in time; a retry may help
     ├── RequestError            a serving request that can never succeed (4xx)
@@ -63,6 +64,10 @@ class RankLost(RaymoeError):
 
 class RankDied(RankLost):
     """The process of the named rank has ended; neighbours of such a rank raise RankLost."""
+
+
+class RunStopped(RaymoeError):
+    """A run has lost more than it is allowed to mend by itself."""
 
 
 class OutOfMemory(RaymoeError):

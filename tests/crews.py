@@ -6,7 +6,7 @@ Cases run in their order on one crew: the last ones kill ranks, then end the cre
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +19,18 @@ from actors.crew.gather import gather
 from actors.state.sources import Opened
 from moe.config.model import ModelConfig
 from moe.config.sampling import Sampling
-from moe.errors import CheckpointError, DeadlineExceeded, RankDied, RankLost
+from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, RankDied, RankLost
 from moe.planning.plan.seats import Seat
-from tests import plans
+from tests import places, plans
 
 FIRST, SECOND, THIRD = Seat(0, 0, 0), Seat(0, 1, 0), Seat(0, 2, 0)
 PATIENCE = 60.0
 SOON_SECONDS = 5.0
 """A death is known within a second; this is for a machine that others use as well."""
+ONE = {"threads": 1}
+PAIR = places.plan([[ONE], [ONE]], devices=("test", "test"))
+"""Two replicas of two stages: what the crew of three becomes."""
+STAYS = {FIRST: FIRST, Seat(1, 0, 0): THIRD}
 COMMAND = BuildCommand(plans.single(plans.SMOLLM2), FIRST, 8)
 
 
@@ -127,13 +131,100 @@ def a_rank_that_dies_in_a_command_is_named_before_its_neighbours(crew: Crew) -> 
         gather(crew, given, "building", PATIENCE)
 
 
-def the_end_leaves_no_process(crew: Crew) -> None:
-    """Also where some ranks have died before."""
-    (pid,) = [crew.tell(FIRST, "status").result(PATIENCE).pid]
-    crew.end()
-    soon(lambda: not psutil.pid_exists(pid) or zombie(pid))
-    soon(lambda: len(crew.lost()) == 3)
+def those_that_died_are_replaced_and_the_others_stay(crew: Crew) -> None:
+    """New processes sit on the nodes of the old ones, and answer for the same ranks."""
+    before, nodes = crew.tell(FIRST, "status").result(PATIENCE).pid, crew.nodes()
+    crew.replace([THIRD, SECOND], PATIENCE)
+    statuses = status(crew)
+    assert [each.rank for each in statuses] == [0, 1, 2]
+    assert statuses[0].pid == before
+    assert crew.lost() == {}
+    assert list(nodes) == [FIRST, SECOND, THIRD]
+    assert crew.nodes() == nodes
 
+
+def a_rank_that_hangs_is_killed_and_replaced(crew: Crew) -> None:
+    """It answers nothing, so only a signal that it cannot refuse ends it."""
+    hung = crew.tell(SECOND, "status").result(PATIENCE).pid
+    os.kill(hung, signal.SIGSTOP)
+    late = crew.tell(SECOND, "status")
+    crew.kill(SECOND)
+    soon(lambda: list(crew.lost()) == [SECOND])
+    with pytest.raises(RankDied):
+        late.result(SOON_SECONDS)
+    crew.replace([SECOND], PATIENCE)
+    assert status(crew)[1].pid != hung
+
+
+def a_living_rank_can_be_replaced(crew: Crew) -> None:
+    """As one that hangs and was not killed: what is left of it is ended first."""
+    hung = crew.tell(THIRD, "status").result(PATIENCE).pid
+    os.kill(hung, signal.SIGSTOP)
+    crew.replace([THIRD], PATIENCE)
+    soon(lambda: gone(hung))
+    assert status(crew)[2].pid != hung
+
+
+def a_start_that_takes_too_long_is_an_error_and_leaves_nothing(crew: Crew) -> None:
+    """What was begun ends; a seat that was lost stays lost, until another try."""
+    before = pids(crew)
+    with pytest.raises(LaunchError):
+        crew.becoming(PAIR, STAYS, 0.0)
+    assert pids(crew) == before
+    kill(crew, THIRD)
+    soon(lambda: THIRD in crew.lost())
+    with pytest.raises(LaunchError):
+        crew.replace([THIRD], 0.0)
+    assert list(crew.lost()) == [THIRD]
+    crew.replace([THIRD], PATIENCE)
+    assert pids(crew)[:2] == before[:2]
+
+
+def a_change_of_plan_that_is_given_up_leaves_the_crew_as_it_was(crew: Crew) -> None:
+    """Two crews share three processes; the fourth ends, and the old crew goes on."""
+    before = pids(crew)
+    other = crew.becoming(PAIR, STAYS | {Seat(1, 1, 0): SECOND}, PATIENCE)
+    during = pids(other)
+    assert [during[0], *during[2:]] == [before[0], before[2], before[1]]
+    assert during[1] not in before
+    assert [*other.nodes()] == [*other.seats]
+    assert crew.lost() == other.lost() == {}
+    other.leave_to(crew)
+    soon(lambda: gone(during[1]))
+    assert pids(crew) == before
+
+
+def a_change_of_plan_ends_those_that_have_no_seat(crew: Crew) -> None:
+    """The new crew has its processes for itself: a lost one is replaced there."""
+    before = pids(crew)
+    other = crew.becoming(PAIR, STAYS, PATIENCE)
+    during = pids(other)
+    crew.leave_to(other)
+    soon(lambda: gone(before[1]))
+    kill(other, FIRST)
+    soon(lambda: list(other.lost()) == [FIRST])
+    other.replace([FIRST], PATIENCE)
+    after = pids(other)
+    assert after[1:] == during[1:]
+    assert after[0] != during[0]
+    OTHERS[:] = [other]
+
+
+def the_end_leaves_no_process(crew: Crew) -> None:
+    """Also where ranks have died, and in the middle of another change of plan."""
+    (other,) = OTHERS
+    last = Seat(1, 1, 0)
+    third = other.becoming(PAIR, {seat: seat for seat in PAIR.seats if seat != last}, PATIENCE)
+    kill(other, FIRST)
+    before = [*pids(other, [SECOND, last]), *pids(third, [SECOND, last])]
+    assert len({*before}) == 3
+    other.end()
+    soon(lambda: all(map(gone, before)))
+    soon(lambda: len(other.lost()) == 4)
+
+
+OTHERS: list[Crew] = []
+"""What the crew of the cases has become."""
 
 CASES: tuple[Callable[[Crew], None], ...] = (
     answers,
@@ -143,6 +234,12 @@ CASES: tuple[Callable[[Crew], None], ...] = (
     a_late_rank_is_named,
     an_idle_rank_that_dies_is_known_at_once,
     a_rank_that_dies_in_a_command_is_named_before_its_neighbours,
+    those_that_died_are_replaced_and_the_others_stay,
+    a_rank_that_hangs_is_killed_and_replaced,
+    a_living_rank_can_be_replaced,
+    a_start_that_takes_too_long_is_an_error_and_leaves_nothing,
+    a_change_of_plan_that_is_given_up_leaves_the_crew_as_it_was,
+    a_change_of_plan_ends_those_that_have_no_seat,
     the_end_leaves_no_process,
 )
 
@@ -151,8 +248,17 @@ def status(crew: Crew) -> list[RankStatus]:
     return gather(crew, {seat: crew.tell(seat, "status") for seat in crew.seats}, "it", PATIENCE)
 
 
+def pids(crew: Crew, seats: Iterable[Seat] | None = None) -> list[int]:
+    answers = {seat: crew.tell(seat, "status") for seat in seats or crew.seats}
+    return [each.pid for each in gather(crew, answers, "it", PATIENCE)]
+
+
 def kill(crew: Crew, seat: Seat) -> None:
     os.kill(crew.tell(seat, "status").result(PATIENCE).pid, signal.SIGKILL)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or zombie(pid)
 
 
 def zombie(pid: int) -> bool:

@@ -1,7 +1,7 @@
 """Runs under Ray Train, watched step by step, and the processes that take part in them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from actors.calls import Answer
 from actors.commands import StepReport
-from actors.crew import ending, launch
+from actors.crew import ending
 from actors.crew.crew import Crew
-from actors.crew.gather import gather
+from actors.crew.roster import roster
 from cluster.session import Session
+from moe.config.fault import Fault
 from moe.config.run import RunConfig
-from moe.planning.plan.seats import Seat, Seats
+from moe.planning.plan.seats import Seat
 from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
 from pipelines.training.train import train
@@ -26,6 +27,7 @@ def trained(
     resume: Resume = "never",
     on_step: Any = None,
     tell: Callable[[str], object] = str,
+    faults: Sequence[Fault] = (),
 ) -> list[StepReport]:
     """Train to the end and return every report; no actor may be left."""
     reports: list[StepReport] = []
@@ -35,7 +37,7 @@ def trained(
         if on_step is not None:
             on_step(report)
 
-    train(run, resume, lambda plan, session: None, watch, tell)
+    train(run, resume, lambda plan, session: None, watch, tell, faults)
     assert not ending.running(run.name)
     return reports
 
@@ -61,9 +63,9 @@ def once(step: int, act: Callable[[], None]) -> Callable[[StepReport], None]:
 
 def pids(run: RunConfig, ranks: int) -> list[int]:
     """Return the processes of a run's actors by rank."""
-    crew = launch.find(run.name, Seats(1, ranks, 1))
-    assert crew is not None
-    return [each.pid for each in gather(crew, every(crew, "status"), "the status", 60.0)]
+    lives = roster(run.name, 60.0)
+    assert len(lives) == ranks
+    return [lives[seat].tell("status").result(60.0).pid for seat in sorted(lives)]
 
 
 def every(crew: Crew, method: str) -> dict[Seat, Answer]:

@@ -37,7 +37,7 @@ def run(folder: Path, to: Path, steps: int, every: int, *changes: Mapping[str, A
     table["checkpoint"] |= {"every": every, "keep": 9}
     for change in changes:
         for section, keys in change.items():
-            table[section] = table[section] | keys
+            table[section] = table.get(section, {}) | keys
     return parse_run(table, "test")
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from actors.commands import StepInput
 from actors.crew.gather import gather
-from actors.crew.over_pipes import PipeCrew
+from actors.crew.over_pipes import HERE, PipeCrew
 from actors.crew.process import RankProcess
 from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
@@ -46,14 +46,14 @@ class Ranks:
     def __init__(self) -> None:
         self._processes: list[RankProcess] = []
 
-    def crew(self, seats: Seats) -> "PooledCrew":
+    def crew(self, seats: Seats, nodes: Sequence[str] = HERE) -> "PooledCrew":
         """Return a crew of living processes; those that a test has killed are replaced."""
         for number in range(len(seats)):
             if number == len(self._processes):
                 self._processes.append(RankProcess(number, TestedRank))
             elif self._processes[number].end is not None:
                 self._processes[number] = RankProcess(number, TestedRank)
-        return PooledCrew(seats, self._processes[: len(seats)])
+        return PooledCrew(seats, self._processes, nodes)
 
     def crew_of(self, seats: Seats, numbers: Sequence[int]) -> "PooledCrew":
         """Return a crew of some of the processes, by their numbers in the order of the seats."""
@@ -97,10 +97,17 @@ class Ranks:
 
 
 class PooledCrew(PipeCrew):
-    """A crew whose processes go back to the pool at the end."""
+    """A crew whose processes go back to the pool at the end; those that took their place end."""
+
+    def __init__(self, seats: Seats, pool: Sequence[RankProcess], nodes: Sequence[str]) -> None:
+        super().__init__(seats, pool[: len(seats)], TestedRank, nodes)
+        self._pool = pool
 
     def end(self) -> None:
-        """Leave the processes; they are built anew for the next plan."""
+        """Leave the processes of the pool; they are built anew for the next plan."""
+        for process in self._started:
+            if process not in self._pool:
+                process.kill()
 
 
 class Team:

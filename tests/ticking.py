@@ -1,4 +1,7 @@
-"""A run under failures played one second at a time: what skipping ahead is compared with."""
+"""A run under failures played one second at a time: what skipping ahead is compared with.
+
+Its rules are written out here and not asked of ``moe.planning.policy``.
+"""
 
 from collections.abc import Mapping
 
@@ -13,15 +16,17 @@ class Ticking:
 
     def __init__(self, policy: Policy, steps: Mapping[int, int], devices: int) -> None:
         self.policy, self.steps, self.devices = policy, steps, devices
+        self.living = isinstance(policy, LivingActors)
         self.saves = {"checkpoint": policy.checkpoints}
         if isinstance(policy, LivingActors):
             self.saves = {"copy": policy.copies, **self.saves}
         self.there = set(range(devices))
-        self.members = tuple(range(devices))
+        self.members = self.next = tuple(range(devices))
+        self.have = set(self.members)  # devices with their live state
+        self.own: set[int] = set()  # devices with a copy of their own of the copied step
+        self.held: set[int] = set()  # devices whose copy is with a living holder
         self.now = self.step = self.checkpoint = self.copied = self.failures = self.restores = 0
-        self.growing = self.restoring = False
-        self.stored: dict[int, set[int]] = {}  # whose state each device has, of the copied step
-        self.ring: tuple[int, ...] = ()
+        self.growing = self.restoring = self.waiting = False
         self.paces: list[int] = []
         self.spent = dict.fromkeys(ACCOUNTS, 0)
         self.begin()
@@ -42,9 +47,13 @@ class Ticking:
         self.spent["slower"] = sum(self.paces) - self.step * full
         return self
 
+    @property
+    def trains(self) -> bool:
+        return not self.waiting and self.ready is None
+
     def tick(self) -> None:
         self.now += 1
-        if not self.members:
+        if self.waiting:
             self.spent["waiting"] += 1
         elif self.ready is not None:
             self.spent["recovery"] += 1
@@ -58,11 +67,14 @@ class Ticking:
     def settle(self) -> None:
         if self.ready is not None and self.ready <= self.now:
             self.restores += self.restoring
-            if self.ring == self.members:
-                for device in self.ring:
-                    self.stored[device].add(device)
+            if self.next != self.members or not self.have:
+                self.own, self.held = set(), set()
+            elif self.own:
+                self.own = set(self.members)
+            self.members = self.next
+            self.have = set(self.members)
             self.begin()
-        while self.ready is None and self.members:
+        while self.trains:
             due = [each for each in self.hidden if each[2] == 0]
             if due:
                 self.hidden.remove(due[0])
@@ -71,7 +83,7 @@ class Ticking:
                 self.done(self.todo.pop(0)[0])
             elif self.growing:
                 self.stop()
-                self.recover(planned=True)
+                self.grow()
                 self.settle()
             else:
                 break
@@ -91,6 +103,7 @@ class Ticking:
             return
         self.step += 1
         self.begun = 0
+        self.growing |= self.living and self.built is not None and self.now > self.built
         self.paces.append(self.steps[len(self.members)])
         self.todo = [
             (name, int(each.stall_seconds))
@@ -102,13 +115,11 @@ class Ticking:
     def commit(self, kind: str, step: int) -> None:
         if kind == "checkpoint":
             self.checkpoint = step
+            built = self.built is not None and self.now > self.built
+            self.growing |= built and not self.living
         else:
-            self.copied, self.ring = step, self.members
-            apart = getattr(self.policy, "copy_distance", 0) or max(1, len(self.ring) // 2)
-            held = [self.ring[(i - apart) % len(self.ring)] for i in range(len(self.ring))]
-            self.stored = {a: {a, b} for a, b in zip(self.ring, held, strict=True)}
-        built = self.built is not None and self.now > self.built
-        self.growing |= built and kind == next(iter(self.saves))
+            self.copied, self.own = step, set(self.members)
+            self.held = set(self.members) if len(self.members) > 1 else set()
 
     def plan_growth(self) -> None:
         self.built: int | None = None
@@ -119,16 +130,22 @@ class Ticking:
 
     def apply(self, event: Event) -> None:
         lost = set(event.lost_devices)
-        hit = bool(lost & set(self.members))
+        hit = not self.waiting and bool(lost & {*self.members, *self.next})
         self.failures += hit
         self.there = (self.there - lost) | set(event.joined_devices)
-        if hit and self.ready is None:
+        if hit and self.trains:
             self.stop()
-        for device in lost & set(self.stored):
-            self.stored[device] = set()
-        if hit or not self.members:
-            self.recover(planned=False)
-        elif self.ready is None:
+        count = len(self.members)
+        for device in lost & set(self.members):
+            place = self.members.index(device)
+            self.held.discard(self.members[(place - count // 2) % count])
+        self.have -= lost
+        self.own -= lost
+        if hit and not self.living:
+            self.forget()
+        if hit or self.waiting:
+            self.recover()
+        elif self.trains:
             self.plan_growth()
 
     def stop(self) -> None:
@@ -136,25 +153,48 @@ class Ticking:
         self.begun = 0
         self.todo, self.hidden, self.built, self.growing = [], [], None, False
 
-    def recover(self, planned: bool) -> None:
-        left = set().union(*self.stored.values()) if self.stored else set()
-        whole = bool(self.ring) and left == set(self.ring)
-        if not whole:
-            self.ring, self.stored = (), {}
-        self.restoring = not whole
-        to = min(self.step, self.copied if whole else self.checkpoint)
+    def forget(self) -> None:
+        self.have, self.own, self.held = set(), set(), set()
+
+    def grow(self) -> None:
+        """Take in what has joined: living actors lose no step, others restart."""
+        self.next = tuple(sorted(self.there))
+        if isinstance(self.policy, LivingActors):
+            self.restoring = False
+            pause = self.policy.regroup_seconds + self.policy.transfer_seconds
+        else:
+            self.forget()
+            self.go_back(self.checkpoint)
+            self.restoring, pause = True, self.policy.restart_seconds
+        self.ready = self.now + int(pause)
+
+    def recover(self) -> None:
+        lost = set(self.members) - self.have
+        there = tuple(sorted(self.there))
+        room = set(self.members) <= self.there
+        smaller = self.policy.elastic and self.steps.get(len(there), 0)
+        self.next = self.members if room else there
+        self.waiting = not room and not smaller
+        copied = bool(self.have) and lost <= self.held
+        if copied and lost:
+            self.go_back(self.copied)
+        elif not copied:
+            self.forget()
+            self.go_back(self.checkpoint)
+        self.restoring = not copied
+        self.ready = None if self.waiting else self.now + int(self.pause(bool(lost), copied))
+
+    def pause(self, lost: bool, copied: bool) -> float:
+        policy = self.policy
+        if not isinstance(policy, LivingActors) or not copied:
+            return policy.detection_seconds + policy.restart_seconds
+        pause = policy.detection_seconds + policy.regroup_seconds
+        if lost:
+            pause += policy.transfer_seconds
+            pause += 0 if set(self.next) <= self.have else policy.rebuild_seconds
+        return pause
+
+    def go_back(self, to: int) -> None:
         self.spent["lost"] += sum(self.paces[to:])
         del self.paces[to:]
-        self.step = to
-        enough = self.policy.elastic or len(self.there) == self.devices
-        able = enough and self.steps.get(len(self.there), 0)
-        self.members = tuple(sorted(self.there)) if able else ()
-        new = any(each not in self.stored.get(each, set()) for each in self.members)
-        policy = self.policy
-        if isinstance(policy, LivingActors) and whole:
-            pause = policy.regroup_seconds + policy.transfer_seconds
-            if not planned:
-                pause += policy.detection_seconds + (policy.rebuild_seconds if new else 0)
-        else:
-            pause = policy.restart_seconds + (0 if planned else policy.detection_seconds)
-        self.ready = self.now + int(pause) if self.members else None
+        self.step = min(self.step, to)

@@ -1,22 +1,20 @@
-"""How the actors of a run are named, found by name, and ended. No torch, so the board is light."""
+"""How the actors of a run are found by name and ended. No torch, so the board is light."""
 
 import time
+from collections.abc import Callable
 
 import ray
-from ray.util import list_named_actors
 
-from actors.crew.reservation import groups_of, release
+from actors.crew.reservation import actors_of, groups_of, reservations_of
 from moe.errors import ClusterError, LaunchError
 
-
-def actor_name(run: str, rank: int) -> str:
-    """Return the name under which a global rank is found."""
-    return f"{run}/rank-{rank}"
+END_SECONDS = 30.0
+"""Ray ends actors in tenths of a second; a machine that swaps takes longer."""
 
 
 def running(run: str) -> bool:
     """Tell whether any actor of a run is on the cluster."""
-    return any(name.startswith(f"{run}/rank-") for name in list_named_actors())
+    return bool(actors_of(run))
 
 
 def name_taken(run: str) -> LaunchError:
@@ -27,14 +25,24 @@ def name_taken(run: str) -> LaunchError:
     )
 
 
-def remove(run: str, seconds: float = 30.0) -> None:
-    """End every actor and placement group of a run and wait until they are gone."""
-    for name in list_named_actors():
-        if name.startswith(f"{run}/rank-"):
-            _kill(name)
-    release(run)
+def everyone(name: str) -> bool:
+    """Choose every actor and placement group of a run."""
+    return True
+
+
+def remove(
+    run: str, chosen: Callable[[str], bool] = everyone, seconds: float = END_SECONDS
+) -> None:
+    """End the actors and placement groups of a run whose names are chosen; return when all are
+    gone.
+    """
+    for name in filter(chosen, actors_of(run)):
+        _kill(name)
+    for name, reservation in reservations_of(run).items():
+        if chosen(name):
+            reservation.give_back()
     deadline = time.monotonic() + seconds
-    while running(run) or groups_of(run):
+    while any(map(chosen, (*actors_of(run), *groups_of(run)))):
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"the actors of {run} did not end within {seconds:g} s; look at the Ray dashboard, "

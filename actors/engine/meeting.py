@@ -6,7 +6,6 @@ What the answers mean is decided in ``actors.engine.statuses``; here it is done.
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import wait
-from dataclasses import dataclass
 from typing import Any
 
 from actors.calls import Answer
@@ -26,17 +25,6 @@ from moe.planning.plan.seats import Seat
 POLL_SECONDS = 0.1
 ABORT_SECONDS = 2.0
 """A rank that answers leaves its groups in milliseconds; for one that hangs nobody waits longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """All ranks at one moment: statuses of those that answer, seconds of silence of the others.
-
-    A rank that is in neither is dead.
-    """
-
-    statuses: Mapping[Seat, RankStatus]
-    silent: Mapping[Seat, float]
 
 
 class Meeting:
@@ -115,39 +103,40 @@ class Meeting:
         answers = self.tell_each("join", memberships)
         self.gather(answers, f"joining epoch {self.epoch}", self.deadlines.launch)
 
-    def settle(self, statuses: list[RankStatus]) -> list[RankStatus]:
-        """Have all ranks end what they do and leave the epoch; return their statuses after that.
+    def statuses(self) -> dict[Seat, RankStatus]:
+        """Return what every rank that lives and answers holds now, also while a step runs."""
+        answers = self.tell("status")
+        wait(answers.values(), self.deadlines.hang)
+        return _statuses(answers)
+
+    def settle(self) -> None:
+        """Let ranks end what they do.
 
         A step that all ranks are in is finished. Other ranks in a step wait for those that are not,
         whose driver died before it had commanded them: their step is given up.
         """
         settling = Settling(time.monotonic(), self.deadlines.group)
-        while settling.waits(statuses, time.monotonic()):
+        while settling.waits(list(self.statuses().values()), time.monotonic()):
             time.sleep(POLL_SECONDS)
-            statuses = self.status()
-        self.abort()
-        return self._ask("settled")
 
-    def look(self) -> Seen:
+    def look(self) -> dict[Seat, RankStatus]:
         """Have every rank that lives leave its epoch and end what it does; tell how each stands.
 
-        A rank that answers and does not end what it does within the seconds of a message hangs as
-        well as one that does not answer.
+        A rank that does not answer is killed, for others may wait for it, and gloo cannot be told
+        to give up a wait for a process that lives. One that answers and has not ended what it does
+        long after every message has, hangs as well.
         """
         self.abort()
-        answers, began = self.tell("settled"), time.monotonic()
-        while pending := {seat for seat, answer in answers.items() if not answer.done()}:
-            elapsed = time.monotonic() - began
-            if elapsed > self.deadlines.group or pending <= set(self._pulse.hung()):
-                break
-            wait([answers[seat] for seat in pending], self._pulse.every)
+        answers, killed = self.tell("settled"), set[Seat]()
+        deadline = time.monotonic() + self.deadlines.group + ABORT_SECONDS
+        while pending := {seat for seat, answer in answers.items() if not answer.done()} - killed:
+            late = pending if time.monotonic() > deadline else pending & {*self._pulse.hung()}
+            for seat in late:
+                self.crew.kill(seat)
+            killed |= late
+            wait([answers[seat] for seat in pending - late], self._pulse.every)
             self._pulse.beat()
-        statuses = {
-            seat: answer.result()
-            for seat, answer in answers.items()
-            if answer.done() and answer.exception() is None
-        }
-        return Seen(statuses, dict.fromkeys(pending, self._pulse.seconds))
+        return _statuses(answers)
 
     def abort(self) -> None:
         """Make every rank drop its process groups, under whatever it does."""
@@ -184,3 +173,12 @@ class _Watching:
                 f"{self._doing}; their processes hang, or their nodes are gone"
             )
         self._pulse.beat()
+
+
+def _statuses(answers: Mapping[Seat, Answer]) -> dict[Seat, RankStatus]:
+    """Return the statuses of those that have answered."""
+    return {
+        seat: answer.result()
+        for seat, answer in answers.items()
+        if answer.done() and answer.exception() is None
+    }

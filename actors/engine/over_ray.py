@@ -2,9 +2,11 @@
 
 from actors.crew.launch import find, launch
 from actors.deadlines import Deadlines
+from actors.engine.healing import Making
+from actors.engine.losses import Losses
 from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
-from actors.state.sources import Source
+from actors.state.sources import Blank, Source
 from actors.step.replicas import check_step
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
@@ -13,15 +15,26 @@ from moe.storage import Location
 
 def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> TrainingEngine:
     """Launch detached actors and have them read their shares; they outlive this process."""
+    return begin(plan, source, Making(run, Blank.of(source), sequence_length))
+
+
+def begin(
+    plan: Plan, source: Source, making: Making, losses: Losses | None = None
+) -> TrainingEngine:
+    """Launch detached actors of a run that may have counted ``losses`` before."""
+    run = making.run
     check_step(plan, run.train.schedule, run.train.micro_batches)
     crew = launch(run.name, plan, detached=True, seconds=run.cluster.launch_seconds)
-    return TrainingEngine.train(crew, run, plan, source, sequence_length)
+    return TrainingEngine.begin(crew, plan, source, making, losses)
 
 
-def attach(run: RunConfig, plan: Plan) -> TrainingEngine | None:
-    """Take over the living actors of a run; None unless all live and can go on together."""
-    crew = find(run.name, plan.seats)
-    return None if crew is None else TrainingEngine.attach(crew, run, plan)
+def attach(plan: Plan, making: Making) -> TrainingEngine | None:
+    """Take over the actors of a run; None where none live, or they follow another plan."""
+    crew = find(making.run.name, plan)
+    if crew is None:
+        return None
+    crew.end_others()
+    return TrainingEngine.attach(crew, plan, making)
 
 
 def serve(name: str, model: Location, plan: Plan, deadlines: Deadlines) -> ServingEngine:

@@ -1,6 +1,6 @@
 """What the statuses of all ranks say together. Decisions alone: nothing here asks or commands."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from actors.commands import RankReport, RankStatus
 
@@ -12,14 +12,14 @@ Statuses = Sequence[RankStatus]
 """One of every rank, in the order of ranks."""
 
 
-def built_for(statuses: Statuses, replicas: int) -> bool:
+def built_for(statuses: Collection[RankStatus], replicas: int) -> bool:
     """Tell whether every rank was built from a plan with so many replicas."""
     return all(rank.built and rank.replicas == replicas for rank in statuses)
 
 
-def epoch_of(statuses: Statuses) -> int:
+def epoch_of(statuses: Collection[RankStatus]) -> int:
     """Return the newest epoch that any rank has joined; 0 before the first."""
-    return max(rank.epoch for rank in statuses)
+    return max((rank.epoch for rank in statuses), default=0)
 
 
 def steps_done(statuses: Statuses) -> int:

@@ -1,39 +1,51 @@
-"""Trains one plan: steps of all ranks at once, checkpoints, and takeover by a new driver.
+"""Trains one plan: steps of all ranks at once, copies, checkpoints, and takeover by a new driver.
 
 The engine calls each rank once for a step and waits with a deadline. It holds no tensors.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
+from actors.crew.arming import arm
 from actors.crew.crew import Crew
 from actors.deadlines import deadlines_of
 from actors.engine import statuses
+from actors.engine.copying import Copying
+from actors.engine.healing import Healed, Healing, Making, Surroundings
+from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
 from actors.engine.reports import merge
 from actors.state.checkpointing import PendingWrites
-from actors.state.sources import Source
+from actors.state.sources import Blank, Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
-from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+from moe.planning.policy.decision import Decision
 from moe.storage import Location
 
 
 class TrainingEngine:
-    """Trains the ranks of one plan, all its replicas."""
+    """Trains the ranks of one plan, all its replicas, and mends them when some are lost."""
 
-    def __init__(self, meeting: Meeting, run: RunConfig, status: Iterable[RankStatus]) -> None:
+    def __init__(self, meeting: Meeting, making: Making, losses: Losses | None = None) -> None:
         self._meeting = meeting
-        self._run = run
-        self._status = tuple(status)
+        self._run = making.run
+        self.losses = Losses(making.run.elastic.failure_seconds) if losses is None else losses
+        self.copying = Copying(meeting, making.run.elastic, self.losses)
+        self._healing = Healing(meeting, making)
+        self._making = making
 
     @property
     def plan(self) -> Plan:
         """The plan of all replicas."""
         return self._meeting.plan
+
+    @property
+    def nodes(self) -> Mapping[Seat, str]:
+        """The node of each rank."""
+        return self._meeting.crew.nodes()
 
     @classmethod
     def train(
@@ -43,33 +55,57 @@ class TrainingEngine:
 
         ``sequence_length`` is that of a step, in tokens. On failure the ranks are ended.
         """
-        meeting = Meeting(run.name, plan, crew, deadlines_of(run))
-        meeting.start(source, sequence_length, run)
-        return cls(meeting, run, meeting.status())
+        return cls.begin(crew, plan, source, Making(run, Blank.of(source), sequence_length))
 
     @classmethod
-    def attach(cls, crew: Crew, run: RunConfig, plan: Plan) -> "TrainingEngine | None":
-        """Take over the living ranks of a run; None unless all live and stand at one step.
+    def begin(
+        cls, crew: Crew, plan: Plan, source: Source, making: Making, losses: Losses | None = None
+    ) -> "TrainingEngine":
+        """Build the ranks of a crew from a source, armed with the faults of their run.
+
+        ``losses`` are those that an engine of the run before this one has counted. On failure the
+        ranks are ended.
+        """
+        run, progress = making.run, source.open().progress
+        meeting = Meeting(run.name, plan, crew, deadlines_of(run))
+        step = 0 if progress is None else progress.step
+        arm(crew, making.faults, step, run.cluster.group_seconds)
+        meeting.start(source, making.sequence_length, run)
+        return cls(meeting, making, losses)
+
+    @classmethod
+    def attach(cls, crew: Crew, plan: Plan, making: Making) -> "TrainingEngine | None":
+        """Take over the ranks of a run; None where they were built from another plan.
+
+        ``recover`` must come first where they are not ``sound``.
+        """
+        meeting = Meeting(making.run.name, plan, crew, deadlines_of(making.run))
+        found = meeting.statuses()
+        if not statuses.built_for(found.values(), plan.replicas):
+            return None
+        meeting.epoch = statuses.epoch_of(found.values())
+        return cls(meeting, making)
+
+    def warm(self) -> None:
+        """Have processes wait, with all imports done, to take the places of ranks that are lost."""
+        elastic = self._run.elastic
+        self._meeting.crew.warm(elastic.spares if elastic.copies else 0)
+
+    def sound(self) -> bool:
+        """Tell whether the ranks can do the next step as they stand.
 
         Ranks in the middle of a step may have been left there by a driver that died before it had
-        commanded all: the step is commanded again, and who has done it answers at once. Ranks
-        whose groups broke, or that hold a snapshot which a dead driver has not had written, end
-        what they do and meet under a new epoch. A rank that failed with its weights half updated
-        cannot go on.
+        commanded all: the step is commanded again, and who has done it answers at once.
         """
-        meeting = Meeting(run.name, plan, crew, deadlines_of(run))
-        try:
-            status = meeting.status()
-            if not statuses.built_for(status, plan.replicas):
-                return None
-            meeting.epoch = statuses.epoch_of(status)
-            if not statuses.can_be_driven(status):
-                if not statuses.can_meet_again(meeting.settle(status)):
-                    return None
-                meeting.begin()
-        except RaymoeError:
-            return None
-        return cls(meeting, run, status)
+        found = self._meeting.statuses()
+        together = len(found) == len(self.plan.seats)
+        return together and statuses.can_be_driven(list(found.values()))
+
+    def recover(self, around: Surroundings) -> Healed | Decision[Plan]:
+        """Have the ranks go on together after a loss, or return what to do where they cannot."""
+        found = self._healing.recover(around, self.copying.holders)
+        self.copying.forget()
+        return found
 
     def train_step(self, batch: StepInput) -> StepReport:
         """Run one step of a global batch.
@@ -131,10 +167,14 @@ class TrainingEngine:
     def _needed(self, part: StepInput, seat: Seat) -> StepInput:
         """Return what one rank needs of its replica's part of a global batch."""
         plan = self.plan
-        needs_tokens = self._status[plan.seats.rank(seat)].needs_tokens
         return StepInput(
             part.step,
-            part.tokens if needs_tokens else None,
+            part.tokens if self._takes_tokens(seat) else None,
             part.labels if plan.share(seat).head else None,
             part.label_count,
         )
+
+    def _takes_tokens(self, seat: Seat) -> bool:
+        """Tell whether a step on a rank takes token numbers: to embed them, or to hash them."""
+        moe = self._making.blank.architecture.moe
+        return self.plan.share(seat).embedding or (moe is not None and moe.hashed)

@@ -4,9 +4,12 @@ Commands run one after the other in the default group. Those of ``actors.rank.qu
 of their own, so they are answered while a command runs.
 """
 
+import os
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
+import psutil
 import ray
 from ray.util import get_node_ip_address
 
@@ -21,6 +24,7 @@ from actors.commands import (
 )
 from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
+from actors.faults.armed import Armed
 from actors.moving.transfer import Moved, Transfer
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
@@ -34,13 +38,51 @@ LIFE = "life"
 """The concurrency group of the call that ends with the actor."""
 
 
-class RankActor:
-    """Hosts one rank; every method is one command of the engine, told in ``actors.rank.rank``."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Which GPUs of the node the process sees; read when it first touches one."""
 
-    def __init__(self, rank: int) -> None:
-        host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
-        prepare(host)
-        self._rank = Rank(rank, host)
+
+class Whereabouts(NamedTuple):
+    """The reservation that an actor sits in, by name, the GPUs that it sees, as CUDA reads, and
+    its process: number and time of start, which no other process of the node has together.
+    """
+
+    place: str
+    devices: str
+    pid: int
+    started: float
+
+
+class RankActor:
+    """Hosts one rank; every method is one command of the engine, told in ``actors.rank.rank``.
+
+    An actor that has not sat down is a warm process: it has imported all and holds nothing.
+    """
+
+    def __init__(self) -> None:
+        self._host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
+        prepare(self._host)
+        self._rank = Rank(-1, self._host)
+        self._place = ""
+
+    @ray.method
+    def sit(self, number: int, place: str, devices: str | None) -> Whereabouts:
+        """Become a rank in a reservation; see other GPUs than Ray gave, where ``devices`` says."""
+        if devices is not None:
+            os.environ[VISIBLE] = devices
+        self._rank = Rank(number, self._host)
+        self._place = place
+        return self._whereabouts()
+
+    @ray.method(concurrency_group=QUEUES["status"])
+    def whereabouts(self) -> Whereabouts:
+        """Return where the actor sits; the name is empty where it has not sat down."""
+        return self._whereabouts()
+
+    @ray.method
+    def arm(self, faults: tuple[Armed, ...]) -> None:
+        """Have faults happen in this process."""
+        self._rank.arm(faults)
 
     @ray.method
     def build(self, command: BuildCommand, source: Source) -> None:
@@ -131,3 +173,9 @@ class RankActor:
     def live(self) -> None:
         """Never return: the call fails when the actor dies, which tells its callers at once."""
         threading.Event().wait()
+
+    def _whereabouts(self) -> Whereabouts:
+        process = psutil.Process()
+        return Whereabouts(
+            self._place, os.environ.get(VISIBLE, ""), process.pid, process.create_time()
+        )

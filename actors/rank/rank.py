@@ -6,7 +6,7 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -26,6 +26,8 @@ from actors.epochs.failures import Doing, conclusive, guarded
 from actors.epochs.groups import Groups, open_store
 from actors.epochs.leaving import leave_groups
 from actors.epochs.membership import Membership
+from actors.faults.armed import Armed
+from actors.faults.points import POINTS
 from actors.moving.transfer import Moved, Transfer
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
@@ -54,13 +56,25 @@ class Rank:
     """
 
     def __init__(self, number: int, host: str = "127.0.0.1") -> None:
-        self.number = number
+        self._number = number
         self._host = host
         self._state: State = Empty()
         self._store: TCPStore | None = None
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
         self._staging = Staging()
+
+    @property
+    def number(self) -> int:
+        """The global rank: of the seat once it is built, before that the one it was started as."""
+        if isinstance(self._state, Empty):
+            return self._number
+        command = self._state.share.command
+        return command.plan.seats.rank(command.seat)
+
+    def arm(self, faults: Iterable[Armed]) -> None:
+        """Have these faults, and no others, happen in this process, each at its phase and step."""
+        POINTS.arm(faults)
 
     def build(self, command: BuildCommand, source: Source) -> None:
         """Read this rank's tensors from a source and make it ready to join."""
@@ -71,22 +85,23 @@ class Rank:
         set_deterministic(command.run is not None and command.run.train.deterministic)
         need = partial(remedy, command, source.config)
         with conclusive(Doing(self.number, "building", need)):
-            self._state = Built(LoadedShare(command, source))
+            share = LoadedShare(command, source)
+            POINTS.reach("start", 0)
+            self._state = Built(share)
         self._remedy = need
 
     def open_store(self, seconds: float) -> tuple[str, int]:
         """Open the store where the ranks of the next epoch meet; return its address and port."""
-        self._store = open_store(self._host, seconds)
-        return self._host, self._store.port
+        store = self._store = open_store(self._host, seconds)
+        return self._host, store.port
 
     def join(self, membership: Membership) -> None:
         """Leave the groups of the last epoch and meet the other ranks under the next."""
-        self.abort()
+        self._leave_epoch()
         share = self._share()
-        store = self._store if membership.rank == 0 else None
         with self._in_groups(f"joining epoch {membership.epoch}"):
             backend, copies = share.device.backend, share.peers is not None
-            groups = Groups(membership, backend, store, share.ways, copies)
+            groups = Groups(membership, backend, None, share.ways, copies)
             groups.connect(share.device)
             share.join(groups)
         saver = None if share.trainer is None else self._new_saver(share, groups)
@@ -96,8 +111,14 @@ class Rank:
         """Leave the epoch, from any thread; neighbours that wait on its groups are freed.
 
         A command that runs meanwhile fails when it next begins to communicate, or when what it
-        waits for does, and lets go of the groups itself.
+        waits for does, and lets go of the groups itself. With its store the epoch ends also for
+        ranks that still wait there for the others.
         """
+        self._store = None
+        self._leave_epoch()
+
+    def _leave_epoch(self) -> None:
+        """Leave the groups of the epoch, and give up what travels and what is written."""
         self._leave()
         if isinstance(self._state, Empty):
             return
@@ -188,6 +209,7 @@ class Rank:
         leave = partial(self._leave, epoch)
         doing = self._doing(f"the exchange of copies of step {step}")
         with peers.travelling(step), guarded(doing, leave):
+            POINTS.reach("copy", step)
             return peers.exchange(step, holders, seconds)
 
     def recover(self, recovery: Recovery) -> None:
@@ -240,12 +262,12 @@ class Rank:
             report=None if share is None else share.report,
             pid=os.getpid(),
             replicas=share.command.plan.replicas if share else 0,
-            needs_tokens=trainer is not None and trainer.needs_tokens,
             busy=self._working.locked(),
             torn=trainer is not None and trainer.torn,
             saving=None if saver is None else saver.unfinished,
             copies=peers.copies if peers else frozenset(),
             holds=peers.holds if peers else {},
+            seat=None if share is None else share.command.seat,
             staged=self._staging.seat,
         )
 

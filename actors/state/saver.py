@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.faults.points import POINTS
 from actors.state.snapshots import Snapshot, Snapshots
 from actors.state.writing import Spans, Writing
 from moe.checkpoint.buffers import Buffers
@@ -81,7 +82,7 @@ class RankSaver:
         Waits for an earlier checkpoint to be written, DeadlineExceeded after ``seconds``.
         """
         snapshot = self._snapshot(step, weights, states, balance)
-        self._snapshots.put(step, lambda: snapshot.copied(self.buffers), seconds)
+        self._snapshots.put(step, lambda: self._copied(snapshot), seconds)
 
     def write(self, directory: Location, step: int, seconds: float) -> WrittenFiles:
         """Write the snapshot of a step, beside whatever else this rank does; wait for it first.
@@ -105,6 +106,11 @@ class RankSaver:
         self._spans.leave()
         if not self._snapshots.close(seconds):
             self.buffers = self.buffers.replaced()
+
+    def _copied(self, snapshot: Snapshot) -> Snapshot:
+        copies = snapshot.copied(self.buffers)
+        POINTS.reach("snapshot", snapshot.step)
+        return copies
 
     def _snapshot(
         self,

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.faults.points import POINTS
 from actors.state.snapshots import Snapshot
 from moe.checkpoint.manifest import OPTIMIZER
 from moe.checkpoint.names import disk_name
@@ -106,8 +107,10 @@ class Writing:
         """Write everything, safe in its storage; StorageError or RankLost say what went wrong."""
         until = time.monotonic() + self._seconds
         try:
+            weights = tuple(self._weights(snapshot, until))
+            POINTS.reach("write", snapshot.step)
             return WrittenFiles(
-                tuple(self._weights(snapshot, until)),
+                weights,
                 tuple(self._moments(snapshot, until)),
                 snapshot.balance,
                 (in_use(),),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from actors.commands import StepInput
 from actors.device import uploaded
+from actors.faults.points import POINTS
 from actors.step.pipeline import Turn
 from actors.step.reduction import Reduction
 from moe.config.token_numbers import check_token_numbers
@@ -45,6 +46,7 @@ class StageStep:
         self._tokens: tuple[Tensor, ...] = ()
         self._labels: tuple[Tensor, ...] = ()
         self._scale = 1.0
+        self._step = 0
 
     def take(self, batch: StepInput, micro_batch: int) -> None:
         """Take the inputs of a step, cut into micro-batches of so many sequences.
@@ -62,6 +64,7 @@ class StageStep:
             labels = uploaded(torch.from_numpy(batch.labels), device)
             self._labels = torch.split(labels, micro_batch)
         self._scale = 1.0 / max(batch.label_count, 1)
+        self._step = batch.step
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
         """Run one micro-batch through one chunk; the last gives its part of the loss."""
@@ -77,6 +80,7 @@ class StageStep:
         start = tokens if x is None else x
         assert start is not None
         output = self._decoder(start, run)
+        POINTS.reach("forward", self._step)
         for layer, statistics in output.statistics.items():
             self.statistics[layer].append(statistics)
         if turn.chunk < self._layers.last:
@@ -86,6 +90,11 @@ class StageStep:
         loss = self._decoder.loss(output.values, labels, self._scale)
         self.loss += loss.detach()
         return loss
+
+    def backward(self, output: Tensor, gradient: Tensor | None) -> None:
+        """Run one micro-batch back through one chunk, from what ``forward`` returned."""
+        torch.autograd.backward(output, gradient)
+        POINTS.reach("backward", self._step)
 
     def whole(self, chunk: int) -> None:
         """Send the gradients of a chunk on their way."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from actors.epochs.lines import DOWN, UP, Route
@@ -37,6 +36,10 @@ class Chunks(Protocol):
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
         """Return hidden states, or the loss of the last chunk; the first chunk takes no x."""
+        ...
+
+    def backward(self, output: Tensor, gradient: Tensor | None) -> None:
+        """Go back from what ``forward`` returned; a loss has no gradient yet."""
         ...
 
     def whole(self, chunk: int) -> None:
@@ -84,7 +87,7 @@ class Pipeline:
             elif action.kind == WEIGHT:
                 self._weights(action, chunks)
             else:
-                self._backward(action)
+                self._backward(action, chunks)
         self._mail.finish()
 
     def _forward(self, action: Action, chunks: Chunks) -> None:
@@ -104,14 +107,14 @@ class Pipeline:
             held.sent = self._leave(DOWN, chunk + 1, micro_batch, output.detach())
         self._held[chunk, micro_batch] = held
 
-    def _backward(self, action: Action) -> None:
+    def _backward(self, action: Action, chunks: Chunks) -> None:
         kind, chunk, micro_batch = action
         held = self._held[chunk, micro_batch]
         if chunk < self._last:
             held.gradient = self._arrived(UP, chunk, micro_batch, chunk + 1)
             self._mail.arrived(held.sent)
         assert held.output is not None
-        torch.autograd.backward(held.output, held.gradient)
+        chunks.backward(held.output, held.gradient)
         held.output = None
         if chunk > 0:
             assert held.x is not None

@@ -44,12 +44,15 @@ class Reduction:
         for bucket in self._of_layer[layer]:
             self._send(bucket)
 
-    def finish(self) -> None:
-        """Send what is left and wait for all: this replica's slices are whole."""
+    def send_rest(self) -> None:
+        """Send what is left once all passes are done: every gradient is on its way."""
         for bucket in self._buckets:
             if id(bucket) not in self._sent:
                 self._add_ends(bucket)
                 self._send(bucket)
+
+    def finish(self) -> None:
+        """Wait for all that was sent: this replica's slices are whole."""
         _wait(self._works)
         self._sent.clear()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from actors.commands import BuildCommand, LayerReport, RankReport, StepInput
 from actors.device import GLOO, Device
 from actors.epochs.groups import Groups
+from actors.faults.points import POINTS
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
@@ -127,6 +128,7 @@ class RankTrainer:
         groups are asked whether what was read since came of all ranks.
         """
         started = time.perf_counter()
+        POINTS.reach("step", batch.step)
         work = self._begin(batch)
         self._pass_through(work)
         sums = self._reduce(work)
@@ -189,12 +191,6 @@ class RankTrainer:
         self.torn = False
 
     @property
-    def needs_tokens(self) -> bool:
-        """Whether a step takes token numbers: to embed them, or to hash them to experts."""
-        moe = self._decoder.config.moe
-        return self._decoder.share.embedding or (moe is not None and moe.hashed)
-
-    @property
     def _epoch(self) -> _Joined:
         """What it works with now."""
         assert self._joined is not None
@@ -213,6 +209,8 @@ class RankTrainer:
 
     def _reduce(self, work: StageStep) -> _Sums:
         """Sum gradients, account and norm over the ranks that share them; no weight has moved."""
+        self._epoch.reduction.send_rest()
+        POINTS.reach("reduction", self.steps_done)
         self._epoch.reduction.finish()
         loss, layers = _account(work, self._epoch.groups)
         return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups))
@@ -226,6 +224,7 @@ class RankTrainer:
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
         reports = self.balancer.after(sums.layers)
+        POINTS.reach("update", self.steps_done)
         self._spread()
         self.steps_done += 1
         self.torn = False

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from actors.calls import Answer
+from actors.engine.healing import Healed, Surroundings
 from actors.engine.training import TrainingEngine
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.team import SECONDS, CheckedRank, Team, batch, team
@@ -142,8 +143,8 @@ def _answer(one: Team, step: int) -> Answer:
 
 def _attached(one: Team) -> TrainingEngine:
     """Return an engine of the same ranks under a new epoch, as a new driver would have."""
-    engine = TrainingEngine.attach(one.crew, one.run, one.plan)
-    if engine is None:
+    engine = TrainingEngine.attach(one.crew, one.plan, one.making)
+    if engine is None or not isinstance(engine.recover(Surroundings(0, 0)), Healed):
         raise RankLost("the ranks cannot meet again; they must restart from a checkpoint")
     return engine
 

@@ -20,9 +20,10 @@ from actors.crew.gather import gather
 from actors.crew.over_pipes import PipeCrew
 from actors.crew.process import MakeRank, RankProcess
 from actors.device import GLOO
+from actors.engine.healing import Making
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
-from actors.state.sources import CheckpointSource, ModelSource, Source
+from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
 from benchmarks.gpu.families import FAMILIES
 from benchmarks.gpu.layers import kind
 from benchmarks.gpu.rows import Setting
@@ -71,8 +72,9 @@ class Team:
         self.plan = plan
         self.run = _run(folder, precision)
         self.processes = [RankProcess(number, make) for number in range(len(self.plan.seats))]
-        self.crew = PipeCrew(self.plan.seats, self.processes)
+        self.crew = PipeCrew(self.plan.seats, self.processes, make)
         self.source = ModelSource(folder)
+        self.making = Making(self.run, Blank(CONFIG), _LENGTH)
         self.engine = self.begin(self.source)
 
     def begin(self, source: Source) -> TrainingEngine:

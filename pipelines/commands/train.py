@@ -22,6 +22,16 @@ def train(
             help="Continue from the newest checkpoint, or begin if there is none.",
         ),
     ] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            help="Have the run suffer this, once, where its file says elastic.faults = true: "
+            "kill:rank=3,step=5,phase=backward (kill, hang or raise; phases start, step, forward, "
+            "backward, reduction, update, snapshot, copy, write, resize), node:rank=2,step=4 or "
+            "drain:rank=2,step=4,seconds=30. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Train a run to its last step, on this machine or on a Ray cluster."""
     if resume and resume_if_saved:
@@ -29,18 +39,21 @@ def train(
             "--resume and --resume-if-saved contradict each other: without a checkpoint the first "
             "refuses the run and the second begins it; give one of them"
         )
+    from moe.config.fault import parse_fault
     from moe.config.run import load_run
     from pipelines.screen.progress import training_view
     from pipelines.training.beginning import cautions, how_to_go_on
     from pipelines.training.train import train as start
 
+    faults = [parse_fault(text) for text in fault or ()]
     config = load_run(run, set_ or ())
     for line in cautions(config):
         caution(line)
     rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
     try:
         with training_view(console, config.train.steps) as view:
-            last = start(config, "always" if resume else rest, view.start, view.step, view.tell)
+            how = "always" if resume else rest
+            last = start(config, how, view.start, view.step, view.tell, faults)
     except KeyboardInterrupt:
         say(f"interrupted; {how_to_go_on(config)}")
         raise

@@ -2,7 +2,7 @@
 
 On fewer devices the step is that of what then runs: with whole replicas left, those, each with more
 micro-batches; with less than one, the best plan for the devices that remain, its gangs as wide.
-Detection, restart and rebuilding are those measured (``moe.planning.failures.goodput``). The state
+Detection, restart and rebuilding are those measured (``moe.planning.failures.recovery``). The state
 of a rank is saved by stalling as measured for one GB, or for a checkpoint at an assumed 1 GB/s a
 rank, which a restart reads as fast; copies travel over the plan's links. Saves are as often as
 Young's formula has it for the trace.
@@ -13,19 +13,18 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from moe.config.model import ModelConfig
-from moe.errors import PlanError
-from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.devices.links import LOOPBACK
-from moe.planning.failures.goodput import Goodput, StepSeconds, compare
+from moe.planning.failures.goodput import Goodput
 from moe.planning.failures.recovery import POLICIES, LivingActors, Policy, Saves, tune
+from moe.planning.failures.simulate import StepSeconds, compare
 from moe.planning.failures.traces import Trace
 from moe.planning.plan.plan import Plan
+from moe.planning.policy.holders import holders
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.schedules.schedule import taken
-from moe.planning.search.chunked import SEARCHED, for_schedule, searchable
-from moe.planning.search.pins import Pins
-from moe.planning.search.search import Question, search
 from pipelines.planning.capacity import devices_used
+from pipelines.planning.shrinking import fewer_stages
 
 CHECKPOINT_SECONDS = 1.0
 """To write, or to read, one GB of a rank's state: an assumption."""
@@ -47,8 +46,26 @@ class Run:
 
     @property
     def state_bytes(self) -> int:
-        """Weights and optimiser of the rank that has most: what copies and transfers move."""
+        """Weights and optimiser of the rank that has most: what a replacement receives."""
         return max(rank.weights + rank.optimizer for rank in self.predicted.rank_bytes)
+
+    @property
+    def copy_bytes(self) -> int:
+        """What the rank that has most holds alone: a copy of it. Replicas share out the weights.
+
+        Where masters are beside the moments, the weights follow from them.
+        """
+        shared = 0 if self.predicted.workload.numerics.narrow else self.plan.replicas
+        return max(
+            rank.optimizer + (-(-rank.weights // shared) if shared else 0)
+            for rank in self.predicted.rank_bytes
+        )
+
+    @property
+    def seat_devices(self) -> tuple[Device, ...]:
+        """The device of each rank, in the order of ranks."""
+        names = (self.plan.rank(seat).devices[seat.replica] for seat in self.plan.seats)
+        return tuple(map(self.inventory.device, names))
 
 
 def goodputs(run: Run, trace: Trace) -> tuple[tuple[str, Goodput], ...]:
@@ -57,7 +74,8 @@ def goodputs(run: Run, trace: Trace) -> tuple[tuple[str, Goodput], ...]:
     policies = {
         name: tune(policy, run.predicted.step_seconds, mtbf) for name, policy in _sized(run).items()
     }
-    return compare(trace, _steps(run), run.devices, policies)
+    nodes = tuple(device.node for device in run.seat_devices)
+    return compare(trace, _steps(run), run.devices, policies, nodes)
 
 
 def _sized(run: Run) -> Mapping[str, Policy]:
@@ -69,13 +87,13 @@ def _sized(run: Run) -> Mapping[str, Policy]:
     for name, policy in POLICIES.items():
         restart = policy.restart_seconds + disk
         if isinstance(policy, LivingActors):
-            sent = run.state_bytes / _copy_rate(run)
-            stall = policy.copies.stall_seconds * size
+            rate = _copy_rate(run)
+            stall = policy.copies.stall_seconds * run.copy_bytes / 1e9
             found[name] = replace(
                 policy,
-                copies=Saves(1, stall, hidden_seconds=sent),
+                copies=Saves(1, stall, hidden_seconds=run.copy_bytes / rate),
                 checkpoints=checkpoints,
-                transfer_seconds=sent,
+                transfer_seconds=run.state_bytes / rate,
                 restart_seconds=restart,
             )
         else:
@@ -84,14 +102,12 @@ def _sized(run: Run) -> Mapping[str, Policy]:
 
 
 def _copy_rate(run: Run) -> float:
-    """Return the bytes a second of the slowest link from one stage to the next, there and back."""
-    stages = [
-        [run.inventory.device(rank.device) for rank in stage.ranks] for stage in run.plan.stages
-    ]
+    """Return the bytes a second of the slowest link from a rank to the holder of its copy."""
+    devices = run.seat_devices
+    held = holders({rank: device.node for rank, device in enumerate(devices)}) or {}
     rates = [
-        run.inventory.link(here, there).bytes_per_second
-        for gang, next_gang in zip(stages, stages[1:] + stages[:1], strict=True)
-        for here, there in zip(gang, next_gang, strict=True)
+        run.inventory.link(devices[rank], devices[holder]).bytes_per_second
+        for rank, holder in held.items()
     ]
     return min((rate for rate in rates if rate), default=LOOPBACK.bytes_per_second)
 
@@ -130,23 +146,7 @@ def _fewer_replicas(run: Run, replicas: int) -> float:
 
 
 def _smaller(run: Run, devices: int) -> float | None:
-    """Return the step of one replica on so many of the plan's devices, None where none fits.
-
-    In as many spans of layers a stage, under the same schedule.
-    """
-    work = run.predicted.workload
-    kept = replace(run.inventory, devices=tuple(devices_used(run.plan, run.inventory))[:devices])
-    nodes = {device.node for device in kept.devices}
-    links = tuple(link for link in kept.links if set(link.nodes) <= nodes | {"*"})
-    pins = Pins(gang=run.plan.gang_size, replicas=1, micro_batch=work.micro_batch)
-    sequences = work.micro_batch * work.micro_batches * run.plan.replicas
-    try:
-        kept = replace(kept, links=links)
-        found = search(Question(run.config, kept, searchable(work), sequences, pins))
-        if work.schedule in SEARCHED:
-            return found.best.seconds
-        under = replace(found.workload, schedule=work.schedule)
-        plan = for_schedule(run.config, found.plan, kept, under, run.plan.chunks)
-        return predict(run.config, plan, kept, under).step_seconds
-    except PlanError:
-        return None
+    """Return the step of one replica on so many of the plan's devices, None where none fits."""
+    left = run.inventory.only(devices_used(run.plan, run.inventory)[:devices])
+    found = fewer_stages(run.config, run.plan, run.predicted.workload, left, replicas=1)
+    return None if found is None else predict(run.config, found[0], left, found[1]).step_seconds

@@ -1,20 +1,21 @@
-"""Goodput on the terminal: each recovery policy, today's first, with the use of its time."""
+"""Goodput on the terminal: each way to recover, with the use of its time."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from moe.planning.failures.goodput import Goodput
-from moe.planning.failures.recovery import TODAY
+from moe.planning.failures.recovery import POLICIES, LivingActors
 from moe.planning.failures.traces import Trace
 from pipelines.screen.grid import NARROW, grid, heading
 from pipelines.screen.words import count, seconds
 
 _CAPTION = (
-    "today: what raymoe does when a process is lost. planned: survivors keep their processes; this "
-    "is simulated, not built. useful: effective training time ratio. Detection, restart and "
-    "rebuilding as measured on two CPU cores; copies travel over the plan's links; checkpoints at "
-    "1 GB/s for each rank, assumed; saves as often as Young's formula says."
+    "with copies: what a run does when a process is lost, with elastic.spares or without; the "
+    "survivors keep their processes. without copies: all processes restart from the last "
+    "checkpoint. useful: effective training time ratio. Detection, restart and rebuilding as "
+    "measured on two CPU cores; copies travel over the plan's links; checkpoints at 1 GB/s for "
+    "each rank, assumed; saves as often as Young's formula says."
 )
 _HEADINGS = (
     "useful",
@@ -31,17 +32,16 @@ _HEADINGS = (
 def survival_table(
     trace: Trace, played: Sequence[tuple[str, Goodput]], width: int = NARROW
 ) -> Table:
-    """Return a row for each recovery policy: today's policy, then the planned policies."""
+    """Return a row for each way to recover: those with copies, then those without."""
     table = grid(width, _title(trace), _CAPTION)
     table.add_column("recovery", no_wrap=True)
     for text in _HEADINGS:
         table.add_column(heading(text, width), justify="right", no_wrap=True)
-    today = [each for each in played if each[0] == TODAY]
-    planned = [each for each in played if each[0] != TODAY]
-    for status, listed in (("today:", today), ("planned:", planned)):
-        table.add_row(status)
-        for name, found in listed:
-            table.add_row(f" {name}", *_cells(found))
+    for kept, words in ((True, "with copies:"), (False, "without copies:")):
+        table.add_row(words)
+        for name, found in played:
+            if isinstance(POLICIES[name], LivingActors) == kept:
+                table.add_row(f" {name}", *_cells(found))
     return table
 
 

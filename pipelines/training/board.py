@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
 from moe.planning.plan.plan import Plan
+from pipelines.training.mended import Mended
 
 WAIT_SECONDS = 30.0
 """A board only answers calls; a board that does not answer for this long is unreachable."""
@@ -31,7 +32,7 @@ class Beginning(NamedTuple):
     step: int
 
 
-Post = Beginning | StepReport
+Post = Beginning | StepReport | Mended
 """What the driver posts to a board, in order of time."""
 
 T = TypeVar("T")
@@ -59,9 +60,9 @@ class Board:
         return self._plan
 
     @ray.method
-    def post(self, report: StepReport) -> None:
-        """Add a report."""
-        self._posts.append(report)
+    def post(self, news: StepReport | Mended) -> None:
+        """Add the report of a step, or what was mended."""
+        self._posts.append(news)
         self._news.set()
 
     @ray.method
@@ -133,9 +134,9 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
     return _answer(board.plan.remote(), late=None, gone=None)
 
 
-def post(board: ActorHandle[Board], report: StepReport) -> None:
-    """Post the report of a step."""
-    _answer(board.post.remote(report), late=None, gone=None)
+def post(board: ActorHandle[Board], news: StepReport | Mended) -> None:
+    """Post the report of a step, or what was mended."""
+    _answer(board.post.remote(news), late=None, gone=None)
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:

@@ -6,6 +6,8 @@ killed and restarted finds the actors as they were left, perhaps in the middle o
 commands that step again.
 """
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,8 +17,11 @@ from ray.actor import ActorHandle
 from actors.commands import StepInput
 from actors.crew.ending import remove
 from actors.engine import over_ray
+from actors.engine.healing import Healed, Making, Surroundings
+from actors.engine.losses import Losses
 from actors.engine.training import TrainingEngine
-from actors.state.sources import CheckpointSource, ModelSource
+from actors.faults.armed import NO_FAULTS, FaultPlan
+from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.training import SaveContext
@@ -28,15 +33,22 @@ from moe.errors import (
     PlanError,
     RankLost,
     RaymoeError,
+    RunStopped,
 )
 from moe.planning.plan.plan import Plan
+from moe.planning.policy.decision import Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
+from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.faults import strike_nodes
+from pipelines.training.mended import Mended
 from pipelines.training.recording import RunRecord
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +56,15 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
-    that are present, from what was ``found`` of them at the start.
+    that are present, from what was ``found`` of them at the start. ``faults`` are those that the
+    run is to suffer.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
     found: Findings = NOTHING
+    faults: FaultPlan = NO_FAULTS
 
     @property
     def run(self) -> RunConfig:
@@ -90,45 +104,143 @@ def _driven(work: Work) -> Outcome:
     run = work.run
     if not still_wanted(work.board):
         return Outcome(step=0)
-    shards = TokenShards.open(run.data.path, "train")
     prune(run.checkpoint.location, run.checkpoint.keep)
-    engine = obtain(work, shards.sequence_length)
-    done = engine.steps_done()
-    begin(work.board, engine.plan, done)
-    with (
-        closing(RunRecord(run.name, run.checkpoint.path)) as record,
-        CheckpointSaver(engine, work.context, record.checkpoint) as saver,
-    ):
-        _catch_up(record, engine, work, shards)
-        if _unsaved(run, engine, done):
-            saver.take(done)
-        for batch in batches(run, shards, done):
-            if not still_wanted(work.board):
-                break
-            report = engine.train_step(batch)
-            record.step(report)
-            post(work.board, report)
-            saver.tell(report)
-            if due(run, report.step):
-                saver.take(report.step)
-            done = report.step
-        saver.finish()
-    return Outcome(done)
+    with closing(RunRecord(run.name, run.checkpoint.path)) as record:
+        return Driver(work, TokenShards.open(run.data.path, "train"), record).run()
 
 
-def obtain(work: Work, sequence_length: int) -> TrainingEngine:
-    """Return an engine over the running actors of a run, or over new actors."""
-    run = work.run
-    before = plan_on(work.board)
-    if before is not None:
-        engine = over_ray.attach(run, before)
+class Driver:
+    """Trains a run to its end: obtains its actors, commands steps, mends what is lost."""
+
+    def __init__(self, work: Work, shards: TokenShards, record: RunRecord) -> None:
+        self._work = work
+        self._run = work.run
+        self._shards = shards
+        self._record = record
+        self._making = Making(
+            work.run, Blank.of(self._source()), shards.sequence_length, work.faults
+        )
+        self._losses = Losses(work.run.elastic.failure_seconds)
+        self._reached = 0
+        self._engine = self._obtain()
+
+    def run(self) -> Outcome:
+        """Train to the last step, or to the step after which the run is no longer wanted."""
+        cause: RaymoeError | None = None
+        while True:
+            try:
+                if cause is not None:
+                    self._mend(cause)
+                return Outcome(self._train())
+            except (RankLost, DeadlineExceeded) as error:
+                if not still_wanted(self._work.board):
+                    raise
+                cause = error
+
+    def _train(self) -> int:
+        """Command steps from where the ranks stand; return how many are done at the end."""
+        engine, board = self._engine, self._work.board
+        done = first = engine.steps_done()
+        begin(board, engine.plan, done)
+        _catch_up(self._record, engine, self._work, self._shards)
+        self._record.faults(self._work.faults)
+        with CheckpointSaver(engine, self._work.context, self._record.checkpoint) as saver:
+            if _unsaved(self._run, engine, done):
+                saver.take(done)
+            self._copy(done, 0.0)
+            for batch in batches(self._run, self._shards, done):
+                if not still_wanted(board):
+                    break
+                self._reached = max(self._reached, batch.step + 1)
+                strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
+                report = engine.train_step(batch)
+                self._record.step(report)
+                self._record.faults(self._work.faults)
+                post(board, report)
+                saver.tell(report)
+                if report.step == first + 1:
+                    engine.warm()
+                if due(self._run, report.step):
+                    saver.take(report.step)
+                self._copy(report.step, report.seconds)
+                done = report.step
+            saver.finish()
+        return done
+
+    def _copy(self, step: int, step_seconds: float) -> None:
+        """Take copies where they are due, and record those that have become whole."""
+        if step < self._run.train.steps:
+            copied = self._engine.copying.after(step, step_seconds)
+            if copied is not None:
+                self._record.copied(copied)
+
+    def _mend(self, cause: RaymoeError) -> None:
+        """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
+        logger.warning("%s", cause)
+        self._losses.note()
+        found = self._engine.recover(self._around())
+        if isinstance(found, Healed):
+            self._told(Mended.of(found, self._reached, str(cause)))
+        elif isinstance(found, Restore):
+            self._restore(found, cause)
+        else:
+            raise RunStopped(f"{cause}; {found.reason}; {how_to_go_on(self._run)}")
+
+    def _restore(self, decision: Restore[Plan], cause: RaymoeError) -> None:
+        began = time.monotonic()
+        self._engine.shutdown()
+        self._engine = self._launched()
+        seconds = {"restored": time.monotonic() - began}
+        self._told(
+            Mended(decision.step, self._reached, (), True, str(cause), decision.reason, seconds)
+        )
+
+    def _told(self, mended: Mended) -> None:
+        """Record what was mended, and forget the steps that are done again."""
+        self._record.mended(mended)
+        post(self._work.board, mended)
+
+    def _around(self, patient: bool = False) -> Surroundings:
+        return Surroundings(
+            last_step(self._run),
+            self._losses.counted,
+            patient,
+            wanted=lambda: still_wanted(self._work.board),
+        )
+
+    def _obtain(self) -> TrainingEngine:
+        """Return an engine over the running actors of the run, or over new actors."""
+        before = plan_on(self._work.board)
+        engine = None if before is None else self._attached(before)
         if engine is not None:
             return engine
-    remove(run.name)
-    plan = plan_with_room(run, work.context.config, sequence_length, work.plan, work.found)
-    saved = checkpoints(run.checkpoint.location)
-    source = CheckpointSource(saved[-1].absolute()) if saved else ModelSource(run.model.path)
-    return over_ray.train(run, plan, source, sequence_length)
+        remove(self._run.name)
+        return self._launched()
+
+    def _attached(self, plan: Plan) -> TrainingEngine | None:
+        """Take over the actors as the driver before left them; None where they cannot go on."""
+        try:
+            engine = over_ray.attach(plan, self._making)
+            if engine is None or engine.sound():
+                return engine
+            found = engine.recover(self._around(patient=True))
+        except (RankLost, DeadlineExceeded) as error:
+            logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
+            return None
+        return engine if isinstance(found, Healed) else None
+
+    def _launched(self) -> TrainingEngine:
+        """Start all actors from the newest checkpoint, or from the model."""
+        work, run, length = self._work, self._run, self._shards.sequence_length
+        plan = plan_with_room(run, work.context.config, length, work.plan, work.found)
+        return over_ray.begin(plan, self._source(), self._making, self._losses)
+
+    def _source(self) -> Source:
+        """The newest checkpoint, or the model that the run begins with."""
+        saved = checkpoints(self._run.checkpoint.location)
+        return (
+            CheckpointSource(saved[-1].absolute()) if saved else ModelSource(self._run.model.path)
+        )
 
 
 def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInput]:
@@ -147,11 +259,11 @@ def due(run: RunConfig, step: int) -> bool:
 
 
 def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
-    """Return whether a driver died before it saved the checkpoint of the last step.
+    """Return whether the checkpoint of the last step is due and was lost with a driver or a rank.
 
     If its ranks are in the next step already, the state of the last step no longer exists.
     """
-    if not due(run, done) or engine.last_report() is None or engine.busy():
+    if not due(run, done) or done == 0 or engine.busy():
         return False
     return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 

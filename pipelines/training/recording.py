@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from actors.commands import LayerReport, StepReport
+from actors.engine.copying import Copied
+from actors.faults.armed import FaultPlan
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
+from pipelines.training.mended import Mended
 from pipelines.training.saving import Saved
 
 JOURNAL = "journal.jsonl"
@@ -24,9 +27,10 @@ class RunRecord:
         self._journal = Journal(directory / JOURNAL)
         self._metrics = Recorder(run)
         self._empty_said = False
+        self._marks: set[str] | None = None
 
     def rewind(self, step: int) -> None:
-        """Remove the records of steps above ``step``: the run will repeat those steps."""
+        """Remove the records of steps above ``step``, which are done again."""
         self._journal.truncate_after(step)
 
     def last_step(self) -> int:
@@ -65,6 +69,46 @@ class RunRecord:
         self._journal.append({"event": "checkpoint", **place, **cost})
         for name, value in cost.items():
             self._metrics.record(name, value)
+
+    def copied(self, copied: Copied) -> None:
+        """Record copies of all ranks that have become whole."""
+        self._journal.append({"event": "copies", **asdict(copied)})
+        self._metrics.record("copy_step", copied.step)
+        self._metrics.record("copy_stall_seconds", copied.stall_seconds)
+        self._metrics.record("copy_seconds", copied.seconds)
+        self._metrics.record("copy_bytes", copied.bytes)
+
+    def mended(self, mended: Mended) -> None:
+        """Record a loss, and forget the steps that are done again."""
+        self.rewind(mended.step)
+        told = asdict(mended)
+        self._journal.append({"event": "mended", "boundary": told.pop("step"), **told})
+        how = "restored" if mended.restored else "healed"
+        self._metrics.record("losses", 1, how=how)
+        self._metrics.record("ranks_replaced", len(mended.replaced))
+        self._metrics.record("recovery_seconds", mended.total_seconds)
+        self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))
+
+    def goodput(self, fraction: float) -> None:
+        """Record the part of the time that went into steps that were kept."""
+        self._metrics.record("goodput", fraction)
+
+    def faults(self, plan: FaultPlan) -> None:
+        """Record which faults a run is to suffer, and each one that has happened since the last
+        call.
+        """
+        if not plan.faults:
+            return
+        if self._marks is None:
+            self._journal.append({"event": "faults", "faults": [str(each) for each in plan.faults]})
+            events = read(self._journal.path)
+            self._marks = {each["mark"] for each in events if each.get("event") == "fault"}
+        for each in plan.spent():
+            mark, time = str(each.mark), each.when()
+            if mark not in self._marks and time is not None:
+                self._marks.add(mark)
+                told = {"fault": str(each.fault), "time": time, "mark": mark}
+                self._journal.append({"event": "fault", **told})
 
     def close(self) -> None:
         """Close the journal."""

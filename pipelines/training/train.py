@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +23,7 @@ from actors.crew import ending
 from actors.crew.reservation import groups_of
 from cluster.session import Session, intent, session
 from moe.checkpoint.manifest import checkpoints
+from moe.config.fault import Fault
 from moe.config.run import RunConfig
 from moe.errors import (
     ClusterError,
@@ -40,6 +41,8 @@ from pipelines.training.beginning import (
 )
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.drive import Outcome, Work, drive
+from pipelines.training.faults import armed, check_faults, check_ranks
+from pipelines.training.mended import Mended
 from pipelines.training.owner import owned
 from pipelines.training.run_plan import fullest_plan, measured
 
@@ -60,18 +63,25 @@ _LOG = logging.getLogger(__name__)
 
 
 def train(
-    run: RunConfig, resume: Resume, on_start: OnStart, on_step: OnStep, tell: Tell = _LOG.info
+    run: RunConfig,
+    resume: Resume,
+    on_start: OnStart,
+    on_step: OnStep,
+    tell: Tell = _LOG.info,
+    faults: Sequence[Fault] = (),
 ) -> Location:
     """Run to the last step and return the last checkpoint; always remove the actors of the run.
 
     ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
-    with every finished step, and ``tell`` with a line of text at every event between.
+    with every finished step, and ``tell`` with a line of text at every event between. The run
+    suffers the ``faults``, if its file allows that.
     """
     run = with_absolute_paths(run)
     context, sequence_length = check_beginning(run, resume)
     if last_step(run) == run.train.steps:
         tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
         return checkpoints(run.checkpoint.location)[-1]
+    check_faults(run, faults, last_step(run))
     _configure_ray_train()
     tell(intent(run.cluster.address))
     with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
@@ -79,15 +89,16 @@ def train(
         for note in found.notes:
             tell(note)
         plan = fullest_plan(run, context.config, sequence_length, found)
+        check_ranks(faults, plan)
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
         # here. The one around the session covers the time in which Ray starts.
         with _termination_interrupts(), open_board(run.name) as board:
             if ending.running(run.name):
                 raise ending.name_taken(run.name)
             on_start(plan, joined)
-            with owned(run):
+            with owned(run), armed(run, faults, tell) as fault_plan:
                 elastic = run.plan.least_replicas is not None
-                work = Work(None if elastic else plan, context, board, found)
+                work = Work(None if elastic else plan, context, board, found, fault_plan)
                 outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
@@ -188,6 +199,8 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
+        elif isinstance(post, Mended):
+            watch.tell(post.line)
         else:
             watch.on_step(post)
 

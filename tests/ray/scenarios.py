@@ -7,7 +7,6 @@ JSON file, because Ray prints what it likes.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -29,6 +28,8 @@ from actors.crew.nodes.bundles import takes
 from actors.crew.nodes.nodes import rooms
 from cluster.probe import probe
 from cluster.session import NAMESPACE
+from cluster.strike import strike
+from moe.config.fault import Fault
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan, RankPlan
 from tests.driven import every
@@ -110,7 +111,8 @@ class Scenarios:
 
         def reserving() -> None:
             try:
-                reservation.reserve("late", wanted, choice, detached=True)
+                nodes = {seat: choice.nodes[seat.replica][seat.stage] for seat in wanted.seats}
+                reservation.reserve("late", wanted, nodes, detached=True)
             finally:
                 ending.remove("late")
 
@@ -137,37 +139,40 @@ class Scenarios:
 
     def drained(self) -> Told:
         """A node that is told to leave is not chosen, although it still works."""
+        there = plan([[ONE]], (f"{self._named('b')}/cpu0",))
+        crew = launch.launch("going", there, detached=True, seconds=120)
         held = self._take({"CPU": 1}, "b")
         worker = ray.remote(_Idle).options(num_cpus=1, placement_group=held).remote()
         ray.get(worker.here.remote())
-        told = ["--address", self._cluster.address, "--node-id", self._nodes["b"].node_id]
-        told += ["--reason-message", "test"]
-        told += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds", "600"]
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *told],
-            check=True,
-            capture_output=True,
-        )
+        strike(Fault("drain", 0, 0, seconds=600), self._nodes["b"].node_id)
         chosen = launch.decide(plan([[ONE], [ONE]]))
+        before = self._places("going")
+        crew.replace(crew.seats, 120)
+        moved = [before, self._places("going")]
+        ending.remove("going")
         seen = sorted(self._ids.get(room.id, "head") for room in rooms())
-        return {"seen": seen, "chosen": sorted({self._ids[n] for n in chosen.nodes[0]})}
+        chose = sorted({self._ids[node] for node in chosen.nodes[0]})
+        return {"seen": seen, "chosen": chose, "moved": moved}
 
     def lost(self) -> Told:
         """A node dies under a run: its state is clear, and ends clean; the rest can be used."""
         two = plan([[ONE, ONE]], (f"{self._named('a')}/cpu0", f"{self._named('c')}/cpu0"))
         crew = launch.launch("lost", two, detached=True, seconds=120)
         told: Told = {"before": self._places("lost"), "count": len(crew.seats)}
-        self._nodes["a"].kill_raylet()
+        strike(Fault("node", 0, 0), self._nodes["a"].node_id)
         started = time.monotonic()
-        while launch.find("lost", two.seats) is not None and time.monotonic() < started + 30:
+        while len(crew.lost()) < 2 and time.monotonic() < started + 30:
             time.sleep(0.05)
         told |= {"seconds": time.monotonic() - started, "after": self._places("lost")}
         told |= {"running": ending.running("lost"), "groups": reservation.groups_of("lost")}
+        crew.replace(crew.lost(), 120)
+        told |= {"healed": self._places("lost"), "missing": len(crew.lost())}
+        there, wide = _left(), plan([[{"threads": 3}]] * 2)
+        told |= {"refused": self._tried(lambda: crew.becoming(wide, {}, 60)), "there": there}
         started = time.monotonic()
         ending.remove("lost")
         told |= {"ended": time.monotonic() - started, "left": _left()}
         again = launch.decide(plan([[ONE, ONE]]))
-        wide = plan([[{"threads": 3}]] * 2)
         return told | {"error": self._error(wide), "again": self._ids[again.nodes[0][0]]}
 
     def _launched(self, wanted: Plan, names: tuple[str, ...] = ()) -> Told:
@@ -186,7 +191,6 @@ class Scenarios:
                 if group["name"].startswith("run/") and group["state"] != "REMOVED"
             },
             "taken": self._used(names),
-            "found": launch.find("run", wanted.seats) is not None,
         }
         ending.remove("run")
         return told | {"left": _left()}

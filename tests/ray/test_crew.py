@@ -8,6 +8,7 @@ import pytest
 from actors.crew import ending
 from actors.crew.crew import Crew
 from actors.crew.launch import launch
+from actors.crew.reservation import groups_of
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from tests import runs, tiny
@@ -24,6 +25,7 @@ def crew(ray_session: Session, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield started
     ending.remove("crew")
     assert not ending.running("crew")
+    assert not groups_of("crew")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

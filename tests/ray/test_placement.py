@@ -47,10 +47,8 @@ def test_gangs_are_together_and_replicas_apart(told: dict[str, Any]) -> None:
     assert sorted(places) == [f"run/rank-{rank}" for rank in range(4)]
     assert places["run/rank-0"] == places["run/rank-1"] != "a"
     assert places["run/rank-2"] == places["run/rank-3"] == "a"
-    assert spread["groups"] == {
-        f"run/replica-{replica}/stage-0": ["STRICT_PACK", "CREATED"] for replica in range(2)
-    }
-    assert (spread["pids"], spread["found"], spread["left"]) == (4, True, [])
+    assert spread["groups"] == {f"run/rank-{rank}": ["PACK", "CREATED"] for rank in range(4)}
+    assert (spread["pids"], spread["left"]) == (4, [])
 
 
 def test_resources_labels_and_memory_are_respected_and_reserved(told: dict[str, Any]) -> None:
@@ -98,8 +96,11 @@ def test_what_is_busy_is_said_to_be_and_what_was_given_back_is_used(told: dict[s
 def test_a_place_that_others_take_first_is_named_and_nothing_is_left(told: dict[str, Any]) -> None:
     late = told["forestalled"]
     assert late["type"] == "ClusterBusy"
-    assert "stage 1 (ranks 2 to 3) asks for 4 CPU on one node and was to have them" in late["text"]
-    assert "but others took some first: it has 3 CPU free of 4 CPU; try again" in late["text"]
+    assert (
+        "(replica 0, stage 1) asks for 2 CPU on the node of its gang and was to have"
+        in late["text"]
+    )
+    assert "but others took some first: it has 1 CPU free of 4 CPU; try again" in late["text"]
     assert late["seconds"] < 6
     assert late["left"] == []
 
@@ -111,7 +112,7 @@ def test_selectors_take_the_nodes_that_they_take_in_ray(told: dict[str, Any]) ->
     assert {name for _, rays in told["selectors"].values() for name in rays} == {"a", "b", "c"}
 
 
-def test_a_lost_node_leaves_a_state_that_is_clear_and_ends_clean(told: dict[str, Any]) -> None:
+def test_the_ranks_of_a_lost_node_go_to_another_and_all_ends_clean(told: dict[str, Any]) -> None:
     lost = told["lost"]
     assert set(lost["before"].values()) >= {"a"}
     gone = {name for name, node in lost["before"].items() if node == "a"}
@@ -119,6 +120,11 @@ def test_a_lost_node_leaves_a_state_that_is_clear_and_ends_clean(told: dict[str,
     assert lost["seconds"] < 15
     assert lost["after"].keys() == lost["before"].keys() - gone
     assert lost["running"]
+    (other,) = {"b", "c"} - {*lost["after"].values()}
+    new = {f"lost/rank-{number}": other for number in (4, 5)}
+    assert (lost["healed"], lost["missing"]) == (lost["after"] | new, 0)
+    assert lost["refused"]["type"] == "LaunchError"
+    assert lost["refused"]["left"] == lost["there"]
     assert lost["left"] == []
     assert lost["ended"] < 10
     assert lost["again"] in ("b", "c")
@@ -126,5 +132,6 @@ def test_a_lost_node_leaves_a_state_that_is_clear_and_ends_clean(told: dict[str,
     assert "asks for 3 CPU on one node, but beside the other gangs" in lost["error"]["text"]
 
 
-def test_a_node_that_is_to_leave_is_not_chosen(told: dict[str, Any]) -> None:
-    assert told["drained"] == {"seen": ["c", "head"], "chosen": ["c"]}
+def test_a_node_that_is_to_leave_is_not_chosen_and_its_gang_goes(told: dict[str, Any]) -> None:
+    moved = [{"going/rank-0": "b"}, {"going/rank-1": "c"}]
+    assert told["drained"] == {"seen": ["c", "head"], "chosen": ["c"], "moved": moved}

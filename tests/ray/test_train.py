@@ -20,6 +20,7 @@ from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, sealed
 from moe.checkpoint.reader import Checkpoint
+from moe.config.fault import Fault
 from moe.config.run import RunConfig
 from moe.errors import (
     CheckpointError,
@@ -101,7 +102,8 @@ def test_resuming_continues_bit_for_bit(
 def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
-    run = config(material, tmp_path)
+    run = config(material, tmp_path, elastic={"faults": True})
+    fault = Fault("kill", rank=1, step=STEPS - 12, phase="backward")
     said: list[str] = []
     actors: list[list[int]] = []
 
@@ -109,19 +111,18 @@ def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
         actors.append(pids(run, 2))
         os.kill(*driver_pids(ray_session), signal.SIGKILL)
 
-    def kill_actor() -> None:
-        actors.append(pids(run, 2))
-        os.kill(actors[0][1], signal.SIGKILL)
-
-    blows = [once(3, kill_driver), once(EVERY + 2, kill_actor)]
-    trained(run, on_step=lambda report: [blow(report) for blow in blows], tell=said.append)
+    looks = [once(3, kill_driver), once(EVERY, lambda: actors.append(pids(run, 2)))]
+    trained(run, "never", lambda report: [look(report) for look in looks], said.append, [fault])
     assert losses(run) == losses(undisturbed)
     assert actors[0] == actors[1]
-    assert said[:3] == [
+    assert said[:4] == [
         "using the Ray session of this process",
+        f"faults to come: {fault}",
         "waiting for 2 actors, at most 60 s",
         "2 actors are ready; training begins",
     ]
+    events = [each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") == "fault"]
+    assert [each["fault"] for each in events] == [str(fault)]
     assert said[-1].startswith("2 actors are ready; training continues after step ")
 
 
@@ -179,6 +180,11 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         trained(config(material, tmp_path / "new"), resume="always")
     with pytest.raises(PlanError, match="needs at least 3 micro-batches but has 2"):
         trained(config(material, tmp_path / "new", train={"global_batch": 2}, plan={"stages": 3}))
+    faults = [Fault("kill", 2, 0, "step")]
+    with pytest.raises(ConfigError, match=r"does not allow faults; set elastic.faults = true"):
+        trained(config(material, tmp_path / "new"), faults=faults)
+    with pytest.raises(ConfigError, match="the plan has the ranks 0 to 1; name one of them"):
+        trained(config(material, tmp_path / "new", elastic={"faults": True}), faults=faults)
     with pytest.raises(Exception, match="but 8 devices"):
         trained(config(material, tmp_path / "new", plan={"stages": 3, "gang": 3}))
     assert not ending.running("tiny")

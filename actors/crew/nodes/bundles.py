@@ -1,8 +1,9 @@
 """What the ranks of a plan ask of a cluster: a bundle each, those of a gang on one node."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from actors.crew.nodes.room import Amounts
 from moe.planning.devices.inventory import CPU
@@ -18,12 +19,17 @@ KIND = "accelerator_type:"
 
 @dataclass(frozen=True, slots=True)
 class Gang:
-    """The ranks of one stage of one replica; ``first`` is the global number of the first."""
+    """Ranks of one stage of one replica, all or some; ``numbers`` are their global ranks."""
 
     replica: int
     stage: int
-    first: int
+    numbers: tuple[int, ...]
     ranks: tuple[RankPlan, ...]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The replica and stage, which name the gang."""
+        return self.replica, self.stage
 
     @property
     def bundles(self) -> tuple[dict[str, float], ...]:
@@ -48,18 +54,20 @@ class Gang:
         return all(takes(rank, labels) for rank in self.ranks)
 
     def __str__(self) -> str:
-        last = self.first + len(self.ranks) - 1
-        ranks = f"rank {last}" if last == self.first else f"ranks {self.first} to {last}"
+        first, last = self.numbers[0], self.numbers[-1]
+        ranks = f"rank {last}" if last == first else f"ranks {first} to {last}"
         return f"the gang of replica {self.replica}, stage {self.stage} ({ranks})"
 
 
-def gangs(plan: Plan) -> tuple[Gang, ...]:
-    """Return the gangs of all replicas, replica by replica."""
-    return tuple(
-        Gang(replica, stage, plan.seats.rank(Seat(replica, stage, 0)), each.ranks)
-        for replica in range(plan.replicas)
-        for stage, each in enumerate(plan.stages)
-    )
+def gangs(plan: Plan, seats: Collection[Seat] | None = None) -> tuple[Gang, ...]:
+    """Return the gangs of all replicas, replica by replica; of ``seats`` alone where given."""
+    there = [seat for seat in plan.seats if seats is None or seat in seats]
+    found = []
+    for (replica, stage), own in groupby(there, lambda seat: (seat.replica, seat.stage)):
+        members = tuple(own)
+        numbers = tuple(plan.seats.rank(seat) for seat in members)
+        found.append(Gang(replica, stage, numbers, tuple(map(plan.rank, members))))
+    return tuple(found)
 
 
 def bundle(rank: RankPlan) -> dict[str, float]:

@@ -10,13 +10,13 @@ few replicas with it; third, the fewest neighbouring stages are on different nod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.crew.nodes.bundles import Gang, gangs
+from actors.crew.nodes.bundles import Gang, bundle, gangs, takes
 from actors.crew.nodes.problem import Item, Problem, counted, fits
 from actors.crew.nodes.room import Room
 from actors.crew.nodes.search import Found, search
 from actors.crew.nodes.shortage import busy, impossible
 from moe.errors import ClusterBusy, LaunchError
-from moe.planning.plan.plan import Plan
+from moe.planning.plan.plan import Plan, RankPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ def choose(plan: Plan, rooms: Sequence[Room]) -> NodeChoice:
     if idle.nodes is not None:
         raise ClusterBusy(busy(asked, rooms, found))
     raise LaunchError(impossible(asked, rooms, idle))
+
+
+def has_room(rank: RankPlan, room: Room) -> bool:
+    """Tell whether a rank may be on a node and finds there now what it asks for."""
+    need = bundle(rank)
+    names = list(need)
+    return takes(rank, room.labels) and fits(counted(need, names), counted(room.free, names))
 
 
 def problem(asked: Sequence[Gang], rooms: Sequence[Room], idle: bool) -> Problem:

@@ -35,6 +35,12 @@ def rooms() -> tuple[Room, ...]:
     )
 
 
+def living_nodes() -> set[str]:
+    """Ask Ray for the ids of its living nodes, with those that are being drained."""
+    table: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {row["NodeID"] for row in table if row["Alive"]}
+
+
 def _names(name: str, node_id: str, counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return both names, first the one that ``cluster.probe`` gives the node now."""
     apart = told_apart(name, node_id)

@@ -1,7 +1,8 @@
 """Gangs and nodes as numbers, for a search that counts exactly."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -87,9 +88,19 @@ class Problem:
         nodes = len({node for item in self.items for node in item.nodes})
         each, more = divmod(replicas, max(nodes, 1))
         shared = more * _pairs(each + 1) + (nodes - more) * _pairs(each)
-        stages = [item.need for item in self.items if item.replica == self.items[0].replica]
-        together = max((_most_of(stages, amount) for amount in self.room), default=0)
-        return moved, shared, replicas * (-(-len(stages) // max(together, 1)) - 1)
+        return moved, shared, sum(self._least_apart())
+
+    def _least_apart(self) -> Iterator[int]:
+        """Yield for each replica how often its stages change the node at the least.
+
+        Replicas ask alike, unless parts of some are placed already: each answer is found once.
+        """
+        needs: dict[int, list[Amount]] = defaultdict(list)
+        for item in self.items:
+            needs[item.replica].append(item.need)
+        for stages, count in Counter(map(tuple, needs.values())).items():
+            together = max((_most_of(stages, amount) for amount in self.room), default=0)
+            yield count * (-(-len(stages) // max(together, 1)) - 1)
 
 
 def counted(amounts: Mapping[str, float], names: Sequence[str]) -> Amount:
@@ -103,8 +114,9 @@ def fits(need: Amount, free: Sequence[int]) -> bool:
 
 
 def times(need: Amount, free: Sequence[int]) -> int:
-    """Return how often a need that is more than nothing fits."""
-    return min(left // asked for asked, left in zip(need, free, strict=True) if asked)
+    """Return how often a need fits; what needs nothing fits without end."""
+    each = (left // asked for asked, left in zip(need, free, strict=True) if asked)
+    return min(each, default=sys.maxsize)
 
 
 def _most_of(needs: Sequence[Amount], free: Amount) -> int:

@@ -38,7 +38,7 @@ def busy(asked: Sequence[Gang], rooms: Sequence[Room], found: Found) -> str:
 
 def rank_text(gang: Gang, member: int) -> str:
     """Return a rank's name in an error: its number in the run, its replica and stage."""
-    return f"rank {gang.first + member} (replica {gang.replica}, stage {gang.stage})"
+    return f"rank {gang.numbers[member]} (replica {gang.replica}, stage {gang.stage})"
 
 
 def _shortage(asked: Sequence[Gang], rooms: Sequence[Room], found: Found, idle: bool) -> Shortage:

@@ -33,7 +33,7 @@ class ElasticSection(Section):
     ended and replaced. A step may take longer: ``cluster.step_seconds`` limits that.
     """
     faults: bool = False
-    """Whether a test may have this run kill, hang or drain its own ranks."""
+    """Whether ``raymoe train --fault`` may kill, hang or drain ranks of this run, as tests do."""
     on_shrink: Shrink = "replicas"
     """What to do where nodes go and the plan has no room. ``replicas``: train fewer replicas, and
     cut the model over fewer stages where not one whole replica is left. ``stages``: keep the

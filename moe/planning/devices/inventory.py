@@ -183,6 +183,13 @@ class Inventory:
             and (device.kind != CPU or profile.threads == device.threads)
         ]
 
+    def only(self, devices: Iterable[Device]) -> "Inventory":
+        """Return the inventory of some of its devices, without links to nodes that have none."""
+        kept = tuple(devices)
+        nodes = {device.node for device in kept} | {ANY}
+        links = tuple(link for link in self.links if nodes.issuperset(link.nodes))
+        return replace(self, devices=kept, links=links)
+
     def measured(self, profiles: Iterable[Profile], links: Iterable[Link] = ()) -> "Inventory":
         """Return the inventory with added profiles and links."""
         return replace(self, profiles=(*profiles, *self.profiles), links=(*links, *self.links))

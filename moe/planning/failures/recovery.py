@@ -1,7 +1,8 @@
-"""How a run recovers from the loss of devices: policies with numbers, and how often to save.
+"""What it costs a run to recover from the loss of devices, and how often it saves.
 
-Detection, regrouping, rebuilding and restart were measured on two CPU cores; saves and transfers
-are assumptions, marked at each number.
+What to do is decided as in a run (``moe.planning.policy.decision``); a policy here says what the
+run keeps, and what each decision costs. Detection, regrouping, rebuilding and restart were measured
+on two CPU cores; saves and transfers are assumptions, marked at each number.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from moe.errors import PlanError
+from moe.planning.policy.decision import Decision, GoOn, Resize, Restore
+from moe.planning.policy.interval import save_every
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Saves(_Numbers):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRestart(_Numbers):
-    """The present policy: any loss ends all processes, which restart from the last checkpoint.
+    """Any loss ends all processes, which restart from the last checkpoint: what Ray Train does.
 
     Waits while devices are missing; if ``elastic``, continues with the present devices and adds new
     devices at a checkpoint. Defaults: detection and restart (import, rendezvous, load) as measured
@@ -47,22 +50,20 @@ class CheckpointRestart(_Numbers):
     restart_seconds: float = 17.8
     elastic: bool = False
 
-    def pause_seconds(self, planned: bool, copied: bool = False, built: bool = True) -> float:
-        """Return the seconds without training, when devices are added (planned) or after a loss."""
-        return self.restart_seconds if planned else self.detection_seconds + self.restart_seconds
+    def pause_seconds(self, decision: Decision[int], starts: bool) -> float:
+        """Return the seconds without training while a decision is carried out."""
+        noticed = 0.0 if isinstance(decision, Resize) else self.detection_seconds
+        return noticed + self.restart_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class LivingActors(_Numbers):
-    """Not built yet: survivors keep their processes; the lost rank is rebuilt from its copy on a
-    peer.
+    """What a run does: survivors keep their processes; the lost rank comes back from its copy.
 
-    All go back to the last copied step and replay from there. The copy of one device is with the
-    one ``copy_distance`` further; 0 is half of the ring, as neighbours are often lost together.
-    Training resumed, the copies that were lost too are made anew at once, in ``hidden_seconds``.
-    Where device and holder are lost before that, the run restarts from the checkpoint. Where
-    ``elastic``, it continues with fewer devices and adds new devices at a copy; they are built
-    meanwhile.
+    All go back to the last copied step and replay from there. Training resumed, the copies that
+    were lost too are made anew at once, in ``hidden_seconds``. Where a device and the holder of its
+    copy are lost before that, the run restarts from the checkpoint. Where ``elastic``, it continues
+    with fewer devices and adds new devices between two steps; they are built meanwhile.
 
     Defaults: detection, regrouping (the slowest seen) and rebuilding (a new actor that imports
     torch; 0 with a warm spare) as measured on one machine. Copy and transfer are 1 GB of state a
@@ -77,34 +78,37 @@ class LivingActors(_Numbers):
     rebuild_seconds: float = 4.2
     transfer_seconds: float = 0.6
     restart_seconds: float = 17.8
-    copy_distance: int = 0
     elastic: bool = True
 
-    def pause_seconds(self, planned: bool, copied: bool = True, built: bool = False) -> float:
-        """Return the seconds without training; ``copied``: copies are left, ``built``: with a new
-        process.
+    @property
+    def heal_seconds(self) -> float:
+        """Seconds without training while a lost rank comes back from its copy."""
+        moved = self.regroup_seconds + self.transfer_seconds
+        return self.detection_seconds + moved + self.rebuild_seconds
+
+    def pause_seconds(self, decision: Decision[int], starts: bool) -> float:
+        """Return the seconds without training while a decision is carried out.
+
+        ``starts``: it waits for new processes; those of a resize are built while the run goes on.
         """
-        noticed = 0.0 if planned else self.detection_seconds
-        if not copied:
-            return noticed + self.restart_seconds
-        building = self.rebuild_seconds if built and not planned else 0.0
-        return noticed + self.regroup_seconds + building + self.transfer_seconds
+        match decision:
+            case Restore():
+                return self.detection_seconds + self.restart_seconds
+            case Resize():
+                return self.regroup_seconds + self.transfer_seconds
+            case GoOn():
+                return self.detection_seconds + self.regroup_seconds
+            case _:
+                return self.heal_seconds - (0.0 if starts else self.rebuild_seconds)
 
 
 Policy = CheckpointRestart | LivingActors
-TODAY = "checkpoint restart"
-"""The policy of a run today when a process is lost; the other policies are planned."""
 
 POLICIES: Mapping[str, Policy] = {
-    TODAY: CheckpointRestart(),
-    "living actors": LivingActors(),
     "living actors, warm spare": LivingActors(rebuild_seconds=0.0),
+    "living actors": LivingActors(),
+    "checkpoint restart": CheckpointRestart(),
 }
-
-
-def young_interval(save_seconds: float, mtbf_seconds: float) -> float:
-    """Return the seconds between saves that cost least, to first order."""
-    return math.sqrt(2.0 * save_seconds * mtbf_seconds)
 
 
 def tune(policy: Policy, step_seconds: float, mtbf_seconds: float) -> Policy:
@@ -115,13 +119,13 @@ def tune(policy: Policy, step_seconds: float, mtbf_seconds: float) -> Policy:
     """
 
     def best(saves: Saves, mtbf: float) -> Saves:
-        interval = max(young_interval(saves.stall_seconds, mtbf), saves.hidden_seconds)
-        return replace(saves, every_steps=max(1, math.ceil(interval / step_seconds)))
+        every = save_every(saves.stall_seconds, saves.hidden_seconds, step_seconds, mtbf)
+        return replace(saves, every_steps=every)
 
     if math.isinf(mtbf_seconds):
         return policy
     if isinstance(policy, CheckpointRestart):
         return replace(policy, checkpoints=best(policy.checkpoints, mtbf_seconds))
-    exposed = policy.pause_seconds(planned=False, built=True) + policy.copies.hidden_seconds
+    exposed = policy.heal_seconds + policy.copies.hidden_seconds
     checkpoints = best(policy.checkpoints, mtbf_seconds**2 / max(exposed, step_seconds))
     return replace(policy, copies=best(policy.copies, mtbf_seconds), checkpoints=checkpoints)

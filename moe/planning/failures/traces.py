@@ -12,7 +12,6 @@ joined devices:
 
 import csv
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -176,49 +175,6 @@ class Presence:
         present = sorted(self.present) if count else []
         self._spares -= sum(number >= len(present) for number in drawn)
         return frozenset(present[number] for number in drawn if number < len(present))
-
-
-class Copies:
-    """The state at the last copied step that is left; each device also holds the copy of another.
-
-    The copy of a device is on the device ``distance`` further in the ring; 0 is half of the ring.
-    """
-
-    def __init__(self, distance: int) -> None:
-        self.step = 0
-        self._distance = distance
-        self._ring: tuple[int, ...] = ()
-        self._gone: set[int] = set()
-        self._holders_gone: set[int] = set()
-
-    def made(self, step: int, ring: tuple[int, ...]) -> None:
-        """Every device of the ring has its state of this step and holds its copy."""
-        self.step, self._ring = step, ring
-        self._gone.clear()
-        self._holders_gone.clear()
-
-    def lose(self, devices: frozenset[int]) -> None:
-        """Remove the states and copies on these devices."""
-        lost = devices.intersection(self._ring)
-        self._gone |= lost
-        self._holders_gone |= lost
-
-    def resumed(self, members: tuple[int, ...]) -> None:
-        """Members that resume at the copied step have its state again, but hold no copies."""
-        if members == self._ring:
-            self._gone.clear()
-
-    def whole(self) -> bool:
-        """Return whether each device's state is left, on itself or as a copy."""
-        distance = self._distance or max(1, len(self._ring) // 2)
-        holders = (bisect_left(self._ring, device) + distance for device in self._gone)
-        return bool(self._ring) and not any(
-            self._ring[holder % len(self._ring)] in self._holders_gone for holder in holders
-        )
-
-    def lack(self, members: tuple[int, ...]) -> bool:
-        """Return whether a member lacks its state, because it was lost or joined later."""
-        return not self._gone.isdisjoint(members) or not set(members) <= set(self._ring)
 
 
 def poisson(

@@ -104,10 +104,11 @@ def decide(situation: Situation[Shape]) -> Decision[Shape]:
     if silent := situation.unsettled:
         seconds, most = situation.late[silent[0]], situation.limits.hang_seconds
         return Wait(f"{_named(silent)} silent for {seconds:.1f} s; lost after {most:g} s")
-    trouble = bool(situation.lost) or not _in_step(situation)
+    lost = situation.lost
+    trouble = bool(lost) or not _in_step(situation)
     if (trouble or not situation.together) and _spent(situation):
         return _stop(situation)
-    return _mend(situation) if trouble else _undisturbed(situation)
+    return _mend(situation, lost) if trouble else _undisturbed(situation)
 
 
 def _spent(situation: Situation[Shape]) -> bool:
@@ -155,9 +156,8 @@ def _leave(situation: Situation[Shape]) -> Decision[Shape]:
     return GoOn(f"{who} on a node that goes in {left:.0f} s, and nowhere else to go")
 
 
-def _mend(situation: Situation[Shape]) -> Decision[Shape]:
+def _mend(situation: Situation[Shape], lost: tuple[Seat, ...]) -> Decision[Shape]:
     """Decide where ranks are lost, or do not stand together."""
-    lost = situation.lost
     who = f"{_named(lost)} lost" if lost else "a step failed half way"
     boundary = newest_boundary(situation.living, lost)
     if situation.room.issuperset(lost):

@@ -20,13 +20,14 @@ Place = TypeVar("Place", bound=Hashable)
 def holders(nodes: Mapping[Place, str]) -> Mapping[Place, Place] | None:
     """Return the holder of each seat's copy, by the node of each seat; None for a single seat.
 
-    The answer follows the order of the seats given: give them in the order of their ranks. Nobody
-    holds their own copy, and everybody holds one.
+    The answer follows the order of the seats given: give them in the order of their ranks. No seat
+    holds its own copy, and every seat holds one.
     """
     if len(nodes) < 2:
         return None
     sizes = Counter(nodes.values())
-    ring = sorted(nodes, key=lambda seat: nodes[seat])  # stable: in the given order within a node
+    first = {node: index for index, node in enumerate(sizes)}
+    ring = sorted(nodes, key=lambda seat: first[nodes[seat]])
     elsewhere = len(ring) - max(sizes.values())
     distance = min(len(ring) // 2, elsewhere) or len(ring) // 2
     return {seat: ring[(index + distance) % len(ring)] for index, seat in enumerate(ring)}

@@ -70,7 +70,7 @@ class Situation(Generic[Shape]):
 
     ``room``: the seats among those lost, late or leaving for which processes can be started now,
     all of them together. ``smaller``: asked for what the run can be planned as over what is left,
-    with fewer replicas or with fewer stages; None where neither the model nor the file allow it.
+    with fewer replicas (``shrinking``) or with fewer stages (a search); None where neither can be.
 
     ``together``: the living ranks are in the process groups of one epoch, so that a step that some
     have not done ends by itself when it is commanded again. ``failures``: losses within the time of
@@ -102,10 +102,12 @@ class Situation(Generic[Shape]):
             ("late", self.late),
             ("leaving", self.leaving),
         ):
-            if strange := sorted(set(named) - known):
-                raise PlanError(f"{strange[0]} is {what} but is no seat of the plan")
-        if both := sorted(self.living.keys() & self.late.keys()):
-            raise PlanError(f"{both[0]} is living and late; give its standing or its silence")
+            if not named.keys() <= known:
+                strange = min(named.keys() - known)
+                raise PlanError(f"{strange} is {what} but is no seat of the plan")
+        if not self.living.keys().isdisjoint(self.late):
+            both = min(self.living.keys() & self.late.keys())
+            raise PlanError(f"{both} is living and late; give its standing or its silence")
         if not self.seats:
             raise PlanError("there is no seat to decide about; give those of the plan")
 
@@ -113,16 +115,16 @@ class Situation(Generic[Shape]):
     def hung(self) -> tuple[Seat, ...]:
         """Seats that were silent for too long; their processes must be ended."""
         limit = self.limits.hang_seconds
-        return tuple(seat for seat in self.seats if self.late.get(seat, -1.0) >= limit)
+        return tuple(seat for seat, seconds in sorted(self.late.items()) if seconds >= limit)
 
     @property
     def lost(self) -> tuple[Seat, ...]:
         """Seats that need a replacement: dead, or hung."""
-        kept = self.living.keys() | (self.late.keys() - set(self.hung))
+        kept = self.living.keys() | set(self.unsettled)
         return tuple(seat for seat in self.seats if seat not in kept)
 
     @property
     def unsettled(self) -> tuple[Seat, ...]:
         """Seats that do not answer, not yet for so long that they count as lost."""
-        hung = set(self.hung)
-        return tuple(seat for seat in self.seats if seat in self.late and seat not in hung)
+        limit = self.limits.hang_seconds
+        return tuple(seat for seat, seconds in sorted(self.late.items()) if seconds < limit)

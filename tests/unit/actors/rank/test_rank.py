@@ -138,6 +138,14 @@ def test_weights_that_do_not_fit_are_told_with_what_was_predicted(
         Rank(0).build(command, Full(model))
 
 
+def test_a_rank_says_its_seat_and_the_number_of_the_seat_once_it_is_built(model: Path) -> None:
+    plan, rank = runs.plan(Checkpoint.open(model).config, (1, 2)), Rank(7)
+    assert (rank.status().rank, rank.status().seat) == (7, None)
+    seat = plan.seats.seat(1)
+    rank.build(BuildCommand(plan, seat, runs.LENGTH), ModelSource(model))
+    assert (rank.status().rank, rank.status().seat) == (1, seat)
+
+
 def test_a_failure_frees_neighbours_of_neighbours_at_once(ranks: Ranks, model: Path) -> None:
     """The last of three stages gets no labels; the first waits for the second, that for it."""
     config, run = Checkpoint.open(model).config, runs.run_config(model)

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from actors.engine.reports import merge
+from actors.faults.armed import FaultPlan
 from moe.checkpoint.drafts import drafted, prune
 from moe.checkpoint.manifest import MANIFEST, checkpoints, load_manifest, step_directory
 from moe.checkpoint.moments import Moments
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.shard_files import RemoteShard
 from moe.checkpoint.training import SaveContext
+from moe.config.fault import Fault
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.storage import RemotePath, location, sizes
@@ -112,6 +114,17 @@ def test_a_save_that_fails_leaves_nothing(root: RemotePath) -> None:
 
     with pytest.raises(KeyError):
         fail()
+    assert sizes(root) == {}
+
+
+def test_a_store_keeps_the_marks_of_faults(root: RemotePath) -> None:
+    plan = FaultPlan((Fault("kill", 0, 1, "step"), Fault("node", 0, 1)), root / ".faults-1")
+    plan.open()
+    assert (plan.spent(), len(plan.due(1))) == ((), 1)
+    assert [each.take() for each in plan.armed[1:] * 2] == [True, False]
+    assert (plan.spent(), plan.due(1)) == (plan.armed[1:], ())
+    assert plan.armed[1].when() is not None
+    plan.close()
     assert sizes(root) == {}
 
 

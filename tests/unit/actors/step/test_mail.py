@@ -49,6 +49,9 @@ class Layers:
         y.register_hook(lambda gradient: self._wait())
         return y.sum() if turn.chunk == self._last else y
 
+    def backward(self, output: Tensor, gradient: Tensor | None) -> None:
+        torch.autograd.backward(output, gradient)
+
     def whole(self, chunk: int) -> None:
         """Nothing is told of the gradients."""
 

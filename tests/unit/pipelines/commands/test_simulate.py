@@ -70,9 +70,8 @@ def test_goodput_under_failures(shell: Shell) -> None:
     out, _ = shell.run(*words, "--failures-mtbf", 600, "--hours", 5)
     names = ("checkpoint restart ", "living actors ")
     ratios = [float(out.partition(name)[2].split("%")[0]) for name in names]
-    assert "today: checkpoint restart" in out
-    assert "planned: living actors" in out
-    assert "is simulated, not built" in out
+    assert "with copies: living actors, warm spare" in out
+    assert "without copies: checkpoint restart" in out
     assert 0 < ratios[0] < ratios[1] < 100
     trace = shell.path / "trace.csv"
     save_trace(Trace((Event(100.0, 1, 0), Event(900.0, 0, 1)), 1000.0), trace)

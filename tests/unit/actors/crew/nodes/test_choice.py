@@ -28,7 +28,7 @@ def test_a_gang_is_on_one_node_and_replicas_on_different_ones() -> None:
     chosen = choose(made, rooms)
     assert sorted(names(rooms, chosen.nodes)) == [["a", "a"], ["c", "c"]]
     assert (chosen.moved, chosen.shared, chosen.apart, chosen.proved) == (0, 0, 0, True)
-    assert [gang.first for gang in gangs(made)] == [0, 2, 4, 6]
+    assert [gang.numbers for gang in gangs(made)] == [(0, 1), (2, 3), (4, 5), (6, 7)]
 
 
 @pytest.mark.parametrize("named", ["{}/cpu{{stage}}", "{}-{}/cpu{{stage}}"])

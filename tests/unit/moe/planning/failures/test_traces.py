@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from moe.errors import PlanError
 from moe.planning.failures.traces import (
-    Copies,
     Event,
     Presence,
     SpotMarket,
@@ -242,30 +241,3 @@ def test_more_losses_than_devices_are_refused() -> None:
         PlanError, match=r"loses device 5 at 7.0 s but it is not there: 2 of devices 0 to 1 are"
     ):
         Presence(2, Random(0)).lose(Event(7.0, 1, 0, (5,)))
-
-
-@given(
-    devices=st.integers(1, 8),
-    distance=st.integers(0, 9),
-    lost=st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=6),
-)
-def test_copies_are_whole_while_each_state_is_somewhere(
-    devices: int, distance: int, lost: list[tuple[int, bool]]
-) -> None:
-    """Against a table of what each device has: its state, and that of the device it copies."""
-    ring = tuple(range(10, 10 + devices))
-    copies = Copies(distance)
-    assert not copies.whole()
-    copies.made(7, ring)
-    apart = distance or max(1, devices // 2)
-    stored = {ring[i]: {ring[i], ring[(i - apart) % devices]} for i in range(devices)}
-    for device, resumes in lost:
-        copies.lose(frozenset({10 + device}))
-        if 10 + device in stored:
-            stored[10 + device] = set()
-        assert copies.whole() == (set().union(*stored.values()) == set(ring))
-        assert copies.lack(ring) == any(each not in stored[each] for each in ring)
-        if resumes and copies.whole():
-            copies.resumed(ring)
-            for each in ring:
-                stored[each].add(each)

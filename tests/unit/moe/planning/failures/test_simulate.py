@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.failures.goodput import Goodput, compare, simulate_run
+from moe.planning.failures.goodput import Goodput
 from moe.planning.failures.recovery import (
     POLICIES,
     CheckpointRestart,
@@ -19,9 +19,10 @@ from moe.planning.failures.recovery import (
     Policy,
     Saves,
     tune,
-    young_interval,
 )
+from moe.planning.failures.simulate import compare, simulate_run
 from moe.planning.failures.traces import Event, SpotMarket, Trace, poisson, spot
+from moe.planning.policy.interval import young_interval
 from tests.examples import examples
 from tests.ticking import ACCOUNTS, Ticking
 
@@ -65,7 +66,7 @@ def drawn_policy(random: Random, step: int) -> Policy:
     if random.random() < 0.3:
         return CheckpointRestart(checkpoints, *pauses[:2], elastic)
     copies = drawn_saves(random, step)
-    return LivingActors(copies, checkpoints, *pauses, random.randrange(4), elastic)
+    return LivingActors(copies, checkpoints, *pauses, elastic)
 
 
 @settings(max_examples=examples(800))
@@ -183,7 +184,7 @@ def test_the_bar_a_ratio_of_97_percent_when_something_fails_every_ten_minutes() 
     policy = LivingActors()
     stalls = 0.06 / 10 + 1.0 / 400
     replay = 10.6 / 2 + 0.6  # half a copy interval, and a copy not yet there
-    expected = 1 - stalls - (policy.pause_seconds(False, True, True) + replay) / 600
+    expected = 1 - stalls - (policy.heal_seconds + replay) / 600
     assert living.effective_ratio == pytest.approx(expected, abs=1.5e-3)
 
 
@@ -212,7 +213,7 @@ def test_tuning_helps_and_needs_failures() -> None:
 
 
 def test_a_loss_replays_from_the_copy_and_a_double_loss_from_the_checkpoint() -> None:
-    policy = LivingActors(Saves(4, 0.0), Saves(20, 0.0), 1, 1, 3, 1, 10, copy_distance=1)
+    policy = LivingActors(Saves(4, 0.0), Saves(20, 0.0), 1, 1, 3, 1, 10)
 
     def run(*events: Event) -> Goodput:
         return simulate_run(Trace(events, 100.0), policy, fixed(4), 4)
@@ -220,17 +221,17 @@ def test_a_loss_replays_from_the_copy_and_a_double_loss_from_the_checkpoint() ->
     one = run(Event(30.5, 1, 1, (1, 1)))  # back to step 28, on again at 36.5
     assert (one.lost_seconds, one.recovery_seconds, one.restores) == (3.0, 6.0, 0)
     assert one.steps == 91
-    both = run(Event(30.5, 2, 2, (1, 2, 1, 2)))  # 2 holds the copy of 1: back to step 20
+    both = run(Event(30.5, 2, 2, (1, 3, 1, 3)))  # 3 holds the copy of 1: back to step 20
     assert (both.lost_seconds, both.recovery_seconds, both.restores) == (11.0, 11.0, 1)
     assert both.steps == 78
-    apart = run(Event(30.5, 2, 2, (1, 3, 1, 3)))
+    apart = run(Event(30.5, 2, 2, (1, 2, 1, 2)))
     assert apart.restores == 0
     fresh = replace(policy, copies=Saves(4, 0.0, 2.0))  # copies made anew 2 s after the first loss
-    for device, restores in ((2, 0), (0, 1)):  # 1 has its own state again; that of 0 was with 1
+    for device, restores in ((2, 0), (3, 1)):  # 1 has its own state again; that of 3 was with 1
         events = (Event(30.5, 1, 1, (1, 1)), Event(37.0, 1, 1, (device, device)))
         result = simulate_run(Trace(events, 100.0), fresh, fixed(4), 4)
         assert result.restores == restores
-    late = run(Event(30.5, 1, 1, (1, 1)), Event(36.0, 1, 1, (2, 2)))  # before 1 is rebuilt
+    late = run(Event(30.5, 1, 1, (1, 1)), Event(36.0, 1, 1, (3, 3)))  # before 1 is rebuilt
     assert (late.restores, late.recovery_seconds, late.failures) == (1, 16.5, 2)
 
 
@@ -263,7 +264,7 @@ def test_spot_capacity_is_best_used_by_living_actors() -> None:
     assert ratios["checkpoint restart"] < ratios["elastic restart"] < ratios["living actors"]
     assert results["checkpoint restart"].waiting_seconds > 0.3 * trace.horizon_seconds
     # Copies of neighbours by number die with the burst that takes both.
-    near = simulate_run(trace, LivingActors(copy_distance=1), lambda n: 16 / n, 16)
+    near = simulate_run(trace, LivingActors(), lambda n: 16 / n, 16, nodes=("a", "b") * 8)
     assert near.restores > results["living actors"].restores
 
 
@@ -292,7 +293,10 @@ def test_unknown_devices_are_drawn_by_the_seed() -> None:
         (lambda: Saves(0, 1.0), "every_steps is 0; give a finite number from 1 on"),
         (lambda: Saves(1, -1.0), "stall_seconds is -1.0"),
         (lambda: CheckpointRestart(restart_seconds=math.inf), "restart_seconds is inf"),
-        (lambda: LivingActors(copy_distance=-1), "copy_distance is -1"),
+        (
+            lambda: simulate_run(Trace((), 1.0), LivingActors(), fixed(2), 2, nodes=("a",)),
+            "1 nodes for 2 devices; name one for each, or none",
+        ),
     ],
 )
 def test_impossible_numbers_are_refused(run: Callable[[], object], message: str) -> None:

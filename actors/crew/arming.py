@@ -1,0 +1,25 @@
+"""Arms the processes of a crew with the faults of their run."""
+
+from collections.abc import Iterable
+
+from actors.crew.crew import Crew
+from actors.crew.gather import gather
+from actors.faults.armed import FaultPlan
+from moe.planning.plan.seats import Seat
+
+
+def arm(
+    crew: Crew, faults: FaultPlan, step: int, seconds: float, seats: Iterable[Seat] | None = None
+) -> None:
+    """Arm the processes on some seats, all unless said, which stand after ``step`` steps.
+
+    To be called for every new process before it is built, with whatever it replaces, and for all of
+    them after ranks have changed their numbers: the marks know what has happened. Without faults
+    nobody is told anything.
+    """
+    if not faults.faults:
+        return
+    asked = tuple(crew.seats if seats is None else seats)
+    armed = {seat: faults.of_rank(crew.seats.rank(seat), step) for seat in asked}
+    answers = {seat: crew.tell(seat, "arm", own) for seat, own in armed.items()}
+    gather(crew, answers, "arming faults", seconds)

@@ -1,0 +1,61 @@
+"""Which life sits on which seat: asked of the living actors of a run."""
+
+from collections.abc import Iterable
+from concurrent.futures import wait
+from typing import Any, cast
+
+import ray
+from ray.actor import ActorHandle
+
+from actors.calls import Answer
+from actors.commands import RankStatus
+from actors.crew.life import RankLife
+from actors.crew.reservation import actors_of, reservations_of
+from actors.rank.actor import RankActor
+from moe.planning.plan.seats import Seat
+
+
+def roster(run: str, seconds: float) -> dict[Seat, RankLife]:
+    """Return the life on each seat of a run, as the actors say within ``seconds``."""
+    places, found = reservations_of(run), list[tuple[str, ActorHandle[RankActor]]]()
+    for name in sorted(actors_of(run), key=_number):
+        try:
+            found.append((name, cast("ActorHandle[RankActor]", ray.get_actor(name))))
+        except ValueError:
+            continue  # it died a moment ago
+    where: list[Answer] = [actor.whereabouts.remote().future() for _, actor in found]
+    status: list[Answer] = [actor.status.remote().future() for _, actor in found]
+    wait([*where, *status], seconds)
+    sitting = [_said(each) for each in where]
+    said = [
+        _said(answer) if place is not None and place.place in places else None
+        for place, answer in zip(sitting, status, strict=True)
+    ]
+    return {
+        seat: RankLife(*found[number], places[sitting[number].place], sitting[number])
+        for seat, number in seated(said).items()
+    }
+
+
+def seated(statuses: Iterable[RankStatus | None]) -> dict[Seat, int]:
+    """Return by seat the number of the status that speaks for it; None has no seat.
+
+    Two may say one seat, where a run was between two plans when its driver died: the one in the
+    newer epoch holds it. One that joined none was still to come.
+    """
+    found: dict[Seat, tuple[int, int]] = {}
+    for number, status in enumerate(statuses):
+        if status is not None and status.seat is not None:
+            before = found.get(status.seat)
+            if before is None or status.epoch > before[0]:
+                found[status.seat] = status.epoch, number
+    return {seat: number for seat, (_, number) in found.items()}
+
+
+def _said(answer: Answer) -> Any:
+    """Return what an answer says; None where it says nothing, or not yet."""
+    return answer.result() if answer.done() and answer.exception() is None else None
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2])
