@@ -2,11 +2,9 @@
 
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 import torch
@@ -21,7 +19,6 @@ from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
-from actors.rank.staging import Staging
 from actors.rank.states import Empty, Joined
 from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
@@ -58,7 +55,7 @@ class Ranks:
     def crew_of(self, seats: Seats, numbers: Sequence[int]) -> "PooledCrew":
         """Return a crew of some of the processes, by their numbers in the order of the seats."""
         self.crew(Seats(max(numbers) + 1, 1, 1))
-        return PooledCrew(seats, [self._processes[number] for number in numbers])
+        return PooledCrew(seats, [self._processes[number] for number in numbers], HERE)
 
     def started(
         self,
@@ -82,10 +79,6 @@ class Ranks:
         pid = self._processes[rank].pid
         assert pid is not None
         return pid
-
-    def kill(self, rank: int) -> None:
-        """End a process, if it has not ended, and wait until it is gone."""
-        self._processes[rank].kill()
 
     def process(self, rank: int) -> RankProcess:
         """Return what hosts a rank."""
@@ -173,10 +166,6 @@ class TestedRank(Rank):
         """Be a rank that has done another number of steps."""
         self._trainer().steps_done = step
 
-    def end_at_message(self, how: signal.Signals) -> None:
-        """End or stop this process once it has received a part of its new share."""
-        self._staging = _Ending(how)
-
     def unlike(self) -> bool:
         """Return whether this rank takes its leader's choices."""
         assert not isinstance(self._state, Empty)
@@ -248,34 +237,6 @@ class TestedRank(Rank):
             raise error(text)
 
         handle = register_module_forward_pre_hook(fail)
-
-
-class _Ending(Staging):
-    """Staging that ends its process when it has received a message and others still send to it."""
-
-    def __init__(self, how: signal.Signals) -> None:
-        super().__init__()
-        self._unwanted = _Deadly(how)
-
-    def _blank(self, *arguments: Any) -> Any:
-        made = super()._blank(*arguments)
-        self._unwanted.left = 1
-        return made
-
-
-class _Deadly(threading.Event):
-    """Tells that nothing is unwanted, so many times, then ends the process."""
-
-    def __init__(self, how: signal.Signals) -> None:
-        super().__init__()
-        self.left = inf
-        self._how = how
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            os.kill(os.getpid(), self._how)
-        return False
 
 
 def single_threaded(plan: Plan) -> Plan:

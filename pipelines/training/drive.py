@@ -122,7 +122,7 @@ class Driver:
         )
         self._losses = Losses(work.run.elastic.failure_seconds)
         self._reached = 0
-        self._engine = self._obtain()
+        self._engine = self._begun()
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
@@ -133,9 +133,32 @@ class Driver:
                     self._mend(cause)
                 return Outcome(self._train())
             except (RankLost, DeadlineExceeded) as error:
-                if not still_wanted(self._work.board):
-                    raise
+                self._count(error)
                 cause = error
+
+    def _begun(self) -> TrainingEngine:
+        """Return an engine over the actors of the run; one that dies while it starts is no end."""
+        while True:
+            try:
+                return self._obtain()
+            except RankLost as error:
+                self._count(error)
+                self._check_budget(error)
+
+    def _count(self, cause: RaymoeError) -> None:
+        """Count a loss; a run that nobody wants any more ends with it."""
+        if not still_wanted(self._work.board):
+            raise cause
+        logger.warning("%s", cause)
+        self._losses.note()
+
+    def _check_budget(self, cause: RaymoeError) -> None:
+        most, counted = self._run.elastic.max_failures, self._losses.counted
+        if counted > most:
+            raise RunStopped(
+                f"{cause}; {counted} losses within {self._run.elastic.failure_seconds:g} s, "
+                f"elastic.max_failures allows {most}; {how_to_go_on(self._run)}"
+            )
 
     def _train(self) -> int:
         """Command steps from where the ranks stand; return how many are done at the end."""
@@ -176,8 +199,6 @@ class Driver:
 
     def _mend(self, cause: RaymoeError) -> None:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
-        logger.warning("%s", cause)
-        self._losses.note()
         found = self._engine.recover(self._around())
         if isinstance(found, Healed):
             self._told(Mended.of(found, self._reached, str(cause)))
@@ -201,7 +222,12 @@ class Driver:
         post(self._work.board, mended)
 
     def _around(self, patient: bool = False) -> Surroundings:
-        return Surroundings(last_step(self._run), self._losses.counted, patient)
+        return Surroundings(
+            last_step(self._run),
+            self._losses.counted,
+            patient,
+            wanted=lambda: still_wanted(self._work.board),
+        )
 
     def _obtain(self) -> TrainingEngine:
         """Return an engine over the running actors of the run, or over new actors."""

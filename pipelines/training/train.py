@@ -229,8 +229,12 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
 
 
 def _configure_ray_train() -> None:
-    """Have Ray Train notice a dead worker within a second and record the state of the run."""
+    """Have Ray Train notice a dead worker within a second and record the state of the run.
+
+    A node that is to leave is the driver's business: no second watch is kept beside it.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
 
 
