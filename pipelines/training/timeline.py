@@ -1,0 +1,79 @@
+"""What the timeline of a run holds besides its steps, and the goodput that follows from it.
+
+Every line of the journal has ``time``, the wall clock in seconds since 1970 when it was written.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BEGAN, LOST, MENDED, REPLAYED = "began", "lost", "mended", "replayed"
+"""Events: the ranks train under a plan; ranks are lost; all ranks stand together again; the steps
+that were lost are done again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Who trains: the membership epoch, the nodes with their ranks, the warm processes ready."""
+
+    epoch: int
+    ranks_by_node: Mapping[str, list[int]]
+    spares: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Ranks train under a plan from ``boundary`` on.
+
+    ``new``: they are the first of their command line; else a driver took them over, or the plan
+    has changed.
+    """
+
+    boundary: int
+    replicas: int
+    ranks: int
+    new: bool
+
+
+class Goodput:
+    """The part of the time since training began that went into steps that are kept.
+
+    A run that was stopped and continued begins anew: nobody trained in between.
+    """
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._kept = 0.0
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Goodput":
+        """Return that of a journal, in which no step is twice."""
+        found = cls()
+        for record in records:
+            if record.get("event") == BEGAN and record["new"]:
+                found = cls()
+                found.begin(record["time"])
+            elif "event" not in record:
+                found.keep(record["step_seconds"])
+        return found
+
+    def begin(self, now: float) -> None:
+        """Training begins; it has begun already where a driver takes over."""
+        self._began = now if self._began is None else self._began
+
+    def keep(self, seconds: float) -> None:
+        """Count a step."""
+        self._kept += seconds
+
+    def at(self, now: float) -> float | None:
+        """Return the fraction; None before training has begun."""
+        if self._began is None or now <= self._began:
+            return None
+        return self._kept / (now - self._began)
+
+
+def stamped(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the time of now, unless it has one."""
+    return {"time": time.time()} | dict(record)
