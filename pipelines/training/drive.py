@@ -201,7 +201,12 @@ class Driver:
         post(self._work.board, mended)
 
     def _around(self, patient: bool = False) -> Surroundings:
-        return Surroundings(last_step(self._run), self._losses.counted, patient)
+        return Surroundings(
+            last_step(self._run),
+            self._losses.counted,
+            patient,
+            wanted=lambda: still_wanted(self._work.board),
+        )
 
     def _obtain(self) -> TrainingEngine:
         """Return an engine over the running actors of the run, or over new actors."""

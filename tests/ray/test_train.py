@@ -74,7 +74,11 @@ def test_a_run_leaves_checkpoints_a_journal_and_no_actor(undisturbed: RunConfig)
     record = recorded_steps(undisturbed.checkpoint.path)[-1]
     assert sorted(record["layers"]) == ["0", "1", "2"]
     assert 0 < record["layers"]["0"]["coefficient"] <= 0.01
-    events = [each for each in read(undisturbed.checkpoint.path / JOURNAL) if "event" in each]
+    records = read(undisturbed.checkpoint.path / JOURNAL)
+    events = [each for each in records if each.get("event") == "checkpoint"]
+    copies = [each["step"] for each in records if each.get("event") == "copies"]
+    assert copies == sorted({*copies})
+    assert copies[0] == 0
     assert [each["directory"] for each in events] == list(map(str, saved))
     assert all(0 < e["checkpoint_stall_seconds"] <= e["checkpoint_seconds"] for e in events)
 
