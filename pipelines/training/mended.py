@@ -1,9 +1,22 @@
-"""What a run tells of a loss that it mended."""
+"""What a run tells of a loss, and of how it was mended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.engine.healing import Healed
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A loss, as the driver learns of it, with ``done`` steps done."""
+
+    done: int
+    cause: str
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return f"lost after step {self.done}: {self.cause}"
 
 
 @dataclass(frozen=True, slots=True)

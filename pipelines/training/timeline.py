@@ -3,7 +3,6 @@
 Every line of the journal has ``time``, the wall clock in seconds since 1970 when it was written.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +42,8 @@ class Goodput:
     A run that was stopped and continued begins anew: nobody trained in between.
     """
 
-    def __init__(self) -> None:
-        self._began: float | None = None
+    def __init__(self, began: float | None = None) -> None:
+        self._began = began
         self._kept = 0.0
 
     @classmethod
@@ -53,15 +52,10 @@ class Goodput:
         found = cls()
         for record in records:
             if record.get("event") == BEGAN and record["new"]:
-                found = cls()
-                found.begin(record["time"])
+                found = cls(record["time"])
             elif "event" not in record:
                 found.keep(record["step_seconds"])
         return found
-
-    def begin(self, now: float) -> None:
-        """Training begins; it has begun already where a driver takes over."""
-        self._began = now if self._began is None else self._began
 
     def keep(self, seconds: float) -> None:
         """Count a step."""
@@ -74,6 +68,12 @@ class Goodput:
         return self._kept / (now - self._began)
 
 
-def stamped(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with the time of now, unless it has one."""
-    return {"time": time.time()} | dict(record)
+def to_do_again(records: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the step up to which lost steps are still to be done again; None if none are."""
+    wanted: int | None = None
+    for record in records:
+        if record.get("event") == MENDED:
+            wanted = max(wanted or 0, record["lost_step"])
+        elif record.get("event") == REPLAYED or (record.get("event") == BEGAN and record["new"]):
+            wanted = None
+    return wanted

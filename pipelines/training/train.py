@@ -42,7 +42,7 @@ from pipelines.training.beginning import (
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
 from pipelines.training.run_plan import fullest_plan, measured
 
@@ -199,7 +199,7 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
-        elif isinstance(post, Mended):
+        elif isinstance(post, Lost | Mended):
             watch.tell(post.line)
         else:
             watch.on_step(post)
