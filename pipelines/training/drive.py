@@ -42,12 +42,13 @@ from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.copy_room import without_copies
 from pipelines.training.faults import strike_nodes
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.recording import RunRecord
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
-from pipelines.training.timeline import Began, Scene
+from pipelines.training.timeline import NOBODY, Began, Scene
 
 DRIVER = "the driver was lost"
 """The cause of a loss that the next driver finds."""
@@ -61,19 +62,21 @@ class Work:
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
     that are present, from what was ``found`` of them at the start. ``faults`` are those that the
-    run is to suffer.
+    run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
+    allows.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
 
     @property
     def run(self) -> RunConfig:
-        """The run."""
-        return self.context.run
+        """The run, without copies where there is no room for them."""
+        return self.context.run if self.copies else without_copies(self.context.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Driver:
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
         self._new = plan_on(work.board) is None
-        self._engine = self._obtain()
+        self._engine = self._begun()
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
@@ -139,9 +142,34 @@ class Driver:
                     self._mend(cause)
                 return Outcome(self._train())
             except (RankLost, DeadlineExceeded) as error:
-                if not still_wanted(self._work.board):
-                    raise
+                self._count(error, self._scene())
                 cause = error
+
+    def _begun(self) -> TrainingEngine:
+        """Return an engine over the actors of the run; one that dies while it starts is no end."""
+        while True:
+            try:
+                return self._obtain()
+            except RankLost as error:
+                self._count(error, NOBODY)
+                self._check_budget(error)
+
+    def _count(self, cause: RaymoeError, scene: Scene) -> None:
+        """Count a loss; a run that nobody wants any more ends with it."""
+        if not still_wanted(self._work.board):
+            raise cause
+        logger.warning("%s", cause)
+        self._losses.note()
+        self._record.faults(self._work.faults)
+        self._tell(Lost(self._done, str(cause)), scene)
+
+    def _check_budget(self, cause: RaymoeError) -> None:
+        most, counted = self._run.elastic.max_failures, self._losses.counted
+        if counted > most:
+            raise RunStopped(
+                f"{cause}; {counted} losses within {self._run.elastic.failure_seconds:g} s, "
+                f"elastic.max_failures allows {most}; {how_to_go_on(self._run)}"
+            )
 
     def _train(self) -> int:
         """Command steps from where the ranks stand; return how many are done at the end."""
@@ -201,13 +229,9 @@ class Driver:
 
     def _mend(self, cause: RaymoeError) -> None:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
-        logger.warning("%s", cause)
-        self._losses.note()
-        self._record.faults(self._work.faults)
-        self._tell(Lost(self._done, str(cause)))
         found = self._engine.recover(self._around())
         if isinstance(found, Healed):
-            self._tell(Mended.of(found, self._reached, str(cause)))
+            self._tell(Mended.of(found, self._reached, str(cause)), self._scene())
         elif isinstance(found, Restore):
             self._restore(found, cause)
         else:
@@ -223,11 +247,12 @@ class Driver:
         """Tell that all ranks have started anew from the checkpoint."""
         seconds = {"restored": time.monotonic() - began}
         step = self._engine.steps_done()
-        self._tell(Mended(step, reached, (), True, cause, reason, seconds))
+        mended = Mended(step, reached, (), True, cause, reason, seconds)
+        self._tell(mended, self._scene())
 
-    def _tell(self, news: Lost | Mended) -> None:
+    def _tell(self, news: Lost | Mended, scene: Scene) -> None:
         """Record a loss, or what was mended, and have the command line show it."""
-        self._record.loss(news, self._scene())
+        self._record.loss(news, scene)
         post(self._work.board, news)
 
     def _around(self, patient: bool = False) -> Surroundings:
@@ -259,14 +284,14 @@ class Driver:
             if engine is None or engine.sound():
                 return engine
             self._engine = engine
-            self._tell(Lost(self._record.last_step(), DRIVER))
+            self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
             found = engine.recover(self._around(patient=True))
         except (RankLost, DeadlineExceeded) as error:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
         if not isinstance(found, Healed):
             return None
-        self._tell(Mended.of(found, self._record.last_step(), DRIVER))
+        self._tell(Mended.of(found, self._record.last_step(), DRIVER), self._scene())
         return engine
 
     def _launched(self) -> TrainingEngine:

@@ -22,6 +22,10 @@ class Scene:
     spares: int
 
 
+NOBODY = Scene(0, {}, 0)
+"""Before the ranks have met."""
+
+
 @dataclass(frozen=True, slots=True)
 class Began:
     """Ranks train under a plan from ``boundary`` on.
