@@ -44,7 +44,7 @@ from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import Board, begin, plan_on, post, still_wanted
 from pipelines.training.copy_room import without_copies
 from pipelines.training.faults import strike_nodes
-from pipelines.training.mended import Lost, Mended
+from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
@@ -161,7 +161,7 @@ class Driver:
         logger.warning("%s", cause)
         self._losses.note()
         self._record.faults(self._work.faults)
-        self._tell(Lost(self._done, str(cause)), scene)
+        self._tell(Lost.of(self._done, cause), scene)
 
     def _check_budget(self, cause: RaymoeError) -> None:
         most, counted = self._run.elastic.max_failures, self._losses.counted
@@ -231,7 +231,7 @@ class Driver:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
         found = self._engine.recover(self._around())
         if isinstance(found, Healed):
-            self._tell(Mended.of(found, self._reached, str(cause)), self._scene())
+            self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
         elif isinstance(found, Restore):
             self._restore(found, cause)
         else:
@@ -241,7 +241,7 @@ class Driver:
         began = time.monotonic()
         self._engine.shutdown()
         self._engine = self._launched()
-        self._restored(self._reached, str(cause), decision.reason, began)
+        self._restored(self._reached, first_line(cause), decision.reason, began)
 
     def _restored(self, reached: int, cause: str, reason: str, began: float) -> None:
         """Tell that all ranks have started anew from the checkpoint."""
