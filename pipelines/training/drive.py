@@ -179,8 +179,8 @@ class Driver:
         _catch_up(self._record, engine, self._work, self._shards)
         self._record.faults(self._work.faults)
         with CheckpointSaver(engine, self._work.context, self._record.checkpoint) as saver:
-            if _unsaved(self._run, engine, first):
-                saver.take(first)
+            if first and due(self._run, first) and not engine.busy():
+                saver.take(first)  # unless it is there: who was to save it may have been lost
             self._copy(first, 0.0)
             for batch in batches(self._run, self._shards, first):
                 if not still_wanted(board):
@@ -321,16 +321,6 @@ def due(run: RunConfig, step: int) -> bool:
     """Return whether a checkpoint is due after ``step`` steps."""
     every = run.checkpoint.every
     return step == run.train.steps or (every > 0 and step % every == 0)
-
-
-def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
-    """Return whether the checkpoint of the last step is due and was lost with a driver or a rank.
-
-    If its ranks are in the next step already, the state of the last step no longer exists.
-    """
-    if not due(run, done) or done == 0 or engine.busy():
-        return False
-    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
 def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:
