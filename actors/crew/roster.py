@@ -12,17 +12,13 @@ from actors.commands import RankStatus
 from actors.crew.life import RankLife
 from actors.crew.reservation import actors_of, reservations_of
 from actors.rank.actor import RankActor
+from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 
 
 def roster(run: str, seconds: float) -> dict[Seat, RankLife]:
     """Return the life on each seat of a run, as the actors say within ``seconds``."""
-    places, found = reservations_of(run), list[tuple[str, ActorHandle[RankActor]]]()
-    for name in sorted(actors_of(run), key=_number):
-        try:
-            found.append((name, cast("ActorHandle[RankActor]", ray.get_actor(name))))
-        except ValueError:
-            continue  # it died a moment ago
+    places, found = reservations_of(run), _living(run)
     where: list[Answer] = [actor.whereabouts.remote().future() for _, actor in found]
     status: list[Answer] = [actor.status.remote().future() for _, actor in found]
     wait([*where, *status], seconds)
@@ -35,6 +31,38 @@ def roster(run: str, seconds: float) -> dict[Seat, RankLife]:
         seat: RankLife(*found[number], places[sitting[number].place], sitting[number])
         for seat, number in seated(said).items()
     }
+
+
+def follow(run: str, plan: Plan, seconds: float) -> None:
+    """Have all living actors of a run be of a plan, where a driver left some between two.
+
+    Those that do not answer within ``seconds`` are left as they are.
+    """
+    actors = [actor for _, actor in _living(run)]
+    said = [_said(answer) for answer in _told(actors, "status", seconds=seconds)]
+    if any(status is not None and (status.between or status.staged) for status in said):
+        _told(actors, "abort", seconds=seconds)
+        _told(actors, "follow", plan, seconds=seconds)
+
+
+def _told(
+    actors: Iterable[ActorHandle[RankActor]], method: str, *arguments: Any, seconds: float
+) -> list[Answer]:
+    """Give actors a command, and wait for their answers so long."""
+    answers = [getattr(actor, method).remote(*arguments).future() for actor in actors]
+    wait(answers, seconds)
+    return answers
+
+
+def _living(run: str) -> list[tuple[str, ActorHandle[RankActor]]]:
+    """Return the actors of a run with their names, in the order of their numbers."""
+    found = []
+    for name in sorted(actors_of(run), key=_number):
+        try:
+            found.append((name, cast("ActorHandle[RankActor]", ray.get_actor(name))))
+        except ValueError:
+            continue  # it died a moment ago
+    return found
 
 
 def seated(statuses: Iterable[RankStatus | None]) -> dict[Seat, int]:

@@ -41,6 +41,7 @@ from actors.step.training import RankTrainer
 from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost, RaymoeError
+from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
@@ -181,7 +182,7 @@ class Rank:
         self.abort()
         staged = self._staging.take(self._state)
         self._state = Built(staged, self._state.epoch, self._last_saver())
-        self._follow(staged)
+        self._compute(staged)
 
     def revert(self) -> None:
         """Leave the epoch and be as before a resize, as far as that had come."""
@@ -190,13 +191,26 @@ class Rank:
         if before is not None:
             self._state = before
         if isinstance(self._state, Built):
-            self._follow(self._state.share)
+            self._compute(self._state.share)
 
     def forget(self) -> None:
         """Drop every share of a resize but the one in use, which goes on."""
         self._staging.drop()
 
-    def _follow(self, share: LoadedShare) -> None:
+    def follow(self, plan: Plan) -> None:
+        """Be of a plan: as before a resize, if this rank has become of another; drop the rest.
+
+        To be told to ranks whose driver died, by the one that takes over and knows which holds.
+        """
+        if self._staging.between and not self._of(plan):
+            self.revert()
+        else:
+            self.forget()
+
+    def _of(self, plan: Plan) -> bool:
+        return not isinstance(self._state, Empty) and self._state.share.command.plan == plan
+
+    def _compute(self, share: LoadedShare) -> None:
         """Compute as the command of a share says."""
         torch.set_num_threads(share.command.threads)
         self._remedy = partial(remedy, share.command, lambda: share.decoder.config)
