@@ -18,7 +18,7 @@ from moe.config.run.elastic import Shrink
 from moe.errors import LaunchError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.planning.policy.decision import Decision, GoOn, Heal, Wait, decide
+from moe.planning.policy.decision import Decision, GoOn, Heal, Stop, Wait, decide
 from moe.planning.policy.situation import Limits, Situation, Standing
 
 WAIT_SECONDS = 0.5
@@ -44,12 +44,14 @@ class Surroundings:
 
     ``checkpoint``: steps done in the newest; 0 for the model that the run began with. ``failures``:
     losses that count, the present one among them. ``patient``: leave ranks in the middle of a step
-    that all were told the time to end it, as where the driver alone was lost.
+    that all were told the time to end it, as where the driver alone was lost. ``wanted`` is asked
+    while there is nothing to do but wait: a run that nobody wants any more stops.
     """
 
     checkpoint: int
     failures: int
     patient: bool = False
+    wanted: Callable[[], bool] = lambda: True
     smaller: Callable[[Shrink], Plan | None] = lambda _: None
 
 
@@ -61,9 +63,10 @@ class Phases:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def end(self, phase: str) -> None:
-        """Note that a part has ended now."""
+        """Note that a part has ended now; one that comes again, as after a wait, adds up."""
         elapsed = time.monotonic() - self.began
-        self.seconds[phase] = elapsed - sum(self.seconds.values())
+        before = self.seconds.get(phase, 0.0)
+        self.seconds[phase] = before + elapsed - sum(self.seconds.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,8 @@ class Healing:
             decision = decide(self._situation(seen, around, holders, room))
             phases.end("decided")
             if isinstance(decision, Wait):
+                if not around.wanted():
+                    return Stop(f"{decision.reason}; the run is no longer wanted")
                 time.sleep(WAIT_SECONDS)
                 room = True
             elif isinstance(decision, GoOn):

@@ -25,7 +25,6 @@ from actors.step.training import RankTrainer
 from moe.config.products import by_processor
 from moe.errors import RankLost
 from moe.nn.product import in_use, use
-from moe.planning.moves.messages import Part
 from moe.planning.plan.seats import Seat
 
 
@@ -52,7 +51,7 @@ class Staging:
             standing = gathering.standing([each.standing for each in held])
             staged = self._blank(transfer, standing)
             target = {} if staged is None else _contents(staged)
-            carrier = self._filled(gathering, held, target, transfer.part)
+            carrier = self._filled(gathering, held, target, transfer)
         except Exception as error:
             gathering.leave(str(error))
             raise
@@ -88,14 +87,14 @@ class Staging:
         self._unwanted.set()
 
     def _filled(
-        self, gathering: Gathering, held: Sequence["_Held"], target: Contents, part: Part
+        self, gathering: Gathering, held: Sequence["_Held"], target: Contents, transfer: Transfer
     ) -> Carrier:
         """Fill the new share from what is here and from what others send; return what carried."""
         sources = [each.contents for each in held]
         keep(sources, target)
         gathering.connect()
         carrier = Carrier(gathering, sources, target, self._unwanted.is_set)
-        carrier.carry(part)
+        carrier.carry(transfer.part, transfer.step)
         gathering.finish()
         return carrier
 
