@@ -42,6 +42,17 @@ class Harms:
         return len(self.faults) + len(self.blows)
 
 
+def each_once() -> Harms:
+    """Return what happens in the short form, some steps apart."""
+    faults = (
+        Fault("kill", 1, 5, "backward"),
+        Fault("hang", 2, 10, "forward"),
+        Fault("raise", 3, 15, "reduction"),
+        Fault("node", 0, 20),
+    )
+    return Harms(faults, (Blow("driver", 26), Blow("pair", 32)))
+
+
 def harms_of(seed: int, steps: int, ranks: int, count: int) -> Harms:
     """Return so many harms in a run of so many steps, the same for the same seed."""
     random, stretch = Random(seed), steps // count

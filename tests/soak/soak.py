@@ -201,7 +201,7 @@ def _remains(run: str, folder: Path) -> list[str]:
 
 def faults_that_did_not_happen(hurt: Hurt, faults: Sequence[Fault]) -> list[str]:
     """Return the faults of a run of which its journal knows nothing."""
-    happened = [each["fault"] for each in hurt.course.faults]
+    happened = [each["fault"] for each in hurt.course.events("fault")]
     lacking = []
     for text in map(str, faults):
         if text in happened:

@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.journal import read
 from moe.checkpoint.manifest import checkpoints
 from moe.planning.failures.recorded import Measured, predicted_goodput
 from moe.planning.failures.recovery import Saves
-from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.recording import recorded_steps
+from pipelines.training.timeline import MENDED
 from tests.driven import tensors_of
-from tests.soak.course import total
+from tests.soak.course import Course, total
 from tests.soak.growth import growth
 from tests.soak.harms import Harms
 from tests.soak.soak import CHECKPOINT_EVERY, RANKS, Hurt, faults_that_did_not_happen
@@ -35,7 +35,7 @@ class Verdict:
 
 def verdict(undisturbed: Hurt, hurt: Hurt, harms: Harms) -> Verdict:
     """Judge the hurt run beside the undisturbed one."""
-    if hurt.code or undisturbed.code or not hurt.course.steps:
+    if hurt.code or undisturbed.code or not hurt.course.records:
         end = f"undisturbed {undisturbed.code}, hurt {hurt.code}"
         return Verdict((f"a run did not end well: {end}\n{hurt.said[-6000:]}",), ())
     summary = Table("what", "value", title="The run")
@@ -79,7 +79,7 @@ def _harmless(hurt: Hurt, harms: Harms) -> Iterator[str]:
 
 def _kept(hurt: Hurt) -> Iterator[str]:
     """Count the processes on each seat: each but the first took the place of one that was lost."""
-    mended = [event for _, event in hurt.course.mended]
+    mended = hurt.course.events(MENDED)
     for rank, pids in enumerate(zip(*hurt.pids, strict=True)):
         changes = sum(one != other for one, other in pairwise(pids))
         told = sum(event["restored"] or rank in event["replaced"] for event in mended)
@@ -118,16 +118,14 @@ def _goodput(hurt: Hurt, summary: Table) -> Iterator[str]:
 
 def _measured(hurt: Hurt) -> Measured:
     """Return what a run takes; what saves cost a step is in its pace."""
-    events = read(hurt.folder / JOURNAL)
-    mended = [event for _, event in hurt.course.mended]
-    healed = [total(each) for each in mended if each["replaced"]]
-    restored = [total(each) for each in mended if each["restored"]]
-    copies = [each["seconds"] for each in events if each.get("event") == "copies"]
-    saved = [each["checkpoint_seconds"] for each in events if each.get("event") == "checkpoint"]
+    course = hurt.course
+    mended = course.events(MENDED)
+    copies = [each["seconds"] for each in course.events("copies")]
+    saved = [each["checkpoint_seconds"] for each in course.events("checkpoint")]
     return Measured(
-        hurt.course.pace,
-        _mean(healed),
-        _mean(restored),
+        course.pace,
+        _mean([total(each) for each in mended if each["replaced"]]),
+        _mean([total(each) for each in mended if each["restored"]]),
         Saves(1, 0.0, _mean(copies)),
         Saves(CHECKPOINT_EVERY, 0.0, _mean(saved)),
         hurt.nodes,
@@ -137,24 +135,26 @@ def _measured(hurt: Hurt) -> Measured:
 def _recoveries(hurt: Hurt) -> Table:
     """Return a line for each recovery, and for each blow that needed none."""
     table = Table("at", "what happened", "noticed", "recovery", "again", "how", title="Recoveries")
-    start = hurt.course.steps[0][0]
-    rows = [(seen - total(event), _row(hurt, seen, event)) for seen, event in hurt.course.mended]
+    course = hurt.course
+    start = course.records[0]["time"]
+    rows = [(event["time"] - total(event), _row(course, event)) for event in course.events(MENDED)]
     rows += [
-        (at, (f"{kind} killed", "", f"{hurt.course.pause_after(at):.1f}", "", "from outside"))
-        for at, kind in hurt.course.blows
+        (at, (kind, "", f"{course.pause_after(at):.1f} to the next step", "", "all could go on"))
+        for at, kind in course.quiet_blows()
     ]
     for moment, cells in sorted(rows):
         table.add_row(f"{moment - start:.0f}", *cells)
     return table
 
 
-def _row(hurt: Hurt, seen: float, event: dict[str, Any]) -> tuple[str, ...]:
-    cause = hurt.course.cause_of(seen, event)
-    noticed = "" if cause is None else f"{max(seen - total(event) - cause[0], 0.0):.1f}"
+def _row(course: Course, event: dict[str, Any]) -> tuple[str, ...]:
+    cause, began = course.cause_of(event), event["time"] - total(event)
+    noticed = "" if cause is None else f"{max(began - cause[0], 0.0):.1f}"
     phases = "  ".join(f"{name} {seconds:.2f}" for name, seconds in event["seconds"].items())
-    how = "restored" if event["restored"] else f"healed {event['replaced']}"
+    how = "restored" if event["restored"] else f"replaced {event['replaced']}"
     again = str(max(event["lost_step"] - event["boundary"], 0))
-    return "" if cause is None else cause[1], noticed, f"{total(event):.1f}: {phases}", again, how
+    what = "" if cause is None else cause[1]
+    return what, noticed, f"{total(event):.1f}: {phases}", again, how
 
 
 def _mean(values: Sequence[float]) -> float:
