@@ -14,13 +14,15 @@ from tests.ray.scenarios import FAST
 
 COUNT = 3
 CPUS = 2
+CHECKS = FAST | {"health_check_failure_threshold": 6}
+"""A machine that works at its limit answers late; its nodes are not gone."""
 
 
 class Nodes:
     """A head without processors, and ``COUNT`` nodes of ``CPUS``: one may go and four ranks fit."""
 
     def __init__(self) -> None:
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": CHECKS}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._added() for _ in range(COUNT)]
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
