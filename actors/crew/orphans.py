@@ -8,6 +8,7 @@ processes go.
 import os
 from collections.abc import Mapping
 from concurrent.futures import wait
+from typing import Literal
 
 import ray
 
@@ -20,18 +21,31 @@ ASK_SECONDS = 10.0
 """A rank says in milliseconds how long it was left alone; one that hangs never does."""
 
 
-def leave(place: str, seconds: float) -> None:
-    """End this process, whose rank sits in ``place`` and has been alone for ``seconds``.
+End = Literal["run", "rank", "none"]
+"""What a rank ends that was left alone: the whole run, itself, or nothing yet."""
 
-    Where all ranks of the run are alone, the one of the lowest number ends the whole run; the
-    others return, and look again later. Where some are driven, as after this one was given up, it
-    ends itself and gives back its reservation.
+
+def whose_end(number: int, others: Mapping[int, float], seconds: float) -> End:
+    """Return what the rank of a number ends, which has been alone for ``seconds``.
+
+    ``others``: for how long each other rank of the run was left alone, by its number. Where all
+    were, the lowest number ends the run. Where some are driven, this one was given up by the
+    driver.
+    """
+    if any(silent <= seconds / 2 for silent in others.values()):
+        return "rank"
+    return "run" if all(number < other for other in others) else "none"
+
+
+def leave(place: str, seconds: float) -> None:
+    """End this process, whose rank sits in ``place`` and has been alone for ``seconds``, with what
+    is its own; return where another rank is to do that.
     """
     run, own = run_of(place), str(ray.get_runtime_context().get_actor_name())
-    silences = _silences(run, own)
-    if all(silent > seconds / 2 for silent in silences.values()):
-        if any(number_of(name) < number_of(own) for name in silences):
-            return
+    end = whose_end(number_of(own), _silences(run, own), seconds)
+    if end == "none":
+        return
+    if end == "run":
         remove(run, lambda name: name not in (own, place))
     held = reservations_of(run).get(place)
     if held is not None:
@@ -39,16 +53,16 @@ def leave(place: str, seconds: float) -> None:
     os._exit(ORPHANED)
 
 
-def _silences(run: str, own: str) -> Mapping[str, float]:
+def _silences(run: str, own: str) -> Mapping[int, float]:
     """Return for how long each other rank of a run was left alone, of those that answer."""
-    asked = dict[str, Answer]()
+    asked = dict[int, Answer]()
     for name in actors_of(run):
         try:
             actor = None if name == own else ray.get_actor(name)
         except ValueError:
             continue  # it ended a moment ago
         if actor is not None:
-            asked[name] = actor.silence.remote().future()
+            asked[number_of(name)] = actor.silence.remote().future()
     wait(asked.values(), ASK_SECONDS)
     said = {n: a.result() for n, a in asked.items() if a.done() and not failed(a)}
-    return {name: silent for name, silent in said.items() if silent is not None}
+    return {number: silent for number, silent in said.items() if silent is not None}
