@@ -6,6 +6,7 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -63,6 +64,7 @@ class Rank:
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
         self._staging = Staging()
+        self._freed = 0.0
 
     @property
     def number(self) -> int:
@@ -269,6 +271,7 @@ class Rank:
             holds=peers.holds if peers else {},
             seat=None if share is None else share.command.seat,
             staged=self._staging.seat,
+            freed=self._freed,
         )
 
     @contextmanager
@@ -287,6 +290,7 @@ class Rank:
                 yield
         except RaymoeError:
             self._let_go()
+            self._freed = time.time()
             raise
 
     def _leave(self, epoch: int | None = None) -> None:
