@@ -6,6 +6,7 @@ Knows nothing of Ray: actors host it, and so do plain processes.
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -74,6 +75,7 @@ class Rank:
         self._remedy: Callable[[], str] = str
         self._staging = Staging()
         self._silence = Silence(alone)
+        self._freed = 0.0
 
     @property
     def number(self) -> int:
@@ -299,6 +301,7 @@ class Rank:
             holds=peers.holds if peers else {},
             seat=None if share is None else share.command.seat,
             staged=self._staging.seat,
+            freed=self._freed,
         )
 
     @contextmanager
@@ -317,6 +320,7 @@ class Rank:
                 yield
         except RaymoeError:
             self._let_go()
+            self._freed = time.time()
             raise
 
     def _leave(self, epoch: int | None = None) -> None:
