@@ -239,7 +239,7 @@ def test_a_second_run_of_the_same_name_is_refused(
     try:
         with pytest.raises(LaunchError, match="a run named tiny is on this cluster already"):
             train(
-                config(material, tmp_path), False, lambda plan, session: None, lambda report: None
+                config(material, tmp_path), "never", lambda plan, session: None, lambda report: None
             )
     finally:
         ending.remove("tiny")
