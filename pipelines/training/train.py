@@ -45,7 +45,7 @@ from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import measured
+from pipelines.training.run_plan import devices, measured
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
@@ -89,7 +89,8 @@ def train(
         found = measured(run, context.config, sequence_length)
         for note in found.notes:
             tell(note)
-        made = planned(run, context.config, sequence_length, found)
+        there = devices(run, found)
+        made = planned(run, context.config, sequence_length, there)
         plan = made.plan
         check_ranks(faults, plan)
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
