@@ -36,7 +36,7 @@ from moe.errors import (
     RunStopped,
 )
 from moe.planning.plan.plan import Plan
-from moe.planning.policy.decision import Restore
+from moe.planning.policy.decision import Decision, Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
@@ -283,16 +283,26 @@ class Driver:
             engine = over_ray.attach(plan, self._making)
             if engine is None or engine.sound():
                 return engine
-            self._engine = engine
-            self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
-            found = engine.recover(self._around(patient=True))
         except (RankLost, DeadlineExceeded) as error:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
+        self._engine = engine
+        self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
+        found = self._recovered(engine)
         if not isinstance(found, Healed):
             return None
         self._tell(Mended.of(found, self._record.last_step(), DRIVER), self._scene())
         return engine
+
+    def _recovered(self, engine: TrainingEngine) -> Healed | Decision[Plan]:
+        """Have ranks that a driver left go on together, also where more are lost meanwhile."""
+        patient = True
+        while True:
+            try:
+                return engine.recover(self._around(patient))
+            except (RankLost, DeadlineExceeded) as error:
+                self._count(error, self._scene())
+                patient = False
 
     def _launched(self) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model."""
