@@ -151,6 +151,10 @@ class TrainingEngine:
         """Return what every rank of the run holds now, also while a step runs."""
         return self._meeting.status()
 
+    def greet(self) -> None:
+        """Let every rank know that it is driven; do not wait, and leave its work alone."""
+        self._meeting.tell("status")
+
     def steps_done(self) -> int:
         """Return how many steps every rank has done."""
         return statuses.steps_done(self.status())
