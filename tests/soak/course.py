@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from moe.planning.failures.recorded import Happening
 from pipelines.training.timeline import MENDED
-
-CLEAN = 3.0
-"""A step that took longer than so many medians was disturbed."""
 
 
 @dataclass
@@ -65,10 +62,23 @@ class Course:
 
     @property
     def pace(self) -> float:
-        """Seconds of an undisturbed step, with all that is between two steps."""
-        spans = [later["time"] - one["time"] for one, later in pairwise(self.records)]
-        usual = median(spans)
-        return fmean(span for span in spans if span < CLEAN * usual)
+        """Seconds of a step to which nothing happened, with all that is between two steps.
+
+        It is slower than in a run that nobody disturbs: where all nodes are one machine, new
+        processes and new nodes load the cores of those that train.
+        """
+        moments = [at for at, _ in self.struck + self.blows]
+        moments += [event["time"] for event in self.events(MENDED)]
+        return fmean(
+            later["time"] - one["time"]
+            for one, later in pairwise(self.records)
+            if not any(one["time"] < moment <= later["time"] for moment in moments)
+        )
+
+    @property
+    def struck(self) -> list[tuple[float, str]]:
+        """When each fault happened, and which."""
+        return [(float(each["time"]), str(each["fault"])) for each in self.events("fault")]
 
     @property
     def goodput(self) -> float:
@@ -90,8 +100,7 @@ class Course:
         """Return when that happened which a recovery mended, and what; None where unknown."""
         times = [each["time"] for each in self.events(MENDED)]
         before = max((each for each in times if each < event["time"]), default=0.0)
-        struck = [(float(each["time"]), str(each["fault"])) for each in self.events("fault")]
-        found = [each for each in struck + self.blows if before < each[0] <= event["time"]]
+        found = [each for each in self.struck + self.blows if before < each[0] <= event["time"]]
         return min(found, default=None)
 
     def still_before(self, event: dict[str, Any]) -> float:
@@ -108,8 +117,10 @@ class Course:
         return [blow for blow in self.blows if blow not in causes]
 
     def pause_after(self, moment: float) -> float:
-        """Return for how long no step was done from a moment on."""
-        return next((at for at, _ in self.steps if at > moment), moment) - moment
+        """Return for how long neither a step was done nor a recovery began from a moment on."""
+        began = [event["time"] - total(event) for event in self.events(MENDED)]
+        later = [at for at in (*(at for at, _ in self.steps), *began) if at > moment]
+        return min(later, default=moment) - moment
 
 
 def total(event: dict[str, Any]) -> float:
