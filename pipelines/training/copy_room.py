@@ -6,6 +6,7 @@ Copies are worth having and not worth refusing a run for: where they do not fit,
 
 from dataclasses import dataclass, replace
 
+from actors.commands import BuildCommand
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import PlanError
@@ -47,6 +48,15 @@ def planned(run: RunConfig, config: ModelConfig, sequence_length: int, found: Fi
     work = workload(bare, sequence_length, there, plan.replicas)
     room = room_for_copies(config, plan, standing_in(there, plan), work)
     return decided(run, plan, room)
+
+
+def as_built(run: RunConfig, living: BuildCommand) -> Planned:
+    """Return the plan of ranks that are taken over, which keep copies or none as they did."""
+    assert living.run is not None
+    if living.run.elastic.copies:
+        return Planned(run, living.plan, "the ranks that are taken over keep their copies")
+    told = f"the ranks that are taken over keep no copies: {_BACK}"
+    return Planned(without_copies(run), living.plan, told)
 
 
 def without_copies(run: RunConfig) -> RunConfig:

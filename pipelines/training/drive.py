@@ -19,6 +19,7 @@ from actors.crew.ending import remove
 from actors.engine import over_ray
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
+from actors.engine.presence import present
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
@@ -63,7 +64,8 @@ class Work:
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
     that are present, from what was ``found`` of them at the start. ``faults`` are those that the
     run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
-    allows.
+    allows. ``living`` is the plan of actors that a command line before this one has left, if they
+    are to be taken over.
     """
 
     plan: Plan | None
@@ -72,6 +74,7 @@ class Work:
     copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
+    living: Plan | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -135,6 +138,10 @@ class Driver:
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
+        with present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
+            return self._run_on()
+
+    def _run_on(self) -> Outcome:
         cause: RaymoeError | None = None
         while True:
             try:
@@ -265,7 +272,7 @@ class Driver:
 
     def _obtain(self) -> TrainingEngine:
         """Return an engine over the running actors of the run, or over new actors."""
-        before = plan_on(self._work.board)
+        before = plan_on(self._work.board) or self._work.living
         engine = None if before is None else self._attached(before)
         if engine is not None:
             return engine

@@ -23,7 +23,7 @@ SHORT = CopyRoom((4_000_000, 8_000_000), (0, 3_000_000))
     [
         ("auto", ROOM, True, "take at most 8.00 MB a rank: a lost rank comes back from one"),
         (3, ROOM, True, "a lost rank comes back from one"),
-        ("auto", SHORT, False, "rank 1 lacks 3.00 MB for them. Without copies every failure "),
+        ("auto", SHORT, False, "rank 1 lacks 3.00 MB. Without them every loss "),
         ("auto", SHORT, False, ". This run keeps none"),
         (3, SHORT, True, "kept all the same, because elastic.copy_every is 3"),
     ],
