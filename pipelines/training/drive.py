@@ -20,6 +20,7 @@ from actors.engine import over_ray
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.presence import present
+from actors.engine.resizing import Resized
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
@@ -301,7 +302,7 @@ class Driver:
         self._tell(Mended.of(found, self._record.last_step(), DRIVER), self._scene())
         return engine
 
-    def _recovered(self, engine: TrainingEngine) -> Healed | Decision[Plan]:
+    def _recovered(self, engine: TrainingEngine) -> Healed | Resized | Decision[Plan]:
         """Have ranks that a driver left go on together, also where more are lost meanwhile."""
         patient = True
         while True:
