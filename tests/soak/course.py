@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from moe.planning.failures.recorded import Happening
-from pipelines.training.timeline import MENDED
+from pipelines.training.timeline import MENDED, RESIZED
 
 
 @dataclass
@@ -68,12 +68,17 @@ class Course:
         processes and new nodes load the cores of those that train.
         """
         moments = [at for at, _ in self.struck + self.blows]
-        moments += [event["time"] for event in self.events(MENDED)]
+        moments += [event["time"] for event in self.events(MENDED) + self.events(RESIZED)]
         return fmean(
             later["time"] - one["time"]
             for one, later in pairwise(self.records)
             if not any(one["time"] < moment <= later["time"] for moment in moments)
         )
+
+    @property
+    def resized(self) -> list[dict[str, Any]]:
+        """The changes of plan that were carried out."""
+        return [event for event in self.events(RESIZED) if event["changed"]]
 
     @property
     def struck(self) -> list[tuple[float, str]]:
@@ -93,6 +98,9 @@ class Course:
             lost = tuple(range(ranks)) if event["restored"] else tuple(event["replaced"])
             yield Happening(max(began - start, 0.0), lost, 0.0 if lost else total(event))
             yield Happening(max(began - still - start, 0.0), (), still)
+        for event in self.resized:
+            seconds = total(event)
+            yield Happening(max(event["time"] - seconds - start, 0.0), (), seconds)
         for at, _ in self.quiet_blows():
             yield Happening(max(at - start, 0.0), (), self.pause_after(at))
 
@@ -100,7 +108,8 @@ class Course:
         """Return when that happened which a recovery mended, and what; None where unknown."""
         times = [each["time"] for each in self.events(MENDED)]
         before = max((each for each in times if each < event["time"]), default=0.0)
-        found = [each for each in self.struck + self.blows if before < each[0] <= event["time"]]
+        harms = self.struck + [blow for blow in self.blows if blow[1] != "resize"]
+        found = [each for each in harms if before < each[0] <= event["time"]]
         return min(found, default=None)
 
     def still_before(self, event: dict[str, Any]) -> float:
@@ -112,9 +121,9 @@ class Course:
         return float(max(began - max(last, cause[0]), 0.0))
 
     def quiet_blows(self) -> list[tuple[float, str]]:
-        """Return the blows after which a new driver found that all could go on."""
+        """Return the drivers killed after which the next found that all could go on."""
         causes = [self.cause_of(event) for event in self.events(MENDED)]
-        return [blow for blow in self.blows if blow not in causes]
+        return [blow for blow in self.blows if blow[1] == "driver" and blow not in causes]
 
     def pause_after(self, moment: float) -> float:
         """Return for how long neither a step was done nor a recovery began from a moment on."""
