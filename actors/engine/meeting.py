@@ -139,8 +139,12 @@ class Meeting:
         return _statuses(answers)
 
     def abort(self) -> None:
-        """Make every rank drop its process groups, under whatever it does."""
-        wait(self.tell("abort").values(), ABORT_SECONDS)
+        """Make every rank drop its process groups, under whatever it does.
+
+        Returns when they have; for those that are known to hang nobody waits.
+        """
+        answers, hung = self.tell("abort"), {*self._pulse.hung()}
+        wait([answers[seat] for seat in answers if seat not in hung], ABORT_SECONDS)
 
     def _watching(self, doing: str) -> "_Watching":
         return _Watching(self._pulse, self.crew, doing)

@@ -23,7 +23,7 @@ from actors.commands import StepReport
 from actors.engine.training import TrainingEngine
 from actors.state.checkpointing import PendingWrites
 from moe.checkpoint.drafts import drafted, prune
-from moe.checkpoint.manifest import step_directory
+from moe.checkpoint.manifest import checkpoints, step_directory
 from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.run import CheckpointSection
 from moe.errors import StorageError
@@ -88,14 +88,18 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     def take(self, step: int) -> None:
         """Take a snapshot of all ranks after a step, and start to write it.
 
-        Waits until the previous checkpoint is written.
+        Waits until the previous checkpoint is written. One of the same step that is there already,
+        from before the steps since were done again, holds the same and stays.
         """
         self._finish()
+        run = self._context.run
+        location = step_directory(run.checkpoint.location, step)
+        if any(saved.name == location.name for saved in checkpoints(run.checkpoint.location)):
+            return
         began = time.monotonic()
         self._engine.snapshot(step)
         stall = time.monotonic() - began
-        run = self._context.run
-        scope, location = ExitStack(), step_directory(run.checkpoint.location, step)
+        scope = ExitStack()
         draft = scope.enter_context(drafted(location))
         writing = self._engine.write(draft, step)
         self._pending = _Pending(step, writing, draft, location, scope, began, stall)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moe.checkpoint.manifest import MANIFEST
 from moe.errors import StorageError
 from pipelines.training import saving
 from pipelines.training.saving import CheckpointSaver, Saved
@@ -48,6 +49,18 @@ def test_old_checkpoints_that_stay_end_no_run(
     assert [each.step for each in whole] == [3]
     assert 0 <= whole[0].stall_seconds <= whole[0].seconds
     assert "could not be removed yet: the store is busy" in caplog.text
+
+
+def test_a_checkpoint_of_a_step_that_is_done_again_stays(tmp_path: Path) -> None:
+    there = tmp_path / "run" / "step-00000003"
+    there.mkdir(parents=True)
+    (there / MANIFEST).write_text("of the first time")
+    whole: list[Saved] = []
+    saves = saver(tmp_path, whole)
+    saves.take(3)
+    saves.finish()
+    assert not whole
+    assert [each.name for each in there.iterdir()] == [MANIFEST]
 
 
 def test_a_full_disk_at_the_end_of_a_save_is_a_storage_error(
