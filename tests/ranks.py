@@ -2,11 +2,9 @@
 
 import os
 import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 import torch
@@ -21,18 +19,20 @@ from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
-from actors.rank.staging import Staging
 from actors.rank.states import Empty, Joined
 from actors.state.sources import CheckpointSource, ModelSource
 from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.balance_state import BalanceState
+from moe.config.products import Products
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
+from moe.errors import LaunchError
+from moe.nn.product import in_use, use
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
-from moe.planning.plan.seats import Seats
+from moe.planning.plan.seats import Seat, Seats
 from moe.storage import Location
 
 SECONDS = 30.0
@@ -56,7 +56,7 @@ class Ranks:
     def crew_of(self, seats: Seats, numbers: Sequence[int]) -> "PooledCrew":
         """Return a crew of some of the processes, by their numbers in the order of the seats."""
         self.crew(Seats(max(numbers) + 1, 1, 1))
-        return PooledCrew(seats, [self._processes[number] for number in numbers])
+        return PooledCrew(seats, [self._processes[number] for number in numbers], HERE)
 
     def started(
         self,
@@ -81,10 +81,6 @@ class Ranks:
         assert pid is not None
         return pid
 
-    def kill(self, rank: int) -> None:
-        """End a process, if it has not ended, and wait until it is gone."""
-        self._processes[rank].kill()
-
     def process(self, rank: int) -> RankProcess:
         """Return what hosts a rank."""
         return self._processes[rank]
@@ -100,6 +96,14 @@ class PooledCrew(PipeCrew):
     def __init__(self, seats: Seats, pool: Sequence[RankProcess], nodes: Sequence[str]) -> None:
         super().__init__(seats, pool[: len(seats)], TestedRank, nodes)
         self._pool = pool
+        self.full = False
+
+    def replace(self, seats: Iterable[Seat], seconds: float) -> None:
+        """Start new processes, unless the crew is full."""
+        wanted = [*seats]
+        if wanted and self.full:
+            raise LaunchError("there is no room for another process")
+        super().replace(wanted, seconds)
 
     def end(self) -> None:
         """Leave the processes of the pool; they are built anew for the next plan."""
@@ -161,13 +165,15 @@ class TestedRank(Rank):
         self.abort()
         self._state = Empty()
 
+    def rules(self, products: Products | None = None) -> Products:
+        """Return the rules of products; follow others before, if given."""
+        if products is not None:
+            use(products)
+        return in_use()
+
     def stand_at(self, step: int) -> None:
         """Be a rank that has done another number of steps."""
         self._trainer().steps_done = step
-
-    def end_at_message(self, how: signal.Signals) -> None:
-        """End or stop this process once it has received a part of its new share."""
-        self._staging = _Ending(how)
 
     def unlike(self) -> bool:
         """Return whether this rank takes its leader's choices."""
@@ -240,34 +246,6 @@ class TestedRank(Rank):
             raise error(text)
 
         handle = register_module_forward_pre_hook(fail)
-
-
-class _Ending(Staging):
-    """Staging that ends its process when it has received a message and others still send to it."""
-
-    def __init__(self, how: signal.Signals) -> None:
-        super().__init__()
-        self._unwanted = _Deadly(how)
-
-    def _blank(self, *arguments: Any) -> Any:
-        made = super()._blank(*arguments)
-        self._unwanted.left = 1
-        return made
-
-
-class _Deadly(threading.Event):
-    """Tells that nothing is unwanted, so many times, then ends the process."""
-
-    def __init__(self, how: signal.Signals) -> None:
-        super().__init__()
-        self.left = inf
-        self._how = how
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            os.kill(os.getpid(), self._how)
-        return False
 
 
 def single_threaded(plan: Plan) -> Plan:

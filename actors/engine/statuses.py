@@ -43,14 +43,6 @@ def can_be_driven(statuses: Statuses) -> bool:
     return together(statuses, epoch_of(statuses)) and not saving and max(steps) - min(steps) <= 1
 
 
-def can_meet_again(statuses: Statuses) -> bool:
-    """Tell whether ranks that left their epoch can go on together under the next.
-
-    All must stand after the same step, and none may have failed with its weights half updated.
-    """
-    return len({rank.step for rank in statuses}) == 1 and not any(rank.torn for rank in statuses)
-
-
 def reports_of_last_step(statuses: Statuses) -> list[RankReport] | None:
     """Return the reports of the last step, or None unless every rank has one of the same step."""
     reports = [rank.report for rank in statuses if rank.report is not None]

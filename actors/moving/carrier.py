@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.faults.points import POINTS
 from actors.moving.contents import VALUES, Contents, Flat, read
 from actors.moving.gathering import Gathering
 from moe.errors import RankLost
@@ -52,14 +53,15 @@ class Carrier:
         self._under_way = deque[_UnderWay]()
 
     @torch.no_grad()
-    def carry(self, part: Part) -> None:
-        """Send and receive every message of a part, in its order."""
+    def carry(self, part: Part, step: int) -> None:
+        """Send and receive every message of a part, in its order, at the boundary of a step."""
         try:
             for message in part.messages:
                 if len(self._under_way) == AHEAD:
                     self._settle()
                 gives = message.giver == part.number
                 self._under_way.append(self._given(message) if gives else self._taken(message))
+            POINTS.reach("resize", step)
             while self._under_way:
                 self._settle()
         finally:

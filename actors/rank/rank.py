@@ -33,6 +33,7 @@ from actors.moving.transfer import Moved, Transfer
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
+from actors.rank.silence import Alone, Silence
 from actors.rank.staging import Staging
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.peers import Peers
@@ -45,18 +46,27 @@ from moe.errors import RankLost, RaymoeError
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
+ORPHANED = 71
+"""Exit code of a rank that nobody drives."""
+
 ABANDON_SECONDS = 5.0
 """A write that is given up ends with the tensor it is at; what takes longer keeps its memory."""
+
+
+def end_process(seconds: float) -> None:
+    """End this process, in which a rank has waited for its driver for so long."""
+    os._exit(ORPHANED)
 
 
 class Rank:
     """Built once, joined once an epoch, then commanded step by step.
 
     Every public method is one command of the engine. ``actors.rank.queues`` says which of them run
-    beside others. ``host`` is the address where the other ranks reach this one.
+    beside others. ``host`` is the address where the other ranks reach this one; ``alone`` is what
+    it does when nobody drives it for longer than its run file allows.
     """
 
-    def __init__(self, number: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, number: int, host: str = "127.0.0.1", alone: Alone = end_process) -> None:
         self._number = number
         self._host = host
         self._state: State = Empty()
@@ -64,6 +74,7 @@ class Rank:
         self._working = threading.Lock()
         self._remedy: Callable[[], str] = str
         self._staging = Staging()
+        self._silence = Silence(alone)
         self._freed = 0.0
 
     @property
@@ -91,6 +102,7 @@ class Rank:
             POINTS.reach("start", 0)
             self._state = Built(share)
         self._remedy = need
+        self._silence.limit(_patience(command))
 
     def open_store(self, seconds: float) -> tuple[str, int]:
         """Open the store where the ranks of the next epoch meet; return its address and port."""
@@ -131,6 +143,7 @@ class Rank:
 
     def train_step(self, batch: StepInput) -> RankReport:
         """Run one step; the one just done gives its report again, any other is refused."""
+        self._silence.heard()
         share, trainer = self._share(), self._trainer()
         if share.report is not None and batch.step + 1 == trainer.steps_done:
             return share.report
@@ -179,16 +192,30 @@ class Rank:
             return self._staging.make(share, transfer, store)
 
     def become(self) -> None:
-        """Leave the epoch and take the new share of a resize; the old one is dropped."""
+        """Leave the epoch and take the new share of a resize; what was before is kept."""
         self.abort()
-        staged = self._staging.take()
-        torch.set_num_threads(staged.command.threads)
+        staged = self._staging.take(self._state)
         self._state = Built(staged, self._state.epoch, self._last_saver())
-        self._remedy = partial(remedy, staged.command, lambda: staged.decoder.config)
+        self._follow(staged)
+
+    def revert(self) -> None:
+        """Leave the epoch and be as before a resize, as far as that had come."""
+        self.abort()
+        before = self._staging.back()
+        if before is not None:
+            self._state = before
+        if isinstance(self._state, Built):
+            self._follow(self._state.share)
 
     def forget(self) -> None:
-        """Drop the new share of a resize, if there is one; the old one goes on."""
+        """Drop every share of a resize but the one in use, which goes on."""
         self._staging.drop()
+
+    def _follow(self, share: LoadedShare) -> None:
+        """Compute as the command of a share says."""
+        torch.set_num_threads(share.command.threads)
+        self._remedy = partial(remedy, share.command, lambda: share.decoder.config)
+        self._silence.limit(_patience(share.command))
 
     def copy(self, step: int) -> None:
         """Copy what this rank alone holds after ``step`` steps, for the case that it is lost.
@@ -251,8 +278,24 @@ class Rank:
         """Return the status once every earlier command is done."""
         return self.status()
 
+    def built_as(self) -> BuildCommand | None:
+        """Return what this rank is in its run, for a driver that knows nothing of it."""
+        return None if isinstance(self._state, Empty) else self._state.share.command
+
+    def wait_for_driver(self, seconds: float) -> None:
+        """Do without a driver for so long, until ``build`` says for how long the run allows it."""
+        self._silence.limit(seconds)
+
+    def silence(self) -> float | None:
+        """Return for how many seconds nobody has driven this rank; None where it waits for ever.
+
+        Other ranks ask.
+        """
+        return self._silence.seconds
+
     def status(self) -> RankStatus:
         """Return what this rank holds; answered while a command runs."""
+        self._silence.heard()
         state = self._state
         share = None if isinstance(state, Empty) else state.share
         trainer = None if share is None else share.trainer
@@ -275,6 +318,7 @@ class Rank:
             seat=None if share is None else share.command.seat,
             staged=self._staging.seat,
             freed=self._freed,
+            between=self._staging.between,
         )
 
     @contextmanager
@@ -377,3 +421,8 @@ class Rank:
         if trainer is None:
             raise RankLost(f"rank {self.number} was built to serve, not to train")
         return trainer
+
+
+def _patience(command: BuildCommand) -> float:
+    """Return for how many seconds a rank waits for its driver; 0 for ever, as one that serves."""
+    return 0.0 if command.run is None else command.run.elastic.orphan_seconds

@@ -1,6 +1,7 @@
 """The board of a run: the driver posts reports to the command line, which can ask it to stop."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
 from moe.planning.plan.plan import Plan
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended
 
 WAIT_SECONDS = 30.0
 """A board only answers calls; a board that does not answer for this long is unreachable."""
@@ -32,8 +33,10 @@ class Beginning(NamedTuple):
     step: int
 
 
-Post = Beginning | StepReport | Mended
+Post = Beginning | StepReport | Lost | Mended
 """What the driver posts to a board, in order of time."""
+
+LOOK_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -60,8 +63,8 @@ class Board:
         return self._plan
 
     @ray.method
-    def post(self, news: StepReport | Mended) -> None:
-        """Add the report of a step, or what was mended."""
+    def post(self, news: StepReport | Lost | Mended) -> None:
+        """Add the report of a step, or what was lost or mended."""
         self._posts.append(news)
         self._news.set()
 
@@ -94,9 +97,12 @@ class Board:
 
 
 @contextmanager
-def open_board(run: str) -> Iterator[ActorHandle[Board]]:
+def open_board(run: str, patience: float = 0.0) -> Iterator[ActorHandle[Board]]:
     """Open the board of a run on this node, under the run's name; it ends with the block or
     process.
+
+    Only one command line has the board, so only one drives the run. ``patience``: seconds to wait
+    for the board of one that was killed to end, or of one whose node is lost.
     """
     here = ray.get_runtime_context().get_node_id()
     options = {
@@ -104,14 +110,24 @@ def open_board(run: str) -> Iterator[ActorHandle[Board]]:
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    try:
-        handle: Any = ray.remote(Board).options(**options).remote()
-    except ActorAlreadyExistsError:
-        raise name_taken(run) from None
+    deadline, handle = time.monotonic() + patience, _new(options)
+    while handle is None:
+        if time.monotonic() > deadline:
+            raise name_taken(run)
+        time.sleep(LOOK_SECONDS)
+        handle = _new(options)
     try:
         yield handle
     finally:
         ray.kill(handle)
+
+
+def _new(options: dict[str, Any]) -> Any:
+    """Return a new board; None where another has its name."""
+    try:
+        return ray.remote(Board).options(**options).remote()
+    except ActorAlreadyExistsError:
+        return None
 
 
 def stop(run: str) -> bool:
@@ -134,8 +150,8 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
     return _answer(board.plan.remote(), late=None, gone=None)
 
 
-def post(board: ActorHandle[Board], news: StepReport | Mended) -> None:
-    """Post the report of a step, or what was mended."""
+def post(board: ActorHandle[Board], news: StepReport | Lost | Mended) -> None:
+    """Post the report of a step, or what was lost or mended."""
     _answer(board.post.remote(news), late=None, gone=None)
 
 

@@ -88,21 +88,26 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     def take(self, step: int) -> None:
         """Take a snapshot of all ranks after a step, and start to write it.
 
-        Waits until the previous checkpoint is written. One of the same step that is there already,
-        from before the steps since were done again, holds the same and stays.
+        Waits until the previous checkpoint is written. Does nothing where the step is done again
+        after a loss and its checkpoint is there: it holds the same numbers.
         """
         self._finish()
-        run = self._context.run
-        location = step_directory(run.checkpoint.location, step)
-        if any(saved.name == location.name for saved in checkpoints(run.checkpoint.location)):
+        if self.has(step):
             return
         began = time.monotonic()
         self._engine.snapshot(step)
         stall = time.monotonic() - began
-        scope = ExitStack()
+        run = self._context.run
+        scope, location = ExitStack(), step_directory(run.checkpoint.location, step)
         draft = scope.enter_context(drafted(location))
         writing = self._engine.write(draft, step)
         self._pending = _Pending(step, writing, draft, location, scope, began, stall)
+
+    def has(self, step: int) -> bool:
+        """Tell whether the checkpoint of a step is there, whole."""
+        location = self._context.run.checkpoint.location
+        name = step_directory(location, step).name
+        return any(saved.name == name for saved in checkpoints(location))
 
     def tell(self, report: StepReport) -> None:
         """Complete a checkpoint whose files are written; report an earlier one to Ray Train."""

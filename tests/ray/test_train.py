@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -35,7 +33,8 @@ from pipelines.training.recording import JOURNAL, recorded_steps
 from pipelines.training.train import train
 from tests import material as tiny_material
 from tests import runs
-from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
+from tests.driven import begun, driver_pids, losses, once, pids, tensors_of, trained
+from tests.remains import remains
 
 pytestmark = pytest.mark.ray
 
@@ -74,7 +73,11 @@ def test_a_run_leaves_checkpoints_a_journal_and_no_actor(undisturbed: RunConfig)
     record = recorded_steps(undisturbed.checkpoint.path)[-1]
     assert sorted(record["layers"]) == ["0", "1", "2"]
     assert 0 < record["layers"]["0"]["coefficient"] <= 0.01
-    events = [each for each in read(undisturbed.checkpoint.path / JOURNAL) if "event" in each]
+    records = read(undisturbed.checkpoint.path / JOURNAL)
+    events = [each for each in records if each.get("event") == "checkpoint"]
+    copies = [each["step"] for each in records if each.get("event") == "copies"]
+    assert copies == sorted({*copies})
+    assert copies[0] == 0
     assert [each["directory"] for each in events] == list(map(str, saved))
     assert all(0 < e["checkpoint_stall_seconds"] <= e["checkpoint_seconds"] for e in events)
 
@@ -90,7 +93,6 @@ def test_resuming_continues_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         # The second snapshot waits for the first checkpoint.
         trained(full, on_step=once(2 * EVERY + 1, interrupt))
-    assert not ending.running(full.name)
     assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
     trained(full, resume="always")
     assert losses(full) == losses(undisturbed)
@@ -99,7 +101,7 @@ def test_resuming_continues_bit_for_bit(
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
+def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_comes_back_alone(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path, elastic={"faults": True})
@@ -115,15 +117,26 @@ def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
     trained(run, "never", lambda report: [look(report) for look in looks], said.append, [fault])
     assert losses(run) == losses(undisturbed)
     assert actors[0] == actors[1]
+    assert said.pop(1).startswith("copies of ranks in their peers take at most ")
     assert said[:4] == [
         "using the Ray session of this process",
         f"faults to come: {fault}",
         "waiting for 2 actors, at most 60 s",
         "2 actors are ready; training begins",
     ]
-    events = [each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") == "fault"]
-    assert [each["fault"] for each in events] == [str(fault)]
-    assert said[-1].startswith("2 actors are ready; training continues after step ")
+    assert said[4].startswith("2 actors are ready; training continues after step ")
+    assert said[5].startswith(f"loss after step {STEPS - 12}: rank 1 died during step {STEPS - 12}")
+    assert said[6].startswith("healed with new processes for rank 1 only in ")
+    assert len(said) == 7
+    told = ("began", "fault", "lost", "mended", "replayed")
+    events = [each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") in told]
+    assert [each["event"] for each in events] == ["began", *told]
+    assert [each["time"] for each in events] == sorted(each["time"] for each in events)
+    first, second, happened, _, mended, _ = events
+    assert (first["new"], second["new"], happened["fault"]) == (True, False, str(fault))
+    assert (mended["restored"], mended["replaced"]) == (False, [1])
+    steps = recorded_steps(run.checkpoint.path)
+    assert all(0 < each["goodput"] < 1 for each in steps[5:])
 
 
 def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stopped_from_elsewhere(
@@ -143,7 +156,17 @@ def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stoppe
     said = r"was stopped before step 5000; --resume continues from step \d+0$"
     with pytest.raises(ClusterError, match=said):
         trained(run, on_step=once(EVERY + 2, look_and_stop))
-    for name in ("loss", "step_seconds", "tokens_per_second", "expert_load", "drop_rate"):
+    for name in (
+        "loss",
+        "goodput",
+        "epoch",
+        "copy_age",
+        "spares",
+        "step_seconds",
+        "tokens_per_second",
+        "expert_load",
+        "drop_rate",
+    ):
         assert f"ray_raymoe_{name}" in page, name
     assert 'layer="2"' in page
     assert "ray_raymoe_balance_coefficient" in page
@@ -226,22 +249,9 @@ def test_a_second_run_of_the_same_name_is_refused(
 def test_a_second_run_is_refused_while_the_first_has_no_actors_yet(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
-    with open_board("tiny"), pytest.raises(LaunchError, match="a run named tiny is on this"):
-        trained(config(material, tmp_path))
-
-
-def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
-    """Start a run in a process of its own, which prints the number of every step."""
-    file.write_text(json.dumps(run.model_dump(mode="json")))
-    code = (
-        "import json, signal, sys; from moe.config.run import parse_run\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pipelines.training.train import train\n"
-        "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
-        "lambda r: print(r.step, flush=True))"
-    )
-    command = [sys.executable, "-c", code, str(file)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    run = config(material, tmp_path)
+    with open_board("tiny"), pytest.raises(LaunchError, match="take it over with --resume; end it"):
+        train(run, "never", lambda plan, session: None, lambda report: None)
 
 
 def test_interrupting_the_command_line_leaves_nothing(
@@ -254,7 +264,51 @@ def test_interrupting_the_command_line_leaves_nothing(
         assert process.stdout.readline().strip().isdigit()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
-    assert not ending.running(run.name)
+    assert remains(run.name, run.checkpoint.path) == []
+
+
+def test_a_killed_command_line_is_taken_over_where_its_actors_stand(
+    ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, cluster={"address": ray_session.address})
+    killed_in_the_middle(run, tmp_path / "run.json", EVERY + 5)
+    before = pids(run, 2)
+    longer = run.model_copy(update={"train": run.train.model_copy(update={"steps": 2 * STEPS})})
+    with pytest.raises(ConfigError, match=r"which live, but train\.steps was 60 and is 120"):
+        train(longer, "if-saved", lambda plan, session: None, lambda report: None)
+    said: list[str] = []
+    after: list[list[int]] = []
+    look = once(0, lambda: after.append(pids(run, 2)))
+    trained(run, "always", look, said.append)
+    assert said[1] == "taking over the actors of tiny, which live: 2 actors"
+    assert after == [before]
+    assert losses(run) == losses(undisturbed)
+    ours, theirs = (tensors_of(checkpoints(r.checkpoint.path)[-1]) for r in (run, undisturbed))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_actors_that_nobody_takes_over_end_with_all_that_they_hold(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    elastic = {"orphan_seconds": 3.0, "hang_seconds": 1.0}
+    sections = {"cluster": {"address": ray_session.address}, "elastic": elastic}
+    run = config(material, tmp_path, train={"steps": 5000}, **sections)
+    killed_in_the_middle(run, tmp_path / "run.json", 5)
+    assert ending.running(run.name)
+    assert remains(run.name, tmp_path / "no files") == []
+
+
+def killed_in_the_middle(run: RunConfig, file: Path, step: int) -> None:
+    """Begin a run, kill its command line after a step, and wait until nobody drives it."""
+    with begun(run, file) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < step:
+            pass
+        process.kill()
+    deadline = time.monotonic() + 20
+    while board_of(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_run_that_is_terminated_while_it_starts_leaves_nothing(
@@ -269,8 +323,7 @@ def test_a_run_that_is_terminated_while_it_starts_leaves_nothing(
             time.sleep(0.1)
         process.terminate()
         assert process.wait(timeout=60) == -signal.SIGINT
-    assert not board_of(run)
-    assert not ending.running(run.name)
+    assert remains(run.name, run.checkpoint.path) == []
 
 
 def board_of(run: RunConfig) -> bool:

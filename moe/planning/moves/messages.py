@@ -10,7 +10,7 @@ in rounds, in which every process gives to one other and takes from one other:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from moe.config.model import ModelConfig
@@ -22,6 +22,9 @@ from moe.planning.moves.holdings import State
 from moe.planning.moves.seating import Seating
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+
+Member = tuple[Seat | None, Seat | None]
+"""A process by its old seat and its new one."""
 
 MESSAGE_BYTES = 2**24
 """A message has at most so many bytes: a process keeps a few of them in memory at a time."""
@@ -86,24 +89,29 @@ def resize(
     """
     difference = diff(config, old, new, workload, seating)
     _check_given(difference)
-    giving = [seat for seat in old.seats if seat in difference.given]
-    staying = frozenset(seating.stays.values())
-    seats = [(seating.stays.get(seat), seat) for seat in new.seats]
-    members = [*seats, *((seat, None) for seat in giving if seat not in staying)]
-    numbers = {was: number for number, (was, _) in enumerate(members) if was is not None}
-    takers = {seat: number for number, (_, seat) in enumerate(members) if seat is not None}
-    mine = defaultdict[int, list[Message]](list)
-    for message in _ordered(_messages(difference.moves, numbers, takers), len(members)):
-        mine[message.giver].append(message)
-        mine[message.taker].append(message)
-    held = defaultdict[Seat | None, list[Seat]](list)
+    members = _members(old, new, seating, difference)
+    messages = defaultdict[int, list[Message]](list)
+    copies = defaultdict[Seat | None, list[Seat]](list)
+    for message in _ordered(_messages(difference.moves, members), len(members)):
+        messages[message.giver].append(message)
+        messages[message.taker].append(message)
     for copied, holder in seating.copied.items():
-        held[holder].append(copied)
+        copies[holder].append(copied)
     parts = (
-        Part(number, was, seat, tuple(mine[number]), tuple(held[was]))
+        Part(number, was, seat, tuple(messages[number]), tuple(copies[was]))
         for number, (was, seat) in enumerate(members)
     )
     return Resize(difference, tuple(parts))
+
+
+def _members(old: Plan, new: Plan, seating: Seating, difference: Difference) -> list[Member]:
+    """Return the processes that take part: those of the new plan, then those that only give."""
+    staying = frozenset(seating.stays.values())
+    giving = (seat for seat in old.seats if seat in difference.given and seat not in staying)
+    return [
+        *((seating.stays.get(seat), seat) for seat in new.seats),
+        *((seat, None) for seat in giving),
+    ]
 
 
 def _check_given(difference: Difference) -> None:
@@ -115,13 +123,12 @@ def _check_given(difference: Difference) -> None:
         )
 
 
-def _messages(
-    moves: Iterable[Move], givers: Mapping[Seat, int], takers: Mapping[Seat, int]
-) -> Iterator[Sequence[Message]]:
+def _messages(moves: Iterable[Move], members: Sequence[Member]) -> Iterator[Sequence[Message]]:
     """Yield the messages of each pair of processes."""
+    givers = {was: number for number, (was, _) in enumerate(members)}
+    takers = {seat: number for number, (_, seat) in enumerate(members)}
     pairs = defaultdict[tuple[int, int, State, int], list[TensorRange]](list)
     for move in moves:
-        assert move.source is not None
         each = move.size // move.range.elements
         pairs[givers[move.source], takers[move.to], move.state, each].append(move.range)
     together = defaultdict[tuple[int, int], list[Message]](list)

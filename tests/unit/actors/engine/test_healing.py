@@ -80,11 +80,11 @@ def eight(ranks: Ranks, model: Path) -> Undisturbed:
     return Undisturbed.of(ranks, gangs(model), run_of(model))
 
 
-IN_STEP = ("step", "forward", "backward", "reduction", "update", "copy")
+KILLS = [("kill", p) for p in ("step", "forward", "backward", "reduction", "update", "copy")]
+OTHERS = [("hang", "backward"), ("hang", "copy"), ("raise", "forward"), ("raise", "update")]
 
 
-@pytest.mark.parametrize("kind", ["kill", "raise", "hang"])
-@pytest.mark.parametrize("phase", IN_STEP)
+@pytest.mark.parametrize(("kind", "phase"), [*KILLS, *OTHERS])
 def test_a_fault_in_any_part_of_a_step_changes_no_bit(
     kind: Any, phase: Any, ranks: Ranks, model: Path, three: Undisturbed, tmp_path: Path
 ) -> None:
@@ -92,10 +92,14 @@ def test_a_fault_in_any_part_of_a_step_changes_no_bit(
     done = HealedRun.begun(ranks, three.plan, run_of(model), faults).go(unharmed)
     assert len(faults.spent()) == 1
     three.check(done, lost=int(kind != "raise"))
+    replaced = () if kind == "raise" else ("process", "built")
+    copied = () if (kind, phase) == ("raise", "forward") else ("copied",)
+    (healed,) = done.healed
+    assert (*healed.seconds,) == ("seen", "decided", *replaced, "joined", *copied)
+    assert all(seconds >= 0 for seconds in healed.seconds.values())
 
 
-@pytest.mark.parametrize("phase", ["backward", "reduction", "update"])
-@pytest.mark.parametrize("rank", [0, 6])
+@pytest.mark.parametrize(("rank", "phase"), [(0, "reduction"), (6, "backward"), (6, "update")])
 def test_one_of_eight_is_killed(
     rank: int, phase: Any, ranks: Ranks, model: Path, eight: Undisturbed, tmp_path: Path
 ) -> None:

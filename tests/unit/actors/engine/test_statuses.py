@@ -31,16 +31,6 @@ def test_a_new_driver_takes_over_ranks_of_one_epoch_in_one_step_or_the_next(
     assert statuses.can_be_driven([RANK, replace(OTHER, **change)]) is expected
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [({}, True), ({"joined": False}, True), ({"step": 4}, False), ({"torn": True}, False)],
-)
-def test_ranks_meet_again_after_one_step_with_whole_weights(
-    change: dict[str, object], expected: bool
-) -> None:
-    assert statuses.can_meet_again([RANK, replace(OTHER, **change)]) is expected
-
-
 def test_ranks_of_another_number_of_replicas_are_not_taken_over() -> None:
     assert statuses.built_for([RANK, OTHER], 2)
     assert not statuses.built_for([RANK, OTHER], 1)

@@ -1,6 +1,5 @@
 """Shares that move between ranks are those that a checkpoint would have given, to the bit."""
 
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,14 @@ from hypothesis import strategies as st
 
 from actors.commands import StepReport
 from actors.crew.gather import gather
+from actors.faults.armed import Armed
+from moe.config.fault import Fault, FaultKind
 from moe.config.model import ModelConfig
+from moe.config.products import always
 from moe.config.run import RunConfig
 from moe.errors import RankLost
+from moe.nn.processor import processor
+from moe.nn.product import chosen
 from moe.planning.moves.messages import resize
 from moe.planning.moves.seating import Seating
 from moe.planning.plan.plan import Plan
@@ -182,23 +186,23 @@ def test_a_share_that_is_forgotten_leaves_the_old_one(ranks: Ranks, tmp_path: Pa
     check_goes_on(ranks, team, 2)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_new_rank_that_ends_as_it_receives_leaves_the_old_plan_running(
-    how: signal.Signals, ranks: Ranks, tmp_path: Path
+@pytest.mark.parametrize("kind", ["kill", "hang", "raise"])
+def test_a_new_rank_that_fails_as_it_receives_leaves_the_old_plan_running(
+    kind: FaultKind, ranks: Ranks, tmp_path: Path
 ) -> None:
     """It has come, so all others send and receive. Its neighbours are freed, and theirs."""
     config, team = started(ranks, tmp_path)
     new = Shape((1, 1, 1), replicas=2).plan(config)
     change = resizing(ranks, team, config, new, same_seats(team.plan, new))
     victim = next(part.number for part in change.resize.parts if part.old is None)
-    seats = change.crew.seats
-    change.crew.tell(seats.seat(victim), "end_at_message", how).result(SECONDS)
-    begun = time.monotonic()
-    answers = change.told(seconds=2.0 if how == signal.SIGSTOP else SECONDS)
+    (tmp_path / "marks").mkdir()
+    fault = Armed(Fault(kind, victim, 2, "resize"), tmp_path / "marks" / "0")
+    change.crew.tell(change.crew.seats.seat(victim), "arm", [fault]).result(SECONDS)
+    answers = change.told(seconds=2.0 if kind == "hang" else SECONDS)
     left = [answer for number, answer in enumerate(answers.values()) if number != victim]
-    assert all(isinstance(each.exception(SECONDS), RankLost) for each in left)
-    assert time.monotonic() - begun < 5.0
-    ranks.kill(change.numbers[victim])
+    assert all(isinstance(each.exception(0.5 * SECONDS), RankLost) for each in left)
+    assert fault.spent
+    ranks.process(change.numbers[victim]).kill()
     check_goes_on(ranks, team, 2)
 
 
@@ -218,6 +222,24 @@ def test_ranks_that_wait_for_one_that_never_comes_are_freed_by_an_abort(
         with pytest.raises(RankLost, match="was given up"):
             answer.result(5.0)
     check_goes_on(ranks, team, 2)
+
+
+def test_new_ranks_multiply_by_the_rules_of_the_run_once_they_are_taken(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(3)
+    model = exports.export(config, tmp_path / "model")
+    team = trained(ranks, Shape((3,)).plan(config), model, runs.run_config(model), 1)
+    team.all("rules", always(processor(), "mkl"))
+    new = Shape((2, 1)).plan(config)
+    change = resizing(ranks, team, config, new, same_seats(team.plan, new), step=1)
+    fresh = change.crew.seats.seat(1)
+    before = change.crew.tell(fresh, "rules", always(processor(), "onednn")).result(SECONDS)
+    change.moved()
+    assert change.crew.tell(fresh, "rules").result(SECONDS) == before
+    after = change.committed(2)
+    assert after.all("rules") == [always(processor(), "mkl")] * 2
+    after.all("rules", chosen({}))
 
 
 def test_a_rank_that_moved_nothing_has_nothing_to_become(ranks: Ranks, tmp_path: Path) -> None:
@@ -252,7 +274,7 @@ def test_a_lost_rank_gives_from_its_copy_and_survivors_go_back_to_theirs(
     team.all("exchange_copies", 2, holders)
     stepped(team, 2)
     lost = seats[0]
-    ranks.kill(0)
+    ranks.process(0).kill()
     new = Shape((1, 2)).plan(config)
     copied = {seat: seat for seat in seats[1:]} | {lost: holders[lost]}
     stays = dict(zip(new.seats, reversed(seats[1:]), strict=False))
