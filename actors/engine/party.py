@@ -69,8 +69,11 @@ class Party(Generic[Ranks]):
         to give up a wait for a process that lives. One that answers and has not ended what it does
         long after every message has, hangs as well.
         """
+        killed = {*self._pulse.hung()}
+        for seat in killed:
+            self.crew.kill(seat)
         self.abort()
-        answers, killed = self.tell("settled"), set[Seat]()
+        answers = self.tell("settled")
         deadline = time.monotonic() + self.deadlines.group + ABORT_SECONDS
         while pending := {seat for seat, answer in answers.items() if not answer.done()} - killed:
             late = pending if time.monotonic() > deadline else pending & {*self._pulse.hung()}
