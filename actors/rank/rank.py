@@ -133,12 +133,15 @@ class Rank(Member):
         share, trainer, peers = self._share(), self._trainer(), self._peers()
         seconds, step = trainer.run.cluster.step_seconds, recovery.step
         with self._communicating(f"the recovery of the boundary after {step} steps"):
-            whole = peers.deliver(recovery, seconds)
             harmed = trainer.torn or trainer.steps_done != step
-            if harmed or share.command.seat in recovery.gives:
-                trainer.go_back(step, *peers.contents(step, trainer.holdings))
-            else:
-                peers.take(step, trainer.holdings, trainer.balancer.states, seconds)
+
+            def stand() -> None:
+                if harmed or share.command.seat in recovery.gives:
+                    trainer.go_back(step, *peers.contents(step, trainer.holdings))
+                else:
+                    peers.take(step, trainer.holdings, trainer.balancer.states, seconds)
+
+            whole = peers.deliver(recovery, seconds, stand)
             share.report = None
             trainer.spread()
             peers.keep(step if recovery.gives else whole)
