@@ -165,7 +165,8 @@ class RankStatus:
     ``replicas``: number of replicas in the plan this rank was built from. ``copies`` and
     ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
     seats. ``seat``: where it sits in the plan that it was built from; None before. ``staged``: the
-    seat whose share waits to be taken, in the new plan of a resize.
+    seat whose share waits to be taken, in the new plan of a resize. ``between``: it has taken such
+    a share and keeps the one before, because the resize is not yet over.
     """
 
     rank: int
@@ -183,3 +184,4 @@ class RankStatus:
     holds: Mapping[Seat, frozenset[int]] = field(default_factory=dict)
     seat: Seat | None = None
     staged: Seat | None = None
+    between: bool = False

@@ -121,12 +121,17 @@ class RankActor:
 
     @ray.method
     def become(self) -> None:
-        """Take the new share of a resize."""
+        """Take the new share of a resize; what was before is kept."""
         self._rank.become()
 
     @ray.method
+    def revert(self) -> None:
+        """Be as before a resize."""
+        self._rank.revert()
+
+    @ray.method
     def forget(self) -> None:
-        """Drop the new share of a resize."""
+        """Drop every share but the one in use."""
         self._rank.forget()
 
     @ray.method

@@ -177,16 +177,29 @@ class Rank:
             return self._staging.make(share, transfer, store)
 
     def become(self) -> None:
-        """Leave the epoch and take the new share of a resize; the old one is dropped."""
+        """Leave the epoch and take the new share of a resize; what was before is kept."""
         self.abort()
-        staged = self._staging.take()
-        torch.set_num_threads(staged.command.threads)
+        staged = self._staging.take(self._state)
         self._state = Built(staged, self._state.epoch, self._last_saver())
-        self._remedy = partial(remedy, staged.command, lambda: staged.decoder.config)
+        self._follow(staged)
+
+    def revert(self) -> None:
+        """Leave the epoch and be as before a resize, as far as that had come."""
+        self.abort()
+        before = self._staging.back()
+        if before is not None:
+            self._state = before
+        if isinstance(self._state, Built):
+            self._follow(self._state.share)
 
     def forget(self) -> None:
-        """Drop the new share of a resize, if there is one; the old one goes on."""
+        """Drop every share of a resize but the one in use, which goes on."""
         self._staging.drop()
+
+    def _follow(self, share: LoadedShare) -> None:
+        """Compute as the command of a share says."""
+        torch.set_num_threads(share.command.threads)
+        self._remedy = partial(remedy, share.command, lambda: share.decoder.config)
 
     def copy(self, step: int) -> None:
         """Copy what this rank alone holds after ``step`` steps, for the case that it is lost.
@@ -269,6 +282,7 @@ class Rank:
             holds=peers.holds if peers else {},
             seat=None if share is None else share.command.seat,
             staged=self._staging.seat,
+            between=self._staging.between,
         )
 
     @contextmanager
