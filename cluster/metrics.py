@@ -50,6 +50,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("learning_rate", "gauge", "1", "Learning rate of the last step."),
     Metric("step_seconds", "gauge", "seconds", "Duration of the last step."),
     Metric("tokens_per_second", "gauge", "tokens per second", "Training speed of the last step."),
+    Metric("goodput", "gauge", "fraction", "Part of the time that went into steps that were kept."),
+    Metric("epoch", "gauge", "epochs", "Membership epoch: how often ranks have met."),
     Metric("tokens", "counter", "tokens", "Tokens trained on since the start of the run."),
     *ROUTERS,
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
@@ -66,16 +68,17 @@ METRICS: tuple[Metric, ...] = (
         "checkpoint_seconds", "gauge", "seconds", "Time until the last checkpoint was complete."
     ),
     Metric("copy_step", "gauge", "steps", "Steps done as of the newest whole copies of ranks."),
+    Metric("copy_age", "gauge", "steps", "Steps done since the newest whole copies."),
     Metric(
         "copy_stall_seconds", "gauge", "seconds", "Time that training waited for the last copies."
     ),
     Metric("copy_seconds", "gauge", "seconds", "Time until the last copies were whole."),
     Metric("copy_bytes", "gauge", "bytes", "Size of the last copies of all ranks."),
+    Metric("spares", "gauge", "processes", "Warm processes that can take the place of a rank."),
     Metric("losses", "counter", "losses", "Losses that the run mended.", ("how",)),
     Metric("ranks_replaced", "counter", "ranks", "Ranks that were replaced by new processes."),
     Metric("recovery_seconds", "gauge", "seconds", "Time without training after the last loss."),
     Metric("steps_repeated", "counter", "steps", "Steps done again after losses."),
-    Metric("goodput", "gauge", "fraction", "Part of the time that went into steps that were kept."),
     Metric("serving_generations", "counter", "generations", "Generations started.", ("end",)),
     Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens processed."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),

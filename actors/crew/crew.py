@@ -77,11 +77,17 @@ class Crew(Commanded, Protocol):
         the new crew when the change is given up. This crew is of no use after that.
         """
 
-    def warm(self, count: int) -> int:
-        """Keep ``count`` processes on each node to become ranks; return how many are ready now.
+    def warm(self, count: int) -> None:
+        """Keep ``count`` processes on each node to become ranks.
 
         The engine calls this after every start, since new ranks are taken from among them, and when
         nodes come or go. Never waits.
+        """
+
+    def spares(self) -> int:
+        """Return how many warm processes are ready now, out of what this process knows.
+
+        The engine calls this after every step. Never waits and asks nobody.
         """
 
     def end(self) -> None:

@@ -108,9 +108,12 @@ class PipeCrew:
             if process not in kept:
                 process.kill()
 
-    def warm(self, count: int) -> int:
-        """Return ``count``: processes are forked from a server that has imported all."""
-        return count
+    def warm(self, count: int) -> None:
+        """Do nothing: every process is forked from a server that has imported all."""
+
+    def spares(self) -> int:
+        """Return 0: a process is started where one is needed."""
+        return 0
 
     def end(self) -> None:
         """Kill every process and wait until all are gone."""

@@ -103,9 +103,8 @@ class RayCrew:
             raise
         return crew
 
-    def warm(self, count: int) -> int:
-        """Keep ``count`` warm processes on each node that a rank is on or could go to; return how
-        many are ready.
+    def warm(self, count: int) -> None:
+        """Keep ``count`` warm processes on each node that a rank is on or could go to.
 
         Call again after every change: lives that start take them. Does not wait.
         """
@@ -114,6 +113,9 @@ class RayCrew:
         own = {place.node for place in self._places.values()} & {room.id for room in open_}
         could = {room.id for room in open_ if any(has_room(rank, room) for rank in ranks)}
         self._spares.keep(own | could if count else (), count)
+
+    def spares(self) -> int:
+        """Return how many warm processes are ready."""
         return self._spares.ready()
 
     def leave_to(self, other: "RayCrew") -> None:

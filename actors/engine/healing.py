@@ -69,9 +69,10 @@ class Phases:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def end(self, phase: str) -> None:
-        """Note that a part has ended now."""
+        """Note that a part has ended now; one that comes again, as after a wait, adds up."""
         elapsed = time.monotonic() - self.began
-        self.seconds[phase] = elapsed - sum(self.seconds.values())
+        before = self.seconds.get(phase, 0.0)
+        self.seconds[phase] = before + elapsed - sum(self.seconds.values())
 
 
 @dataclass(frozen=True, slots=True)

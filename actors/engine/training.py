@@ -49,6 +49,16 @@ class TrainingEngine:
         return self._meeting.crew
 
     @property
+    def epoch(self) -> int:
+        """The membership epoch in which the ranks train."""
+        return self._meeting.epoch
+
+    @property
+    def spares(self) -> int:
+        """How many warm processes can take the place of a rank now."""
+        return self._meeting.crew.spares()
+
+    @property
     def nodes(self) -> Mapping[Seat, str]:
         """The node of each rank."""
         return self._meeting.crew.nodes()

@@ -37,6 +37,7 @@ from pipelines.planning.probing import probed
 from pipelines.screen.model_tables import receipt_table
 from pipelines.screen.plan_table import plan_summary
 from pipelines.screen.progress import counted, training_view
+from pipelines.training.copy_room import without_copies
 from pipelines.training.recording import JOURNAL, recorded_steps
 from pipelines.training.run_plan import wanted, workload
 from pipelines.training.train import train
@@ -112,7 +113,7 @@ class Demo:
         for note in found.notes:
             self._say(note)
         devices = found.applied(there, nodes)
-        work = workload(run, SEQUENCE_LENGTH, devices)
+        work = workload(without_copies(run), SEQUENCE_LENGTH, devices)
         plan = make_plan(config, devices, stages=2, gang=1, workload=work)
         assert run.plan.path is not None
         save_plan(plan, run.plan.path)

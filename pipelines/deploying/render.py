@@ -1,6 +1,7 @@
 """A plan as Kubernetes objects: a RayJob that trains, or a RayService that serves."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from actors.step.replicas import check_step
@@ -47,9 +48,13 @@ def render(
 
 
 def _training(run: RunConfig, plan: Plan, sequence_length: int) -> Workload:
-    """Return the workload of a step on the replica with the most micro-batches, with snapshots."""
+    """Return the workload of a step on the replica with the most micro-batches.
+
+    Pods have room for snapshots and, where the run keeps copies of its ranks, for these.
+    """
     most = -(-run.train.micro_batches // plan.replicas)
-    return Workload.of_run(run.train, sequence_length, most, _on_gpus(plan))
+    work = Workload.of_run(run.train, sequence_length, most, _on_gpus(plan))
+    return replace(work, copies=run.elastic.copies and plan.replicas * plan.ranks > 1)
 
 
 def _on_gpus(plan: Plan) -> bool:

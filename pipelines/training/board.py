@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
 from moe.planning.plan.plan import Plan
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended
 
 WAIT_SECONDS = 30.0
 """A board only answers calls; a board that does not answer for this long is unreachable."""
@@ -32,7 +32,7 @@ class Beginning(NamedTuple):
     step: int
 
 
-Post = Beginning | StepReport | Mended
+Post = Beginning | StepReport | Lost | Mended
 """What the driver posts to a board, in order of time."""
 
 T = TypeVar("T")
@@ -60,8 +60,8 @@ class Board:
         return self._plan
 
     @ray.method
-    def post(self, news: StepReport | Mended) -> None:
-        """Add the report of a step, or what was mended."""
+    def post(self, news: StepReport | Lost | Mended) -> None:
+        """Add the report of a step, or what was lost or mended."""
         self._posts.append(news)
         self._news.set()
 
@@ -134,8 +134,8 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
     return _answer(board.plan.remote(), late=None, gone=None)
 
 
-def post(board: ActorHandle[Board], news: StepReport | Mended) -> None:
-    """Post the report of a step, or what was mended."""
+def post(board: ActorHandle[Board], news: StepReport | Lost | Mended) -> None:
+    """Post the report of a step, or what was lost or mended."""
     _answer(board.post.remote(news), late=None, gone=None)
 
 

@@ -42,11 +42,16 @@ from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.copy_room import without_copies
 from pipelines.training.faults import strike_nodes
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
+from pipelines.training.timeline import NOBODY, Began, Scene
+
+DRIVER = "the driver was lost"
+"""The cause of a loss that the next driver finds."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,19 +62,21 @@ class Work:
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
     that are present, from what was ``found`` of them at the start. ``faults`` are those that the
-    run is to suffer.
+    run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
+    allows.
     """
 
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
 
     @property
     def run(self) -> RunConfig:
-        """The run."""
-        return self.context.run
+        """The run, without copies where there is no room for them."""
+        return self.context.run if self.copies else without_copies(self.context.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,9 @@ class Driver:
             work.run, Blank.of(self._source()), shards.sequence_length, work.faults
         )
         self._losses = Losses(work.run.elastic.failure_seconds)
-        self._reached = 0
+        self._reached = self._done = 0
+        self._plan_told: Plan | None = None
+        self._new = plan_on(work.board) is None
         self._engine = self._begun()
 
     def run(self) -> Outcome:
@@ -133,7 +142,7 @@ class Driver:
                     self._mend(cause)
                 return Outcome(self._train())
             except (RankLost, DeadlineExceeded) as error:
-                self._count(error)
+                self._count(error, self._scene())
                 cause = error
 
     def _begun(self) -> TrainingEngine:
@@ -142,15 +151,17 @@ class Driver:
             try:
                 return self._obtain()
             except RankLost as error:
-                self._count(error)
+                self._count(error, NOBODY)
                 self._check_budget(error)
 
-    def _count(self, cause: RaymoeError) -> None:
+    def _count(self, cause: RaymoeError, scene: Scene) -> None:
         """Count a loss; a run that nobody wants any more ends with it."""
         if not still_wanted(self._work.board):
             raise cause
         logger.warning("%s", cause)
         self._losses.note()
+        self._record.faults(self._work.faults)
+        self._tell(Lost.of(self._done, cause), scene)
 
     def _check_budget(self, cause: RaymoeError) -> None:
         most, counted = self._run.elastic.max_failures, self._losses.counted
@@ -163,21 +174,23 @@ class Driver:
     def _train(self) -> int:
         """Command steps from where the ranks stand; return how many are done at the end."""
         engine, board = self._engine, self._work.board
-        done = first = engine.steps_done()
-        begin(board, engine.plan, done)
+        self._done = first = engine.steps_done()
+        self._begin(first)
         _catch_up(self._record, engine, self._work, self._shards)
         self._record.faults(self._work.faults)
         with CheckpointSaver(engine, self._work.context, self._record.checkpoint) as saver:
-            if _unsaved(self._run, engine, done):
-                saver.take(done)
-            self._copy(done, 0.0)
-            for batch in batches(self._run, self._shards, done):
+            if first and due(self._run, first) and not engine.busy():
+                saver.take(first)  # unless it is there: who was to save it may have been lost
+            self._copy(first, 0.0)
+            for batch in batches(self._run, self._shards, first):
                 if not still_wanted(board):
                     break
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
+                self._done = report.step
                 self._record.step(report)
+                self._record.spares(engine.spares)
                 self._record.faults(self._work.faults)
                 post(board, report)
                 saver.tell(report)
@@ -186,9 +199,26 @@ class Driver:
                 if due(self._run, report.step):
                     saver.take(report.step)
                 self._copy(report.step, report.seconds)
-                done = report.step
             saver.finish()
-        return done
+        return self._done
+
+    def _begin(self, done: int) -> None:
+        """Tell under which plan the ranks train from now on, where that is new."""
+        plan = self._engine.plan
+        if plan == self._plan_told:
+            return
+        begin(self._work.board, plan, done)
+        began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new)
+        self._record.began(began, self._scene())
+        self._plan_told, self._new = plan, False
+
+    def _scene(self) -> Scene:
+        """Who trains now, and where."""
+        engine = self._engine
+        ranks: dict[str, list[int]] = {}
+        for seat, node in engine.nodes.items():
+            ranks.setdefault(node, []).append(engine.plan.seats.rank(seat))
+        return Scene(engine.epoch, ranks, engine.spares)
 
     def _copy(self, step: int, step_seconds: float) -> None:
         """Take copies where they are due, and record those that have become whole."""
@@ -201,7 +231,7 @@ class Driver:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
         found = self._engine.recover(self._around())
         if isinstance(found, Healed):
-            self._told(Mended.of(found, self._reached, str(cause)))
+            self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
         elif isinstance(found, Restore):
             self._restore(found, cause)
         else:
@@ -211,15 +241,19 @@ class Driver:
         began = time.monotonic()
         self._engine.shutdown()
         self._engine = self._launched()
-        seconds = {"restored": time.monotonic() - began}
-        self._told(
-            Mended(decision.step, self._reached, (), True, str(cause), decision.reason, seconds)
-        )
+        self._restored(self._reached, first_line(cause), decision.reason, began)
 
-    def _told(self, mended: Mended) -> None:
-        """Record what was mended, and forget the steps that are done again."""
-        self._record.mended(mended)
-        post(self._work.board, mended)
+    def _restored(self, reached: int, cause: str, reason: str, began: float) -> None:
+        """Tell that all ranks have started anew from the checkpoint."""
+        seconds = {"restored": time.monotonic() - began}
+        step = self._engine.steps_done()
+        mended = Mended(step, reached, (), True, cause, reason, seconds)
+        self._tell(mended, self._scene())
+
+    def _tell(self, news: Lost | Mended, scene: Scene) -> None:
+        """Record a loss, or what was mended, and have the command line show it."""
+        self._record.loss(news, scene)
+        post(self._work.board, news)
 
     def _around(self, patient: bool = False) -> Surroundings:
         return Surroundings(
@@ -235,8 +269,13 @@ class Driver:
         engine = None if before is None else self._attached(before)
         if engine is not None:
             return engine
+        began = time.monotonic()
         remove(self._run.name)
-        return self._launched()
+        self._engine = self._launched()
+        if before is not None:
+            reason = "the driver was lost, and what it left could not go on"
+            self._restored(self._record.last_step(), DRIVER, reason, began)
+        return self._engine
 
     def _attached(self, plan: Plan) -> TrainingEngine | None:
         """Take over the actors as the driver before left them; None where they cannot go on."""
@@ -244,11 +283,16 @@ class Driver:
             engine = over_ray.attach(plan, self._making)
             if engine is None or engine.sound():
                 return engine
+            self._engine = engine
+            self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
             found = engine.recover(self._around(patient=True))
         except (RankLost, DeadlineExceeded) as error:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
-        return engine if isinstance(found, Healed) else None
+        if not isinstance(found, Healed):
+            return None
+        self._tell(Mended.of(found, self._record.last_step(), DRIVER), self._scene())
+        return engine
 
     def _launched(self) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model."""
@@ -277,16 +321,6 @@ def due(run: RunConfig, step: int) -> bool:
     """Return whether a checkpoint is due after ``step`` steps."""
     every = run.checkpoint.every
     return step == run.train.steps or (every > 0 and step % every == 0)
-
-
-def _unsaved(run: RunConfig, engine: TrainingEngine, done: int) -> bool:
-    """Return whether the checkpoint of the last step is due and was lost with a driver or a rank.
-
-    If its ranks are in the next step already, the state of the last step no longer exists.
-    """
-    if not due(run, done) or done == 0 or engine.busy():
-        return False
-    return all(saved.name != f"step-{done:08d}" for saved in checkpoints(run.checkpoint.location))
 
 
 def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:

@@ -1,9 +1,27 @@
-"""What a run tells of a loss that it mended."""
+"""What a run tells of a loss, and of how it was mended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.engine.healing import Healed
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A loss, as the driver learns of it, with ``done`` steps done."""
+
+    done: int
+    cause: str
+
+    @classmethod
+    def of(cls, done: int, error: BaseException) -> "Lost":
+        """Return a loss by its error; the first line of what Ray says of it is enough."""
+        return cls(done, first_line(error))
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return f"loss after step {self.done}: {self.cause}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +56,23 @@ class Mended:
     @property
     def line(self) -> str:
         """The line for the terminal."""
-        if self.restored:
-            what = "restored: all actors start anew"
-        elif self.replaced:
-            ranks = "rank " if len(self.replaced) == 1 else "ranks "
-            what = f"healed: {ranks}{', '.join(map(str, self.replaced))} replaced, all others kept"
-        else:
-            what = "mended: all actors kept"
         again = self.lost_step - self.step
-        steps = "no step is lost" if again <= 0 else f"{again} step{'s' * (again > 1)} done again"
-        return f"{what}; {steps}, {self.total_seconds:.1f} s ({self.cause}; {self.reason})"
+        steps = "no step is" if again <= 0 else f"{again} step{'s are' if again > 1 else ' is'}"
+        return (
+            f"{self._done} in {self.total_seconds:.1f} s; training goes on from step {self.step}, "
+            f"{steps} done again"
+        )
+
+    @property
+    def _done(self) -> str:
+        if self.restored:
+            return f"restored with new processes for all ranks ({self.reason})"
+        if not self.replaced:
+            return "mended with all processes kept"
+        ranks = "rank " if len(self.replaced) == 1 else "ranks "
+        return f"healed with new processes for {ranks}{', '.join(map(str, self.replaced))} only"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error."""
+    return str(error).partition("\n")[0].rstrip(".")

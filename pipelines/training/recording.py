@@ -1,6 +1,7 @@
 """Records every step and checkpoint of a run in its journal and in Ray's metrics."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +13,18 @@ from actors.faults.armed import FaultPlan
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended
 from pipelines.training.saving import Saved
+from pipelines.training.timeline import (
+    BEGAN,
+    LOST,
+    MENDED,
+    REPLAYED,
+    Began,
+    Goodput,
+    Scene,
+    to_do_again,
+)
 
 JOURNAL = "journal.jsonl"
 
@@ -28,16 +39,28 @@ class RunRecord:
         self._metrics = Recorder(run)
         self._empty_said = False
         self._marks: set[str] | None = None
+        self._epoch = 0
+        self._copied: int | None = None
+        self._goodput = Goodput()
+        self._again: int | None = None
+        self._read()
 
     def rewind(self, step: int) -> None:
         """Remove the records of steps above ``step``, which are done again."""
         self._journal.truncate_after(step)
+        self._read()
 
     def last_step(self) -> int:
         """Return the last step recorded."""
         return max(
             (record["step"] for record in recorded_steps(self._journal.path.parent)), default=0
         )
+
+    def began(self, began: Began, scene: Scene) -> None:
+        """Record that ranks train under a plan; copies of another plan are of no use."""
+        self._copied = None
+        self._event(BEGAN, asdict(began), scene)
+        self._read()
 
     def step(self, report: StepReport) -> None:
         """Record one step; log a warning at the first step in which no label counts."""
@@ -50,14 +73,20 @@ class RunRecord:
                 "documents",
                 report.step,
             )
-        self._journal.append(journal_line(report))
-        for name, value in _gauges(report).items():
+        now = time.time()
+        self._goodput.keep(report.seconds)
+        own = {"time": now, "epoch": self._epoch, "goodput": self._goodput.at(now)}
+        self._journal.append(journal_line(report) | own)
+        for name, value in (_gauges(report) | self._of_the_run(own, report.step)).items():
             self._metrics.record(name, value)
         self._metrics.record("tokens", report.tokens)
         for rank, peak in enumerate(report.peak_bytes):
             self._metrics.record("peak_memory_bytes", peak, rank=rank)
         for number, layer in report.layers.items():
             self._layer(number, layer)
+        if self._again is not None and report.step >= self._again:
+            self._again = None
+            self._event(REPLAYED, {"boundary": report.step})
 
     def checkpoint(self, saved: Saved) -> None:
         """Record a complete checkpoint and its cost."""
@@ -66,32 +95,47 @@ class RunRecord:
             "checkpoint_seconds": saved.seconds,
         }
         place = {"step": saved.step, "directory": saved.directory}
-        self._journal.append({"event": "checkpoint", **place, **cost})
+        self._event("checkpoint", place | cost)
         for name, value in cost.items():
             self._metrics.record(name, value)
 
     def copied(self, copied: Copied) -> None:
         """Record copies of all ranks that have become whole."""
-        self._journal.append({"event": "copies", **asdict(copied)})
+        self._copied = copied.step
+        self._event("copies", asdict(copied))
         self._metrics.record("copy_step", copied.step)
         self._metrics.record("copy_stall_seconds", copied.stall_seconds)
         self._metrics.record("copy_seconds", copied.seconds)
         self._metrics.record("copy_bytes", copied.bytes)
 
-    def mended(self, mended: Mended) -> None:
-        """Record a loss, and forget the steps that are done again."""
-        self.rewind(mended.step)
+    def loss(self, news: Lost | Mended, scene: Scene) -> None:
+        """Record a loss as the driver learns of it, or how the run goes on after it."""
+        if isinstance(news, Lost):
+            self._lost(news, scene)
+        else:
+            self._mended(news, scene)
+
+    def _lost(self, lost: Lost, scene: Scene) -> None:
+        age = None if self._copied is None else lost.done - self._copied
+        self._event(LOST, asdict(lost) | {"copy_age": age}, scene)
+
+    def _mended(self, mended: Mended, scene: Scene) -> None:
+        """Record how the run goes on after a loss, and forget the steps that are done again."""
+        self._journal.truncate_after(mended.step)
+        if mended.restored:
+            self._copied = None
         told = asdict(mended)
-        self._journal.append({"event": "mended", "boundary": told.pop("step"), **told})
+        self._event(MENDED, {"boundary": told.pop("step"), **told}, scene)
+        self._read()
         how = "restored" if mended.restored else "healed"
         self._metrics.record("losses", 1, how=how)
         self._metrics.record("ranks_replaced", len(mended.replaced))
         self._metrics.record("recovery_seconds", mended.total_seconds)
         self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))
 
-    def goodput(self, fraction: float) -> None:
-        """Record the part of the time that went into steps that were kept."""
-        self._metrics.record("goodput", fraction)
+    def spares(self, ready: int) -> None:
+        """Record how many warm processes are ready."""
+        self._metrics.record("spares", ready)
 
     def faults(self, plan: FaultPlan) -> None:
         """Record which faults a run is to suffer, and each one that has happened since the last
@@ -100,19 +144,38 @@ class RunRecord:
         if not plan.faults:
             return
         if self._marks is None:
-            self._journal.append({"event": "faults", "faults": [str(each) for each in plan.faults]})
+            self._event("faults", {"faults": [str(each) for each in plan.faults]})
             events = read(self._journal.path)
             self._marks = {each["mark"] for each in events if each.get("event") == "fault"}
         for each in plan.spent():
-            mark, time = str(each.mark), each.when()
-            if mark not in self._marks and time is not None:
+            mark, moment = str(each.mark), each.when()
+            if mark not in self._marks and moment is not None:
                 self._marks.add(mark)
-                told = {"fault": str(each.fault), "time": time, "mark": mark}
-                self._journal.append({"event": "fault", **told})
+                told = {"fault": str(each.fault), "time": moment, "mark": mark}
+                self._event("fault", told)
 
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
+
+    def _read(self) -> None:
+        """Take from the journal what follows from it, as a driver does that replaces another."""
+        records = read(self._journal.path)
+        self._goodput = Goodput.of(records)
+        self._again = to_do_again(records)
+
+    def _event(self, name: str, told: Mapping[str, Any], scene: Scene | None = None) -> None:
+        """Add an event to the journal with its time; a scene says who trains from now on."""
+        if scene is not None:
+            self._epoch = scene.epoch
+            told = {**told, **asdict(scene)}
+        self._journal.append({"event": name, "time": time.time(), **told})
+
+    def _of_the_run(self, own: Mapping[str, Any], step: int) -> dict[str, float]:
+        """Return the gauges that are no part of a report, as far as they are known."""
+        age = None if self._copied is None else step - self._copied
+        known = {"epoch": self._epoch, "goodput": own["goodput"], "copy_age": age}
+        return {name: value for name, value in known.items() if value is not None}
 
     def _layer(self, number: int, layer: LayerReport) -> None:
         self._metrics.record("balance_coefficient", layer.coefficient, layer=number)
@@ -166,7 +229,7 @@ def _sum_over_layers(report: StepReport) -> dict[str, float]:
     return sums
 
 
-def _gauges(report: StepReport) -> Mapping[str, float]:
+def _gauges(report: StepReport) -> dict[str, float]:
     return {
         "step": report.step,
         "loss": report.loss,

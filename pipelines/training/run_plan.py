@@ -51,7 +51,7 @@ def plan_for(
     """Return the plan of a run with ``replicas`` replicas; None takes the largest number
     allowed. One that is made is made for the cluster as it is now, from what was ``found`` of it.
     """
-    there = _devices(run, found) if run.plan.path is None else None
+    there = devices(run, found) if run.plan.path is None else None
     return _plan(run, config, sequence_length, there, replicas)
 
 
@@ -98,7 +98,8 @@ def wanted(run: RunConfig, config: ModelConfig, sequence_length: int) -> Wanted:
     )
 
 
-def _devices(run: RunConfig, found: Findings) -> Inventory:
+def devices(run: RunConfig, found: Findings) -> Inventory:
+    """Return the devices of the cluster as it is now, with what was found of them."""
     nodes = nodes_of_ray()
     return found.applied(inventory(nodes, run.plan.threads), nodes)
 
@@ -123,7 +124,7 @@ def fullest_plan(
     The schedule must also be valid for every smaller allowed number of replicas.
     """
     least, most = replicas_of(run)
-    there = _devices(run, found) if run.plan.path is None else None
+    there = devices(run, found) if run.plan.path is None else None
     plan = _fullest(run, config, sequence_length, there, (least, most))
     for replicas in range(least, plan.replicas):
         try:
@@ -188,6 +189,11 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
 
 
 def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
-    """Return the workload of one step on the replica with the most micro-batches."""
+    """Return the workload of one step on the replica with the most micro-batches.
+
+    Its ranks hold copies of each other where the run keeps copies and has more ranks than one.
+    """
     most = -(-run.train.micro_batches // replicas)
-    return Workload.of_run(run.train, sequence_length, most, not there.of_cpus)
+    work = Workload.of_run(run.train, sequence_length, most, not there.of_cpus)
+    shared = run.plan.path is not None or run.plan.stages * run.plan.gang * replicas > 1
+    return replace(work, copies=run.elastic.copies and shared)

@@ -23,7 +23,7 @@ from actors.commands import StepReport
 from actors.engine.training import TrainingEngine
 from actors.state.checkpointing import PendingWrites
 from moe.checkpoint.drafts import drafted, prune
-from moe.checkpoint.manifest import step_directory
+from moe.checkpoint.manifest import checkpoints, step_directory
 from moe.checkpoint.training import About, SaveContext, complete
 from moe.config.run import CheckpointSection
 from moe.errors import StorageError
@@ -88,9 +88,12 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
     def take(self, step: int) -> None:
         """Take a snapshot of all ranks after a step, and start to write it.
 
-        Waits until the previous checkpoint is written.
+        Waits until the previous checkpoint is written. Does nothing where the step is done again
+        after a loss and its checkpoint is there: it holds the same numbers.
         """
         self._finish()
+        if self.has(step):
+            return
         began = time.monotonic()
         self._engine.snapshot(step)
         stall = time.monotonic() - began
@@ -99,6 +102,12 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
         draft = scope.enter_context(drafted(location))
         writing = self._engine.write(draft, step)
         self._pending = _Pending(step, writing, draft, location, scope, began, stall)
+
+    def has(self, step: int) -> bool:
+        """Tell whether the checkpoint of a step is there, whole."""
+        location = self._context.run.checkpoint.location
+        name = step_directory(location, step).name
+        return any(saved.name == name for saved in checkpoints(location))
 
     def tell(self, report: StepReport) -> None:
         """Complete a checkpoint whose files are written; report an earlier one to Ray Train."""

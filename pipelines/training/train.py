@@ -40,11 +40,12 @@ from pipelines.training.beginning import (
     with_absolute_paths,
 )
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
+from pipelines.training.copy_room import planned
 from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.mended import Mended
+from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import fullest_plan, measured
+from pipelines.training.run_plan import measured
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
@@ -88,7 +89,8 @@ def train(
         found = measured(run, context.config, sequence_length)
         for note in found.notes:
             tell(note)
-        plan = fullest_plan(run, context.config, sequence_length, found)
+        made = planned(run, context.config, sequence_length, found)
+        plan = made.plan
         check_ranks(faults, plan)
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
         # here. The one around the session covers the time in which Ray starts.
@@ -96,9 +98,12 @@ def train(
             if ending.running(run.name):
                 raise ending.name_taken(run.name)
             on_start(plan, joined)
+            tell(made.told)
             with owned(run), armed(run, faults, tell) as fault_plan:
                 elastic = run.plan.least_replicas is not None
-                work = Work(None if elastic else plan, context, board, found, fault_plan)
+                kept = None if elastic else plan
+                copies = made.run.elastic.copies
+                work = Work(kept, context, board, copies, found, fault_plan)
                 outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
@@ -199,7 +204,7 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
-        elif isinstance(post, Mended):
+        elif isinstance(post, Lost | Mended):
             watch.tell(post.line)
         else:
             watch.on_step(post)

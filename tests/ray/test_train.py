@@ -103,7 +103,7 @@ def test_resuming_continues_bit_for_bit(
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
+def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_comes_back_alone(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
     run = config(material, tmp_path, elastic={"faults": True})
@@ -119,15 +119,26 @@ def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_restarts_the_run(
     trained(run, "never", lambda report: [look(report) for look in looks], said.append, [fault])
     assert losses(run) == losses(undisturbed)
     assert actors[0] == actors[1]
+    assert said.pop(1).startswith("copies of ranks in their peers take at most ")
     assert said[:4] == [
         "using the Ray session of this process",
         f"faults to come: {fault}",
         "waiting for 2 actors, at most 60 s",
         "2 actors are ready; training begins",
     ]
-    events = [each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") == "fault"]
-    assert [each["fault"] for each in events] == [str(fault)]
-    assert said[-1].startswith("2 actors are ready; training continues after step ")
+    assert said[4].startswith("2 actors are ready; training continues after step ")
+    assert said[5].startswith(f"loss after step {STEPS - 12}: rank 1 died during step {STEPS - 12}")
+    assert said[6].startswith("healed with new processes for rank 1 only in ")
+    assert len(said) == 7
+    told = ("began", "fault", "lost", "mended", "replayed")
+    events = [each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") in told]
+    assert [each["event"] for each in events] == ["began", *told]
+    assert [each["time"] for each in events] == sorted(each["time"] for each in events)
+    first, second, happened, _, mended, _ = events
+    assert (first["new"], second["new"], happened["fault"]) == (True, False, str(fault))
+    assert (mended["restored"], mended["replaced"]) == (False, [1])
+    steps = recorded_steps(run.checkpoint.path)
+    assert all(0 < each["goodput"] < 1 for each in steps[5:])
 
 
 def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stopped_from_elsewhere(
@@ -147,7 +158,17 @@ def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stoppe
     said = r"was stopped before step 5000; --resume continues from step \d+0$"
     with pytest.raises(ClusterError, match=said):
         trained(run, on_step=once(EVERY + 2, look_and_stop))
-    for name in ("loss", "step_seconds", "tokens_per_second", "expert_load", "drop_rate"):
+    for name in (
+        "loss",
+        "goodput",
+        "epoch",
+        "copy_age",
+        "spares",
+        "step_seconds",
+        "tokens_per_second",
+        "expert_load",
+        "drop_rate",
+    ):
         assert f"ray_raymoe_{name}" in page, name
     assert 'layer="2"' in page
     assert "ray_raymoe_balance_coefficient" in page

@@ -92,6 +92,11 @@ def test_a_fault_in_any_part_of_a_step_changes_no_bit(
     done = HealedRun.begun(ranks, three.plan, run_of(model), faults).go(unharmed)
     assert len(faults.spent()) == 1
     three.check(done, lost=int(kind != "raise"))
+    replaced = () if kind == "raise" else ("process", "built")
+    copied = () if (kind, phase) == ("raise", "forward") else ("copied",)
+    (healed,) = done.healed
+    assert (*healed.seconds,) == ("seen", "decided", *replaced, "joined", *copied)
+    assert all(seconds >= 0 for seconds in healed.seconds.values())
 
 
 @pytest.mark.parametrize(("rank", "phase"), [(0, "reduction"), (6, "backward"), (6, "update")])

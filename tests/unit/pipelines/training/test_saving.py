@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moe.checkpoint.manifest import MANIFEST
 from moe.errors import StorageError
 from pipelines.training import saving
 from pipelines.training.saving import CheckpointSaver, Saved
@@ -64,3 +65,14 @@ def test_a_full_disk_at_the_end_of_a_save_is_a_storage_error(
         saves.take(4)
     assert not whole
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_step_that_is_done_again_is_not_saved_again(tmp_path: Path) -> None:
+    (tmp_path / "run" / "step-00000003").mkdir(parents=True)
+    (tmp_path / "run" / "step-00000003" / MANIFEST).write_text("{}")
+    whole: list[Saved] = []
+    with saver(tmp_path, whole) as saves:
+        saves.take(3)
+        saves.take(4)
+        assert [each.name for each in (tmp_path / "run").iterdir() if each.name[0] == "."] != []
+    assert whole == []

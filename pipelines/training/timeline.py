@@ -1,0 +1,83 @@
+"""What the timeline of a run holds besides its steps, and the goodput that follows from it.
+
+Every line of the journal has ``time``, the wall clock in seconds since 1970 when it was written.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BEGAN, LOST, MENDED, REPLAYED = "began", "lost", "mended", "replayed"
+"""Events: the ranks train under a plan; ranks are lost; all ranks stand together again; the steps
+that were lost are done again.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Who trains: the membership epoch, the nodes with their ranks, the warm processes ready."""
+
+    epoch: int
+    ranks_by_node: Mapping[str, list[int]]
+    spares: int
+
+
+NOBODY = Scene(0, {}, 0)
+"""Before the ranks have met."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Ranks train under a plan from ``boundary`` on.
+
+    ``new``: they are the first of their command line; else a driver took them over, or the plan
+    has changed.
+    """
+
+    boundary: int
+    replicas: int
+    ranks: int
+    new: bool
+
+
+class Goodput:
+    """The part of the time since training began that went into steps that are kept.
+
+    A run that was stopped and continued begins anew: nobody trained in between.
+    """
+
+    def __init__(self, began: float | None = None) -> None:
+        self._began = began
+        self._kept = 0.0
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]]) -> "Goodput":
+        """Return that of a journal, in which no step is twice."""
+        found = cls()
+        for record in records:
+            if record.get("event") == BEGAN and record["new"]:
+                found = cls(record["time"])
+            elif "event" not in record:
+                found.keep(record["step_seconds"])
+        return found
+
+    def keep(self, seconds: float) -> None:
+        """Count a step."""
+        self._kept += seconds
+
+    def at(self, now: float) -> float | None:
+        """Return the fraction; None before training has begun."""
+        if self._began is None or now <= self._began:
+            return None
+        return self._kept / (now - self._began)
+
+
+def to_do_again(records: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the step up to which lost steps are still to be done again; None if none are."""
+    wanted: int | None = None
+    for record in records:
+        if record.get("event") == MENDED:
+            wanted = max(wanted or 0, record["lost_step"])
+        elif record.get("event") == REPLAYED or (record.get("event") == BEGAN and record["new"]):
+            wanted = None
+    return wanted

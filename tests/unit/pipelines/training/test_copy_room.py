@@ -1,0 +1,61 @@
+"""A run that has room for copies keeps them; one that has not says so, and what that costs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moe.planning.devices.inventory import Inventory
+from moe.planning.prediction.copies import CopyRoom
+from pipelines.training.copy_room import decided, standing_in, without_copies
+from pipelines.training.run_plan import workload
+from tests import runs
+from tests.plans import SMOLLM2, inventory
+
+PLAN = runs.plan(SMOLLM2, (15, 15))
+ROOM = CopyRoom((4_000_000, 8_000_000), (0, 0))
+SHORT = CopyRoom((4_000_000, 8_000_000), (0, 3_000_000))
+
+
+@pytest.mark.parametrize(
+    ("every", "room", "kept", "words"),
+    [
+        ("auto", ROOM, True, "take at most 8.00 MB a rank: a lost rank comes back from one"),
+        (3, ROOM, True, "a lost rank comes back from one"),
+        ("auto", SHORT, False, "rank 1 lacks 3.00 MB for them. Without copies every failure "),
+        ("auto", SHORT, False, ". This run keeps none"),
+        (3, SHORT, True, "kept all the same, because elastic.copy_every is 3"),
+    ],
+)
+def test_copies_are_kept_where_they_fit_or_are_asked_for(
+    every: Any, room: CopyRoom, kept: bool, words: str, tmp_path: Path
+) -> None:
+    run = runs.run_config(tmp_path, elastic={"copy_every": every})
+    found = decided(run, PLAN, room)
+    assert found.run.elastic.copies == kept
+    assert found.plan == PLAN
+    assert words in found.told
+
+
+def test_a_plan_of_another_cluster_is_held_against_the_smallest_device_of_this_one() -> None:
+    large, small = (inventory(2, memory_bytes=size).devices for size in (10**10, 10**9))
+    there = Inventory((large[0], replace(small[1], name="small")))
+    found = standing_in(there, runs.repeated(PLAN, 2))
+    assert found.devices[:2] == there.devices
+    assert [device.name for device in found.devices[2:]] == ["test/0", "test/1"]
+    assert {device.memory_bytes for device in found.devices[2:]} == {10**9}
+    assert standing_in(found, runs.repeated(PLAN, 2)) == found
+
+
+@pytest.mark.parametrize(
+    ("plan", "replicas", "copies"),
+    [({"stages": 1}, 1, False), ({"stages": 1}, 2, True), ({"stages": 2}, 1, True)],
+)
+def test_a_plan_that_is_made_has_room_for_copies(
+    plan: dict[str, Any], replicas: int, copies: bool, tmp_path: Path
+) -> None:
+    """A run of one rank has no peer to hold a copy."""
+    run = runs.run_config(tmp_path, plan=plan)
+    assert workload(run, 16, inventory(2), replicas).copies == copies
+    assert not workload(without_copies(run), 16, inventory(2), replicas).copies
