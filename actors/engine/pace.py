@@ -5,8 +5,15 @@ cost by the byte. Before the first change the copies, which travel between the s
 fast bytes go.
 """
 
+from collections.abc import Collection
+
 from actors.engine.copying import Copied
+from actors.engine.healing import Making
 from actors.engine.resizing import Resized
+from moe.planning.moves.difference import diff
+from moe.planning.moves.seating import Seating
+from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 FIXED_SECONDS = 5.0
 """Processes, imports and meeting, before any change of plan was measured."""
@@ -41,3 +48,10 @@ class Pace:
         if rate is None and copied is not None and copied.bytes and copied.seconds > 0:
             rate = copied.bytes / copied.seconds
         return self._fixed + moved_bytes / (rate or BYTES_PER_SECOND)
+
+
+def bytes_held(making: Making, plan: Plan, away: Collection[Seat]) -> int:
+    """Return the bytes that move when new processes take some seats of a plan, and others stay."""
+    stays = {seat: seat for seat in plan.seats if seat not in away}
+    seating = Seating(stays, frozenset(), {}, {})
+    return diff(making.blank.architecture, plan, plan, making.workload, seating).bytes
