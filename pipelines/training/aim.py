@@ -9,7 +9,7 @@ from moe.planning.counts.workload import Workload
 from moe.planning.moves.staying import staying
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.planning.policy.growing import larger, more_replicas, same_shape
+from moe.planning.policy.returning import anywhere, larger, same_shape
 from pipelines.training.run_plan import replicas_of
 
 
@@ -30,7 +30,7 @@ class Aim:
         """Return the aim of a run that began, or would have with more nodes, under a plan."""
         least, most = replicas_of(run)
         follows = run.elastic.follow_nodes
-        goal = more_replicas(began, max(most, began.replicas)) if follows else None
+        goal = anywhere(began, max(most, began.replicas)) if follows else None
         work = Workload.of_run(run.train, length, run.train.micro_batches, gpus=False)
         return cls(goal, least, config, work)
 

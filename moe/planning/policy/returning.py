@@ -1,7 +1,8 @@
-"""Larger plans for a run that grows where nodes come, up to a goal, the largest first.
+"""Larger plans for a run that grows by itself where nodes come, up to a goal, the largest first.
 
 As long as the stages are those of the goal only replicas are added, so no rank that is there
-changes its share. A run that was cut over fewer stages goes back to those of the goal.
+changes its share. A run that was cut over fewer stages goes back to those of the goal. The devices
+of a new replica are on any node: asking a new node for its devices would hold up the next step.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ ANYWHERE = "any"
 """The node of devices that the plan does not name: no node has this name."""
 
 
-def more_replicas(plan: Plan, count: int) -> Plan:
+def anywhere(plan: Plan, count: int) -> Plan:
     """Return a plan with ``count`` replicas; those beyond its own may be on any node."""
     if count < plan.replicas:
         raise PlanError(f"asked for {count} replicas, but the plan has {plan.replicas} already")
@@ -28,7 +29,7 @@ def larger(plan: Plan, goal: Plan, least: int) -> Iterator[Plan]:
     """
     if same_shape(plan, goal):
         for count in range(goal.replicas, plan.replicas, -1):
-            yield more_replicas(plan, count)
+            yield anywhere(plan, count)
     elif len(plan.stages) * plan.gang_size < len(goal.stages) * goal.gang_size:
         for count in range(goal.replicas, least - 1, -1):
             yield goal.of_replicas(count)
