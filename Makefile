@@ -6,6 +6,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --durations=10
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # Tests on Ray wait more than they compute; each of the two processes has a Ray of its own.
 ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
+# Of a soak, whose property tests come before and are not counted; SEED= repeats one.
+MINUTES ?= 30
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
 .PHONY: oracles lock clean gpu-wheels
@@ -14,7 +16,7 @@ help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
 	@echo "make test      every test, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
-	@echo "make soak      property tests with three times the examples, new ones every time"
+	@echo "make soak      property tests with three times the examples, then a run that is hurt for MINUTES=30 (SEED=)"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
@@ -56,6 +58,7 @@ test-ray: install
 
 soak: install s3
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 1800 $(PARALLEL) tests/unit tests/manifests
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --check --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 browser:
 	@command -v chromium > /dev/null || \

@@ -166,7 +166,8 @@ class RankStatus:
     ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
     seats. ``seat``: where it sits in the plan that it was built from; None before. ``staged``: the
     seat whose share waits to be taken, in the new plan of a resize. ``between``: it has taken such
-    a share and keeps the one before, because the resize is not yet over.
+    a share and keeps the one before, because the resize is not yet over. ``freed``: when a command
+    last failed and the rank let go of its groups, in seconds since 1970 by its own clock; 0 never.
     """
 
     rank: int
@@ -184,4 +185,5 @@ class RankStatus:
     holds: Mapping[Seat, frozenset[int]] = field(default_factory=dict)
     seat: Seat | None = None
     staged: Seat | None = None
+    freed: float = 0.0
     between: bool = False

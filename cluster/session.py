@@ -63,18 +63,23 @@ def session(address: str, cpus: float | None = None) -> Iterator[Session]:
     if ray.is_initialized():
         yield _connected(address)
         return
-    starting = address == LOCAL and not inside_job()
+    starting = starts(address)
     try:
         yield _start(cpus) if starting else _join(address)
     finally:
         ray.shutdown(wait_for_processes=starting)
 
 
+def starts(address: str) -> bool:
+    """Tell whether ``session`` will start a Ray of its own, on which nothing runs yet."""
+    return address == LOCAL and not inside_job() and not ray.is_initialized()
+
+
 def intent(address: str) -> str:
     """Return a line that says what ``session`` will do; the work may take a minute."""
     if ray.is_initialized():
         return "using the Ray session of this process"
-    if address == LOCAL and not inside_job():
+    if starts(address):
         return "starting Ray on this machine"
     return f"joining the Ray cluster at {resolve_auto() if address in (LOCAL, AUTO) else address}"
 

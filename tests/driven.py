@@ -1,16 +1,19 @@
 """Runs under Ray Train, watched step by step, and the processes that take part in them."""
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from actors.calls import Answer
 from actors.commands import StepReport
-from actors.crew import ending
 from actors.crew.crew import Crew
 from actors.crew.roster import roster
 from cluster.session import Session
@@ -20,6 +23,7 @@ from moe.planning.plan.seats import Seat
 from pipelines.training.beginning import Resume
 from pipelines.training.recording import recorded_steps
 from pipelines.training.train import train
+from tests.remains import remains, shared_memory
 
 
 def trained(
@@ -29,17 +33,35 @@ def trained(
     tell: Callable[[str], object] = str,
     faults: Sequence[Fault] = (),
 ) -> list[StepReport]:
-    """Train to the end and return every report; no actor may be left."""
+    """Train to the end and return every report; nothing else may be left of the run."""
     reports: list[StepReport] = []
+    before = shared_memory()
 
     def watch(report: StepReport) -> None:
         reports.append(report)
         if on_step is not None:
             on_step(report)
 
-    train(run, resume, lambda plan, session: None, watch, tell, faults)
-    assert not ending.running(run.name)
+    try:
+        train(run, resume, lambda plan, session: None, watch, tell, faults)
+    finally:
+        if ray.is_initialized():
+            assert remains(run.name, run.checkpoint.path, before) == []
     return reports
+
+
+def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
+    """Start a run in a process of its own, which prints the number of every step."""
+    file.write_text(json.dumps(run.model_dump(mode="json")))
+    code = (
+        "import json, signal, sys; from moe.config.run import parse_run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pipelines.training.train import train\n"
+        "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
+        "lambda r: print(r.step, flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 def losses(run: RunConfig) -> list[float]:

@@ -20,8 +20,8 @@ def running(run: str) -> bool:
 def name_taken(run: str) -> LaunchError:
     """Return the error for a second run of the same name."""
     return LaunchError(
-        f"a run named {run} is on this cluster already; end it with `raymoe stop {run}` or choose "
-        "another name"
+        f"a run named {run} is on this cluster already; if its command line is gone, take it over "
+        f"with --resume; end it with `raymoe stop {run}`; or choose another name"
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import ray
 from ray.actor import ActorHandle
 
+from actors.crew.orphans import leave
 from actors.rank.actor import LIFE, RankActor
 from actors.rank.queues import THREADS
 
@@ -23,7 +24,7 @@ def new_actor(name: str, detached: bool, **options: Any) -> Named:
     """
     lifetime = "detached" if detached else None
     remote = _remote(RankActor).options(name=name, lifetime=lifetime, max_restarts=0, **options)
-    return Named(name, cast("ActorHandle[RankActor]", remote.remote()))
+    return Named(name, cast("ActorHandle[RankActor]", remote.remote(leave)))
 
 
 def _remote(actor: type[RankActor]) -> Any:

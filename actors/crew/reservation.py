@@ -55,6 +55,16 @@ def rank_name(run: str, number: int) -> str:
     return f"{run}/rank-{number}"
 
 
+def run_of(name: str) -> str:
+    """Return the run of a name that ``rank_name`` has made."""
+    return name.rpartition("/rank-")[0]
+
+
+def number_of(name: str) -> int:
+    """Return the number in a name that ``rank_name`` has made."""
+    return int(name.rpartition("-")[2])
+
+
 def reserve(
     run: str, plan: Plan, nodes: Mapping[Seat, str], detached: bool
 ) -> dict[Seat, Reservation]:

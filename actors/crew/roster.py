@@ -8,9 +8,9 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.calls import Answer
-from actors.commands import RankStatus
+from actors.commands import BuildCommand, RankStatus
 from actors.crew.life import RankLife
-from actors.crew.reservation import actors_of, reservations_of
+from actors.crew.reservation import actors_of, number_of, reservations_of
 from actors.rank.actor import RankActor
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -18,7 +18,7 @@ from moe.planning.plan.seats import Seat
 
 def roster(run: str, seconds: float) -> dict[Seat, RankLife]:
     """Return the life on each seat of a run, as the actors say within ``seconds``."""
-    places, found = reservations_of(run), _living(run)
+    places, found = reservations_of(run), _handles(run)
     where: list[Answer] = [actor.whereabouts.remote().future() for _, actor in found]
     status: list[Answer] = [actor.status.remote().future() for _, actor in found]
     wait([*where, *status], seconds)
@@ -38,7 +38,7 @@ def follow(run: str, plan: Plan, seconds: float) -> None:
 
     Those that do not answer within ``seconds`` are left as they are.
     """
-    actors = [actor for _, actor in _living(run)]
+    actors = [actor for _, actor in _handles(run)]
     said = [_said(answer) for answer in _told(actors, "status", seconds=seconds)]
     if any(status is not None and (status.between or status.staged) for status in said):
         _told(actors, "abort", seconds=seconds)
@@ -54,15 +54,22 @@ def _told(
     return answers
 
 
-def _living(run: str) -> list[tuple[str, ActorHandle[RankActor]]]:
-    """Return the actors of a run with their names, in the order of their numbers."""
-    found = []
-    for name in sorted(actors_of(run), key=_number):
-        try:
-            found.append((name, cast("ActorHandle[RankActor]", ray.get_actor(name))))
-        except ValueError:
-            continue  # it died a moment ago
-    return found
+def built_as(run: str, seconds: float) -> BuildCommand | None:
+    """Return what a rank of a run was built as, in the newest epoch of those that say so within
+    ``seconds``; None where none was built.
+
+    Ranks of older epochs may follow an older plan.
+    """
+    found = _handles(run)
+    status: list[Answer] = [actor.status.remote().future() for _, actor in found]
+    built: list[Answer] = [actor.built_as.remote().future() for _, actor in found]
+    wait([*status, *built], seconds)
+    commands = {
+        _said(own).epoch: _said(command)
+        for own, command in zip(status, built, strict=True)
+        if _said(own) is not None and _said(command) is not None
+    }
+    return commands[max(commands)] if commands else None
 
 
 def seated(statuses: Iterable[RankStatus | None]) -> dict[Seat, int]:
@@ -80,10 +87,17 @@ def seated(statuses: Iterable[RankStatus | None]) -> dict[Seat, int]:
     return {seat: number for seat, (_, number) in found.items()}
 
 
+def _handles(run: str) -> list[tuple[str, "ActorHandle[RankActor]"]]:
+    """Return the actors of a run with their names, in the order of their numbers."""
+    found = []
+    for name in sorted(actors_of(run), key=number_of):
+        try:
+            found.append((name, cast("ActorHandle[RankActor]", ray.get_actor(name))))
+        except ValueError:
+            continue  # it died a moment ago
+    return found
+
+
 def _said(answer: Answer) -> Any:
     """Return what an answer says; None where it says nothing, or not yet."""
     return answer.result() if answer.done() and answer.exception() is None else None
-
-
-def _number(name: str) -> int:
-    return int(name.rpartition("-")[2])

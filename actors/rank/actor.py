@@ -4,9 +4,11 @@ Commands run one after the other in the default group. Those of ``actors.rank.qu
 of their own, so they are answered while a command runs.
 """
 
+import gc
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import psutil
@@ -38,6 +40,8 @@ from moe.storage import Location
 LIFE = "life"
 """The concurrency group of the call that ends with the actor."""
 
+UNBUILT_SECONDS = 600.0
+"""A rank is told what it is within seconds; one that is not has lost its driver."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """Which GPUs of the node the process sees; read when it first touches one."""
@@ -58,11 +62,14 @@ class RankActor:
     """Hosts one rank; every method is one command of the engine, told in ``actors.rank.rank``.
 
     An actor that has not sat down is a warm process: it has imported all and holds nothing.
+    ``alone`` is called with its place and the seconds that it has waited, where nobody drives it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: Callable[[str, float], None]) -> None:
         self._host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
+        self._alone = alone
         prepare(self._host)
+        gc.freeze()  # what is imported is alive for good, and takes long to look through
         self._rank = Rank(-1, self._host)
         self._place = ""
 
@@ -71,7 +78,8 @@ class RankActor:
         """Become a rank in a reservation; see other GPUs than Ray gave, where ``devices`` says."""
         if devices is not None:
             os.environ[VISIBLE] = devices
-        self._rank = Rank(number, self._host)
+        self._rank = Rank(number, self._host, partial(self._alone, place))
+        self._rank.wait_for_driver(UNBUILT_SECONDS)
         self._place = place
         return self._whereabouts()
 
@@ -174,6 +182,16 @@ class RankActor:
     def status(self) -> RankStatus:
         """Return the status now."""
         return self._rank.status()
+
+    @ray.method(concurrency_group=QUEUES["built_as"])
+    def built_as(self) -> BuildCommand | None:
+        """Return what the rank is in its run."""
+        return self._rank.built_as()
+
+    @ray.method(concurrency_group=QUEUES["silence"])
+    def silence(self) -> float | None:
+        """Return for how long nobody has driven the rank; None where it waits for ever."""
+        return self._rank.silence()
 
     @ray.method(concurrency_group=QUEUES["abort"])
     def abort(self) -> None:

@@ -9,5 +9,12 @@ COMMANDS, CONTROL, FILES, COPIES = "commands", "control", "files", "copies"
 THREADS = {CONTROL: 2, FILES: 1, COPIES: 1}
 """Threads of the queues beside ``COMMANDS``, which has one: its commands run in their order."""
 
-QUEUES = {"status": CONTROL, "abort": CONTROL, "write": FILES, "exchange_copies": COPIES}
+QUEUES = {
+    "status": CONTROL,
+    "built_as": CONTROL,
+    "silence": CONTROL,
+    "abort": CONTROL,
+    "write": FILES,
+    "exchange_copies": COPIES,
+}
 """Commands that are answered while others run; every other is in ``COMMANDS``."""

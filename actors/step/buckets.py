@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from moe.checkpoint.memory import zeros
 from moe.config.ranges import TensorRange
 from moe.nn.decoder import Decoder
 from moe.planning.layout.buckets import BucketLayout, Kind, OwnedSlot, Slot, bucket_layouts
@@ -107,8 +108,8 @@ def _stored(
     """Yield buckets of one kind, each with its range of one store."""
     like = parameters[layouts[0].slots[0].part.name]
     sizes = [layout.elements for layout in layouts]
-    weights = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
-    gradients = torch.zeros_like(weights, dtype=torch.float32)
+    weights = zeros(sum(sizes), like.dtype, like.device)
+    gradients = zeros(sum(sizes), torch.float32, like.device)
     ranges = zip(torch.split(weights, sizes), torch.split(gradients, sizes), strict=True)
     for layout, (own, of_gradients) in zip(layouts, ranges, strict=True):
         yield layout, Store(own, of_gradients)

@@ -11,6 +11,7 @@ from torch.optim.adamw import adamw
 
 from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
+from moe.checkpoint.memory import zeros
 from moe.checkpoint.records import MASTER, MOMENTS, OwnedState
 from moe.config.ranges import TensorRange
 from moe.config.run import TrainSection
@@ -154,7 +155,8 @@ class _State(NamedTuple):
     @classmethod
     def of(cls, bucket: Bucket) -> "_State":
         """Return the state before the first step."""
-        moments = {moment: torch.zeros_like(bucket.owned) for moment in MOMENTS}
+        own = bucket.owned
+        moments = {moment: zeros(own.numel(), own.dtype, own.device) for moment in MOMENTS}
         step = torch.zeros((), dtype=torch.float32, device=bucket.owned.device)
         return cls(bucket, moments, step)
 

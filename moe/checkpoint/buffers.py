@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from moe.checkpoint.memory import host_memory
 from moe.checkpoint.transfer import Transfer
 
 _ALIGNED = 64
-_PAGE = 4096
 _PIECE = 2**26
 """Number of bytes to make ready at a time, and the most that one copy has."""
 
@@ -123,9 +123,7 @@ class Buffers:
         """Replace the block. It begins with a page: two pieces may not share one."""
         self._block = torch.empty(0, dtype=torch.uint8)
         self._free()
-        memory = torch.empty(size + _PAGE, dtype=torch.uint8)
-        begin = -memory.data_ptr() % _PAGE
-        block = memory[begin : begin + size]
+        block = host_memory(size)
         pieces = torch.split(block, _PIECE)
         free = weakref.finalize(self, self.transfer.release, pieces)
         free.atexit = False

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from moe.config.model import ModelConfig
@@ -33,13 +33,12 @@ def build(
     share = share or whole(config)
     with bare():
         decoder = Decoder(config, share, exchange, dtype)
-    parameters = dict(decoder.named_parameters())
     exact = torch.promote_types(dtype, torch.float32)
-    for tensor in held_by(config, share):
-        own = exact if tensor.role.exact else dtype
-        parameters[tensor.name].data = parameters[tensor.name].to(own)
-    decoder = decoder.to_empty(device=device)
-    parameters = dict(decoder.named_parameters())
+    roles = {tensor.name: tensor.role for tensor in held_by(config, share)}
+    narrow = {name for name, role in roles.items() if not role.exact}
+    for name, parameter in list(decoder.named_parameters()):
+        _give_memory(decoder, name, parameter, dtype if name in narrow else exact, device)
+    parameters = dict(decoder.to(device).named_parameters())
     with torch.no_grad():
         for tensor in held_by(config, share):
             parameter = parameters.pop(tensor.name)
@@ -50,6 +49,23 @@ def build(
             f"the module has parameters that the tensor table does not list: {sorted(parameters)}"
         )
     return decoder
+
+
+def _give_memory(
+    decoder: Decoder,
+    name: str,
+    parameter: nn.Parameter,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> None:
+    """Put a parameter with memory in the place of one without.
+
+    ``Module.to_empty`` would import torch's symbolic shapes for it, half a second for each process.
+    """
+    owner, _, own = name.rpartition(".")
+    memory = torch.empty(parameter.shape, dtype=dtype, device=device)
+    made = nn.Parameter(memory, parameter.requires_grad)
+    setattr(decoder.get_submodule(owner), own, made)
 
 
 @contextmanager

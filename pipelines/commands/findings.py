@@ -11,6 +11,7 @@ from moe.planning.moves.difference import diff
 from moe.planning.moves.seating import seated_by_device
 from moe.planning.plan.other_systems import FORMS, emit
 from moe.planning.plan.plan import Plan
+from moe.planning.prediction.copies import room_for_copies
 from moe.planning.prediction.predict import predict
 from moe.planning.search.make import even_layers
 from moe.planning.search.search import Found, Question
@@ -71,6 +72,8 @@ def _notes(question: Question, found: Found) -> list[str]:
         notes.append(
             f"the search chose the micro-batch: train with micro_batch = {work.micro_batch}"
         )
+    if work.training and plan.replicas * plan.ranks > 1:
+        notes.append(room_for_copies(question.config, plan, question.inventory, work).told)
     if plan.replicas > 1:
         notes.append(
             f"training runs all {plan.replicas} replicas; serving takes one, and Ray Serve repeats "

@@ -11,5 +11,10 @@ Set = Annotated[
     typer.Option("--set", help="Replace one value of the run file: section.key=value. Repeatable."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Take over the actors of the run, if its command line was killed and they live; else "
+        "continue from the newest checkpoint.",
+    ),
 ]

@@ -19,7 +19,7 @@ def train(
         bool,
         typer.Option(
             "--resume-if-saved",
-            help="Continue from the newest checkpoint, or begin if there is none.",
+            help="As --resume, but begin if there is nothing to resume.",
         ),
     ] = False,
     fault: Annotated[

@@ -1,5 +1,6 @@
 """The checks before a run starts: everything that follows from its files, without Ray."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -58,10 +59,6 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
             f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
         )
-    if resume == "always" and not saved:
-        raise ConfigError(
-            f"nothing to resume: {run.checkpoint.location} holds no complete checkpoint"
-        )
     if saved:
         _check_same_run(context, saved[-1])
     return context, shards.sequence_length
@@ -71,6 +68,15 @@ def last_step(run: RunConfig) -> int:
     """Return the step of the newest checkpoint of a run; 0 if there is none."""
     saved = checkpoints(run.checkpoint.location)
     return int(saved[-1].name.removeprefix("step-")) if saved else 0
+
+
+def check_saved(run: RunConfig, resume: Resume) -> None:
+    """Raise ConfigError where a checkpoint must be resumed and there is none."""
+    if resume == "always" and not checkpoints(run.checkpoint.location):
+        raise ConfigError(
+            f"nothing to resume: {run.checkpoint.location} holds no complete checkpoint, and no "
+            f"actors of {run.name} are there to take over; leave --resume out to begin"
+        )
 
 
 def how_to_go_on(run: RunConfig) -> str:
@@ -120,7 +126,19 @@ def _upcycled(model: Path) -> bool:
     return receipt.exists() and read_json(receipt).get("method") != "init"
 
 
-_MAY_CHANGE = (("train", "steps"), ("train", "schedule"), ("train", "precision"))
+_MAY_CHANGE = ("train.steps", "train.schedule", "train.precision")
+
+
+def changes(
+    before: RunConfig, now: RunConfig, sections: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each key of some sections whose value has changed, and a text that says so."""
+    old, new = (each.model_dump(mode="json") for each in (before, now))
+    for section in sections:
+        for key, value in new[section].items():
+            was = old[section].get(key)
+            if was != value:
+                yield f"{section}.{key}", f"{section}.{key} was {was!r} and is {value!r}"
 
 
 def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
@@ -129,12 +147,9 @@ def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
     """
     manifest = load_manifest(checkpoint)
     began = parse_run(manifest.run, f"the run in {checkpoint}")
-    before, now = (each.model_dump(mode="json") for each in (began, context.run))
+    sections = ("data", "train", "routing", "balance")
     changed = [
-        f"{section}.{key} was {before[section].get(key)!r} and is {value!r}"
-        for section in ("data", "train", "routing", "balance")
-        for key, value in now[section].items()
-        if before[section].get(key) != value and (section, key) not in _MAY_CHANGE
+        text for key, text in changes(began, context.run, sections) if key not in _MAY_CHANGE
     ]
     if Checkpoint.open(checkpoint).config != context.config:
         changed.append(f"{context.run.model.path} has another architecture")

@@ -1,6 +1,7 @@
 """The board of a run: the driver posts reports to the command line, which can ask it to stop."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
@@ -45,6 +46,8 @@ class Orders(NamedTuple):
 News = StepReport | Lost | Mended | Rescaled | NotRescaled
 Post = Beginning | News
 """What the driver posts to a board, in order of time."""
+
+LOOK_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -135,9 +138,12 @@ class Board:
 
 
 @contextmanager
-def open_board(run: str) -> Iterator[ActorHandle[Board]]:
+def open_board(run: str, patience: float = 0.0) -> Iterator[ActorHandle[Board]]:
     """Open the board of a run on this node, under the run's name; it ends with the block or
     process.
+
+    Only one command line has the board, so only one drives the run. ``patience``: seconds to wait
+    for the board of one that was killed to end, or of one whose node is lost.
     """
     here = ray.get_runtime_context().get_node_id()
     options = {
@@ -145,14 +151,24 @@ def open_board(run: str) -> Iterator[ActorHandle[Board]]:
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    try:
-        handle: Any = ray.remote(Board).options(**options).remote()
-    except ActorAlreadyExistsError:
-        raise name_taken(run) from None
+    deadline, handle = time.monotonic() + patience, _new(options)
+    while handle is None:
+        if time.monotonic() > deadline:
+            raise name_taken(run)
+        time.sleep(LOOK_SECONDS)
+        handle = _new(options)
     try:
         yield handle
     finally:
         ray.kill(handle)
+
+
+def _new(options: dict[str, Any]) -> Any:
+    """Return a new board; None where another has its name."""
+    try:
+        return ray.remote(Board).options(**options).remote()
+    except ActorAlreadyExistsError:
+        return None
 
 
 def stop(run: str) -> bool:

@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 
 from actors.commands import StepInput
 from actors.crew.ending import remove
-from actors.engine import over_ray
+from actors.engine import over_ray, presence
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.resizing import Resized, Unchanged
@@ -37,7 +37,7 @@ from moe.errors import (
     RunStopped,
 )
 from moe.planning.plan.plan import Plan
-from moe.planning.policy.decision import Restore
+from moe.planning.policy.decision import Decision, Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
@@ -75,7 +75,8 @@ class Work:
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
     that are present, from what was ``found`` of them at the start. ``faults`` are those that the
     run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
-    allows.
+    allows. ``living`` is the plan of actors that a command line before this one has left, if they
+    are to be taken over.
     """
 
     plan: Plan | None
@@ -84,6 +85,7 @@ class Work:
     copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
+    living: Plan | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -148,6 +150,10 @@ class Driver:
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
+        with presence.present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
+            return self._run_on()
+
+    def _run_on(self) -> Outcome:
         cause: RaymoeError | None = None
         while True:
             try:
@@ -326,7 +332,7 @@ class Driver:
 
     def _obtain(self) -> TrainingEngine:
         """Return an engine over the running actors of the run, or over new actors."""
-        before = plan_on(self._work.board)
+        before = plan_on(self._work.board) or self._work.living
         engine = None if before is None else self._attached(before)
         if engine is not None:
             return engine
@@ -344,16 +350,26 @@ class Driver:
             engine = over_ray.attach(plan, self._making)
             if engine is None or engine.sound():
                 return engine
-            self._engine = engine
-            self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
-            found = engine.recover(self._around(patient=True))
         except (RankLost, DeadlineExceeded) as error:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
+        self._engine = engine
+        self._tell(Lost(self._record.last_step(), DRIVER), self._scene())
+        found = self._recovered(engine)
         if not isinstance(found, Healed):
             return None
         self._tell(Mended.of(found, self._record.last_step(), DRIVER), self._scene())
         return engine
+
+    def _recovered(self, engine: TrainingEngine) -> Healed | Resized | Decision[Plan]:
+        """Have ranks that a driver left go on together, also where more are lost meanwhile."""
+        patient = True
+        while True:
+            try:
+                return engine.recover(self._around(patient))
+            except (RankLost, DeadlineExceeded) as error:
+                self._count(error, self._scene())
+                patient = False
 
     def _launched(self) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model."""

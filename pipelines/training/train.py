@@ -21,7 +21,7 @@ from ray.train.torch import TorchTrainer
 from actors.commands import StepReport
 from actors.crew import ending
 from actors.crew.reservation import groups_of
-from cluster.session import Session, intent, session
+from cluster.session import Session, intent, session, starts
 from moe.checkpoint.manifest import checkpoints
 from moe.config.fault import Fault
 from moe.config.run import RunConfig
@@ -35,18 +35,20 @@ from moe.storage import Location
 from pipelines.training.beginning import (
     Resume,
     check_beginning,
+    check_saved,
     how_to_go_on,
     last_step,
     with_absolute_paths,
 )
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
-from pipelines.training.copy_room import planned
+from pipelines.training.copy_room import as_built, planned
 from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
 from pipelines.training.rescaled import NotRescaled, Rescaled
-from pipelines.training.run_plan import measured
+from pipelines.training.run_plan import NOTHING, devices, measured
+from pipelines.training.takeover import living_ranks, patience
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
@@ -74,6 +76,9 @@ def train(
 ) -> Location:
     """Run to the last step and return the last checkpoint; always remove the actors of the run.
 
+    Where the actors of the run live without a command line, a run that is resumed goes on with
+    them as they stand.
+
     ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
     with every finished step, and ``tell`` with a line of text at every event between. The run
     suffers the ``faults``, if its file allows that.
@@ -84,28 +89,38 @@ def train(
         tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
         return checkpoints(run.checkpoint.location)[-1]
     check_faults(run, faults, last_step(run))
+    if starts(run.cluster.address):
+        check_saved(run, resume)
     _configure_ray_train()
     tell(intent(run.cluster.address))
-    with _termination_interrupts(), session(run.cluster.address, run.cluster.cpus) as joined:
-        found = measured(run, context.config, sequence_length)
-        for note in found.notes:
-            tell(note)
-        made = planned(run, context.config, sequence_length, found)
-        plan = made.plan
-        check_ranks(faults, plan)
+    with (
+        _termination_interrupts(),
+        session(run.cluster.address, run.cluster.cpus) as joined,
         # Ray installs a handler of its own for SIGTERM when it starts, so ours is entered again
         # here. The one around the session covers the time in which Ray starts.
-        with _termination_interrupts(), open_board(run.name) as board:
-            if ending.running(run.name):
-                raise ending.name_taken(run.name)
-            on_start(plan, joined)
-            tell(made.told)
-            with owned(run), armed(run, faults, tell) as fault_plan:
-                elastic = run.plan.least_replicas is not None
-                kept = None if elastic else plan
-                copies = made.run.elastic.copies
-                work = Work(kept, context, board, copies, found, fault_plan)
-                outcome = _watched(work, plan, Watch(on_step, tell))
+        _termination_interrupts(),
+        open_board(run.name, patience(resume)) as board,
+    ):
+        living = living_ranks(run, resume, sequence_length)
+        # Actors that live have the devices, which therefore cannot be measured.
+        found = NOTHING if living else measured(run, context.config, sequence_length)
+        for note in found.notes:
+            tell(note)
+        if living:
+            made = as_built(run, living)
+        else:
+            there = devices(run, found)
+            made = planned(run, context.config, sequence_length, there)
+        plan = made.plan
+        check_ranks(faults, plan)
+        on_start(plan, joined)
+        tell(made.told)
+        with owned(run), armed(run, faults, tell) as fault_plan:
+            kept = plan if run.plan.least_replicas is None else None
+            copies = made.run.elastic.copies
+            left = plan if living else None
+            work = Work(kept, context, board, copies, found, fault_plan, left)
+            outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
     if outcome.step < run.train.steps:
@@ -127,7 +142,10 @@ def _watched(work: Work, plan: Plan, watch: Watch) -> Outcome:
     run = work.run
     actors = plan.replicas * plan.ranks
     waited_for = "1 actor" if actors == 1 else f"{actors} actors"
-    watch.tell(f"waiting for {waited_for}, at most {run.cluster.launch_seconds:g} s")
+    if work.living is None:
+        watch.tell(f"waiting for {waited_for}, at most {run.cluster.launch_seconds:g} s")
+    else:
+        watch.tell(f"taking over the actors of {run.name}, which live: {waited_for}")
     try:
         return _fit(work, watch)
     finally:

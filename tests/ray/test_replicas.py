@@ -106,19 +106,6 @@ def test_a_killed_driver_is_replaced_and_all_actors_stay(
         assert load_manifest(path).balance == load_manifest(expected[path.name]).balance
 
 
-def test_killed_actors_restart_all_from_the_checkpoint(
-    undisturbed: RunConfig, material: Path, tmp_path: Path
-) -> None:
-    run = config(material, tmp_path)
-
-    def kill(victim: int) -> None:
-        os.kill(pids(run, RANKS)[victim], signal.SIGKILL)
-
-    blows = [once(EVERY + 3, lambda: kill(1)), once(2 * EVERY + 3, lambda: kill(2))]
-    trained(run, on_step=lambda report: [blow(report) for blow in blows])
-    assert losses(run) == losses(undisturbed)
-
-
 def test_an_error_that_no_restart_mends_ends_the_run(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:

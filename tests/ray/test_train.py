@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -35,7 +33,8 @@ from pipelines.training.recording import JOURNAL, recorded_steps
 from pipelines.training.train import train
 from tests import material as tiny_material
 from tests import runs
-from tests.driven import driver_pids, losses, once, pids, tensors_of, trained
+from tests.driven import begun, driver_pids, losses, once, pids, tensors_of, trained
+from tests.remains import remains
 
 pytestmark = pytest.mark.ray
 
@@ -94,7 +93,6 @@ def test_resuming_continues_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         # The second snapshot waits for the first checkpoint.
         trained(full, on_step=once(2 * EVERY + 1, interrupt))
-    assert not ending.running(full.name)
     assert 1 <= len(checkpoints(full.checkpoint.path)) < STEPS / EVERY
     trained(full, resume="always")
     assert losses(full) == losses(undisturbed)
@@ -241,7 +239,7 @@ def test_a_second_run_of_the_same_name_is_refused(
     try:
         with pytest.raises(LaunchError, match="a run named tiny is on this cluster already"):
             train(
-                config(material, tmp_path), False, lambda plan, session: None, lambda report: None
+                config(material, tmp_path), "never", lambda plan, session: None, lambda report: None
             )
     finally:
         ending.remove("tiny")
@@ -251,22 +249,9 @@ def test_a_second_run_of_the_same_name_is_refused(
 def test_a_second_run_is_refused_while_the_first_has_no_actors_yet(
     ray_session: Session, material: Path, tmp_path: Path
 ) -> None:
-    with open_board("tiny"), pytest.raises(LaunchError, match="a run named tiny is on this"):
-        trained(config(material, tmp_path))
-
-
-def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
-    """Start a run in a process of its own, which prints the number of every step."""
-    file.write_text(json.dumps(run.model_dump(mode="json")))
-    code = (
-        "import json, signal, sys; from moe.config.run import parse_run\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pipelines.training.train import train\n"
-        "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
-        "lambda r: print(r.step, flush=True))"
-    )
-    command = [sys.executable, "-c", code, str(file)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    run = config(material, tmp_path)
+    with open_board("tiny"), pytest.raises(LaunchError, match="take it over with --resume; end it"):
+        train(run, "never", lambda plan, session: None, lambda report: None)
 
 
 def test_interrupting_the_command_line_leaves_nothing(
@@ -279,7 +264,51 @@ def test_interrupting_the_command_line_leaves_nothing(
         assert process.stdout.readline().strip().isdigit()
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
-    assert not ending.running(run.name)
+    assert remains(run.name, run.checkpoint.path) == []
+
+
+def test_a_killed_command_line_is_taken_over_where_its_actors_stand(
+    ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
+) -> None:
+    run = config(material, tmp_path, cluster={"address": ray_session.address})
+    killed_in_the_middle(run, tmp_path / "run.json", EVERY + 5)
+    before = pids(run, 2)
+    longer = run.model_copy(update={"train": run.train.model_copy(update={"steps": 2 * STEPS})})
+    with pytest.raises(ConfigError, match=r"which live, but train\.steps was 60 and is 120"):
+        train(longer, "if-saved", lambda plan, session: None, lambda report: None)
+    said: list[str] = []
+    after: list[list[int]] = []
+    look = once(0, lambda: after.append(pids(run, 2)))
+    trained(run, "always", look, said.append)
+    assert "taking over the actors of tiny, which live: 2 actors" in said
+    assert after == [before]
+    assert losses(run) == losses(undisturbed)
+    ours, theirs = (tensors_of(checkpoints(r.checkpoint.path)[-1]) for r in (run, undisturbed))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_actors_that_nobody_takes_over_end_with_all_that_they_hold(
+    ray_session: Session, material: Path, tmp_path: Path
+) -> None:
+    elastic = {"orphan_seconds": 3.0, "hang_seconds": 1.0}
+    sections = {"cluster": {"address": ray_session.address}, "elastic": elastic}
+    run = config(material, tmp_path, train={"steps": 5000}, **sections)
+    killed_in_the_middle(run, tmp_path / "run.json", 5)
+    assert ending.running(run.name)
+    assert remains(run.name, tmp_path / "no files") == []
+
+
+def killed_in_the_middle(run: RunConfig, file: Path, step: int) -> None:
+    """Begin a run, kill its command line after a step, and wait until nobody drives it."""
+    with begun(run, file) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < step:
+            pass
+        process.kill()
+    deadline = time.monotonic() + 20
+    while board_of(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_run_that_is_terminated_while_it_starts_leaves_nothing(
@@ -294,8 +323,7 @@ def test_a_run_that_is_terminated_while_it_starts_leaves_nothing(
             time.sleep(0.1)
         process.terminate()
         assert process.wait(timeout=60) == -signal.SIGINT
-    assert not board_of(run)
-    assert not ending.running(run.name)
+    assert remains(run.name, run.checkpoint.path) == []
 
 
 def board_of(run: RunConfig) -> bool:

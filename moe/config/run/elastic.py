@@ -32,6 +32,11 @@ class ElasticSection(Section):
     """A rank whose process does not answer for so long, even to a question about its status, is
     ended and replaced. A step may take longer: ``cluster.step_seconds`` limits that.
     """
+    orphan_seconds: float = Field(default=600.0, ge=0)
+    """A rank that no driver has told anything for so long ends itself and gives back what it
+    reserves, as after the command line was killed. Until then ``raymoe train --resume`` takes the
+    ranks over where they stand. 0: it waits for ever, or for ``raymoe stop``.
+    """
     faults: bool = False
     """Whether ``raymoe train --fault`` may kill, hang or drain ranks of this run, as tests do."""
     on_shrink: Shrink = "replicas"
@@ -59,6 +64,16 @@ class ElasticSection(Section):
         raise ValueError(
             'give a whole number of steps from 0 on, or "auto"; 0 is a run without copies'
         )
+
+    @model_validator(mode="after")
+    def _patience_of_ranks(self) -> "ElasticSection":
+        if 0 < self.orphan_seconds <= self.hang_seconds:
+            raise ValueError(
+                f"orphan_seconds {self.orphan_seconds:g} must exceed hang_seconds "
+                f"{self.hang_seconds:g}: a driver may wait that long for one rank before it speaks "
+                "to the others; raise orphan_seconds, or give 0 for ranks that wait for ever"
+            )
+        return self
 
     @model_validator(mode="after")
     def _seconds_of_a_budget(self) -> "ElasticSection":

@@ -1,6 +1,6 @@
 """Whether the copies of ranks fit beside everything else, and what a run does without where not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from moe.config.model import ModelConfig
@@ -8,7 +8,7 @@ from moe.config.tensors import held_by
 from moe.planning.counts.copies import SLOTS, copy_bytes
 from moe.planning.counts.work import Parameters
 from moe.planning.counts.workload import Workload
-from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import rank_bytes_of
 from moe.sizes import size_text
@@ -39,9 +39,9 @@ class CopyRoom:
         rank = max(range(len(self.short)), key=lambda each: self.short[each])
         return (
             f"copies of ranks in their peers do not fit: rank {rank} lacks "
-            f"{size_text(self.short[rank])} for them. Without copies every failure sends the run "
-            "back to its last checkpoint: make a plan with more stages, wider gangs or more "
-            "replicas, use nodes with more memory, or save checkpoints more often"
+            f"{size_text(self.short[rank])}. Without them every loss sends the run back to its "
+            "last checkpoint: give it more stages, wider gangs, more replicas or nodes with more "
+            "memory, or save checkpoints more often"
         )
 
 
@@ -62,7 +62,12 @@ def room_for_copies(
         SLOTS * (own + peer) for own, peer in zip(sizes, _peers(plan, sizes), strict=True)
     )
     used = [need.host or need.total for need in needs]
-    limits = [_limit(plan, inventory, rank, workload) for rank in range(len(sizes))]
+    known = {device.name: device for device in inventory.devices}
+    named = [plan.rank(seat).devices for seat in plan.seats.of_replica(0)]
+    limits = [
+        _limit([known.get(name) or inventory.device(name) for name in names], workload)
+        for names in named
+    ]
     short = tuple(
         0 if limit is None else max(0, own + more - limit)
         for own, more, limit in zip(used, taken, limits, strict=True)
@@ -77,10 +82,8 @@ def _peers(plan: Plan, sizes: list[int]) -> Iterator[int]:
         yield max(others, default=0)
 
 
-def _limit(plan: Plan, inventory: Inventory, rank: int, workload: Workload) -> int | None:
+def _limit(devices: Sequence[Device], workload: Workload) -> int | None:
     """Return the memory of the host that the devices of a rank have, the least of the replicas."""
-    names = plan.rank(plan.seats.seat(rank)).devices
-    devices = [inventory.device(name) for name in names]
     if not workload.gpus:
         return min(device.memory_bytes for device in devices)
     return min((device.host_bytes for device in devices if device.host_bytes), default=None)

@@ -389,6 +389,8 @@ def test_replicas_may_vary() -> None:
         ({"max_failures": -1}, r"elastic\.max_failures: "),
         ({"hang_seconds": 0.0}, r"elastic\.hang_seconds: "),
         ({"spares": -1}, r"elastic\.spares: "),
+        ({"orphan_seconds": -1.0}, r"elastic\.orphan_seconds: "),
+        ({"orphan_seconds": 20.0}, "elastic: orphan_seconds 20 must exceed hang_seconds 30"),
         ({"on_shrink": "gangs"}, r"elastic\.on_shrink: "),
         ({"copys": 1}, r"elastic\.copys: "),
         (

@@ -15,6 +15,7 @@ from moe.errors import ConfigError, DataError, PlanError
 from moe.planning.plan.file import to_dict
 from pipelines.training.beginning import (
     check_beginning,
+    check_saved,
     how_to_go_on,
     last_step,
     with_absolute_paths,
@@ -116,7 +117,8 @@ def test_a_run_without_checkpoints_begins_again(material: Path, tmp_path: Path) 
     run = config(material, tmp_path / "run")
     assert how_to_go_on(run) == "no checkpoint was saved, so the run begins again at the start"
     with pytest.raises(ConfigError, match="nothing to resume"):
-        check_beginning(run, "always")
+        check_saved(run, "always")
+    check_saved(run, "if-saved")
     (tmp_path / "run" / "step-00000004").mkdir(parents=True)
     (tmp_path / "run" / "step-00000004" / "raymoe.json").write_text("{}")
     assert last_step(run) == 4

@@ -36,7 +36,7 @@ def test_what_is_short_is_told_with_what_to_do_without() -> None:
     assert not room.fits
     wanted = [need + taken for need, taken in zip(needs, room.taken, strict=True)]
     assert list(room.short) == [each - (max(needs) + 1) for each in wanted]
-    assert "Without copies every failure sends the run back to its last checkpoint" in room.told
+    assert "Without them every loss sends the run back to its last checkpoint" in room.told
     assert f"rank {wanted.index(max(wanted))} lacks" in room.told
 
 

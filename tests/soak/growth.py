@@ -1,0 +1,67 @@
+"""Whether something grows: one slope for all processes of a role, each from a start of its own."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+SETTLING_SECONDS = 20.0
+"""A process that has just begun to work fills its buffers."""
+GREAT = 0.5
+"""The part of all that a process has gained which marks that it began to work: a warm process waits
+for a long time before it becomes a rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What is gained in a second; the true slope is within ``margin`` with 95 % confidence."""
+
+    slope: float
+    margin: float
+    points: int
+
+    @property
+    def surely(self) -> float:
+        """The least slope within the confidence; 0 where it may not grow at all."""
+        return max(self.slope - self.margin, 0.0)
+
+
+def growth(points: Iterable[tuple[int, float, float]]) -> Growth:
+    """Fit a line to (process, seconds, amount); its slope is common, its height each process's own.
+
+    The margin is that of samples that do not depend on each other.
+    """
+    own: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for process, seconds, amount in points:
+        own[process].append((seconds, amount))
+    pairs = [pair for values in own.values() for pair in _centred(values)]
+    spread = sum(x * x for x, _ in pairs)
+    free = len(pairs) - len(own) - 1
+    if free < 1 or not spread:
+        return Growth(0.0, math.inf, len(pairs))
+    slope = sum(x * y for x, y in pairs) / spread
+    rest = sum((y - slope * x) ** 2 for x, y in pairs)
+    return Growth(slope, 1.96 * math.sqrt(rest / free / spread), len(pairs))
+
+
+def _begun(values: list[tuple[float, float]]) -> float:
+    """Return when a process had gained most of what it gained in one jump; its start without."""
+    least, most = min(y for _, y in values), max(y for _, y in values)
+    jumps = [
+        after
+        for (_, low), (after, high) in pairwise(values)
+        if most > least and high - low > GREAT * (most - least)
+    ]
+    return jumps[-1] if jumps else values[0][0]
+
+
+def _centred(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the values of one process, once settled, around their means."""
+    begun = _begun(values) + SETTLING_SECONDS
+    kept = [(x, y) for x, y in values if x >= begun]
+    if not kept:
+        return []
+    middle, height = fmean(x for x, _ in kept), fmean(y for _, y in kept)
+    return [(x - middle, y - height) for x, y in kept]

@@ -1,0 +1,28 @@
+"""The slope that the soak fits."""
+
+from random import Random
+
+from tests.soak.growth import growth
+
+
+def test_a_slope_is_found_in_processes_of_different_size_and_none_where_nothing_grows() -> None:
+    random = Random(0)
+
+    def points(slope: float, process: int) -> list[tuple[int, float, float]]:
+        begun = 100.0 * process
+        return [
+            (process, begun + x, 1000.0 * process + slope * x + random.gauss(0, 5))
+            for x in range(0, 200, 2)
+        ]
+
+    grows = growth([*points(1.5, 1), *points(1.5, 2)])
+    assert abs(grows.slope - 1.5) < grows.margin < 0.1
+    assert 1.3 < grows.surely < 1.5
+    assert growth([*points(0.0, 1), *points(0.0, 2)]).surely < 0.02
+    assert growth([(1, 0.0, 5.0)]).surely == 0.0
+
+
+def test_a_process_that_waits_before_it_works_is_not_one_that_grows() -> None:
+    """It is flat at 10 while it waits, and at 100 from the 60th second on."""
+    values = [(1, float(x), 10.0 if x < 60 else 100.0) for x in range(0, 200, 2)]
+    assert growth(values).slope == 0.0
