@@ -8,9 +8,10 @@ commands that step again.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ray.actor import ActorHandle
 
@@ -53,6 +54,7 @@ from pipelines.training.board import (
     still_wanted,
 )
 from pipelines.training.copy_room import without_copies
+from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
 from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
@@ -145,6 +147,7 @@ class Driver:
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
         self._wished: Plan | None = None
+        self._loads = ExpertLoads(work.run.elastic)
         self._new = plan_on(work.board) is None
         self._engine = self._begun()
 
@@ -207,10 +210,12 @@ class Driver:
                     break
                 if told.wish is not None:
                     self._meet(told.wish, saver)
+                self._rebalance(saver)
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
                 self._done = report.step
+                self._loads.note(report)
                 self._record.step(report)
                 self._record.spares(engine.spares)
                 self._record.faults(self._work.faults)
@@ -265,26 +270,42 @@ class Driver:
 
     def _meet(self, wish: Wish, saver: CheckpointSaver) -> None:
         """Meet a wish for another plan between two steps, or say why not."""
-        board, engine, done = self._work.board, self._engine, self._done
-        saver.finish()
+        board = self._work.board
         try:
             plan = wished(wish, self._present())
         except RaymoeError as error:
-            self._answer(NotRescaled.refused(done, error))
+            answer(board, self._unchanged(NotRescaled.refused(self._done, error)))
             return
-        found = engine.consider(replace(self._around(), wish=plan))
-        if isinstance(found, Resized):
+        self._change(plan, saver, partial(answer, board))
+        if self._engine.plan == plan:
             self._wished = plan
-            answer(board, self._resized(found))
+
+    def _rebalance(self, saver: CheckpointSaver) -> None:
+        """Move experts between the ranks of their gangs where the load of the last steps asks."""
+        plan = self._loads.better(self._engine.plan)
+        if plan is not None:
+            self._change(plan, saver, lambda _: None)
+
+    def _change(
+        self, plan: Plan, saver: CheckpointSaver, tell: Callable[[Rescaled | NotRescaled], object]
+    ) -> None:
+        """Change the plan, unless something is more urgent, and tell what became of it.
+
+        RankLost where the ranks must recover under the old plan.
+        """
+        saver.finish()
+        found = self._engine.consider(replace(self._around(), wish=plan))
+        if isinstance(found, Resized):
+            tell(self._resized(found))
         elif isinstance(found, Unchanged):
-            self._answer(NotRescaled.of(done, found))
+            tell(self._unchanged(NotRescaled.of(self._done, found)))
             if found.disturbed:
                 raise RankLost(found.reason)
 
-    def _answer(self, told: NotRescaled) -> None:
+    def _unchanged(self, told: NotRescaled) -> NotRescaled:
         self._record.resized(told, self._scene())
         post(self._work.board, told)
-        answer(self._work.board, told)
+        return told
 
     def _resized(self, resized: Resized) -> Rescaled:
         """Tell of another plan, under which training goes on."""
