@@ -14,8 +14,8 @@ def test_a_change_of_plan_is_one_line() -> None:
     resized = Resized(4, PLAN, 3 * 10**6, 2, 2, 0, "another plan is wished for", seconds)
     line = Rescaled.of(resized).line
     assert line == (
-        "resized after step 4 to 2 replicas of 2 stages of 1 rank: 3.00 MB moved in 1.2 s; 2 actors "
-        "kept, 2 new, 0 ended"
+        "resized after step 4 to 2 replicas of 2 stages of 1 rank: 3.00 MB moved in 1.2 s; 2 "
+        "actors kept, 2 new, 0 ended"
     )
 
 

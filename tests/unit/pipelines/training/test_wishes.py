@@ -49,7 +49,7 @@ def test_another_number_of_nodes_cuts_the_stages_anew(present: Present) -> None:
     ("wish", "why"),
     [
         (Wish(replicas=2), "has this plan already"),
-        (Wish(replicas=4), "asked for 4 replicas, but no node"),
+        (Wish(replicas=6), "asked for 6 replicas, but no node"),
         (Wish(plan=runs.repeated(runs.plan(CONFIG, (2, 1)), 5)), "8 micro-batches"),
         (Wish(nodes=4), "asked for 4 nodes of 3"),
         (Wish(plan=runs.plan(routed(2), (1, 1))), "layers"),
