@@ -73,7 +73,7 @@ def test_what_a_driver_commands_is_heard_too(model: Path) -> None:
         (seat,) = plan.seats
         assert run.crew.tell(seat, "silence").result(10.0) is None
         run.crew.tell(seat, "wait_for_driver", 60.0).result(10.0)
-        time.sleep(0.2)
+        time.sleep(1.5)
         before = run.crew.tell(seat, "silence").result(10.0)
         command = run.crew.tell(seat, "built_as").result(10.0)
         run.engine.train_step(runs.batch(Checkpoint.open(model).config, run.run, 0))
