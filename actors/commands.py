@@ -165,8 +165,9 @@ class RankStatus:
     ``replicas``: number of replicas in the plan this rank was built from. ``copies`` and
     ``holds``: the steps of which this rank has a whole copy of its own, and of others by their
     seats. ``seat``: where it sits in the plan that it was built from; None before. ``staged``: the
-    seat whose share waits to be taken, in the new plan of a resize. ``freed``: when a command last
-    failed and the rank let go of its groups, in seconds since 1970 by its own clock; 0 never.
+    seat whose share waits to be taken, in the new plan of a resize. ``between``: it has taken such
+    a share and keeps the one before, because the resize is not yet over. ``freed``: when a command
+    last failed and the rank let go of its groups, in seconds since 1970 by its own clock; 0 never.
     """
 
     rank: int
@@ -185,3 +186,4 @@ class RankStatus:
     seat: Seat | None = None
     staged: Seat | None = None
     freed: float = 0.0
+    between: bool = False

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 import torch
 
 from actors.engine.healing import Healed, Making, Surroundings
+from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, ModelSource
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
+from moe.config.run.elastic import Shrink
 from moe.errors import DeadlineExceeded, RankLost
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from tests import runs
 from tests.ranks import PooledCrew, Ranks
 
@@ -30,7 +33,9 @@ class HealedRun:
     run: RunConfig
     losses: dict[int, float] = field(default_factory=dict)
     healed: list[Healed] = field(default_factory=list)
+    resized: list[Resized | Unchanged] = field(default_factory=list)
     began: list[int] = field(default_factory=list)
+    smaller: Callable[[Shrink, frozenset[Seat]], Plan | None] = lambda _, __: None
 
     @classmethod
     def begun(
@@ -60,12 +65,23 @@ class HealedRun:
         """Recover, also from what goes wrong meanwhile; return the boundary."""
         while True:
             try:
-                found = self.engine.recover(Surroundings(0, 1))
+                found = self.engine.recover(Surroundings(0, 1, smaller=self.smaller))
             except (RankLost, DeadlineExceeded):
                 continue
-            assert isinstance(found, Healed), found
-            self.healed.append(found)
+            if isinstance(found, Resized):
+                self.resized.append(found)
+            else:
+                assert isinstance(found, Healed), found
+                self.healed.append(found)
             return found.step
+
+    def wish(self, plan: Plan) -> None:
+        """Change to another plan now; where that fails, the ranks recover under the old one."""
+        done = self.engine.consider(Surroundings(0, 1, wish=plan))
+        assert done is not None
+        self.resized.append(done)
+        if isinstance(done, Unchanged) and done.disturbed:
+            raise RankLost(done.reason)
 
     def pids(self) -> list[int]:
         return [status.pid for status in self.engine.status()]
@@ -73,8 +89,9 @@ class HealedRun:
     def tensors(self) -> list[torch.Tensor]:
         """Return everything that the ranks hold, in their order."""
         found = []
-        for seat in self.crew.seats:
-            held = self.crew.tell(seat, "held").result(60)
+        crew = self.engine.crew
+        for seat in crew.seats:
+            held = crew.tell(seat, "held").result(60)
             found += [value for _, value in held.weights]
             for _, _, moments in held.owned:
                 found += [value for name, value in moments.items() if name != "gradient"]

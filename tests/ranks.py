@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,10 +28,11 @@ from moe.config.balance_state import BalanceState
 from moe.config.products import Products
 from moe.config.run import RunConfig
 from moe.config.tensors import TensorSlice, held_by
+from moe.errors import LaunchError
 from moe.nn.product import in_use, use
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
-from moe.planning.plan.seats import Seats
+from moe.planning.plan.seats import Seat, Seats
 from moe.storage import Location
 
 SECONDS = 30.0
@@ -95,6 +96,14 @@ class PooledCrew(PipeCrew):
     def __init__(self, seats: Seats, pool: Sequence[RankProcess], nodes: Sequence[str]) -> None:
         super().__init__(seats, pool[: len(seats)], TestedRank, nodes)
         self._pool = pool
+        self.full = False
+
+    def replace(self, seats: Iterable[Seat], seconds: float) -> None:
+        """Start new processes, unless the crew is full."""
+        wanted = [*seats]
+        if wanted and self.full:
+            raise LaunchError("there is no room for another process")
+        super().replace(wanted, seconds)
 
     def end(self) -> None:
         """Leave the processes of the pool; they are built anew for the next plan."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from actors.calls import Answer
 from actors.crew.crew import Crew
 from actors.crew.gather import gather
 from actors.faults.armed import FaultPlan
@@ -17,9 +18,15 @@ def arm(
     them after ranks have changed their numbers: the marks know what has happened. Without faults
     nobody is told anything.
     """
+    gather(crew, tell_armed(crew, faults, step, seats), "arming faults", seconds)
+
+
+def tell_armed(
+    crew: Crew, faults: FaultPlan, step: int, seats: Iterable[Seat] | None = None
+) -> dict[Seat, Answer]:
+    """Arm processes as ``arm`` does, and do not wait; return their answers to come."""
     if not faults.faults:
-        return
+        return {}
     asked = tuple(crew.seats if seats is None else seats)
     armed = {seat: faults.of_rank(crew.seats.rank(seat), step) for seat in asked}
-    answers = {seat: crew.tell(seat, "arm", own) for seat, own in armed.items()}
-    gather(crew, answers, "arming faults", seconds)
+    return {seat: crew.tell(seat, "arm", own) for seat, own in armed.items()}

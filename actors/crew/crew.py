@@ -8,12 +8,11 @@ from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat, Seats
 
 
-class Crew(Protocol):
-    """One rank on every seat of a plan; a seat whose rank has died is lost until it is replaced.
+class Commanded(Protocol):
+    """Ranks on seats, which are told commands and may die.
 
     Commands are the public methods of ``actors.rank.rank.Rank``. Commands to one rank run in the
-    order in which they are told, except those that ``actors.rank.queues`` sets apart. Every crew
-    passes the same tests, tests/crews.py.
+    order in which they are told, except those that ``actors.rank.queues`` sets apart.
     """
 
     @property
@@ -35,16 +34,23 @@ class Crew(Protocol):
         death is known within a second, whether or not a command was under way.
         """
 
-    def nodes(self) -> Mapping[Seat, str]:
-        """Return the node of each seat; the engine calls this to decide who holds whose copy.
-
-        A lost seat has the node that it was on, or is left out where nobody knows.
-        """
-
     def kill(self, seat: Seat) -> None:
         """End the process of a rank with SIGKILL; never wait.
 
         The engine calls this for a rank that hangs; its death is known as that of any other.
+        """
+
+
+class Crew(Commanded, Protocol):
+    """One rank on every seat of a plan; a seat whose rank has died is lost until it is replaced.
+
+    Every crew passes the same tests, tests/crews.py.
+    """
+
+    def nodes(self) -> Mapping[Seat, str]:
+        """Return the node of each seat; the engine calls this to decide who holds whose copy.
+
+        A lost seat has the node that it was on, or is left out where nobody knows.
         """
 
     def replace(self, seats: Iterable[Seat], seconds: float) -> None:

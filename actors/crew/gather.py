@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, wait
 from typing import Any, Protocol
 
 from actors.calls import Answer
-from actors.crew.crew import Crew
+from actors.crew.crew import Commanded
 from moe.errors import DeadlineExceeded, RankDied, RankLost, RaymoeError
 from moe.planning.plan.seats import Seat
 
@@ -24,7 +24,9 @@ class Beats(Protocol):
         """Look; raise where the wait should end."""
 
 
-def gather(crew: Crew, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> list[Any]:
+def gather(
+    crew: Commanded, answers: Mapping[Seat, Answer], doing: str, seconds: float
+) -> list[Any]:
     """Return the answers in their order, once all are there.
 
     The first failure ends the wait, whichever rank it comes from. A rank that died is named before
@@ -36,7 +38,7 @@ def gather(crew: Crew, answers: Mapping[Seat, Answer], doing: str, seconds: floa
 
 
 def complete(
-    crew: Crew,
+    crew: Commanded,
     answers: Mapping[Seat, Answer],
     doing: str,
     seconds: float,
@@ -61,7 +63,7 @@ def complete(
     return True
 
 
-def cause(crew: Crew, answers: Mapping[Seat, Answer], doing: str) -> RaymoeError:
+def cause(crew: Commanded, answers: Mapping[Seat, Answer], doing: str) -> RaymoeError:
     """Return the failure to report: a death, then an error of its own, then a lost neighbour.
 
     Neighbours may be the first to fail, so a death gets a short time to become known.
@@ -79,7 +81,7 @@ def cause(crew: Crew, answers: Mapping[Seat, Answer], doing: str) -> RaymoeError
 
 
 def _late(
-    crew: Crew, answers: Mapping[Seat, Answer], doing: str, seconds: float
+    crew: Commanded, answers: Mapping[Seat, Answer], doing: str, seconds: float
 ) -> DeadlineExceeded:
     late = [crew.seats.rank(seat) for seat, answer in answers.items() if not answer.done()]
     return DeadlineExceeded(
@@ -88,7 +90,7 @@ def _late(
     )
 
 
-def _dead(crew: Crew, answers: Mapping[Seat, Answer]) -> dict[Seat, str]:
+def _dead(crew: Commanded, answers: Mapping[Seat, Answer]) -> dict[Seat, str]:
     """Return who has died: those whose answer says so, then others that the crew knows of."""
     found = {
         seat: str(error)

@@ -83,24 +83,32 @@ class Copying:
             self.take(step)
         return arrived
 
-    def take(self, step: int) -> None:
+    def take(self, step: int) -> _Pending:
         """Have every rank copy what it holds after a step, and begin to send the copies."""
         began = time.monotonic()
         seconds = self._meeting.deadlines.command
         self._meeting.gather(self._meeting.tell("copy", step), "copying", seconds)
         stall = time.monotonic() - began
         answers = self._meeting.tell("exchange_copies", step, self.holders)
-        self._pending = _Pending(step, began, stall, answers)
+        pending = self._pending = _Pending(step, began, stall, answers)
+        return pending
+
+    def whole(self, step: int, seconds: float) -> None:
+        """Take copies and wait until they are whole, where the run keeps any."""
+        if self.holders:
+            pending = self.take(step)
+            self._settled(pending, 0.0, seconds)
 
     def _arrived(self, step_seconds: float) -> Copied | None:
         pending = self._pending
         if pending is None or not pending.done:
             return None
+        return self._settled(pending, step_seconds, self._meeting.deadlines.command)
+
+    def _settled(self, pending: _Pending, step_seconds: float, seconds: float) -> Copied:
         self._pending = None
         doing = f"sending copies of step {pending.step}"
-        reports: Sequence[CopyReport] = self._meeting.gather(
-            pending.answers, doing, self._meeting.deadlines.command
-        )
+        reports: Sequence[CopyReport] = self._meeting.gather(pending.answers, doing, seconds)
         hidden = max(report.seconds for report in reports)
         every = self._interval(pending.stall_seconds, hidden, step_seconds)
         self._due = pending.step + every

@@ -6,7 +6,7 @@ copy of what was lost; the others go back to the same boundary, and the steps si
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.commands import BuildCommand, RankStatus, Recovery
 from actors.crew.arming import arm
@@ -16,6 +16,7 @@ from actors.state.sources import Blank
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
 from moe.errors import LaunchError
+from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.planning.policy.decision import Decision, GoOn, Heal, Stop, Wait, decide
@@ -37,6 +38,12 @@ class Making:
     sequence_length: int
     faults: FaultPlan = NO_FAULTS
 
+    @property
+    def workload(self) -> Workload:
+        """The work of a step, of which moves ask how many bytes an element has."""
+        train = self.run.train
+        return Workload.of_run(train, self.sequence_length, train.micro_batches, gpus=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -45,14 +52,20 @@ class Surroundings:
     ``checkpoint``: steps done in the newest; 0 for the model that the run began with. ``failures``:
     losses that count, the present one among them. ``patient``: leave ranks in the middle of a step
     that all were told the time to end it, as where the driver alone was lost. ``wanted`` is asked
-    while there is nothing to do but wait: a run that nobody wants any more stops.
+    while there is nothing to do but wait: a run that nobody wants any more stops. ``smaller``
+    returns a plan over what is left without some seats. ``wish`` is the plan that somebody wants,
+    ``leaving`` the seconds left to the seats of nodes that go. ``planned`` is told a new plan at
+    the moment from which it holds.
     """
 
     checkpoint: int
     failures: int
     patient: bool = False
     wanted: Callable[[], bool] = lambda: True
-    smaller: Callable[[Shrink], Plan | None] = lambda _: None
+    smaller: Callable[[Shrink, frozenset[Seat]], Plan | None] = lambda _, __: None
+    wish: Plan | None = None
+    leaving: Mapping[Seat, float] = field(default_factory=dict)
+    planned: Callable[[Plan], object] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -120,6 +133,15 @@ class Healing:
             else:
                 return decision
 
+    def consider(self, around: Surroundings, room: bool, move_seconds: float) -> Decision[Plan]:
+        """Decide between two steps, where no rank is known to be lost, about nodes and wishes.
+
+        ``move_seconds`` is what it takes to move ranks off a node that goes.
+        """
+        situation = self._situation(self._meeting.statuses(), around, {}, room)
+        limits = Limits.of(self._making.run.elastic, move_seconds)
+        return decide(replace(situation, together=True, limits=limits))
+
     def _situation(
         self,
         seen: Mapping[Seat, RankStatus],
@@ -128,17 +150,21 @@ class Healing:
         room: bool,
     ) -> Situation[Plan]:
         seats = tuple(self._meeting.plan.seats)
+        living = {seat: _standing(own) for seat, own in seen.items() if stands(own)}
+        gone = frozenset({*seats} - living.keys()) | around.leaving.keys()
         return Situation(
             shape=self._meeting.plan,
             seats=seats,
-            living={seat: _standing(own) for seat, own in seen.items() if _stands(own)},
+            living=living,
             limits=Limits.of(self._making.run.elastic, 0.0),
             holders=holders,
             room=frozenset(seats) if room else frozenset(),
-            smaller=around.smaller,
+            smaller=lambda how: around.smaller(how, gone),
             together=False,
             failures=around.failures,
             checkpoint=around.checkpoint,
+            leaving=around.leaving,
+            wish=around.wish,
         )
 
     def _heal(self, decision: Heal, phases: Phases) -> Healed:
@@ -176,7 +202,7 @@ class Healing:
         meeting.gather(answers, "building", meeting.deadlines.launch)
 
 
-def _stands(status: RankStatus) -> bool:
+def stands(status: RankStatus) -> bool:
     """Tell whether a rank has a state to stand at; a replacement has none before it recovered."""
     return status.built and bool(status.copies or not status.torn)
 

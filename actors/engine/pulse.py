@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from actors.calls import Answer
-from actors.crew.crew import Crew
+from actors.crew.crew import Commanded
 from moe.planning.plan.seats import Seat
 
 BEATS = 4
@@ -22,7 +22,7 @@ class Pulse:
     step that is shorter than ``every`` costs nothing.
     """
 
-    def __init__(self, crew: Crew, seconds: float) -> None:
+    def __init__(self, crew: Commanded, seconds: float) -> None:
         self.seconds = seconds
         self._crew = crew
         self._asked: dict[Seat, tuple[float, Answer]] = {}

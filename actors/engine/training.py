@@ -4,7 +4,7 @@ The engine calls each rank once for a step and waits with a deadline. It holds n
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
 from actors.crew.arming import arm
@@ -15,14 +15,17 @@ from actors.engine.copying import Copying
 from actors.engine.healing import Healed, Healing, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
+from actors.engine.pace import Pace, bytes_held
 from actors.engine.reports import merge
+from actors.engine.resizing import Change, Resized, Resizing, Unchanged
 from actors.state.checkpointing import PendingWrites
 from actors.state.sources import Blank, Source
 from actors.step.replicas import part_of
 from moe.config.run import RunConfig
+from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.planning.policy.decision import Decision
+from moe.planning.policy.decision import Decision, Replan, Resize
 from moe.storage import Location
 
 
@@ -34,13 +37,18 @@ class TrainingEngine:
         self._run = making.run
         self.losses = Losses(making.run.elastic.failure_seconds) if losses is None else losses
         self.copying = Copying(meeting, making.run.elastic, self.losses)
-        self._healing = Healing(meeting, making)
         self._making = making
+        self._pace = Pace()
 
     @property
     def plan(self) -> Plan:
         """The plan of all replicas."""
         return self._meeting.plan
+
+    @property
+    def crew(self) -> Crew:
+        """The ranks; those of another plan after a change."""
+        return self._meeting.crew
 
     @property
     def epoch(self) -> int:
@@ -111,11 +119,58 @@ class TrainingEngine:
         together = len(found) == len(self.plan.seats)
         return together and statuses.can_be_driven(list(found.values()))
 
-    def recover(self, around: Surroundings) -> Healed | Decision[Plan]:
-        """Have the ranks go on together after a loss, or return what to do where they cannot."""
-        found = self._healing.recover(around, self.copying.holders)
+    def recover(self, around: Surroundings) -> Healed | Resized | Decision[Plan]:
+        """Have the ranks go on together after a loss, or return what to do where they cannot.
+
+        They go on under a smaller plan where what is left has no room for the one so far.
+        """
+        found = Healing(self._meeting, self._making).recover(around, self.copying.holders)
         self.copying.forget()
-        return found
+        if not isinstance(found, Replan):
+            return found
+        for seat in found.ends:
+            self._meeting.crew.kill(seat)
+        change = Change(found.shape, found.step, found.reason, gives=found.gives)
+        done = self._change(change, around)
+        if isinstance(done, Unchanged):
+            raise RankLost(f"{found.reason}, which failed: {done.reason}")
+        return done
+
+    def consider(self, around: Surroundings) -> Resized | Unchanged | None:
+        """Between two steps, change the plan where a node goes or another plan is wished for.
+
+        None where there is nothing to do, or no step that all ranks have done.
+        """
+        healing, done = Healing(self._meeting, self._making), None
+        seconds = self._move_seconds(around.leaving)
+        for room in (True, False):
+            decision = healing.consider(around, room, seconds)
+            if not isinstance(decision, Resize):
+                break
+            shape, step = decision.shape, self.steps_done()
+            done = self._change(Change(shape, step, decision.reason, decision.away), around)
+            if isinstance(done, Resized) or done.disturbed or not decision.away:
+                break
+        return done
+
+    def _change(self, change: Change, around: Surroundings) -> Resized | Unchanged:
+        """Go on under another plan, or as before where that fails."""
+        resizing = Resizing(self._meeting, self._making, self.losses)
+        done = resizing.carry_out(change)
+        if isinstance(done, Unchanged):
+            return done
+        around.planned(change.plan)
+        self._meeting, self.copying = done.meeting, done.copying
+        resizing.commit(done)
+        self._pace.note(done.resized)
+        return done.resized
+
+    def _move_seconds(self, away: Collection[Seat]) -> float:
+        """Return what it takes to move the ranks of some seats elsewhere; 0 for none."""
+        if not away:
+            return 0.0
+        size = bytes_held(self._making, self.plan, away)
+        return self._pace.seconds(size, self.copying.newest)
 
     def train_step(self, batch: StepInput) -> StepReport:
         """Run one step of a global batch.

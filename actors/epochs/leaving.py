@@ -11,7 +11,7 @@ whatever lies in memory. So a rank asks ``standing`` before it believes a sum.
 import threading
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _abort_process_group
+from torch.distributed.distributed_c10d import _abort_process_group, _world
 
 from actors.device import GLOO
 
@@ -19,9 +19,14 @@ _LEAVING = threading.Lock()
 
 
 def leave_groups() -> None:
-    """End all process groups of this process."""
+    """End all process groups of this process.
+
+    Groups are named by their number, which all ranks must count alike. One that was made in another
+    thread, after this one had ended all, would be counted for ever.
+    """
     with _LEAVING:
         if not dist.is_initialized():
+            _world.group_count = 0
             return
         if dist.get_backend() == GLOO:
             dist.destroy_process_group()

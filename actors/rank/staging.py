@@ -1,9 +1,9 @@
 """The share of a new plan while a resize is under way: it waits beside the one in use.
 
-    nothing --make--> staged --take--> in use
-                             --drop--> nothing
+    nothing --make--> staged --take--> in use, the one before is kept --drop--> in use
+                             --drop--> nothing                        --back--> the one before
 
-Until it is taken, nothing that the old share needs has changed, so a resize that fails anywhere
+Until all is dropped, nothing that the old share needs has changed, so a resize that fails anywhere
 leaves a rank that goes on under the old plan.
 """
 
@@ -20,9 +20,10 @@ from actors.moving.gathering import Gathering
 from actors.moving.transfer import Moved, Standing, Transfer
 from actors.rank.determinism import set_deterministic
 from actors.rank.share import LoadedShare
+from actors.rank.states import State
 from actors.state.sources import Blank
 from actors.step.training import RankTrainer
-from moe.config.products import by_processor
+from moe.config.products import Products, by_processor
 from moe.errors import RankLost
 from moe.nn.product import in_use, use
 from moe.planning.plan.seats import Seat
@@ -33,6 +34,7 @@ class Staging:
 
     def __init__(self) -> None:
         self._staged: LoadedShare | None = None
+        self._before: _Before | None = None
         self._rules = in_use()
         self._unwanted = threading.Event()
 
@@ -67,20 +69,35 @@ class Staging:
         staged = self._staged
         return None if staged is None else staged.command.seat
 
-    def take(self) -> LoadedShare:
+    def take(self, before: State) -> LoadedShare:
         """Return the new share, which waits no more, and multiply by the rules of its run.
 
-        RankLost where there is none.
+        What the rank was ``before`` is kept. RankLost where there is no new share.
         """
         staged, self._staged = self._staged, None
         if staged is None:
             raise RankLost("this rank holds no share of another plan; have it move first")
+        self._before = _Before(before, in_use())
         use(self._rules)
         return staged
 
+    @property
+    def between(self) -> bool:
+        """Whether what the rank was before a resize is kept."""
+        return self._before is not None
+
+    def back(self) -> State | None:
+        """Return what the rank was before it took a share, None where it took none; drop all."""
+        before = self._before
+        self.drop()
+        if before is None:
+            return None
+        use(before.rules)
+        return before.state
+
     def drop(self) -> None:
-        """Forget the new share."""
-        self._staged = None
+        """Forget every share but the one in use."""
+        self._staged = self._before = None
 
     def give_up(self) -> None:
         """End a resize that is under way at its next message; called from any thread."""
@@ -118,6 +135,13 @@ def _trainer(share: LoadedShare) -> RankTrainer:
     if share.trainer is None:
         raise RankLost("this rank serves; only a run that trains is resized")
     return share.trainer
+
+
+class _Before(NamedTuple):
+    """What a rank was before it took a new share, and by which rules it multiplied."""
+
+    state: State
+    rules: Products
 
 
 class _Held(NamedTuple):

@@ -44,6 +44,10 @@ class ElasticSection(Section):
     cut the model over fewer stages where not one whole replica is left. ``stages``: keep the
     replicas on fewer stages, and fewer replicas where that does not fit. ``wait``: for nodes.
     """
+    resize_seconds: float = Field(default=300.0, gt=0)
+    """A change of plan that takes longer, the start of new processes not counted, is given up; the
+    old plan goes on.
+    """
     follow_nodes: bool = False
     """Whether the run grows by itself when nodes come, up to the plan that it began with."""
 
