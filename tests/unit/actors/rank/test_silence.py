@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.crew.process import RankProcess
 from actors.engine.presence import present
-from actors.rank.member import ORPHANED
-from actors.rank.silence import Silence
+from actors.rank.silence import ORPHANED, Silence
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.surgery.initialise import initialise
@@ -20,6 +20,19 @@ from tests.routed import routed
 
 LIMIT = 0.4
 """Long enough for a loaded machine to ask four times within it."""
+
+
+class Helpless:
+    """What cannot give back what it holds, as where its cluster is gone."""
+
+    def __init__(self, number: int) -> None:
+        self._silence = Silence(self._fail)
+
+    def limit(self, seconds: float) -> None:
+        self._silence.limit(seconds)
+
+    def _fail(self, seconds: float) -> None:
+        raise OSError("there is no cluster")
 
 
 def run_of(model: Path, orphan_seconds: float) -> RunConfig:
@@ -64,6 +77,13 @@ def test_ranks_outlive_a_driver_that_waits_and_end_without_one(model: Path) -> N
         soon(lambda: len(run.crew.lost()) == 2)
         assert all(str(ORPHANED) in how for how in run.crew.lost().values())
         assert not any(map(psutil.pid_exists, run.began))
+
+
+def test_who_cannot_give_back_what_it_holds_ends_all_the_same() -> None:
+    process = RankProcess(0, Helpless)
+    process.tell("limit", LIMIT).result(30.0)
+    soon(lambda: process.end is not None)
+    assert str(ORPHANED) in str(process.end)
 
 
 def test_what_a_driver_commands_is_heard_too(model: Path) -> None:
