@@ -16,11 +16,10 @@ from ray.actor import ActorHandle
 
 from actors.commands import StepInput
 from actors.crew.ending import remove
-from actors.engine import over_ray
+from actors.engine import over_ray, presence
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
-from actors.engine.presence import present
-from actors.engine.resizing import Resized
+from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
@@ -43,14 +42,25 @@ from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
 from pipelines.training.beginning import how_to_go_on, last_step
-from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.board import (
+    Board,
+    answer,
+    begin,
+    follow,
+    orders,
+    plan_on,
+    post,
+    still_wanted,
+)
 from pipelines.training.copy_room import without_copies
 from pipelines.training.faults import strike_nodes
 from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
+from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
 from pipelines.training.timeline import NOBODY, Began, Scene
+from pipelines.training.wishes import Present, Wish, present, smaller, wished
 
 DRIVER = "the driver was lost"
 """The cause of a loss that the next driver finds."""
@@ -134,12 +144,13 @@ class Driver:
         self._losses = Losses(work.run.elastic.failure_seconds)
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
+        self._wished: Plan | None = None
         self._new = plan_on(work.board) is None
         self._engine = self._begun()
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
-        with present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
+        with presence.present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
             return self._run_on()
 
     def _run_on(self) -> Outcome:
@@ -191,8 +202,11 @@ class Driver:
                 saver.take(first)  # unless it is there: who was to save it may have been lost
             self._copy(first, 0.0)
             for batch in batches(self._run, self._shards, first):
-                if not still_wanted(board):
+                told = orders(board)
+                if not told.go_on:
                     break
+                if told.wish is not None:
+                    self._meet(told.wish, saver)
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
@@ -240,10 +254,52 @@ class Driver:
         found = self._engine.recover(self._around())
         if isinstance(found, Healed):
             self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
+        elif isinstance(found, Resized):
+            self._tell(Mended.over(found, self._reached, first_line(cause)), self._scene())
+            self._resized(found)
         elif isinstance(found, Restore):
             self._restore(found, cause)
         else:
             raise RunStopped(f"{cause}; {found.reason}; {how_to_go_on(self._run)}")
+
+    def _meet(self, wish: Wish, saver: CheckpointSaver) -> None:
+        """Meet a wish for another plan between two steps, or say why not."""
+        board, engine, done = self._work.board, self._engine, self._done
+        saver.finish()
+        try:
+            plan = wished(wish, self._present())
+        except RaymoeError as error:
+            self._answer(NotRescaled.refused(done, error))
+            return
+        found = engine.consider(replace(self._around(), wish=plan))
+        if isinstance(found, Resized):
+            self._wished = plan
+            answer(board, self._resized(found))
+        elif isinstance(found, Unchanged):
+            self._answer(NotRescaled.of(done, found))
+            if found.disturbed:
+                raise RankLost(found.reason)
+
+    def _answer(self, told: NotRescaled) -> None:
+        self._record.resized(told, self._scene())
+        post(self._work.board, told)
+        answer(self._work.board, told)
+
+    def _resized(self, resized: Resized) -> Rescaled:
+        """Tell of another plan, under which training goes on."""
+        told = Rescaled.of(resized)
+        self._record.resized(told, self._scene())
+        post(self._work.board, told)
+        self._begin(resized.step)
+        copied = self._engine.copying.newest
+        if copied is not None:
+            self._record.copied(copied)
+        self._engine.warm()
+        return told
+
+    def _present(self) -> Present:
+        context, length = self._work.context, self._shards.sequence_length
+        return present(context, length, self._engine, self._work.found)
 
     def _restore(self, decision: Restore[Plan], cause: RaymoeError) -> None:
         began = time.monotonic()
@@ -269,6 +325,8 @@ class Driver:
             self._losses.counted,
             patient,
             wanted=lambda: still_wanted(self._work.board),
+            smaller=lambda how, gone: smaller(how, gone, self._present()),
+            planned=lambda plan: follow(self._work.board, plan),
         )
 
     def _obtain(self) -> TrainingEngine:
@@ -315,7 +373,8 @@ class Driver:
     def _launched(self) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model."""
         work, run, length = self._work, self._run, self._shards.sequence_length
-        plan = plan_with_room(run, work.context.config, length, work.plan, work.found)
+        wanted = self._wished or work.plan
+        plan = plan_with_room(run, work.context.config, length, wanted, work.found)
         return over_ray.begin(plan, self._source(), self._making, self._losses)
 
     def _source(self) -> Source:

@@ -14,12 +14,14 @@ from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
 from pipelines.training.mended import Lost, Mended
+from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.saving import Saved
 from pipelines.training.timeline import (
     BEGAN,
     LOST,
     MENDED,
     REPLAYED,
+    RESIZED,
     Began,
     Goodput,
     Scene,
@@ -114,6 +116,16 @@ class RunRecord:
             self._lost(news, scene)
         else:
             self._mended(news, scene)
+
+    def resized(self, news: Rescaled | NotRescaled, scene: Scene) -> None:
+        """Record a change of plan, or that it failed."""
+        told = asdict(news)
+        changed = isinstance(news, Rescaled)
+        self._event(RESIZED, {"boundary": told.pop("step"), "changed": changed, **told}, scene)
+        self._metrics.record("resizes", 1, how="changed" if changed else "unchanged")
+        if isinstance(news, Rescaled):
+            self._metrics.record("resize_seconds", news.total_seconds)
+            self._metrics.record("resize_bytes", news.bytes)
 
     def _lost(self, lost: Lost, scene: Scene) -> None:
         age = None if self._copied is None else lost.done - self._copied

@@ -46,6 +46,7 @@ from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
+from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.run_plan import NOTHING, devices, measured
 from pipelines.training.takeover import living_ranks, patience
 
@@ -221,7 +222,7 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
-        elif isinstance(post, Lost | Mended):
+        elif isinstance(post, Lost | Mended | Rescaled | NotRescaled):
             watch.tell(post.line)
         else:
             watch.on_step(post)
