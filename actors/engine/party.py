@@ -69,8 +69,11 @@ class Party(Generic[Ranks]):
         to give up a wait for a process that lives. One that answers and has not ended what it does
         long after every message has, hangs as well.
         """
+        killed = {*self._pulse.hung()}
+        for seat in killed:
+            self.crew.kill(seat)
         self.abort()
-        answers, killed = self.tell("settled"), set[Seat]()
+        answers = self.tell("settled")
         deadline = time.monotonic() + self.deadlines.group + ABORT_SECONDS
         while pending := {seat for seat, answer in answers.items() if not answer.done()} - killed:
             late = pending if time.monotonic() > deadline else pending & {*self._pulse.hung()}
@@ -82,8 +85,12 @@ class Party(Generic[Ranks]):
         return _statuses(answers)
 
     def abort(self) -> None:
-        """Make every rank drop its process groups, under whatever it does."""
-        wait(self.tell("abort").values(), ABORT_SECONDS)
+        """Make every rank drop its process groups, under whatever it does.
+
+        Returns when they have; for those that are known to hang nobody waits.
+        """
+        answers, hung = self.tell("abort"), {*self._pulse.hung()}
+        wait([answers[seat] for seat in answers if seat not in hung], ABORT_SECONDS)
 
 
 class _Watching:

@@ -118,12 +118,16 @@ class Groups:
         was given up has a result too. A group that NCCL itself gave up refuses every later message,
         so one is sent over each, for which nobody waits. All ranks of the run must ask together.
         """
+        self.stay()
+        self._messages()
+
+    def stay(self) -> None:
+        """Raise RankLost once this rank has left the epoch; asks no other rank."""
         if self.world is None or not standing(self.world):
             raise RankLost(
                 f"rank {self.membership.rank} has left epoch {self.membership.epoch} meanwhile; "
                 "what it read last is no sum of all ranks"
             )
-        self._messages()
 
     @property
     def _collective(self) -> list[dist.ProcessGroup]:

@@ -4,6 +4,7 @@ Commands run one after the other in the default group. Those of ``actors.rank.qu
 of their own, so they are answered while a command runs.
 """
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -67,6 +68,7 @@ class RankActor:
         self._host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
         self._alone = alone
         prepare(self._host)
+        gc.freeze()  # what is imported is alive for good, and takes long to look through
         self._rank = Rank(-1, self._host)
         self._place = ""
 

@@ -5,6 +5,7 @@ The memory of the copy is sent and received as it lies; nothing is packed.
 """
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from moe.planning.plan.seats import Seat
 
 PIECE_BYTES = 2**24
 """The most that one message carries: between two, a rank looks whether it is to give up."""
+
+AHEAD = 2
+"""Pieces that are asked for before the one that is waited for has come: the line is never idle."""
 
 _WISH, _HEADER, _CONTENT = range(3)
 """Tags of messages: whether a copy is wanted, what it is, what is in it."""
@@ -77,9 +81,14 @@ def receive(line: Line, seat: Seat, step: int, slot: Slot, check: Callable[[], N
             f"{header.step} steps came; the ranks no longer agree"
         )
     tensors = slot.memory.lent(header.sizes)
+    coming: deque[dist.Work] = deque()
     for piece in _pieces(tensors):
         check()
-        line.receive(piece, _CONTENT).wait()
+        coming.append(line.receive(piece, _CONTENT))
+        if len(coming) > AHEAD:
+            coming.popleft().wait()
+    for work in coming:
+        work.wait()
     slot.copy = Copy(seat, step, tuple(tensors), header.balance)
     return slot.copy.bytes
 

@@ -166,24 +166,28 @@ class Peers:
         sent = own.bytes if sending is not None else 0
         return CopyReport(step, sent, received, time.perf_counter() - started)
 
-    def deliver(self, recovery: Recovery, seconds: float) -> int:
+    def deliver(self, recovery: Recovery, seconds: float, stand: Callable[[], None]) -> int:
         """Bring copies from their holders to the ranks that lost them; every rank must.
 
-        Copies of later steps are dropped. Returns the step of the newest boundary that any rank
-        knows to be whole, -1 for none.
+        Copies of later steps are dropped, and ``stand`` has the rank stand at the boundary: as soon
+        as it has its copy, while those that it gives travel. Returns the step of the newest
+        boundary that any rank knows to be whole, -1 for none.
         """
         with self._changed:
             self._await_idle(seconds)
         step, check = recovery.step, self._checking()
         whole = self._agree(max(self._own.kept, self._held.kept))
-        for lost, holder in recovery.gives.items():
-            if holder == self._seat:
-                Sending(self._line(lost), self.copy_of(lost, step)).wait(check)
-            elif lost == self._seat:
-                self._receive(lost, holder, step, check)
+        gives = recovery.gives
+        wards = [lost for lost, holder in gives.items() if holder == self._seat]
+        sent = [Sending(self._line(lost), self.copy_of(lost, step)) for lost in wards]
+        if self._seat in gives:
+            self._receive(self._seat, gives[self._seat], step, check)
         with self._changed:
             self._own.forget_after(step)
             self._held.forget_after(step)
+        stand()
+        for each in sent:
+            each.wait(check)
         return whole
 
     def keep(self, step: int) -> None:

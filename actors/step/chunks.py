@@ -1,6 +1,7 @@
 """What one stage does with the micro-batches of one step, for its pipeline to call."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -28,7 +29,11 @@ class StageLayers(NamedTuple):
 
 
 class StageStep:
-    """One step of one stage: its inputs, and what its passes leave to be told of."""
+    """One step of one stage: its inputs, and what its passes leave to be told of.
+
+    ``stay`` is asked at every layer whether the step goes on, and raises where it does not: a rank
+    whose neighbour has died is free after a layer, not after a micro-batch.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class StageStep:
         layers: StageLayers,
         settings: Pass,
         reduction: Reduction,
+        stay: Callable[[], None],
     ) -> None:
         self.statistics: dict[int, list[RoutingStatistics]] = defaultdict(list)
         self.loss = torch.zeros((), dtype=torch.float64, device=_device(decoder))
@@ -43,6 +49,7 @@ class StageStep:
         self._layers = layers
         self._settings = settings
         self._reduction = reduction
+        self._stay = stay
         self._tokens: tuple[Tensor, ...] = ()
         self._labels: tuple[Tensor, ...] = ()
         self._scale = 1.0
@@ -69,13 +76,14 @@ class StageStep:
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
         """Run one micro-batch through one chunk; the last gives its part of the loss."""
         tokens = self._tokens[turn.micro_batch] if self._tokens else None
-        reached = self._reduction.reached if turn.final and turn.later is None else None
+        whole = turn.final and turn.later is None
         run = replace(
             self._settings,
             tokens=tokens,
             layers=self._layers.runs[turn.chunk],
             later=turn.later,
-            reached=reached,
+            reached=self._whole if whole else self._at,
+            entered=self._at,
         )
         start = tokens if x is None else x
         assert start is not None
@@ -100,6 +108,15 @@ class StageStep:
         """Send the gradients of a chunk on their way."""
         for layer in reversed(range(*self._layers.runs[chunk])):
             self._reduction.reached(layer)
+
+    def _at(self, layer: int) -> None:
+        """Come to a layer, forward, or through it, back."""
+        self._stay()
+
+    def _whole(self, layer: int) -> None:
+        """Come through a layer back for the last time: its gradients are whole."""
+        self._stay()
+        self._reduction.reached(layer)
 
 
 def _device(decoder: Decoder) -> torch.device:

@@ -199,7 +199,13 @@ class RankTrainer:
     def _begin(self, batch: StepInput) -> StageStep:
         """Take the inputs of a step; the gradients of the last are forgotten."""
         self.optimizer.clear()
-        work = StageStep(self._decoder, self._layers(), self._pass(), self._epoch.reduction)
+        work = StageStep(
+            self._decoder,
+            self._layers(),
+            self._pass(),
+            self._epoch.reduction,
+            self._epoch.groups.stay,
+        )
         work.take(batch, self.run.train.micro_batch)
         return work
 

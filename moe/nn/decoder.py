@@ -58,7 +58,7 @@ class Pass:
     ``recompute`` keep only their input for the backward pass. ``layers`` is the span of layers to
     compute, for a share that holds several spans; None means all layers. ``later`` collects
     deferred gradients of weights; ``reached`` is called with the number of each layer whose
-    backward pass is complete.
+    backward pass is complete, ``entered`` with that of each before its forward pass.
     """
 
     capacity: Capacity = DROPLESS
@@ -73,6 +73,7 @@ class Pass:
     layers: tuple[int, int] | None = None
     later: Later | None = None
     reached: Reached | None = None
+    entered: Reached | None = None
 
 
 PLAIN = Pass()
@@ -163,6 +164,8 @@ class Decoder(nn.Module):
         again = how.recompute if torch.is_grad_enabled() else frozenset()
         for layer in layers:
             block, own = self.model.layers[str(layer)], _of_layer(how, layer, tokens_BS)
+            if how.entered is not None:
+                how.entered(layer)
             if how.reached is not None:
                 x = signal(x, how.reached, layer)
             output = recomputed(block, x, rotary, own) if layer in again else block(x, rotary, own)

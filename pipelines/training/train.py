@@ -78,6 +78,7 @@ def train(
 
     Where the actors of the run live without a command line, a run that is resumed goes on with
     them as they stand.
+
     ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
     with every finished step, and ``tell`` with a line of text at every event between. The run
     suffers the ``faults``, if its file allows that.

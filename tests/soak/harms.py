@@ -2,7 +2,8 @@
 
 A fault is given to the command line, and happens in the process of a rank or by the driver of the
 run. A blow is what no fault can be: the driver itself is killed, or a rank and the holder of its
-copy in one moment, which only the checkpoint mends.
+copy in one moment, which only the checkpoint mends; or the run is asked for fewer replicas, and
+then for as many as before.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from typing import Literal, get_args
 from moe.config.fault import Fault
 from tests.faults import faults_of
 
-BlowKind = Literal["driver", "pair"]
-BLOW_EVERY = 5
+BlowKind = Literal["driver", "pair", "resize"]
+BLOW_EVERY = 4
 """Every so many harms one is a blow."""
 NOTICE_SECONDS = 12
 """What a node that is drained says it has left."""
@@ -50,14 +51,14 @@ def each_once() -> Harms:
         Fault("raise", 3, 15, "reduction"),
         Fault("node", 0, 20),
     )
-    return Harms(faults, (Blow("driver", 26), Blow("pair", 32)))
+    return Harms(faults, (Blow("driver", 26), Blow("pair", 32), Blow("resize", 38)))
 
 
 def harms_of(seed: int, steps: int, ranks: int, count: int) -> Harms:
     """Return so many harms in a run of so many steps, the same for the same seed."""
     random, stretch = Random(seed), steps // count
     struck = [number for number in range(count) if number % BLOW_EVERY == BLOW_EVERY - 2]
-    kinds = cycle(random.sample(get_args(BlowKind), 2))
+    kinds = cycle(random.sample(get_args(BlowKind), len(get_args(BlowKind))))
     blows = tuple(Blow(next(kinds), number * stretch + stretch // 4) for number in struck)
     drawn = faults_of(seed, stretch * (count - len(struck)), ranks, count - len(struck))
     return Harms(tuple(_moved(fault, stretch, struck) for fault in drawn), blows)

@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ from ray._private.state import actors as actor_table
 from ray.util import placement_group_table
 
 from moe.config.fault import Fault
+from moe.errors import RaymoeError
 from moe.planning.policy.holders import holders
+from pipelines.training.board import ask
 from pipelines.training.recording import JOURNAL
+from pipelines.training.wishes import Wish
 from tests import material
 from tests.soak import processes
 from tests.soak.course import Course
@@ -93,6 +98,7 @@ class _Soak:
         self._blows = [*harms.blows]
         self._course = Course(folder / JOURNAL)
         self._hurt = Hurt(folder, self._course)
+        self._resizing: threading.Thread | None = None
 
     def run(self) -> Hurt:
         before = _shared_memory()
@@ -118,6 +124,8 @@ class _Soak:
                     process.terminate()
                     process.wait(60)
         self._hurt.code = process.returncode
+        if self._resizing is not None:
+            self._resizing.join()
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
         sampled, moved = 0.0, time.monotonic()
@@ -146,13 +154,26 @@ class _Soak:
 
     def _strike(self) -> None:
         """Carry out the blow that is due, if the run can be struck now."""
-        if self._blows and self._course.done >= self._blows[0].step:
-            pids = _driver() if self._blows[0].kind == "driver" else self._pair()
-            if pids:
-                blow = self._blows.pop(0)
-                self._course.blows.append((time.time(), blow.kind))
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
+        if not self._blows or self._course.done < self._blows[0].step:
+            return
+        if self._blows[0].kind == "resize":
+            self._begun()
+            self._resizing = threading.Thread(target=self._resize)
+            self._resizing.start()
+        elif pids := _driver() if self._blows[0].kind == "driver" else self._pair():
+            self._begun()
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+    def _begun(self) -> None:
+        """Note that the next blow falls now."""
+        self._course.blows.append((time.time(), self._blows.pop(0).kind))
+
+    def _resize(self) -> None:
+        """Ask for one replica, and for all again; what becomes of it is in the journal."""
+        for replicas in (1, REPLICAS):
+            with suppress(RaymoeError):
+                ask(self._name, Wish(replicas=replicas), STUCK_SECONDS)
 
     def _pair(self) -> list[int]:
         """Return the processes of a rank and of the holder of its copy; none while ranks lack."""

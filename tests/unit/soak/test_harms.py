@@ -13,4 +13,4 @@ def test_each_harm_has_a_stretch_of_its_own(seed: int, count: int, stretch: int)
     assert harms.count == count
     steps = [each.step for each in (*harms.faults, *harms.blows)]
     assert {step // stretch for step in steps} == {*range(count)}
-    assert len({blow.kind for blow in harms.blows}) == min(len(harms.blows), 2)
+    assert len({blow.kind for blow in harms.blows}) == min(len(harms.blows), 3)

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from actors.engine.presence import present
-from actors.rank.rank import ORPHANED
+from actors.rank.member import ORPHANED
 from actors.rank.silence import Silence
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig

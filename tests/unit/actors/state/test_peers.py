@@ -74,7 +74,7 @@ class Ranks:
     def recover(self, recovery: Recovery) -> list[tuple[list[Tensor], object]]:
         def act(seat: Seat) -> tuple[list[Tensor], object]:
             peers = self.peers[seat]
-            whole = peers.deliver(recovery, SECONDS)
+            whole = peers.deliver(recovery, SECONDS, lambda: None)
             found = peers.contents(recovery.step, held(seat, 0))
             peers.keep(recovery.step if recovery.gives else whole)
             return found
