@@ -73,6 +73,13 @@ class Mended:
         )
 
     @property
+    def how(self) -> str:
+        """In one word: healed, replanned or restored."""
+        if self.restored:
+            return "restored"
+        return "replanned" if self.replanned else "healed"
+
+    @property
     def _done(self) -> str:
         if self.restored:
             return f"restored with new processes for all ranks ({self.reason})"
