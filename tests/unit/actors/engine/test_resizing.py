@@ -113,7 +113,6 @@ HARM = [
     Fault("hang", 2, 2, "resize"),
     Fault("raise", 2, 2, "resize"),
     Fault("kill", 2, 2, "copy"),
-    Fault("hang", 2, 2, "copy"),
     Fault("kill", 0, 2, "resize"),
     Fault("hang", 1, 2, "resize"),
 ]
