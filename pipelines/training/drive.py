@@ -24,6 +24,7 @@ from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
+from cluster.watch import NodeWatch
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.training import SaveContext
@@ -42,6 +43,7 @@ from moe.planning.policy.decision import Decision, Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
+from pipelines.training.aim import Aim
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import (
     Board,
@@ -56,6 +58,7 @@ from pipelines.training.board import (
 from pipelines.training.copy_room import without_copies
 from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
+from pipelines.training.following import Following
 from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
 from pipelines.training.rescaled import NotRescaled, Rescaled
@@ -75,8 +78,9 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
-    that are present, from what was ``found`` of them at the start. ``faults`` are those that the
-    run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
+    that are present, from what was ``found`` of them at the start. ``began`` is the largest plan
+    that they had room for then, to which the run may grow back. ``faults`` are those that the run
+    is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
     allows. ``living`` is the plan of actors that a command line before this one has left, if they
     are to be taken over.
     """
@@ -84,6 +88,7 @@ class Work:
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    began: Plan
     copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
@@ -128,14 +133,17 @@ def _driven(work: Work) -> Outcome:
     if not still_wanted(work.board):
         return Outcome(step=0)
     prune(run.checkpoint.location, run.checkpoint.keep)
-    with closing(RunRecord(run.name, run.checkpoint.path)) as record:
-        return Driver(work, TokenShards.open(run.data.path, "train"), record).run()
+    shards = TokenShards.open(run.data.path, "train")
+    with closing(RunRecord(run.name, run.checkpoint.path)) as record, closing(NodeWatch()) as watch:
+        return Driver(work, shards, record, watch).run()
 
 
 class Driver:
     """Trains a run to its end: obtains its actors, commands steps, mends what is lost."""
 
-    def __init__(self, work: Work, shards: TokenShards, record: RunRecord) -> None:
+    def __init__(
+        self, work: Work, shards: TokenShards, record: RunRecord, watch: NodeWatch
+    ) -> None:
         self._work = work
         self._run = work.run
         self._shards = shards
@@ -144,6 +152,8 @@ class Driver:
             work.run, Blank.of(self._source()), shards.sequence_length, work.faults
         )
         self._losses = Losses(work.run.elastic.failure_seconds)
+        aim = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
+        self._following = Following(aim, watch)
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
         self._wished: Plan | None = None
@@ -208,6 +218,7 @@ class Driver:
                 told = orders(board)
                 if not told.go_on:
                     break
+                self._follow(saver)
                 if told.wish is not None:
                     self._meet(told.wish, saver)
                 self._rebalance(saver)
@@ -258,7 +269,8 @@ class Driver:
 
     def _mend(self, cause: RaymoeError) -> None:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
-        found = self._engine.recover(self._around())
+        leaving = self._following.leaving(self._engine.nodes)
+        found = self._engine.recover(replace(self._around(), leaving=leaving))
         if isinstance(found, Healed):
             self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
         elif isinstance(found, Resized):
@@ -277,25 +289,42 @@ class Driver:
         except RaymoeError as error:
             answer(board, self._unchanged(NotRescaled.refused(self._done, error)))
             return
-        self._change(plan, saver, partial(answer, board))
+        self._change(replace(self._around(), wish=plan), saver, partial(answer, board))
         if self._engine.plan == plan:
             self._wished = plan
+            self._following.aim(plan)
 
     def _rebalance(self, saver: CheckpointSaver) -> None:
         """Move experts between the ranks of their gangs where the load of the last steps asks."""
         plan = self._loads.better(self._engine.plan)
         if plan is not None:
-            self._change(plan, saver, lambda _: None)
+            self._change(replace(self._around(), wish=plan), saver, lambda _: None)
+
+    def _follow(self, saver: CheckpointSaver) -> None:
+        """Leave nodes that go, in time, and grow where nodes come, as far as the run file says."""
+        engine, following = self._engine, self._following
+        changed, plan, nodes = following.changed(), engine.plan, engine.nodes
+        if following.due(plan, nodes):
+            following.decided()
+            wish, leaving = following.wish(plan, nodes), following.leaving(nodes)
+            if leaving or wish is not None:
+                around = replace(self._around(), wish=wish, leaving=leaving)
+                self._change(around, saver, following.told)
+        if changed:
+            engine.warm()
 
     def _change(
-        self, plan: Plan, saver: CheckpointSaver, tell: Callable[[Rescaled | NotRescaled], object]
+        self,
+        around: Surroundings,
+        saver: CheckpointSaver,
+        tell: Callable[[Rescaled | NotRescaled], object],
     ) -> None:
         """Change the plan, unless something is more urgent, and tell what became of it.
 
         RankLost where the ranks must recover under the old plan.
         """
         saver.finish()
-        found = self._engine.consider(replace(self._around(), wish=plan))
+        found = self._engine.consider(around)
         if isinstance(found, Resized):
             tell(self._resized(found))
         elif isinstance(found, Unchanged):
