@@ -18,6 +18,7 @@ from actors.rank.states import Built, Empty
 from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost
+from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
@@ -98,6 +99,19 @@ class Rank(Member):
     def forget(self) -> None:
         """Drop every share of a resize but the one in use, which goes on."""
         self._staging.drop()
+
+    def follow(self, plan: Plan) -> None:
+        """Be of a plan: as before a resize, if this rank has become of another; drop the rest.
+
+        To be told to ranks whose driver died, by the one that takes over and knows which holds.
+        """
+        if self._staging.between and not self._of(plan):
+            self.revert()
+        else:
+            self.forget()
+
+    def _of(self, plan: Plan) -> bool:
+        return not isinstance(self._state, Empty) and self._state.share.command.plan == plan
 
     def copy(self, step: int) -> None:
         """Copy what this rank alone holds after ``step`` steps, for the case that it is lost.

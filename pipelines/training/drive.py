@@ -226,10 +226,12 @@ class Driver:
 
     def _begin(self, done: int) -> None:
         """Tell under which plan the ranks train from now on, where that is new."""
+        if self._engine.plan != self._plan_told:
+            begin(self._work.board, self._engine.plan, done)
+            self._record_plan(done)
+
+    def _record_plan(self, done: int) -> None:
         plan = self._engine.plan
-        if plan == self._plan_told:
-            return
-        begin(self._work.board, plan, done)
         began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new)
         self._record.began(began, self._scene())
         self._plan_told, self._new = plan, False
@@ -255,8 +257,7 @@ class Driver:
         if isinstance(found, Healed):
             self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
         elif isinstance(found, Resized):
-            mended = (found.step, self._reached, (), False, first_line(cause), found.reason)
-            self._tell(Mended(*mended, found.seconds), self._scene())
+            self._tell(Mended.over(found, self._reached, first_line(cause)), self._scene())
             self._resized(found)
         elif isinstance(found, Restore):
             self._restore(found, cause)
@@ -291,7 +292,7 @@ class Driver:
         told = Rescaled.of(resized)
         self._record.resized(told, self._scene())
         post(self._work.board, told)
-        self._begin(resized.step)
+        self._record_plan(resized.step)
         copied = self._engine.copying.newest
         if copied is not None:
             self._record.copied(copied)

@@ -139,8 +139,7 @@ class RunRecord:
         told = asdict(mended)
         self._event(MENDED, {"boundary": told.pop("step"), **told}, scene)
         self._read()
-        how = "restored" if mended.restored else "healed"
-        self._metrics.record("losses", 1, how=how)
+        self._metrics.record("losses", 1, how=mended.how)
         self._metrics.record("ranks_replaced", len(mended.replaced))
         self._metrics.record("recovery_seconds", mended.total_seconds)
         self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))
