@@ -27,7 +27,7 @@ from actors.faults.points import POINTS
 from actors.rank.determinism import set_deterministic
 from actors.rank.memory import remedy
 from actors.rank.share import LoadedShare
-from actors.rank.silence import Alone, Silence
+from actors.rank.silence import Alone, Silence, end_process
 from actors.rank.staging import Staging
 from actors.rank.states import Built, Empty, Joined, State
 from actors.state.peers import Peers
@@ -36,16 +36,8 @@ from actors.state.sources import Source
 from actors.step.training import RankTrainer
 from moe.errors import RankLost, RaymoeError
 
-ORPHANED = 71
-"""Exit code of a rank that nobody drives."""
-
 ABANDON_SECONDS = 5.0
 """A write that is given up ends with the tensor it is at; what takes longer keeps its memory."""
-
-
-def end_process(seconds: float) -> None:
-    """End this process, in which a rank has waited for its driver for so long."""
-    os._exit(ORPHANED)
 
 
 class Member:

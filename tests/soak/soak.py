@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import tomli_w
 from ray._private.state import actors as actor_table
-from ray.util import placement_group_table
 
 from moe.config.fault import Fault
 from moe.errors import RaymoeError
@@ -24,6 +23,7 @@ from pipelines.training.board import ask
 from pipelines.training.recording import JOURNAL
 from pipelines.training.wishes import Wish
 from tests import material
+from tests.remains import remains, shared_memory
 from tests.soak import processes
 from tests.soak.course import Course
 from tests.soak.harms import Harms
@@ -101,15 +101,14 @@ class _Soak:
         self._resizing: threading.Thread | None = None
 
     def run(self) -> Hurt:
-        before = _shared_memory()
+        before = shared_memory()
         with tempfile.TemporaryDirectory(dir=self._file.parent) as scratch:
             said = self._file.with_suffix(".out")
             with said.open("w") as out:
                 self._follow(out, scratch)
             self._hurt.said = said.read_text()
             self._hurt.left = [f"temporary file {each}" for each in os.listdir(scratch)]
-        self._hurt.left += [f"shared memory {each}" for each in _shared_memory() - before]
-        self._hurt.left += _left(self._name, self._hurt.folder)
+        self._hurt.left += remains(self._name, self._hurt.folder, before, _processes)
         return self._hurt
 
     def _follow(self, out: Any, scratch: str) -> None:
@@ -194,30 +193,10 @@ def _driver() -> list[int]:
     ]
 
 
-def _shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
-
-
-def _left(run: str, folder: Path) -> list[str]:
-    """Return what is there of a run that has ended, and should not be."""
-    deadline = time.monotonic() + 15.0
-    while (found := _remains(run, folder)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
-
-
-def _remains(run: str, folder: Path) -> list[str]:
-    actors = [row["Name"] for row in actor_table().values() if row["State"] != "DEAD"]
-    groups = [row["name"] for row in placement_group_table().values() if row["state"] != "REMOVED"]
-    files = [each for each in folder.rglob("*") if each.name.startswith((".faults", ".draft"))]
-    files += folder.rglob("*.part")
-    return [
-        *(f"actor {name}" for name in actors if name.startswith(f"{run}/")),
-        *(f"placement group {name}" for name in groups if name.startswith(f"{run}/")),
-        *(f"file {file.relative_to(folder)}" for file in files),
-        *(f"process {text}" for text in processes.at_work()),
-        *(f"orphan {text}" for text in processes.orphans()),
-    ]
+def _processes() -> Iterator[str]:
+    """Yield the processes that should be gone when a run has ended."""
+    yield from (f"process {text}" for text in processes.at_work())
+    yield from (f"orphan {text}" for text in processes.orphans())
 
 
 def faults_that_did_not_happen(hurt: Hurt, faults: Sequence[Fault]) -> list[str]:

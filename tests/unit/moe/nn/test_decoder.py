@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.config.share import whole
+from moe.errors import RankLost
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from tests import exports, tiny
@@ -174,6 +175,22 @@ def test_a_share_that_hashes_tokens_needs_their_numbers(tmp_path: Path) -> None:
         last(hidden)
     expected = build(config, checkpoint.read)(inputs).values
     assert torch.equal(last(hidden, Pass(tokens=inputs)).values, expected)
+
+
+@pytest.mark.parametrize("asked", [1, 3, 4, 6])
+def test_a_pass_ends_at_the_layer_that_refuses(asked: int, tmp_path: Path) -> None:
+    """As where a rank has left its epoch: it is asked at every layer, forward and back."""
+    _, decoder = loaded(tiny.mixtral(num_hidden_layers=3), tmp_path)
+    seen: list[int] = []
+
+    def at(layer: int) -> None:
+        seen.append(layer)
+        if len(seen) == asked:
+            raise RankLost("the rank has left its epoch")
+
+    with pytest.raises(RankLost, match="left its epoch"):
+        decoder(tiny.tokens(97, 2, 9), Pass(entered=at, reached=at)).values.sum().backward()
+    assert seen == [0, 1, 2, 2, 1, 0][:asked]
 
 
 def test_the_cache_outgrows_its_first_buffer(tmp_path: Path) -> None:
