@@ -8,9 +8,10 @@ commands that step again.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ray.actor import ActorHandle
 
@@ -23,6 +24,7 @@ from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
+from cluster.watch import NodeWatch
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.training import SaveContext
@@ -41,6 +43,7 @@ from moe.planning.policy.decision import Decision, Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
+from pipelines.training.aim import Aim
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import (
     Board,
@@ -53,7 +56,9 @@ from pipelines.training.board import (
     still_wanted,
 )
 from pipelines.training.copy_room import without_copies
+from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
+from pipelines.training.following import Following
 from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
 from pipelines.training.rescaled import NotRescaled, Rescaled
@@ -73,8 +78,9 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
-    that are present, from what was ``found`` of them at the start. ``faults`` are those that the
-    run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
+    that are present, from what was ``found`` of them at the start. ``began`` is the largest plan
+    that they had room for then, to which the run may grow back. ``faults`` are those that the run
+    is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
     allows. ``living`` is the plan of actors that a command line before this one has left, if they
     are to be taken over.
     """
@@ -82,6 +88,7 @@ class Work:
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    began: Plan
     copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
@@ -126,14 +133,17 @@ def _driven(work: Work) -> Outcome:
     if not still_wanted(work.board):
         return Outcome(step=0)
     prune(run.checkpoint.location, run.checkpoint.keep)
-    with closing(RunRecord(run.name, run.checkpoint.path)) as record:
-        return Driver(work, TokenShards.open(run.data.path, "train"), record).run()
+    shards = TokenShards.open(run.data.path, "train")
+    with closing(RunRecord(run.name, run.checkpoint.path)) as record, closing(NodeWatch()) as watch:
+        return Driver(work, shards, record, watch).run()
 
 
 class Driver:
     """Trains a run to its end: obtains its actors, commands steps, mends what is lost."""
 
-    def __init__(self, work: Work, shards: TokenShards, record: RunRecord) -> None:
+    def __init__(
+        self, work: Work, shards: TokenShards, record: RunRecord, watch: NodeWatch
+    ) -> None:
         self._work = work
         self._run = work.run
         self._shards = shards
@@ -142,9 +152,12 @@ class Driver:
             work.run, Blank.of(self._source()), shards.sequence_length, work.faults
         )
         self._losses = Losses(work.run.elastic.failure_seconds)
+        aim = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
+        self._following = Following(aim, watch)
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
         self._wished: Plan | None = None
+        self._loads = ExpertLoads(work.run.elastic)
         self._new = plan_on(work.board) is None
         self._engine = self._begun()
 
@@ -205,12 +218,15 @@ class Driver:
                 told = orders(board)
                 if not told.go_on:
                     break
+                self._follow(saver)
                 if told.wish is not None:
                     self._meet(told.wish, saver)
+                self._rebalance(saver)
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
                 self._done = report.step
+                self._loads.note(report)
                 self._record.step(report)
                 self._record.spares(engine.spares)
                 self._record.faults(self._work.faults)
@@ -253,7 +269,8 @@ class Driver:
 
     def _mend(self, cause: RaymoeError) -> None:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
-        found = self._engine.recover(self._around())
+        leaving = self._following.leaving(self._engine.nodes)
+        found = self._engine.recover(replace(self._around(), leaving=leaving))
         if isinstance(found, Healed):
             self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
         elif isinstance(found, Resized):
@@ -266,26 +283,59 @@ class Driver:
 
     def _meet(self, wish: Wish, saver: CheckpointSaver) -> None:
         """Meet a wish for another plan between two steps, or say why not."""
-        board, engine, done = self._work.board, self._engine, self._done
-        saver.finish()
+        board = self._work.board
         try:
             plan = wished(wish, self._present())
         except RaymoeError as error:
-            self._answer(NotRescaled.refused(done, error))
+            answer(board, self._unchanged(NotRescaled.refused(self._done, error)))
             return
-        found = engine.consider(replace(self._around(), wish=plan))
-        if isinstance(found, Resized):
+        self._change(replace(self._around(), wish=plan), saver, partial(answer, board))
+        if self._engine.plan == plan:
             self._wished = plan
-            answer(board, self._resized(found))
+            self._following.aim(plan)
+
+    def _rebalance(self, saver: CheckpointSaver) -> None:
+        """Move experts between the ranks of their gangs where the load of the last steps asks."""
+        plan = self._loads.better(self._engine.plan)
+        if plan is not None:
+            self._change(replace(self._around(), wish=plan), saver, lambda _: None)
+
+    def _follow(self, saver: CheckpointSaver) -> None:
+        """Leave nodes that go, in time, and grow where nodes come, as far as the run file says."""
+        engine, following = self._engine, self._following
+        changed, plan, nodes = following.changed(), engine.plan, engine.nodes
+        if following.due(plan, nodes):
+            following.decided()
+            wish, leaving = following.wish(plan, nodes), following.leaving(nodes)
+            if leaving or wish is not None:
+                around = replace(self._around(), wish=wish, leaving=leaving)
+                self._change(around, saver, following.told)
+        if changed:
+            engine.warm()
+
+    def _change(
+        self,
+        around: Surroundings,
+        saver: CheckpointSaver,
+        tell: Callable[[Rescaled | NotRescaled], object],
+    ) -> None:
+        """Change the plan, unless something is more urgent, and tell what became of it.
+
+        RankLost where the ranks must recover under the old plan.
+        """
+        saver.finish()
+        found = self._engine.consider(around)
+        if isinstance(found, Resized):
+            tell(self._resized(found))
         elif isinstance(found, Unchanged):
-            self._answer(NotRescaled.of(done, found))
+            tell(self._unchanged(NotRescaled.of(self._done, found)))
             if found.disturbed:
                 raise RankLost(found.reason)
 
-    def _answer(self, told: NotRescaled) -> None:
+    def _unchanged(self, told: NotRescaled) -> NotRescaled:
         self._record.resized(told, self._scene())
         post(self._work.board, told)
-        answer(self._work.board, told)
+        return told
 
     def _resized(self, resized: Resized) -> Rescaled:
         """Tell of another plan, under which training goes on."""

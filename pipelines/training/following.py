@@ -15,6 +15,7 @@ from cluster.watch import NodeWatch
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from pipelines.training.aim import Aim
+from pipelines.training.rescaled import NotRescaled, Rescaled
 
 AGAIN_SECONDS = 5.0
 """Until nodes are looked at again that have not changed: what others hold there may be free."""
@@ -49,9 +50,14 @@ class Following:
             return False
         return bool(self.leaving(nodes)) or any(True for _ in self._aim.larger(plan))
 
-    def decided(self, failed: bool = False) -> None:
-        """Note that what was due is decided, and perhaps failed; it is due again after a while."""
-        self._again = time.monotonic() + (FAILED_SECONDS if failed else AGAIN_SECONDS)
+    def decided(self) -> None:
+        """Note that what was due is decided; it is due again after a while."""
+        self._again = time.monotonic() + AGAIN_SECONDS
+
+    def told(self, became: Rescaled | NotRescaled) -> None:
+        """Take note of what became of a change; after one that failed it is long until the next."""
+        if isinstance(became, NotRescaled):
+            self._again = time.monotonic() + FAILED_SECONDS
 
     def aim(self, goal: Plan) -> None:
         """Grow to another plan at most, as where the operator wished for one."""

@@ -119,7 +119,7 @@ def train(
             kept = plan if run.plan.least_replicas is None else None
             copies = made.run.elastic.copies
             left = plan if living else None
-            work = Work(kept, context, board, copies, found, fault_plan, left)
+            work = Work(kept, context, board, plan, copies, found, fault_plan, left)
             outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error

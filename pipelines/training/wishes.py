@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from actors.engine.training import TrainingEngine
 from actors.step.replicas import check_step
 from cluster.probe import nodes_of_ray
+from cluster.watch import ask
 from moe.checkpoint.training import SaveContext
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
@@ -111,10 +112,12 @@ def _some_nodes(present: Present, count: int) -> Inventory:
 def present(
     context: SaveContext, sequence_length: int, engine: TrainingEngine, found: Findings
 ) -> Present:
-    """Return a run as it is, on the cluster as it is now."""
+    """Return a run as it is, on the nodes of the cluster that nobody told to leave."""
     ids = {node.id: node.name for node in nodes_of_ray()}
     nodes = sorted({ids[each] for each in engine.nodes.values() if each in ids})
-    there = devices(context.run, found)
+    there, going = devices(context.run, found), {ids.get(each) for each in ask().deadlines}
+    if staying := tuple(device for device in there.devices if device.node not in going):
+        there = replace(there, devices=staying)
     return Present(context.run, context.config, sequence_length, engine.plan, there, nodes)
 
 

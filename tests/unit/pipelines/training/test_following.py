@@ -15,6 +15,7 @@ from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from pipelines.training.aim import Aim
 from pipelines.training.following import Following
+from pipelines.training.rescaled import NotRescaled
 from tests import runs
 from tests.places import room, taken
 from tests.routed import routed
@@ -121,7 +122,7 @@ def test_seats_of_a_node_that_leaves_are_due_also_where_the_run_does_not_follow(
     ((seat, seconds),) = following.leaving(both).items()
     assert seat == Seat(0, 1, 0)
     assert 50 < seconds <= 60
-    following.decided(failed=True)
+    following.told(NotRescaled(3, disturbed=False, reason="no room"))
     assert not following.due(STAGES, both)
     cluster.become(Nodes(cluster.nodes.living, {THERE.id: math.inf}))
     assert (following.changed(), following.due(STAGES, both)) == (True, True)
