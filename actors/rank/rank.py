@@ -1,5 +1,6 @@
 """One rank of a run: the commands that train it, move it, copy it, and have it generate."""
 
+import gc
 from collections.abc import Mapping
 from functools import partial
 
@@ -97,8 +98,12 @@ class Rank(Member):
             self._follow(self._state.share)
 
     def forget(self) -> None:
-        """Drop every share of a resize but the one in use, which goes on."""
+        """Drop every share of a resize but the one in use, which goes on.
+
+        What it held is free at once: parts of a share hold each other, and a GPU has no collector.
+        """
         self._staging.drop()
+        gc.collect()
 
     def follow(self, plan: Plan) -> None:
         """Be of a plan: as before a resize, if this rank has become of another; drop the rest.

@@ -18,7 +18,7 @@ from tests.reference import PlainTraining
 
 pytestmark = pytest.mark.ray
 
-STEPS = 40
+STEPS = 200
 
 
 def scale(*arguments: str) -> Result:
@@ -45,12 +45,12 @@ def test_a_run_goes_from_one_replica_to_two_and_back(ray_session: Session, tmp_p
         seen.append(pids(run, 2))
         for replicas, told in (("2", "2 actors kept, 2 new, 0 ended"), ("1", "2 ended")):
             result = scale(run.name, "--replicas", replicas)
-            assert result.exit_code == 0, result.output
+            assert result.exit_code == 0, result.exception
             assert told in " ".join(result.output.split())
             seen.append(pids(run, 2 * int(replicas)))
         refused = scale(run.name, "--replicas", "9")
         assert refused.exit_code == 1
-        assert "a step has 4 micro-batches" in " ".join(refused.output.split())
+        assert "9 replicas" in str(refused.exception)
 
     trained(run, on_step=once(3, act), tell=lines.append)
     before, two, after = seen
@@ -65,4 +65,4 @@ def test_a_run_goes_from_one_replica_to_two_and_back(ray_session: Session, tmp_p
 def test_a_run_that_is_not_there_has_no_plan_to_change(ray_session: Session) -> None:
     result = scale("nobody", "--replicas", "2")
     assert result.exit_code == 1
-    assert "no run named nobody" in result.output
+    assert "no run named nobody" in str(result.exception)
