@@ -109,7 +109,6 @@ class Hurting:
         self._ways = [*ways]
         self._folder = folder
         self._steps: list[float] = []
-        self._ended = time.time()
         self._struck: float | None = None
         self._mended = False
         self._harms: dict[str, Callable[[], float]] = {
@@ -119,14 +118,12 @@ class Hurting:
             "restored": lambda: self._signal(signal.SIGKILL, 0, 1),
         }
 
-    def step(self, _: StepReport) -> None:
+    def step(self, report: StepReport) -> None:
         """Take note that a step has ended."""
-        now = time.time()
         if self._struck is None:
-            self._steps.append(now - self._ended)
+            self._steps.append(report.seconds)
         elif self._mended:
-            self._note(now)
-        self._ended = now
+            self._note(time.time())
         if self._struck is None and len(self._steps) > UNDISTURBED and self._calm():
             if not self._ways:
                 raise _Done
@@ -156,8 +153,13 @@ class Hurting:
         self._struck, self._mended, self._steps = None, False, []
 
     def _calm(self) -> bool:
-        """Tell whether the run stands as it does most of the time: copies held, spares warm."""
+        """Tell whether the run stands as it does most of the time: copies held, spares warm.
+
+        A node that came after a crash has a spare once a loss was mended since.
+        """
         nodes, ranks = self._nodes.fill(), self._ranks().values()
+        if self.found and self.found[-1].way == "node":
+            nodes = RANKS
         warm = sum(status.seat is None for status in self._statuses().values())
         held = len(ranks) == RANKS and all(status.holds for status in ranks)
         return warm >= nodes and held and bool(checkpoints(self._folder))
