@@ -28,7 +28,7 @@ from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.drive import batches
+from pipelines.training.batches import batches
 from pipelines.training.run_plan import workload
 
 CLOSE = 0.10

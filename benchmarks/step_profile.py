@@ -20,7 +20,7 @@ from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.drive import batches
+from pipelines.training.batches import batches
 
 SECONDS = 600.0
 WARM = 2

@@ -19,7 +19,7 @@ from actors.rank.rank import Rank
 from actors.state.sources import ModelSource
 from actors.step.replicas import part_of
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.drive import batches
+from pipelines.training.batches import batches
 
 PATIENCE = timedelta(hours=2)
 SECONDS = 600.0

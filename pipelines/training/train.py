@@ -42,13 +42,14 @@ from pipelines.training.beginning import (
 )
 from pipelines.training.board import Beginning, Board, Post, open_board, stop
 from pipelines.training.copy_room import as_built, planned
-from pipelines.training.drive import Outcome, Work, drive
+from pipelines.training.drive import drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.run_plan import NOTHING, devices, measured
 from pipelines.training.takeover import living_ranks, patience
+from pipelines.training.work import Outcome, Work
 
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0

@@ -11,7 +11,7 @@ import pytest
 
 from moe.config.run import load_run
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.drive import batches
+from pipelines.training.batches import batches
 from pipelines.training.recording import recorded_steps
 from tests.ray.elastic import NOTICE_SECONDS, SECONDS
 from tests.reference import PlainTraining

@@ -10,7 +10,7 @@ from cluster.session import Session
 from moe.config.run import RunConfig
 from pipelines.commands.app import app
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.drive import batches
+from pipelines.training.batches import batches
 from pipelines.training.recording import JOURNAL, recorded_steps
 from tests import material
 from tests.driven import once, pids, trained

@@ -1,0 +1,74 @@
+"""What the driver tells of a run: to its journal and metrics, and to the board for the terminal."""
+
+from ray.actor import ActorHandle
+
+from actors.engine.resizing import Resized
+from actors.engine.training import TrainingEngine
+from moe.planning.plan.plan import Plan
+from pipelines.training.board import (
+    Board,
+    begin,
+    plan_on,
+    post,
+)
+from pipelines.training.mended import Lost, Mended
+from pipelines.training.recording import RunRecord
+from pipelines.training.rescaled import NotRescaled, Rescaled
+from pipelines.training.timeline import NOBODY, Began, Scene
+
+
+class News:
+    """Tells what becomes of a run: losses and how they are mended, plans and how they change."""
+
+    def __init__(self, board: ActorHandle[Board], record: RunRecord) -> None:
+        self._board = board
+        self._record = record
+        self._plan: Plan | None = None
+        self._new = plan_on(board) is None
+
+    def trains(self, engine: TrainingEngine, done: int) -> None:
+        """Tell under which plan the ranks train from now on, where that is new."""
+        if engine.plan != self._plan:
+            begin(self._board, engine.plan, done)
+            self._note(engine, done)
+
+    def lost(self, lost: Lost, engine: TrainingEngine | None) -> None:
+        """Tell of a loss."""
+        self._record.loss(lost, NOBODY if engine is None else _scene(engine))
+        post(self._board, lost)
+
+    def mended(self, mended: Mended, engine: TrainingEngine) -> None:
+        """Tell how a loss was mended."""
+        self._record.loss(mended, _scene(engine))
+        post(self._board, mended)
+
+    def unchanged(self, told: NotRescaled, engine: TrainingEngine) -> NotRescaled:
+        """Tell why the plan is not changed."""
+        self._record.resized(told, _scene(engine))
+        post(self._board, told)
+        return told
+
+    def resized(self, resized: Resized, engine: TrainingEngine) -> Rescaled:
+        """Tell of another plan, under which training goes on, with copies that are whole."""
+        told = Rescaled.of(resized)
+        self._record.resized(told, _scene(engine))
+        post(self._board, told)
+        self._note(engine, resized.step)
+        copied = engine.copying.newest
+        if copied is not None:
+            self._record.copied(copied)
+        return told
+
+    def _note(self, engine: TrainingEngine, done: int) -> None:
+        plan = engine.plan
+        began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new)
+        self._record.began(began, _scene(engine))
+        self._plan, self._new = plan, False
+
+
+def _scene(engine: TrainingEngine) -> Scene:
+    """Return who trains now, and where."""
+    ranks: dict[str, list[int]] = {}
+    for seat, node in engine.nodes.items():
+        ranks.setdefault(node, []).append(engine.plan.seats.rank(seat))
+    return Scene(engine.epoch, ranks, engine.spares)
