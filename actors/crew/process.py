@@ -20,11 +20,12 @@ from typing import Any
 
 from actors.calls import Answer
 from actors.epochs.environment import prepare
+from actors.rank.imports import LATE
 from actors.rank.queues import COMMANDS, QUEUES, THREADS
 from actors.rank.rank import Rank
 from moe.errors import RankDied, RankLost, RaymoeError
 
-PRELOADED = [Rank.__module__]
+PRELOADED = [Rank.__module__, *LATE]
 """Imported once, by the server."""
 
 MakeRank = Callable[[int], Any]

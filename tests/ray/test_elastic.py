@@ -75,7 +75,7 @@ def test_a_killed_node_leaves_a_smaller_run_and_nothing_behind(
     told: dict[str, Any], folder: Path
 ) -> None:
     assert [*told["shrunk"].values()] == first_replica(told["began"])
-    assert told["left"] == []
+    assert not told["left"]
     run, steps = load_run(folder / "run.toml"), told["steps"]
     records = recorded_steps(folder / "run")[:steps]
     assert [record["step"] for record in records] == list(range(1, steps + 1))
@@ -84,4 +84,4 @@ def test_a_killed_node_leaves_a_smaller_run_and_nothing_behind(
         records, batches(run, TokenShards.open(run.data.path, "train"), 0), strict=False
     ):
         plain.step(batch)
-        assert record["loss"] == pytest.approx(plain.losses[-1], rel=1e-4)
+        assert record["loss"] == pytest.approx(plain.losses[-1], rel=1e-5)

@@ -106,7 +106,7 @@ class Course:
 
     def cause_of(self, event: dict[str, Any]) -> tuple[float, str] | None:
         """Return when that happened which a recovery mended, and what; None where unknown."""
-        times = [each["time"] for each in self.events(MENDED)]
+        times = [each["time"] for each in self.events(MENDED) + self.resized]
         before = max((each for each in times if each < event["time"]), default=0.0)
         harms = self.struck + [blow for blow in self.blows if blow[1] != "resize"]
         found = [each for each in harms if before < each[0] <= event["time"]]

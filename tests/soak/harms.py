@@ -3,21 +3,23 @@
 A fault is given to the command line, and happens in the process of a rank or by the driver of the
 run. A blow is what no fault can be: the driver itself is killed, or a rank and the holder of its
 copy in one moment, which only the checkpoint mends; or the run is asked for fewer replicas, and
-then for as many as before.
+then for as many as before. Each time a fault is there that spoils the first try.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from random import Random
 from typing import Literal, get_args
 
-from moe.config.fault import Fault
+from moe.config.fault import PROCESS_KINDS, Fault
 from tests.faults import faults_of
 
 BlowKind = Literal["driver", "pair", "resize"]
 BLOW_EVERY = 4
 """Every so many harms one is a blow."""
+STAYING = 2
+"""Ranks of one replica, which stay where the others end."""
 NOTICE_SECONDS = 12
 """What a node that is drained says it has left."""
 
@@ -61,7 +63,18 @@ def harms_of(seed: int, steps: int, ranks: int, count: int) -> Harms:
     kinds = cycle(random.sample(get_args(BlowKind), len(get_args(BlowKind))))
     blows = tuple(Blow(next(kinds), number * stretch + stretch // 4) for number in struck)
     drawn = faults_of(seed, stretch * (count - len(struck)), ranks, count - len(struck))
-    return Harms(tuple(_moved(fault, stretch, struck) for fault in drawn), blows)
+    faults = [_moved(fault, stretch, struck) for fault in drawn]
+    return Harms((*faults, *_spoiling(random, blows)), blows)
+
+
+def _spoiling(random: Random, blows: Sequence[Blow]) -> Iterator[Fault]:
+    """Yield a fault for each resize, in turn of every kind, on a rank that is in both plans."""
+    for kind, blow in zip(cycle(PROCESS_KINDS), _resizes(blows), strict=False):
+        yield Fault(kind, random.randrange(STAYING), blow.step, "resize")
+
+
+def _resizes(blows: Sequence[Blow]) -> list[Blow]:
+    return [blow for blow in blows if blow.kind == "resize"]
 
 
 def _moved(fault: Fault, stretch: int, struck: Sequence[int]) -> Fault:

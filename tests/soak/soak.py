@@ -169,8 +169,11 @@ class _Soak:
         self._course.blows.append((time.time(), self._blows.pop(0).kind))
 
     def _resize(self) -> None:
-        """Ask for one replica, and for all again; what becomes of it is in the journal."""
-        for replicas in (1, REPLICAS):
+        """Ask for one replica, again where the first try was spoilt, and for all replicas.
+
+        What becomes of it is in the journal.
+        """
+        for replicas in (1, 1, REPLICAS):
             with suppress(RaymoeError):
                 ask(self._name, Wish(replicas=replicas), STUCK_SECONDS)
 

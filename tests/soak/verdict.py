@@ -18,7 +18,7 @@ from tests.driven import tensors_of
 from tests.soak.course import Course, total
 from tests.soak.growth import growth
 from tests.soak.harms import Harms
-from tests.soak.soak import CHECKPOINT_EVERY, RANKS, REPLICAS, Hurt, faults_that_did_not_happen
+from tests.soak.soak import CHECKPOINT_EVERY, RANKS, Hurt, faults_that_did_not_happen
 
 GOODPUT_POINTS = 0.03
 STEP_ROUNDING = 1e-5
@@ -93,14 +93,17 @@ def _harmless(hurt: Hurt, harms: Harms) -> Iterator[str]:
 
 
 def _kept(hurt: Hurt) -> Iterator[str]:
-    """Count the processes on each seat: each but the first took the place of one that was lost."""
-    mended = hurt.course.events(MENDED)
-    for rank, pids in enumerate(zip(*hurt.pids, strict=True)):
-        changes = sum(one != other for one, other in pairwise(pids))
-        told = sum(event["restored"] or rank in event["replaced"] for event in mended)
-        told += (rank >= RANKS // REPLICAS) * len(hurt.course.resized)
-        if changes > told:
-            yield f"rank {rank} had {changes} new processes, and was replaced {told} times"
+    """Count the processes on all seats: each but the first took the place of one that was lost."""
+    course = hurt.course
+    changes = sum(
+        one != other for pids in zip(*hurt.pids, strict=True) for one, other in pairwise(pids)
+    )
+    told = sum(
+        RANKS if event["restored"] else len(event["replaced"]) for event in course.events(MENDED)
+    )
+    told += sum(event["started"] for event in course.resized)
+    if changes > told:
+        yield f"{changes} processes are new, and {told} were to be replaced: others did not stay"
 
 
 def _growths(hurt: Hurt, summary: Table) -> Iterator[str]:
