@@ -106,8 +106,8 @@ class TrainingEngine:
 
     def warm(self) -> None:
         """Have processes wait, with all imports done, to take the places of ranks that are lost."""
-        elastic = self._run.elastic
-        self._meeting.crew.warm(elastic.spares if elastic.copies else 0)
+        spares = self._run.elastic.spares
+        self._meeting.crew.warm(spares if self.copying.holders else 0)
 
     def sound(self) -> bool:
         """Tell whether the ranks can do the next step as they stand.

@@ -41,8 +41,8 @@ def planned(run: RunConfig, config: ModelConfig, sequence_length: int, there: In
     except PlanError:
         plan = fullest_plan(bare, config, sequence_length, there)
     if plan.replicas * plan.ranks == 1:
-        told = f"no copies of ranks are kept, because a run of one rank has no peer: {_BACK}"
-        return Planned(bare, plan, told)
+        told = f"no copies of ranks are kept while the run has one rank, without a peer: {_BACK}"
+        return Planned(run, plan, told)
     work = workload(bare, sequence_length, there, plan.replicas)
     return decided(run, plan, room_for_copies(config, plan, standing_in(there, plan), work))
 

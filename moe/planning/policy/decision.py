@@ -10,6 +10,7 @@ The order of preference, from what costs least to what costs most:
     too many losses      stop
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic
@@ -149,11 +150,16 @@ def _leave(situation: Situation[Shape]) -> Decision[Shape]:
             f"{who} on a node that goes in {left:.0f} s, too soon to move in {needed:.0f} s"
         )
     if away <= situation.room:
-        return Resize(situation.shape, f"{who} moved off a node that goes in {left:.0f} s", away)
+        return Resize(situation.shape, f"{who} moved off a node that goes{_in(left)}", away)
     if found := _smaller(situation):
         how, shape = found
         return Resize(shape, f"{who} on a node that goes, no room elsewhere: fewer {how}", away)
-    return GoOn(f"{who} on a node that goes in {left:.0f} s, and nowhere else to go")
+    return GoOn(f"{who} on a node that goes{_in(left)}, and nowhere else to go")
+
+
+def _in(seconds: float) -> str:
+    """Return when a node goes in words; nothing where nobody said when."""
+    return f" in {seconds:.0f} s" if seconds < math.inf else ""
 
 
 def _mend(situation: Situation[Shape], lost: tuple[Seat, ...]) -> Decision[Shape]:

@@ -69,7 +69,7 @@ def test_a_plan_that_is_made_has_room_for_copies(
         ("auto", 2, 100.0, True, "copies of ranks in their peers take at most "),
         ("auto", 2, 4.0, False, "This run keeps none"),
         (0, 2, 100.0, False, "because elastic.copy_every is 0"),
-        ("auto", 1, 100.0, False, "a run of one rank has no peer"),
+        ("auto", 1, 100.0, True, "no copies of ranks are kept while the run has one rank"),
     ],
 )
 def test_a_run_is_planned_with_room_for_copies_or_without(

@@ -1,5 +1,6 @@
 """What a run does next: a table of situations, and what holds in every one of them."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -200,6 +201,12 @@ TABLE: list[tuple[str, Situation[str], Decision[str], str]] = [
         situation(**LEAVING, room=frozenset({C})),
         Resize("four", "", frozenset({C})),
         "replica 1 stage 0 member 0 moved off a node that goes in 60 s",
+    ),
+    (
+        "leaving, nobody said when",
+        situation(leaving={C: math.inf}, room=frozenset({C})),
+        Resize("four", "", frozenset({C})),
+        "moved off a node that goes",
     ),
     (
         "leaving, no room",
