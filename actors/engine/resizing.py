@@ -11,6 +11,7 @@ changed, and the new processes end. What fails after it is a loss under the new 
 rank has a copy.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from moe.planning.moves.seating import Seating
 from moe.planning.moves.staying import staying
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class Resizing:
         meeting, step = changed.meeting, changed.resized.step
         meeting.tell("forget")
         tell_armed(meeting.crew, self._making.faults, step)
-        self._old.crew.leave_to(meeting.crew)
+        _leave(self._old.crew, meeting.crew)
         self._phases.end("ended")
 
     def _prepared(self, change: Change) -> Changed:
@@ -127,18 +130,20 @@ class Resizing:
         self._disturbed = True
         self._move(change, moves, new)
         meeting, copying = self._met(change, new)
-        ended = sum(seat not in before.lost for seat in old.plan.seats) - len(before.stays)
-        resized = Resized(
-            change.step,
-            plan,
-            moves.difference.bytes,
-            len(before.stays),
-            len(fresh),
-            ended,
-            change.reason,
-            self._phases.seconds,
+        return Changed(meeting, copying, self._done(change, before, moves))
+
+    def _done(self, change: Change, before: Seating, moves: messages.Resize) -> Resized:
+        old, plan, kept = self._old.plan, change.plan, len(before.stays)
+        return Resized(
+            step=change.step,
+            plan=plan,
+            bytes=moves.difference.bytes,
+            kept=kept,
+            started=len(plan.seats) - kept,
+            ended=len(old.seats) - len(before.lost) - kept,
+            reason=change.reason,
+            seconds=self._phases.seconds,
         )
-        return Changed(meeting, copying, resized)
 
     def _seating(self, change: Change, seen: Mapping[Seat, RankStatus]) -> Seating:
         """Return who stays where, who is lost, and who gives from copies."""
@@ -209,7 +214,7 @@ class Resizing:
         if self._disturbed:
             self._old.tell("revert")
             tell_armed(self._old.crew, self._making.faults, step)
-        self._new.leave_to(self._old.crew)
+        _leave(self._new, self._old.crew)
 
     @property
     def _left(self) -> float:
@@ -221,6 +226,14 @@ class Resizing:
                 "s; raise elastic.resize_seconds"
             )
         return left
+
+
+def _leave(crew: Crew, other: Crew) -> None:
+    """End the processes that only one crew has; training goes on also where some do not end."""
+    try:
+        crew.leave_to(other)
+    except RaymoeError as error:
+        logger.warning("the end of the run tries again: %s", error)
 
 
 def _check_bytes(moves: messages.Resize, reports: list[Moved]) -> None:
