@@ -79,6 +79,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("ranks_replaced", "counter", "ranks", "Ranks that were replaced by new processes."),
     Metric("recovery_seconds", "gauge", "seconds", "Time without training after the last loss."),
     Metric("steps_repeated", "counter", "steps", "Steps done again after losses."),
+    Metric("resizes", "counter", "resizes", "Changes of plan, and those that failed.", ("how",)),
+    Metric("resize_seconds", "gauge", "seconds", "Time without training in the last resize."),
+    Metric(
+        "resize_bytes", "gauge", "bytes", "Tensors that moved between ranks in the last resize."
+    ),
     Metric("serving_generations", "counter", "generations", "Generations started.", ("end",)),
     Metric("serving_prompt_tokens", "counter", "tokens", "Prompt tokens processed."),
     Metric("serving_generated_tokens", "counter", "tokens", "Tokens generated."),

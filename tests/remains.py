@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -21,15 +21,21 @@ def shared_memory() -> frozenset[str]:
     return frozenset(os.listdir("/dev/shm"))
 
 
-def remains(name: str, folder: Path, before: frozenset[str] | None = None) -> list[str]:
+def remains(
+    name: str,
+    folder: Path,
+    before: frozenset[str] | None = None,
+    more: Callable[[], Iterable[str]] = tuple,
+) -> list[str]:
     """Return what is left of a run and does not go away soon: one line each.
 
     Actors, warm ones and the board too; their processes on this machine, also those that Ray has
     forgotten; reservations; hidden files below ``folder``, the directory of its checkpoints; and
-    what is in shared memory and was not there ``before`` the run, where that is given.
+    what is in shared memory and was not there ``before`` the run, where that is given. ``more``
+    tells of what else must be gone.
     """
     deadline = time.monotonic() + PATIENCE
-    while found := [*_found(name, folder, before)]:
+    while found := [*_found(name, folder, before), *more()]:
         if time.monotonic() > deadline:
             return found
         time.sleep(0.1)

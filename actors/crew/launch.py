@@ -14,7 +14,7 @@ from actors.crew.nodes.choice import NodeChoice, choose
 from actors.crew.over_ray import RayCrew
 from actors.crew.patience import decided
 from actors.crew.reservation import groups_of, reserve
-from actors.crew.roster import roster
+from actors.crew.roster import follow, roster
 from actors.crew.spares import Spares
 from actors.crew.starting import Starting
 from moe.planning.plan.plan import Plan
@@ -48,8 +48,10 @@ def decide(plan: Plan) -> NodeChoice:
 def find(run: str, plan: Plan, seconds: float = FIND_SECONDS) -> RayCrew | None:
     """Return the living actors of a detached run as a crew; None where none sits in the plan.
 
+    Actors that a driver left in a change of plan go on under ``plan``.
     Seats without an actor are lost. Actors that say no seat, or none within ``seconds``, are not of
     the crew; ``RayCrew.end_others`` ends them.
     """
+    follow(run, plan, seconds)
     lives = {seat: life for seat, life in roster(run, seconds).items() if seat in plan.seats}
     return RayCrew(run, plan, lives, detached=True) if lives else None

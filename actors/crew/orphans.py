@@ -15,7 +15,7 @@ import ray
 from actors.calls import Answer, failed
 from actors.crew.ending import remove
 from actors.crew.reservation import actors_of, number_of, reservations_of, run_of
-from actors.rank.rank import ORPHANED
+from actors.rank.silence import ORPHANED
 
 ASK_SECONDS = 10.0
 """A rank says in milliseconds how long it was left alone; one that hangs never does."""

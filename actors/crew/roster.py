@@ -12,6 +12,7 @@ from actors.commands import BuildCommand, RankStatus
 from actors.crew.life import RankLife
 from actors.crew.reservation import actors_of, number_of, reservations_of
 from actors.rank.actor import RankActor
+from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 
 
@@ -30,6 +31,27 @@ def roster(run: str, seconds: float) -> dict[Seat, RankLife]:
         seat: RankLife(*found[number], places[sitting[number].place], sitting[number])
         for seat, number in seated(said).items()
     }
+
+
+def follow(run: str, plan: Plan, seconds: float) -> None:
+    """Have all living actors of a run be of a plan, where a driver left some between two.
+
+    Those that do not answer within ``seconds`` are left as they are.
+    """
+    actors = [actor for _, actor in _handles(run)]
+    said = [_said(answer) for answer in _told(actors, "status", seconds=seconds)]
+    if any(status is not None and (status.between or status.staged) for status in said):
+        _told(actors, "abort", seconds=seconds)
+        _told(actors, "follow", plan, seconds=seconds)
+
+
+def _told(
+    actors: Iterable[ActorHandle[RankActor]], method: str, *arguments: Any, seconds: float
+) -> list[Answer]:
+    """Give actors a command, and wait for their answers so long."""
+    answers = [getattr(actor, method).remote(*arguments).future() for actor in actors]
+    wait(answers, seconds)
+    return answers
 
 
 def built_as(run: str, seconds: float) -> BuildCommand | None:

@@ -120,4 +120,6 @@ class Copying:
         every = self._elastic.copy_every
         if every != "auto":
             return every
+        if not step_seconds:
+            return 1  # once a step under this plan is known, the interval is
         return save_every(stall, hidden, step_seconds, self._losses.expected_seconds())

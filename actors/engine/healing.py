@@ -16,6 +16,7 @@ from actors.state.sources import Blank
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
 from moe.errors import LaunchError
+from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.planning.policy.decision import Decision, GoOn, Heal, Stop, Wait, decide
@@ -36,6 +37,12 @@ class Making:
     blank: Blank
     sequence_length: int
     faults: FaultPlan = NO_FAULTS
+
+    @property
+    def workload(self) -> Workload:
+        """The work of a step, of which moves ask how many bytes an element has."""
+        train = self.run.train
+        return Workload.of_run(train, self.sequence_length, train.micro_batches, gpus=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +133,14 @@ class Healing:
             else:
                 return decision
 
-    def consider(self, around: Surroundings, room: bool) -> Decision[Plan]:
-        """Decide between two steps, where no rank is known to be lost, about nodes and wishes."""
-        seen = self._meeting.statuses()
-        return decide(replace(self._situation(seen, around, {}, room), together=True))
+    def consider(self, around: Surroundings, room: bool, move_seconds: float) -> Decision[Plan]:
+        """Decide between two steps, where no rank is known to be lost, about nodes and wishes.
+
+        ``move_seconds`` is what it takes to move ranks off a node that goes.
+        """
+        situation = self._situation(self._meeting.statuses(), around, {}, room)
+        limits = Limits.of(self._making.run.elastic, move_seconds)
+        return decide(replace(situation, together=True, limits=limits))
 
     def _situation(
         self,

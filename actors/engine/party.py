@@ -106,11 +106,17 @@ class _Watching:
         """Raise DeadlineExceeded where a rank has not answered for too long; else ask again."""
         hung = [self._crew.seats.rank(seat) for seat in self._pulse.hung()]
         if hung:
-            raise DeadlineExceeded(
-                f"ranks {hung} have not answered for {self._pulse.seconds:g} s during "
-                f"{self._doing}; their processes hang, or their nodes are gone"
-            )
+            raise DeadlineExceeded(_silence(hung, self._pulse.seconds, self._doing))
         self._pulse.beat()
+
+
+def _silence(ranks: list[int], seconds: float, doing: str) -> str:
+    if len(ranks) == 1:
+        who, why = f"rank {ranks[0]} has", "its process hangs, or its node is gone"
+    else:
+        who = f"ranks {', '.join(map(str, ranks))} have"
+        why = "their processes hang, or their nodes are gone"
+    return f"{who} not answered for {seconds:g} s during {doing}; {why}"
 
 
 def _statuses(answers: Mapping[Seat, Answer]) -> dict[Seat, RankStatus]:

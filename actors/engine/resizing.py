@@ -27,7 +27,6 @@ from actors.engine.party import Party
 from actors.moving.transfer import Moved, Place, Transfer
 from actors.step.replicas import check_step
 from moe.errors import DeadlineExceeded, RankLost, RaymoeError
-from moe.planning.counts.workload import Workload
 from moe.planning.moves import messages
 from moe.planning.moves.seating import Seating
 from moe.planning.moves.staying import staying
@@ -150,7 +149,7 @@ class Resizing:
         if change.plan == old.plan:
             stays = {seat: seat for seat in free}
         else:
-            stays = staying(config, old.plan, change.plan, self._workload, free)
+            stays = staying(config, old.plan, change.plan, self._making.workload, free)
         back = (seat for seat in living if seen[seat].torn or seen[seat].step != change.step)
         copied = {**change.gives, **{seat: seat for seat in back}}
         lost = frozenset(seat for seat in old.plan.seats if seat not in living)
@@ -159,14 +158,7 @@ class Resizing:
     def _moves(self, change: Change, before: Seating, new: Crew) -> messages.Resize:
         config = self._making.blank.architecture
         seating = Seating(before.stays, before.lost, before.old_nodes, new.nodes(), before.copied)
-        return messages.resize(config, self._old.plan, change.plan, self._workload, seating)
-
-    @property
-    def _workload(self) -> Workload:
-        """The work of a step, of which moves ask how many bytes an element has."""
-        train = self._making.run.train
-        length = self._making.sequence_length
-        return Workload.of_run(train, length, train.micro_batches, gpus=False)
+        return messages.resize(config, self._old.plan, change.plan, self._making.workload, seating)
 
     def _move(self, change: Change, moves: messages.Resize, new: Crew) -> None:
         """Have every process do its part; each then holds its new share beside the old one."""

@@ -4,7 +4,7 @@ The engine calls each rank once for a step and waits with a deadline. It holds n
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
 from actors.crew.arming import arm
@@ -15,6 +15,7 @@ from actors.engine.copying import Copying
 from actors.engine.healing import Healed, Healing, Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
+from actors.engine.pace import Pace, bytes_held
 from actors.engine.reports import merge
 from actors.engine.resizing import Change, Resized, Resizing, Unchanged
 from actors.state.checkpointing import PendingWrites
@@ -37,6 +38,7 @@ class TrainingEngine:
         self.losses = Losses(making.run.elastic.failure_seconds) if losses is None else losses
         self.copying = Copying(meeting, making.run.elastic, self.losses)
         self._making = making
+        self._pace = Pace()
 
     @property
     def plan(self) -> Plan:
@@ -140,8 +142,9 @@ class TrainingEngine:
         None where there is nothing to do, or no step that all ranks have done.
         """
         healing, done = Healing(self._meeting, self._making), None
+        seconds = self._move_seconds(around.leaving)
         for room in (True, False):
-            decision = healing.consider(around, room)
+            decision = healing.consider(around, room, seconds)
             if not isinstance(decision, Resize):
                 break
             shape, step = decision.shape, self.steps_done()
@@ -159,7 +162,15 @@ class TrainingEngine:
         around.planned(change.plan)
         self._meeting, self.copying = done.meeting, done.copying
         resizing.commit(done)
+        self._pace.note(done.resized)
         return done.resized
+
+    def _move_seconds(self, away: Collection[Seat]) -> float:
+        """Return what it takes to move the ranks of some seats elsewhere; 0 for none."""
+        if not away:
+            return 0.0
+        size = bytes_held(self._making, self.plan, away)
+        return self._pace.seconds(size, self.copying.newest)
 
     def train_step(self, batch: StepInput) -> StepReport:
         """Run one step of a global batch.

@@ -34,6 +34,7 @@ from actors.rank.rank import Rank
 from actors.state.sources import Source
 from moe.checkpoint.records import WrittenFiles
 from moe.config.sampling import SampledToken
+from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
@@ -143,6 +144,11 @@ class RankActor:
     def forget(self) -> None:
         """Drop every share but the one in use."""
         self._rank.forget()
+
+    @ray.method
+    def follow(self, plan: Plan) -> None:
+        """Be of a plan, whatever a driver that died left."""
+        self._rank.follow(plan)
 
     @ray.method
     def copy(self, step: int) -> None:

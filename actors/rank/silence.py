@@ -5,6 +5,7 @@ does meanwhile. Silence therefore says that there is no driver any more, and non
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,10 +13,18 @@ from collections.abc import Callable
 LOOKS = 20
 """How often a rank looks at the clock before its patience ends."""
 
+ORPHANED = 71
+"""Exit code of a rank that nobody drives."""
+
 logger = logging.getLogger(__name__)
 
 Alone = Callable[[float], None]
 """Called with the seconds that the rank waits for; ends the process, or returns to wait on."""
+
+
+def end_process(seconds: float) -> None:
+    """End this process, in which a rank has waited for its driver for so long."""
+    os._exit(ORPHANED)
 
 
 class Silence:
@@ -63,4 +72,6 @@ class Silence:
         try:
             self._alone(self._limit)
         except Exception:
-            logger.exception("a rank that nobody drives could not end; it tries again")
+            logger.exception("a rank that nobody drives could not give back what it holds")
+            if time.monotonic() - self._told > 2 * self._limit:
+                end_process(self._limit)  # its cluster is gone as well

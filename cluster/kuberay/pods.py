@@ -15,6 +15,11 @@ RUN_LABEL = "raymoe/run"
 ROLE_LABEL = "raymoe/role"
 KIND_LABEL = "raymoe/kind"
 
+NOTICE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+"""The variable by which ``ray start`` knows how long its node may take to leave after SIGTERM: it
+tells Ray's head so, with the deadline, and ends when the node is empty or the time is over.
+"""
+
 HEAD_PORTS: Mapping[str, int] = {
     "gcs-server": 6379,
     "dashboard": 8265,
@@ -42,10 +47,14 @@ def head_template(deployment: Deployment, run: str) -> Table:
 
 
 def worker_template(group: Group, deployment: Deployment, run: str) -> Table:
-    """Return a worker's pod: the driver, or one gang with its CPU threads, memory and GPUs."""
+    """Return a worker's pod: the driver, or one gang with its CPU threads, memory and GPUs.
+
+    When Kubernetes deletes it, its ranks are told to leave (``cluster.watch``).
+    """
     workers = deployment.workers
     gpu = {workers.gpu_resource: str(group.gpus)} if group.gpus else {}
-    container = _container("ray-worker", deployment) | {
+    notice = {NOTICE: str(deployment.pods.notice_seconds)}
+    container = _container("ray-worker", deployment, notice) | {
         "resources": resources(group.cpus, group.memory_bytes, gpu),
         "volumeMounts": [_mount(deployment)],
     }
@@ -98,22 +107,23 @@ def _metadata(deployment: Deployment, run: str, role: str) -> Table:
     return {"labels": dict(pods.labels) | own, **annotations}
 
 
-def _container(name: str, deployment: Deployment) -> Table:
+def _container(
+    name: str, deployment: Deployment, variables: Mapping[str, str] | None = None
+) -> Table:
     return {
         "name": name,
         "image": deployment.image.name,
         "imagePullPolicy": "IfNotPresent",
         "securityContext": container_security(),
-        **_environment(deployment.pods),
+        **_environment(deployment.pods, variables or {}),
     }
 
 
-def _environment(pods: PodsSection) -> Table:
+def _environment(pods: PodsSection, variables: Mapping[str, str]) -> Table:
+    """Return the variables of a container; the deployment file overrides those that we set."""
     found: Table = {}
-    if pods.environment:
-        found["env"] = [
-            {"name": key, "value": value} for key, value in sorted(pods.environment.items())
-        ]
+    if every := dict(variables) | pods.environment:
+        found["env"] = [{"name": key, "value": value} for key, value in sorted(every.items())]
     if pods.environment_secrets:
         found["envFrom"] = [{"secretRef": {"name": name}} for name in pods.environment_secrets]
     return found
@@ -133,13 +143,15 @@ def _ray_pod(deployment: Deployment, container: Table, node_selector: Mapping[st
 
 def _pod(deployment: Deployment, container: Table) -> Table:
     pods = deployment.pods
-    spec: Table = {"securityContext": _pod_security(deployment.security), "containers": [container]}
+    spec: Table = {
+        "securityContext": _pod_security(deployment.security),
+        "terminationGracePeriodSeconds": pods.grace_seconds,
+        "containers": [container],
+    }
     if secrets := deployment.image.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in secrets]
     if pods.priority_class is not None:
         spec["priorityClassName"] = pods.priority_class
-    if pods.grace_seconds is not None:
-        spec["terminationGracePeriodSeconds"] = pods.grace_seconds
     return spec
 
 

@@ -19,6 +19,7 @@ from pipelines.commands import (
     presets,
     profile,
     rebalance,
+    scale,
     serve,
     simulate,
     stop,
@@ -57,6 +58,7 @@ app.command(epilog=_example(plan.EXAMPLE))(plan.plan)
 app.command(epilog=_example(simulate.EXAMPLE))(simulate.simulate)
 app.command(epilog=_example(rebalance.EXAMPLE))(rebalance.rebalance)
 app.command(epilog=_example(train.EXAMPLE))(train.train)
+app.command(epilog=_example(scale.EXAMPLE))(scale.scale)
 app.command(epilog=_example(evaluate.EXAMPLE))(evaluate.evaluate)
 app.command(epilog=_example(serve.EXAMPLE))(serve.serve)
 checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.convert)

@@ -19,8 +19,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
+from moe.errors import ClusterError, ConfigError, DeadlineExceeded
 from moe.planning.plan.plan import Plan
 from pipelines.training.mended import Lost, Mended
+from pipelines.training.rescaled import NotRescaled, Rescaled
+from pipelines.training.wishes import Wish
 
 WAIT_SECONDS = 30.0
 """A board only answers calls; a board that does not answer for this long is unreachable."""
@@ -33,7 +36,15 @@ class Beginning(NamedTuple):
     step: int
 
 
-Post = Beginning | StepReport | Lost | Mended
+class Orders(NamedTuple):
+    """What the driver is told between two steps: whether to go on, and a wish for another plan."""
+
+    go_on: bool
+    wish: Wish | None = None
+
+
+News = StepReport | Lost | Mended | Rescaled | NotRescaled
+Post = Beginning | News
 """What the driver posts to a board, in order of time."""
 
 LOOK_SECONDS = 0.2
@@ -49,6 +60,9 @@ class Board:
         self._news = asyncio.Event()
         self._stopping = False
         self._plan: Plan | None = None
+        self._wish: Wish | None = None
+        self._met = asyncio.Event()
+        self._answer: Rescaled | NotRescaled | None = None
 
     @ray.method
     def begin(self, plan: Plan, step: int) -> None:
@@ -63,8 +77,8 @@ class Board:
         return self._plan
 
     @ray.method
-    def post(self, news: StepReport | Lost | Mended) -> None:
-        """Add the report of a step, or what was lost or mended."""
+    def post(self, news: News) -> None:
+        """Add the report of a step, or what was lost, mended or resized."""
         self._posts.append(news)
         self._news.set()
 
@@ -91,9 +105,36 @@ class Board:
         self._stopping = True
 
     @ray.method
-    def wanted(self) -> bool:
-        """Return whether the run should continue."""
-        return not self._stopping
+    def orders(self) -> Orders:
+        """Return what the driver is to do next."""
+        return Orders(not self._stopping, self._wish)
+
+    @ray.method
+    def follow(self, plan: Plan) -> None:
+        """Note the plan that holds from now on; ``begin`` tells of it when training goes on."""
+        self._plan = plan
+
+    @ray.method
+    def wish(self, wish: Wish) -> bool:
+        """Leave a wish for another plan; False where one is being carried out already."""
+        if self._wish is not None:
+            return False
+        self._wish, self._answer = wish, None
+        self._met.clear()
+        return True
+
+    @ray.method
+    def answer(self, answer: Rescaled | NotRescaled) -> None:
+        """Say what became of the wish; the next may be left then."""
+        self._wish, self._answer = None, answer
+        self._met.set()
+
+    @ray.method
+    async def answered(self, seconds: float) -> Rescaled | NotRescaled | None:
+        """Return what became of the last wish; None where that is not known in time."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._met.wait(), seconds)
+        return self._answer
 
 
 @contextmanager
@@ -150,14 +191,56 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
     return _answer(board.plan.remote(), late=None, gone=None)
 
 
-def post(board: ActorHandle[Board], news: StepReport | Lost | Mended) -> None:
-    """Post the report of a step, or what was lost or mended."""
+def post(board: ActorHandle[Board], news: News) -> None:
+    """Post the report of a step, or what was lost, mended or resized."""
     _answer(board.post.remote(news), late=None, gone=None)
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:
     """Return whether the run should continue; False if its board is dead."""
-    return _answer(board.wanted.remote(), late=True, gone=False)
+    return orders(board).go_on
+
+
+def orders(board: ActorHandle[Board]) -> Orders:
+    """Return what to do next: to end if the board is dead, to go on if it is out of reach."""
+    return _answer(board.orders.remote(), late=Orders(True), gone=Orders(False))
+
+
+def follow(board: ActorHandle[Board], plan: Plan) -> None:
+    """Note the plan that holds from now on."""
+    _answer(board.follow.remote(plan), late=None, gone=None)
+
+
+def answer(board: ActorHandle[Board], told: Rescaled | NotRescaled) -> None:
+    """Say what became of a wish."""
+    _answer(board.answer.remote(told), late=None, gone=None)
+
+
+def ask(run: str, wish: Wish, seconds: float) -> Rescaled | NotRescaled:
+    """Leave a wish with a run, and return what became of it.
+
+    ConfigError where there is no such run, ClusterError where it carries out another wish,
+    DeadlineExceeded where nothing is known after ``seconds``.
+    """
+    try:
+        board: Any = ray.get_actor(f"{run}/board")
+    except ValueError:
+        raise ConfigError(f"no run named {run} is on this cluster; see raymoe train") from None
+    try:
+        left = ray.get(board.wish.remote(wish), timeout=WAIT_SECONDS)
+        if not left:
+            raise ClusterError(
+                f"{run} carries out another change of plan; wait until it is done, and ask again"
+            )
+        told: Rescaled | NotRescaled | None = ray.get(board.answered.remote(seconds))
+    except (RayActorError, GetTimeoutError) as error:
+        raise ClusterError(f"{run} ended, or its command line is out of reach: {error}") from error
+    if told is None:
+        raise DeadlineExceeded(
+            f"{run} has not changed its plan after {seconds:g} s; it will, unless it ends before. "
+            "Look at its lines, or give a longer --seconds"
+        )
+    return told
 
 
 def _answer(answer: "ObjectRef[T]", late: T, gone: T) -> T:

@@ -13,8 +13,7 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.copies import CopyRoom, room_for_copies
-from pipelines.planning.probing import Findings
-from pipelines.training.run_plan import devices, fullest_plan, workload
+from pipelines.training.run_plan import fullest_plan, workload
 
 _BACK = "a lost rank sends the run back to its last checkpoint"
 
@@ -28,26 +27,24 @@ class Planned:
     told: str
 
 
-def planned(run: RunConfig, config: ModelConfig, sequence_length: int, found: Findings) -> Planned:
-    """Return the plan of a run with room for copies, or without it where there is none.
+def planned(run: RunConfig, config: ModelConfig, sequence_length: int, there: Inventory) -> Planned:
+    """Return the plan of a run on these devices, with room for copies or without it.
 
     PlanError where not even the ranks alone fit.
     """
     bare = without_copies(run)
     if not run.elastic.copies:
         told = f"no copies of ranks are kept, because elastic.copy_every is 0: {_BACK}"
-        return Planned(bare, fullest_plan(bare, config, sequence_length, found), told)
+        return Planned(bare, fullest_plan(bare, config, sequence_length, there), told)
     try:
-        plan = fullest_plan(run, config, sequence_length, found)
+        plan = fullest_plan(run, config, sequence_length, there)
     except PlanError:
-        plan = fullest_plan(bare, config, sequence_length, found)
+        plan = fullest_plan(bare, config, sequence_length, there)
     if plan.replicas * plan.ranks == 1:
         told = f"no copies of ranks are kept, because a run of one rank has no peer: {_BACK}"
         return Planned(bare, plan, told)
-    there = devices(run, found)
     work = workload(bare, sequence_length, there, plan.replicas)
-    room = room_for_copies(config, plan, standing_in(there, plan), work)
-    return decided(run, plan, room)
+    return decided(run, plan, room_for_copies(config, plan, standing_in(there, plan), work))
 
 
 def as_built(run: RunConfig, living: BuildCommand) -> Planned:

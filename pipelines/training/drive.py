@@ -8,22 +8,23 @@ commands that step again.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ray.actor import ActorHandle
 
 from actors.commands import StepInput
 from actors.crew.ending import remove
-from actors.engine import over_ray
+from actors.engine import over_ray, presence
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.losses import Losses
-from actors.engine.presence import present
-from actors.engine.resizing import Resized
+from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
+from cluster.watch import NodeWatch
 from moe.checkpoint.drafts import prune
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.training import SaveContext
@@ -42,15 +43,29 @@ from moe.planning.policy.decision import Decision, Restore
 from pipelines.corpus.order import rows_of_step
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.planning.probing import Findings
+from pipelines.training.aim import Aim
 from pipelines.training.beginning import how_to_go_on, last_step
-from pipelines.training.board import Board, begin, plan_on, post, still_wanted
+from pipelines.training.board import (
+    Board,
+    answer,
+    begin,
+    follow,
+    orders,
+    plan_on,
+    post,
+    still_wanted,
+)
 from pipelines.training.copy_room import without_copies
+from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
+from pipelines.training.following import Following
 from pipelines.training.mended import Lost, Mended, first_line
 from pipelines.training.recording import RunRecord
+from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.run_plan import NOTHING, plan_with_room
 from pipelines.training.saving import CheckpointSaver
 from pipelines.training.timeline import NOBODY, Began, Scene
+from pipelines.training.wishes import Present, Wish, present, smaller, wished
 
 DRIVER = "the driver was lost"
 """The cause of a loss that the next driver finds."""
@@ -63,8 +78,9 @@ class Work:
     """A run to drive: the context of its checkpoints, its plan, and the board for its reports.
 
     ``plan`` covers the largest number of replicas; None if the driver makes the plan for the nodes
-    that are present, from what was ``found`` of them at the start. ``faults`` are those that the
-    run is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
+    that are present, from what was ``found`` of them at the start. ``began`` is the largest plan
+    that they had room for then, to which the run may grow back. ``faults`` are those that the run
+    is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
     allows. ``living`` is the plan of actors that a command line before this one has left, if they
     are to be taken over.
     """
@@ -72,6 +88,7 @@ class Work:
     plan: Plan | None
     context: SaveContext
     board: ActorHandle[Board]
+    began: Plan
     copies: bool
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
@@ -116,14 +133,17 @@ def _driven(work: Work) -> Outcome:
     if not still_wanted(work.board):
         return Outcome(step=0)
     prune(run.checkpoint.location, run.checkpoint.keep)
-    with closing(RunRecord(run.name, run.checkpoint.path)) as record:
-        return Driver(work, TokenShards.open(run.data.path, "train"), record).run()
+    shards = TokenShards.open(run.data.path, "train")
+    with closing(RunRecord(run.name, run.checkpoint.path)) as record, closing(NodeWatch()) as watch:
+        return Driver(work, shards, record, watch).run()
 
 
 class Driver:
     """Trains a run to its end: obtains its actors, commands steps, mends what is lost."""
 
-    def __init__(self, work: Work, shards: TokenShards, record: RunRecord) -> None:
+    def __init__(
+        self, work: Work, shards: TokenShards, record: RunRecord, watch: NodeWatch
+    ) -> None:
         self._work = work
         self._run = work.run
         self._shards = shards
@@ -132,14 +152,18 @@ class Driver:
             work.run, Blank.of(self._source()), shards.sequence_length, work.faults
         )
         self._losses = Losses(work.run.elastic.failure_seconds)
+        aim = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
+        self._following = Following(aim, watch)
         self._reached = self._done = 0
         self._plan_told: Plan | None = None
+        self._wished: Plan | None = None
+        self._loads = ExpertLoads(work.run.elastic)
         self._new = plan_on(work.board) is None
         self._engine = self._begun()
 
     def run(self) -> Outcome:
         """Train to the last step, or to the step after which the run is no longer wanted."""
-        with present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
+        with presence.present(lambda: self._engine.greet(), self._run.elastic.orphan_seconds):
             return self._run_on()
 
     def _run_on(self) -> Outcome:
@@ -191,12 +215,18 @@ class Driver:
                 saver.take(first)  # unless it is there: who was to save it may have been lost
             self._copy(first, 0.0)
             for batch in batches(self._run, self._shards, first):
-                if not still_wanted(board):
+                told = orders(board)
+                if not told.go_on:
                     break
+                self._follow(saver)
+                if told.wish is not None:
+                    self._meet(told.wish, saver)
+                self._rebalance(saver)
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)
                 self._done = report.step
+                self._loads.note(report)
                 self._record.step(report)
                 self._record.spares(engine.spares)
                 self._record.faults(self._work.faults)
@@ -212,10 +242,12 @@ class Driver:
 
     def _begin(self, done: int) -> None:
         """Tell under which plan the ranks train from now on, where that is new."""
+        if self._engine.plan != self._plan_told:
+            begin(self._work.board, self._engine.plan, done)
+            self._record_plan(done)
+
+    def _record_plan(self, done: int) -> None:
         plan = self._engine.plan
-        if plan == self._plan_told:
-            return
-        begin(self._work.board, plan, done)
         began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new)
         self._record.began(began, self._scene())
         self._plan_told, self._new = plan, False
@@ -237,13 +269,89 @@ class Driver:
 
     def _mend(self, cause: RaymoeError) -> None:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
-        found = self._engine.recover(self._around())
+        leaving = self._following.leaving(self._engine.nodes)
+        found = self._engine.recover(replace(self._around(), leaving=leaving))
         if isinstance(found, Healed):
             self._tell(Mended.of(found, self._reached, first_line(cause)), self._scene())
+        elif isinstance(found, Resized):
+            self._tell(Mended.over(found, self._reached, first_line(cause)), self._scene())
+            self._resized(found)
         elif isinstance(found, Restore):
             self._restore(found, cause)
         else:
             raise RunStopped(f"{cause}; {found.reason}; {how_to_go_on(self._run)}")
+
+    def _meet(self, wish: Wish, saver: CheckpointSaver) -> None:
+        """Meet a wish for another plan between two steps, or say why not."""
+        board = self._work.board
+        try:
+            plan = wished(wish, self._present())
+        except RaymoeError as error:
+            answer(board, self._unchanged(NotRescaled.refused(self._done, error)))
+            return
+        self._change(replace(self._around(), wish=plan), saver, partial(answer, board))
+        if self._engine.plan == plan:
+            self._wished = plan
+            self._following.aim(plan)
+
+    def _rebalance(self, saver: CheckpointSaver) -> None:
+        """Move experts between the ranks of their gangs where the load of the last steps asks."""
+        plan = self._loads.better(self._engine.plan)
+        if plan is not None:
+            self._change(replace(self._around(), wish=plan), saver, lambda _: None)
+
+    def _follow(self, saver: CheckpointSaver) -> None:
+        """Leave nodes that go, in time, and grow where nodes come, as far as the run file says."""
+        engine, following = self._engine, self._following
+        changed, plan, nodes = following.changed(), engine.plan, engine.nodes
+        if following.due(plan, nodes):
+            following.decided()
+            wish, leaving = following.wish(plan, nodes), following.leaving(nodes)
+            if leaving or wish is not None:
+                around = replace(self._around(), wish=wish, leaving=leaving)
+                self._change(around, saver, following.told)
+        if changed:
+            engine.warm()
+
+    def _change(
+        self,
+        around: Surroundings,
+        saver: CheckpointSaver,
+        tell: Callable[[Rescaled | NotRescaled], object],
+    ) -> None:
+        """Change the plan, unless something is more urgent, and tell what became of it.
+
+        RankLost where the ranks must recover under the old plan.
+        """
+        saver.finish()
+        found = self._engine.consider(around)
+        if isinstance(found, Resized):
+            tell(self._resized(found))
+        elif isinstance(found, Unchanged):
+            tell(self._unchanged(NotRescaled.of(self._done, found)))
+            if found.disturbed:
+                raise RankLost(found.reason)
+
+    def _unchanged(self, told: NotRescaled) -> NotRescaled:
+        self._record.resized(told, self._scene())
+        post(self._work.board, told)
+        return told
+
+    def _resized(self, resized: Resized) -> Rescaled:
+        """Tell of another plan, under which training goes on."""
+        told = Rescaled.of(resized)
+        self._record.resized(told, self._scene())
+        post(self._work.board, told)
+        self._record_plan(resized.step)
+        copied = self._engine.copying.newest
+        if copied is not None:
+            self._record.copied(copied)
+        self._engine.warm()
+        return told
+
+    def _present(self) -> Present:
+        context, length = self._work.context, self._shards.sequence_length
+        return present(context, length, self._engine, self._work.found)
 
     def _restore(self, decision: Restore[Plan], cause: RaymoeError) -> None:
         began = time.monotonic()
@@ -269,6 +377,8 @@ class Driver:
             self._losses.counted,
             patient,
             wanted=lambda: still_wanted(self._work.board),
+            smaller=lambda how, gone: smaller(how, gone, self._present()),
+            planned=lambda plan: follow(self._work.board, plan),
         )
 
     def _obtain(self) -> TrainingEngine:
@@ -315,7 +425,8 @@ class Driver:
     def _launched(self) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model."""
         work, run, length = self._work, self._run, self._shards.sequence_length
-        plan = plan_with_room(run, work.context.config, length, work.plan, work.found)
+        wanted = self._wished or work.plan
+        plan = plan_with_room(run, work.context.config, length, wanted, work.found)
         return over_ray.begin(plan, self._source(), self._making, self._losses)
 
     def _source(self) -> Source:

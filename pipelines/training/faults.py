@@ -41,10 +41,13 @@ def check_faults(run: RunConfig, faults: Sequence[Fault], done: int) -> None:
 
 
 def check_ranks(faults: Sequence[Fault], plan: Plan) -> None:
-    """Raise ConfigError for faults of ranks that the plan has not."""
+    """Raise ConfigError for faults of ranks that the plan has not.
+
+    A change of plan may add ranks, so one that happens in it may name any.
+    """
     ranks = plan.replicas * plan.ranks
     for fault in faults:
-        if fault.rank >= ranks:
+        if fault.rank >= ranks and fault.phase != "resize":
             raise ConfigError(
                 f"--fault {fault}: the plan has the ranks 0 to {ranks - 1}; name one of them"
             )

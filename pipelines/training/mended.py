@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.engine.healing import Healed
+from actors.engine.resizing import Resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,9 @@ class Mended:
     """A loss, and how the run went on: from the boundary after ``step`` steps.
 
     ``replaced``: ranks that are new processes; all others kept theirs. ``restored``: every rank is
-    new and has read the checkpoint. ``seconds`` of each phase, in their order. ``lost_step`` was
-    under way, or done, when it happened: the steps between are done again.
+    new and has read the checkpoint. ``replanned``: the run goes on under another plan over what is
+    left, and a line on that plan follows. ``seconds`` of each phase, in their order. ``lost_step``
+    was under way, or done, when it happened: the steps between are done again.
     """
 
     step: int
@@ -40,6 +42,7 @@ class Mended:
     cause: str
     reason: str
     seconds: Mapping[str, float]
+    replanned: bool = False
 
     @classmethod
     def of(cls, healed: Healed, lost_step: int, cause: str) -> "Mended":
@@ -47,6 +50,12 @@ class Mended:
         return cls(
             healed.step, lost_step, healed.replaced, False, cause, healed.reason, healed.seconds
         )
+
+    @classmethod
+    def over(cls, resized: Resized, lost_step: int, cause: str) -> "Mended":
+        """Return what is told of a run that goes on over what is left, under another plan."""
+        told = (resized.step, lost_step, (), False, cause, resized.reason, resized.seconds)
+        return cls(*told, replanned=True)
 
     @property
     def total_seconds(self) -> float:
@@ -64,9 +73,18 @@ class Mended:
         )
 
     @property
+    def how(self) -> str:
+        """In one word: healed, replanned or restored."""
+        if self.restored:
+            return "restored"
+        return "replanned" if self.replanned else "healed"
+
+    @property
     def _done(self) -> str:
         if self.restored:
             return f"restored with new processes for all ranks ({self.reason})"
+        if self.replanned:
+            return f"replanned over what is left ({self.reason})"
         if not self.replaced:
             return "mended with all processes kept"
         ranks = "rank " if len(self.replaced) == 1 else "ranks "

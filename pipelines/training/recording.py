@@ -14,12 +14,14 @@ from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
 from pipelines.training.mended import Lost, Mended
+from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.saving import Saved
 from pipelines.training.timeline import (
     BEGAN,
     LOST,
     MENDED,
     REPLAYED,
+    RESIZED,
     Began,
     Goodput,
     Scene,
@@ -115,6 +117,16 @@ class RunRecord:
         else:
             self._mended(news, scene)
 
+    def resized(self, news: Rescaled | NotRescaled, scene: Scene) -> None:
+        """Record a change of plan, or that it failed."""
+        told = asdict(news)
+        changed = isinstance(news, Rescaled)
+        self._event(RESIZED, {"boundary": told.pop("step"), "changed": changed, **told}, scene)
+        self._metrics.record("resizes", 1, how="changed" if changed else "unchanged")
+        if isinstance(news, Rescaled):
+            self._metrics.record("resize_seconds", news.total_seconds)
+            self._metrics.record("resize_bytes", news.bytes)
+
     def _lost(self, lost: Lost, scene: Scene) -> None:
         age = None if self._copied is None else lost.done - self._copied
         self._event(LOST, asdict(lost) | {"copy_age": age}, scene)
@@ -127,8 +139,7 @@ class RunRecord:
         told = asdict(mended)
         self._event(MENDED, {"boundary": told.pop("step"), **told}, scene)
         self._read()
-        how = "restored" if mended.restored else "healed"
-        self._metrics.record("losses", 1, how=how)
+        self._metrics.record("losses", 1, how=mended.how)
         self._metrics.record("ranks_replaced", len(mended.replaced))
         self._metrics.record("recovery_seconds", mended.total_seconds)
         self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))

@@ -117,14 +117,15 @@ def _made(
 
 
 def fullest_plan(
-    run: RunConfig, config: ModelConfig, sequence_length: int, found: Findings = NOTHING
+    run: RunConfig, config: ModelConfig, sequence_length: int, there: Inventory | None = None
 ) -> Plan:
-    """Return the plan with the largest allowed number of replicas that the cluster can hold now.
+    """Return the plan with the largest allowed number of replicas that the devices can hold.
 
-    The schedule must also be valid for every smaller allowed number of replicas.
+    The schedule must also be valid for every smaller allowed number of replicas. A run with a plan
+    of its own needs no devices.
     """
     least, most = replicas_of(run)
-    there = devices(run, found) if run.plan.path is None else None
+    there = there if run.plan.path is None else None
     plan = _fullest(run, config, sequence_length, there, (least, most))
     for replicas in range(least, plan.replicas):
         try:

@@ -11,6 +11,8 @@ BEGAN, LOST, MENDED, REPLAYED = "began", "lost", "mended", "replayed"
 """Events: the ranks train under a plan; ranks are lost; all ranks stand together again; the steps
 that were lost are done again.
 """
+RESIZED = "resized"
+"""An event: the plan has changed, or could not be changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ from pipelines.training.drive import Outcome, Work, drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import NOTHING, measured
+from pipelines.training.rescaled import NotRescaled, Rescaled
+from pipelines.training.run_plan import NOTHING, devices, measured
 from pipelines.training.takeover import living_ranks, patience
 
 POLL_SECONDS = 0.1
@@ -77,6 +78,7 @@ def train(
 
     Where the actors of the run live without a command line, a run that is resumed goes on with
     them as they stand.
+
     ``on_start`` is called with the plan and the Ray session before any actor starts, ``on_step``
     with every finished step, and ``tell`` with a line of text at every event between. The run
     suffers the ``faults``, if its file allows that.
@@ -107,7 +109,8 @@ def train(
         if living:
             made = as_built(run, living)
         else:
-            made = planned(run, context.config, sequence_length, found)
+            there = devices(run, found)
+            made = planned(run, context.config, sequence_length, there)
         plan = made.plan
         check_ranks(faults, plan)
         on_start(plan, joined)
@@ -116,7 +119,7 @@ def train(
             kept = plan if run.plan.least_replicas is None else None
             copies = made.run.elastic.copies
             left = plan if living else None
-            work = Work(kept, context, board, copies, found, fault_plan, left)
+            work = Work(kept, context, board, plan, copies, found, fault_plan, left)
             outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error
@@ -220,7 +223,7 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
-        elif isinstance(post, Lost | Mended):
+        elif isinstance(post, Lost | Mended | Rescaled | NotRescaled):
             watch.tell(post.line)
         else:
             watch.on_step(post)

@@ -9,6 +9,7 @@ import yaml
 
 from cluster.kuberay.deployment import Deployment, Toleration, load_deployment
 from cluster.kuberay.objects import rayjob, rayservice
+from cluster.kuberay.pods import NOTICE
 from cluster.kuberay.rules import check
 from moe.config.section import Section
 from moe.errors import ConfigError
@@ -26,6 +27,11 @@ BOX = ("containers", 0)
 PODS = (HEAD, DRIVER, RANK)
 EVERY_POD = (*PODS, ("submitterPodTemplate", "spec"))
 LIMITS = (*BOX, "resources", "limits")
+
+
+def _notice(seconds: int) -> dict[str, str]:
+    return {"name": NOTICE, "value": str(seconds)}
+
 
 EFFECTS: list[tuple[str, Any, tuple[tuple[tuple[Any, ...], Any], ...]]] = [
     ("namespace", "other", ((("metadata", "namespace"), "other"),)),
@@ -98,7 +104,7 @@ EFFECTS: list[tuple[str, Any, tuple[tuple[tuple[Any, ...], Any], ...]]] = [
     (
         "pods.environment",
         {"A": "b"},
-        tuple(((*pod, *BOX, "env"), [{"name": "A", "value": "b"}]) for pod in EVERY_POD),
+        tuple(((*pod, *BOX, "env", 0), {"name": "A", "value": "b"}) for pod in EVERY_POD),
     ),
     (
         "pods.environment_secrets",
@@ -113,7 +119,10 @@ EFFECTS: list[tuple[str, Any, tuple[tuple[tuple[Any, ...], Any], ...]]] = [
     (
         "pods.grace_seconds",
         99,
-        tuple(((*pod, "terminationGracePeriodSeconds"), 99) for pod in EVERY_POD),
+        (
+            *(((*pod, "terminationGracePeriodSeconds"), 99) for pod in EVERY_POD),
+            *(((*pod, *BOX, "env", 0), _notice(94)) for pod in (DRIVER, RANK)),
+        ),
     ),
     (
         "security.user",
@@ -233,7 +242,7 @@ def test_the_page_explains_every_key() -> None:
             'workers.tolerations=[{key="a b"}]',
             r"workers\.tolerations\.0: 'a b' is not a key of a taint",
         ),
-        ("pods.grace_seconds=0", r"pods\.grace_seconds: Input should be greater than 0"),
+        ("pods.grace_seconds=5", r"pods\.grace_seconds: Input should be greater than 5"),
         ('pods.labels={"raymoe/run"="x"}', "raymoe sets the labels raymoe/run itself"),
         ('pods.labels={"a b"="x"}', r"pods\.labels: 'a b' is no label key"),
         ('pods.labels={a="x y"}', r"pods\.labels: a = 'x y' is no label value"),

@@ -11,6 +11,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 
 from cluster.kuberay.deployment import Deployment
 from cluster.kuberay.objects import dump, rayjob, rayservice
+from cluster.kuberay.pods import NOTICE
 from cluster.kuberay.rules import check
 from moe.errors import ConfigError, PlanError
 from moe.planning.plan.plan import Plan
@@ -173,6 +174,18 @@ def test_every_pod_runs_without_privileges_and_only_an_autoscaling_head_has_a_to
             assert pod["securityContext"]["runAsNonRoot"]
             assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert pod["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+
+
+@kinds
+def test_a_worker_s_pod_gives_notice_before_it_ends_and_a_variable_may_say_otherwise(
+    render: Render,
+) -> None:
+    for environment, seconds in (({}, "55"), ({NOTICE: "20"}, "20")):
+        options = deployment(pods={"grace_seconds": 60, "environment": environment})
+        for group in _groups(render(two_stages(), BYTES, options, "demo")).values():
+            pod = group["template"]["spec"]
+            assert pod["terminationGracePeriodSeconds"] == 60
+            assert pod["containers"][0]["env"] == [{"name": NOTICE, "value": seconds}]
 
 
 def test_the_job_trains_its_run_file_and_quotes_its_path() -> None:

@@ -1,7 +1,7 @@
-"""A run on a cluster that gains a node and loses it again: the command line beside real raylets.
+"""A run on a cluster whose nodes come and go: the command line beside real raylets.
 
-Run as a program, so that the session of the other tests is not disturbed. Nodes for replicas carry
-the custom resource ``replica``. What it saw goes to a JSON file.
+One node is started and stopped as Kubernetes does with a pod. Run as a program, so that the session
+of the other tests is not disturbed. What it saw goes to a JSON file.
 """
 
 import json
@@ -22,96 +22,142 @@ from ray.cluster_utils import Cluster
 
 from actors.crew import ending
 from actors.crew.roster import roster
+from cluster.journal import read
+from cluster.kuberay.pods import NOTICE
 from cluster.session import NAMESPACE
+from cluster.watch import NodeWatch
 from moe.errors import DataError
-from pipelines.training.recording import recorded_steps
 from tests import material
 from tests.ray.scenarios import FAST
 
-SECONDS = 300
-RANKS = 2
-WORKER = {"num_cpus": 2, "resources": {"replica": 1}, "object_store_memory": 80 * 2**20}
+SECONDS = 240
+PATIENCE = 90.0
+NOTICE_SECONDS = 40
+NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
+
+Told = dict[str, Any]
 
 
-def run_table(folder: Path, address: str) -> dict[str, Any]:
-    """Return a run of long steps with one or two replicas of two stages."""
+def run_table(folder: Path, address: str) -> Told:
+    """Return a run of one or two replicas of two stages that follows its nodes."""
     table = material.run_table(material.make(folder), folder / "run", 100_000) | {"name": "elastic"}
-    table["train"] |= {"global_batch": 32, "warmup_steps": 50}
+    table["train"] |= {"global_batch": 8}
     table["plan"] |= {"replicas": 2, "least_replicas": 1}
-    table["checkpoint"] |= {"every": 5}
-    table["cluster"] |= {
-        "address": address,
-        "worker_resources": {"replica": 1.0},
-        "resize_seconds": 1.0,
-        "max_failures": 3,
-    }
+    table["cluster"] |= {"address": address}
+    table["elastic"] = {"follow_nodes": True, "copy_every": 2}
     return table
 
 
-def steps(folder: Path) -> int:
-    """Return how many steps are recorded."""
-    try:
-        return len(recorded_steps(folder / "run"))
-    except DataError:
-        return 0
+class Scene:
+    """The cluster, the run on it, and what is seen of both."""
 
+    def __init__(self, folder: Path) -> None:
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster.add_node(**NODE)
+        ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
+        self._watch = NodeWatch()
+        self._journal = folder / "run" / "journal.jsonl"
+        file = folder / "run.toml"
+        file.write_text(tomli_w.dumps(run_table(folder, self._cluster.address)))
+        words = [sys.executable, "-m", "pipelines.cli", "train", str(file)]
+        with (folder / "lines.txt").open("w") as lines:
+            self._process = subprocess.Popen(words, stdout=lines, stderr=subprocess.STDOUT)
 
-def until(there: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    """Wait for something to become true while the command line runs."""
-    deadline = time.monotonic() + SECONDS
-    while not there():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the run ended with {process.returncode} or took too long")
-        time.sleep(0.2)
+    def play(self) -> Told:
+        """Have nodes come and go, and tell how the ranks followed."""
+        self._until(lambda: self.done() > 4)
+        told: Told = {"began": self.ranks()}
+        pod, node = self._pod()
+        self._until(lambda: self._resized() == 1)
+        told |= {"pod": node, "grown": self._on()}
+        spare = self._cluster.add_node(**NODE)
+        pod.terminate()
+        began = time.monotonic()
+        self._until(lambda: bool(self._watch.leaving()))
+        told |= {"notice": self._watch.leaving()[0].seconds, "noticed": time.monotonic() - began}
+        self._until(lambda: pod.poll() is not None)
+        told |= {"pod_seconds": time.monotonic() - began, "events": self.events()}
+        told |= {"spare": spare.node_id, "moved": self._on()}
+        spare.kill_raylet()
+        self._until(lambda: self._resized() == 3)
+        return told | {"shrunk": self._on(), "steps": self.done()}
 
+    def close(self) -> Told:
+        """End the run and the cluster; tell what the run left."""
+        self._process.terminate()
+        self._process.wait(60)
+        left = ending.running("elastic")
+        self._watch.close()
+        ray.shutdown()
+        self._cluster.shutdown()
+        return {"left": left}
 
-def replicas() -> int:
-    """Return of how many replicas actors are alive."""
-    return len(roster("elastic", 10.0)) // RANKS
+    def done(self) -> int:
+        """Return how many steps are recorded."""
+        return max((each["step"] for each in self._records() if "loss" in each), default=0)
 
+    def events(self) -> list[Told]:
+        """Return what the run tells beside its steps and copies."""
+        events = (each for each in self._records() if "event" in each)
+        return [each for each in events if each["event"] != "copies"]
 
-def watch(folder: Path) -> dict[str, Any]:
-    """Let the run begin with one replica, grow to two and shrink to one."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": FAST},
-    )
-    cluster.add_node(**WORKER)
-    ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
-    file = folder / "run.toml"
-    file.write_text(tomli_w.dumps(run_table(folder, cluster.address)))
-    words = [sys.executable, "-m", "pipelines.cli", "train", str(file)]
-    seen = []
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+    def ranks(self) -> dict[str, tuple[int, str]]:
+        """Return process and node of each rank, by its seat."""
+        lives = roster("elastic", 10.0)
+        return {
+            str(seat): (life.tell("status").result(10).pid, life.place.node)
+            for seat, life in sorted(lives.items())
+        }
+
+    def _on(self) -> dict[str, tuple[int, str]]:
+        """Let a few steps be done, and return the ranks then."""
+        done = self.done()
+        self._until(lambda: self.done() > done + 2)
+        return self.ranks()
+
+    def _pod(self) -> tuple["subprocess.Popen[bytes]", str]:
+        """Start a node as KubeRay does in a pod; return its main process and its number."""
+        before = self._watch.nodes.living
+        ray_ = Path(sys.executable).with_name("ray")
+        start = f"ulimit -n 4096; {ray_} start --address={self._cluster.address} --block"
+        start += f" --num-cpus=2 --object-store-memory={NODE['object_store_memory']}"
+        pod = subprocess.Popen(
+            ["/bin/bash", "-c", "--", f"{start} --disable-usage-stats"],
+            env=os.environ | {NOTICE: str(NOTICE_SECONDS)},
+            stdout=subprocess.DEVNULL,
+        )
+        self._until(lambda: self._watch.nodes.living > before)
+        (node,) = self._watch.nodes.living - before
+        return pod, node
+
+    def _resized(self) -> int:
+        """Return how often the run has changed its plan, or where its ranks are."""
+        return sum(each["event"] == "resized" and each["changed"] for each in self.events())
+
+    def _records(self) -> list[Told]:
         try:
-            until(lambda: steps(folder) > 6, process)
-            seen.append((replicas(), steps(folder)))
-            second = cluster.add_node(**WORKER)
-            until(lambda: replicas() == 2, process)
-            grown = steps(folder)
-            until(lambda: steps(folder) > grown + 6, process)
-            seen.append((replicas(), steps(folder)))
-            second.kill_raylet()
-            until(lambda: replicas() == 1, process)
-            shrunk = steps(folder)
-            until(lambda: steps(folder) > shrunk + 6, process)
-            seen.append((replicas(), steps(folder)))
-        finally:
-            process.terminate()
-            process.wait(60)
-    left = ending.running("elastic")
-    ray.shutdown()
-    cluster.shutdown()
-    return {"seen": seen, "left": left}
+            return list(read(self._journal))
+        except DataError:
+            return []
+
+    def _until(self, there: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not there():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the run ended with {self._process.returncode}, or is late")
+            time.sleep(0.2)
 
 
 def main() -> None:
     """Write what was seen."""
     folder = Path(sys.argv[1])
+    scene = Scene(folder)
     try:
-        told = watch(folder)
+        told = scene.play()
     except BaseException:
-        told = {"failed": traceback.format_exc()}
+        told = {"failed": traceback.format_exc(), "events": scene.events()}
+    told |= scene.close()
     (folder / "told.json").write_text(json.dumps(told))
 
 

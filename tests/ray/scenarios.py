@@ -26,6 +26,7 @@ from actors.crew import ending, launch, reservation
 from actors.crew.gather import gather
 from actors.crew.nodes.bundles import takes
 from actors.crew.nodes.nodes import rooms
+from cluster import watch
 from cluster.probe import probe
 from cluster.session import NAMESPACE
 from cluster.strike import strike
@@ -145,6 +146,7 @@ class Scenarios:
         worker = ray.remote(_Idle).options(num_cpus=1, placement_group=held).remote()
         ray.get(worker.here.remote())
         strike(Fault("drain", 0, 0, seconds=600), self._nodes["b"].node_id)
+        leaving = [[self._ids[e.node], e.seconds] for e in watch.ask().leaving(time.time())]
         chosen = launch.decide(plan([[ONE], [ONE]]))
         before = self._places("going")
         crew.replace(crew.seats, 120)
@@ -152,7 +154,7 @@ class Scenarios:
         ending.remove("going")
         seen = sorted(self._ids.get(room.id, "head") for room in rooms())
         chose = sorted({self._ids[node] for node in chosen.nodes[0]})
-        return {"seen": seen, "chosen": chose, "moved": moved}
+        return {"seen": seen, "leaving": leaving, "chosen": chose, "moved": moved}
 
     def lost(self) -> Told:
         """A node dies under a run: its state is clear, and ends clean; the rest can be used."""

@@ -23,7 +23,7 @@ SEQUENCES, FEW_SEQUENCES = 16, 4
 """Of a step: it then takes some tenths of a second, so that a run is longer than its recoveries;
 in the short form the run is as short as it can be.
 """
-SHORT_STEPS = 36
+SHORT_STEPS = 44
 
 
 def main() -> None:

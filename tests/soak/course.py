@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from moe.planning.failures.recorded import Happening
-from pipelines.training.timeline import MENDED
-
-CLEAN = 3.0
-"""A step that took longer than so many medians was disturbed."""
+from pipelines.training.timeline import MENDED, RESIZED
 
 
 @dataclass
@@ -65,10 +62,28 @@ class Course:
 
     @property
     def pace(self) -> float:
-        """Seconds of an undisturbed step, with all that is between two steps."""
-        spans = [later["time"] - one["time"] for one, later in pairwise(self.records)]
-        usual = median(spans)
-        return fmean(span for span in spans if span < CLEAN * usual)
+        """Seconds of a step to which nothing happened, with all that is between two steps.
+
+        It is slower than in a run that nobody disturbs: where all nodes are one machine, new
+        processes and new nodes load the cores of those that train.
+        """
+        moments = [at for at, _ in self.struck + self.blows]
+        moments += [event["time"] for event in self.events(MENDED) + self.events(RESIZED)]
+        return fmean(
+            later["time"] - one["time"]
+            for one, later in pairwise(self.records)
+            if not any(one["time"] < moment <= later["time"] for moment in moments)
+        )
+
+    @property
+    def resized(self) -> list[dict[str, Any]]:
+        """The changes of plan that were carried out."""
+        return [event for event in self.events(RESIZED) if event["changed"]]
+
+    @property
+    def struck(self) -> list[tuple[float, str]]:
+        """When each fault happened, and which."""
+        return [(float(each["time"]), str(each["fault"])) for each in self.events("fault")]
 
     @property
     def goodput(self) -> float:
@@ -83,15 +98,18 @@ class Course:
             lost = tuple(range(ranks)) if event["restored"] else tuple(event["replaced"])
             yield Happening(max(began - start, 0.0), lost, 0.0 if lost else total(event))
             yield Happening(max(began - still - start, 0.0), (), still)
+        for event in self.resized:
+            seconds = total(event)
+            yield Happening(max(event["time"] - seconds - start, 0.0), (), seconds)
         for at, _ in self.quiet_blows():
             yield Happening(max(at - start, 0.0), (), self.pause_after(at))
 
     def cause_of(self, event: dict[str, Any]) -> tuple[float, str] | None:
         """Return when that happened which a recovery mended, and what; None where unknown."""
-        times = [each["time"] for each in self.events(MENDED)]
+        times = [each["time"] for each in self.events(MENDED) + self.resized]
         before = max((each for each in times if each < event["time"]), default=0.0)
-        struck = [(float(each["time"]), str(each["fault"])) for each in self.events("fault")]
-        found = [each for each in struck + self.blows if before < each[0] <= event["time"]]
+        harms = self.struck + [blow for blow in self.blows if blow[1] != "resize"]
+        found = [each for each in harms if before < each[0] <= event["time"]]
         return min(found, default=None)
 
     def still_before(self, event: dict[str, Any]) -> float:
@@ -103,13 +121,15 @@ class Course:
         return float(max(began - max(last, cause[0]), 0.0))
 
     def quiet_blows(self) -> list[tuple[float, str]]:
-        """Return the blows after which a new driver found that all could go on."""
+        """Return the drivers killed after which the next found that all could go on."""
         causes = [self.cause_of(event) for event in self.events(MENDED)]
-        return [blow for blow in self.blows if blow not in causes]
+        return [blow for blow in self.blows if blow[1] == "driver" and blow not in causes]
 
     def pause_after(self, moment: float) -> float:
-        """Return for how long no step was done from a moment on."""
-        return next((at for at, _ in self.steps if at > moment), moment) - moment
+        """Return for how long neither a step was done nor a recovery began from a moment on."""
+        began = [event["time"] - total(event) for event in self.events(MENDED)]
+        later = [at for at in (*(at for at, _ in self.steps), *began) if at > moment]
+        return min(later, default=moment) - moment
 
 
 def total(event: dict[str, Any]) -> float:

@@ -79,11 +79,19 @@ def at_work() -> list[str]:
 
 def orphans() -> list[str]:
     """Return the processes that outlived the node that had started them."""
-    return [title(process) for process in marked() if _forsaken(process)]
+    return [_described(process) for process in marked() if _forsaken(process)]
 
 
 def _stays(title: str) -> bool:
     return any(name in title for name in STAYING)
+
+
+def _described(process: psutil.Process) -> str:
+    try:
+        age = time.time() - process.create_time()
+        return f"{title(process).strip()} {process.pid}, {process.status()}, {age:.0f} s old"
+    except psutil.Error:
+        return title(process)
 
 
 def _forsaken(process: psutil.Process) -> bool:

@@ -5,20 +5,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from ray._private.state import actors as actor_table
-from ray.util import placement_group_table
 
 from moe.config.fault import Fault
+from moe.errors import RaymoeError
 from moe.planning.policy.holders import holders
+from pipelines.training.board import ask
 from pipelines.training.recording import JOURNAL
+from pipelines.training.wishes import Wish
 from tests import material
+from tests.remains import remains, shared_memory
 from tests.soak import processes
 from tests.soak.course import Course
 from tests.soak.harms import Harms
@@ -93,17 +98,17 @@ class _Soak:
         self._blows = [*harms.blows]
         self._course = Course(folder / JOURNAL)
         self._hurt = Hurt(folder, self._course)
+        self._resizing: threading.Thread | None = None
 
     def run(self) -> Hurt:
-        before = _shared_memory()
+        before = shared_memory()
         with tempfile.TemporaryDirectory(dir=self._file.parent) as scratch:
             said = self._file.with_suffix(".out")
             with said.open("w") as out:
                 self._follow(out, scratch)
             self._hurt.said = said.read_text()
             self._hurt.left = [f"temporary file {each}" for each in os.listdir(scratch)]
-        self._hurt.left += [f"shared memory {each}" for each in _shared_memory() - before]
-        self._hurt.left += _left(self._name, self._hurt.folder)
+        self._hurt.left += remains(self._name, self._hurt.folder, before, _processes)
         return self._hurt
 
     def _follow(self, out: Any, scratch: str) -> None:
@@ -118,6 +123,8 @@ class _Soak:
                     process.terminate()
                     process.wait(60)
         self._hurt.code = process.returncode
+        if self._resizing is not None:
+            self._resizing.join()
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
         sampled, moved = 0.0, time.monotonic()
@@ -146,13 +153,29 @@ class _Soak:
 
     def _strike(self) -> None:
         """Carry out the blow that is due, if the run can be struck now."""
-        if self._blows and self._course.done >= self._blows[0].step:
-            pids = _driver() if self._blows[0].kind == "driver" else self._pair()
-            if pids:
-                blow = self._blows.pop(0)
-                self._course.blows.append((time.time(), blow.kind))
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
+        if not self._blows or self._course.done < self._blows[0].step:
+            return
+        if self._blows[0].kind == "resize":
+            self._begun()
+            self._resizing = threading.Thread(target=self._resize)
+            self._resizing.start()
+        elif pids := _driver() if self._blows[0].kind == "driver" else self._pair():
+            self._begun()
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+    def _begun(self) -> None:
+        """Note that the next blow falls now."""
+        self._course.blows.append((time.time(), self._blows.pop(0).kind))
+
+    def _resize(self) -> None:
+        """Ask for one replica, again where the first try was spoilt, and for all replicas.
+
+        What becomes of it is in the journal.
+        """
+        for replicas in (1, 1, REPLICAS):
+            with suppress(RaymoeError):
+                ask(self._name, Wish(replicas=replicas), STUCK_SECONDS)
 
     def _pair(self) -> list[int]:
         """Return the processes of a rank and of the holder of its copy; none while ranks lack."""
@@ -173,30 +196,10 @@ def _driver() -> list[int]:
     ]
 
 
-def _shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
-
-
-def _left(run: str, folder: Path) -> list[str]:
-    """Return what is there of a run that has ended, and should not be."""
-    deadline = time.monotonic() + 15.0
-    while (found := _remains(run, folder)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return found
-
-
-def _remains(run: str, folder: Path) -> list[str]:
-    actors = [row["Name"] for row in actor_table().values() if row["State"] != "DEAD"]
-    groups = [row["name"] for row in placement_group_table().values() if row["state"] != "REMOVED"]
-    files = [each for each in folder.rglob("*") if each.name.startswith((".faults", ".draft"))]
-    files += folder.rglob("*.part")
-    return [
-        *(f"actor {name}" for name in actors if name.startswith(f"{run}/")),
-        *(f"placement group {name}" for name in groups if name.startswith(f"{run}/")),
-        *(f"file {file.relative_to(folder)}" for file in files),
-        *(f"process {text}" for text in processes.at_work()),
-        *(f"orphan {text}" for text in processes.orphans()),
-    ]
+def _processes() -> Iterator[str]:
+    """Yield the processes that should be gone when a run has ended."""
+    yield from (f"process {text}" for text in processes.at_work())
+    yield from (f"orphan {text}" for text in processes.orphans())
 
 
 def faults_that_did_not_happen(hurt: Hurt, faults: Sequence[Fault]) -> list[str]:

@@ -21,6 +21,7 @@ from tests.soak.harms import Harms
 from tests.soak.soak import CHECKPOINT_EVERY, RANKS, Hurt, faults_that_did_not_happen
 
 GOODPUT_POINTS = 0.03
+STEP_ROUNDING = 1e-5
 MEMORY_BYTES, FILES = 16 * 2**20, 8.0
 """What the memory and the open files of a process may surely gain in the time of a soak."""
 
@@ -48,15 +49,27 @@ def verdict(undisturbed: Hurt, hurt: Hurt, harms: Harms) -> Verdict:
 
 
 def _curve(undisturbed: Hurt, hurt: Hurt) -> Iterator[str]:
-    """Compare every loss, and all that the last checkpoints hold, to the bit."""
+    """Compare every loss, and all that the last checkpoints hold.
+
+    To the bit while the plan is the same. Another plan adds in another order: from the first resize
+    on, each step may add ``STEP_ROUNDING`` to the difference of the losses.
+    """
     ours, theirs = (recorded_steps(run.folder) for run in (hurt, undisturbed))
+    first = min((event["boundary"] for event in hurt.course.resized), default=len(ours))
     differs = [
         one["step"]
         for one, other in zip(ours, theirs, strict=False)
-        if (one["step"], one["loss"]) != (other["step"], other["loss"])
+        if one["step"] != other["step"]
+        or abs(one["loss"] - other["loss"]) > STEP_ROUNDING * max(one["step"] - first, 0)
     ]
     if differs or len(ours) != len(theirs):
         yield f"the curve differs at {differs[:5]}; {len(ours)} steps beside {len(theirs)}"
+    if first == len(ours):
+        yield from _last_checkpoints(undisturbed, hurt)
+
+
+def _last_checkpoints(undisturbed: Hurt, hurt: Hurt) -> Iterator[str]:
+    """Compare weights and moments to the bit."""
     last, same = (checkpoints(run.folder)[-1] for run in (hurt, undisturbed))
     one, other = tensors_of(Path(last)), tensors_of(Path(same))
     unlike = [name for name in other if name not in one or not one[name].equal(other[name])]
@@ -75,16 +88,22 @@ def _harmless(hurt: Hurt, harms: Harms) -> Iterator[str]:
         yield f"fault {text} did not happen"
     if len(hurt.course.blows) < len(harms.blows):
         yield f"{len(hurt.course.blows)} of {len(harms.blows)} blows fell"
+    if any(blow.kind == "resize" for blow in harms.blows) and not hurt.course.resized:
+        yield "no change of plan was carried out"
 
 
 def _kept(hurt: Hurt) -> Iterator[str]:
-    """Count the processes on each seat: each but the first took the place of one that was lost."""
-    mended = hurt.course.events(MENDED)
-    for rank, pids in enumerate(zip(*hurt.pids, strict=True)):
-        changes = sum(one != other for one, other in pairwise(pids))
-        told = sum(event["restored"] or rank in event["replaced"] for event in mended)
-        if changes > told:
-            yield f"rank {rank} had {changes} new processes, and was replaced {told} times"
+    """Count the processes on all seats: each but the first took the place of one that was lost."""
+    course = hurt.course
+    changes = sum(
+        one != other for pids in zip(*hurt.pids, strict=True) for one, other in pairwise(pids)
+    )
+    told = sum(
+        RANKS if event["restored"] else len(event["replaced"]) for event in course.events(MENDED)
+    )
+    told += sum(event["started"] for event in course.resized)
+    if changes > told:
+        yield f"{changes} processes are new, and {told} were to be replaced: others did not stay"
 
 
 def _growths(hurt: Hurt, summary: Table) -> Iterator[str]:
@@ -142,6 +161,7 @@ def _recoveries(hurt: Hurt) -> Table:
         (at, (kind, "", f"{course.pause_after(at):.1f} to the next step", "", "all could go on"))
         for at, kind in course.quiet_blows()
     ]
+    rows += [(event["time"] - total(event), _resized(event)) for event in course.resized]
     for moment, cells in sorted(rows):
         table.add_row(f"{moment - start:.0f}", *cells)
     return table
@@ -155,6 +175,12 @@ def _row(course: Course, event: dict[str, Any]) -> tuple[str, ...]:
     again = str(max(event["lost_step"] - event["boundary"], 0))
     what = "" if cause is None else cause[1]
     return what, noticed, f"{total(event):.1f}: {phases}", again, how
+
+
+def _resized(event: dict[str, Any]) -> tuple[str, ...]:
+    phases = "  ".join(f"{name} {seconds:.2f}" for name, seconds in event["seconds"].items())
+    told = f"{event['kept']} kept, {event['started']} new, {event['ended']} ended"
+    return f"resize to {event['shape']}", "", f"{total(event):.1f}: {phases}", "0", told
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -41,6 +41,16 @@ def fill(
     return {seat: nodes[seat.replica, seat.stage] for seat in plan.seats if seat in seats}
 
 
+def finds_places(plan: Plan, staying: Mapping[Seat, str], rooms: Sequence[Room]) -> bool:
+    """Tell whether all seats of a plan but those ``staying`` on a node find places now."""
+    others = [seat for seat in plan.seats if seat not in staying]
+    try:
+        fill(plan, others, staying, rooms)
+    except (LaunchError, ClusterBusy):
+        return False
+    return True
+
+
 def _homes(staying: Mapping[Seat, str]) -> Homes:
     """Return the node of each gang; those of a gang that stay must be on one."""
     homes: dict[tuple[int, int], str] = {}

@@ -17,6 +17,10 @@ class ObjectsSection(Section):
     """Annotations of the objects; KubeRay reads some of them."""
 
 
+END_SECONDS = 5
+"""What Ray gets of a pod's grace to end its processes, once the ranks had the rest to leave."""
+
+
 class PodsSection(Section):
     """What all pods have: head, driver, ranks, and the pod that submits the job."""
 
@@ -30,9 +34,15 @@ class PodsSection(Section):
     """Secrets whose keys become environment variables, such as credentials of an object store."""
     priority_class: ObjectName | None = None
     """The PriorityClass that says which pods may evict which."""
-    grace_seconds: int | None = Field(default=None, gt=0)
-    """Seconds between the stop signal to a pod and its end by force. Default: 30, as in Kubernetes.
+    grace_seconds: int = Field(default=30, gt=END_SECONDS)
+    """Seconds between the stop signal to a pod and its end by force. All but the last five are what
+    the ranks of the pod have to leave.
     """
+
+    @property
+    def notice_seconds(self) -> int:
+        """Seconds that the ranks of a pod have to leave after its stop signal."""
+        return self.grace_seconds - END_SECONDS
 
     @field_validator("labels")
     @classmethod

@@ -48,6 +48,12 @@ class ElasticSection(Section):
     """A change of plan that takes longer, the start of new processes not counted, is given up; the
     old plan goes on.
     """
+    rebalance_every: int = Field(default=0, ge=0)
+    """Steps whose load of experts is summed; then experts go to other ranks of their gang where
+    that makes its slowest rank faster. 0: never.
+    """
+    rebalance_gain: float = Field(default=0.1, gt=0)
+    """Experts of a layer move only where the slowest rank becomes faster by this part."""
     follow_nodes: bool = False
     """Whether the run grows by itself when nodes come, up to the plan that it began with."""
 
@@ -72,6 +78,16 @@ class ElasticSection(Section):
                 f"orphan_seconds {self.orphan_seconds:g} must exceed hang_seconds "
                 f"{self.hang_seconds:g}: a driver may wait that long for one rank before it speaks "
                 "to the others; raise orphan_seconds, or give 0 for ranks that wait for ever"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gain_of_a_rebalance(self) -> "ElasticSection":
+        gain = ElasticSection.model_fields["rebalance_gain"].default
+        if self.rebalance_every == 0 and self.rebalance_gain != gain:
+            raise ValueError(
+                "rebalance_gain has no effect with rebalance_every = 0, which moves no experts; "
+                "remove rebalance_gain, or set rebalance_every"
             )
         return self
 

@@ -41,6 +41,7 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
             journal.append(record)
         journal.append({"event": "of step 2, seen late", "step": 2})
         journal.append({"event": "y"})
+        journal.append({"event": "of step 3", "step": 3})
     with Journal(path) as journal:
         journal.truncate_after(2)
         journal.append({"step": 3, "again": True})
@@ -50,6 +51,7 @@ def test_a_resumed_run_repeats_no_step(tmp_path: Path) -> None:
         {"step": 2},
         {"event": "x"},
         {"event": "of step 2, seen late", "step": 2},
+        {"event": "y"},
         {"step": 3, "again": True},
     ]
     assert [entry.name for entry in tmp_path.iterdir()] == ["j"]

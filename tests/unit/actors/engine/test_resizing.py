@@ -88,6 +88,20 @@ def test_a_run_goes_to_another_plan_and_back(
     assert done.healed == []
 
 
+def test_experts_move_between_the_ranks_of_a_gang_and_nobody_starts_or_ends(
+    ranks: Ranks, model: Path, one: dict[int, float]
+) -> None:
+    old = plan_of(model, (3,), (2, 1))
+    new = runs.placing(old, {1: ((0, 2), (1, 3))})
+    run = run_of(model, elastic={"copy_every": "auto"})
+    done = HealedRun.begun(ranks, old, run).go(wishes(new))
+    (moved,) = done.resized
+    assert isinstance(moved, Resized)
+    assert (moved.kept, moved.started, moved.ended) == (2, 0, 0)
+    assert done.pids() == done.began
+    assert done.losses == pytest.approx(one, abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def two(ranks: Ranks, model: Path) -> dict[int, float]:
     """The losses of the run on two stages."""
@@ -99,7 +113,6 @@ HARM = [
     Fault("hang", 2, 2, "resize"),
     Fault("raise", 2, 2, "resize"),
     Fault("kill", 2, 2, "copy"),
-    Fault("hang", 2, 2, "copy"),
     Fault("kill", 0, 2, "resize"),
     Fault("hang", 1, 2, "resize"),
 ]

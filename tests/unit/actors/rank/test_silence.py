@@ -6,9 +6,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.crew.process import RankProcess
 from actors.engine.presence import present
-from actors.rank.rank import ORPHANED
-from actors.rank.silence import Silence
+from actors.rank.silence import ORPHANED, Silence
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.surgery.initialise import initialise
@@ -20,6 +20,19 @@ from tests.routed import routed
 
 LIMIT = 0.4
 """Long enough for a loaded machine to ask four times within it."""
+
+
+class Helpless:
+    """What cannot give back what it holds, as where its cluster is gone."""
+
+    def __init__(self, number: int) -> None:
+        self._silence = Silence(self._fail)
+
+    def limit(self, seconds: float) -> None:
+        self._silence.limit(seconds)
+
+    def _fail(self, seconds: float) -> None:
+        raise OSError("there is no cluster")
 
 
 def run_of(model: Path, orphan_seconds: float) -> RunConfig:
@@ -66,6 +79,13 @@ def test_ranks_outlive_a_driver_that_waits_and_end_without_one(model: Path) -> N
         assert not any(map(psutil.pid_exists, run.began))
 
 
+def test_who_cannot_give_back_what_it_holds_ends_all_the_same() -> None:
+    process = RankProcess(0, Helpless)
+    process.tell("limit", LIMIT).result(30.0)
+    soon(lambda: process.end is not None)
+    assert str(ORPHANED) in str(process.end)
+
+
 def test_what_a_driver_commands_is_heard_too(model: Path) -> None:
     plan = single_threaded(runs.plan(Checkpoint.open(model).config, (2,)))
     with pool() as ranks:
@@ -73,7 +93,7 @@ def test_what_a_driver_commands_is_heard_too(model: Path) -> None:
         (seat,) = plan.seats
         assert run.crew.tell(seat, "silence").result(10.0) is None
         run.crew.tell(seat, "wait_for_driver", 60.0).result(10.0)
-        time.sleep(0.2)
+        time.sleep(1.5)
         before = run.crew.tell(seat, "silence").result(10.0)
         command = run.crew.tell(seat, "built_as").result(10.0)
         run.engine.train_step(runs.batch(Checkpoint.open(model).config, run.run, 0))

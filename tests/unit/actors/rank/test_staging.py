@@ -25,7 +25,7 @@ from moe.planning.plan.plan import Plan
 from tests import exports, plans, runs
 from tests.examples import examples
 from tests.moving import check_equal, met, resizing, saved, staying, workload_of
-from tests.ranks import SECONDS, Ranks, Team
+from tests.ranks import SECONDS, Ranks, Team, single_threaded
 from tests.routed import routed
 from tests.training import stepped
 
@@ -287,3 +287,26 @@ def test_a_lost_rank_gives_from_its_copy_and_survivors_go_back_to_theirs(
     check_equal(found, fresh.held())
     theirs = stepped(fresh, 2)
     assert (report.loss, report.gradient_norm) == (theirs.loss, theirs.gradient_norm)
+
+
+@pytest.mark.parametrize("holds", ["old", "new"])
+def test_ranks_between_two_plans_follow_the_one_that_holds(
+    holds: str, ranks: Ranks, tmp_path: Path
+) -> None:
+    """The driver died when some had become of the new plan and others not."""
+    config, team = started(ranks, tmp_path)
+    new = Shape((1, 1, 1)).plan(config)
+    change = resizing(ranks, team, config, new, same_seats(team.plan, new))
+    change.moved()
+    seats = list(change.crew.seats)
+    become = seats[: len(change.plan.seats)] if holds == "new" else seats[:1]
+    gather(change.crew, {seat: change.crew.tell(seat, "become") for seat in become}, "", SECONDS)
+    plan = change.plan if holds == "new" else single_threaded(team.plan)
+    told = {seat: change.crew.tell(seat, "follow", plan) for seat in seats}
+    gather(change.crew, told, "following", SECONDS)
+    said = [change.crew.tell(seat, "status").result(SECONDS) for seat in become]
+    assert not any(status.between or status.staged for status in said)
+    if holds == "old":
+        check_goes_on(ranks, team, 2)
+    else:
+        assert [status.seat for status in said] == list(new.seats)

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from actors.commands import StepReport
-from pipelines.training.board import Beginning, Board, Post
+from pipelines.training.board import Beginning, Board, Orders, Post
+from pipelines.training.rescaled import NotRescaled
+from pipelines.training.wishes import Wish
 from tests import runs
 from tests.plans import SMOLLM2
 
@@ -42,6 +44,27 @@ def test_who_drains_waits_until_something_is_posted_or_the_run_ends(woken: bool)
 
 def test_a_run_is_wanted_until_somebody_stops_it() -> None:
     board = Board()
-    assert board.wanted()
+    assert board.orders() == Orders(True)
     board.stop()
-    assert not board.wanted()
+    assert board.orders() == Orders(False)
+
+
+def test_one_wish_at_a_time_waits_for_its_answer() -> None:
+    first, second = Wish(replicas=2), Wish(nodes=1)
+    told = NotRescaled(3, False, "no room")
+
+    async def asked_and_answered() -> None:
+        board = Board()
+        assert board.wish(first)
+        assert not board.wish(second)
+        assert board.orders() == Orders(True, first)
+        assert await board.answered(0.0) is None
+        waiting = asyncio.create_task(board.answered(60.0))
+        await asyncio.sleep(0)
+        board.answer(told)
+        assert await asyncio.wait_for(waiting, 1.0) == told
+        assert board.orders() == Orders(True)
+        assert board.wish(second)
+        assert await board.answered(0.0) is None
+
+    asyncio.run(asked_and_answered())

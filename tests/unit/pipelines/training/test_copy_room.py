@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
-from moe.planning.prediction.copies import CopyRoom
-from pipelines.training.copy_room import decided, standing_in, without_copies
+from moe.planning.prediction.copies import CopyRoom, room_for_copies
+from moe.planning.prediction.predict import bytes_per_rank
+from pipelines.training.copy_room import decided, planned, standing_in, without_copies
 from pipelines.training.run_plan import workload
 from tests import runs
 from tests.plans import SMOLLM2, inventory
@@ -59,3 +61,35 @@ def test_a_plan_that_is_made_has_room_for_copies(
     run = runs.run_config(tmp_path, plan=plan)
     assert workload(run, 16, inventory(2), replicas).copies == copies
     assert not workload(without_copies(run), 16, inventory(2), replicas).copies
+
+
+@pytest.mark.parametrize(
+    ("every", "stages", "gigabytes", "kept", "words"),
+    [
+        ("auto", 2, 100.0, True, "copies of ranks in their peers take at most "),
+        ("auto", 2, 4.0, False, "This run keeps none"),
+        (0, 2, 100.0, False, "because elastic.copy_every is 0"),
+        ("auto", 1, 100.0, False, "a run of one rank has no peer"),
+    ],
+)
+def test_a_run_is_planned_with_room_for_copies_or_without(
+    every: Any, stages: int, gigabytes: float, kept: bool, words: str, tmp_path: Path
+) -> None:
+    there = inventory(2, memory_bytes=int(gigabytes * 1e9))
+    run = runs.run_config(
+        tmp_path, elastic={"copy_every": every}, plan={"stages": stages}, train={"micro_batch": 1}
+    )
+    found = planned(run, SMOLLM2, 16, there)
+    assert found.run.elastic.copies == kept
+    assert words in found.told
+    copies = room_for_copies(SMOLLM2, found.plan, there, workload(without_copies(run), 16, there))
+    reserved = [rank.memory_bytes for stage in found.plan.stages for rank in stage.ranks]
+    needs = bytes_per_rank(SMOLLM2, found.plan, workload(found.run, 16, there))
+    assert reserved == list(needs)
+    assert copies.fits == (gigabytes > 4.0)
+
+
+def test_a_run_that_does_not_even_fit_without_copies_is_refused(tmp_path: Path) -> None:
+    run = runs.run_config(tmp_path, plan={"stages": 2})
+    with pytest.raises(PlanError, match=r"raise plan\.stages"):
+        planned(run, SMOLLM2, 16, inventory(2, memory_bytes=10**8))

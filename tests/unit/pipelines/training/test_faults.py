@@ -58,7 +58,7 @@ def test_a_phase_that_never_comes_is_refused(tmp_path: Path) -> None:
 
 def test_a_rank_that_the_plan_has_not_is_refused() -> None:
     plan = runs.repeated(plans.single(plans.SMOLLM2), 2)
-    check_ranks([KILL, NODE], plan)
+    check_ranks([KILL, NODE, parse_fault("kill:rank=9,step=3,phase=resize")], plan)
     with pytest.raises(ConfigError, match="the plan has the ranks 0 to 1; name one of them"):
         check_ranks([NODE, parse_fault("node:rank=2,step=9")], plan)
 

@@ -36,6 +36,11 @@ def test_what_ray_says_of_a_loss_is_told_in_one_line() -> None:
             "no step is done again",
         ),
         (
+            replace(HEALED, replaced=(), replanned=True, reason="no room: fewer replicas"),
+            "replanned over what is left (no room: fewer replicas) in 1.5 s; training goes on from "
+            "step 4, 2 steps are done again",
+        ),
+        (
             replace(HEALED, replaced=(), restored=True, reason="both lost"),
             "restored with new processes for all ranks (both lost) in 1.5 s; training goes on from "
             "step 4, 2 steps are done again",
