@@ -125,8 +125,6 @@ class Hurting:
         elif self._mended:
             self._note(time.time())
         if self._struck is None and len(self._steps) > UNDISTURBED and self._calm():
-            if not self._ways:
-                raise _Done
             self._struck = self._harms[self._ways[0]]()
 
     def tell(self, line: str) -> None:
@@ -151,6 +149,8 @@ class Hurting:
         print(hurt, flush=True)
         self.found.append(hurt)
         self._struck, self._mended, self._steps = None, False, []
+        if not self._ways:
+            raise _Done
 
     def _calm(self) -> bool:
         """Tell whether the run stands as it does most of the time: copies held, spares warm.
