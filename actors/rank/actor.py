@@ -28,6 +28,7 @@ from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
 from actors.faults.armed import Armed
 from actors.moving.transfer import Moved, Transfer
+from actors.rank.fate import share_fate
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
 from actors.state.sources import Source
@@ -69,6 +70,7 @@ class RankActor:
         self._host = str(get_node_ip_address())  # type: ignore[no-untyped-call]
         self._alone = alone
         prepare(self._host)
+        share_fate()
         gc.freeze()  # what is imported is alive for good, and takes long to look through
         self._rank = Rank(-1, self._host)
         self._place = ""
