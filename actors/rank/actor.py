@@ -28,6 +28,7 @@ from actors.epochs.environment import prepare
 from actors.epochs.membership import Membership
 from actors.faults.armed import Armed
 from actors.moving.transfer import Moved, Transfer
+from actors.rank.fate import share_fate
 from actors.rank.imports import import_late
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
@@ -71,6 +72,7 @@ class RankActor:
         self._alone = alone
         prepare(self._host)
         import_late()
+        share_fate()
         gc.freeze()  # what is imported is alive for good, and takes long to look through
         self._rank = Rank(-1, self._host)
         self._place = ""

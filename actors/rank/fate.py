@@ -1,0 +1,23 @@
+"""The process of a rank ends with the node that started it.
+
+Ray ends the processes of a node whose raylet has died once the command under way returns; one that
+waits for a rank elsewhere may never return, and would keep its memory and its devices.
+"""
+
+import os
+import threading
+import time
+
+LOOK_SECONDS = 1.0
+
+
+def share_fate() -> None:
+    """Watch the process that started this one from now on, and end when it has ended."""
+    parent = os.getppid()
+    threading.Thread(target=_watch, args=(parent,), name="fate", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
