@@ -169,7 +169,7 @@ class Driver:
         while True:
             try:
                 return self._obtain()
-            except RankLost as error:
+            except (RankLost, DeadlineExceeded) as error:
                 self._count(error, NOBODY)
                 self._check_budget(error)
 
