@@ -123,15 +123,15 @@ def main() -> None:
     _finish(arguments, alone, found, size)
 
 
-def two_stages(config: ModelConfig) -> Plan:
-    """Return a plan of two ranks of one thread."""
+def two_stages(config: ModelConfig, first: int | None = None) -> Plan:
+    """Return a plan of two ranks of one thread, the first with half of the layers or so many."""
     ranks = (
         RankPlan(
             ("here",), (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.experts)), 1
         ),
     )
-    half = config.layers // 2
-    stages = (StagePlan((0, half), ranks), StagePlan((half, config.layers), ranks))
+    cut = config.layers // 2 if first is None else first
+    stages = (StagePlan((0, cut), ranks), StagePlan((cut, config.layers), ranks))
     return Plan(config.summary(), stages)
 
 

@@ -7,7 +7,7 @@ its command line is. Each node has room for one rank, and one node is to spare.
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +24,23 @@ from benchmarks.copies import two_stages
 from cluster.journal import read
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
+from moe.errors import ClusterError
 from moe.planning.plan.file import save_plan
+from pipelines.training.board import ask
 from pipelines.training.recording import JOURNAL
 from pipelines.training.train import train
+from pipelines.training.wishes import Wish
 
 RUN = "recovery"
 RANKS = 2
 HANG_SECONDS = 2.0
-WAYS = ("killed", "hung", "node", "restored")
+RESIZED = "resized"
+WAYS = ("killed", "hung", "node", "restored", RESIZED)
 """SIGKILL of a rank, SIGSTOP of one, the crash of a node with one, SIGKILL of both at once: that is
-a rank and the holder of its only copy, so the run restores its checkpoint.
+a rank and the holder of its only copy, so the run restores its checkpoint. A resize is no loss: a
+layer goes from one stage to the other.
 """
 FAST = {
     "health_check_initial_delay_ms": 1000,
@@ -46,6 +52,7 @@ FAST = {
 UNDISTURBED = 4
 """Steps before a loss of which the median is the time of a step."""
 _ANSWER_SECONDS = 0.2
+SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,9 @@ class Hurt:
     again: int = 0
     phases: dict[str, float] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
+    bytes: int = 0
+    rate: float = 0.0
+    """Bytes that a resize moved, and bytes a second at which copies travelled in the same run."""
 
 
 class _Done(Exception):
@@ -103,8 +113,12 @@ class Nodes:
 class Hurting:
     """Follows a run, and hurts it whenever it has trained undisturbed for a while."""
 
-    def __init__(self, nodes: Nodes, ways: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, nodes: Nodes, ways: Sequence[str], folder: Path, config: ModelConfig
+    ) -> None:
         self.found: list[Hurt] = []
+        self._config = config
+        self._cut = config.layers // 2
         self._nodes = nodes
         self._ways = [*ways]
         self._folder = folder
@@ -116,6 +130,7 @@ class Hurting:
             "hung": lambda: self._signal(signal.SIGSTOP, 1),
             "node": self._crash,
             "restored": lambda: self._signal(signal.SIGKILL, 0, 1),
+            RESIZED: self._resize,
         }
 
     def step(self, report: StepReport) -> None:
@@ -135,17 +150,37 @@ class Hurting:
     def _note(self, now: float) -> None:
         assert self._struck is not None
         events = read(self._folder / JOURNAL)
+        if self._ways[0] == RESIZED:
+            self._take(self._resized(events))
+            return
         mended = [event for event in events if event.get("event") == "mended"][-1]
         freed = [status.freed for status in self._ranks().values()]
         step = median(self._steps[-UNDISTURBED:])
         hurt = Hurt(
-            self._ways.pop(0),
+            self._ways[0],
             now - self._struck - step,
             step,
             mended["lost_step"] - mended["boundary"],
             mended["seconds"],
             [each - self._struck for each in freed if each > self._struck],
         )
+        self._take(hurt)
+
+    def _resized(self, events: Sequence[Mapping[str, Any]]) -> Hurt:
+        """Return what the last change of plan cost: between the two steps around it."""
+        told = [event for event in events if event.get("event") == "resized"][-1]
+        if not told["changed"]:
+            raise ClusterError(f"the plan was not changed: {told['reason']}")
+        ended = {event["step"]: event["time"] for event in events if "event" not in event}
+        copies = [event for event in events if event.get("event") == "copies"]
+        first, step = told["boundary"], median(self._steps[-UNDISTURBED:])
+        gap = ended[first + 1] - ended[first] - step
+        rate = median(each["bytes"] / each["seconds"] for each in copies if each["bytes"])
+        return Hurt(RESIZED, gap, step, 0, told["seconds"], [], told["bytes"], rate)
+
+    def _take(self, hurt: Hurt) -> None:
+        """Keep what was found, and go on to the next way."""
+        self._ways.pop(0)
         print(hurt, flush=True)
         self.found.append(hurt)
         self._struck, self._mended, self._steps = None, False, []
@@ -187,6 +222,13 @@ class Hurting:
             os.kill(pids[rank], number)
         return struck
 
+    def _resize(self) -> float:
+        """Have a layer go from the first stage to the second, or back."""
+        struck, half = time.time(), self._config.layers // 2
+        self._cut = half - 1 if self._cut == half else half
+        ask(RUN, Wish(plan=two_stages(self._config, self._cut)), SECONDS)
+        return struck
+
     def _crash(self) -> float:
         """Crash a node with a rank, on which the driver is not."""
         living = [each for each in actor_table().values() if each["State"] == "ALIVE"]
@@ -203,7 +245,7 @@ def hurt(
 ) -> list[Hurt]:
     """Train a model as two stages of one thread on a cluster, hurt it in turn, and end the run."""
     run = _run(model, data, folder, sequences, nodes.address)
-    hurting = Hurting(nodes, ways, run.checkpoint.path)
+    hurting = Hurting(nodes, ways, run.checkpoint.path, Checkpoint.open(model).config)
     with suppress(_Done):
         train(run, "never", lambda plan, joined: None, hurting.step, hurting.tell)
     return hurting.found

@@ -2,12 +2,14 @@
 
 A model is trained as two stages, each on a node of its own of a cluster on this machine, as
 ``raymoe train`` does it. Then, in turn: an actor is killed (SIGKILL), one hangs (SIGSTOP), a node
-with one crashes, and both are killed at once, so that the run restores its checkpoint. Beside it
+with one crashes, both are killed at once, so that the run restores its checkpoint; and the plan is
+changed, so that a layer goes from one stage to the other. Beside it
 Ray Train trains the same model in two workers with checkpoints of its own, of which one is killed.
 *Seconds* are from the signal to the end of the next step, less those of a step undisturbed.
 
 Bars: under 3 s where an actor is killed, and Ray Train's restart takes 5 times as long at least;
-no rank that lives waits longer than 100 ms after a kill.
+no rank that lives waits longer than 100 ms after a kill; a change of plan costs less than 5 s and
+the time that its bytes take at the rate at which copies travel.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.hurt import HANG_SECONDS, WAYS, Hurt, Nodes, hurt
+from benchmarks.hurt import HANG_SECONDS, RESIZED, WAYS, Hurt, Nodes, hurt
 from benchmarks.processors import described
 from benchmarks.restarted import restarted
 from benchmarks.results import finish, options, parse
@@ -34,13 +36,14 @@ from cluster.session import NAMESPACE
 from moe.checkpoint.reader import Checkpoint
 from moe.surgery.initialise import initialise
 
-KILLED_BAR, TIMES_BAR, WAIT_BAR = 3.0, 5.0, 0.1
+KILLED_BAR, TIMES_BAR, WAIT_BAR, RESIZED_BAR = 3.0, 5.0, 0.1, 5.0
 RAY_TRAIN = "ray train"
 LABELS = {
     "killed": "an actor killed",
     "hung": f"an actor hung, hang_seconds {HANG_SECONDS:g}",
     "node": "a node crashed",
     "restored": "restored from the checkpoint",
+    RESIZED: "resized: a layer to the other stage",
     RAY_TRAIN: "a worker killed, Ray Train restarts",
 }
 ENVIRONMENT = {
@@ -49,7 +52,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",
 }
 """Ray Train looks after its workers as often for its own run as for ours."""
-PHASES = ("seen", "process", "built", "joined", "copied", "restored")
+PHASES = ("seen", "process", "built", "moved", "joined", "copied", "restored")
 
 
 def main() -> None:
@@ -104,6 +107,7 @@ def _finish(arguments: argparse.Namespace, found: Sequence[Hurt], layers: int) -
     rows = [_row(way, own) for way, own in by_way.items() if own]
     middle = {way: median(each.seconds for each in own) for way, own in by_way.items() if own}
     missed = _missed(middle, max(by_way["killed"], key=_longest, default=None))
+    missed += _slow(by_way[RESIZED])
     title = (
         f"Seconds without training after a loss, {layers} layers of the model, two ranks of one "
         f"thread, median of {arguments.repeats}; {described()}"
@@ -123,6 +127,7 @@ def _row(way: str, found: Sequence[Hurt]) -> dict[str, Any]:
         "step s": median(each.step_seconds for each in found),
         "steps again": median(each.again for each in found),
         **phases,
+        "MB moved": found[0].bytes / 1e6 or "",
         "survivor ms": 1e3 * max(map(_longest, found)) if any(e.waits for e in found) else "",
     }
 
@@ -139,6 +144,16 @@ def _missed(middle: Mapping[str, float], killed: Hurt | None) -> list[str]:
         waited = 1e3 * _longest(killed)
         missed.append(f"a survivor waited {waited:.0f} ms after a kill, bar {1e3 * WAIT_BAR:g}")
     return missed
+
+
+def _slow(resized: Sequence[Hurt]) -> list[str]:
+    """Return which changes of plan cost more than their bar."""
+    bars = [RESIZED_BAR + each.bytes / each.rate for each in resized]
+    return [
+        f"a change of plan took {each.seconds:.1f} s, bar {bar:.1f}"
+        for each, bar in zip(resized, bars, strict=True)
+        if each.seconds >= bar
+    ]
 
 
 def _longest(hurt: Hurt) -> float:
