@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
-from actors.crew.arming import arm
+from actors.crew.arming import arm, arm_anew
 from actors.crew.crew import Crew
 from actors.deadlines import deadlines_of
 from actors.engine import statuses
@@ -102,6 +102,8 @@ class TrainingEngine:
         if not statuses.built_for(found.values(), plan.replicas):
             return None
         meeting.epoch = statuses.epoch_of(found.values())
+        if making.run.elastic.faults:
+            arm_anew(crew, making.faults, min((rank.step for rank in found.values()), default=0))
         return cls(meeting, making)
 
     def warm(self) -> None:
