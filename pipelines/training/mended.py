@@ -26,6 +26,18 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A loss after which a run can do nothing but wait, as for nodes."""
+
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class Mended:
     """A loss, and how the run went on: from the boundary after ``step`` steps.
 

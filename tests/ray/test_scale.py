@@ -56,7 +56,9 @@ def test_a_run_goes_from_one_replica_to_two_and_back(ray_session: Session, tmp_p
     before, two, after = seen
     assert two[:2] == before == after
     check_curve(run)
-    resized = [each for each in read(run.checkpoint.path / JOURNAL) if each["event"] == "resized"]
+    resized = [
+        each for each in read(run.checkpoint.path / JOURNAL) if each.get("event") == "resized"
+    ]
     assert [each["changed"] for each in resized] == [True, True, False]
     assert resized[0]["bytes"] > 0
     assert len([line for line in lines if line.startswith("resized after step")]) == 2
