@@ -14,7 +14,7 @@ from actors.crew.patience import decided
 from actors.crew.reservation import reserve
 from actors.crew.spares import Spares
 from actors.crew.starting import Starting
-from moe.errors import ClusterBusy, RankDied
+from moe.errors import ClusterBusy, RankDied, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat, Seats
 
@@ -87,6 +87,9 @@ class RayCrew:
             except ClusterBusy:
                 if time.monotonic() > deadline:
                     raise
+            except RaymoeError:
+                self._give_back(wanted)
+                raise
             else:
                 self._lives |= lives
                 self._places |= {seat: life.place for seat, life in lives.items()}
@@ -143,6 +146,15 @@ class RayCrew:
             life.kill()
         for life in lives:
             life.gone(deadline)
+
+    def _give_back(self, seats: Collection[Seat]) -> None:
+        """Give the reservations of some seats back after a start in them has failed.
+
+        An actor that is killed while Ray makes it was seen to hold its bundle for ever.
+        """
+        for seat in seats:
+            if seat in self._places:
+                self._places.pop(seat).give_back()
 
     def _reserve(self, seats: Collection[Seat]) -> None:
         """See that each of some seats has a reservation on a node that is there."""

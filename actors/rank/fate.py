@@ -1,7 +1,7 @@
 """The process of a rank ends with the node that started it.
 
-Ray ends the processes of a node whose raylet has died once the command under way returns; one that
-waits for a rank elsewhere may never return, and would keep its memory and its devices.
+Ray was seen to leave processes of a node whose raylet was killed in the middle of a step: they
+outlived it by minutes, with their memory and their devices.
 """
 
 import os

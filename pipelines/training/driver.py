@@ -93,7 +93,7 @@ class Driver:
         while True:
             try:
                 return self._obtain()
-            except RankLost as error:
+            except (RankLost, DeadlineExceeded) as error:
                 self._count(error, None)
                 self._check_budget(error)
 

@@ -11,7 +11,8 @@ import ray
 from actors.crew import ending
 from actors.deadlines import Deadlines
 from actors.engine import over_ray
-from actors.state.sources import ModelSource
+from actors.engine.healing import Making
+from actors.state.sources import Blank, ModelSource
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
@@ -50,8 +51,10 @@ def test_actors_train_through_a_change_of_driver_until_one_is_killed(
         for step in range(3):
             plain.step(runs.batch(config, run, step))
             if step == 2:
-                taken = over_ray.attach(run, plan)
+                making = Making(run, Blank(config), runs.LENGTH)
+                taken = over_ray.attach(plan, making)
                 assert taken is not None
+                assert taken.sound()
                 engine = taken
             report = engine.train_step(runs.batch(config, run, step))
             assert report.loss == pytest.approx(plain.losses[-1], rel=1e-5)
@@ -61,7 +64,9 @@ def test_actors_train_through_a_change_of_driver_until_one_is_killed(
         with pytest.raises(RankLost, match="rank 2 died during step 3"):
             engine.train_step(runs.batch(config, run, 3))
         assert time.monotonic() - started < 10
-        assert over_ray.attach(run, plan) is None
+        left = over_ray.attach(plan, making)
+        assert left is not None
+        assert not left.sound()
     finally:
         engine.shutdown()
     assert not ending.running("test")

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from moe.planning.failures.recorded import Happening
-from pipelines.training.timeline import MENDED, RESIZED
+from pipelines.training.timeline import BEGAN, MENDED, RESIZED
 
 
 @dataclass
@@ -81,6 +81,11 @@ class Course:
         return [event for event in self.events(RESIZED) if event["changed"]]
 
     @property
+    def taken_over(self) -> list[dict[str, Any]]:
+        """The moments at which another driver, or another plan, began."""
+        return [event for event in self.events(BEGAN) if not event["new"]]
+
+    @property
     def struck(self) -> list[tuple[float, str]]:
         """When each fault happened, and which."""
         return [(float(each["time"]), str(each["fault"])) for each in self.events("fault")]
@@ -106,7 +111,7 @@ class Course:
 
     def cause_of(self, event: dict[str, Any]) -> tuple[float, str] | None:
         """Return when that happened which a recovery mended, and what; None where unknown."""
-        times = [each["time"] for each in self.events(MENDED) + self.resized]
+        times = [each["time"] for each in self.events(MENDED) + self.resized + self.taken_over]
         before = max((each for each in times if each < event["time"]), default=0.0)
         harms = self.struck + [blow for blow in self.blows if blow[1] != "resize"]
         found = [each for each in harms if before < each[0] <= event["time"]]
