@@ -25,7 +25,7 @@ from moe.config.run import RunConfig
 from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.planning.policy.decision import Decision, Replan, Resize
+from moe.planning.policy.decision import Decision, GoOn, Replan, Resize
 from moe.storage import Location
 
 
@@ -138,15 +138,19 @@ class TrainingEngine:
             raise RankLost(f"{found.reason}, which failed: {done.reason}")
         return done
 
-    def consider(self, around: Surroundings) -> Resized | Unchanged | None:
+    def consider(self, around: Surroundings) -> Resized | Unchanged | GoOn | None:
         """Between two steps, change the plan where a node goes or another plan is wished for.
 
-        None where there is nothing to do, or no step that all ranks have done.
+        ``GoOn`` says why the ranks of a node that goes stay. None where there is nothing to do, or
+        no step that all ranks have done.
         """
-        healing, done = Healing(self._meeting, self._making), None
+        healing = Healing(self._meeting, self._making)
+        done: Resized | Unchanged | GoOn | None = None
         seconds = self._move_seconds(around.leaving)
         for room in (True, False):
             decision = healing.consider(around, room, seconds)
+            if isinstance(decision, GoOn) and around.leaving and done is None:
+                done = decision
             if not isinstance(decision, Resize):
                 break
             shape, step = decision.shape, self.steps_done()

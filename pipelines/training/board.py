@@ -22,7 +22,7 @@ from actors.crew.ending import name_taken
 from moe.errors import ClusterError, ConfigError, DeadlineExceeded
 from moe.planning.plan.plan import Plan
 from pipelines.training.health import Health
-from pipelines.training.mended import Lost, Mended, Waiting
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.wishes import Wish
 
@@ -44,7 +44,7 @@ class Orders(NamedTuple):
     wish: Wish | None = None
 
 
-Told = Lost | Waiting | Mended | Rescaled | NotRescaled | Health
+Told = Lost | Waiting | Mended | Stays | Rescaled | NotRescaled | Health
 """What is a line on the terminal."""
 News = StepReport | Told
 Post = Beginning | News

@@ -20,7 +20,7 @@ from moe.errors import (
     RunStopped,
 )
 from moe.planning.plan.plan import Plan
-from moe.planning.policy.decision import Decision, Restore
+from moe.planning.policy.decision import Decision, GoOn, Restore
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.aim import Aim
 from pipelines.training.batches import batches, due
@@ -38,7 +38,7 @@ from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
 from pipelines.training.following import Following
 from pipelines.training.launching import Launching
-from pipelines.training.mended import Lost, Mended, first_line
+from pipelines.training.mended import Lost, Mended, Stays, first_line
 from pipelines.training.news import News
 from pipelines.training.recording import RunRecord
 from pipelines.training.rescaled import NotRescaled, Rescaled
@@ -241,6 +241,9 @@ class Driver:
             tell(self._news.unchanged(NotRescaled.of(self._done, found), self._engine))
             if found.disturbed:
                 raise RankLost(found.reason)
+        elif isinstance(found, GoOn):
+            told = Stays(self._done, found.reason)
+            self._news.stays(told, around.leaving, self._engine)
 
     def _resized(self, resized: Resized) -> Rescaled:
         """Go on under another plan."""

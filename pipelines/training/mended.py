@@ -1,4 +1,4 @@
-"""What a run tells of a loss, and of how it was mended."""
+"""What a run tells of a loss, and of how it was mended; of a node that goes, without a change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +35,19 @@ class Waiting:
     def line(self) -> str:
         """The line for the terminal."""
         return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Ranks of a node that goes stay there, for a reason; they are healed once it is gone."""
+
+    step: int
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return f"no change of plan after step {self.step}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

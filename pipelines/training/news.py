@@ -1,14 +1,17 @@
 """What the driver tells of a run: to its journal and metrics, and to the board for the terminal."""
 
+from collections.abc import Collection
+
 from ray.actor import ActorHandle
 
 from actors.commands import StepReport
 from actors.engine.resizing import Resized
 from actors.engine.training import TrainingEngine
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from pipelines.training.board import Board, begin, plan_on, post
 from pipelines.training.health import HealthTimes
-from pipelines.training.mended import Lost, Mended, Waiting
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.recording import RunRecord
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.timeline import NOBODY, Began, Scene
@@ -23,6 +26,7 @@ class News:
         self._plan: Plan | None = None
         self._new = plan_on(board) is None
         self._waiting: str | None = None
+        self._staying = set[Seat]()
         self._health = HealthTimes()
 
     def trains(self, engine: TrainingEngine, done: int) -> None:
@@ -49,6 +53,13 @@ class News:
         if reason != self._waiting:
             self._waiting, told = reason, Waiting(reason)
             self._record.loss(told, _scene(engine))
+            post(self._board, told)
+
+    def stays(self, told: Stays, leaving: Collection[Seat], engine: TrainingEngine) -> None:
+        """Tell, once for the same ranks, why those of a node that goes stay there."""
+        if {*leaving} != self._staying:
+            self._staying = {*leaving}
+            self._record.stays(told, _scene(engine))
             post(self._board, told)
 
     def mended(self, mended: Mended, engine: TrainingEngine) -> None:

@@ -14,7 +14,7 @@ from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
 from pipelines.training.health import Health
-from pipelines.training.mended import Lost, Mended, Waiting
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.saving import Saved
 from pipelines.training.timeline import (
@@ -23,6 +23,7 @@ from pipelines.training.timeline import (
     MENDED,
     REPLAYED,
     RESIZED,
+    STAYS,
     WAITS,
     Began,
     Goodput,
@@ -111,6 +112,10 @@ class RunRecord:
         self._metrics.record("copy_stall_seconds", copied.stall_seconds)
         self._metrics.record("copy_seconds", copied.seconds)
         self._metrics.record("copy_bytes", copied.bytes)
+
+    def stays(self, told: Stays, scene: Scene) -> None:
+        """Record why the ranks of a node that goes stay there."""
+        self._event(STAYS, {"boundary": told.step, "reason": told.reason}, scene)
 
     def loss(self, news: Lost | Waiting | Mended, scene: Scene) -> None:
         """Record a loss as the driver learns of it, or how the run goes on after it, or waits."""

@@ -12,7 +12,7 @@ from actors.commands import StepReport
 from actors.engine.copying import Copied
 from cluster.journal import read
 from pipelines.training.health import Health
-from pipelines.training.mended import Lost, Mended, Waiting
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.recording import JOURNAL, RunRecord
 from pipelines.training.timeline import Began, Goodput, Scene, to_do_again
 
@@ -123,3 +123,11 @@ def test_how_a_run_stands_is_known_from_its_record(record: RunRecord) -> None:
     health = record.health(3, 1)
     assert (health.step, health.copy_age, health.spares) == (3, 1, 1)
     assert health.goodput is not None
+
+
+def test_ranks_of_a_node_that_goes_say_why_they_stay(record: RunRecord, tmp_path: Path) -> None:
+    told = Stays(4, "too soon to move")
+    record.stays(told, SCENE)
+    (event,) = events(tmp_path)
+    assert (event["event"], event["boundary"], event["reason"]) == ("stays", 4, "too soon to move")
+    assert told.line == "no change of plan after step 4: too soon to move"
