@@ -36,7 +36,9 @@ class Wish:
     def __post_init__(self) -> None:
         given = [each for each in (self.replicas, self.plan, self.nodes) if each is not None]
         if len(given) != 1:
-            raise ConfigError(f"{len(given)} wishes were given; give --replicas, --plan or --nodes")
+            raise ConfigError(
+                f"{len(given)} of --replicas, --plan and --nodes were given; give one of them"
+            )
         for option, count in (("--replicas", self.replicas), ("--nodes", self.nodes)):
             if count is not None and count < 1:
                 raise ConfigError(f"{option} is {count}; give a number from 1 on")

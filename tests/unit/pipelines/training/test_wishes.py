@@ -62,7 +62,11 @@ def test_a_wish_that_no_plan_meets_is_refused(wish: Wish, why: str, present: Pre
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [({}, "0 wishes"), ({"replicas": 1, "nodes": 1}, "2 wishes"), ({"nodes": 0}, "--nodes is 0")],
+    [
+        ({}, "0 of --rep"),
+        ({"replicas": 1, "nodes": 1}, "2 of --rep"),
+        ({"nodes": 0}, "--nodes is 0"),
+    ],
 )
 def test_one_wish_is_given_at_a_time(given: dict[str, int], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
