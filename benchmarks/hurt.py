@@ -145,7 +145,8 @@ class Hurting:
     def tell(self, line: str) -> None:
         """Take note of a line for the terminal: one after a loss says that the run goes on."""
         print(line, flush=True)
-        self._mended = self._struck is not None
+        if "training goes on" in line:
+            self._mended = self._struck is not None
 
     def _note(self, now: float) -> None:
         assert self._struck is not None

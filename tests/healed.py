@@ -78,7 +78,7 @@ class HealedRun:
     def wish(self, plan: Plan) -> None:
         """Change to another plan now; where that fails, the ranks recover under the old one."""
         done = self.engine.consider(Surroundings(0, 1, wish=plan))
-        assert done is not None
+        assert isinstance(done, Resized | Unchanged)
         self.resized.append(done)
         if isinstance(done, Unchanged) and done.disturbed:
             raise RankLost(done.reason)

@@ -25,8 +25,19 @@ def tell_armed(
     crew: Crew, faults: FaultPlan, step: int, seats: Iterable[Seat] | None = None
 ) -> dict[Seat, Answer]:
     """Arm processes as ``arm`` does, and do not wait; return their answers to come."""
-    if not faults.faults:
-        return {}
-    asked = tuple(crew.seats if seats is None else seats)
-    armed = {seat: faults.of_rank(crew.seats.rank(seat), step) for seat in asked}
+    return (
+        _told(crew, faults, step, crew.seats if seats is None else seats) if faults.faults else {}
+    )
+
+
+def arm_anew(crew: Crew, faults: FaultPlan, step: int) -> None:
+    """Have processes that are taken over suffer these faults and no others; do not wait.
+
+    Those of a command line that was killed have lost their marks, and would happen once more.
+    """
+    _told(crew, faults, step, crew.seats)
+
+
+def _told(crew: Crew, faults: FaultPlan, step: int, seats: Iterable[Seat]) -> dict[Seat, Answer]:
+    armed = {seat: faults.of_rank(crew.seats.rank(seat), step) for seat in seats}
     return {seat: crew.tell(seat, "arm", own) for seat, own in armed.items()}

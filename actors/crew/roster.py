@@ -55,21 +55,29 @@ def _told(
 
 
 def built_as(run: str, seconds: float) -> BuildCommand | None:
-    """Return what a rank of a run was built as, in the newest epoch of those that say so within
-    ``seconds``; None where none was built.
-
-    Ranks of older epochs may follow an older plan.
+    """Return what a rank was built as that stands under the plan of its run, of those that say so
+    within ``seconds``; None where none was built.
     """
     found = _handles(run)
     status: list[Answer] = [actor.status.remote().future() for _, actor in found]
     built: list[Answer] = [actor.built_as.remote().future() for _, actor in found]
     wait([*status, *built], seconds)
-    commands = {
-        _said(own).epoch: _said(command)
-        for own, command in zip(status, built, strict=True)
-        if _said(own) is not None and _said(command) is not None
-    }
-    return commands[max(commands)] if commands else None
+    return holding(zip(map(_said, status), map(_said, built), strict=True))
+
+
+def holding(
+    said: Iterable[tuple[RankStatus | None, BuildCommand | None]],
+) -> BuildCommand | None:
+    """Return which of the commands that ranks were built from has the plan that holds.
+
+    Where a driver died in a change of plan, some ranks are of one plan and some of the other. One
+    that has taken a new share and keeps its old one can go back, so the others tell, those of the
+    newest epoch: they were never of the new plan, or have dropped the old one because the new one
+    holds. Where all can go back, all are of the new plan.
+    """
+    told = [(status, command) for status, command in said if status and command]
+    settled = [each for each in told if not each[0].between] or told
+    return max(settled, key=lambda each: each[0].epoch, default=(None, None))[1]
 
 
 def seated(statuses: Iterable[RankStatus | None]) -> dict[Seat, int]:

@@ -51,17 +51,20 @@ class Surroundings:
 
     ``checkpoint``: steps done in the newest; 0 for the model that the run began with. ``failures``:
     losses that count, the present one among them. ``patient``: leave ranks in the middle of a step
-    that all were told the time to end it, as where the driver alone was lost. ``wanted`` is asked
-    while there is nothing to do but wait: a run that nobody wants any more stops. ``smaller``
-    returns a plan over what is left without some seats. ``wish`` is the plan that somebody wants,
-    ``leaving`` the seconds left to the seats of nodes that go. ``planned`` is told a new plan at
-    the moment from which it holds.
+    that all were told the time to end it, as where the driver alone was lost. ``room``: whether
+    processes that are lost may find room; False where a launch has just found none. ``wanted`` is
+    asked while there is nothing to do but wait: a run that nobody wants any more stops. ``waits``
+    is told why there is nothing else to do. ``smaller`` returns a plan over what is left without
+    some seats. ``wish`` is the plan that somebody wants, ``leaving`` the seconds left to the seats
+    of nodes that go. ``planned`` is told a new plan at the moment from which it holds.
     """
 
     checkpoint: int
     failures: int
     patient: bool = False
+    room: bool = True
     wanted: Callable[[], bool] = lambda: True
+    waits: Callable[[str], object] = lambda _: None
     smaller: Callable[[Shrink, frozenset[Seat]], Plan | None] = lambda _, __: None
     wish: Plan | None = None
     leaving: Mapping[Seat, float] = field(default_factory=dict)
@@ -106,7 +109,7 @@ class Healing:
 
         Raises what goes wrong meanwhile; it may be called again then, and begins anew.
         """
-        phases, room = Phases(), True
+        phases, room = Phases(), around.room
         if around.patient:
             self._meeting.settle()
         while True:
@@ -117,6 +120,7 @@ class Healing:
             if isinstance(decision, Wait):
                 if not around.wanted():
                     return Stop(f"{decision.reason}; the run is no longer wanted")
+                around.waits(decision.reason)
                 time.sleep(WAIT_SECONDS)
                 room = True
             elif isinstance(decision, GoOn):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from actors.commands import RankStatus, StepInput, StepReport
-from actors.crew.arming import arm
+from actors.crew.arming import arm, arm_anew
 from actors.crew.crew import Crew
 from actors.deadlines import deadlines_of
 from actors.engine import statuses
@@ -25,7 +25,7 @@ from moe.config.run import RunConfig
 from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
-from moe.planning.policy.decision import Decision, Replan, Resize
+from moe.planning.policy.decision import Decision, GoOn, Replan, Resize
 from moe.storage import Location
 
 
@@ -102,6 +102,8 @@ class TrainingEngine:
         if not statuses.built_for(found.values(), plan.replicas):
             return None
         meeting.epoch = statuses.epoch_of(found.values())
+        if making.run.elastic.faults:
+            arm_anew(crew, making.faults, min((rank.step for rank in found.values()), default=0))
         return cls(meeting, making)
 
     def warm(self) -> None:
@@ -136,15 +138,19 @@ class TrainingEngine:
             raise RankLost(f"{found.reason}, which failed: {done.reason}")
         return done
 
-    def consider(self, around: Surroundings) -> Resized | Unchanged | None:
+    def consider(self, around: Surroundings) -> Resized | Unchanged | GoOn | None:
         """Between two steps, change the plan where a node goes or another plan is wished for.
 
-        None where there is nothing to do, or no step that all ranks have done.
+        ``GoOn`` says why the ranks of a node that goes stay. None where there is nothing to do, or
+        no step that all ranks have done.
         """
-        healing, done = Healing(self._meeting, self._making), None
+        healing = Healing(self._meeting, self._making)
+        done: Resized | Unchanged | GoOn | None = None
         seconds = self._move_seconds(around.leaving)
         for room in (True, False):
             decision = healing.consider(around, room, seconds)
+            if isinstance(decision, GoOn) and around.leaving and done is None:
+                done = decision
             if not isinstance(decision, Resize):
                 break
             shape, step = decision.shape, self.steps_done()

@@ -185,5 +185,5 @@ class Rank(Member):
         if done != step:
             raise RankLost(
                 f"rank {self.number} has done {done} steps, {what} after {step} was asked for; the "
-                "drivers no longer agree and must begin anew"
+                "driver and the rank no longer agree"
             )

@@ -147,12 +147,12 @@ class Snapshots:
             if not there:
                 raise DeadlineExceeded(
                     f"rank {self._rank} took no snapshot after step {step} within {seconds:g} s; "
-                    "every driver has its ranks take one after the same step"
+                    "the driver has all ranks take one before they write it"
                 )
             if self._step != step:
                 raise RankLost(
                     f"rank {self._rank} took a snapshot after step {self._step}, that of {step} "
-                    "was to be written; the drivers no longer agree"
+                    "was to be written; the driver and the rank no longer agree"
                 )
             snapshot, self._snapshot = self._snapshot, None
             assert snapshot is not None

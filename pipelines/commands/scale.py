@@ -15,18 +15,22 @@ def scale(
     name: Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")],
     replicas: Annotated[
         int | None,
-        typer.Option(help="Replicas of the pipeline; those that are there stay as they are."),
+        typer.Option(
+            help="Replicas of the pipeline; ranks that stay keep their share of the model."
+        ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="Plan file of the whole run, all replicas.")
     ] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(help="Nodes to cut the stages anew for, in gangs as wide as they are."),
+        typer.Option(help="Nodes to cut the stages anew over, in gangs as wide as before."),
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(help="Time to wait; the run begins at the end of its step.", min=0.0),
+        typer.Option(
+            help="Seconds to wait for the change; it begins after the present step.", min=0.0
+        ),
     ] = 600.0,
     address: Annotated[
         str,

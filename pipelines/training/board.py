@@ -21,7 +21,8 @@ from actors.commands import StepReport
 from actors.crew.ending import name_taken
 from moe.errors import ClusterError, ConfigError, DeadlineExceeded
 from moe.planning.plan.plan import Plan
-from pipelines.training.mended import Lost, Mended
+from pipelines.training.health import Health
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.wishes import Wish
 
@@ -43,7 +44,9 @@ class Orders(NamedTuple):
     wish: Wish | None = None
 
 
-News = StepReport | Lost | Mended | Rescaled | NotRescaled
+Told = Lost | Waiting | Mended | Stays | Rescaled | NotRescaled | Health
+"""What is a line on the terminal."""
+News = StepReport | Told
 Post = Beginning | News
 """What the driver posts to a board, in order of time."""
 
@@ -60,6 +63,7 @@ class Board:
         self._news = asyncio.Event()
         self._stopping = False
         self._plan: Plan | None = None
+        self._aim: Plan | None = None
         self._wish: Wish | None = None
         self._met = asyncio.Event()
         self._answer: Rescaled | NotRescaled | None = None
@@ -78,7 +82,7 @@ class Board:
 
     @ray.method
     def post(self, news: News) -> None:
-        """Add the report of a step, or what was lost, mended or resized."""
+        """Add the report of a step, or what else is told of the run."""
         self._posts.append(news)
         self._news.set()
 
@@ -113,6 +117,16 @@ class Board:
     def follow(self, plan: Plan) -> None:
         """Note the plan that holds from now on; ``begin`` tells of it when training goes on."""
         self._plan = plan
+
+    @ray.method
+    def aim(self, plan: Plan) -> None:
+        """Note the plan that the operator wished for: the run starts anew, and grows, to it."""
+        self._aim = plan
+
+    @ray.method
+    def aimed(self) -> Plan | None:
+        """Return the plan that the operator wished for last and got; None without any."""
+        return self._aim
 
     @ray.method
     def wish(self, wish: Wish) -> bool:
@@ -192,7 +206,7 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
 
 
 def post(board: ActorHandle[Board], news: News) -> None:
-    """Post the report of a step, or what was lost, mended or resized."""
+    """Post the report of a step, or what else is told of the run."""
     _answer(board.post.remote(news), late=None, gone=None)
 
 
@@ -209,6 +223,16 @@ def orders(board: ActorHandle[Board]) -> Orders:
 def follow(board: ActorHandle[Board], plan: Plan) -> None:
     """Note the plan that holds from now on."""
     _answer(board.follow.remote(plan), late=None, gone=None)
+
+
+def aim(board: ActorHandle[Board], plan: Plan) -> None:
+    """Note the plan that the operator wished for, for the driver after this one."""
+    _answer(board.aim.remote(plan), late=None, gone=None)
+
+
+def aimed_on(board: ActorHandle[Board]) -> Plan | None:
+    """Return the plan that the operator wished for and got; None without any, or without board."""
+    return _answer(board.aimed.remote(), late=None, gone=None)
 
 
 def answer(board: ActorHandle[Board], told: Rescaled | NotRescaled) -> None:

@@ -20,24 +20,25 @@ from moe.errors import (
     RunStopped,
 )
 from moe.planning.plan.plan import Plan
-from moe.planning.policy.decision import Decision, Restore
+from moe.planning.policy.decision import Decision, GoOn, Restore
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.aim import Aim
 from pipelines.training.batches import batches, due
 from pipelines.training.beginning import how_to_go_on, last_step
 from pipelines.training.board import (
+    aim,
+    aimed_on,
     answer,
     follow,
     orders,
     plan_on,
-    post,
     still_wanted,
 )
 from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
 from pipelines.training.following import Following
 from pipelines.training.launching import Launching
-from pipelines.training.mended import Lost, Mended, first_line
+from pipelines.training.mended import Lost, Mended, Stays, first_line
 from pipelines.training.news import News
 from pipelines.training.recording import RunRecord
 from pipelines.training.rescaled import NotRescaled, Rescaled
@@ -64,10 +65,11 @@ class Driver:
         self._news = News(work.board, record)
         self._launching = Launching(work, shards.sequence_length)
         self._losses = Losses(work.run.elastic.failure_seconds)
-        aim = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
-        self._following = Following(aim, watch)
-        self._reached = self._done = 0
+        began = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
+        self._following = Following(began, watch)
         self._loads = ExpertLoads(work.run.elastic)
+        self._reached = self._done = last_step(work.run)
+        self._aim(aimed_on(work.board))
         self._engine = self._begun()
 
     def run(self) -> Outcome:
@@ -117,7 +119,7 @@ class Driver:
         engine, board = self._engine, self._work.board
         self._done = first = engine.steps_done()
         self._news.trains(engine, first)
-        _catch_up(self._record, engine, self._work, self._shards)
+        self._catch_up(first)
         self._record.faults(self._work.faults)
         with CheckpointSaver(engine, self._work.context, self._record.checkpoint) as saver:
             if first and due(self._run, first) and not engine.busy():
@@ -136,10 +138,8 @@ class Driver:
                 report = engine.train_step(batch)
                 self._done = report.step
                 self._loads.note(report)
-                self._record.step(report)
-                self._record.spares(engine.spares)
+                self._news.step(report, engine.spares)
                 self._record.faults(self._work.faults)
-                post(board, report)
                 saver.tell(report)
                 if report.step == first + 1:
                     engine.warm()
@@ -148,6 +148,14 @@ class Driver:
                 self._copy(report.step, report.seconds)
             saver.finish()
         return self._done
+
+    def _catch_up(self, done: int) -> None:
+        """Record the last step if a driver died before it recorded that step."""
+        report = self._engine.last_report()
+        self._record.rewind(done)
+        if report is not None and self._record.last_step() < report.step:
+            count = next(batches(self._run, self._shards, report.step - 1)).label_count
+            self._news.step(replace(report, tokens=count), self._engine.spares)
 
     def _copy(self, step: int, step_seconds: float) -> None:
         """Take copies where they are due, and record those that have become whole."""
@@ -160,15 +168,19 @@ class Driver:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
         leaving = self._following.leaving(self._engine.nodes)
         found = self._engine.recover(replace(self._around(), leaving=leaving))
+        self._go_on(found, first_line(cause))
+
+    def _go_on(self, found: Healed | Resized | Decision[Plan], cause: str) -> None:
+        """Tell how the ranks go on together after a loss; start them anew where they cannot."""
         if isinstance(found, Healed):
-            told = Mended.of(found, self._reached, first_line(cause))
-            self._news.mended(told, self._engine)
+            self._news.mended(Mended.of(found, self._reached, cause), self._engine)
         elif isinstance(found, Resized):
-            told = Mended.over(found, self._reached, first_line(cause))
-            self._news.mended(told, self._engine)
+            self._news.mended(Mended.over(found, self._reached, cause), self._engine)
             self._resized(found)
         elif isinstance(found, Restore):
-            self._restore(found, cause)
+            self._restore(found.reason, cause)
+        elif not still_wanted(self._work.board):
+            raise RankLost(cause)
         else:
             raise RunStopped(f"{cause}; {found.reason}; {how_to_go_on(self._run)}")
 
@@ -183,6 +195,12 @@ class Driver:
             return
         self._change(replace(self._around(), wish=plan), saver, partial(answer, board))
         if self._engine.plan == plan:
+            aim(board, plan)
+            self._aim(plan)
+
+    def _aim(self, plan: Plan | None) -> None:
+        """Start anew under a plan, and grow to it, as the operator wished; None changes nothing."""
+        if plan is not None:
             self._launching.wish(plan)
             self._following.aim(plan)
 
@@ -223,6 +241,9 @@ class Driver:
             tell(self._news.unchanged(NotRescaled.of(self._done, found), self._engine))
             if found.disturbed:
                 raise RankLost(found.reason)
+        elif isinstance(found, GoOn):
+            told = Stays(self._done, found.reason)
+            self._news.stays(told, around.leaving, self._engine)
 
     def _resized(self, resized: Resized) -> Rescaled:
         """Go on under another plan."""
@@ -234,11 +255,12 @@ class Driver:
         context, length = self._work.context, self._shards.sequence_length
         return present(context, length, self._engine, self._work.found)
 
-    def _restore(self, decision: Restore[Plan], cause: RaymoeError) -> None:
+    def _restore(self, reason: str, cause: str) -> None:
+        """Start all ranks anew from the checkpoint, as soon as a plan has room."""
         began = time.monotonic()
         self._engine.shutdown()
-        self._engine = self._launching.launched(self._losses)
-        self._restored(self._engine, self._reached, first_line(cause), decision.reason, began)
+        self._engine = self._launching.anew(self._engine, self._losses, self._around)
+        self._restored(self._engine, self._reached, cause, reason, began)
 
     def _restored(
         self, engine: TrainingEngine, reached: int, cause: str, reason: str, began: float
@@ -254,6 +276,7 @@ class Driver:
             self._losses.counted,
             patient,
             wanted=lambda: still_wanted(self._work.board),
+            waits=lambda reason: self._news.waits(reason, self._engine),
             smaller=lambda how, gone: smaller(how, gone, self._present()),
             planned=lambda plan: follow(self._work.board, plan),
         )
@@ -261,9 +284,9 @@ class Driver:
     def _obtain(self) -> TrainingEngine:
         """Return an engine over the running actors of the run, or over new actors."""
         before = plan_on(self._work.board) or self._work.living
-        engine = None if before is None else self._attached(before)
+        engine = None if before is None else self._launching.attached(before)
         if engine is not None:
-            return engine
+            return self._taken_over(engine)
         began = time.monotonic()
         remove(self._run.name)
         engine = self._launching.launched(self._losses)
@@ -272,18 +295,14 @@ class Driver:
             self._restored(engine, self._record.last_step(), DRIVER, reason, began)
         return engine
 
-    def _attached(self, plan: Plan) -> TrainingEngine | None:
-        """Take over the actors as the driver before left them; None where they cannot go on."""
-        engine = self._launching.attached(plan)
-        if engine is None or self._sound(engine):
-            return engine
+    def _taken_over(self, engine: TrainingEngine) -> TrainingEngine:
+        """Go on with the actors as the driver before left them."""
         self._engine = engine
-        self._news.lost(Lost(self._record.last_step(), DRIVER), engine)
-        found = self._recovered(engine)
-        if not isinstance(found, Healed):
-            return None
-        self._news.mended(Mended.of(found, self._record.last_step(), DRIVER), engine)
-        return engine
+        self._reached = self._done = self._record.last_step()
+        if not self._sound(engine):
+            self._news.lost(Lost(self._done, DRIVER), engine)
+            self._go_on(self._recovered(engine), DRIVER)
+        return self._engine
 
     def _sound(self, engine: TrainingEngine) -> bool:
         try:
@@ -300,15 +319,3 @@ class Driver:
             except (RankLost, DeadlineExceeded) as error:
                 self._count(error, engine)
                 patient = False
-
-
-def _catch_up(record: RunRecord, engine: TrainingEngine, work: Work, shards: TokenShards) -> None:
-    """Record the last step if a driver died before it recorded that step."""
-    report = engine.last_report()
-    record.rewind(engine.steps_done())
-    if report is None or record.last_step() >= report.step:
-        return
-    count = next(batches(work.run, shards, report.step - 1)).label_count
-    report = replace(report, tokens=count)
-    record.step(report)
-    post(work.board, report)

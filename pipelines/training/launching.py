@@ -1,20 +1,24 @@
 """The actors of a run for its driver: those that live, else new ones from the newest checkpoint."""
 
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from actors.engine import over_ray
-from actors.engine.healing import Making
+from actors.engine.healing import Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.training import TrainingEngine
 from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
 from moe.checkpoint.manifest import checkpoints
-from moe.errors import (
-    DeadlineExceeded,
-    RankLost,
-)
+from moe.errors import DeadlineExceeded, LaunchError, PlanError, RankLost, RaymoeError
 from moe.planning.plan.plan import Plan
+from moe.planning.policy.decision import Restore
 from pipelines.training.run_plan import plan_with_room
 from pipelines.training.work import Work
+
+AGAIN_SECONDS = 5.0
+"""Until the plan of a run is tried again, where a smaller one had no room either."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +49,30 @@ class Launching:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
 
-    def launched(self, losses: Losses) -> TrainingEngine:
-        """Start all actors from the newest checkpoint, or from the model."""
+    def launched(self, losses: Losses, instead: Plan | None = None) -> TrainingEngine:
+        """Start all actors from the newest checkpoint, or from the model.
+
+        ``instead`` is a plan to start them under where the run's own has no room.
+        """
         work, wanted = self._work, self._wished or self._work.plan
-        config = work.context.config
-        plan = plan_with_room(self._run, config, self._length, wanted, work.found)
+        config, run = work.context.config, self._run
+        plan = instead or plan_with_room(run, config, self._length, wanted, work.found)
         return over_ray.begin(plan, self._source(), self._making, losses)
+
+    def anew(
+        self, ended: TrainingEngine, losses: Losses, around: Callable[[], Surroundings]
+    ) -> TrainingEngine:
+        """Start all actors in the place of those that have ``ended``, as soon as a plan has room.
+
+        Under the plan of the run, or a smaller one that the run file prefers to waiting.
+        """
+        instead: Plan | None = None
+        while True:
+            try:
+                return self.launched(losses, instead)
+            except (LaunchError, PlanError) as error:
+                logger.warning("the actors could not start anew: %s", error)
+                instead = _instead(ended, replace(around(), room=False), error, instead)
 
     def _source(self) -> Source:
         """The newest checkpoint, or the model that the run begins with."""
@@ -58,3 +80,22 @@ class Launching:
         return (
             CheckpointSource(saved[-1].absolute()) if saved else ModelSource(self._run.model.path)
         )
+
+
+def _instead(
+    ended: TrainingEngine, around: Surroundings, error: RaymoeError, tried: Plan | None
+) -> Plan | None:
+    """Return the plan to try after one had no room, None for that of the run.
+
+    Where there is nothing to do but wait, or what was ``tried`` was the smaller plan, it waits
+    first. RankLost where nobody wants the run any more.
+    """
+    found = ended.recover(around)
+    if not around.wanted():
+        raise RankLost(str(error)) from error
+    if not isinstance(found, Restore):
+        raise error
+    if tried is None:
+        return None if found.shape == ended.plan else found.shape
+    time.sleep(AGAIN_SECONDS)
+    return None

@@ -1,4 +1,4 @@
-"""What a run tells of a loss, and of how it was mended."""
+"""What a run tells of a loss, and of how it was mended; of a node that goes, without a change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +23,31 @@ class Lost:
     def line(self) -> str:
         """The line for the terminal."""
         return f"loss after step {self.done}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A loss after which a run can do nothing but wait, as for nodes."""
+
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Ranks of a node that goes stay there, for a reason; they are healed once it is gone."""
+
+    step: int
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """The line for the terminal."""
+        return f"no change of plan after step {self.step}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from actors.faults.armed import FaultPlan
 from cluster.journal import Journal, read
 from cluster.metrics import Recorder
 from moe.config.layer_statistics import STATISTICS, Statistic
-from pipelines.training.mended import Lost, Mended
+from pipelines.training.health import Health
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.saving import Saved
 from pipelines.training.timeline import (
@@ -22,6 +23,8 @@ from pipelines.training.timeline import (
     MENDED,
     REPLAYED,
     RESIZED,
+    STAYS,
+    WAITS,
     Began,
     Goodput,
     Scene,
@@ -110,9 +113,15 @@ class RunRecord:
         self._metrics.record("copy_seconds", copied.seconds)
         self._metrics.record("copy_bytes", copied.bytes)
 
-    def loss(self, news: Lost | Mended, scene: Scene) -> None:
-        """Record a loss as the driver learns of it, or how the run goes on after it."""
-        if isinstance(news, Lost):
+    def stays(self, told: Stays, scene: Scene) -> None:
+        """Record why the ranks of a node that goes stay there."""
+        self._event(STAYS, {"boundary": told.step, "reason": told.reason}, scene)
+
+    def loss(self, news: Lost | Waiting | Mended, scene: Scene) -> None:
+        """Record a loss as the driver learns of it, or how the run goes on after it, or waits."""
+        if isinstance(news, Waiting):
+            self._event(WAITS, asdict(news), scene)
+        elif isinstance(news, Lost):
             self._lost(news, scene)
         else:
             self._mended(news, scene)
@@ -128,8 +137,7 @@ class RunRecord:
             self._metrics.record("resize_bytes", news.bytes)
 
     def _lost(self, lost: Lost, scene: Scene) -> None:
-        age = None if self._copied is None else lost.done - self._copied
-        self._event(LOST, asdict(lost) | {"copy_age": age}, scene)
+        self._event(LOST, asdict(lost) | {"copy_age": self._copy_age(lost.done)}, scene)
 
     def _mended(self, mended: Mended, scene: Scene) -> None:
         """Record how the run goes on after a loss, and forget the steps that are done again."""
@@ -147,6 +155,10 @@ class RunRecord:
     def spares(self, ready: int) -> None:
         """Record how many warm processes are ready."""
         self._metrics.record("spares", ready)
+
+    def health(self, step: int, spares: int) -> Health:
+        """Return how the run stands after a step, with so many warm processes."""
+        return Health(step, self._goodput.at(time.time()), self._copy_age(step), spares)
 
     def faults(self, plan: FaultPlan) -> None:
         """Record which faults a run is to suffer, and each one that has happened since the last
@@ -184,9 +196,12 @@ class RunRecord:
 
     def _of_the_run(self, own: Mapping[str, Any], step: int) -> dict[str, float]:
         """Return the gauges that are no part of a report, as far as they are known."""
-        age = None if self._copied is None else step - self._copied
+        age = self._copy_age(step)
         known = {"epoch": self._epoch, "goodput": own["goodput"], "copy_age": age}
         return {name: value for name, value in known.items() if value is not None}
+
+    def _copy_age(self, step: int) -> int | None:
+        return None if self._copied is None else step - self._copied
 
     def _layer(self, number: int, layer: LayerReport) -> None:
         self._metrics.record("balance_coefficient", layer.coefficient, layer=number)

@@ -142,8 +142,9 @@ def plan_with_room(
 ) -> Plan:
     """Return the plan of the run with as many replicas as the cluster has room for now.
 
-    ``plan`` is the one to keep to, None to make one from what was ``found`` of the nodes. Where not
-    even the least replicas have room, that plan is returned, for the launch to say what is lacked.
+    ``plan`` is the one to keep to, None to make one from what was ``found`` of the nodes. It may
+    have fewer replicas than the run file, where the operator wished so. Where not even the least
+    replicas have room, that plan is returned, for the launch to say what is lacked.
     """
 
     def of(replicas: int) -> Plan:
@@ -152,7 +153,9 @@ def plan_with_room(
         return plan_for(run, config, sequence_length, replicas, found)
 
     least, most = replicas_of(run)
-    for replicas in range(most if plan is None else plan.replicas, least, -1):
+    if plan is not None:
+        least, most = min(least, plan.replicas), plan.replicas
+    for replicas in range(most, least, -1):
         try:
             wanted = of(replicas)
             decide(wanted)

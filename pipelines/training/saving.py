@@ -1,9 +1,7 @@
 """Checkpoints of a run: snapshots between two steps, completed during the following steps.
 
-Every driver takes a snapshot of its replica after the same steps. The leader commands all ranks to
-write their snapshots and then makes a checkpoint from the files. One step later all drivers
-together report to Ray Train, as Ray Train requires; the reported checkpoint is a pointer to the
-newest complete checkpoint.
+The driver has every rank take a snapshot and write it beside the next steps, and then makes a
+checkpoint from the files. It reports to Ray Train where the newest complete checkpoint is.
 """
 
 import json

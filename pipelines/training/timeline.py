@@ -11,6 +11,10 @@ BEGAN, LOST, MENDED, REPLAYED = "began", "lost", "mended", "replayed"
 """Events: the ranks train under a plan; ranks are lost; all ranks stand together again; the steps
 that were lost are done again.
 """
+WAITS = "waits"
+"""An event: after a loss there is nothing to do but wait, as for nodes."""
+STAYS = "stays"
+"""An event: ranks of a node that goes stay there, because there is nothing better to do."""
 RESIZED = "resized"
 """An event: the plan has changed, or could not be changed."""
 

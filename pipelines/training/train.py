@@ -40,13 +40,11 @@ from pipelines.training.beginning import (
     last_step,
     with_absolute_paths,
 )
-from pipelines.training.board import Beginning, Board, Post, open_board, stop
+from pipelines.training.board import Beginning, Board, Post, Told, open_board, stop
 from pipelines.training.copy_room import as_built, planned
 from pipelines.training.drive import drive
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.mended import Lost, Mended
 from pipelines.training.owner import owned
-from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.run_plan import NOTHING, devices, measured
 from pipelines.training.takeover import living_ranks, patience
 from pipelines.training.work import Outcome, Work
@@ -146,7 +144,7 @@ def _watched(work: Work, plan: Plan, watch: Watch) -> Outcome:
     if work.living is None:
         watch.tell(f"waiting for {waited_for}, at most {run.cluster.launch_seconds:g} s")
     else:
-        watch.tell(f"taking over the actors of {run.name}, which live: {waited_for}")
+        watch.tell(f"taking over {waited_for} of {run.name} where they stand")
     try:
         return _fit(work, watch)
     finally:
@@ -224,7 +222,7 @@ def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:
     for post in posts:
         if isinstance(post, Beginning):
             watch.tell(_begins(post))
-        elif isinstance(post, Lost | Mended | Rescaled | NotRescaled):
+        elif isinstance(post, Told):
             watch.tell(post.line)
         else:
             watch.on_step(post)

@@ -1,9 +1,12 @@
 """What somebody wants a living run to be planned as, and the plan that is."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from actors.crew.nodes.filling import finds_places
+from actors.crew.nodes.nodes import rooms
+from actors.crew.nodes.room import Room
 from actors.engine.training import TrainingEngine
 from actors.step.replicas import check_step
 from cluster.probe import nodes_of_ray
@@ -36,7 +39,9 @@ class Wish:
     def __post_init__(self) -> None:
         given = [each for each in (self.replicas, self.plan, self.nodes) if each is not None]
         if len(given) != 1:
-            raise ConfigError(f"{len(given)} wishes were given; give --replicas, --plan or --nodes")
+            raise ConfigError(
+                f"{len(given)} of --replicas, --plan and --nodes were given; give one of them"
+            )
         for option, count in (("--replicas", self.replicas), ("--nodes", self.nodes)):
             if count is not None and count < 1:
                 raise ConfigError(f"{option} is {count}; give a number from 1 on")
@@ -121,19 +126,34 @@ def present(
     return Present(context.run, context.config, sequence_length, engine.plan, there, nodes)
 
 
-def smaller(how: Shrink, gone: frozenset[Seat], present: Present) -> Plan | None:
-    """Return a plan over what is left without some seats; None where there is none."""
+def smaller(
+    how: Shrink,
+    gone: frozenset[Seat],
+    present: Present,
+    asked: Callable[[], Sequence[Room]] = rooms,
+) -> Plan | None:
+    """Return a plan over what is left without some seats; None where there is none.
+
+    Where all seats are gone, the rooms that are ``asked`` for say how many replicas can start.
+    """
     train = present.run.train
     try:
         if how == "stages":
-            plan = over(present, present.there)
+            plan: Plan | None = over(present, present.there)
+        elif gone.issuperset(present.plan.seats):
+            plan = _with_room(present.plan, asked())
         else:
             shrunk = fewer_replicas(present.plan, gone)
-            if shrunk is None:
-                return None
-            plan = shrunk.plan
-        check_step(plan, train.schedule, train.micro_batches)
+            plan = None if shrunk is None else shrunk.plan
+        if plan is not None:
+            check_step(plan, train.schedule, train.micro_batches)
     except PlanError as error:
         logger.warning("no plan of fewer %s: %s", how, error)
         return None
     return plan
+
+
+def _with_room(plan: Plan, rooms: Sequence[Room]) -> Plan | None:
+    """Return a plan with as many replicas, fewer than it has, as find places now."""
+    fewer = (plan.of_replicas(count) for count in range(plan.replicas - 1, 0, -1))
+    return next((each for each in fewer if finds_places(each, {}, rooms)), None)

@@ -280,7 +280,7 @@ def test_a_killed_command_line_is_taken_over_where_its_actors_stand(
     after: list[list[int]] = []
     look = once(0, lambda: after.append(pids(run, 2)))
     trained(run, "always", look, said.append)
-    assert "taking over the actors of tiny, which live: 2 actors" in said
+    assert "taking over 2 actors of tiny where they stand" in said
     assert after == [before]
     assert losses(run) == losses(undisturbed)
     ours, theirs = (tensors_of(checkpoints(r.checkpoint.path)[-1]) for r in (run, undisturbed))

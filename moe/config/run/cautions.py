@@ -8,10 +8,10 @@ from moe.config.run.config import RunConfig
 def model_cautions(run: RunConfig, model: ModelConfig) -> list[str]:
     """Return warnings: where a run on a model loses work or learns less than expected."""
     found = []
-    if run.plan.least_replicas is not None and run.checkpoint.every == 0:
+    if not run.elastic.copies and run.checkpoint.every == 0:
         found.append(
-            "every change of the number of replicas restarts from the last checkpoint, and "
-            "checkpoint.every is 0, so the run restarts from the beginning."
+            "elastic.copy_every is 0 and checkpoint.every is 0, so the loss of any rank sends the "
+            "run back to its beginning."
         )
     moe = model.moe
     if moe is None or moe.hashed:

@@ -27,7 +27,9 @@ class ElasticSection(Section):
     failure_seconds: float = Field(default=3600.0, gt=0)
     """Seconds after which a loss no longer counts for ``max_failures``."""
     spares: int = Field(default=1, ge=0)
-    """Processes on each node that wait with all imports done, so that a replacement starts soon."""
+    """Processes on each node that wait with all imports done, so that a replacement starts soon.
+    None where the run keeps no copies: a loss then starts all ranks anew.
+    """
     hang_seconds: float = Field(default=30.0, gt=0)
     """A rank whose process does not answer for so long, even to a question about its status, is
     ended and replaced. A step may take longer: ``cluster.step_seconds`` limits that.
@@ -78,6 +80,16 @@ class ElasticSection(Section):
                 f"orphan_seconds {self.orphan_seconds:g} must exceed hang_seconds "
                 f"{self.hang_seconds:g}: a driver may wait that long for one rank before it speaks "
                 "to the others; raise orphan_seconds, or give 0 for ranks that wait for ever"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spares_of_copies(self) -> "ElasticSection":
+        spares = ElasticSection.model_fields["spares"].default
+        if not self.copies and self.spares not in (0, spares):
+            raise ValueError(
+                "spares has no effect with copy_every = 0, where no lost rank is replaced alone; "
+                "remove spares, or set copy_every"
             )
         return self
 

@@ -131,8 +131,6 @@ def _undisturbed(situation: Situation[Shape]) -> Decision[Shape]:
     """Decide where no rank is lost and all stand together: nodes that go, then wishes."""
     if not situation.together:
         return GoOn("no rank is lost and all stand at one step; they meet again")
-    if situation.resizing:
-        return GoOn("a change of plan is under way")
     if situation.leaving:
         return _leave(situation)
     if situation.wish is not None and situation.wish != situation.shape:

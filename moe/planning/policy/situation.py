@@ -77,7 +77,6 @@ class Situation(Generic[Shape]):
     the budget, the present one counted. ``checkpoint``: steps done in the newest whole checkpoint;
     0 is the state that the run began with. ``leaving``: seconds left to the seats of nodes that go.
     ``wish``: what the operator, or a run that follows its nodes, wants to be planned as.
-    ``resizing``: a change of plan is under way.
     """
 
     shape: Shape
@@ -93,7 +92,6 @@ class Situation(Generic[Shape]):
     checkpoint: int = 0
     leaving: Mapping[Seat, float] = field(default_factory=dict)
     wish: Shape | None = None
-    resizing: bool = False
 
     def __post_init__(self) -> None:
         known = set(self.seats)

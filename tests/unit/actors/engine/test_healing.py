@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from actors.engine.healing import Surroundings
+from actors.engine.healing import Making, Surroundings
+from actors.engine.training import TrainingEngine
 from actors.faults.armed import FaultPlan
+from actors.state.sources import Blank, ModelSource
 from moe.checkpoint.reader import Checkpoint
 from moe.config.fault import Fault
 from moe.config.run import RunConfig
@@ -147,3 +149,43 @@ def test_more_losses_than_the_budget_allows_stop_the_run(ranks: Ranks, model: Pa
     done = HealedRun.begun(ranks, stages(model), run_of(model)).go(unharmed, until=1)
     signalled(signal.SIGKILL, 2)(done)
     assert isinstance(done.engine.recover(Surroundings(0, 100)), Stop)
+
+
+def test_a_run_that_cannot_start_anew_as_it_was_is_planned_smaller(
+    ranks: Ranks, model: Path
+) -> None:
+    """All ranks have ended, and a launch has found no room for them."""
+    run, smaller = run_of(model, {"copy_every": 0}), gangs(model).of_replicas(1)
+    done = HealedRun.begun(ranks, stages(model), run).go(unharmed, until=1)
+    signalled(signal.SIGKILL, 0, 1, 2)(done)
+    around = Surroundings(0, 1, room=False, smaller=lambda how, gone: smaller)
+    found = done.engine.recover(around)
+    assert isinstance(found, Restore)
+    assert found.shape == smaller
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_run_that_can_only_wait_says_why_as_long_as_it_is_wanted(
+    wanted: bool, ranks: Ranks, model: Path
+) -> None:
+    told: list[str] = []
+    done = HealedRun.begun(ranks, stages(model), run_of(model)).go(unharmed, until=1)
+    signalled(signal.SIGKILL, 0, 1, 2)(done)
+    around = Surroundings(0, 1, room=False, wanted=lambda: wanted, waits=told.append)
+    assert isinstance(done.engine.recover(around), Restore if wanted else Stop)
+    assert [line.partition("; ")[2] for line in told] == (
+        ["the run waits for nodes"] if wanted else []
+    )
+
+
+def test_ranks_that_are_taken_over_suffer_no_fault_of_the_command_line_before(
+    ranks: Ranks, model: Path, three: Undisturbed, tmp_path: Path
+) -> None:
+    faults, run = FaultPlan((Fault("kill", 1, 2, "copy"),), tmp_path), run_of(model)
+    done = HealedRun.begun(ranks, three.plan, run, faults).go(unharmed, until=1)
+    making = Making(run, Blank.of(ModelSource(model)), runs.LENGTH)
+    attached = TrainingEngine.attach(done.crew, three.plan, making)
+    assert attached is not None
+    done.engine = attached
+    three.check(done.go(unharmed), lost=0)
+    assert faults.spent() == ()

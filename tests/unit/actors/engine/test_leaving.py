@@ -13,6 +13,7 @@ from actors.state.sources import Blank, ModelSource
 from moe.config.run.elastic import Shrink
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+from moe.planning.policy.decision import GoOn
 from moe.surgery.initialise import initialise
 from tests import runs
 from tests.healed import HealedRun, at, signalled, unharmed
@@ -43,13 +44,15 @@ def run_of(model: Path, **elastic: Any) -> Any:
     return runs.run_config(model, elastic=section, cluster={"group_seconds": 20.0})
 
 
-def goes(run: HealedRun, seats: tuple[Seat, ...], seconds: float) -> None:
-    """Have the node of some seats be told to leave, and do what is decided."""
+def goes(run: HealedRun, seats: tuple[Seat, ...], seconds: float) -> GoOn | None:
+    """Have the node of some seats be told to leave, and do what is decided; why nothing is."""
     leaving = dict.fromkeys(seats, seconds)
     around = Surroundings(0, 0, smaller=run.smaller, leaving=leaving)
     done = run.engine.consider(around)
-    if done is not None:
+    if isinstance(done, Resized | Unchanged):
         run.resized.append(done)
+        return None
+    return done
 
 
 def test_ranks_leave_in_time_and_no_step_is_lost(
@@ -74,7 +77,9 @@ def test_a_notice_that_is_too_short_is_left_to_healing(
     ranks: Ranks, model: Path, two: dict[int, float]
 ) -> None:
     def harm(run: HealedRun) -> None:
-        goes(run, (Seat(0, 1, 0),), SOON)
+        stays = goes(run, (Seat(0, 1, 0),), SOON)
+        assert stays is not None
+        assert "too soon to move" in stays.reason
         signalled(signal.SIGKILL, 1)(run)
 
     done = HealedRun.begun(ranks, PLAN, run_of(model)).go(at(3, harm))

@@ -393,6 +393,7 @@ def test_replicas_may_vary() -> None:
         ({"orphan_seconds": 20.0}, "elastic: orphan_seconds 20 must exceed hang_seconds 30"),
         ({"on_shrink": "gangs"}, r"elastic\.on_shrink: "),
         ({"copys": 1}, r"elastic\.copys: "),
+        ({"copy_every": 0, "spares": 2}, "elastic: spares has no effect with copy_every = 0"),
         (
             {"max_failures": 0, "failure_seconds": 60.0},
             "elastic: failure_seconds has no effect with max_failures = 0",

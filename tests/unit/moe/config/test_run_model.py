@@ -130,17 +130,10 @@ def test_what_learns_little_is_told(
     assert all(each.startswith(start) for each, start in zip(found, told, strict=True))
 
 
-@pytest.mark.parametrize(("every", "told"), [(0, True), (10, False)])
-def test_replicas_that_change_without_checkpoints_are_told(every: int, told: bool) -> None:
-    run = run_of(
-        plan={"replicas": 2, "least_replicas": 1},
-        checkpoint={"path": "unused", "every": every},
-    )
+@pytest.mark.parametrize(
+    ("copy_every", "every", "told"), [(0, 0, True), (0, 10, False), ("auto", 0, False)]
+)
+def test_a_run_that_keeps_nothing_is_told(copy_every: int | str, every: int, told: bool) -> None:
+    run = run_of(elastic={"copy_every": copy_every}, checkpoint={"path": "unused", "every": every})
     found = model_cautions(run, plans.SMOLLM2)
-    assert (
-        any(
-            "checkpoint.every is 0, so the run restarts from the beginning" in each
-            for each in found
-        )
-        == told
-    )
+    assert any("back to its beginning" in each for each in found) == told

@@ -49,6 +49,14 @@ def test_a_run_is_wanted_until_somebody_stops_it() -> None:
     assert board.orders() == Orders(False)
 
 
+def test_the_plan_that_was_wished_for_outlives_the_driver_that_met_the_wish() -> None:
+    board, plan = Board(), runs.plan(SMOLLM2, (15, 15))
+    assert board.aimed() is None
+    board.aim(plan)
+    board.follow(runs.repeated(plan, 2))
+    assert board.aimed() == plan
+
+
 def test_one_wish_at_a_time_waits_for_its_answer() -> None:
     first, second = Wish(replicas=2), Wish(nodes=1)
     told = NotRescaled(3, False, "no room")

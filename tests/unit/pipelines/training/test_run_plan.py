@@ -8,7 +8,14 @@ import pytest
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import BF16, FLOAT32, Numerics
 from moe.planning.plan.file import save_plan
-from pipelines.training.run_plan import check_plan, fullest_plan, replicas_of, workload
+from pipelines.training.run_plan import (
+    NOTHING,
+    check_plan,
+    fullest_plan,
+    plan_with_room,
+    replicas_of,
+    workload,
+)
 from tests import runs
 from tests.plans import SMOLLM2, inventory
 
@@ -24,6 +31,14 @@ def test_replicas_are_those_of_the_run_or_of_its_plan(tmp_path: Path) -> None:
     more = runs.run_config(tmp_path, plan={"path": path, "least_replicas": 4})
     with pytest.raises(ConfigError, match=r"least_replicas is 4 but .*plan\.toml has 3 replicas"):
         replicas_of(more)
+
+
+def test_a_run_starts_anew_with_fewer_replicas_than_its_file_says_where_somebody_wished_so(
+    tmp_path: Path,
+) -> None:
+    run = runs.run_config(tmp_path, plan={"replicas": 2})
+    wished = runs.plan(SMOLLM2, (15, 15))
+    assert plan_with_room(run, SMOLLM2, 16, wished, NOTHING) == wished
 
 
 def test_the_fullest_replica_is_what_a_plan_must_carry(tmp_path: Path) -> None:

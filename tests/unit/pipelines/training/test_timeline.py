@@ -11,7 +11,8 @@ import pytest
 from actors.commands import StepReport
 from actors.engine.copying import Copied
 from cluster.journal import read
-from pipelines.training.mended import Lost, Mended
+from pipelines.training.health import Health
+from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.recording import JOURNAL, RunRecord
 from pipelines.training.timeline import Began, Goodput, Scene, to_do_again
 
@@ -106,3 +107,27 @@ def test_every_step_has_its_goodput(record: RunRecord, tmp_path: Path) -> None:
     (step,) = (each for each in read(tmp_path / JOURNAL) if "event" not in each)
     began = events(tmp_path)[0]["time"]
     assert step["goodput"] == pytest.approx(1e-9 / (step["time"] - began))
+
+
+def test_a_run_that_can_only_wait_says_why(record: RunRecord, tmp_path: Path) -> None:
+    record.loss(Waiting("no room"), SCENE)
+    (told,) = events(tmp_path)
+    assert (told["event"], told["reason"], told["epoch"]) == ("waits", "no room", 1)
+
+
+def test_how_a_run_stands_is_known_from_its_record(record: RunRecord) -> None:
+    assert record.health(0, 0) == Health(0, None, None, 0)
+    record.began(BEGAN, SCENE)
+    record.copied(Copied(2, 0.1, 0.2, 1000, 2))
+    record.step(report(3, seconds=1e-9))
+    health = record.health(3, 1)
+    assert (health.step, health.copy_age, health.spares) == (3, 1, 1)
+    assert health.goodput is not None
+
+
+def test_ranks_of_a_node_that_goes_say_why_they_stay(record: RunRecord, tmp_path: Path) -> None:
+    told = Stays(4, "too soon to move")
+    record.stays(told, SCENE)
+    (event,) = events(tmp_path)
+    assert (event["event"], event["boundary"], event["reason"]) == ("stays", 4, "too soon to move")
+    assert told.line == "no change of plan after step 4: too soon to move"

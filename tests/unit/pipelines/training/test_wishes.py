@@ -9,6 +9,7 @@ from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.plan.seats import Seat
 from pipelines.training.wishes import Present, Wish, smaller, wished
 from tests import exports, runs
+from tests.places import room
 from tests.routed import routed
 
 CONFIG = routed(3)
@@ -62,7 +63,11 @@ def test_a_wish_that_no_plan_meets_is_refused(wish: Wish, why: str, present: Pre
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [({}, "0 wishes"), ({"replicas": 1, "nodes": 1}, "2 wishes"), ({"nodes": 0}, "--nodes is 0")],
+    [
+        ({}, "0 of --rep"),
+        ({"replicas": 1, "nodes": 1}, "2 of --rep"),
+        ({"nodes": 0}, "--nodes is 0"),
+    ],
 )
 def test_one_wish_is_given_at_a_time(given: dict[str, int], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
@@ -77,4 +82,12 @@ def test_what_is_left_of_a_run_is_planned_as_the_run_file_prefers(present: Prese
     cut = smaller("stages", gone, present)
     assert cut is not None
     assert cut.replicas == 2
-    assert smaller("replicas", frozenset(present.plan.seats), present) is None
+
+
+@pytest.mark.parametrize(("cpus", "replicas"), [(0, None), (1, None), (3, 1), (9, 1)])
+def test_a_run_of_which_nothing_is_left_has_the_replicas_that_can_start(
+    cpus: int, replicas: int | None, present: Present
+) -> None:
+    there = [room("a", CPU=cpus)] if cpus else []
+    found = smaller("replicas", frozenset(present.plan.seats), present, lambda: there)
+    assert (None if found is None else found.replicas) == replicas

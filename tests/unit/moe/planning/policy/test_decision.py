@@ -226,11 +226,9 @@ TABLE: list[tuple[str, Situation[str], Decision[str], str]] = [
         GoOn(""),
         "goes in 9 s, too soon to move in 20 s",
     ),
-    ("leaving in a resize", situation(**LEAVING, resizing=True), GoOn(""), "is under way"),
     ("leaving and lost", situation(B, **LEAVING), Heal(6, {B: D}, ""), ""),
     ("wish", situation(wish="eight"), Resize("eight", ""), "another plan is wished for"),
     ("wish met", situation(wish="four"), GoOn(""), "nothing is wrong"),
-    ("wish in a resize", situation(wish="eight", resizing=True), GoOn(""), "is under way"),
     ("wish and lost", situation(B, wish="eight"), Heal(6, {B: D}, ""), ""),
     (
         "wish and leaving",
@@ -238,7 +236,6 @@ TABLE: list[tuple[str, Situation[str], Decision[str], str]] = [
         Resize("four", "", frozenset({C})),
         "moved off",
     ),
-    ("lost in a resize", situation(B, resizing=True), Heal(6, {B: D}, ""), ""),
 ]
 
 
@@ -289,7 +286,6 @@ def drawn(random: Random) -> Situation[str]:
         checkpoint=random.randrange(4),
         leaving={seats[0]: random.uniform(0, 20)} if random.random() < 0.2 else {},
         wish=random.choice([None, "plan", "another"]),
-        resizing=random.random() < 0.2,
     )
 
 
@@ -318,7 +314,6 @@ def test_a_decision_can_be_carried_out(seed: int) -> None:
             assert lost <= given.room or decided.shape in PLANS.values()
         case Resize():
             assert not lost
-            assert not given.resizing
             assert decided.shape != given.shape or decided.away
         case GoOn():
             steps = {standing.steps_done for standing in given.living.values()}
