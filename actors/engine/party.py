@@ -69,9 +69,7 @@ class Party(Generic[Ranks]):
         to give up a wait for a process that lives. One that answers and has not ended what it does
         long after every message has, hangs as well.
         """
-        killed = {*self._pulse.hung()}
-        for seat in killed:
-            self.crew.kill(seat)
+        killed = self.end_hung()
         self.abort()
         answers = self.tell("settled")
         deadline = time.monotonic() + self.deadlines.group + ABORT_SECONDS
@@ -83,6 +81,13 @@ class Party(Generic[Ranks]):
             wait([answers[seat] for seat in pending - late], self._pulse.every)
             self._pulse.beat()
         return _statuses(answers)
+
+    def end_hung(self) -> set[Seat]:
+        """Kill the ranks that have not answered for too long, for which others may wait."""
+        hung = {*self._pulse.hung()}
+        for seat in hung:
+            self.crew.kill(seat)
+        return hung
 
     def abort(self) -> None:
         """Make every rank drop its process groups, under whatever it does.
