@@ -45,14 +45,21 @@ class Party(Generic[Ranks]):
         nobody waits for it in vain.
         """
         try:
-            done = complete(
-                self.crew, answers, doing, seconds, _Watching(self._pulse, self.crew, doing)
-            )
+            done = self._complete(answers, doing, seconds)
         except RaymoeError:
             self.abort()
             raise
         if not done:
             self.abort()
+            raise cause(self.crew, answers, doing)
+        return [answer.result() for answer in answers.values()]
+
+    def ask(self, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> list[Any]:
+        """Wait for answers for which no rank waits for another.
+
+        One that fails, hangs or is late disturbs nobody's work.
+        """
+        if not self._complete(answers, doing, seconds):
             raise cause(self.crew, answers, doing)
         return [answer.result() for answer in answers.values()]
 
@@ -96,6 +103,10 @@ class Party(Generic[Ranks]):
         """
         answers, hung = self.tell("abort"), {*self._pulse.hung()}
         wait([answers[seat] for seat in answers if seat not in hung], ABORT_SECONDS)
+
+    def _complete(self, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> bool:
+        watching = _Watching(self._pulse, self.crew, doing)
+        return complete(self.crew, answers, doing, seconds, watching)
 
 
 class _Watching:
