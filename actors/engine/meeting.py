@@ -7,7 +7,6 @@ import time
 
 from actors.commands import BuildCommand, RankStatus
 from actors.crew.crew import Crew
-from actors.crew.gather import gather
 from actors.deadlines import Deadlines
 from actors.engine.party import Party
 from actors.engine.statuses import Settling
@@ -34,7 +33,8 @@ class Meeting(Party[Crew]):
 
     def status(self, seconds: float | None = None) -> list[RankStatus]:
         """Return what every rank holds now, also while a step runs."""
-        return self._ask("status", seconds)
+        deadline = self.deadlines.group if seconds is None else seconds
+        return self.ask(self.tell("status"), "the answer to status", deadline)
 
     def start(self, source: Source, sequence_length: int, run: RunConfig | None) -> None:
         """Build every rank from a source and begin the first epoch; on failure end all ranks."""
@@ -58,7 +58,7 @@ class Meeting(Party[Crew]):
         seats, seconds = self.crew.seats, self.deadlines.group
         first = seats.seat(0)
         opened = {first: self.crew.tell(first, "open_store", seconds)}
-        ((host, port),) = gather(self.crew, opened, "opening the store", seconds)
+        ((host, port),) = self.ask(opened, "opening the store", seconds)
         homes = self.plan.homes
         memberships = {
             seat: Membership(self.run, self.epoch, seat, seats, homes, host, port, seconds)
@@ -80,8 +80,3 @@ class Meeting(Party[Crew]):
     def end(self) -> None:
         """End every rank."""
         self.crew.end()
-
-    def _ask(self, method: str, seconds: float | None = None) -> list[RankStatus]:
-        """Ask every rank for its status; a late answer disturbs nobody's work."""
-        deadline = self.deadlines.group if seconds is None else seconds
-        return gather(self.crew, self.tell(method), f"the answer to {method}", deadline)

@@ -45,14 +45,21 @@ class Party(Generic[Ranks]):
         nobody waits for it in vain.
         """
         try:
-            done = complete(
-                self.crew, answers, doing, seconds, _Watching(self._pulse, self.crew, doing)
-            )
+            done = self._complete(answers, doing, seconds)
         except RaymoeError:
             self.abort()
             raise
         if not done:
             self.abort()
+            raise cause(self.crew, answers, doing)
+        return [answer.result() for answer in answers.values()]
+
+    def ask(self, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> list[Any]:
+        """Wait for answers for which no rank waits for another.
+
+        One that fails, hangs or is late disturbs nobody's work.
+        """
+        if not self._complete(answers, doing, seconds):
             raise cause(self.crew, answers, doing)
         return [answer.result() for answer in answers.values()]
 
@@ -69,9 +76,7 @@ class Party(Generic[Ranks]):
         to give up a wait for a process that lives. One that answers and has not ended what it does
         long after every message has, hangs as well.
         """
-        killed = {*self._pulse.hung()}
-        for seat in killed:
-            self.crew.kill(seat)
+        killed = self.end_hung()
         self.abort()
         answers = self.tell("settled")
         deadline = time.monotonic() + self.deadlines.group + ABORT_SECONDS
@@ -84,6 +89,13 @@ class Party(Generic[Ranks]):
             self._pulse.beat()
         return _statuses(answers)
 
+    def end_hung(self) -> set[Seat]:
+        """Kill the ranks that have not answered for too long, for which others may wait."""
+        hung = {*self._pulse.hung()}
+        for seat in hung:
+            self.crew.kill(seat)
+        return hung
+
     def abort(self) -> None:
         """Make every rank drop its process groups, under whatever it does.
 
@@ -91,6 +103,10 @@ class Party(Generic[Ranks]):
         """
         answers, hung = self.tell("abort"), {*self._pulse.hung()}
         wait([answers[seat] for seat in answers if seat not in hung], ABORT_SECONDS)
+
+    def _complete(self, answers: Mapping[Seat, Answer], doing: str, seconds: float) -> bool:
+        watching = _Watching(self._pulse, self.crew, doing)
+        return complete(self.crew, answers, doing, seconds, watching)
 
 
 class _Watching:

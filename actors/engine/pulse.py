@@ -27,6 +27,7 @@ class Pulse:
         self._crew = crew
         self._asked: dict[Seat, tuple[float, Answer]] = {}
         self._beaten = time.monotonic()
+        self._found: set[Seat] = set()
 
     @property
     def every(self) -> float:
@@ -36,11 +37,10 @@ class Pulse:
     def beat(self) -> None:
         """Ask those that have answered.
 
-        A driver that was stopped itself forgets what it asked before: the answers may be there and
-        unread.
+        After a pause it asks all anew, for the reason that ``hung`` tells.
         """
         now = time.monotonic()
-        if now - self._beaten > 2 * self.every:
+        if self._paused:
             self._asked.clear()
         self._beaten = now
         silent = self.silent()
@@ -54,5 +54,16 @@ class Pulse:
         return {seat: now - at for seat, (at, answer) in self._asked.items() if not answer.done()}
 
     def hung(self) -> list[Seat]:
-        """Return the ranks that have been silent for too long."""
-        return [seat for seat, seconds in self.silent().items() if seconds >= self.seconds]
+        """Return the ranks that have been silent for too long.
+
+        After a pause between two beats no more are found, as where the driver was stopped itself:
+        the answers may be there and unread.
+        """
+        silent = self.silent()
+        if not self._paused:
+            self._found = {seat for seat, seconds in silent.items() if seconds >= self.seconds}
+        return [seat for seat in silent if seat in self._found]
+
+    @property
+    def _paused(self) -> bool:
+        return time.monotonic() - self._beaten > 2 * self.every

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.commands import BuildCommand, RankStatus
 from actors.crew.arming import arm, tell_armed
@@ -94,6 +95,7 @@ class Resizing:
         self._making = making
         self._losses = losses
         self._new: Crew | None = None
+        self._parties: list[Party[Any]] = []
         self._disturbed = False
         self._phases = Phases()
         self._deadline = 0.0
@@ -169,6 +171,7 @@ class Resizing:
         """Have every process do its part; each then holds its new share beside the old one."""
         old, making = self._old, self._making
         party = Party(Joint(moves.parts, old.crew, new), old.deadlines)
+        self._parties.append(party)
         seats, name = party.crew.seats, f"{old.run}/resize-{old.epoch}-{change.step}"
         first = seats.seat(0)
         opened = {first: party.crew.tell(first, "open_store", self._left)}
@@ -194,6 +197,7 @@ class Resizing:
         """Have the ranks take their new shares, meet, and copy them to each other."""
         old = self._old
         meeting = Meeting(old.run, change.plan, new, old.deadlines)
+        self._parties.append(meeting)
         meeting.epoch = old.epoch
         meeting.gather(meeting.tell("become"), "taking the shares of another plan", self._left)
         old.epoch += 1
@@ -208,9 +212,13 @@ class Resizing:
         """Have every rank go back to its old share, and end the new processes.
 
         Nobody waits for the ranks here: one may hang. They do it before what they are told next.
+        One that is known to hang ends now: others wait for its messages, and to find out once more
+        would take as long again.
         """
         if self._new is None:
             return
+        for party in self._parties:
+            party.end_hung()
         if self._disturbed:
             self._old.tell("revert")
             tell_armed(self._old.crew, self._making.faults, step)

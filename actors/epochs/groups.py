@@ -22,12 +22,23 @@ from actors.epochs.lines import DOWN, UP, Line, Route, routes_of
 from actors.epochs.membership import Membership
 from moe.errors import RankLost
 
+REACH_SECONDS = 10.0
+"""A store is open before anybody is told of it, and is reached in milliseconds; one whose process
+has died meanwhile never is."""
+
 
 def open_store(host: str, seconds: float) -> TCPStore:
     """Open the store where the ranks of an epoch meet, on a free port of rank 0's host."""
     return TCPStore(
         host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=seconds)
     )
+
+
+def reach_store(host: str, port: int, seconds: float) -> TCPStore:
+    """Connect to a store that is open; every later wait there ends after ``seconds``."""
+    store = TCPStore(host, port, timeout=timedelta(seconds=min(seconds, REACH_SECONDS)))
+    store.set_timeout(timedelta(seconds=seconds))
+    return store
 
 
 class Groups:
@@ -57,7 +68,7 @@ class Groups:
         self._wait = timedelta(seconds=membership.seconds)
         self._numbers: list[Tensor] = []
         if store is None:
-            store = TCPStore(membership.host, membership.port, timeout=self._wait)
+            store = reach_store(membership.host, membership.port, membership.seconds)
         prefix = membership.name
         dist.init_process_group(
             backend,

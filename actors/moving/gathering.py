@@ -13,8 +13,9 @@ from typing import cast
 
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store
 
+from actors.epochs.groups import reach_store
 from actors.moving.transfer import Place, Standing, joined
 from moe.errors import DeadlineExceeded, RankLost
 
@@ -40,7 +41,7 @@ class Gathering:
         self._unwanted = unwanted
         self._wait = timedelta(seconds=place.seconds)
         if store is None:
-            store = TCPStore(place.host, place.port, timeout=self._wait)
+            store = reach_store(place.host, place.port, place.seconds)
         self._store = PrefixStore(place.name, store)
         self._group: dist.ProcessGroup | None = None
 

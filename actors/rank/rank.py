@@ -160,10 +160,11 @@ class Rank(Member):
                 else:
                     peers.take(step, trainer.holdings, trainer.balancer.states, seconds)
 
-            whole = peers.deliver(recovery, seconds, stand)
+            peers.deliver(recovery, seconds, stand)
             share.report = None
             trainer.spread()
-            peers.keep(step if recovery.gives else whole)
+            if recovery.gives:
+                peers.keep(step)
 
     def infer(self, work: InferInput) -> SampledToken | None:
         """Run new tokens of a sequence; the last stage's leader returns the next token."""

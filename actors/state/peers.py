@@ -60,10 +60,15 @@ class Peers:
         }
 
     def join(self, group: dist.ProcessGroup | None) -> None:
-        """Take part in an epoch; no group where the rank is alone."""
+        """Take part in an epoch; no group where the rank is alone. Every rank must.
+
+        The newest boundary that any rank knows to be whole is kept by all from now on: the sum
+        that ended its exchange may have reached some ranks alone.
+        """
         with self._changed:
             self._group, self._joined = group, True
             self._epoch += 1
+        self.keep(self._agree(max(self._own.kept, self._held.kept), self._checking()))
 
     def leave(self) -> None:
         """Hold the group no more, and give up what travels; whole copies stay."""
@@ -125,8 +130,12 @@ class Peers:
 
     @contextmanager
     def travelling(self, step: int) -> Iterator[None]:
-        """Mark that the copies of a step travel: neither slots nor groups may change under them."""
+        """Mark that the copies of a step travel: neither slots nor groups may change under them.
+
+        RankLost where this rank has left its epoch.
+        """
         with self._changed:
+            self._check(self._epoch)
             self._travels = step
         try:
             yield
@@ -158,7 +167,7 @@ class Peers:
             sending.wait(check)
         if told is not None:
             told.wait()
-        self._agree(step)
+        self._agree(step, check)
         with self._changed:
             self._own.keep(self._seat, step)
             if ward is not None:
@@ -166,17 +175,15 @@ class Peers:
         sent = own.bytes if sending is not None else 0
         return CopyReport(step, sent, received, time.perf_counter() - started)
 
-    def deliver(self, recovery: Recovery, seconds: float, stand: Callable[[], None]) -> int:
+    def deliver(self, recovery: Recovery, seconds: float, stand: Callable[[], None]) -> None:
         """Bring copies from their holders to the ranks that lost them; every rank must.
 
         Copies of later steps are dropped, and ``stand`` has the rank stand at the boundary: as soon
-        as it has its copy, while those that it gives travel. Returns the step of the newest
-        boundary that any rank knows to be whole, -1 for none.
+        as it has its copy, while those that it gives travel.
         """
         with self._changed:
             self._await_idle(seconds)
         step, check = recovery.step, self._checking()
-        whole = self._agree(max(self._own.kept, self._held.kept))
         gives = recovery.gives
         wards = [lost for lost, holder in gives.items() if holder == self._seat]
         sent = [Sending(self._line(lost), self.copy_of(lost, step)) for lost in wards]
@@ -188,14 +195,17 @@ class Peers:
         stand()
         for each in sent:
             each.wait(check)
-        return whole
 
     def keep(self, step: int) -> None:
-        """Keep the copies of a boundary until a later one is whole everywhere."""
+        """Keep the copies of a boundary until a later one is whole everywhere.
+
+        Where a copy of that boundary is kept already, it stays: a second one is of a seat whose
+        copies went elsewhere meanwhile, or were on their way here.
+        """
         with self._changed:
             for slots in (self._own, self._held):
                 for copy in slots.copies:
-                    if copy.step == step:
+                    if copy.step == step != slots.kept:
                         slots.keep(copy.seat, step)
 
     @property
@@ -207,7 +217,7 @@ class Peers:
         epoch = self._epoch
         with self._changed:
             taken = self._changed.wait_for(
-                lambda: self._epoch != epoch or self._own.find(self._seat, step), seconds
+                lambda: self._left(epoch) or self._own.find(self._seat, step), seconds
             )
         self._check(epoch)
         if not taken:
@@ -238,12 +248,18 @@ class Peers:
             raise self._gone()
         return Line(self._group, self._seats.rank(seat))
 
-    def _agree(self, number: int) -> int:
-        """Return the largest number of all ranks, once all have come here."""
-        if self._group is None:
+    def _agree(self, number: int, check: Callable[[], None]) -> int:
+        """Return the largest number of all ranks, once all have come here.
+
+        ``check`` raises where this rank has left: it then has no group, as one that is alone.
+        """
+        with self._changed:
+            check()
+            group = self._group
+        if group is None:
             return number
         largest = torch.tensor([number])
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         return int(largest.item())
 
     def _await_idle(self, seconds: float, but: int | None = None) -> None:
@@ -259,8 +275,11 @@ class Peers:
         return partial(self._check, self._epoch)
 
     def _check(self, epoch: int) -> None:
-        if self._epoch != epoch or not self._joined:
+        if self._left(epoch):
             raise self._gone()
+
+    def _left(self, epoch: int) -> bool:
+        return self._epoch != epoch or not self._joined
 
     def _gone(self) -> RankLost:
         return RankLost(f"rank {self._rank} has left its epoch; copies that travelled are dropped")

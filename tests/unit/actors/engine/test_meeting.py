@@ -1,5 +1,7 @@
 """A meeting over processes: epochs begin where it is told, and end on every rank."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from actors.deadlines import Deadlines
 from actors.engine.meeting import Meeting
 from actors.state.sources import ModelSource
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import CheckpointError, RankLost
+from moe.errors import CheckpointError, DeadlineExceeded, RankLost
 from tests import runs, tiny
 from tests.ranks import Ranks, single_threaded
 
@@ -45,6 +47,23 @@ def test_one_command_that_fails_makes_every_rank_leave_the_epoch(
     with pytest.raises(RankLost, match="rank 1 was built to serve, not to train"):
         meeting.gather(answers, "taking a snapshot", 20.0)
     assert [rank.joined for rank in meeting.status()] == [False, False]
+
+
+def test_a_rank_that_hangs_is_noticed_whatever_it_is_asked(
+    ranks: Ranks, meeting: Meeting, model: Path
+) -> None:
+    """Also where nothing but an answer is waited for: long before a message would be late."""
+    meeting.start(ModelSource(model), 0, None)
+    hasty = Meeting("test", meeting.plan, meeting.crew, Deadlines(group=60.0, hang=0.5))
+    hung = "rank 0 has not answered for 0.5 s during"
+    os.kill(ranks.pid(0), signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceeded, match=f"{hung} opening the store"):
+            hasty.begin()
+        with pytest.raises(DeadlineExceeded, match=f"{hung} the answer to status"):
+            hasty.status()
+    finally:
+        ranks.process(0).kill()
 
 
 def test_ranks_that_cannot_read_their_source_are_ended_with_its_error(

@@ -1,6 +1,7 @@
 """A run whose plan changes while it trains: who stays keeps its process, and every number stays."""
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.fault import Fault
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
+from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.surgery.initialise import initialise
 from tests import runs
 from tests.healed import HealedRun, Strike, at, signalled, unharmed
-from tests.ranks import Ranks, single_threaded
+from tests.ranks import SECONDS, Ranks, single_threaded
 from tests.routed import routed
 
 
@@ -135,6 +137,20 @@ def test_a_change_in_which_a_rank_is_harmed_leaves_the_old_plan_running(
     assert len({*done.began} & {*done.pids()}) == 2 - len(replaced)
     assert done.losses == two
     assert done.engine.plan == old
+
+
+def test_a_rank_that_hangs_in_a_change_is_ended_as_soon_as_that_is_known(
+    ranks: Ranks, model: Path, tmp_path: Path
+) -> None:
+    """Nobody has to find out once more after the change, for which all would wait again."""
+    old, new = plan_of(model, (2, 1)), plan_of(model, (2, 1), replicas=2)
+    faults = FaultPlan((Fault("hang", 1, 0, "resize"),), tmp_path)
+    begun = HealedRun.begun(ranks, old, run_of(model), faults)
+    with pytest.raises(RankLost, match="rank 1 has not answered for 1 s"):
+        begun.wish(new)
+    until = time.monotonic() + SECONDS
+    while begun.engine.crew.lost().keys() != {Seat(0, 1, 0)}:
+        assert time.monotonic() < until
 
 
 def test_a_rank_that_is_lost_right_after_a_change_comes_back_from_its_new_copy(

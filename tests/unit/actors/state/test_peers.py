@@ -2,6 +2,7 @@
 
 import gc
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -65,24 +66,24 @@ class Ranks:
             self.peers[seat].take(step, held(seat, step), balance(seat, step), SECONDS)
 
     def exchange(self, step: int, holders: dict[Seat, Seat]) -> list[CopyReport]:
-        def act(seat: Seat) -> CopyReport:
-            with self.peers[seat].travelling(step):
-                return self.peers[seat].exchange(step, holders, SECONDS)
-
-        return self.each(act)
+        return self.each(lambda seat: exchanged(self.peers[seat], step, holders))
 
     def recover(self, recovery: Recovery) -> list[tuple[list[Tensor], object]]:
         def act(seat: Seat) -> tuple[list[Tensor], object]:
             peers = self.peers[seat]
-            whole = peers.deliver(recovery, SECONDS, lambda: None)
-            found = peers.contents(recovery.step, held(seat, 0))
-            peers.keep(recovery.step if recovery.gives else whole)
-            return found
+            peers.deliver(recovery, SECONDS, lambda: None)
+            peers.keep(recovery.step)
+            return peers.contents(recovery.step, held(seat, 0))
 
         return self.each(act)
 
     def _new(self, seat: Seat) -> Peers:
         return Peers(self.seats, seat, self._memory)
+
+
+def exchanged(peers: Peers, step: int, holders: dict[Seat, Seat]) -> CopyReport:
+    with peers.travelling(step):
+        return peers.exchange(step, holders, SECONDS)
 
 
 def held(seat: Seat, step: int) -> list[Tensor]:
@@ -181,7 +182,7 @@ def test_an_exchange_under_way_is_given_up_and_whole_copies_stay() -> None:
     assert all(peers.copies == {3, 7} for peers in ranks.peers.values())
 
 
-def test_a_boundary_that_one_rank_knows_to_be_whole_is_kept_by_all() -> None:
+def test_a_boundary_that_one_rank_knows_to_be_whole_is_kept_by_all_that_meet_again() -> None:
     """The sum that ends an exchange may reach some ranks alone."""
     ranks = Ranks(2)
     one, other = ranks.seats
@@ -189,10 +190,57 @@ def test_a_boundary_that_one_rank_knows_to_be_whole_is_kept_by_all() -> None:
     for step in (3, 5):
         ranks.take(step)
         ranks.exchange(step, holders)
-    ranks.peers[other].keep(3)
-    ranks.recover(Recovery(5))
+    for slots in (ranks.peers[other]._own, ranks.peers[other]._held):
+        slots.keep(slots.copies[0].seat, 3)
+    ranks.meet()
     ranks.take(7)
     assert all(peers.copies == {5, 7} for peers in ranks.peers.values())
+
+
+def test_a_rank_that_leaves_in_an_exchange_takes_no_boundary_for_whole() -> None:
+    """It waits for what its holder wants when it leaves; the holder then says so."""
+    ranks = Ranks(2)
+    one, other = ranks.seats
+    holders = {one: other, other: one}
+    for step in (3, 5):
+        ranks.take(step)
+        ranks.exchange(step, holders)
+    ranks.peers[one].keep(3)
+    with ThreadPoolExecutor(2) as pool:
+        waits = pool.submit(exchanged, ranks.peers[one], 5, holders)
+        time.sleep(0.05)
+        ranks.peers[one].leave()
+        comes = pool.submit(exchanged, ranks.peers[other], 5, holders)
+        with pytest.raises(RankLost, match="has left its epoch") as raised:
+            waits.result(SECONDS)
+        traceback.clear_frames(raised.value.__traceback__)  # as a rank does: they hold the group
+        assert comes.exception(SECONDS) is not None
+    assert ranks.peers[one].abandon(0.0)
+
+
+def test_a_rank_that_has_left_its_epoch_waits_for_no_copy() -> None:
+    ranks = Ranks(1)
+    (peers,) = ranks.peers.values()
+    peers.leave()
+    with pytest.raises(RankLost, match="has left its epoch"), peers.travelling(5):
+        pass
+    with pytest.raises(RankLost, match="has left its epoch"):
+        peers.exchange(5, {}, 0.01)
+
+
+def test_a_second_copy_of_a_boundary_does_not_take_the_place_of_the_one_kept() -> None:
+    """The copy of rank 1 was on its way to a holder that had that of rank 2 of the same step."""
+    ranks = Ranks(3)
+    one, two, three = ranks.seats
+    for step in (1, 3):
+        ranks.take(step)
+        ranks.exchange(step, {one: three, two: one, three: two})
+    ranks.exchange(3, {one: two, two: three, three: one})
+    assert ranks.peers[one].holds == {two: {3}, three: {3}}
+    ranks.each(lambda seat: ranks.peers[seat].keep(3))
+    ranks.take(5)
+    ranks.exchange(5, {one: two, two: three, three: one})
+    assert ranks.peers[one].holds == {three: {3, 5}}
 
 
 def test_a_copy_waits_for_the_exchange_before_and_an_exchange_for_its_copy() -> None:
