@@ -28,8 +28,9 @@ PATIENCE = 60.0
 SOON_SECONDS = 5.0
 """A death is known within a second; this is for a machine that others use as well."""
 ONE = {"threads": 1}
-PAIR = places.plan([[ONE], [ONE]], devices=("test", "test"))
-"""Two replicas of two stages: what the crew of three becomes."""
+PAIR = places.plan([[ONE | {"memory_bytes": 2**20}], [ONE]], devices=("test", "test"))
+"""Two replicas of two stages: what the crew of three becomes. The first stage asks for more than
+the processes have that stay there."""
 STAYS = {FIRST: FIRST, Seat(1, 0, 0): THIRD}
 COMMAND = BuildCommand(plans.single(plans.SMOLLM2), FIRST, 8)
 

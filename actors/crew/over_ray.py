@@ -7,6 +7,7 @@ from functools import partial
 from actors.calls import Answer
 from actors.crew.ending import remove
 from actors.crew.life import RankLife
+from actors.crew.nodes.bundles import bundle
 from actors.crew.nodes.choice import has_room
 from actors.crew.nodes.filling import fill
 from actors.crew.nodes.nodes import living_nodes, rooms
@@ -73,8 +74,9 @@ class RayCrew:
     def replace(self, seats: Iterable[Seat], seconds: float) -> None:
         """Start new lives on some seats, side by side, within ``seconds``.
 
-        A seat keeps its reservation while its node is there. Where the whole gang is replaced and
-        its node is lost, or is to leave, the gang goes to another node with room.
+        A seat keeps its reservation while its node is there, and as long as it suffices. Where the
+        whole gang is replaced and its node is lost, or is to leave, the gang goes to another node
+        with room.
         """
         wanted, deadline = {*seats}, time.monotonic() + seconds
         self._end_lives(wanted, deadline)
@@ -158,6 +160,7 @@ class RayCrew:
 
     def _reserve(self, seats: Collection[Seat]) -> None:
         """See that each of some seats has a reservation on a node that is there."""
+        self._give_back_small(seats)
         gone = self._homeless(seats)
         if not gone:
             return
@@ -168,6 +171,17 @@ class RayCrew:
             if seat in self._places:
                 self._places[seat].give_back()
         self._places |= made
+
+    def _give_back_small(self, seats: Collection[Seat]) -> None:
+        """Give back reservations of less than a seat asks for.
+
+        A process that stayed in a change of plan sits in that of its seat before, and Ray starts no
+        other there that asks for more.
+        """
+        for seat in seats:
+            place = self._places.get(seat)
+            if place is not None and not place.holds(bundle(self._plan.rank(seat))):
+                self._places.pop(seat).give_back()
 
     def _homeless(self, seats: Collection[Seat]) -> list[Seat]:
         """Return those of some seats that need a new reservation."""

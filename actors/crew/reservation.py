@@ -21,6 +21,7 @@ from ray.util.placement_group import (
 
 from actors.crew.nodes.bundles import bundle
 from actors.crew.nodes.nodes import rooms
+from actors.crew.nodes.room import Amounts
 from actors.crew.nodes.words import asked_text, found_text
 from moe.errors import ClusterBusy
 from moe.planning.plan.plan import Plan
@@ -34,7 +35,7 @@ _NODE_ID = "ray.io/node-id"
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one rank holds of one node; ``node`` is Ray's id of the node.
+    """What one rank holds of one node: ``amounts`` of resources; ``node`` is Ray's id of the node.
 
     ``devices`` are the GPUs in it, as ``CUDA_VISIBLE_DEVICES`` has them; Ray tells them to the
     first actor in it, so they are None before.
@@ -43,7 +44,12 @@ class Reservation:
     name: str
     node: str
     group: PlacementGroup
+    amounts: Amounts
     devices: str | None = None
+
+    def holds(self, need: Amounts) -> bool:
+        """Tell whether a rank that needs so much can be started in it."""
+        return all(self.amounts.get(name, 0.0) >= amount for name, amount in need.items())
 
     def give_back(self) -> None:
         """Ask Ray to remove the placement group."""
@@ -76,8 +82,8 @@ def reserve(
     first, made = unused(run), dict[Seat, Reservation]()
     try:
         for number, (seat, node) in enumerate(nodes.items(), first):
-            group = _ask(rank_name(run, number), bundle(plan.rank(seat)), node, detached)
-            made[seat] = Reservation(rank_name(run, number), node, group)
+            name, amounts = rank_name(run, number), bundle(plan.rank(seat))
+            made[seat] = Reservation(name, node, _ask(name, amounts, node, detached), amounts)
         _await_grants(plan, made)
     except BaseException:
         for reservation in made.values():
@@ -94,7 +100,8 @@ def reservations_of(run: str) -> dict[str, Reservation]:
             group = get_placement_group(name)
         except ValueError:
             continue  # it was removed a moment ago
-        found[name] = Reservation(name, str(row["bundles_to_node_id"].get(0, "")), group)
+        node, amounts = row["bundles_to_node_id"].get(0, ""), row["bundles"].get(0, {})
+        found[name] = Reservation(name, str(node), group, amounts)
     return found
 
 
