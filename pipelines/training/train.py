@@ -159,7 +159,7 @@ def _fit(work: Work, watch: Watch) -> Outcome:
     """
     name, board = work.run.name, work.board
     fitting = _begun(_trainer(work).fit)
-    fitting.add_done_callback(lambda _: board.wake.remote())
+    fitting.add_done_callback(lambda _: _wake(board))
     try:
         while not fitting.done():
             _show(board, watch, SHOW_SECONDS)
@@ -169,6 +169,12 @@ def _fit(work: Work, watch: Watch) -> Outcome:
         raise
     _show(board, watch, 0.0)
     return _outcome(fitting.result)
+
+
+def _wake(board: ActorHandle[Board]) -> None:
+    """End the wait for posts; after Ray has ended nobody waits, and a call would start it anew."""
+    if ray.is_initialized():
+        board.wake.remote()
 
 
 def _end(name: str, fitting: "Future[Any]") -> None:
