@@ -249,7 +249,10 @@ def ask(run: str, wish: Wish, seconds: float) -> Rescaled | NotRescaled:
     try:
         board: Any = ray.get_actor(f"{run}/board")
     except ValueError:
-        raise ConfigError(f"no run named {run} is on this cluster; see raymoe train") from None
+        raise ConfigError(
+            f"no run named {run} is on this cluster; give the name of its run file, and its "
+            "cluster by --address"
+        ) from None
     try:
         left = ray.get(board.wish.remote(wish), timeout=WAIT_SECONDS)
         if not left:
