@@ -160,17 +160,27 @@ class Driver:
         """Have the ranks go on together after a loss: healed, or anew from the checkpoint."""
         leaving = self._following.leaving(self._engine.nodes)
         found = self._engine.recover(replace(self._around(), leaving=leaving))
+        restore = self._told(found, self._reached, str(cause))
+        if restore is not None:
+            self._restore(restore, cause)
+
+    def _told(
+        self, found: Healed | Resized | Decision[Plan], reached: int, cause: str
+    ) -> Restore[Plan] | None:
+        """Tell how the ranks that are left go on, healed or under another plan.
+
+        Return the decision to restore where they do not; RunStopped where the run ends.
+        """
         if isinstance(found, Healed):
-            told = Mended.of(found, self._reached, first_line(cause))
-            self._news.mended(told, self._engine)
+            self._news.mended(Mended.of(found, reached, first_line(cause)), self._engine)
         elif isinstance(found, Resized):
-            told = Mended.over(found, self._reached, first_line(cause))
-            self._news.mended(told, self._engine)
+            self._news.mended(Mended.over(found, reached, first_line(cause)), self._engine)
             self._resized(found)
         elif isinstance(found, Restore):
-            self._restore(found, cause)
+            return found
         else:
             raise RunStopped(f"{cause}; {found.reason}; {how_to_go_on(self._run)}")
+        return None
 
     def _meet(self, wish: Wish, saver: CheckpointSaver) -> None:
         """Meet a wish for another plan between two steps, or say why not."""
@@ -237,7 +247,7 @@ class Driver:
     def _restore(self, decision: Restore[Plan], cause: RaymoeError) -> None:
         began = time.monotonic()
         self._engine.shutdown()
-        self._engine = self._launching.launched(self._losses)
+        self._engine = self._launching.launched(self._losses, decision.shape)
         self._restored(self._engine, self._reached, first_line(cause), decision.reason, began)
 
     def _restored(
@@ -266,7 +276,7 @@ class Driver:
             return engine
         began = time.monotonic()
         remove(self._run.name)
-        engine = self._launching.launched(self._losses)
+        engine = self._launching.launched(self._losses, before)
         if before is not None:
             reason = "the driver was lost, and what it left could not go on"
             self._restored(engine, self._record.last_step(), DRIVER, reason, began)
@@ -280,10 +290,8 @@ class Driver:
         self._engine = engine
         self._news.lost(Lost(self._record.last_step(), DRIVER), engine)
         found = self._recovered(engine)
-        if not isinstance(found, Healed):
-            return None
-        self._news.mended(Mended.of(found, self._record.last_step(), DRIVER), engine)
-        return engine
+        restore = self._told(found, self._record.last_step(), DRIVER)
+        return engine if restore is None else None
 
     def _sound(self, engine: TrainingEngine) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 import logging
 
+from actors.crew.launch import room_for
 from actors.engine import over_ray
 from actors.engine.healing import Making
 from actors.engine.losses import Losses
@@ -45,11 +46,17 @@ class Launching:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
 
-    def launched(self, losses: Losses) -> TrainingEngine:
-        """Start all actors from the newest checkpoint, or from the model."""
+    def launched(self, losses: Losses, last: Plan | None = None) -> TrainingEngine:
+        """Start all actors from the newest checkpoint, or from the model.
+
+        A run that went on under a smaller plan, the ``last``, keeps it as long as there is no room
+        for its own.
+        """
         work, wanted = self._work, self._wished or self._work.plan
         config = work.context.config
         plan = plan_with_room(self._run, config, self._length, wanted, work.found)
+        if last is not None and last != plan and not room_for(plan):
+            plan = last
         return over_ray.begin(plan, self._source(), self._making, losses)
 
     def _source(self) -> Source:
