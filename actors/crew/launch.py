@@ -17,7 +17,6 @@ from actors.crew.reservation import groups_of, reserve
 from actors.crew.roster import follow, roster
 from actors.crew.spares import Spares
 from actors.crew.starting import Starting
-from moe.errors import LaunchError
 from moe.planning.plan.plan import Plan
 
 FIND_SECONDS = 10.0
@@ -44,15 +43,6 @@ def launch(run: str, plan: Plan, detached: bool, seconds: float) -> RayCrew:
 def decide(plan: Plan) -> NodeChoice:
     """Return where the gangs of a plan go on the cluster as it is now, or say what it lacks."""
     return decided(partial(choose, plan))
-
-
-def room_for(plan: Plan) -> bool:
-    """Tell whether the cluster has room for the gangs of a plan as it is now."""
-    try:
-        decide(plan)
-    except LaunchError:
-        return False
-    return True
 
 
 def find(run: str, plan: Plan, seconds: float = FIND_SECONDS) -> RayCrew | None:

@@ -5,7 +5,9 @@ Process groups live for one epoch. A rank whose command failed leaves all its gr
 under the next epoch.
 """
 
+import socket
 import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import replace
@@ -22,7 +24,7 @@ from actors.epochs.lines import DOWN, UP, Line, Route, routes_of
 from actors.epochs.membership import Membership
 from moe.errors import RankLost
 
-REACH_SECONDS = 10.0
+REACH_SECONDS, TRY_SECONDS = 10.0, 1.0
 """A store is open before anybody is told of it, and is reached in milliseconds; one whose process
 has died meanwhile never is."""
 
@@ -35,10 +37,34 @@ def open_store(host: str, seconds: float) -> TCPStore:
 
 
 def reach_store(host: str, port: int, seconds: float) -> TCPStore:
-    """Connect to a store that is open; every later wait there ends after ``seconds``."""
-    store = TCPStore(host, port, timeout=timedelta(seconds=min(seconds, REACH_SECONDS)))
-    store.set_timeout(timedelta(seconds=seconds))
-    return store
+    """Connect to a store that is open; every later wait there ends after ``seconds``.
+
+    torch tries again for as long as it may, also where nobody listens any more: so it may not long.
+    """
+    deadline = time.monotonic() + min(seconds, REACH_SECONDS)
+    while True:
+        try:
+            store = TCPStore(host, port, timeout=timedelta(seconds=min(seconds, TRY_SECONDS)))
+        except dist.DistError as error:
+            if not _listens(host, port):
+                raise RankLost(
+                    f"the meeting at {host}:{port} was given up: its store is closed"
+                ) from error
+            if time.monotonic() > deadline:
+                raise
+        else:
+            store.set_timeout(timedelta(seconds=seconds))
+            return store
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), TRY_SECONDS).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True  # the network is slow
+    return True
 
 
 class Groups:

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore
 
 from actors.epochs.groups import reach_store
 from actors.moving.transfer import Place, Standing, joined
@@ -28,20 +28,18 @@ _LEFT = "left"
 class Gathering:
     """One process's end of the group.
 
-    ``store`` is that of number 0, None in every other process; ``unwanted`` tells whether the
-    resize was given up, which ends a wait for others to come. What is wrong with a connection is
-    torch's RuntimeError.
+    ``unwanted`` tells whether the resize was given up, which ends a wait for others to come. What
+    waits in torch for one that died ends when number 0 closes the store: nothing here holds that,
+    so the process does so when it is told to abort. What is wrong with a connection is torch's
+    RuntimeError.
     """
 
-    def __init__(
-        self, place: Place, number: int, store: Store | None, unwanted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, place: Place, number: int, unwanted: Callable[[], bool]) -> None:
         self._place = place
         self._number = number
         self._unwanted = unwanted
         self._wait = timedelta(seconds=place.seconds)
-        if store is None:
-            store = reach_store(place.host, place.port, place.seconds)
+        store = reach_store(place.host, place.port, place.seconds)
         self._store = PrefixStore(place.name, store)
         self._group: dist.ProcessGroup | None = None
 
@@ -90,7 +88,13 @@ class Gathering:
         return self._group
 
     def _told(self, key: str) -> list[Standing]:
-        """Wait for what another process says."""
+        """Wait for what another process says; RankLost once the resize is given up."""
+        try:
+            return self._awaited(key)
+        except RuntimeError as error:
+            raise RankLost(f"{self._place.name} was given up: its store is closed") from error
+
+    def _awaited(self, key: str) -> list[Standing]:
         until = time.monotonic() + self._place.seconds
         while not self._store.check([key]):
             if self._unwanted():

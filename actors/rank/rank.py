@@ -76,10 +76,9 @@ class Rank(Member):
 
         The old share stays as it is. Where it fails, the rank has left its epoch.
         """
-        store = self._store if transfer.part.number == 0 else None
         with self._working, self._in_groups(f"resize {transfer.place.name}"):
             share = None if isinstance(self._state, Empty) else self._state.share
-            return self._staging.make(share, transfer, store)
+            return self._staging.make(share, transfer)
 
     def become(self) -> None:
         """Leave the epoch and take the new share of a resize; what was before is kept."""

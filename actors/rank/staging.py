@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from torch._C._distributed_c10d import Store
-
 from actors.moving.carrier import Carrier
 from actors.moving.contents import Contents, contents_of, contents_of_copy, keep
 from actors.moving.gathering import Gathering
@@ -38,16 +36,16 @@ class Staging:
         self._rules = in_use()
         self._unwanted = threading.Event()
 
-    def make(self, old: LoadedShare | None, transfer: Transfer, store: Store | None) -> Moved:
+    def make(self, old: LoadedShare | None, transfer: Transfer) -> Moved:
         """Meet the other processes, give and take; the new share is then complete.
 
-        ``old`` is None in a new process. ``store`` is that of number 0.
+        ``old`` is None in a new process.
         """
         started = time.monotonic()
         self.drop()
         self._unwanted.clear()
         unwanted = self._unwanted.is_set
-        gathering = Gathering(transfer.place, transfer.part.number, store, unwanted)
+        gathering = Gathering(transfer.place, transfer.part.number, unwanted)
         try:
             held = [] if old is None else list(_held(old, transfer))
             standing = gathering.standing([each.standing for each in held])

@@ -289,7 +289,7 @@ class Driver:
             return self._taken_over(engine)
         began = time.monotonic()
         remove(self._run.name)
-        engine = self._launching.launched(self._losses)
+        engine = self._launching.launched(self._losses, before)
         if before is not None:
             reason = "the driver was lost, and what it left could not go on"
             self._restored(engine, self._record.last_step(), DRIVER, reason, began)

@@ -116,6 +116,6 @@ class Mended:
         return f"healed with new processes for {ranks}{', '.join(map(str, self.replaced))} only"
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error."""
+def first_line(error: object) -> str:
+    """Return the first line of an error, or of what is said of it."""
     return str(error).partition("\n")[0].rstrip(".")

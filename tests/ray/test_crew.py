@@ -7,12 +7,12 @@ import pytest
 
 from actors.crew import ending
 from actors.crew.crew import Crew
-from actors.crew.launch import launch, room_for
+from actors.crew.launch import launch
 from actors.crew.reservation import groups_of
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
-from tests import places, runs, tiny
-from tests.crews import CASES, ONE
+from tests import runs, tiny
+from tests.crews import CASES
 
 pytestmark = pytest.mark.ray
 
@@ -31,8 +31,3 @@ def crew(ray_session: Session, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_a_crew_of_actors(case: Callable[[Crew], None], crew: Crew) -> None:
     case(crew)
-
-
-def test_there_is_room_for_what_the_nodes_have(ray_session: Session) -> None:
-    assert room_for(places.plan([[ONE]]))
-    assert not room_for(places.plan([[ONE], [{"threads": 10_000}]]))
