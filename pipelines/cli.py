@@ -5,6 +5,7 @@ import signal
 import sys
 from types import FrameType
 
+from cluster.token import show_token
 from moe.errors import RaymoeError
 
 TRACEBACK = "RAYMOE_TRACEBACK"
@@ -19,6 +20,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)  # while Python imports, nothing needs cleaning up
+    show_token()
     from pipelines.commands.app import app
 
     signal.signal(signal.SIGINT, before)
