@@ -1,5 +1,6 @@
 """The answer of one rank to one command: a future, whatever carries the command."""
 
+from collections.abc import Collection
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,3 +11,8 @@ Answer = Future[Any]
 def failed(answer: Answer) -> bool:
     """Tell whether an answer is there and is an error; does not wait."""
     return answer.done() and answer.exception() is not None
+
+
+def over(answers: Collection[Answer]) -> bool:
+    """Tell whether all answers are there, or one is an error; does not wait."""
+    return all(answer.done() for answer in answers) or any(map(failed, answers))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.calls import Answer, failed
+from actors.calls import Answer, over
 from actors.commands import CopyReport
 from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
@@ -40,12 +40,6 @@ class _Pending:
     began: float
     stall_seconds: float
     answers: Mapping[Seat, Answer]
-
-    @property
-    def done(self) -> bool:
-        """Whether all have arrived, or one has failed."""
-        answers = self.answers.values()
-        return all(answer.done() for answer in answers) or any(map(failed, answers))
 
 
 class Copying:
@@ -79,7 +73,7 @@ class Copying:
         Raises what went wrong with those under way.
         """
         arrived = self._arrived(step_seconds)
-        if self.holders and self._pending is None and step >= self._due:
+        if self._pending is None and step >= self._due and self.holders:
             self.take(step)
         return arrived
 
@@ -101,7 +95,7 @@ class Copying:
 
     def _arrived(self, step_seconds: float) -> Copied | None:
         pending = self._pending
-        if pending is None or not pending.done:
+        if pending is None or not over(pending.answers.values()):
             return None
         return self._settled(pending, step_seconds, self._meeting.deadlines.command)
 

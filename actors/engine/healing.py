@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from actors.commands import BuildCommand, RankStatus, Recovery
+from actors.commands import RankStatus, Recovery
 from actors.crew.arming import arm
 from actors.engine.meeting import Meeting
 from actors.faults.armed import NO_FAULTS, FaultPlan
@@ -191,19 +191,9 @@ class Healing:
 
     def _build(self, lost: tuple[Seat, ...], step: int) -> None:
         """Give new processes their faults and their shares, without values."""
-        meeting = self._meeting
-        making = self._making
+        meeting, making = self._meeting, self._making
         arm(meeting.crew, making.faults, step, meeting.deadlines.group, lost)
-        answers = {
-            seat: meeting.crew.tell(
-                seat,
-                "build",
-                BuildCommand(meeting.plan, seat, making.sequence_length, making.run),
-                making.blank,
-            )
-            for seat in lost
-        }
-        meeting.gather(answers, "building", meeting.deadlines.launch)
+        meeting.build(making.blank, making.sequence_length, making.run, lost)
 
 
 def stands(status: RankStatus) -> bool:

@@ -4,6 +4,7 @@ What the answers mean is decided in ``actors.engine.statuses``; here it is done.
 """
 
 import time
+from collections.abc import Iterable
 
 from actors.commands import BuildCommand, RankStatus
 from actors.crew.crew import Crew
@@ -14,6 +15,7 @@ from actors.epochs.membership import Membership
 from actors.state.sources import Source
 from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 
 POLL_SECONDS = 0.1
 
@@ -40,17 +42,23 @@ class Meeting(Party[Crew]):
         """Build every rank from a source and begin the first epoch; on failure end all ranks."""
         try:
             self.plan.check_model(source.config())
-            answers = {
-                seat: self.crew.tell(
-                    seat, "build", BuildCommand(self.plan, seat, sequence_length, run), source
-                )
-                for seat in self.crew.seats
-            }
-            self.gather(answers, "building", self.deadlines.launch)
+            self.build(source, sequence_length, run, self.crew.seats)
             self.begin()
         except BaseException:
             self.end()
             raise
+
+    def build(
+        self, source: Source, sequence_length: int, run: RunConfig | None, seats: Iterable[Seat]
+    ) -> None:
+        """Have the ranks of some seats build their shares of the model from a source."""
+        answers = {
+            seat: self.crew.tell(
+                seat, "build", BuildCommand(self.plan, seat, sequence_length, run), source
+            )
+            for seat in seats
+        }
+        self.gather(answers, "building", self.deadlines.launch)
 
     def begin(self) -> None:
         """Have all ranks meet under the next epoch; rank 0 opens the store where they do."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from actors.calls import Answer, failed
+from actors.calls import Answer, over
 from moe.checkpoint.records import WrittenFiles
 
 
@@ -15,7 +15,7 @@ class PendingWrites:
 
     def done(self) -> bool:
         """Tell whether all ranks have written, or one has failed; at once."""
-        return all(answer.done() for answer in self._answers) or any(map(failed, self._answers))
+        return over(self._answers)
 
     def result(self) -> list[WrittenFiles]:
         """Wait for what every rank has written."""

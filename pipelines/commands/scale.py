@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from moe.errors import ClusterError
+from pipelines.commands.run_arguments import Address, RunName
 from pipelines.screen.terminal import say
 
 EXAMPLE = "raymoe scale demo --replicas 2 --address 10.0.0.1:6379"
 
 
 def scale(
-    name: Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")],
+    name: RunName,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -32,12 +33,7 @@ def scale(
             help="Seconds to wait for the change; it begins after the present step.", min=0.0
         ),
     ] = 600.0,
-    address: Annotated[
-        str,
-        typer.Option(
-            help="Ray cluster as HOST:PORT; auto takes RAY_ADDRESS or the cluster on this machine."
-        ),
-    ] = "auto",
+    address: Address = "auto",
 ) -> None:
     """Change the plan of a running run: actors that stay keep their processes and go on."""
     from cluster.session import session

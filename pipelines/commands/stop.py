@@ -1,23 +1,15 @@
 """``raymoe stop``: the end of a run, from anywhere."""
 
-from typing import Annotated
-
-import typer
-
 from moe.errors import ConfigError
+from pipelines.commands.run_arguments import Address, RunName
 from pipelines.screen.terminal import say
 
 EXAMPLE = "raymoe stop demo --address 10.0.0.1:6379"
 
 
 def stop(
-    name: Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")],
-    address: Annotated[
-        str,
-        typer.Option(
-            help="Ray cluster as HOST:PORT; auto takes RAY_ADDRESS or the cluster on this machine."
-        ),
-    ] = "auto",
+    name: RunName,
+    address: Address = "auto",
 ) -> None:
     """End a run, wherever its command was started and even if that command is gone."""
     from actors.crew import ending
