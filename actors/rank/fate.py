@@ -1,4 +1,4 @@
-"""The process of a rank ends with the node that started it.
+"""A process of a run ends with the node that started it.
 
 Ray was seen to leave processes of a node whose raylet was killed in the middle of a step: they
 outlived it by minutes, with their memory and their devices.

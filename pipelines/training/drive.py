@@ -7,6 +7,7 @@ step; it then commands that step again.
 
 from contextlib import closing
 
+from actors.rank.fate import share_fate
 from cluster.watch import NodeWatch
 from moe.checkpoint.drafts import prune
 from moe.errors import (
@@ -28,6 +29,7 @@ from pipelines.training.work import Outcome, Work
 
 def drive(settings: dict[str, Work]) -> Outcome:
     """Train to the last step; the function that Ray Train runs in its worker."""
+    share_fate()
     work = settings["work"]
     try:
         return _driven(work)
