@@ -23,6 +23,8 @@ def test_a_slope_is_found_in_processes_of_different_size_and_none_where_nothing_
 
 
 def test_a_process_that_waits_before_it_works_is_not_one_that_grows() -> None:
-    """It is flat at 10 while it waits, and at 100 from the 60th second on."""
-    values = [(1, float(x), 10.0 if x < 60 else 100.0) for x in range(0, 200, 2)]
+    """It is flat at 10 while it waits, and at 100 from the 60th second on, in two jumps."""
+    values = [
+        (1, float(x), 10.0 if x < 60 else 50.0 if x < 62 else 100.0) for x in range(0, 300, 2)
+    ]
     assert growth(values).slope == 0.0
