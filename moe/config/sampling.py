@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class Sampling:
     """Temperature 0 is greedy. The draw at a position depends only on ``seed`` and the position.
 
-    ``logprobs`` is the number of likeliest tokens to report beside the chosen token.
+    ``logprobs`` is the number of likeliest tokens to report beside the chosen token; None: no
+    log-probability is computed.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    logprobs: int = 0
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,45 @@ Shapes: V vocabulary, N nucleus.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import CheckpointError
 
 
-def sample(logits_V: Tensor, sampling: Sampling, position: int) -> SampledToken:
+@dataclass(frozen=True, slots=True)
+class Draw:
+    sampling: Sampling
+    position: int
+    prompt: Sequence[int] = ()
+    generated: Sequence[int] = ()
+    allowed: NDArray[np.int32] | None = None
+
+
+def sample(logits_RV: Tensor, draws: Sequence[Draw]) -> list[SampledToken]:
+    if all(d.sampling.temperature == 0 and d.sampling.logprobs is None for d in draws):
+        best = logits_RV.max(dim=1)
+        return [SampledToken(token, 0.0) for token in best.indices.tolist()]
+    return [
+        sample_one(row, d.sampling, d.position) for row, d in zip(logits_RV, draws, strict=True)
+    ]
+
+
+def score(logits_SV: Tensor, tokens_S: Sequence[int], logprobs: int) -> list[SampledToken]:
+    found = torch.log_softmax(logits_SV.float(), dim=-1)
+    return [
+        SampledToken(t, row[t].item(), _likeliest(row, logprobs))
+        for row, t in zip(found, tokens_S, strict=True)
+    ]
+
+
+def sample_one(logits_V: Tensor, sampling: Sampling, position: int) -> SampledToken:
     """Return the token at a position, with natural-log probabilities.
 
     Probabilities are those of the model, before temperature and nucleus, as the OpenAI interface
@@ -32,7 +62,7 @@ def sample(logits_V: Tensor, sampling: Sampling, position: int) -> SampledToken:
             f"the logits at position {position} are not numbers; the weights are damaged, "
             "or overflow the type they are computed in"
         )
-    return SampledToken(token, logprob, _likeliest(logprobs_V, sampling.logprobs))
+    return SampledToken(token, logprob, _likeliest(logprobs_V, sampling.logprobs or 0))
 
 
 def nucleus(probabilities_V: Tensor, top_p: float) -> tuple[Tensor, Tensor]:

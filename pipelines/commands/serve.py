@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from moe.config.answering import CACHE_TOKENS, RUNNING, CacheKind, WeightKind
 from pipelines.screen.terminal import Model, caution, say
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
@@ -29,6 +30,17 @@ def serve(
             help="Name by which requests ask for the model.", show_default="the directory's name"
         ),
     ] = None,
+    weights: Annotated[
+        WeightKind,
+        typer.Option(help="Weights as they are, or packed in 16 or 8 bits: less memory, faster."),
+    ] = "fp32",
+    cache: Annotated[CacheKind, typer.Option(help="Numbers of keys and values.")] = "fp32",
+    cache_tokens: Annotated[
+        int, typer.Option(help="Tokens of all requests together whose keys and values are kept.")
+    ] = CACHE_TOKENS,
+    running: Annotated[
+        int, typer.Option(help="Requests that are answered together; others wait.")
+    ] = RUNNING,
     address: Annotated[
         str,
         typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
@@ -45,7 +57,15 @@ def serve(
     from pipelines.serving.arguments import parse_arguments
 
     arguments = parse_arguments(
-        {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
+        {
+            "model": model.absolute(),
+            "plan": plan and plan.absolute(),
+            "name": name,
+            "weights": weights,
+            "cache": cache,
+            "cache_tokens": cache_tokens,
+            "running": running,
+        }
     )
     for line in notes_on(model):
         caution(line)

@@ -9,24 +9,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from actors.commands import Answering
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
+from moe.config.answering import CACHE_TOKENS, CacheKind, WeightKind
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
+from moe.nn.inference.rows import BLOCK
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
+from pipelines.serving.batching.batcher import Room
 from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
-
-ROOM_TOKENS = 4096
-"""Tokens of context for which a plan made here must have memory.
-
-A model may accept far more tokens than one device can hold keys and values for (131072 tokens of
-Llama-3.2-1B take 8.6 GB), and few requests need that many. The cache grows with the sequence, so
-longer sequences use the remaining memory; if the memory does not suffice, that request fails and
-the server still starts.
-"""
 
 _LIMITS = Limits()
 _ORIGIN = re.compile(r"https?://[^/?#]+")
@@ -35,8 +30,10 @@ _ORIGIN = re.compile(r"https?://[^/?#]+")
 class ServeArguments(BaseModel):
     """A model directory, its plan (default: one rank), its public name (default: the directory's).
 
-    ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
-    of a prompt or one token may take before the engine counts as lost. ``allowed_origins`` are the
+    ``weights`` says how the ranks keep their weights, ``cache`` their keys and values, and
+    ``cache_tokens`` for how many tokens of all sequences together; that memory is taken at the
+    start. ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long a
+    batch may take before a rank counts as lost. ``allowed_origins`` are the
     web pages, by origin, whose scripts may call the server; ``*`` is any page. The other fields are
     the limits of ``Limits``.
     """
@@ -46,9 +43,13 @@ class ServeArguments(BaseModel):
     model: Path
     plan: Path | None = None
     name: str | None = Field(default=None, min_length=1)
+    weights: WeightKind = "fp32"
+    cache: CacheKind = "fp32"
+    cache_tokens: int = Field(default=CACHE_TOKENS, ge=BLOCK)
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=120.0, gt=0)
     waiting: int = Field(default=_LIMITS.waiting, gt=0)
+    running: int = Field(default=_LIMITS.running, gt=0)
     request_seconds: float = Field(default=_LIMITS.request_seconds, gt=0)
     prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
@@ -77,15 +78,35 @@ class ServeArguments(BaseModel):
         return None if self.plan is None else load_plan(self.plan)
 
     def workload(self, config: ModelConfig) -> Workload:
-        """Return the workload of a plan for serving: one sequence, whose prompt is read in
-        parts.
+        """Return the workload of a plan for serving: keys and values of as many tokens as are
+        kept, and a batch of ``prefill_tokens``.
         """
         return Workload(
-            sequence_length=min(config.max_positions, ROOM_TOKENS),
+            sequence_length=self.cache_tokens,
             micro_batch=1,
             micro_batches=1,
             training=False,
             pass_tokens=self.prefill_tokens,
+        )
+
+    @property
+    def answering(self) -> Answering:
+        """How the ranks answer."""
+        return Answering(self.cache_tokens // BLOCK, self.weights, self.cache)
+
+    def room(self, config: ModelConfig, plan: Plan) -> Room:
+        """Return what an engine over the ranks of a plan holds.
+
+        One stage runs ahead: it knows the token that it has just drawn. Of several stages, each has
+        a batch of its own.
+        """
+        stages = len(plan.stages)
+        return Room(
+            self.answering.blocks,
+            self.running,
+            config.sliding_window,
+            depth=max(stages, 2),
+            ahead=stages == 1,
         )
 
     def check(self) -> None:

@@ -88,10 +88,7 @@ class Service:
     def open(self, jobs: Sequence[Job]) -> list[Stream]:
         """Queue all of the jobs or none."""
         return self._scheduler.submit(
-            [
-                Generation(job, self.text.eos, self.text.detokenizer(), self._limits.prefill_tokens)
-                for job in jobs
-            ]
+            [Generation(job, self.text.eos, self.text.detokenizer()) for job in jobs]
         )
 
     def close(self, timeout_seconds: float) -> None:
