@@ -18,7 +18,7 @@ from pipelines.serving.limits import Limits
 from pipelines.serving.service import Service
 from pipelines.serving.text.text import Text
 from tests import servers
-from tests.local_decoder import LocalDecoder
+from tests.local_decoder import LocalDecoder, room
 
 PATIENCE = 20.0
 
@@ -26,10 +26,10 @@ PATIENCE = 20.0
 class Server:
     """A served model, and the engines it was given."""
 
-    def __init__(self, model: Path, limits: Limits) -> None:
+    def __init__(self, model: Path, limits: Limits, running: int) -> None:
         self.model = model
         self.engines: list[LocalDecoder] = []
-        self.scheduler = Scheduler(self._build, limits)
+        self.scheduler = Scheduler(self._build, room(running=running), limits)
         config = Checkpoint.open(model).config
         self.text = Text.open(model)
         self.service = Service("tiny", config, self.text, self.scheduler, limits)
@@ -47,12 +47,14 @@ class Server:
     def rest(self) -> None:
         """Wait until nothing runs, waits or holds a cache."""
         until(lambda: not (self.scheduler.status.running or self.scheduler.status.waiting))
-        assert not self.engine.sequences
+        assert self.scheduler.status.used_blocks == 0
 
 
 @contextmanager
-def served(model: Path, limits: Limits, origins: tuple[str, ...] = ("*",)) -> Iterator[Server]:
-    server = Server(model, limits)
+def served(
+    model: Path, limits: Limits, origins: tuple[str, ...] = ("*",), running: int = 1
+) -> Iterator[Server]:
+    server = Server(model, limits, running)
     with servers.running(create_app(server.service, origins)) as url:
         server.url = url
         base = f"{url}/v1"

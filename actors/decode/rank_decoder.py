@@ -157,7 +157,9 @@ def _segments(feeds: Sequence[Feed]) -> list[Segment]:
 
 def _wanted(feeds: Sequence[Feed]) -> tuple[list[int], list[int]]:
     """Return the rows whose logits score a prompt, and those from which a token is drawn."""
-    scored, drawing, start = [], [], 0
+    scored: list[int] = []
+    drawing: list[int] = []
+    start = 0
     for feed in feeds:
         scored += range(start, start + len(feed.targets))
         start += feed.count

@@ -16,8 +16,9 @@ class Limits:
 
     At most ``running`` generations run together, and ``waiting`` more queue; others are refused.
     ``request_seconds`` is the longest time from arrival to the last token. At most
-    ``prefill_tokens`` of prompts go through the model at once. ``chat_tokens`` is the longest answer of a chat that sets no limit.
-    ``idle_seconds`` pass between two health checks of an idle engine.
+    ``prefill_tokens`` of prompts go through the model at once. ``chat_tokens`` is the longest
+    answer of a chat that sets no limit. ``idle_seconds`` pass between two health checks of an idle
+    engine.
     """
 
     waiting: int = 64

@@ -67,7 +67,7 @@ class _Attention:
         qkv = self._qkv.product(self._qkv.prepared(x_TD))
         if self._qkv_bias is not None:
             qkv = qkv + self._qkv_bias.to(qkv.dtype)
-        heads = qkv.unflatten(1, (-1, self._head_size))
+        heads = qkv.view(len(qkv), -1, self._head_size)
         queries = self._queries // self._head_size
         keys = queries + self._keys // self._head_size
         turned = self._turned(heads[:, :queries], heads[:, queries:keys], turn_T1E)

@@ -13,7 +13,7 @@ row does not depend on the other rows of the pass.
 Shapes: M rows, N outputs, K inputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, get_args
 
 import torch
@@ -162,4 +162,8 @@ def _above_each_other(matrices: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.detach().float() for each in matrices])
 
 
-_KINDS = {"fp32": Plain, "fp16": Half, "int8": Int8}
+_KINDS: Mapping[WeightKind, Callable[[Sequence[Tensor]], Operand]] = {
+    "fp32": Plain,
+    "fp16": Half,
+    "int8": Int8,
+}

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe.config.answering import WeightKind
+from moe.nn.block import Block
 from moe.nn.decoder import Decoder
 from moe.nn.inference.layer import Layer
 from moe.nn.inference.operands import check_kind, pack
@@ -31,6 +32,7 @@ class AnsweringShare:
         check_kind(kind, self._device)
         self._layers: dict[int, Layer] = {}
         for number, block in decoder.model.layers.items():
+            assert isinstance(block, Block)
             self._layers[int(number)] = Layer(block, kind, own)
             if own and kind != "fp32":
                 _empty(block)

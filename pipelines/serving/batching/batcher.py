@@ -140,8 +140,8 @@ class Batcher:
         if not feeds:
             return None
         self._batches += 1
-        begun = {feed.sequence: self._begin(feed.sequence) for feed in feeds if feed.draws}
-        begun = {number: how for number, how in begun.items() if how is not None}
+        drawing = (self._sequences[feed.sequence] for feed in feeds if feed.draws)
+        begun = {each.number: _begin(each) for each in drawing if not each.begun}
         ended, self._ended = tuple(self._ended), []
         return Batch(self._batches, tuple(feeds), begun, ended)
 
@@ -241,15 +241,6 @@ class Batcher:
         sequence.asked = start + len(targets)
         return targets, scored
 
-    def _begin(self, number: int) -> Drawing | None:
-        """Return how a sequence draws, the first time that it does."""
-        sequence = self._sequences[number]
-        if sequence.begun:
-            return None
-        sequence.begun = True
-        prompt = sequence.wanted.prompt
-        return Drawing(sequence.wanted.sampling, prompt, tuple(sequence.tokens[len(prompt) :]))
-
     def _find(self, sequence: Sequence) -> None:
         """Use the blocks that hold the beginning of a sequence already, except of its last token,
         from which the next is drawn.
@@ -311,3 +302,10 @@ def _unscored(sequence: Sequence) -> int:
     """Return the most tokens to feed, so that none is scored again after blocks were given up."""
     again = sequence.asked - sequence.computed
     return again if again > 0 else len(sequence.tokens)
+
+
+def _begin(sequence: Sequence) -> Drawing:
+    """Return how a sequence draws, the first time that it does."""
+    sequence.begun = True
+    prompt = sequence.wanted.prompt
+    return Drawing(sequence.wanted.sampling, prompt, tuple(sequence.tokens[len(prompt) :]))

@@ -35,9 +35,9 @@ class Sequence:
     """A sequence that waits or runs.
 
     ``tokens`` are prompt and generated, as far as they are known; ``unknown`` more are drawn in
-    batches that are not back yet. Scores of the prompt were ``asked`` for, and ``scored`` came back.
-    ``computed`` positions are in the cache, or will be once the
-    batches under way are done; ``table`` has their blocks, ``names`` those of full ones.
+    batches that are not back yet. So many scores of the prompt were ``asked`` for, and so many
+    ``scored`` came back. ``computed`` positions are in the cache, or will be once the batches under
+    way are done; ``table`` has their blocks, ``names`` those of full ones.
     """
 
     number: int

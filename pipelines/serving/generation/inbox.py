@@ -1,4 +1,4 @@
-"""What the event loop has for the scheduler's thread: generations that came, and readers who left."""
+"""What the event loop has for the scheduler's thread: generations that came, readers who left."""
 
 import threading
 from collections.abc import Sequence

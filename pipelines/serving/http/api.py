@@ -110,7 +110,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
     async def health() -> Response:
         status = service.status
         body = Health(status=status.state, running=status.running, waiting=status.waiting)
-        return _json(body.model_dump(), 200 if status.state == "serving" else 503)
+        return _json(body.model_dump(), 200 if status.state in ("serving", "mending") else 503)
 
 
 async def _respond(request: Request, answer: Answering, stream: bool) -> Response:

@@ -142,7 +142,7 @@ class ModelList(Reply):
 class Health(Reply):
     """The reply of ``/health``: the engine's state and the queue."""
 
-    status: Literal["serving", "rebuilding", "failed"]
+    status: Literal["serving", "mending", "rebuilding", "failed"]
     running: int
     waiting: int
 

@@ -1,5 +1,6 @@
 """One generation: equal to transformers, fed in any pieces; where it ends; what it shows."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,41 +10,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe.config.sampling import SampledToken, Sampling
-from pipelines.serving.generation.generation import Delta, Generation, Job, run
+from pipelines.serving.generation.generation import Delta, Generation, Job
 from pipelines.serving.text.text import Text
 from tests import vocabularies
 from tests.examples import examples
-from tests.local_decoder import LocalDecoder
+from tests.local_decoder import LocalDecoder, continued
 
 FAST = settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 GREEDY = Sampling(temperature=0.0)
 
 
-class Scripted:
-    """An engine that says what it is told to."""
-
-    def __init__(self, tokens: tuple[int, ...]) -> None:
-        self.left = list(tokens)
-
-    def infer(self, sequence: str, tokens: tuple[int, ...], sampling: Sampling) -> SampledToken:
-        return SampledToken(self.left.pop(0), -1.0)
-
-    def release(self, sequence: str) -> None: ...
-
-    def healthy(self) -> bool:
-        return True
-
-    def shutdown(self) -> None: ...
-
-
 def said(text: Text, answer: str, job: Job, end: bool = False) -> list[Delta]:
     """Return the deltas of a model that says an answer, and then perhaps ends."""
     script = (*text.encode(answer), *((1,) if end else ()))
-    return deltas(Generation(job, text.eos, text.detokenizer(), 8), Scripted(script))
+    return deltas(
+        Generation(job, text.eos, text.detokenizer()),
+        [SampledToken(token, -1.0) for token in script],
+    )
 
 
-def deltas(generation: Generation, engine: LocalDecoder | Scripted) -> list[Delta]:
-    return [delta for delta in run(generation, engine, "a") if delta is not None]
+def deltas(generation: Generation, tokens: Iterable[SampledToken]) -> list[Delta]:
+    """Return the deltas of a model that draws these tokens, until the generation has ended."""
+    found = []
+    for token in tokens:
+        delta = generation.accept(token)
+        if delta is not None:
+            found.append(delta)
+        if generation.finished:
+            break
+    return found
 
 
 def joined(found: list[Delta]) -> str:
@@ -58,35 +53,18 @@ def oracle(model: Path, prompt: tuple[int, ...], count: int) -> list[int]:
     return list(output[0, len(prompt) :].tolist())
 
 
-@pytest.mark.parametrize("prefill_tokens", [1, 4, 512])
 @pytest.mark.parametrize("prompt", ["the quick brown fox", "a", "naïve 🙂 наука" * 3])
-def test_greedy_equals_transformers(model: Path, prompt: str, prefill_tokens: int) -> None:
+def test_greedy_equals_transformers(model: Path, prompt: str) -> None:
     text, engine = Text.open(model), LocalDecoder(model)
     tokens = text.encode(prompt)
-    generation = Generation(Job(tokens, 40, GREEDY), text.eos, text.detokenizer(), prefill_tokens)
-    found = deltas(generation, engine)
+    generation = Generation(Job(tokens, 40, GREEDY), text.eos, text.detokenizer())
+    found = deltas(generation, continued(engine, tokens, 40))
     expected = oracle(model, tokens, 40)
     shown = [token.sampled.token for delta in found for token in delta.tokens]
     assert shown == [token for token in expected if token != 1]
     assert found[-1].generated == len(expected)
     assert found[-1].finish == ("stop" if expected[-1] == 1 else "length")
     assert joined(found) == text.decode(expected)
-    assert max(map(len, engine.steps)) <= prefill_tokens
-
-
-@FAST
-@given(seed=st.integers(0, 2**62), cut=st.integers(1, 30))
-def test_sampling_does_not_depend_on_how_the_prompt_is_fed(
-    model: Path, seed: int, cut: int
-) -> None:
-    text, engine = Text.open(model), LocalDecoder(model)
-    job = Job(text.encode("the lazy dog and the router"), 6, Sampling(1.0, 0.9, seed))
-    answers = []
-    for prefill_tokens in (512, cut):
-        engine.release("a")
-        generation = Generation(job, text.eos, text.detokenizer(), prefill_tokens)
-        answers.append(joined(deltas(generation, engine)))
-    assert answers[0] == answers[1]
 
 
 @pytest.fixture(scope="module")
