@@ -224,7 +224,8 @@ def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     from actors.engine import over_ray
 
     step = arguments.step_seconds
-    deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)
+    hang = min(step, Deadlines().hang)
+    deadlines = Deadlines(arguments.launch_seconds, command=step, group=step, hang=hang)
     name = f"serve-{uuid.uuid4().hex[:12]}"
     engine = over_ray.serve(name, arguments.model.absolute(), plan, deadlines, arguments.answering)
     for rank, each in enumerate(engine.answerable):
