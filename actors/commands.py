@@ -122,13 +122,17 @@ class InferInput:
     """New tokens of one sequence; ``sampling`` chooses the token that follows them.
 
     The ranks append the tokens to their cache of ``sequence``, which must hold ``position`` tokens
-    before. A rank refuses any other position, so a lost or repeated command is noticed.
+    before. A rank refuses any other position, so a lost or repeated command is noticed. The last
+    three fields are those of ``moe.nn.draw.Draw``.
     """
 
     sequence: str
     tokens: tuple[int, ...]
     position: int
     sampling: Sampling
+    prompt: tuple[int, ...] = ()
+    generated: tuple[int, ...] = ()
+    allowed: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

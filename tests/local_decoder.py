@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from moe.checkpoint.reader import Checkpoint
-from moe.config.sampling import SampledToken, Sampling
+from moe.config.sampling import SampledToken
 from moe.nn.build import build
 from moe.nn.decoder import Pass, SequenceCache
-from moe.nn.sampling import sample
+from moe.nn.sampling import Draw, sample, score
 
 
 class LocalDecoder:
@@ -26,14 +26,22 @@ class LocalDecoder:
         self.sequences: dict[str, SequenceCache] = {}
         self.alive = True
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: Sequence[int], draw: Draw) -> SampledToken:
         """Append tokens and draw the next."""
+        return sample(self._extend(sequence, tokens)[-1:], [draw])[0]
+
+    def score(
+        self, sequence: str, tokens: Sequence[int], following: Sequence[int], logprobs: int
+    ) -> list[SampledToken]:
+        """Append tokens and score those that follow."""
+        return score(self._extend(sequence, tokens), following, logprobs)
+
+    def _extend(self, sequence: str, tokens: Sequence[int]) -> torch.Tensor:
         self.before()
         self.steps.append(tuple(tokens))
         cache = self.sequences.setdefault(sequence, SequenceCache(self._decoder.share))
         with torch.inference_mode():
-            logits = self._decoder(torch.tensor([list(tokens)]), Pass(cache=cache)).values
-        return sample(logits[0, -1], sampling, cache.length)
+            return self._decoder(torch.tensor([list(tokens)]), Pass(cache=cache)).values[0]
 
     def release(self, sequence: str) -> None:
         """Forget a sequence."""

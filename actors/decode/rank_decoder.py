@@ -13,7 +13,7 @@ from moe.config.sampling import SampledToken
 from moe.config.token_numbers import check_token_numbers
 from moe.errors import RequestError
 from moe.nn.decoder import Decoder, Pass, SequenceCache
-from moe.nn.sampling import sample
+from moe.nn.sampling import Draw, sample
 
 
 class RankDecoder:
@@ -57,7 +57,8 @@ class RankDecoder:
                 self._to(chunk + 1, x)
         share, token = self._decoder.share, None
         if share.head and share.leader:
-            token = sample(x[0, -1], work.sampling, cache.length)
+            draw = Draw(work.sampling, cache.length, work.prompt, work.generated, work.allowed)
+            (token,) = sample(x[0, -1:], [draw])
         if self._groups is not None:
             self._groups.check()
         return token

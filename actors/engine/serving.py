@@ -8,9 +8,10 @@ from actors.deadlines import Deadlines
 from actors.engine import statuses
 from actors.engine.meeting import Meeting
 from actors.state.sources import ModelSource
-from moe.config.sampling import SampledToken, Sampling
+from moe.config.sampling import SampledToken
 from moe.config.token_numbers import check_token_numbers
 from moe.errors import RaymoeError, RequestError
+from moe.nn.draw import Draw
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
@@ -34,14 +35,15 @@ class ServingEngine:
         meeting.start(ModelSource(model), 0, None)
         return cls(meeting)
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: Sequence[int], draw: Draw) -> SampledToken:
         """Append tokens to a sequence and return the token that follows.
 
         RequestError where a token is not in the vocabulary; no rank hears of it.
         """
         check_token_numbers(tokens, self._meeting.plan.model["vocab_size"], RequestError)
         position = self._lengths.get(sequence, 0)
-        work = InferInput(sequence, tuple(tokens), position, sampling)
+        known = (tuple(draw.prompt), tuple(draw.generated), draw.allowed)
+        work = InferInput(sequence, tuple(tokens), position, draw.sampling, *known)
         answers = self._command("infer", work, doing="inference")
         self._lengths[sequence] = position + len(work.tokens)
         token: SampledToken = next(answer for answer in answers if answer is not None)

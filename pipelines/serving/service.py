@@ -63,7 +63,7 @@ class Service:
                 "send them in several requests",
                 param="prompt",
             )
-        sampling = _sampling(request, request.logprobs or 0)
+        sampling = _sampling(request, request.logprobs)
         prompts = [self._prompt_tokens(prompt) for prompt in request.prompt]
         return [
             Job(
@@ -71,6 +71,7 @@ class Service:
                 self._room("prompt", len(prompt), request.max_tokens, COMPLETION_TOKENS),
                 sampling,
                 tuple(request.stop),
+                self.text.eos,
             )
             for prompt in prompts
         ]
@@ -82,16 +83,13 @@ class Service:
         self._check_length("messages", said)
         prompt = self.text.encode(said, special=False)
         most = self._room("messages", len(prompt), request.limit, self._limits.chat_tokens)
-        sampling = _sampling(request, request.top_logprobs or 0)
-        return Job(prompt, most, sampling, tuple(request.stop))
+        sampling = _sampling(request, (request.top_logprobs or 0) if request.logprobs else None)
+        return Job(prompt, most, sampling, tuple(request.stop), self.text.eos)
 
     def open(self, jobs: Sequence[Job]) -> list[Stream]:
         """Queue all of the jobs or none."""
         return self._scheduler.submit(
-            [
-                Generation(job, self.text.eos, self.text.detokenizer(), self._limits.prefill_tokens)
-                for job in jobs
-            ]
+            [Generation(job, self.text.detokenizer(), self._limits.prefill_tokens) for job in jobs]
         )
 
     def close(self, timeout_seconds: float) -> None:
@@ -144,6 +142,6 @@ class Service:
         return min(usual, context - prompt) if asked is None else asked
 
 
-def _sampling(request: GenerationOptions, logprobs: int) -> Sampling:
+def _sampling(request: GenerationOptions, logprobs: int | None) -> Sampling:
     seed = secrets.randbits(63) if request.seed is None else request.seed
     return Sampling(request.temperature, request.top_p, seed, logprobs)

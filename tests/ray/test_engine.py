@@ -18,6 +18,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.errors import LaunchError, RankLost
+from moe.nn.draw import Draw
 from moe.planning.plan.plan import Plan
 from tests import runs, tiny
 from tests.local_decoder import LocalDecoder
@@ -77,8 +78,8 @@ def test_actors_generate_like_one_process(ray_session: Session, model: Path, pla
     try:
         tokens = (5, 17, 3)
         for _ in range(3):
-            token = engine.infer("one", tokens, Sampling(temperature=0.0)).token
-            assert token == local.infer("one", tokens, Sampling(temperature=0.0)).token
+            token = engine.infer("one", tokens, Draw(Sampling(), 0)).token
+            assert token == local.infer("one", tokens, Draw(Sampling(), 0)).token
             tokens = (token,)
     finally:
         engine.shutdown()

@@ -5,9 +5,12 @@ A generation does no I/O, so a scheduler may drive one generation or many.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from moe.config.sampling import SampledToken, Sampling
+from moe.errors import RequestError
+from moe.nn.sampling import Draw
+from pipelines.serving.generation.constraint import Constraint
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.stops import StopFilter
 
@@ -17,7 +20,7 @@ FinishReason = Literal["stop", "length"]
 class Engine(Protocol):
     """The model as the server uses it: it extends sequences of tokens. Calls block."""
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: Sequence[int], draw: Draw) -> SampledToken:
         """Append tokens to a sequence and return the token that follows."""
 
     def release(self, sequence: str) -> None:
@@ -30,14 +33,33 @@ class Engine(Protocol):
         """End the ranks."""
 
 
+@runtime_checkable
+class Scoring(Protocol):
+    """An engine that also tells the log-probabilities of prompts."""
+
+    def score(
+        self, sequence: str, tokens: Sequence[int], following: Sequence[int], logprobs: int
+    ) -> list[SampledToken]:
+        """Append tokens to a sequence; return what the model thinks of the tokens that follow
+        each, the first ``len(following)`` of them.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One generation to do; ``stop`` texts end it and are not part of the answer."""
+    """One generation to do.
+
+    ``stop`` texts and ``stop_tokens`` end it and are not part of the answer. ``scored`` is not None
+    where log-probabilities of the prompt's tokens are wanted, with so many alternatives.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int
     sampling: Sampling
     stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    scored: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,48 +84,67 @@ class Delta:
 
 
 class Generation:
-    """Feeds a prompt in chunks, then each drawn token; turns tokens into text until the end."""
+    """Feeds a prompt in chunks, then each drawn token; turns tokens into text until the end.
 
-    def __init__(
-        self, job: Job, eos: frozenset[int], detokenizer: Detokenizer, prefill_tokens: int
-    ) -> None:
+    ``scores`` are the prompt's tokens but the first, with their log-probabilities, where the job
+    asks for them; they are complete before the first delta.
+    """
+
+    def __init__(self, job: Job, detokenizer: Detokenizer, prefill_tokens: int) -> None:
         self.job = job
-        self.generated = 0
+        self.tokens: list[int] = []
+        self.scores: list[SampledToken] = []
         self.finished = False
-        self._eos = eos
         self._detokenizer = detokenizer
         self._stops = StopFilter(job.stop)
-        self._prefill_tokens = prefill_tokens
+        self.prefill_tokens = prefill_tokens
         self._feed: tuple[int, ...] = job.prompt
         self._pending: list[TextToken] = []
         self._read = 0
         self._sent = 0
 
     @property
+    def generated(self) -> int:
+        """The number of tokens generated so far."""
+        return len(self.tokens)
+
+    @property
     def prefilling(self) -> bool:
         """True if the next feed does not complete the prompt; the token that it returns is
         meaningless.
         """
-        return len(self._feed) > self._prefill_tokens
+        return len(self._feed) > self.prefill_tokens
 
-    def next_feed(self) -> tuple[tuple[int, ...], Sampling]:
+    def next_feed(self) -> tuple[tuple[int, ...], Draw]:
         """Return the tokens to feed next, and how the token after them is drawn."""
         if self.prefilling:
-            greedy = replace(self.job.sampling, temperature=0.0, logprobs=0)
-            return self._feed[: self._prefill_tokens], greedy
-        return self._feed, self.job.sampling
+            return self._feed[: self.prefill_tokens], Draw(Sampling(), 0)
+        return self._feed, self.draw()
+
+    def draw(self) -> Draw:
+        """Return how the next token is drawn."""
+        position = len(self.job.prompt) + len(self.tokens)
+        constraint = self.job.constraint
+        allowed = None if constraint is None else constraint.allowed()
+        return Draw(self.job.sampling, position, self.job.prompt, self.tokens, allowed)
+
+    def accept_scores(self, tokens: Sequence[SampledToken]) -> None:
+        """Take the log-probabilities of the next tokens of the prompt, from its second on."""
+        self.scores.extend(tokens)
 
     def accept(self, sampled: SampledToken) -> Delta | None:
         """Take the token that the engine returned; return new text, or None if there is none
         yet.
         """
         if self.prefilling:
-            self._feed = self._feed[self._prefill_tokens :]
+            self._feed = self._feed[self.prefill_tokens :]
             return None
         self._feed = (sampled.token,)
-        self.generated += 1
-        if sampled.token in self._eos:
+        self.tokens.append(sampled.token)
+        if sampled.token in self.job.stop_tokens:
             return self._finish("stop")
+        if self.job.constraint is not None:
+            self.job.constraint.accept(sampled.token)
         return self._grow(sampled)
 
     def _grow(self, sampled: SampledToken) -> Delta | None:
@@ -113,6 +154,8 @@ class Generation:
         text, stopped = self._stops.push(piece)
         if stopped:
             return self._delta(text, "stop")
+        if self.job.constraint is not None and self.job.constraint.finished:
+            return self._finish("stop", text)
         if self.generated == self.job.max_tokens:
             return self._finish("length", text)
         return self._delta(text) if text else None
@@ -137,6 +180,24 @@ class Generation:
 
 def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta | None]:
     """Drive a single generation to its end, step by step; yields None for a step without text."""
+    yield from _score(generation, engine, sequence)
     while not generation.finished:
-        tokens, sampling = generation.next_feed()
-        yield generation.accept(engine.infer(sequence, tokens, sampling))
+        tokens, draw = generation.next_feed()
+        yield generation.accept(engine.infer(sequence, tokens, draw))
+
+
+def _score(generation: Generation, engine: Engine, sequence: str) -> Iterator[None]:
+    """Score the prompt in chunks, on a sequence of its own."""
+    logprobs, prompt = generation.job.scored, generation.job.prompt
+    if logprobs is None or len(prompt) < 2:
+        return
+    if not isinstance(engine, Scoring):
+        raise RequestError("this engine tells no log-probabilities of prompts; leave echo out")
+    step = generation.prefill_tokens
+    for start in range(0, len(prompt) - 1, step):
+        end = min(start + step, len(prompt) - 1)
+        following = prompt[start + 1 : end + 1]
+        scores = engine.score(f"{sequence}/scored", prompt[start:end], following, logprobs)
+        generation.accept_scores(scores)
+        yield None
+    engine.release(f"{sequence}/scored")

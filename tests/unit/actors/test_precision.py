@@ -108,7 +108,7 @@ def test_fifty_steps_lose_what_float32_loses(model: Path, ranks: Ranks) -> None:
 
 def logprob(team: Team) -> float:
     """Have the ranks of one replica generate a token and return its log-probability."""
-    work = InferInput("one", (5, 17, 3), 0, Sampling(temperature=0.0))
+    work = InferInput("one", (5, 17, 3), 0, Sampling(logprobs=0))
     (token,) = (each for each in team.all("infer", work) if each is not None)
     return float(token.logprob)
 

@@ -7,6 +7,7 @@ import pytest
 
 from actors.commands import InferInput
 from moe.config.sampling import Sampling
+from moe.nn.draw import Draw
 from tests import exports, runs
 from tests.local_decoder import LocalDecoder
 from tests.ranks import Ranks
@@ -33,7 +34,7 @@ def test_stages_of_gangs_choose_the_tokens_of_one_process(
     local, greedy = LocalDecoder(model), Sampling(temperature=0.0)
     tokens, position = (5, 17, 3, 96), 0
     for _ in range(6):
-        expected = local.infer("a", tokens, greedy)
+        expected = local.infer("a", tokens, Draw(greedy, 0))
         answers = team.all("infer", InferInput("a", tokens, position, greedy))
         (found,) = (answer for answer in answers if answer is not None)
         assert found.token == expected.token
@@ -48,7 +49,7 @@ def test_ranks_of_a_bf16_run_generate_too(ranks: Ranks, tmp_path: Path) -> None:
     model = exports.export(config, tmp_path / "model")
     run = runs.run_config(model, train={"precision": "bf16"})
     team = ranks.started(runs.plan(config, (1, 2)), model, run, runs.LENGTH)
-    asked = InferInput("a", (5, 17, 3, 96), 0, Sampling(temperature=0.0))
+    asked = InferInput("a", (5, 17, 3, 96), 0, Sampling(logprobs=0))
     *_, found = team.all("infer", asked)
-    expected = LocalDecoder(model).infer("a", asked.tokens, asked.sampling)
+    expected = LocalDecoder(model).infer("a", asked.tokens, Draw(asked.sampling, 0))
     assert found.logprob == pytest.approx(expected.logprob, abs=0.05)

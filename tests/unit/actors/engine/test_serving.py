@@ -12,6 +12,7 @@ from actors.engine.serving import ServingEngine
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
 from moe.errors import RankDied, RequestError
+from moe.nn.draw import Draw
 from tests import runs, tiny
 from tests.ranks import Ranks, single_threaded
 
@@ -37,7 +38,7 @@ def test_generation_equals_transformers(engine: ServingEngine, model: Path) -> N
     for sequence in ("one", "one"):
         fed, ours = prompt[0].tolist(), []
         for _ in range(12):
-            sampled = engine.infer(sequence, fed, Sampling())
+            sampled = engine.infer(sequence, fed, Draw(Sampling(), 0))
             ours.append(sampled.token)
             fed = [sampled.token]
         engine.release(sequence)
@@ -50,9 +51,9 @@ def test_a_token_outside_the_vocabulary_is_refused_and_costs_nothing(
     token: int, engine: ServingEngine
 ) -> None:
     with pytest.raises(RequestError, match=rf"token {token} .* vocabulary of 97 tokens \(0 to 96"):
-        engine.infer("one", [5, token], Sampling())
+        engine.infer("one", [5, token], Draw(Sampling(), 0))
     assert engine.healthy()
-    engine.infer("one", [0, 96], Sampling())
+    engine.infer("one", [0, 96], Draw(Sampling(), 0))
     engine.release("one")
 
 
@@ -62,5 +63,5 @@ def test_an_engine_is_not_healthy_without_one_of_its_ranks(
     assert engine.healthy()
     os.kill(ranks.pid(2), signal.SIGKILL)
     with pytest.raises(RankDied, match="rank 2 died during inference"):
-        engine.infer("one", [1, 2], Sampling())
+        engine.infer("one", [1, 2], Draw(Sampling(), 0))
     assert not engine.healthy()

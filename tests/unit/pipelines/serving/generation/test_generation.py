@@ -1,5 +1,6 @@
 """One generation: equal to transformers, fed in any pieces; where it ends; what it shows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe.config.sampling import SampledToken, Sampling
+from moe.nn.draw import Draw
 from pipelines.serving.generation.generation import Delta, Generation, Job, run
 from pipelines.serving.text.text import Text
 from tests import vocabularies
@@ -25,7 +27,7 @@ class Scripted:
     def __init__(self, tokens: tuple[int, ...]) -> None:
         self.left = list(tokens)
 
-    def infer(self, sequence: str, tokens: tuple[int, ...], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: tuple[int, ...], draw: Draw) -> SampledToken:
         return SampledToken(self.left.pop(0), -1.0)
 
     def release(self, sequence: str) -> None: ...
@@ -39,7 +41,8 @@ class Scripted:
 def said(text: Text, answer: str, job: Job, end: bool = False) -> list[Delta]:
     """Return the deltas of a model that says an answer, and then perhaps ends."""
     script = (*text.encode(answer), *((1,) if end else ()))
-    return deltas(Generation(job, text.eos, text.detokenizer(), 8), Scripted(script))
+    job = replace(job, stop_tokens=text.eos)
+    return deltas(Generation(job, text.detokenizer(), 8), Scripted(script))
 
 
 def deltas(generation: Generation, engine: LocalDecoder | Scripted) -> list[Delta]:
@@ -63,7 +66,9 @@ def oracle(model: Path, prompt: tuple[int, ...], count: int) -> list[int]:
 def test_greedy_equals_transformers(model: Path, prompt: str, prefill_tokens: int) -> None:
     text, engine = Text.open(model), LocalDecoder(model)
     tokens = text.encode(prompt)
-    generation = Generation(Job(tokens, 40, GREEDY), text.eos, text.detokenizer(), prefill_tokens)
+    generation = Generation(
+        Job(tokens, 40, GREEDY, stop_tokens=text.eos), text.detokenizer(), prefill_tokens
+    )
     found = deltas(generation, engine)
     expected = oracle(model, tokens, 40)
     shown = [token.sampled.token for delta in found for token in delta.tokens]
@@ -80,11 +85,11 @@ def test_sampling_does_not_depend_on_how_the_prompt_is_fed(
     model: Path, seed: int, cut: int
 ) -> None:
     text, engine = Text.open(model), LocalDecoder(model)
-    job = Job(text.encode("the lazy dog and the router"), 6, Sampling(1.0, 0.9, seed))
+    job = Job(text.encode("the lazy dog and the router"), 6, Sampling(1.0, 0.9, seed), (), text.eos)
     answers = []
     for prefill_tokens in (512, cut):
         engine.release("a")
-        generation = Generation(job, text.eos, text.detokenizer(), prefill_tokens)
+        generation = Generation(job, text.detokenizer(), prefill_tokens)
         answers.append(joined(deltas(generation, engine)))
     assert answers[0] == answers[1]
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from moe.config.sampling import SampledToken, Sampling
+from moe.config.sampling import SampledToken
 from moe.errors import LaunchError
+from moe.nn.draw import Draw
 from pipelines.serving.generation.keeper import EngineKeeper
 
 
@@ -16,7 +17,7 @@ class Brief:
         self.health: bool | Exception = True
         self.ended = 0
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: Sequence[int], draw: Draw) -> SampledToken:
         raise NotImplementedError
 
     def release(self, sequence: str) -> None:

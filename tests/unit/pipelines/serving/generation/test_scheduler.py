@@ -10,6 +10,7 @@ import pytest
 
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, OutOfMemory, RankLost
+from moe.nn.draw import Draw
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.generation.stream import Stream
@@ -32,7 +33,7 @@ class GatedEngine:
         self.whole = True
         self.ended = threading.Event()
 
-    def infer(self, sequence: str, tokens: tuple[int, ...], sampling: Sampling) -> SampledToken:
+    def infer(self, sequence: str, tokens: tuple[int, ...], draw: Draw) -> SampledToken:
         self.held.add(sequence)
         assert self.permits.acquire(timeout=PATIENCE)
         if self.faults:
@@ -76,7 +77,7 @@ def scheduling(*engines: GatedEngine | Exception, limits: Limits = LIMITS) -> It
 
 def generation(start: int, count: int = 3) -> Generation:
     detokenizer = Detokenizer(lambda tokens: "".join(f"{t} " for t in tokens), lambda _: False)
-    return Generation(Job((start,), count, Sampling()), frozenset(), detokenizer, 8)
+    return Generation(Job((start,), count, Sampling()), detokenizer, 8)
 
 
 async def read(stream: Stream) -> str:
