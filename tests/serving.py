@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from openai import OpenAI
 
 from moe.checkpoint.reader import Checkpoint
+from pipelines.serving.access import Access
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
@@ -51,9 +52,9 @@ class Server:
 
 
 @contextmanager
-def served(model: Path, limits: Limits, origins: tuple[str, ...] = ("*",)) -> Iterator[Server]:
+def served(model: Path, limits: Limits, access: Access | None = None) -> Iterator[Server]:
     server = Server(model, limits)
-    with servers.running(create_app(server.service, origins)) as url:
+    with servers.running(create_app(server.service, access)) as url:
         server.url = url
         base = f"{url}/v1"
         with OpenAI(base_url=base, api_key="-", max_retries=0, timeout=PATIENCE) as client:

@@ -58,7 +58,7 @@ class Server:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
         plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
-        self._origins = arguments.allowed_origins
+        self._access = arguments.access
         meter = Meter(arguments.served_name)
         self._scheduler = Scheduler(
             lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
@@ -68,7 +68,7 @@ class Server:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._origins)
+        return create_app(self._service, self._access)
 
     async def check_health(self) -> None:
         """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica."""

@@ -1,13 +1,21 @@
 """The arguments of the Ray Serve application, from code or from its YAML."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.reader import Checkpoint
@@ -16,6 +24,7 @@ from moe.errors import ConfigError
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
+from pipelines.serving.access import Access
 from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
 
@@ -28,6 +37,11 @@ longer sequences use the remaining memory; if the memory does not suffice, that 
 the server still starts.
 """
 
+KEYS_VARIABLE = "RAYMOE_API_KEYS"
+"""Environment variable with API keys, parted by spaces or commas, where no argument gives them."""
+
+Key = Annotated[SecretStr, Field(min_length=1)]
+
 _LIMITS = Limits()
 _ORIGIN = re.compile(r"https?://[^/?#]+")
 
@@ -37,8 +51,8 @@ class ServeArguments(BaseModel):
 
     ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long one chunk
     of a prompt or one token may take before the engine counts as lost. ``allowed_origins`` are the
-    web pages, by origin, whose scripts may call the server; ``*`` is any page. The other fields are
-    the limits of ``Limits``.
+    web pages, by origin, whose scripts may call the server; ``*`` is any page. Where ``api_keys``
+    are given, a request needs one of them. The other fields are the limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +68,7 @@ class ServeArguments(BaseModel):
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
+    api_keys: tuple[Key, ...] = ()
 
     @field_validator("allowed_origins")
     @classmethod
@@ -71,6 +86,12 @@ class ServeArguments(BaseModel):
     def limits(self) -> Limits:
         """The limits among the arguments."""
         return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
+
+    @property
+    def access(self) -> Access:
+        """Who may ask. Ray Serve's proxy gives requests their ids."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        return Access(self.allowed_origins, keys, request_ids=False)
 
     def load_plan(self) -> Plan | None:
         """Return the plan, or None if none is given."""
@@ -99,9 +120,14 @@ class ServeArguments(BaseModel):
 
 
 def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
-    """Return the typed arguments; ConfigError names the first wrong argument."""
+    """Return the typed arguments; ConfigError names the first wrong argument.
+
+    Keys that no argument gives are taken from the environment.
+    """
+    keys = os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()
+    given = {key: value for key, value in args.items() if key != "api_keys" or value}
     try:
-        return ServeArguments.model_validate(args)
+        return ServeArguments.model_validate({"api_keys": keys} | given)
     except ValidationError as error:
         fault = error.errors()[0]
         key = str(fault["loc"][0])
@@ -115,4 +141,6 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         known = list(ServeArguments.model_fields)
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
+    if key == "api_keys":
+        return "give a list of texts, none of them empty"
     return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"

@@ -1,0 +1,89 @@
+"""Grammars over the tokens of a model: which tokens may come next in an answer of a given form."""
+
+import json
+import threading
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
+
+from moe.errors import RequestError
+from pipelines.serving.refusals import BadRequest
+
+WHITESPACE = {"whitespace_flexible": True, "whitespace_pattern": r"[ \n\t\r]{0,24}"}
+"""Whitespace in JSON is bounded, or a model may write nothing else until its limit."""
+
+
+class Grammars:
+    """Makes matchers for one tokenizer, which is read at the first use; safe for threads."""
+
+    def __init__(self, tokenizer: str, eos: frozenset[int]) -> None:
+        self._serialized = tokenizer
+        self._eos = sorted(eos)
+        self._lock = threading.Lock()
+        self._made: LLTokenizer | None = None
+
+    def matcher(self, lark: str, param: str) -> "Matcher":
+        """Return a matcher of a grammar in the library's Lark; BadRequest names ``param`` if it is
+        no grammar.
+        """
+        tokenizer = self._tokenizer()
+        said = LLMatcher.validate_grammar(lark, tokenizer)
+        if said and not said.startswith("WARNING"):
+            why = said.splitlines()[0].partition(": ")[2]
+            raise BadRequest(
+                f"{param}: an answer cannot be kept to this form: {why}; change it", param
+            )
+        return Matcher(LLMatcher(tokenizer, lark, log_level=0))
+
+    def _tokenizer(self) -> LLTokenizer:
+        with self._lock:
+            if self._made is None:
+                self._made = LLTokenizer(self._serialized, eos_token=self._eos or None)
+            return self._made
+
+
+class Matcher:
+    """Follows one answer through a grammar."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete and nothing may follow."""
+        return bool(self._matcher.is_stopped())
+
+    def allowed(self) -> NDArray[np.int32]:
+        """Return the bit mask of the tokens that may come next."""
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
+        self._check()
+        return mask
+
+    def accept(self, token: int) -> None:
+        """Take the token that was drawn."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def copy(self) -> "Matcher":
+        """Return a matcher of the same grammar for another answer."""
+        return Matcher(self._matcher.deep_copy())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise RequestError(
+                f"the answer cannot be kept to its grammar: {self._matcher.get_error()}; "
+                "ask for a simpler form"
+            )
+
+
+def json_of(schema: dict[str, Any] | bool) -> str:
+    """Return the rule of a JSON schema, to be put into a grammar."""
+    table = schema if isinstance(schema, dict) else {} if schema else {"not": {}}
+    return f"%json {json.dumps(table | {'x-guidance': WHITESPACE})}"
+
+
+def literal(text: str) -> str:
+    """Return a text as a rule."""
+    return json.dumps(text)
