@@ -50,7 +50,9 @@ def _repel(logits_V: Tensor, seen_U: Tensor, penalty: float) -> None:
 def _counted(tokens: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tokens that occur and how often each does."""
     found = torch.tensor(tuple(tokens), dtype=torch.int64, device=like.device)
-    return found.unique(return_counts=True)
+    counts_V = torch.bincount(found, minlength=len(like))
+    seen_U = counts_V.nonzero().flatten()
+    return seen_U, counts_V[seen_U]
 
 
 def _bits(allowed: NDArray[np.int32], like_V: Tensor) -> Tensor:

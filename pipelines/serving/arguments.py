@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -40,9 +40,8 @@ the server still starts.
 KEYS_VARIABLE = "RAYMOE_API_KEYS"
 """Environment variable with API keys, parted by spaces or commas, where no argument gives them."""
 
-Key = Annotated[SecretStr, Field(min_length=1)]
-
 _LIMITS = Limits()
+_KEY = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
@@ -68,7 +67,7 @@ class ServeArguments(BaseModel):
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
-    api_keys: tuple[Key, ...] = ()
+    api_keys: tuple[SecretStr, ...] = ()
 
     @field_validator("allowed_origins")
     @classmethod
@@ -76,6 +75,13 @@ class ServeArguments(BaseModel):
         if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("give origins like https://chat.example, without a path, or *")
         return origins
+
+    @field_validator("api_keys")
+    @classmethod
+    def _fit_a_header(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError("a key is odd")
+        return keys
 
     @property
     def served_name(self) -> str:
@@ -142,5 +148,5 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
     if key == "api_keys":
-        return "give a list of texts, none of them empty"
+        return "give a list of keys of letters, digits and signs, without spaces"
     return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"

@@ -117,5 +117,6 @@ class Service:
     def _tokens(self, request: TokenizeRequest) -> tuple[int, ...]:
         if request.prompt is not None:
             return self._jobs.prompt(request.prompt, request.add_special_tokens)
+        assert request.messages is not None
         chat = ChatRequest(model=self.name, messages=request.messages, tools=request.tools)
         return self._jobs.conversation(chat)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from moe.errors import RequestError
 from pipelines.serving.refusals import BadRequest
 
-WHITESPACE = {"whitespace_flexible": True, "whitespace_pattern": r"[ \n\t\r]{0,24}"}
-"""Whitespace in JSON is bounded, or a model may write nothing else until its limit."""
+WHITESPACE = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n[ \t]{0,20})?"}
+"""Whitespace in JSON: one space, or a new line with its indentation. Without a bound a model may
+write nothing else until its limit.
+"""
 
 
 class Grammars:
