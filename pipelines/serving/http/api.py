@@ -49,6 +49,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "The server failed"},
 }
 
+EVENTS: dict[int | str, dict[str, Any]] = ERRORS | {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""Answers that may come as events."""
+
+FIGURES: dict[int | str, dict[str, Any]] = ERRORS | {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+"""The text form of Prometheus."""
+
 
 class Answering(Protocol):
     """Turns the streams of one request into replies."""
@@ -98,14 +108,14 @@ def _add_access(app: FastAPI, access: Access) -> None:
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/completions", response_model=Completion, responses=ERRORS)
+    @app.post("/v1/completions", response_model=Completion, responses=EVENTS)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         jobs = await asyncio.to_thread(service.completion_jobs, body)
         streams = service.open(jobs)
         answer = CompletionAnswer(body, service.text, streams, service.telemetry)
         return await _respond(request, answer, body.stream)
 
-    @app.post("/v1/chat/completions", response_model=Chat, responses=ERRORS)
+    @app.post("/v1/chat/completions", response_model=Chat, responses=EVENTS)
     async def chat(body: ChatRequest, request: Request) -> Response:
         jobs = await asyncio.to_thread(service.chat_jobs, body)
         streams = service.open(jobs)
@@ -157,7 +167,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         body = Health(status=status.state, running=status.running, waiting=status.waiting)
         return json_response(body.model_dump(), 200 if status.state == "serving" else 503)
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
+    @app.get("/metrics", response_class=Response, responses=FIGURES)
     async def metrics() -> Response:
         service.telemetry.load(service.status.running, service.status.waiting)
         return Response(service.telemetry.text(), headers={"Content-Type": CONTENT_TYPE})
