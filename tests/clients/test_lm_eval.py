@@ -12,6 +12,9 @@ import yaml
 from tests.serving import Server
 
 SECONDS = 300
+PREFIX = 1
+"""The token before a text, which the harness chooses otherwise for each kind of model."""
+
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 ROWS = [
     {"question": "the quick brown", "choices": [" fox", " dog", " router"], "answer": 0},
@@ -81,15 +84,13 @@ def evaluated(programs: Path, tasks: Path, out: Path, *model: str) -> dict[str, 
 def local(
     server: Server, programs: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What the checkpoint scores; texts begin after the end token, as the harness has it of
-    servers.
-    """
+    """What the checkpoint scores."""
     return evaluated(
         programs,
         tasks,
         tmp_path_factory.mktemp("local"),
         *("--model", "hf", "--device", "cpu"),
-        *("--model_args", f"pretrained={server.model},dtype=float32,prefix_token_id=1"),
+        *("--model_args", f"pretrained={server.model},dtype=float32,prefix_token_id={PREFIX}"),
     )
 
 
@@ -103,6 +104,7 @@ def test_the_server_scores_as_the_checkpoint_does(
     tokenizer: str,
 ) -> None:
     url = f"base_url={server.url}/v1/completions,model=tiny,max_length=256"
+    url += f",custom_prefix_token_id={PREFIX}"
     served = evaluated(
         programs,
         tasks,

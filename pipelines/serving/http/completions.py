@@ -39,6 +39,7 @@ class CompletionAnswer:
         self._created = int(time.time())
         self._request = request
         self._text = text
+        self._echoes: dict[int, Echo] = {}
         self._deltas = [watched(stream, telemetry) for stream in streams]
         self._counting = Counting([stream.generation for stream in streams[:: request.draws]])
 
@@ -106,8 +107,12 @@ class CompletionAnswer:
         return echo.logprobs(self._text, self.streams[number].generation, found, alternatives)
 
     def _echo(self, number: int) -> Echo:
-        given = self._request.prompt[number // self._request.draws]
-        return echo_of(self._text, given, self.streams[number].generation.job.prompt)
+        """Return the prompt of a stream; it is read once."""
+        place = number // self._request.draws
+        if place not in self._echoes:
+            tokens = self.streams[number].generation.job.prompt
+            self._echoes[place] = echo_of(self._text, self._request.prompt[place], tokens)
+        return self._echoes[place]
 
     def _reply(self, choices: list[CompletionChoice], usage: Usage | None = None) -> Completion:
         reply = Completion(

@@ -2,10 +2,11 @@
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from moe.errors import RequestError
@@ -17,11 +18,15 @@ write nothing else until its limit.
 """
 
 
-class Grammars:
-    """Makes matchers for one tokenizer, which is read at the first use; safe for threads."""
+QUIET = LLParserLimits(verbose_errors=False)
+"""Errors without the library's inner state."""
 
-    def __init__(self, tokenizer: str, eos: frozenset[int]) -> None:
-        self._serialized = tokenizer
+
+class Grammars:
+    """Makes matchers for one tokenizer, whose JSON is read at the first use; safe for threads."""
+
+    def __init__(self, serialized: Callable[[], str], eos: frozenset[int]) -> None:
+        self._serialized = serialized
         self._eos = sorted(eos)
         self._lock = threading.Lock()
         self._made: LLTokenizer | None = None
@@ -31,18 +36,19 @@ class Grammars:
         no grammar.
         """
         tokenizer = self._tokenizer()
-        said = LLMatcher.validate_grammar(lark, tokenizer)
-        if said and not said.startswith("WARNING"):
-            why = said.splitlines()[0].partition(": ")[2]
-            raise BadRequest(
-                f"{param}: an answer cannot be kept to this form: {why}; change it", param
-            )
-        return Matcher(LLMatcher(tokenizer, lark, log_level=0))
+        wrong, said = LLMatcher.validate_grammar_with_warnings(lark, tokenizer)
+        if wrong:
+            raise _refusal(said[0].splitlines()[0].partition(": ")[2], param)
+        matcher = LLMatcher(tokenizer, lark, log_level=0, limits=QUIET)
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            raise _refusal(f"no text fits it ({matcher.get_error().splitlines()[0]})", param)
+        return Matcher(matcher)
 
     def _tokenizer(self) -> LLTokenizer:
         with self._lock:
             if self._made is None:
-                self._made = LLTokenizer(self._serialized, eos_token=self._eos or None)
+                self._made = LLTokenizer(self._serialized(), eos_token=self._eos or None)
             return self._made
 
 
@@ -78,6 +84,10 @@ class Matcher:
                 f"the answer cannot be kept to its grammar: {self._matcher.get_error()}; "
                 "ask for a simpler form"
             )
+
+
+def _refusal(why: str, param: str) -> BadRequest:
+    return BadRequest(f"{param}: an answer cannot be kept to this form: {why}; change it", param)
 
 
 def json_of(schema: dict[str, Any] | bool) -> str:

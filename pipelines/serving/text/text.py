@@ -37,7 +37,7 @@ class Text:
         self._byte_level = _gives(self._backend.decoder, "\u0120", " ")
         self._byte_tokens = self._byte_fallback()
         self._longest = max(map(len, self._backend.get_vocab()))
-        self.grammars = Grammars(self._backend.to_str(), eos)
+        self.grammars = Grammars(self._backend.to_str, eos)
 
     @classmethod
     def open(cls, model: Path) -> "Text":

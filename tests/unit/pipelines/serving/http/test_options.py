@@ -160,6 +160,7 @@ def test_answers_keep_to_their_form(server: Server, asked: Any, expression: str)
          "response_format", "type must be a string"),
         ({"guided_json": {"not": {}}}, "guided_json", "Unimplemented keys"),
         ({"guided_json": {"$ref": "http://localhost/x"}}, "guided_json", "does not fetch"),
+        ({"guided_json": {"$ref": "#"}}, "guided_json", "no text fits it"),
         ({"guided_grammar": "start: ("}, "guided_grammar", "Expected token"),
     ],
 )  # fmt: skip
