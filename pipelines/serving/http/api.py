@@ -19,6 +19,7 @@ from pipelines.serving.http.errors import add_errors, json_response
 from pipelines.serving.http.events import EventStream, primed
 from pipelines.serving.http.keys import ApiKeys
 from pipelines.serving.http.request_ids import HEADER, RequestIds
+from pipelines.serving.http.turns import TurnAnswer
 from pipelines.serving.protocol.replies import (
     Chat,
     Completion,
@@ -36,6 +37,8 @@ from pipelines.serving.protocol.tokens import (
     TokenizeRequest,
     TokenizerInfo,
 )
+from pipelines.serving.protocol.turn_replies import Turn
+from pipelines.serving.protocol.turns import TurnRequest
 from pipelines.serving.service import Service
 from pipelines.serving.telemetry import CONTENT_TYPE
 
@@ -122,6 +125,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         answer = ChatAnswer(
             body, service.text, streams, service.telemetry, lambda: service.reader(body)
         )
+        return await _respond(request, answer, body.stream)
+
+    @app.post("/v1/responses", response_model=Turn, responses=EVENTS)
+    async def responses(body: TurnRequest, request: Request) -> Response:
+        chat = body.chat()
+        (stream,) = service.open(await asyncio.to_thread(service.chat_jobs, chat))
+        answer = TurnAnswer(body, service.text, stream, service.telemetry, service.reader(chat))
         return await _respond(request, answer, body.stream)
 
 

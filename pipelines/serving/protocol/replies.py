@@ -14,6 +14,11 @@ class Reply(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def event_name(self) -> str:
+        """The name under which a stream sends it; empty: none."""
+        return ""
+
     def json_text(self) -> str:
         """Return the object as one line of JSON."""
         return self.model_dump_json(exclude_unset=True)
