@@ -82,8 +82,8 @@ def _choose(logits_V: Tensor, sampling: Sampling, position: int) -> int:
 def _invert(weights_N: Tensor, at: float) -> int:
     """Return the first index whose cumulative weight exceeds the fraction ``at`` of the total."""
     cumulative_N = weights_N.cumsum(0)
-    index = torch.searchsorted(cumulative_N, at * cumulative_N[-1], right=True)
-    return min(int(index), int(weights_N.nonzero()[-1]))
+    index = int(torch.searchsorted(cumulative_N, at * cumulative_N[-1], right=True))
+    return index if index < len(weights_N) else int(weights_N.nonzero()[-1])
 
 
 def _with_logprobs(logits_V: Tensor, token: int, count: int) -> SampledToken:

@@ -5,19 +5,21 @@ set of the likeliest whose share of the kept probability reaches ``top_p``; ``mi
 2024, section 3) drops tokens below that part of the largest probability. In this order, as in
 transformers.
 
-Only candidates are sorted, since a whole vocabulary takes milliseconds: a token below
-(1 - top_p) / V is in no nucleus, because all such tokens together weigh less than 1 - top_p.
+Only candidates are sorted, since a whole vocabulary takes milliseconds: the tokens from the least
+of the n likeliest on, where these weigh enough.
 
 Shapes: V vocabulary, N kept tokens.
 """
 
-import torch
 from torch import Tensor
 
 from moe.config.sampling import Sampling
 
-ROUNDING = 0.99
-"""Room for rounding in the bound on tokens of a nucleus."""
+CANDIDATES = (128, 2048, 16384)
+"""Numbers of likeliest tokens among which a nucleus is looked for, before all are sorted."""
+
+ROUNDING = 1e-6
+"""By how much the candidates must outweigh ``top_p``, so that rounding does not matter."""
 
 
 def truncated(probabilities_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -51,14 +53,18 @@ def likeliest(values_V: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return tokens_N[:count], kept_N[:count]
 
 
-def _floor(probabilities_V: Tensor, sampling: Sampling, top_k: int) -> Tensor:
-    """Return a probability below which no token is kept."""
+def _floor(probabilities_V: Tensor, sampling: Sampling, top_k: int) -> Tensor | None:
+    """Return a probability below which no token is kept; None if every token may be."""
     if top_k:
         return probabilities_V.topk(top_k).values[-1]
-    largest = probabilities_V.max()
-    share = max(0.0, 1 - sampling.top_p) / len(probabilities_V)
-    least = torch.clamp(largest * sampling.min_p, min=share * ROUNDING)
-    return torch.minimum(least, largest)
+    if sampling.min_p > 0:
+        return probabilities_V.max() * min(1.0, sampling.min_p)
+    for count in CANDIDATES:
+        if count < len(probabilities_V):
+            kept = probabilities_V.topk(count).values
+            if float(kept.sum()) > sampling.top_p + ROUNDING:
+                return kept[-1]
+    return None
 
 
 def _sorted(values_V: Tensor, floor: Tensor | None) -> tuple[Tensor, Tensor]:

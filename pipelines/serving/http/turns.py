@@ -57,16 +57,20 @@ class TurnAnswer:
 
     async def pieces(self) -> AsyncIterator[TurnEvent]:
         """Yield what happens to the answer and its items, until it is complete."""
-        number = 0
-        for kind in ("response.created", "response.in_progress"):
-            yield TurnEvent(type=kind, sequence_number=number, response=self._turn(None))
-            number += 1
+        number, begun = 0, False
         async for delta in self._deltas:
-            for change in self._changes(delta):
+            for change in self._changes(delta) if begun else self._first(delta):
                 yield TurnEvent(sequence_number=number, **change)
                 number += 1
+            begun = True
         last = self._turn(delta)
         yield TurnEvent(type=f"response.{last.status}", sequence_number=number, response=last)
+
+    def _first(self, delta: Delta) -> Iterator[dict[str, Any]]:
+        """Yield the events of the first delta, after those of the new answer."""
+        for kind in ("response.created", "response.in_progress"):
+            yield {"type": kind, "response": self._turn(None)}
+        yield from self._changes(delta)
 
     def _changes(self, delta: Delta) -> Iterator[dict[str, Any]]:
         """Add a delta to the items; yield the events of that."""

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,15 @@ def test_the_nucleus_is_the_smallest_set(
     assert all(probabilities[token] <= weights[-1] for token in outside)
     assert math.isclose(sum(weights[:-1].tolist()), 0) or weights[:-1].sum() < top_p + 1e-12
     assert not outside or weights.sum() >= top_p - 1e-9
+
+
+@pytest.mark.parametrize("width", [0.01, 1.0, 4.0])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_candidates_of_a_large_vocabulary_are_enough(width: float, top_p: float) -> None:
+    logits = torch.randn(5000, generator=torch.Generator().manual_seed(1)).double() * width
+    rows = TopPLogitsWarper(top_p)(None, logits[None].clone())
+    tokens, _ = truncated(torch.softmax(logits, 0), Sampling(top_p=top_p))
+    assert set(tokens.tolist()) == set(rows[0].isfinite().nonzero().flatten().tolist())
 
 
 @FAST
