@@ -10,7 +10,7 @@ ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 MINUTES ?= 30
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
-.PHONY: oracles lock clean gpu-wheels
+.PHONY: oracles clients lock clean gpu-wheels
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
 	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
+	@echo "make clients   schemathesis and lm-eval, in an environment of their own, against a server (3 minutes)"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -102,9 +103,20 @@ oracles: .venv-oracles/installed
 	.venv-oracles/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
+clients: install .venv-clients/installed
+	$(PYTEST) tests/clients
+
+# The programs see the packages of .venv behind their own.
+.venv-clients/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  "$$(.venv-clients/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth"
+	touch $@
+
 lock: install
 	$(BIN)/pip install --quiet --upgrade --editable '.[dev]'
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-clients demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from cluster.probe import probe
 from cluster.session import session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
+from moe.nn.draw import Draw
 from moe.planning.counts.workload import Workload
 from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
@@ -88,7 +89,7 @@ def _theirs(model: Any, prompt: list[int], count: int) -> list[int]:
 def _ours(engine: ServingEngine, prompt: list[int], count: int, sequence: str) -> list[int]:
     fed, made = prompt, []
     for _ in range(count):
-        fed = [engine.infer(sequence, fed, Sampling()).token]
+        fed = [engine.infer(sequence, fed, Draw(Sampling(), 0)).token]
         made += fed
     engine.release(sequence)
     return made

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from openai import OpenAI
 
 from moe.checkpoint.reader import Checkpoint
+from pipelines.serving.access import Access
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
@@ -47,15 +48,15 @@ class Server:
     def rest(self) -> None:
         """Wait until nothing runs, waits or holds a cache."""
         until(lambda: not (self.scheduler.status.running or self.scheduler.status.waiting))
-        assert self.scheduler.status.used_blocks == 0
+        assert self.scheduler.status.cache_used == 0
 
 
 @contextmanager
 def served(
-    model: Path, limits: Limits, origins: tuple[str, ...] = ("*",), running: int = 1
+    model: Path, limits: Limits, access: Access | None = None, running: int = 1
 ) -> Iterator[Server]:
     server = Server(model, limits, running)
-    with servers.running(create_app(server.service, origins)) as url:
+    with servers.running(create_app(server.service, access)) as url:
         server.url = url
         base = f"{url}/v1"
         with OpenAI(base_url=base, api_key="-", max_retries=0, timeout=PATIENCE) as client:

@@ -9,8 +9,9 @@ from torch import Tensor
 from actors.commands import Batch, Drawing, Feed
 from moe.config.sampling import SampledToken
 from moe.errors import RankLost
+from moe.nn.draw import Draw
 from moe.nn.exchange import Exchange
-from moe.nn.sampling import Draw, sample, score
+from moe.nn.sampling import sample, score
 
 
 @dataclass(slots=True)

@@ -58,20 +58,19 @@ class Server:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
         plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
-        self._origins = arguments.allowed_origins
+        self._access = arguments.access
         meter = Meter(arguments.served_name)
+        room = arguments.room(config, plan)
         self._scheduler = Scheduler(
-            lambda: _launch(arguments, plan),
-            arguments.room(config, plan),
-            arguments.limits,
-            meter.generation_ended,
+            lambda: _launch(arguments, plan), room, arguments.limits, meter.generation_ended
         )
+        held = replace(config, max_positions=min(config.max_positions, room.tokens))
         self._service = Service(
-            arguments.served_name, config, text, self._scheduler, arguments.limits
+            arguments.served_name, held, text, self._scheduler, arguments.limits
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._origins)
+        return create_app(self._service, self._access)
 
     async def check_health(self) -> None:
         """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica."""

@@ -1,13 +1,21 @@
 """The arguments of the Ray Serve application, from code or from its YAML."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from actors.commands import Answering
 from actors.step.replicas import check_one_replica
@@ -19,11 +27,16 @@ from moe.nn.inference.rows import BLOCK
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
+from pipelines.serving.access import Access
 from pipelines.serving.batching.batcher import Room
 from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
 
+KEYS_VARIABLE = "RAYMOE_API_KEYS"
+"""Environment variable with API keys, parted by spaces or commas, where no argument gives them."""
+
 _LIMITS = Limits()
+_KEY = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
@@ -33,9 +46,9 @@ class ServeArguments(BaseModel):
     ``weights`` says how the ranks keep their weights, ``cache`` their keys and values, and
     ``cache_tokens`` for how many tokens of all sequences together; that memory is taken at the
     start. ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long a
-    batch may take before a rank counts as lost. ``allowed_origins`` are the
-    web pages, by origin, whose scripts may call the server; ``*`` is any page. The other fields are
-    the limits of ``Limits``.
+    batch may take before a rank counts as lost. ``allowed_origins`` are the web pages, by origin,
+    whose scripts may call the server; ``*`` is any page. Where ``api_keys`` are given, a request
+    needs one of them. The other fields are the limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +68,7 @@ class ServeArguments(BaseModel):
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
+    api_keys: tuple[SecretStr, ...] = ()
 
     @field_validator("allowed_origins")
     @classmethod
@@ -62,6 +76,13 @@ class ServeArguments(BaseModel):
         if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("give origins like https://chat.example, without a path, or *")
         return origins
+
+    @field_validator("api_keys")
+    @classmethod
+    def _fit_a_header(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError("a key is odd")
+        return keys
 
     @property
     def served_name(self) -> str:
@@ -72,6 +93,12 @@ class ServeArguments(BaseModel):
     def limits(self) -> Limits:
         """The limits among the arguments."""
         return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
+
+    @property
+    def access(self) -> Access:
+        """Who may ask. Ray Serve's proxy gives requests their ids."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        return Access(self.allowed_origins, keys, request_ids=False)
 
     def load_plan(self) -> Plan | None:
         """Return the plan, or None if none is given."""
@@ -120,9 +147,14 @@ class ServeArguments(BaseModel):
 
 
 def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
-    """Return the typed arguments; ConfigError names the first wrong argument."""
+    """Return the typed arguments; ConfigError names the first wrong argument.
+
+    Keys that no argument gives are taken from the environment.
+    """
+    keys = os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()
+    given = {key: value for key, value in args.items() if key != "api_keys" or value}
     try:
-        return ServeArguments.model_validate(args)
+        return ServeArguments.model_validate({"api_keys": keys} | given)
     except ValidationError as error:
         fault = error.errors()[0]
         key = str(fault["loc"][0])
@@ -136,4 +168,6 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         known = list(ServeArguments.model_fields)
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
+    if key == "api_keys":
+        return "give a list of keys of letters, digits and signs, without spaces"
     return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"

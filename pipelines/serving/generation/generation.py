@@ -3,10 +3,12 @@
 A generation does no I/O, so a scheduler may drive many.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.generation.constraint import Constraint
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.stops import StopFilter
 
@@ -15,12 +17,19 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One generation to do; ``stop`` texts end it and are not part of the answer."""
+    """One generation to do.
+
+    ``stop`` texts and ``stop_tokens`` end it and are not part of the answer. ``scored`` is not None
+    where log-probabilities of the prompt's tokens are wanted, with so many alternatives.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int
     sampling: Sampling
     stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    scored: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +54,41 @@ class Delta:
 
 
 class Generation:
-    """Turns the tokens that are drawn for a job into text, until the end."""
+    """Turns the tokens that are drawn for a job into text, until the end.
 
-    def __init__(self, job: Job, eos: frozenset[int], detokenizer: Detokenizer) -> None:
+    ``scores`` are the prompt's tokens but the first, with their log-probabilities, where the job
+    asks for them; they are complete before the first delta.
+    """
+
+    def __init__(self, job: Job, detokenizer: Detokenizer) -> None:
         self.job = job
-        self.generated = 0
+        self.tokens: list[int] = []
+        self.scores: list[SampledToken] = []
         self.finished = False
-        self._eos = eos
         self._detokenizer = detokenizer
         self._stops = StopFilter(job.stop)
         self._pending: list[TextToken] = []
         self._read = 0
         self._sent = 0
 
+    @property
+    def generated(self) -> int:
+        """The number of tokens generated so far."""
+        return len(self.tokens)
+
+    def accept_scores(self, tokens: Sequence[SampledToken]) -> None:
+        """Take the log-probabilities of the next tokens of the prompt, from its second on."""
+        self.scores.extend(tokens)
+
     def accept(self, sampled: SampledToken) -> Delta | None:
         """Take the token that the engine returned; return new text, or None if there is none
         yet.
         """
-        self.generated += 1
-        if sampled.token in self._eos:
+        self.tokens.append(sampled.token)
+        if sampled.token in self.job.stop_tokens:
             return self._finish("stop")
+        if self.job.constraint is not None:
+            self.job.constraint.accept(sampled.token)
         return self._grow(sampled)
 
     def _grow(self, sampled: SampledToken) -> Delta | None:
@@ -74,6 +98,8 @@ class Generation:
         text, stopped = self._stops.push(piece)
         if stopped:
             return self._delta(text, "stop")
+        if self.job.constraint is not None and self.job.constraint.finished:
+            return self._finish("stop", text)
         if self.generated == self.job.max_tokens:
             return self._finish("length", text)
         return self._delta(text) if text else None

@@ -10,12 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.commands import Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
-from pipelines.serving.batching.batcher import Batcher, Outcome, Room
+from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
 from pipelines.serving.batching.sequence import Wanted
 from pipelines.serving.generation.engine import Engine
 from pipelines.serving.generation.generation import Generation, Job
@@ -40,13 +40,16 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The engine's state; generations that run and wait; blocks in use, of all."""
+    """The engine's state; generations that run and wait; the part of the cache in use.
+
+    ``counts`` is what batches have done so far.
+    """
 
     state: State
     running: int
     waiting: int
-    used_blocks: int = 0
-    blocks: int = 0
+    cache_used: float
+    counts: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,12 @@ class Scheduler:
     @property
     def status(self) -> Status:
         """The present status."""
-        running, pool = self._batcher.running, self._batcher.pool
-        waiting = self._inbox.arrived + self._batcher.waiting
-        return Status(self._keeper.state, running, waiting, pool.used, pool.blocks)
+        batcher = self._batcher
+        used, waiting = (
+            batcher.pool.used / batcher.pool.blocks,
+            self._inbox.arrived + batcher.waiting,
+        )
+        return Status(self._keeper.state, batcher.running, waiting, used, replace(batcher.counts))
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
         """Queue generations, all or none; call it on the event loop that reads the streams."""
@@ -152,10 +158,11 @@ class Scheduler:
             batch = self._batcher.next(self._pace.tokens(generating))
             if batch is None:
                 return
-            ready = sum(feed.count == 1 for feed in batch.feeds)
-            self._flights.append(
-                _Flight(batch, engine.begin(batch), time.monotonic(), min(ready, generating))
-            )
+            ready, now = sum(feed.count == 1 for feed in batch.feeds), time.monotonic()
+            self._flights.append(_Flight(batch, engine.begin(batch), now, min(ready, generating)))
+            for feed in batch.feeds:
+                stream = self._streams[feed.sequence]
+                stream.started = stream.started or now
 
     def _finish(self, engine: Engine[Any]) -> None:
         flight = self._flights[0]
@@ -176,10 +183,10 @@ class Scheduler:
         """Send what is new to the reader; return whether the generation has ended."""
         generation = stream.generation
         try:
-            if outcome.token is not None:
-                delta = generation.accept(outcome.token)
-                if delta is not None:
-                    stream.put(delta)
+            generation.accept_scores(outcome.scores)
+            delta = None if outcome.token is None else generation.accept(outcome.token)
+            if delta is not None:
+                stream.put(delta)
         except Exception as error:
             _LOG.exception("a token could not be turned into text")
             stream.fail(_failure(error))
@@ -228,7 +235,8 @@ class Scheduler:
 
 
 def _wanted(job: Job) -> Wanted:
-    return Wanted(job.prompt, job.max_tokens, job.sampling)
+    allowed = None if job.constraint is None else job.constraint.allowed
+    return Wanted(job.prompt, job.max_tokens, job.sampling, job.scored, allowed)
 
 
 def _failure(error: Exception) -> Failed:

@@ -60,6 +60,22 @@ def test_arguments_have_defaults_and_survive_a_round_trip() -> None:
         Limits(waiting=-1)
 
 
+def test_keys_come_from_arguments_or_the_environment_and_are_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = parse_arguments({"model": "x", "api_keys": ["sk-1", "sk-2"]})
+    assert arguments.access.keys == ["sk-1", "sk-2"]
+    assert "sk-1" not in f"{arguments!r} {arguments.access!r} {arguments.model_dump()}"
+    assert parse_arguments(arguments.model_dump()) == arguments
+    monkeypatch.setenv("RAYMOE_API_KEYS", "sk-3, sk-4 sk-5")
+    assert parse_arguments({"model": "x"}).access.keys == ["sk-3", "sk-4", "sk-5"]
+    assert parse_arguments(arguments.model_dump()) == arguments
+    for wrong in (["sk 6"], "sk-6", ["ok", ""], [6]):
+        with pytest.raises(ConfigError, match="argument api_keys: give a list of keys") as caught:
+            parse_arguments({"model": "x", "api_keys": wrong})
+        assert "6" not in str(caught.value)
+
+
 def test_a_port_in_use_is_told(model: Path) -> None:
     arguments = ServeArguments(model=model)
     with socket.create_server(("127.0.0.1", 0)) as listener:

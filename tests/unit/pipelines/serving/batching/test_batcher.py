@@ -101,68 +101,104 @@ def wishes(draw: st.DrawFn) -> list[Wanted]:
     return wanted
 
 
+@dataclass
+class Play:
+    """Sequences that come and leave, batches under way, and what each sequence has said so far."""
+
+    room: Room
+    budget: int
+    coming: deque[Wanted]
+    data: st.DataObject
+    asked: dict[int, Wanted] = field(default_factory=dict)
+    texts: dict[int, list[int]] = field(default_factory=dict)
+    scores: dict[int, int] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    flying: deque[tuple[Batch, BatchOutput]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.batcher, self.ranks = Batcher(self.room), Ranks(self.room)
+
+    def go(self) -> None:
+        """Play to the end."""
+        idle = 0
+        while self.coming or any(not self.done(n) for n in self.texts.keys() - self.gone):
+            moved = self.happen()
+            begun = self.begin()
+            landed = self.land(must=not begun)
+            idle = 0 if moved or begun or landed else idle + 1
+            assert idle < 30, "sequences wait and nothing is computed"
+
+    def happen(self) -> bool:
+        """Let a sequence come or leave, or lose all ranks, or nothing."""
+        chance = self.data.draw(st.integers(0, 9))
+        if self.coming and (chance < 4 or not self.flying):
+            wish = self.coming.popleft()
+            number = self.batcher.add(wish)
+            self.asked[number], self.texts[number], self.scores[number] = wish, [], 0
+        elif chance == 9 and (living := self.texts.keys() - self.gone):
+            leaving = self.data.draw(st.sampled_from(sorted(living)))
+            self.batcher.end(leaving)
+            self.gone.add(leaving)
+        elif chance == 8:
+            self.batcher.restart()
+            self.flying.clear()
+            self.ranks.restart({n: [*self.asked[n].prompt, *self.texts[n]] for n in self.texts})
+        else:
+            return False
+        return True
+
+    def begin(self) -> bool:
+        """Begin a batch, if there is one, and look at it."""
+        batch = self.batcher.next(self.budget) if len(self.flying) < self.room.depth else None
+        if batch is None:
+            return False
+        prompts = {number: wish.prompt for number, wish in self.asked.items()}
+        ends = [feed.position + feed.count for feed in batch.feeds]
+        read = sum(
+            feed.count
+            for feed, end in zip(batch.feeds, ends, strict=True)
+            if feed.tokens is not None and end <= len(prompts[feed.sequence])
+        )
+        assert read <= self.budget + len(batch.feeds)
+        assert len({feed.sequence for feed in batch.feeds}) == len(batch.feeds) > 0
+        self.flying.append((batch, self.ranks.run(batch, prompts)))
+        return True
+
+    def land(self, must: bool) -> bool:
+        """Take what a batch has brought, if one is under way."""
+        full = len(self.flying) == self.room.depth
+        if not self.flying or not (must or full or self.data.draw(st.booleans())):
+            return False
+        for outcome in self.batcher.take(*self.flying.popleft()):
+            number = outcome.number
+            self.scores[number] += len(outcome.scores)
+            if outcome.token is not None:
+                self.texts[number].append(outcome.token.token)
+            if self.done(number):
+                self.batcher.end(number)
+        return True
+
+    def done(self, number: int) -> bool:
+        """Tell whether a sequence has said and scored all that was asked."""
+        wish = self.asked[number]
+        scored = wish.scored is None or self.scores[number] == len(wish.prompt) - 1
+        return scored and len(self.texts[number]) == wish.max_tokens
+
+
 @given(rooms(), wishes(), st.integers(1, 40), st.data())
 def test_all_end_as_alone(
     room: Room, wanted: list[Wanted], budget: int, data: st.DataObject
 ) -> None:
-    batcher, ranks = Batcher(room), Ranks(room)
-    coming = deque(wanted)
-    asked: dict[int, Wanted] = {}
-    texts: dict[int, list[int]] = {}
-    scores: dict[int, int] = {}
-    flying: deque[tuple[Batch, BatchOutput]] = deque()
-    gone: set[int] = set()
-    idle = 0
-    while coming or len(texts) - len(gone) > sum(
-        done(asked[n], texts[n], scores[n]) for n in texts.keys() - gone
-    ):
-        chance = data.draw(st.integers(0, 9))
-        if coming and (chance < 4 or not flying):
-            wish = coming.popleft()
-            number = batcher.add(wish)
-            asked[number], texts[number], scores[number] = wish, [], 0
-        if chance == 9 and (living := texts.keys() - gone):
-            leaving = data.draw(st.sampled_from(sorted(living)))
-            batcher.end(leaving)
-            gone.add(leaving)
-        if chance == 8:
-            batcher.restart()
-            flying.clear()
-            ranks.restart({n: [*asked[n].prompt, *texts[n]] for n in texts})
-        batch = batcher.next(budget) if len(flying) < room.depth else None
-        if batch is not None:
-            new = [feed for feed in batch.feeds if feed.count > 1 or feed.tokens is not None]
-            read = sum(
-                f.count for f in new if f.position + f.count <= len(asked[f.sequence].prompt)
-            )
-            assert read <= budget + len(new)
-            assert len({feed.sequence for feed in batch.feeds}) == len(batch.feeds)
-            prompts = {number: wish.prompt for number, wish in asked.items()}
-            flying.append((batch, ranks.run(batch, prompts)))
-        if flying and (batch is None or len(flying) == room.depth or data.draw(st.booleans())):
-            for outcome in batcher.take(*flying.popleft()):
-                scores[outcome.number] += len(outcome.scores)
-                if outcome.token is not None:
-                    texts[outcome.number].append(outcome.token.token)
-                wish = asked[outcome.number]
-                if done(wish, texts[outcome.number], scores[outcome.number]):
-                    batcher.end(outcome.number)
-        idle = 0 if batch is not None or flying else idle + 1
-        assert idle < 30, "sequences wait and nothing is computed"
-    for number, text in texts.items():
-        wish = asked[number]
+    play = Play(room, budget, deque(wanted), data)
+    play.go()
+    for number, text in play.texts.items():
+        wish = play.asked[number]
         assert text == alone(wish.prompt, wish.max_tokens)[: len(text)]
-        if number not in gone:
-            assert len(text) == wish.max_tokens
-            assert scores[number] == (len(wish.prompt) - 1 if wish.scored is not None else 0)
-            batcher.end(number)
-    assert batcher.pool.used == 0
-    assert batcher.waiting == batcher.running == 0
-
-
-def done(wish: Wanted, text: list[int], scores: int) -> bool:
-    scored = wish.scored is None or scores == len(wish.prompt) - 1
-    return scored and len(text) == wish.max_tokens
+        if wish.scored is None:
+            assert play.scores[number] == 0
+        play.batcher.end(number)
+    assert play.batcher.pool.used == 0
+    assert play.batcher.waiting == play.batcher.running == 0
 
 
 def test_prompts_that_begin_alike_are_computed_once() -> None:

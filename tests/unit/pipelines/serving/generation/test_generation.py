@@ -1,6 +1,7 @@
 """One generation: equal to transformers, fed in any pieces; where it ends; what it shows."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,9 @@ GREEDY = Sampling(temperature=0.0)
 def said(text: Text, answer: str, job: Job, end: bool = False) -> list[Delta]:
     """Return the deltas of a model that says an answer, and then perhaps ends."""
     script = (*text.encode(answer), *((1,) if end else ()))
-    return deltas(
-        Generation(job, text.eos, text.detokenizer()),
-        [SampledToken(token, -1.0) for token in script],
-    )
+    job = replace(job, stop_tokens=text.eos)
+    drawn = [SampledToken(token, -1.0) for token in script]
+    return deltas(Generation(job, text.detokenizer()), drawn)
 
 
 def deltas(generation: Generation, tokens: Iterable[SampledToken]) -> list[Delta]:
@@ -57,7 +57,8 @@ def oracle(model: Path, prompt: tuple[int, ...], count: int) -> list[int]:
 def test_greedy_equals_transformers(model: Path, prompt: str) -> None:
     text, engine = Text.open(model), LocalDecoder(model)
     tokens = text.encode(prompt)
-    generation = Generation(Job(tokens, 40, GREEDY), text.eos, text.detokenizer())
+    job = Job(tokens, 40, GREEDY, stop_tokens=text.eos)
+    generation = Generation(job, text.detokenizer())
     found = deltas(generation, continued(engine, tokens, 40))
     expected = oracle(model, tokens, 40)
     shown = [token.sampled.token for delta in found for token in delta.tokens]

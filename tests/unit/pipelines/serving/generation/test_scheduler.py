@@ -101,7 +101,7 @@ def scheduling(
 
 def generation(start: int, count: int = 3) -> Generation:
     detokenizer = Detokenizer(lambda tokens: "".join(f"{t} " for t in tokens), lambda _: False)
-    return Generation(Job((start,), count, Sampling()), frozenset(), detokenizer)
+    return Generation(Job((start,), count, Sampling()), detokenizer)
 
 
 async def read(stream: Stream) -> str:
@@ -167,7 +167,7 @@ def test_a_cancelled_generation_gives_up_its_place() -> None:
             engine.permits.release(100)
             assert await read(last) == "31 32 33 "
             assert not {20, 21} & set(engine.fed)
-            await until(lambda: scheduler.status.used_blocks == 0)
+            await until(lambda: scheduler.status.cache_used == 0)
 
     asyncio.run(main())
 
@@ -281,7 +281,7 @@ def test_other_failures_cost_the_generations_of_the_batch(fault: Exception, mess
             with pytest.raises(Failed, match=message):
                 await read(first)
             assert await read(second) == "21 22 23 "
-            await until(lambda: scheduler.status.used_blocks == 0)
+            await until(lambda: scheduler.status.cache_used == 0)
 
     asyncio.run(main())
 

@@ -191,8 +191,15 @@ def test_models_and_health(server: Server) -> None:
     ("options", "error", "param", "message"),
     [
         ({"temperature": 3.0}, openai.BadRequestError, "temperature", "less than or equal to 2"),
-        ({"n": 2}, openai.BadRequestError, "n", "leave it out or give 1"),
-        ({"extra_body": {"top_k": 5}}, openai.BadRequestError, "top_k", "did you mean top_p?"),
+        ({"n": 4}, openai.BadRequestError, "n", "4 answers .* but the server holds 3"),
+        ({"extra_body": {"topk": 5}}, openai.BadRequestError, "topk", "did you mean top_"),
+        ({"logit_bias": {"999": 1}}, openai.BadRequestError, "logit_bias", "token 999 is not"),
+        (
+            {"extra_body": {"stop_token_ids": [999]}},
+            openai.BadRequestError,
+            "stop_token_ids",
+            "token 999 is not",
+        ),
         ({"model": "gpt"}, openai.NotFoundError, "model", "this server has 'tiny'"),
         ({"prompt": [999]}, openai.BadRequestError, "prompt", "token 999 is not in the vocab"),
         ({"prompt": ["a"] * 4}, openai.BadRequestError, "prompt", "but the server holds 3"),

@@ -1,0 +1,28 @@
+"""The token counts of one request, while its answers grow."""
+
+from collections.abc import Sequence
+
+from pipelines.serving.generation.generation import Generation
+from pipelines.serving.protocol.replies import Usage
+
+
+class Counting:
+    """Counts the tokens of prompts, each once, and of all answers to them."""
+
+    def __init__(self, prompts: Sequence[Generation]) -> None:
+        self._prompt = sum(len(generation.job.prompt) for generation in prompts)
+        self._generated: dict[int, int] = {}
+
+    def count(self, number: int, generated: int) -> None:
+        """Take the number of tokens that an answer has so far."""
+        self._generated[number] = generated
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far."""
+        completion = sum(self._generated.values())
+        return Usage(
+            prompt_tokens=self._prompt,
+            completion_tokens=completion,
+            total_tokens=self._prompt + completion,
+        )
