@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from benchmarks.peers import llama, transformers_serve, vllm
 from benchmarks.processors import described
@@ -40,7 +41,7 @@ from benchmarks.serving_loads import (
     Loads,
     Sizes,
 )
-from benchmarks.serving_model import serving_model
+from benchmarks.serving_model import serving_model, small_serving_model
 from moe.errors import RaymoeError
 from pipelines.loading.load import Load
 from pipelines.loading.prompt import Prompt
@@ -76,8 +77,14 @@ Figures = Mapping[str, float]
 def main() -> None:
     """Measure every server and print."""
     arguments = _arguments()
-    model = serving_model(arguments.dense)
-    sizes = SMALLEST if arguments.smallest else Sizes()
+    if arguments.smallest:
+        with TemporaryDirectory() as folder:
+            _measure(arguments, small_serving_model(Path(folder)), SMALLEST)
+    else:
+        _measure(arguments, serving_model(arguments.dense), Sizes())
+
+
+def _measure(arguments: argparse.Namespace, model: Path, sizes: Sizes) -> None:
     found: dict[str, Figures] = {}
     broken = []
     for start in _starts(arguments, model, sizes):

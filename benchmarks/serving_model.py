@@ -3,13 +3,19 @@
 374 M parameters, of which a token takes 214 M, in the form of Mixtral, which all engines read.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from benchmarks.material import CONFIG
 from moe.surgery.copies import Noise
+from moe.surgery.initialise import initialise
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.upcycle import upcycle
 
 NAME = "mixtral"
+LETTERS = [chr(number) for number in range(33, 127)]
 
 
 def serving_model(dense: Path) -> Path:
@@ -18,3 +24,15 @@ def serving_model(dense: Path) -> Path:
     if not model.exists():
         upcycle(dense, model, UpcycleOptions(4, 2, family="mixtral", method=Noise()))
     return model
+
+
+def small_serving_model(folder: Path) -> Path:
+    """Return the same in small, whose tokens are letters: each is text that a server can send."""
+    dense, end = folder / "letters", len(LETTERS)
+    initialise(replace(CONFIG, vocab_size=end + 1, eos_token_ids=(end,)), dense, seed=0)
+    names = {name: number for number, name in enumerate([*LETTERS, "<end>"])}
+    tokenizer = Tokenizer(models.BPE(names, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(dense / "tokenizer.json"))
+    return serving_model(dense)
