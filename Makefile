@@ -105,7 +105,7 @@ peers: .venv-peers-vllm/installed .venv-peers-llama/installed .venv-peers-transf
 	.venv-peers-llama/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-.venv-peers-transformers/installed: benchmarks/peers/transformers-requirements.txt install
+.venv-peers-transformers/installed: benchmarks/peers/transformers-requirements.txt | .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-peers-transformers \
 	  --requirement $<
 	touch $@

@@ -31,7 +31,7 @@ GOOD = {
 def test_bars_are_met_and_missed() -> None:
     assert missed_bars({"raymoe fp32": GOOD, "raymoe int8": GOOD}) == []
     assert missed_bars({"llama.cpp q8_0": {}}) == []
-    slow = {name: 1.0 for name in GOOD} | {serving_loads.BESIDE_RATIO: 4.0}
+    slow = dict.fromkeys(GOOD, 1.0) | {serving_loads.BESIDE_RATIO: 4.0}
     assert missed_bars({"raymoe fp16": slow}) == [
         "raymoe fp16, many: tok/s: 1, bar at least 70",
         "raymoe fp16, one: tok/s: 1, bar at least 22",
