@@ -21,12 +21,12 @@ from pipelines.loading.tokenizer import LoadTokenizer
 
 POLL_SECONDS = 0.01
 
-ONE, ONE_FIRST = "one: tok/s", "first s"
-MANY, MANY_FIRST, MANY_FIRST_95 = "many: tok/s", "many: first p50", "many: first p95"
-MANY_GAP, MANY_GAP_95 = "many: gap p50", "many: gap p95"
-SHARED, SHARED_FIRST, SHARED_FIRST_95 = "shared: s", "shared: first p50", "shared: first p95"
-LONG = "long: tok/s"
-QUIET_GAP, BESIDE_GAP, BESIDE_RATIO = "quiet: gap p50", "beside: gap p95", "beside / quiet"
+ONE, ONE_FIRST = "one tok/s", "one first"
+MANY, MANY_FIRST, MANY_FIRST_95 = "many tok/s", "many first p50", "many first p95"
+MANY_GAP, MANY_GAP_95 = "many gap p50", "many gap p95"
+SHARED, SHARED_FIRST, SHARED_FIRST_95 = "shared all", "shared first p50", "shared first p95"
+LONG = "long tok/s"
+QUIET_GAP, BESIDE_GAP, BESIDE_RATIO = "quiet gap p50", "beside gap p95", "beside / quiet"
 
 
 @dataclass(frozen=True, slots=True)

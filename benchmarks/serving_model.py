@@ -27,10 +27,10 @@ def serving_model(dense: Path) -> Path:
 
 
 def small_serving_model(folder: Path) -> Path:
-    """Return the same in small, whose tokens are letters: each is text that a server can send."""
-    dense, end = folder / "letters", len(LETTERS)
-    initialise(replace(CONFIG, vocab_size=end + 1, eos_token_ids=(end,)), dense, seed=0)
-    names = {name: number for number, name in enumerate([*LETTERS, "<end>"])}
+    """Return the same in small. Its tokens are letters, which a server can send, and none ends."""
+    dense = folder / "letters"
+    initialise(replace(CONFIG, vocab_size=len(LETTERS), eos_token_ids=()), dense, seed=0)
+    names = {letter: number for number, letter in enumerate(LETTERS)}
     tokenizer = Tokenizer(models.BPE(names, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -70,6 +70,7 @@ class Asking:
         return self._answer(failure)
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
+        """Read the events; where the only token ends the answer, its end is its arrival."""
         if response.status != 200:
             said = (await response.text(errors="replace"))[:500]
             raise Failed(Failure("refused", said, response.status))
@@ -78,11 +79,11 @@ class Asking:
             event = parse_event(data)
             if event.error is not None:
                 raise Failed(Failure("error in the stream", event.error))
-            if event.token:
+            if event.token or (event.finished and not self.tokens_at):
                 self.tokens_at.append(self._now())
                 self.texts.append(event.text)
                 self.heard()
-            finished = finished or event.finished
+            finished = finished or event.finished or event.done
             self.counted = event.counted or self.counted
             if len(self.tokens_at) == self.leave_after:
                 self.left = True

@@ -16,13 +16,15 @@ class BadEvent(ValueError):
 class Event:
     """One event. ``token`` says that it is the arrival of a token, or of several at once.
 
-    An event that only names the role, or only ends the answer, is no token. ``error`` is what the
-    server said went wrong; ``counted`` are the tokens of prompt and answer.
+    An event that only names the role, or only ends the answer, is no token. ``finished`` says that
+    the answer is whole, ``done`` that the stream is. ``error`` is what the server said went wrong;
+    ``counted`` are the tokens of prompt and answer.
     """
 
     token: bool = False
     text: str = ""
     finished: bool = False
+    done: bool = False
     counted: tuple[int, int] | None = None
     error: str | None = None
 
@@ -44,7 +46,7 @@ async def data_of(lines: AsyncIterable[bytes]) -> AsyncIterator[str]:
 def parse_event(data: str) -> Event:
     """Return what an event says; BadEvent if that cannot be read."""
     if data == DONE:
-        return Event(finished=True)
+        return Event(done=True)
     try:
         table = json.loads(data)
         if "error" in table:
@@ -67,7 +69,7 @@ def _answer(table: dict[str, Any]) -> Event:
     delta = choice.get("delta")
     text = _text(choice if delta is None else delta)
     opens = delta is not None and not text and bool(delta.get("role"))
-    return Event(bool(text) or not (finished or opens), text, finished, counted)
+    return Event(bool(text) or not (finished or opens), text, finished, counted=counted)
 
 
 def _text(part: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ def test_what_an_event_says(table: dict[str, Any], found: Event) -> None:
 
 
 def test_the_end() -> None:
-    assert parse_event("[DONE]") == Event(finished=True)
+    assert parse_event("[DONE]") == Event(done=True)
 
 
 @pytest.mark.parametrize("data", ["{", "[]", "1", '{"choices": 1}', '{"choices": [1]}', "{}"])

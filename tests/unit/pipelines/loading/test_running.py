@@ -13,7 +13,18 @@ from pipelines.loading.load import Load
 from pipelines.loading.prompt import Prompt
 from pipelines.loading.running import Standing, run
 from pipelines.loading.target import Target
-from tests.scripted import DONE, Script, Scripted, counting, event, piece, refusal, scripted, told
+from tests.scripted import (
+    DONE,
+    Script,
+    Scripted,
+    counting,
+    event,
+    piece,
+    refusal,
+    scripted,
+    told,
+    usage,
+)
 
 PROMPTS = [Prompt(text="one"), Prompt(text="two"), Prompt(text="three", max_tokens=3)]
 
@@ -105,7 +116,7 @@ FAILURES: dict[str, tuple[Script, str]] = {
         "error in the stream",
     ),
     "cut": (lambda body: told(piece("a")), "ended early"),
-    "empty": (lambda body: told(piece("", "stop"), DONE), "empty answer"),
+    "empty": (lambda body: told(DONE), "empty answer"),
     "garbled": (lambda body: told("data: {\n\n"), "unreadable event"),
     "no stream": (lambda body: Response('{"choices": []}'), "ended early"),
     "slow": (_stuck, "timeout"),
@@ -122,6 +133,13 @@ def test_failures_are_told_by_kind_and_status(name: str) -> None:
     assert (told_name, count) == (kind, 2)
     assert message
     assert (found.answered, found.output_tokens, found.first_token) == (0, 0, None)
+
+
+def test_an_answer_that_ends_at_once_is_an_answer_of_one_token() -> None:
+    with scripted(lambda body: told(piece("", "stop"), usage(5, 1), DONE)) as server:
+        (answer,) = ask(server, Load(1, concurrency=1))
+    assert answer.failure is None
+    assert (len(answer.tokens_at), answer.output_tokens) == (1, 1)
 
 
 def test_no_server_at_all_is_a_failure_of_each_request() -> None:
