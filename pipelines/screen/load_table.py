@@ -20,15 +20,15 @@ LATE_SECONDS = 0.05
 
 
 def load_table(load: Load, found: Figures) -> Table:
-    """Return one row per latency, in milliseconds."""
+    """Return one row per latency, in milliseconds, for 80 columns."""
     table = Table(title=_title(load), box=SIMPLE_HEAD, padding=0)
     table.add_column("milliseconds", no_wrap=True)
     for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True, min_width=8)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=7)
     latencies = {
         "to the first token": found.first_token,
         "between tokens": found.between_tokens,
-        "per token, mean of a request": found.per_token,
+        "per token of a request": found.per_token,
         "end to end": found.end_to_end,
     }
     for name, spread in latencies.items():
@@ -102,7 +102,7 @@ def _cells(spread: Spread | None) -> list[str]:
     if spread is None:
         return ["-"] * len(HEADINGS)
     values = (spread.p50, spread.p90, spread.p95, spread.p99, spread.mean, spread.most)
-    return [f"{1e3 * value:.1f}" for value in values]
+    return [f"{1e3 * value:.1f}" if value < 100 else f"{1e3 * value:.0f}" for value in values]
 
 
 def _numbers(standing: Standing) -> str:
