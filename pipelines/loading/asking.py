@@ -59,12 +59,10 @@ class Asking:
             failure = error.failure
         except TimeoutError:
             failure = Failure("timeout", f"not done after {target.seconds:g} s")
-        except aiohttp.ClientConnectionError as error:
-            connected = not isinstance(error, aiohttp.ClientConnectorError)
-            kind = "connection broke" if connected else "no connection"
-            failure = Failure(kind, str(error) or type(error).__name__)
         except aiohttp.ClientError as error:
-            failure = Failure("connection broke", str(error) or type(error).__name__)
+            never = isinstance(error, aiohttp.ClientConnectorError)
+            kind = "no connection" if never else "connection broke"
+            failure = Failure(kind, str(error) or type(error).__name__)
         except ValueError as error:  # BadEvent, bytes that are no text, or a line without end
             failure = Failure("unreadable event", str(error))
         return self._answer(failure)
