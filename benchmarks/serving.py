@@ -175,7 +175,9 @@ def _taken(target: Target) -> Target:
 def _arguments() -> argparse.Namespace:
     parser = options(__doc__ or "", material=False)
     parser.add_argument("--dense", type=Path, default=DEMO / "dense")
-    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS)
+    parser.add_argument(
+        "--weights", nargs="*", choices=WEIGHTS, default=WEIGHTS, help="of ours; none: only peers"
+    )
     parser.add_argument("--peers", type=Path, help="where `make peers` has installed them")
     parser.add_argument("--repeats", type=int, default=3)
     return parse(parser, repeats=1, weights=["fp32"])
