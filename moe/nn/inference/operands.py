@@ -13,6 +13,7 @@ row does not depend on the other rows of the pass.
 Shapes: M rows, N outputs, K inputs.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, get_args
 
@@ -110,9 +111,7 @@ class Int8:
 
     def __init__(self, matrices: Sequence[Tensor]) -> None:
         weight_NK = _above_each_other(matrices)
-        scales_N = weight_NK.abs().amax(dim=1).clamp_(min=_LEAST).double() / 127
-        zeros_N = torch.zeros(len(weight_NK), dtype=torch.long)
-        codes = torch.quantize_per_channel(weight_NK, scales_N, zeros_N, 0, torch.qint8)
+        codes = _rounded(weight_NK)
         self.bytes = weight_NK.numel() + 4 * len(weight_NK)
         self._packed = torch.ops.quantized.linear_prepack(codes, None)
         self._steps = 127 if multiplies_bytes_exactly() else 63
@@ -156,6 +155,18 @@ def check_kind(kind: WeightKind, device: torch.device) -> None:
             f"this processor has no products with {kind} weights (torch was built without fbgemm); "
             "choose fp32"
         )
+
+
+def _rounded(weight_NK: Tensor) -> Tensor:
+    """Return the weights in 8 bits with a scale for each output, as fbgemm takes them.
+
+    torch says that it will drop such tensors and names nothing else that fbgemm takes; the version
+    of torch is pinned.
+    """
+    scales_N = weight_NK.abs().amax(dim=1).clamp_(min=_LEAST).double() / 127
+    zeros_N = torch.zeros(len(weight_NK), dtype=torch.long)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return torch.quantize_per_channel(weight_NK, scales_N, zeros_N, 0, torch.qint8)
 
 
 def _above_each_other(matrices: Sequence[Tensor]) -> Tensor:

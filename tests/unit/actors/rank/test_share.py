@@ -108,5 +108,5 @@ def test_members_whose_devices_round_otherwise_take_the_leader_s_choices(
     held = tuple(replace(rank, threads=count) for rank, count in members)
     plan = replace(made, stages=(replace(stage, ranks=held),))
     crew = ranks.crew(plan.seats)
-    ServingEngine.serve(crew, "test", plan, model, Deadlines(group=SECONDS))
+    ServingEngine.serve(crew, "test", plan, model, Deadlines(group=SECONDS), batches.HOW)
     assert Team(crew, plan, None).all("unlike") == [unlike, unlike]

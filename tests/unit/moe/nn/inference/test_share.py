@@ -115,3 +115,26 @@ def test_a_sequence_reads_what_another_of_the_pass_writes(tmp_path: Path) -> Non
         x = share.embed(torch.tensor([*first, *second[32:]]))
         logits = share.logits(share.forward(x, rows, store, (0, decoder.config.layers)))
     assert parity.close(logits[40:], alone(decoder, second)[32:])
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+@pytest.mark.parametrize(("kind", "near"), [("fp16", 5e-3), ("int8", 0.08)])
+@pytest.mark.parametrize("cache", [torch.float32, torch.bfloat16])
+def test_packed_weights_are_near(
+    family: str, kind: WeightKind, near: float, cache: torch.dtype, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.model(family), tmp_path))
+    decoder = build(checkpoint.config, checkpoint.read)
+    prompts = [tiny.tokens(90, 1, count)[0].tolist() for count in (9, 33)]
+    near = near if cache == torch.float32 else near + 0.03
+    for prompt, logits in zip(prompts, answers(decoder, prompts, None, kind, cache), strict=True):
+        assert parity.close(logits, alone(decoder, prompt), tolerance=near)
+
+
+def test_who_owns_the_decoder_gives_back_what_is_packed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tiny.saved(tiny.model("mixtral"), tmp_path))
+    whole = sum(each.numel() * 4 for each in build(checkpoint.config, checkpoint.read).parameters())
+    for kind, least, most in (("fp32", 1.0, 1.0), ("fp16", 0.5, 0.9), ("int8", 0.3, 0.8)):
+        decoder = build(checkpoint.config, checkpoint.read)
+        share = AnsweringShare(decoder, kind, own=True)  # type: ignore[arg-type]
+        assert least * whole <= share.bytes <= most * whole
