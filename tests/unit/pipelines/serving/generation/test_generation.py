@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -133,3 +134,47 @@ def test_the_limit_cuts_and_shows_what_was_held_back(text: Text) -> None:
     assert found[-1].finish == "length"
     assert sum(len(delta.tokens) for delta in found) == len(words) - 1
     assert [delta.finish for delta in found[:-1]] == [None] * (len(found) - 1)
+
+
+def test_a_constraint_is_asked_before_each_token_and_ends_the_answer(text: Text) -> None:
+    matcher = text.grammars.matcher('start: "the dog" | "the fox"', "grammar")
+    job = Job((5,), 50, GREEDY, (), text.eos, constraint=matcher)
+    generation = Generation(job, text.detokenizer(), 8)
+    shown = ""
+    while not generation.finished:
+        draw = generation.draw()
+        assert draw.allowed is not None
+        assert draw.position == 1 + generation.generated
+        assert list(draw.generated) == generation.tokens
+        bits = np.unpackbits(draw.allowed.view(np.uint8), bitorder="little")
+        found = generation.accept(SampledToken(int(bits.nonzero()[0][-1]), 0.0))
+        shown += "" if found is None else found.text
+    assert shown in ("the dog", "the fox")
+    assert found is not None
+    assert found.finish == "stop"
+
+
+@pytest.mark.parametrize("prefill_tokens", [1, 3, 512])
+def test_a_prompt_is_scored_in_any_pieces(model: Path, prefill_tokens: int) -> None:
+    text, engine = Text.open(model), LocalDecoder(model)
+    prompt = text.encode("the quick brown fox")
+    job = Job(prompt, 2, GREEDY, stop_tokens=text.eos, scored=2)
+    generation = Generation(job, text.detokenizer(), prefill_tokens)
+    deltas(generation, engine)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    with torch.no_grad():
+        expected = torch.log_softmax(theirs(torch.tensor([prompt])).logits[0], -1)
+    assert [score.token for score in generation.scores] == list(prompt[1:])
+    wanted = [expected[n, token].item() for n, token in enumerate(prompt[1:])]
+    assert [score.logprob for score in generation.scores] == pytest.approx(wanted, abs=1e-4)
+    assert all(len(score.top) == 2 for score in generation.scores)
+    assert list(engine.sequences) == ["a"]
+
+
+def test_stop_tokens_end_an_answer_without_text(text: Text) -> None:
+    (token,) = text.encode("d")
+    job = Job((5,), 50, GREEDY, stop_tokens=frozenset({token}))
+    script = Scripted((*text.encode("the "), token, *text.encode("og")))
+    found = deltas(Generation(job, text.detokenizer(), 8), script)
+    assert joined(found) == "the "
+    assert (found[-1].finish, found[-1].generated) == ("stop", len(text.encode("the ")) + 1)
