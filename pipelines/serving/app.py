@@ -35,6 +35,7 @@ from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
 from pipelines.serving.service import Service
+from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
@@ -64,7 +65,12 @@ class Server:
             lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
         )
         self._service = Service(
-            arguments.served_name, config, text, self._scheduler, arguments.limits
+            arguments.served_name,
+            config,
+            text,
+            self._scheduler,
+            arguments.limits,
+            Telemetry(arguments.served_name),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
