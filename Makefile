@@ -23,7 +23,7 @@ help:
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
 	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
-	@echo "make clients   schemathesis and lm-eval, in an environment of their own, against a server (3 minutes)"
+	@echo "make clients   schemathesis, lm-eval and LangChain, in an environment of their own, against a server (3 minutes)"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 install: .venv/installed
