@@ -28,7 +28,7 @@ help:
 	@echo "make peers     other servers, in environments of their own, for benchmarks.serving --peers . (3 GB)"
 	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
-	@echo "make clients   schemathesis and lm-eval, in an environment of their own, against a server (3 minutes)"
+	@echo "make clients   schemathesis, lm-eval and LangChain, in an environment of their own, against a server (3 minutes)"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 install: .venv/installed

@@ -17,6 +17,7 @@ from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
 from pipelines.serving.service import Service
+from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 from tests import servers
 from tests.local_decoder import LocalDecoder, room
@@ -33,7 +34,8 @@ class Server:
         self.scheduler = Scheduler(self._build, room(running=running), limits)
         config = Checkpoint.open(model).config
         self.text = Text.open(model)
-        self.service = Service("tiny", config, self.text, self.scheduler, limits)
+        self.telemetry = Telemetry("tiny")
+        self.service = Service("tiny", config, self.text, self.scheduler, limits, self.telemetry)
         self.client: OpenAI
         self.url: str
 

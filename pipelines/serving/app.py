@@ -35,6 +35,7 @@ from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
 from pipelines.serving.service import Service
+from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
@@ -66,7 +67,12 @@ class Server:
         )
         held = replace(config, max_positions=min(config.max_positions, room.tokens))
         self._service = Service(
-            arguments.served_name, held, text, self._scheduler, arguments.limits
+            arguments.served_name,
+            held,
+            text,
+            self._scheduler,
+            arguments.limits,
+            Telemetry(arguments.served_name),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

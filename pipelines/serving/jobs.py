@@ -48,7 +48,7 @@ class Jobs:
         base = self._base(request, wanted)
         jobs = []
         for prompt in prompts:
-            room = self._room("prompt", len(prompt), request.max_tokens, COMPLETION_TOKENS)
+            room = self._room("prompt", len(prompt), request.limit, COMPLETION_TOKENS)
             job = replace(base, prompt=prompt, max_tokens=max(1, room), scored=scored)
             jobs += _drawn(job, request.draws, matcher)
         return jobs

@@ -33,12 +33,12 @@ class Service:
         text: Text,
         scheduler: Scheduler,
         limits: Limits,
-        telemetry: Telemetry | None = None,
+        telemetry: Telemetry,
     ) -> None:
         self.name = name
         self.created = int(time.time())
         self.text = text
-        self.telemetry = Telemetry(name) if telemetry is None else telemetry
+        self.telemetry = telemetry
         self._config = config
         self._scheduler = scheduler
         self._limits = limits

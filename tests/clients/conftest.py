@@ -24,7 +24,8 @@ def programs() -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     tokenizer = vocabularies.byte_level()
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "bos_token_id": 0, "eos_token_id": 1}
-    path = tiny.saved(tiny.mixtral(**sizes), tmp_path_factory.mktemp("clients"))
+    made = tiny.mixtral(**sizes, max_position_embeddings=1024)
+    path = tiny.saved(made, tmp_path_factory.mktemp("clients"))
     vocabularies.save(tokenizer, path, vocabularies.HERMES)
     with served(path, Limits(idle_seconds=0.05)) as server:
         yield server

@@ -4,12 +4,15 @@ from typing import Any
 
 import schemathesis
 
+LIMITS = {"prompt": "max_tokens", "messages": "max_tokens", "input": "max_output_tokens"}
+"""The field that limits an answer, by the field that asks for one."""
+
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
     """Return a body that the server has a chance to answer."""
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
         return body
-    few = {name: 2 for name in ("max_tokens", "max_completion_tokens") if name in body}
-    named = {"model": "tiny"} if isinstance(body.get("model"), str) else {}
-    return body | named | few
+    few = {limit: 2 for asked, limit in LIMITS.items() if asked in body}
+    few |= {"max_completion_tokens": 2} if "max_completion_tokens" in body else {}
+    return body | {"model": "tiny"} | few

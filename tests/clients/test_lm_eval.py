@@ -103,7 +103,7 @@ def test_the_server_scores_as_the_checkpoint_does(
     tmp_path: Path,
     tokenizer: str,
 ) -> None:
-    url = f"base_url={server.url}/v1/completions,model=tiny,max_length=256"
+    url = f"base_url={server.url}/v1/completions,model=tiny,max_length=1024"
     url += f",custom_prefix_token_id={PREFIX}"
     served = evaluated(
         programs,

@@ -22,6 +22,7 @@ CHECKS = (
 def test_answers_are_as_described(server: Server, programs: Path) -> None:
     command = [programs / "schemathesis", "run", f"{server.url}/openapi.json", "--seed", "1"]
     command += ["--checks", ",".join(CHECKS), "--max-examples", "40", "--no-shrink"]
+    command += ["--request-timeout", "60"]
     command += ["--phases", "examples,coverage,fuzzing", "--warnings", "off", "--no-color"]
     done = subprocess.run(
         command,

@@ -57,13 +57,15 @@ class Generation:
     """Turns the tokens that are drawn for a job into text, until the end.
 
     ``scores`` are the prompt's tokens but the first, with their log-probabilities, where the job
-    asks for them; they are complete before the first delta.
+    asks for them; they are complete before the first delta. ``cached`` is the number of tokens of
+    the prompt that a cache had; whoever feeds the engine sets it.
     """
 
     def __init__(self, job: Job, detokenizer: Detokenizer) -> None:
         self.job = job
         self.tokens: list[int] = []
         self.scores: list[SampledToken] = []
+        self.cached = 0
         self.finished = False
         self._detokenizer = detokenizer
         self._stops = StopFilter(job.stop)

@@ -162,7 +162,8 @@ class Scheduler:
             self._flights.append(_Flight(batch, engine.begin(batch), now, min(ready, generating)))
             for feed in batch.feeds:
                 stream = self._streams[feed.sequence]
-                stream.started = stream.started or now
+                if stream.started is None:
+                    stream.started, stream.generation.cached = now, feed.position
 
     def _finish(self, engine: Engine[Any]) -> None:
         flight = self._flights[0]

@@ -48,7 +48,8 @@ class ChatAnswer:
         self._request = request
         self._text = text
         self._deltas = [watched(stream, telemetry) for stream in streams]
-        self._said = [_Said(reader()) for _ in streams]
+        most = None if request.parallel_tool_calls else 1
+        self._said = [_Said(reader(), most) for _ in streams]
         self._counting = Counting([stream.generation for stream in streams[:1]])
 
     async def whole(self) -> Chat:
@@ -119,9 +120,10 @@ class ChatAnswer:
 
 @dataclass(slots=True)
 class _Said:
-    """What one choice has said so far."""
+    """What one choice has said so far; calls after the ``most`` first are dropped."""
 
     reader: Reader
+    most: int | None
     calls: list[Call] = field(default_factory=list)
     begun: bool = False
 
@@ -131,7 +133,8 @@ class _Said:
         pieces = self.reader.push(delta.text)
         if delta.finish is not None:
             pieces += self.reader.finish()
-        calls = [piece for piece in pieces if isinstance(piece, Call)]
+        room = None if self.most is None else self.most - len(self.calls)
+        calls = [piece for piece in pieces if isinstance(piece, Call)][:room]
         self.calls += calls
         return "".join(piece for piece in pieces if isinstance(piece, str)), calls
 

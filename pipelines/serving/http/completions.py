@@ -80,7 +80,7 @@ class CompletionAnswer:
 
     def _limited(self, delta: Delta) -> Delta:
         """Return a delta; without its token where the echo alone was asked for."""
-        if self._request.max_tokens != 0:
+        if self._request.limit != 0:
             return delta
         return replace(delta, text="", tokens=(), generated=0, finish=delta.finish and "length")
 

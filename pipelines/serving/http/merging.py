@@ -8,6 +8,10 @@ from pipelines.serving.generation.generation import Delta
 
 async def merged(streams: Sequence[AsyncIterator[Delta]]) -> AsyncIterator[tuple[int, Delta]]:
     """Yield every delta with the number of its stream; the first refusal ends all."""
+    if len(streams) == 1:
+        async for only in streams[0]:
+            yield 0, only
+        return
     steps = {n: asyncio.create_task(_next(stream)) for n, stream in enumerate(streams)}
     try:
         while steps:

@@ -13,6 +13,7 @@ from pipelines.serving.protocol.replies import ChosenLogprob
 from pipelines.serving.protocol.turn_replies import (
     CallOutput,
     Incomplete,
+    InputDetails,
     ItemStatus,
     MessageOutput,
     Output,
@@ -115,9 +116,11 @@ class TurnAnswer:
         )
 
     def _usage(self, last: Delta) -> TurnUsage:
-        prompt = len(self.streams[0].generation.job.prompt)
+        generation = self.streams[0].generation
+        prompt = len(generation.job.prompt)
         return TurnUsage(
             input_tokens=prompt,
+            input_tokens_details=InputDetails(cached_tokens=generation.cached),
             output_tokens=last.generated,
             total_tokens=prompt + last.generated,
         )

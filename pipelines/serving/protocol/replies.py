@@ -24,12 +24,19 @@ class Reply(BaseModel):
         return self.model_dump_json(exclude_unset=True)
 
 
+class PromptDetails(Reply):
+    """Tokens of the prompt that a cache had."""
+
+    cached_tokens: int
+
+
 class Usage(Reply):
     """Tokens of prompt and answer; the answer includes the token that ended it."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class CompletionLogprobs(Reply):

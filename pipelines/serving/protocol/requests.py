@@ -96,10 +96,17 @@ class GenerationOptions(SamplingOptions, FormOptions):
     model: str
     n: int = Field(default=1, ge=1, le=MOST_CHOICES)
     max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     stop: Stops = Field(default_factory=list)
     stop_token_ids: StopTokens = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The requested maximum length of the answer; the newer of its two names counts."""
+        newer = self.max_completion_tokens
+        return self.max_tokens if newer is None else newer
 
     @property
     def include_usage(self) -> bool:
@@ -124,9 +131,9 @@ class CompletionRequest(GenerationOptions):
 
     @model_validator(mode="after")
     def _options_agree(self) -> "CompletionRequest":
-        if self.max_tokens == 0 and not self.echo:
+        if self.limit == 0 and not self.echo:
             raise fault("is 0, which needs echo = true; ask for 1 token or more", "max_tokens")
-        _check_least(self.min_tokens, self.max_tokens)
+        _check_least(self.min_tokens, self.limit)
         if self.best_of is not None and self.best_of < self.n:
             raise fault(f"is {self.best_of}, less than n = {self.n}; raise it", "best_of")
         if self.draws > self.n and self.stream:
@@ -143,7 +150,6 @@ class ChatRequest(GenerationOptions):
     """The body of ``/v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_CHAT_LOGPROBS)
     tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
@@ -171,12 +177,6 @@ class ChatRequest(GenerationOptions):
                 )
         elif self.tool_choice == "required" and not names:
             raise fault("a call is required but tools has none; give tools", "tool_choice")
-
-    @property
-    def limit(self) -> int | None:
-        """The requested maximum length of the answer; the newer of its two names counts."""
-        newer = self.max_completion_tokens
-        return self.max_tokens if newer is None else newer
 
     @property
     def callable(self) -> list[Tool]:

@@ -43,9 +43,9 @@ Output = MessageOutput | CallOutput
 
 
 class InputDetails(Reply):
-    """Prompt tokens that a cache had or took; it is not known here."""
+    """Prompt tokens that a cache had; how many it took is not told."""
 
-    cached_tokens: int = 0
+    cached_tokens: int
     cache_write_tokens: int = 0
 
 
@@ -59,7 +59,7 @@ class TurnUsage(Reply):
     """Tokens of prompt and answer."""
 
     input_tokens: int
-    input_tokens_details: InputDetails = InputDetails()
+    input_tokens_details: InputDetails
     output_tokens: int
     output_tokens_details: OutputDetails = OutputDetails()
     total_tokens: int

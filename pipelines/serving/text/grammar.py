@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moe.errors import RequestError
 from pipelines.serving.refusals import BadRequest
+from pipelines.serving.text.schema import closed
 
 WHITESPACE = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n[ \t]{0,20})?"}
 """Whitespace in JSON: one space, or a new line with its indentation. Without a bound a model may
@@ -93,7 +94,7 @@ def _refusal(why: str, param: str) -> BadRequest:
 def json_of(schema: dict[str, Any] | bool) -> str:
     """Return the rule of a JSON schema, to be put into a grammar."""
     table = schema if isinstance(schema, dict) else {} if schema else {"not": {}}
-    return f"%json {json.dumps(table | {'x-guidance': WHITESPACE})}"
+    return f"%json {json.dumps(closed(table) | {'x-guidance': WHITESPACE})}"
 
 
 def literal(text: str) -> str:

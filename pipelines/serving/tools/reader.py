@@ -97,7 +97,7 @@ class BareReader:
             return [text] if text else []
         self._held += text
         begun = self._held.lstrip()
-        if not begun or begun.startswith("{"):
+        if not begun or begun.startswith(("{", "[")):
             return []
         self._text = True
         return [self._held]
@@ -127,7 +127,7 @@ def _parsed(body: str) -> Call | None:
 
 
 def _calls(text: str) -> Iterator[Call | None]:
-    """Yield the calls of a text, one after another; None for what is no call."""
+    """Yield the calls of a text, one after another or in lists; None for what is no call."""
     decoder, at = json.JSONDecoder(), 0
     while at < len(text):
         try:
@@ -135,7 +135,7 @@ def _calls(text: str) -> Iterator[Call | None]:
         except (ValueError, RecursionError):
             yield None
             return
-        yield call_of(value)
+        yield from map(call_of, value if isinstance(value, list) else [value])
         rest = text[end:].lstrip(" \n\t\r;")
         at = len(text) - len(rest)
 

@@ -2,7 +2,7 @@
 
 Hermes and Qwen models write ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``, in the
 middle of text and any number of times. Llama 3 models answer with nothing but
-``{"name": ..., "parameters": ...}``; several calls are parted by semicolons.
+``{"name": ..., "parameters": ...}``; several calls are parted by semicolons, or are a list.
 """
 
 from collections.abc import Sequence

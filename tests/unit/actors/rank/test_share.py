@@ -19,7 +19,7 @@ from moe.config.products import Products, always
 from moe.nn.processor import processor
 from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.file import to_dict
-from tests import runs, tiny
+from tests import batches, runs, tiny
 from tests.alone import ALONE, join
 from tests.ranks import SECONDS, Ranks, Team
 

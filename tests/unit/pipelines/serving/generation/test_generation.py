@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.batching.batcher import Batcher, Room
+from pipelines.serving.batching.sequence import Wanted
 from pipelines.serving.generation.generation import Delta, Generation, Job
 from pipelines.serving.text.text import Text
 from tests import vocabularies
 from tests.examples import examples
-from tests.local_decoder import LocalDecoder, continued
+from tests.local_decoder import BLOCKS, LocalDecoder, continued
 
 FAST = settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 GREEDY = Sampling(temperature=0.0)
@@ -107,3 +110,50 @@ def test_the_limit_cuts_and_shows_what_was_held_back(text: Text) -> None:
     assert found[-1].finish == "length"
     assert sum(len(delta.tokens) for delta in found) == len(words) - 1
     assert [delta.finish for delta in found[:-1]] == [None] * (len(found) - 1)
+
+
+def test_a_constraint_follows_the_tokens_and_ends_the_answer(text: Text) -> None:
+    matcher = text.grammars.matcher('start: "the dog" | "the fox"', "grammar")
+    job = Job((5,), 50, GREEDY, (), text.eos, constraint=matcher)
+    generation = Generation(job, text.detokenizer())
+    shown = ""
+    while not generation.finished:
+        bits = np.unpackbits(matcher.allowed().view(np.uint8), bitorder="little")
+        found = generation.accept(SampledToken(int(bits.nonzero()[0][-1]), 0.0))
+        shown += "" if found is None else found.text
+    assert shown in ("the dog", "the fox")
+    assert found is not None
+    assert found.finish == "stop"
+
+
+@pytest.mark.parametrize("piece", [1, 3, 512])
+def test_a_prompt_is_scored_in_any_pieces(model: Path, piece: int) -> None:
+    text, engine = Text.open(model), LocalDecoder(model)
+    prompt = text.encode("the quick brown fox")
+    batcher = Batcher(Room(BLOCKS, 1))
+    batcher.add(Wanted(prompt, 2, GREEDY, scored=2))
+    generation = Generation(Job(prompt, 2, GREEDY, scored=2), text.detokenizer())
+    while not generation.generated:
+        batch = batcher.next(piece)
+        assert batch is not None
+        (outcome,) = batcher.take(batch, engine.finish(engine.begin(batch)))
+        generation.accept_scores(outcome.scores)
+        if outcome.token is not None:
+            generation.accept(outcome.token)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    with torch.no_grad():
+        expected = torch.log_softmax(theirs(torch.tensor([prompt])).logits[0], -1)
+    assert [score.token for score in generation.scores] == list(prompt[1:])
+    wanted = [expected[n, token].item() for n, token in enumerate(prompt[1:])]
+    assert [score.logprob for score in generation.scores] == pytest.approx(wanted, abs=1e-4)
+    assert all(len(score.top) == 2 for score in generation.scores)
+
+
+def test_stop_tokens_end_an_answer_without_text(text: Text) -> None:
+    (token,) = text.encode("d")
+    job = Job((5,), 50, GREEDY, stop_tokens=frozenset({token}))
+    script = (*text.encode("the "), token, *text.encode("og"))
+    drawn = [SampledToken(each, 0.0) for each in script]
+    found = deltas(Generation(job, text.detokenizer()), drawn)
+    assert joined(found) == "the "
+    assert (found[-1].finish, found[-1].generated) == ("stop", len(text.encode("the ")) + 1)

@@ -64,6 +64,7 @@ def test_the_figures_are_those_of_the_requests(server: Server) -> None:
     for stream in (False, True):
         body = json.dumps(asked | {"stream": stream, "n": 2})
         assert sent(server, "/v1/completions", "POST", body)[0] == 200
+    server.rest()
     status, headers, text = sent(server, "/metrics")
     assert status == 200
     assert headers["content-type"].startswith("text/plain; version=")

@@ -108,6 +108,25 @@ def test_a_form_or_a_call_where_both_are_asked_for(server: Server) -> None:
         assert found.message.tool_calls or json.loads(found.message.content) == "ok"
 
 
+@pytest.mark.parametrize("server", ["HERMES"], indirect=True)
+def test_a_call_of_the_models_own_will_is_found(server: Server) -> None:
+    """A choice of one text has the model say it, as it might without."""
+    said = "well " + '<tool_call>{"name": "clock", "arguments": {}}</tool_call>' * 2
+    options: Any = {"extra_body": {"guided_choice": [said]}, "temperature": 0}
+    (choice,) = asked(server, **options).choices
+    assert [call.function.name for call in choice.message.tool_calls] == ["clock"] * 2
+    assert len({call.id for call in choice.message.tool_calls}) == 2
+    assert (choice.message.content, choice.finish_reason) == ("well ", "tool_calls")
+    chunks = [chunk.choices[0] for chunk in asked(server, **options, stream=True)]
+    streamed = [call for each in chunks for call in each.delta.tool_calls or []]
+    assert [(call.index, call.function.name) for call in streamed] == [(0, "clock"), (1, "clock")]
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == "well "
+    (choice,) = asked(server, **options, parallel_tool_calls=False).choices
+    assert len(choice.message.tool_calls) == 1
+    (choice,) = asked(server, **options, tool_choice="none").choices
+    assert choice.message.content == said
+
+
 def test_tools_and_results_reach_the_template(server: Server) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     talk = [*TALK, {"role": "assistant", "content": None, "tool_calls": [call]}]
