@@ -22,7 +22,8 @@ from pipelines.loading.tokenizer import LoadTokenizer
 POLL_SECONDS = 0.01
 
 ONE, ONE_FIRST = "one tok/s", "one first"
-MANY, MANY_FIRST, MANY_FIRST_95 = "many tok/s", "many first p50", "many first p95"
+MANY, MANY_SPENT = "many tok/s", "many tok/CPU s"
+MANY_FIRST, MANY_FIRST_95 = "many first p50", "many first p95"
 MANY_GAP, MANY_GAP_95 = "many gap p50", "many gap p95"
 SHARED, SHARED_FIRST, SHARED_FIRST_95 = "shared all", "shared first p50", "shared first p95"
 LONG = "long tok/s"
@@ -61,9 +62,16 @@ SMALLEST = Sizes(8, 4, 2, 2, 24, 16, 2, 48, 2, 48, 4)
 class Loads:
     """The loads on one server; each call draws new prompts, which no prefix cache has seen."""
 
-    def __init__(self, target: Target, tokenizer: LoadTokenizer, sizes: Sizes, seed: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        tokenizer: LoadTokenizer,
+        sizes: Sizes,
+        seed: int,
+        processor_seconds: Callable[[], float],
+    ) -> None:
         self._target, self._tokenizer, self._sizes = target, tokenizer, sizes
-        self._seed = seed
+        self._seed, self._processor_seconds = seed, processor_seconds
 
     def measure(self) -> dict[str, float]:
         """Return the figures of all loads, by name."""
@@ -90,10 +98,13 @@ class Loads:
 
     def _streams(self) -> dict[str, float]:
         sizes = self._sizes
+        before = self._processor_seconds()
         found = self._asked(Lengths(sizes.prompt), sizes.streams, sizes.streams, sizes.answer)
+        spent = self._processor_seconds() - before
         first, between = _spread(found.first_token), _spread(found.between_tokens)
         return {
             MANY: found.output_tokens / found.seconds,
+            MANY_SPENT: found.output_tokens / max(spent, 0.01),
             MANY_FIRST: first.p50,
             MANY_FIRST_95: first.p95,
             MANY_GAP: between.p50,
