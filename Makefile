@@ -25,7 +25,7 @@ help:
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
-	@echo "make peers     other servers, in environments of their own, for benchmarks.serving --peers . (3 GB)"
+	@echo "make peers     other servers, in environments of their own, for benchmarks.serving (3 GB)"
 	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
 	@echo "make clients   schemathesis, lm-eval and LangChain, in an environment of their own, against a server (3 minutes)"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
+import psutil
 
 from moe.errors import ClusterError
 
@@ -37,9 +38,27 @@ class Start:
         return f"{self.engine} {self.weights}"
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers at ``url``, which ends with ``/v1``; ``pid`` is its first process."""
+
+    url: str
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Return the time on processors of the server and all that it has started."""
+        first = psutil.Process(self.pid)
+        total = 0.0
+        for process in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                spent = process.cpu_times()
+                total += spent.user + spent.system
+        return total
+
+
 @contextmanager
-def started(start: Start) -> Iterator[str]:
-    """Start a server, wait until it is healthy, give its address; end it and all it started."""
+def started(start: Start) -> Iterator[Running]:
+    """Start a server and wait until it is healthy; end it and all it started."""
     port = _free_port()
     environment = {key: value for key, value in os.environ.items() if key not in FORGOTTEN}
     with tempfile.TemporaryFile() as said:
@@ -54,7 +73,7 @@ def started(start: Start) -> Iterator[str]:
         try:
             url = f"http://127.0.0.1:{port}"
             _await_health(process, f"{url}/health", start)
-            yield f"{url}/v1"
+            yield Running(f"{url}/v1", process.pid)
         except _NotReady as error:
             said.seek(0)
             last = said.read().decode(errors="replace")[-1500:]

@@ -6,7 +6,8 @@ started one after the other, each in a process of its own, and asked over HTTP b
 of ``raymoe bench serve``. Seconds, and medians over the repeats:
 
     one      one stream of 64 + 64 tokens: its first token, and its pace from there on
-    many     16 such streams together, from the first request to the last token
+    many     16 such streams together, from the first request to the last token; and tokens by the
+             seconds of processors that the server took, which other work beside it changes less
     shared   8 prompts of 400 tokens that arrive together, the first 256 in common; 16 tokens each
     long     one prompt of 1,500 tokens
     beside   gaps between the tokens of 4 streams while such a prompt is read, and before (quiet)
@@ -156,9 +157,9 @@ def _ours(model: Path, weights: Sequence[str]) -> list[Start]:
 
 def _measured(start: Start, model: Path, sizes: Sizes, repeats: int) -> Figures:
     """Return the medians of one server."""
-    with started(start) as url:
-        target = _taken(Target(url, start.model, ignore_eos=True))
-        loads = Loads(target, LoadTokenizer(model), sizes, SEED)
+    with started(start) as server:
+        target = _taken(Target(server.url, start.model, ignore_eos=True))
+        loads = Loads(target, LoadTokenizer(model), sizes, SEED, server.processor_seconds)
         loads.warm()
         each = [loads.measure() for _ in range(repeats)]
     return {name: median(figures[name] for figures in each) for name in each[0]}

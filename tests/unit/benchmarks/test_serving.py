@@ -63,7 +63,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> LoadTokenizer:
 
 
 def loads(server: Scripted, tokenizer: LoadTokenizer) -> Loads:
-    return Loads(Target(server.url, "m"), tokenizer, replace(SMALLEST, running_answer=200), 0)
+    sizes = replace(SMALLEST, running_answer=200)
+    return Loads(Target(server.url, "m"), tokenizer, sizes, 0, lambda: server.ended / 4)
 
 
 def test_a_server_that_stalls_its_streams_for_a_prompt_is_found_out(
@@ -93,6 +94,7 @@ def test_a_server_that_stalls_its_streams_for_a_prompt_is_found_out(
         found = loads(server, tokenizer).measure()
     assert 0.35 < found[serving_loads.BESIDE_GAP] < 2
     assert found[serving_loads.BESIDE_RATIO] > 5
+    assert found[serving_loads.MANY_SPENT] == 2 * SMALLEST.answer / (2 / 4)
     assert 20 < found[serving_loads.LONG] <= SMALLEST.long_prompt / 0.4
     assert 20 < found[serving_loads.ONE] < 105  # 10 ms a token
     prompts = [body["prompt"] for body in server.bodies]
