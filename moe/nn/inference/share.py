@@ -3,6 +3,8 @@
 Shapes: T rows, R rows whose logits are wanted, D hidden, V vocabulary.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,12 @@ from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import Store
 from moe.nn.linear import Linear
 from moe.nn.rotary import rotation
+
+
+HEAD: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
+"""How the head is kept where it is kept otherwise: 8 bits there cost as much loss as in all layers'
+gates and ups together, and it is a small part of the bytes.
+"""
 
 
 class AnsweringShare:
@@ -36,7 +44,8 @@ class AnsweringShare:
             self._layers[int(number)] = Layer(block, kind, own)
             if own and kind != "fp32":
                 _empty(block)
-        self._head = pack(kind, [decoder.head_weight]) if decoder.share.head else None
+        head = HEAD.get(kind, kind)
+        self._head = pack(head, [decoder.head_weight]) if decoder.share.head else None
         if own and kind != "fp32" and decoder.share.head and not decoder.config.tie_embeddings:
             decoder.lm_head.weight.data = decoder.lm_head.weight.data.new_empty(0)
 
