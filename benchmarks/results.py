@@ -16,6 +16,9 @@ DEMO = Path("demo")
 WIDTH = 160
 """Columns of a table that is printed to a file or a pipe."""
 
+NAME_WIDTH = 18
+"""Names of rows up to this long stay on one line, however many figures stand beside them."""
+
 
 def options(description: str, material: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the options all benchmarks have, and those of a real model and text."""
@@ -70,8 +73,11 @@ def finish(
     if arguments.smallest:
         title, missed = f"{title} (smallest form: bars are not judged)", ()
     table = Table(title=title)
+    longest = max(len(str(row.get("what", ""))) for row in rows)
     for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "what" else "right")
+        named = heading == "what"
+        whole = named and longest <= NAME_WIDTH
+        table.add_column(heading, justify="left" if named else "right", no_wrap=whole)
     for row in rows:
         cells = (f"{v:.{digits}g}" if isinstance(v, float) else str(v) for v in row.values())
         table.add_row(*cells)

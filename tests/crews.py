@@ -13,15 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.commands import BuildCommand, InferInput, RankStatus
+from actors.commands import BuildCommand, RankStatus
 from actors.crew.crew import Crew
 from actors.crew.gather import gather
 from actors.state.sources import Opened
 from moe.config.model import ModelConfig
-from moe.config.sampling import Sampling
 from moe.errors import CheckpointError, DeadlineExceeded, LaunchError, RankDied, RankLost
 from moe.planning.plan.seats import Seat
-from tests import places, plans
+from tests import batches, places, plans
 
 FIRST, SECOND, THIRD = Seat(0, 0, 0), Seat(0, 1, 0), Seat(0, 2, 0)
 PATIENCE = 60.0
@@ -74,7 +73,7 @@ def errors_have_their_types(crew: Crew) -> None:
         crew.tell(SECOND, "build", COMMAND, Slow(0.0)).result(PATIENCE)
     with pytest.raises(RankLost, match=r"a rank failed: ValueError\('a value is wrong'\)"):
         crew.tell(SECOND, "build", COMMAND, Wrong()).result(PATIENCE)
-    work = InferInput("a", (1,), 0, Sampling())
+    work = batches.fed((1,))
     with pytest.raises(RankLost, match="rank 1 holds no model yet") as raised:
         crew.tell(SECOND, "infer", work).result(PATIENCE)
     assert not isinstance(raised.value, RankDied)

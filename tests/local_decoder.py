@@ -1,43 +1,59 @@
-"""A model that generates in this process: what the server talks to where there is no Ray."""
+"""A model that answers in this process: what the server talks to where there is no Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
+from actors.commands import Answering, Batch, BatchOutput
+from actors.decode.rank_decoder import RankDecoder
+from actors.engine.serving import Mended
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken, Sampling
+from moe.errors import LaunchError
 from moe.nn.build import build
-from moe.nn.decoder import Pass, SequenceCache
-from moe.nn.sampling import sample
+from moe.nn.exchange import Alone
+from pipelines.serving.batching.batcher import Batcher, Room
+from pipelines.serving.batching.sequence import Wanted
+
+BLOCKS = 64
 
 
 class LocalDecoder:
-    """The whole model; ``before`` runs ahead of every step, to wait or to raise what a test wants.
+    """The whole model; ``before`` runs ahead of every batch, to wait or to raise what a test wants.
 
-    ``steps`` lists the tokens fed, ``sequences`` the caches in use.
+    ``batches`` lists what was run.
     """
 
-    def __init__(self, model: Path, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, model: Path, before: Callable[[], None] = lambda: None, blocks: int = BLOCKS
+    ) -> None:
         checkpoint = Checkpoint.open(model)
-        self._decoder = build(checkpoint.config, checkpoint.read)
+        decoder = build(checkpoint.config, checkpoint.read)
+        self._rank = RankDecoder(decoder, [0], 0, Alone(), own=True)
+        self._how = Answering(blocks)
+        self._rank.prepare(self._how)
         self.before = before
-        self.steps: list[tuple[int, ...]] = []
-        self.sequences: dict[str, SequenceCache] = {}
+        self.batches: list[Batch] = []
+        self.mended = 0
         self.alive = True
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
-        """Append tokens and draw the next."""
-        self.before()
-        self.steps.append(tuple(tokens))
-        cache = self.sequences.setdefault(sequence, SequenceCache(self._decoder.share))
-        with torch.inference_mode():
-            logits = self._decoder(torch.tensor([list(tokens)]), Pass(cache=cache)).values
-        return sample(logits[0, -1], sampling, cache.length)
+    def begin(self, batch: Batch) -> Batch:
+        """Take a batch; it runs when it is finished."""
+        return batch
 
-    def release(self, sequence: str) -> None:
-        """Forget a sequence."""
-        self.sequences.pop(sequence, None)
+    def finish(self, flight: Batch) -> BatchOutput:
+        """Run a batch."""
+        self.before()
+        self.batches.append(flight)
+        output = self._rank.infer(flight)
+        assert output is not None
+        return output
+
+    def mend(self) -> Mended:
+        """Be as new; one that was shut down cannot."""
+        if not self.alive:
+            raise LaunchError("no process can start")
+        self.mended += 1
+        return Mended((), 0.0)
 
     def healthy(self) -> bool:
         """Tell whether it was not shut down."""
@@ -46,4 +62,24 @@ class LocalDecoder:
     def shutdown(self) -> None:
         """End."""
         self.alive = False
-        self.sequences.clear()
+
+
+def room(blocks: int = BLOCKS, running: int = 8) -> Room:
+    """Return what a local decoder holds."""
+    return Room(blocks, running, depth=2, ahead=True)
+
+
+def continued(
+    engine: LocalDecoder, prompt: tuple[int, ...], count: int, sampling: Sampling | None = None
+) -> list[SampledToken]:
+    """Return the tokens after a prompt that is alone."""
+    batcher = Batcher(Room(BLOCKS, 1))
+    number = batcher.add(Wanted(prompt, count, sampling or Sampling()))
+    found: list[SampledToken] = []
+    while len(found) < count:
+        batch = batcher.next(10**6)
+        assert batch is not None
+        outcomes = batcher.take(batch, engine.finish(engine.begin(batch)))
+        found += [each.token for each in outcomes if each.token is not None]
+    batcher.end(number)
+    return found

@@ -34,6 +34,7 @@ from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat, Seats
 from moe.storage import Location
+from tests import batches
 
 SECONDS = 30.0
 
@@ -69,7 +70,9 @@ class Ranks:
         """Build and join the ranks of a plan."""
         crew, lean = self.crew(plan.seats), single_threaded(plan)
         if run is None:
-            ServingEngine.serve(crew, "test", lean, checkpoint, Deadlines(group=SECONDS))
+            ServingEngine.serve(
+                crew, "test", lean, checkpoint, Deadlines(group=SECONDS), batches.HOW
+            )
         else:
             source = CheckpointSource(checkpoint) if resume else ModelSource(checkpoint)
             TrainingEngine.train(crew, run, lean, source, sequence_length)

@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 from openai import OpenAI
 
 from moe.checkpoint.reader import Checkpoint
+from pipelines.serving.access import Access
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
 from pipelines.serving.service import Service
+from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 from tests import servers
-from tests.local_decoder import LocalDecoder
+from tests.local_decoder import LocalDecoder, room
 
 PATIENCE = 20.0
 
@@ -26,13 +28,14 @@ PATIENCE = 20.0
 class Server:
     """A served model, and the engines it was given."""
 
-    def __init__(self, model: Path, limits: Limits) -> None:
+    def __init__(self, model: Path, limits: Limits, running: int) -> None:
         self.model = model
         self.engines: list[LocalDecoder] = []
-        self.scheduler = Scheduler(self._build, limits)
+        self.scheduler = Scheduler(self._build, room(running=running), limits)
         config = Checkpoint.open(model).config
         self.text = Text.open(model)
-        self.service = Service("tiny", config, self.text, self.scheduler, limits)
+        self.telemetry = Telemetry("tiny")
+        self.service = Service("tiny", config, self.text, self.scheduler, limits, self.telemetry)
         self.client: OpenAI
         self.url: str
 
@@ -47,13 +50,15 @@ class Server:
     def rest(self) -> None:
         """Wait until nothing runs, waits or holds a cache."""
         until(lambda: not (self.scheduler.status.running or self.scheduler.status.waiting))
-        assert not self.engine.sequences
+        assert self.scheduler.status.cache_used == 0
 
 
 @contextmanager
-def served(model: Path, limits: Limits, origins: tuple[str, ...] = ("*",)) -> Iterator[Server]:
-    server = Server(model, limits)
-    with servers.running(create_app(server.service, origins)) as url:
+def served(
+    model: Path, limits: Limits, access: Access | None = None, running: int = 1
+) -> Iterator[Server]:
+    server = Server(model, limits, running)
+    with servers.running(create_app(server.service, access)) as url:
         server.url = url
         base = f"{url}/v1"
         with OpenAI(base_url=base, api_key="-", max_retries=0, timeout=PATIENCE) as client:

@@ -26,6 +26,23 @@ TEMPLATE = (
     "<|{{ message.role }}|>{{ message.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+HERMES = (
+    "{{ bos_token }}{% if tools %}<|system|>Call as <tool_call>JSON</tool_call>."
+    "{% for tool in tools %}{{ tool.function.name }} {% endfor %}{{ eos_token }}{% endif %}"
+    "{% for message in messages %}<|{{ 'user' if message.role == 'tool' else message.role }}|>"
+    "{{ message.content }}{% for call in message.tool_calls or [] %}<tool_call>"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "</tool_call>{% endfor %}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{{ style or '' }}{% endif %}"
+)
+"""A template with tools, which writes calls as Hermes and Qwen models do."""
+
+LLAMA = (
+    HERMES.replace("<tool_call>", "")
+    .replace("</tool_call>", "")
+    .replace('"arguments"', '"parameters"')
+)
+"""The same, which writes calls as Llama 3 models do."""
 
 
 def byte_level(size: int = 320) -> Tokenizer:

@@ -1,93 +1,139 @@
-"""One rank's part of generation: it runs new tokens through its share and keeps their cache."""
+"""One rank's part of answering: it runs batches through its share and keeps keys and values."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from actors.commands import InferInput
+from actors.commands import Answerable, Answering, Batch, BatchOutput, Feed
+from actors.decode.drawings import Drawings
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, Line, Route
-from moe.config.sampling import SampledToken
 from moe.config.token_numbers import check_token_numbers
-from moe.errors import RequestError
-from moe.nn.decoder import Decoder, Pass, SequenceCache
-from moe.nn.sampling import sample
+from moe.errors import RankLost, RequestError
+from moe.nn.decoder import Decoder
+from moe.nn.exchange import Exchange
+from moe.nn.inference.rows import Rows, Segment
+from moe.nn.inference.share import AnsweringShare
+from moe.nn.inference.store import Store
+
+_CACHE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class RankDecoder:
-    """Runs forward passes over one share and sends hidden states to the stage of the next chunk.
+    """Runs passes over one share and sends hidden states to the stage of the next chunk.
 
-    ``home`` is the stage of every chunk, ``stage`` the stage of this share.
+    ``home`` is the stage of every chunk, ``stage`` the stage of this share. ``own``: nobody else
+    uses the decoder.
     """
 
-    def __init__(self, decoder: Decoder, home: Sequence[int], stage: int) -> None:
+    def __init__(
+        self, decoder: Decoder, home: Sequence[int], stage: int, gang: Exchange, own: bool
+    ) -> None:
         self._decoder = decoder
         self._home = tuple(home)
         self._chunks = tuple(chunk for chunk, held in enumerate(self._home) if held == stage)
-        self._caches: dict[str, SequenceCache] = {}
+        self._gang = gang
+        self._own = own
         self._groups: Groups | None = None
+        self._how: Answering | None = None
+        self._share: AnsweringShare | None = None
+        self._store: Store | None = None
+        self._drawings = Drawings()
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch; sequences begun under an older one are forgotten."""
         self._groups = groups
-        self._caches.clear()
+        self._drawings = Drawings()
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
         self._groups = None
 
-    @torch.inference_mode()
-    def infer(self, work: InferInput) -> SampledToken | None:
-        """Append tokens to a sequence; return the next token where the head's leader is.
+    def prepare(self, how: Answering) -> Answerable:
+        """Pack the weights and take the memory of keys and values, unless that is done."""
+        if self._share is None or self._store is None or how != self._how:
+            if self._share is None or self._share.kind != how.weights:
+                self._share = AnsweringShare(self._decoder, how.weights, self._own)
+            self._store = None
+            config, share = self._decoder.config, self._decoder.share
+            self._store = Store(config, share, how.blocks, _CACHE[how.cache], self._device)
+            self._how = how
+        return Answerable(self._share.bytes, self._store.bytes)
 
-        RequestError where a token is not in the vocabulary. What was chosen is believed only if
-        the epoch still stands.
+    @torch.inference_mode()
+    def infer(self, batch: Batch) -> BatchOutput | None:
+        """Run a batch; return what was drawn, where the leader of the head's gang is.
+
+        RequestError where a token is not in the vocabulary. What was drawn is believed only if the
+        epoch still stands.
         """
-        check_token_numbers(work.tokens, self._decoder.config.vocab_size, RequestError)
-        cache = self._cache(work)
-        x = tokens = torch.tensor([work.tokens], device=next(self._decoder.parameters()).device)
-        run = Pass(cache=cache, tokens=tokens, measured=False, last_only=True)
-        for chunk, layers in zip(self._chunks, self._decoder.share.spans, strict=True):
-            if chunk > 0:
-                x = self._from(chunk - 1, x, len(work.tokens))
-            x = self._decoder(x, replace(run, layers=layers)).values
-            if chunk + 1 < len(self._home):
-                self._to(chunk + 1, x)
-        share, token = self._decoder.share, None
-        if share.head and share.leader:
-            token = sample(x[0, -1], work.sampling, cache.length)
+        self._drawings.follow(batch)
+        if not batch.feeds:
+            return self._answer(BatchOutput(batch.number, {}))
+        tokens = [token for feed in batch.feeds for token in self._tokens(feed)]
+        check_token_numbers(tokens, self._decoder.config.vocab_size, RequestError)
+        rows = Rows.of(_segments(batch.feeds), tokens, self._device)
+        x_TD = self._pass(rows)
+        output = BatchOutput(batch.number, {})
+        if x_TD is not None:
+            output = self._drawn(batch, x_TD)
+        return self._answer(output)
+
+    def _answer(self, output: BatchOutput) -> BatchOutput | None:
         if self._groups is not None:
             self._groups.check()
-        return token
+        return output if self._decoder.share.head and self._decoder.share.leader else None
 
-    def release(self, sequence: str) -> None:
-        """Forget a sequence."""
-        self._caches.pop(sequence, None)
+    def _pass(self, rows: Rows) -> Tensor | None:
+        """Return the hidden states before the head; None where another stage has the head."""
+        if self._share is None or self._store is None:
+            raise RankLost("a rank was asked for an answer before it was prepared for answering")
+        x: Tensor | None = None
+        for chunk, layers in zip(self._chunks, self._decoder.share.spans, strict=True):
+            if chunk == 0:
+                assert rows.tokens is not None
+                x = self._share.embed(rows.tokens)
+            else:
+                x = self._from(chunk - 1, x, len(rows.positions))
+            x = self._share.forward(x, rows, self._store, layers)
+            if chunk + 1 < len(self._home):
+                self._to(chunk + 1, x)
+        return x if self._decoder.share.head else None
 
-    def _cache(self, work: InferInput) -> SequenceCache:
-        if work.position == 0:
-            self._caches[work.sequence] = SequenceCache(self._decoder.share)
-        cache = self._caches.get(work.sequence)
-        held = cache.length if cache is not None else 0
-        if cache is None or held != work.position:
-            raise RequestError(
-                f"sequence {work.sequence} holds {held} positions but the command continues at "
-                f"{work.position}; start it again"
-            )
-        return cache
+    def _drawn(self, batch: Batch, x_TD: Tensor) -> BatchOutput:
+        """Compute logits of the rows that are asked for, score prompts and draw tokens.
 
-    def _from(self, chunk: int, x: Tensor, length: int) -> Tensor:
+        Every member of the gang has the same logits and draws alike, for the next batch of each.
+        """
+        assert self._share is not None
+        scored_rows, drawing_rows = _wanted(batch.feeds)
+        wanted = torch.tensor([*scored_rows, *drawing_rows], device=x_TD.device)
+        if not len(wanted):
+            return BatchOutput(batch.number, {})
+        logits = self._share.logits(x_TD.index_select(0, wanted))
+        scored = self._drawings.scored(batch.feeds, logits[: len(scored_rows)])
+        feeds = [feed for feed in batch.feeds if feed.draws]
+        drawn = self._drawings.draw(feeds, logits[len(scored_rows) :], self._gang)
+        return BatchOutput(batch.number, drawn, scored)
+
+    def _tokens(self, feed: Feed) -> tuple[int, ...]:
+        return self._drawings.last(feed.sequence) if feed.tokens is None else feed.tokens
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._decoder.parameters()).device
+
+    def _from(self, chunk: int, x: Tensor | None, length: int) -> Tensor:
         """Return what a chunk gave, float32 in any precision: x, where it is on this stage."""
         line = self._line(chunk, chunk + 1)
         if line is None:
+            assert x is not None
             return x
-        weight = next(self._decoder.parameters())
-        size = (1, length, self._decoder.config.hidden_size)
-        x = torch.empty(size, device=weight.device, dtype=torch.float32)
-        line.receive(x).wait()
-        return x
+        size = (length, self._decoder.config.hidden_size)
+        received = torch.empty(size, device=self._device, dtype=torch.float32)
+        line.receive(received).wait()
+        return received
 
     def _to(self, chunk: int, x: Tensor) -> None:
         """Give x to a chunk; nothing moves where it is on this stage."""
@@ -99,3 +145,24 @@ class RankDecoder:
         """Return the line between the stages of two chunks; None where both are on this stage."""
         assert self._groups is not None
         return self._groups.lines.get(Route(DOWN, self._home[source], self._home[target]))
+
+
+def _segments(feeds: Sequence[Feed]) -> list[Segment]:
+    segments, start = [], 0
+    for feed in feeds:
+        segments.append(Segment(start, start + feed.count, feed.position, feed.table))
+        start += feed.count
+    return segments
+
+
+def _wanted(feeds: Sequence[Feed]) -> tuple[list[int], list[int]]:
+    """Return the rows whose logits score a prompt, and those from which a token is drawn."""
+    scored: list[int] = []
+    drawing: list[int] = []
+    start = 0
+    for feed in feeds:
+        scored += range(start, start + len(feed.targets))
+        start += feed.count
+        if feed.draws:
+            drawing.append(start - 1)
+    return scored, drawing

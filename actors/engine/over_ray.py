@@ -1,5 +1,6 @@
 """Engines over ranks that Ray hosts: started on a cluster, or found on it by the run's name."""
 
+from actors.commands import Answering
 from actors.crew.launch import find, launch
 from actors.deadlines import Deadlines
 from actors.engine.healing import Making
@@ -37,7 +38,9 @@ def attach(plan: Plan, making: Making) -> TrainingEngine | None:
     return TrainingEngine.attach(crew, plan, making)
 
 
-def serve(name: str, model: Location, plan: Plan, deadlines: Deadlines) -> ServingEngine:
+def serve(
+    name: str, model: Location, plan: Plan, deadlines: Deadlines, how: Answering
+) -> ServingEngine:
     """Launch actors that only generate; they end with the calling process."""
     crew = launch(name, plan, detached=False, seconds=deadlines.launch)
-    return ServingEngine.serve(crew, name, plan, model, deadlines)
+    return ServingEngine.serve(crew, name, plan, model, deadlines, how)

@@ -1,70 +1,126 @@
-"""Serves one model: sequences of tokens that grow, on the ranks of a plan with one replica."""
+"""Serves one model: batches of sequences, on the ranks of a plan with one replica."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from actors.commands import InferInput
+from actors.calls import Answer
+from actors.commands import Answerable, Answering, Batch, BatchOutput, RankStatus
 from actors.crew.crew import Crew
 from actors.deadlines import Deadlines
 from actors.engine import statuses
 from actors.engine.meeting import Meeting
-from actors.state.sources import ModelSource
-from moe.config.sampling import SampledToken, Sampling
+from actors.state.sources import ModelSource, Source
 from moe.config.token_numbers import check_token_numbers
 from moe.errors import RaymoeError, RequestError
 from moe.planning.plan.plan import Plan
+from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
 
 
-class ServingEngine:
-    """Generates with the ranks of one plan. Calls block, one at a time."""
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch that the ranks were told, with their answers to come."""
 
-    def __init__(self, meeting: Meeting) -> None:
+    batch: Batch
+    answers: dict[Seat, Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """The ranks answer again; those ``replaced`` are new processes. Sequences begin anew."""
+
+    replaced: tuple[int, ...]
+    seconds: float
+
+
+class ServingEngine:
+    """Answers with the ranks of one plan. Ranks work through batches in the order of ``begin``."""
+
+    def __init__(self, meeting: Meeting, source: Source, how: Answering) -> None:
         self._meeting = meeting
-        self._lengths: dict[str, int] = {}
+        self._source = source
+        self._how = how
+        self.answerable: tuple[Answerable, ...] = ()
 
     @classmethod
     def serve(
-        cls, crew: Crew, name: str, plan: Plan, model: Location, deadlines: Deadlines
+        cls,
+        crew: Crew,
+        name: str,
+        plan: Plan,
+        model: Location,
+        deadlines: Deadlines,
+        how: Answering,
     ) -> "ServingEngine":
         """Build the ranks of a crew from a model directory; on failure the ranks are ended."""
         meeting = Meeting(name, plan, crew, deadlines)
-        meeting.start(ModelSource(model), 0, None)
-        return cls(meeting)
+        engine = cls(meeting, ModelSource(model), how)
+        meeting.start(engine._source, 0, None)
+        try:
+            engine.answerable = tuple(engine._prepare(crew.seats))
+        except BaseException:
+            meeting.end()
+            raise
+        return engine
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
-        """Append tokens to a sequence and return the token that follows.
+    def begin(self, batch: Batch) -> Flight:
+        """Tell the ranks a batch and return at once.
 
         RequestError where a token is not in the vocabulary; no rank hears of it.
         """
-        check_token_numbers(tokens, self._meeting.plan.model["vocab_size"], RequestError)
-        position = self._lengths.get(sequence, 0)
-        work = InferInput(sequence, tuple(tokens), position, sampling)
-        answers = self._command("infer", work, doing="inference")
-        self._lengths[sequence] = position + len(work.tokens)
-        token: SampledToken = next(answer for answer in answers if answer is not None)
-        return token
+        words = self._meeting.plan.model["vocab_size"]
+        for feed in batch.feeds:
+            check_token_numbers(feed.tokens or (), words, RequestError)
+        return Flight(batch, self._meeting.tell("infer", batch))
 
-    def release(self, sequence: str) -> None:
-        """Forget a sequence on every rank."""
-        if self._lengths.pop(sequence, None) is not None:
-            self._command("release", sequence, doing="release")
+    def finish(self, flight: Flight) -> BatchOutput:
+        """Wait for a batch, of those begun the first, and return what came of it.
+
+        Where a rank fails, no rank goes on, and no batch that was begun will be finished.
+        """
+        doing, seconds = f"batch {flight.batch.number}", self._meeting.deadlines.command
+        answers = self._meeting.gather(flight.answers, doing, seconds)
+        output: BatchOutput = next(answer for answer in answers if answer is not None)
+        return output
+
+    def mend(self) -> Mended:
+        """Bring the ranks together again after a loss; the lost ones alone are built anew.
+
+        All others keep their processes and their weights. Raises what goes wrong meanwhile; it may
+        be called again then, and begins anew.
+        """
+        began, meeting = time.monotonic(), self._meeting
+        seen = meeting.look()
+        lost = tuple(s for s in meeting.crew.seats if s not in seen or not seen[s].built)
+        if lost:
+            meeting.crew.replace(lost, meeting.deadlines.launch)
+            meeting.build(self._source, 0, None, lost)
+        meeting.begin()
+        self._prepare(meeting.crew.seats)
+        ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
+        return Mended(ranks, time.monotonic() - began)
+
+    def statuses(self) -> list[RankStatus]:
+        """Return what every rank holds now; RaymoeError where one does not answer."""
+        return self._meeting.status(min(self._meeting.deadlines.group, HEALTH_SECONDS))
 
     def healthy(self) -> bool:
         """Tell whether every rank answers and belongs to the epoch."""
         try:
-            seconds = min(self._meeting.deadlines.group, HEALTH_SECONDS)
-            status = self._meeting.status(seconds)
+            return statuses.together(self.statuses(), self._meeting.epoch)
         except RaymoeError:
             return False
-        return statuses.together(status, self._meeting.epoch)
 
     def shutdown(self) -> None:
         """End all ranks and give back what they hold."""
         self._meeting.end()
 
-    def _command(self, method: str, argument: object, doing: str) -> list[SampledToken | None]:
-        answers = self._meeting.tell(method, argument)
-        return self._meeting.gather(answers, doing, self._meeting.deadlines.command)
+    def _prepare(self, seats: Iterable[Seat]) -> list[Answerable]:
+        """Have ranks pack their weights and take memory for keys and values, if they have not."""
+        meeting = self._meeting
+        answers = meeting.tell("answer_as", self._how, seats=seats)
+        return meeting.gather(answers, "making ready to answer", meeting.deadlines.launch)

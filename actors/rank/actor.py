@@ -16,9 +16,12 @@ import ray
 from ray.util import get_node_ip_address
 
 from actors.commands import (
+    Answerable,
+    Answering,
+    Batch,
+    BatchOutput,
     BuildCommand,
     CopyReport,
-    InferInput,
     RankReport,
     RankStatus,
     Recovery,
@@ -34,7 +37,6 @@ from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
 from actors.state.sources import Source
 from moe.checkpoint.records import WrittenFiles
-from moe.config.sampling import SampledToken
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
@@ -168,14 +170,14 @@ class RankActor:
         self._rank.recover(recovery)
 
     @ray.method
-    def infer(self, work: InferInput) -> SampledToken | None:
-        """Run new tokens of a sequence."""
-        return self._rank.infer(work)
+    def answer_as(self, how: Answering) -> Answerable:
+        """Make ready to answer."""
+        return self._rank.answer_as(how)
 
     @ray.method
-    def release(self, sequence: str) -> None:
-        """Forget a sequence."""
-        self._rank.release(sequence)
+    def infer(self, batch: Batch) -> BatchOutput | None:
+        """Run a batch of sequences."""
+        return self._rank.infer(batch)
 
     @ray.method
     def settled(self) -> RankStatus:

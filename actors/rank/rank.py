@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from actors.commands import (
+    Answerable,
+    Answering,
+    Batch,
+    BatchOutput,
     CopyReport,
-    InferInput,
     RankReport,
     Recovery,
     StepInput,
@@ -17,7 +20,6 @@ from actors.moving.transfer import Moved, Transfer
 from actors.rank.member import Member
 from actors.rank.states import Built, Empty
 from moe.checkpoint.records import WrittenFiles
-from moe.config.sampling import SampledToken
 from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
@@ -165,15 +167,16 @@ class Rank(Member):
             if recovery.gives:
                 peers.keep(step)
 
-    def infer(self, work: InferInput) -> SampledToken | None:
-        """Run new tokens of a sequence; the last stage's leader returns the next token."""
-        share = self._share()
-        with self._communicating(f"inference of {work.sequence}"):
-            return share.generator.infer(work)
+    def answer_as(self, how: Answering) -> Answerable:
+        """Make ready to answer: pack the weights, take the memory of keys and values."""
+        with conclusive(self._doing("making ready to answer")):
+            return self._share().generator.prepare(how)
 
-    def release(self, sequence: str) -> None:
-        """Forget a sequence."""
-        self._share().generator.release(sequence)
+    def infer(self, batch: Batch) -> BatchOutput | None:
+        """Run a batch of sequences; the leader of the head's gang returns what was drawn."""
+        share = self._share()
+        with self._communicating(f"batch {batch.number}"):
+            return share.generator.infer(batch)
 
     def _hold_back(self) -> None:
         """Let the device change nothing more before its copies of that are made."""

@@ -47,7 +47,9 @@ class LoadedShare:
         )
         _follow(opened.products)
         plan = command.plan
-        self.generator = RankDecoder(self.decoder, plan.homes, command.seat.stage)
+        self.generator = RankDecoder(
+            self.decoder, plan.homes, command.seat.stage, self._exchange, own=command.run is None
+        )
         self.report: RankReport | None = None
         self.trainer: RankTrainer | None = None
         self.peers: Peers | None = None

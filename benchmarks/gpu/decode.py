@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from actors.commands import InferInput
+from actors.commands import Answering, Batch, Drawing, Feed
 from actors.decode.rank_decoder import RankDecoder
 from benchmarks.gpu.kernels import kernels
 from benchmarks.gpu.layers import olmoe, random_weights
@@ -21,6 +21,8 @@ from moe.config.sampling import Sampling
 from moe.config.tensors import active_parameters, parameters
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass, SequenceCache
+from moe.nn.exchange import Alone
+from moe.nn.inference.rows import BLOCK
 
 STREAMS = (1, 8, 32)
 _TYPE = torch.bfloat16
@@ -69,14 +71,18 @@ def _streams(setting: Setting, decoder: Decoder, size: tuple[int, int], new: int
 
 
 def _served(setting: Setting, decoder: Decoder, prompt: int, new: int) -> Row:
-    generator = RankDecoder(decoder, [0], 0)
+    generator = RankDecoder(decoder, [0], 0, Alone(), own=False)
+    blocks = -(-(prompt + new) // BLOCK)
+    generator.prepare(Answering(blocks, cache="bf16"))
     sampling = Sampling(temperature=1.0, seed=1)
     tokens = tuple(range(min(prompt, decoder.config.vocab_size)))
-    generator.infer(InferInput("check", tokens, 0, sampling))
+    table = tuple(range(blocks))
+    begun = {1: Drawing(sampling, tokens)}
+    generator.infer(Batch(1, (Feed(1, tokens, 0, table, draws=True),), begun))
 
     def generate() -> None:
         for position in range(len(tokens), len(tokens) + new):
-            generator.infer(InferInput("check", (1,), position, sampling))
+            generator.infer(Batch(position, (Feed(1, None, position, table, draws=True),)))
 
     taken = seconds(setting, generate) / new
     return Row("one stream, as served", {"tokens/s": 1 / taken, "ms a token": taken * 1e3})

@@ -10,6 +10,7 @@ import typer
 import moe
 from pipelines.commands import (
     advise,
+    bench,
     checkpoint,
     evaluate,
     fetch,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 fetching = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
 kubernetes = typer.Typer(help="Render objects for Kubernetes.", no_args_is_help=True)
+benches = typer.Typer(help="Measure a server that runs.", no_args_is_help=True)
 checkpoints = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
 
 
@@ -61,6 +63,8 @@ app.command(epilog=_example(train.EXAMPLE))(train.train)
 app.command(epilog=_example(scale.EXAMPLE))(scale.scale)
 app.command(epilog=_example(evaluate.EXAMPLE))(evaluate.evaluate)
 app.command(epilog=_example(serve.EXAMPLE))(serve.serve)
+benches.command("serve", epilog=_example(bench.EXAMPLE))(bench.serve)
+app.add_typer(benches, name="bench")
 checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.convert)
 app.add_typer(checkpoints, name="checkpoint")
 app.command(epilog=_example(submit.EXAMPLE))(submit.submit)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from moe.config.answering import CACHE_TOKENS, RUNNING, CacheKind, WeightKind
 from pipelines.screen.terminal import Model, caution, say
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
@@ -29,6 +30,33 @@ def serve(
             help="Name by which requests ask for the model.", show_default="the directory's name"
         ),
     ] = None,
+    weights: Annotated[
+        WeightKind,
+        typer.Option(help="Weights as they are, or packed in 16 or 8 bits: less memory, faster."),
+    ] = "fp32",
+    cache: Annotated[CacheKind, typer.Option(help="Numbers of keys and values.")] = "fp32",
+    cache_tokens: Annotated[
+        int, typer.Option(help="Tokens of all requests together whose keys and values are kept.")
+    ] = CACHE_TOKENS,
+    running: Annotated[
+        int, typer.Option(help="Requests that are answered together; others wait.")
+    ] = RUNNING,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Key that requests must have; may be given several times. Other users of the "
+            "machine see a command line: prefer the variable RAYMOE_API_KEYS.",
+            show_default="no key is asked for",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Web page, as https://chat.example, whose scripts may call the server; may be "
+            "given several times.",
+            show_default="any page",
+        ),
+    ] = None,
     address: Annotated[
         str,
         typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
@@ -36,16 +64,26 @@ def serve(
 ) -> None:
     """Serve a model over the OpenAI API until you press Ctrl-C.
 
-    It answers /v1/completions, /v1/chat/completions, /v1/models and /health.
-    Any client of the OpenAI API works with it. No key is asked for.
-    Point a client at http://127.0.0.1:8000/v1.
+    It answers /v1/completions, /v1/chat/completions, /v1/models, /tokenize, /detokenize, /metrics
+    and /health. Any client of the OpenAI API works with it: point it at http://127.0.0.1:8000/v1.
+    It speaks plain HTTP; on a network, put a proxy with TLS in front of it.
     """
     from pipelines.corpus.inputs import notes_on
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
     arguments = parse_arguments(
-        {"model": model.absolute(), "plan": plan and plan.absolute(), "name": name}
+        {
+            "model": model.absolute(),
+            "plan": plan and plan.absolute(),
+            "name": name,
+            "weights": weights,
+            "cache": cache,
+            "cache_tokens": cache_tokens,
+            "running": running,
+            "api_keys": api_key or (),
+            "allowed_origins": allow_origin or ("*",),
+        }
     )
     for line in notes_on(model):
         caution(line)

@@ -18,6 +18,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus
 
+from actors.engine.serving import ServingEngine
 from cluster.address import LOCAL
 from cluster.probe import probe
 from cluster.session import logs, session
@@ -29,12 +30,12 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
 from pipelines.serving.arguments import ServeArguments, parse_arguments
-from pipelines.serving.generation.generation import Engine
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Unavailable
 from pipelines.serving.service import Service
+from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 
 APPLICATION = "raymoe"
@@ -58,17 +59,24 @@ class Server:
         config = Checkpoint.open(arguments.model).config
         text = Text.open(arguments.model)
         plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
-        self._origins = arguments.allowed_origins
+        self._access = arguments.access
         meter = Meter(arguments.served_name)
+        room = arguments.room(config, plan)
         self._scheduler = Scheduler(
-            lambda: _launch(arguments, plan), arguments.limits, meter.generation_ended
+            lambda: _launch(arguments, plan), room, arguments.limits, meter.generation_ended
         )
+        held = replace(config, max_positions=min(config.max_positions, room.tokens))
         self._service = Service(
-            arguments.served_name, config, text, self._scheduler, arguments.limits
+            arguments.served_name,
+            held,
+            text,
+            self._scheduler,
+            arguments.limits,
+            Telemetry(arguments.served_name),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._origins)
+        return create_app(self._service, self._access)
 
     async def check_health(self) -> None:
         """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica."""
@@ -87,7 +95,7 @@ DEPLOYMENT: serve.Deployment = serve.deployment(
 def build(args: Mapping[str, Any]) -> serve.Application:
     """Return the application for a model; Serve configs and ``run_server`` deploy it."""
     arguments = parse_arguments(args)
-    ongoing = arguments.waiting + 1 + SPARE_REQUESTS
+    ongoing = arguments.waiting + arguments.running + SPARE_REQUESTS
     return DEPLOYMENT.options(max_ongoing_requests=ongoing).bind(arguments)
 
 
@@ -215,12 +223,23 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
     return make_plan(config, there, stages=1, gang=1, workload=work)
 
 
-def _launch(arguments: ServeArguments, plan: Plan) -> Engine:
+def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     """Start the actors; a unique name separates them from the actors of an earlier attempt."""
     from actors.deadlines import Deadlines
     from actors.engine import over_ray
 
     step = arguments.step_seconds
-    deadlines = Deadlines(launch=arguments.launch_seconds, command=step, group=step)
+    hang = min(step, Deadlines().hang)
+    deadlines = Deadlines(arguments.launch_seconds, command=step, group=step, hang=hang)
     name = f"serve-{uuid.uuid4().hex[:12]}"
-    return over_ray.serve(name, arguments.model.absolute(), plan, deadlines)
+    engine = over_ray.serve(name, arguments.model.absolute(), plan, deadlines, arguments.answering)
+    for rank, each in enumerate(engine.answerable):
+        _LOG.info(
+            "rank %d answers with %s weights (%.2f GB) and keeps %d tokens (%.2f GB)",
+            rank,
+            arguments.weights,
+            each.weight_bytes / 1e9,
+            arguments.cache_tokens,
+            each.cache_bytes / 1e9,
+        )
+    return engine

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moe.config.answering import RUNNING
 from moe.errors import ConfigError
 from moe.planning.counts.workload import PASS_TOKENS
 
@@ -13,13 +14,15 @@ BODY_BYTES_PER_TOKEN = 16
 class Limits:
     """Bounds of the scheduler and of single requests.
 
-    ``waiting`` generations queue behind the one that runs; more are refused. ``request_seconds`` is
-    the longest time from arrival to the last token. ``prefill_tokens`` go through the model at once
-    while a prompt is read. ``chat_tokens`` is the longest answer of a chat that sets no limit.
-    ``idle_seconds`` pass between two health checks of an idle engine.
+    At most ``running`` generations run together, and ``waiting`` more queue; others are refused.
+    ``request_seconds`` is the longest time from arrival to the last token. At most
+    ``prefill_tokens`` of prompts go through the model at once. ``chat_tokens`` is the longest
+    answer of a chat that sets no limit. ``idle_seconds`` pass between two health checks of an idle
+    engine.
     """
 
     waiting: int = 64
+    running: int = RUNNING
     request_seconds: float = 600.0
     prefill_tokens: int = PASS_TOKENS
     chat_tokens: int = 4096

@@ -16,11 +16,10 @@ from actors.state.sources import Blank, ModelSource
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
-from moe.config.sampling import Sampling
 from moe.errors import LaunchError, RankLost
 from moe.planning.plan.plan import Plan
-from tests import runs, tiny
-from tests.local_decoder import LocalDecoder
+from tests import batches, runs, tiny
+from tests.local_decoder import LocalDecoder, continued
 from tests.reference import PlainTraining
 
 pytestmark = pytest.mark.ray
@@ -73,13 +72,13 @@ def test_actors_train_through_a_change_of_driver_until_one_is_killed(
 
 
 def test_actors_generate_like_one_process(ray_session: Session, model: Path, plan: Plan) -> None:
-    engine, local = over_ray.serve("serve", model, plan, Deadlines()), LocalDecoder(model)
+    engine = over_ray.serve("serve", model, plan, Deadlines(), batches.HOW)
     try:
-        tokens = (5, 17, 3)
-        for _ in range(3):
-            token = engine.infer("one", tokens, Sampling(temperature=0.0)).token
-            assert token == local.infer("one", tokens, Sampling(temperature=0.0)).token
-            tokens = (token,)
+        tokens, position = (5, 17, 3), 0
+        for expected in continued(LocalDecoder(model), tokens, 3):
+            output = engine.finish(engine.begin(batches.fed(tokens, position)))
+            assert output.drawn[1].token == expected.token
+            tokens, position = (expected.token,), position + len(tokens)
     finally:
         engine.shutdown()
     assert not ending.running("serve")

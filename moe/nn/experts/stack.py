@@ -36,7 +36,7 @@ class Stack:
     def of(cls, rows: Sequence[Sequence[Tensor]]) -> Self | None:
         """Return the stack of the matrices of each expert; None if they do not lie as one."""
         trained = {matrix.requires_grad for row in rows for matrix in row}
-        value = None if len(trained) != 1 else _joined(rows)
+        value = None if len(trained) != 1 else joined(rows)
         return None if value is None else cls(rows, value.requires_grad_(trained.pop()))
 
     @property
@@ -72,9 +72,9 @@ class Stack:
         there = [each for each in found if each is not None]
         if len(there) == len(found):
             rows = [there[start : start + per_row] for start in range(0, len(there), per_row)]
-            joined = _joined(rows)
-            if joined is not None:
-                return joined
+            together = joined(rows)
+            if together is not None:
+                return together
         dtype = self._rows[0][0].grad_dtype
         whole = torch.zeros(self.value.shape, dtype=dtype, device=self.value.device)
         for row, part in zip(self._rows, whole, strict=True):
@@ -96,7 +96,7 @@ def gathered(parameters: Sequence[Tensor]) -> None:
         each.data = own.view(each.shape).copy_(each)
 
 
-def _joined(rows: Sequence[Sequence[Tensor]]) -> Tensor | None:
+def joined(rows: Sequence[Sequence[Tensor]]) -> Tensor | None:
     """Return the tensor whose rows these matrices are, in their memory; None if there is none."""
     first = rows[0][0]
     storage, start = first.untyped_storage().data_ptr(), first.storage_offset()

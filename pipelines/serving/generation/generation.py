@@ -1,43 +1,35 @@
-"""The progress of one request: the next input of the engine, and the text of its tokens so far.
+"""The progress of one request: the text of its tokens so far.
 
-A generation does no I/O, so a scheduler may drive one generation or many.
+A generation does no I/O, so a scheduler may drive many.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.generation.constraint import Constraint
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.stops import StopFilter
 
 FinishReason = Literal["stop", "length"]
 
 
-class Engine(Protocol):
-    """The model as the server uses it: it extends sequences of tokens. Calls block."""
-
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
-        """Append tokens to a sequence and return the token that follows."""
-
-    def release(self, sequence: str) -> None:
-        """Forget a sequence."""
-
-    def healthy(self) -> bool:
-        """Return whether every rank is alive."""
-
-    def shutdown(self) -> None:
-        """End the ranks."""
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One generation to do; ``stop`` texts end it and are not part of the answer."""
+    """One generation to do.
+
+    ``stop`` texts and ``stop_tokens`` end it and are not part of the answer. ``scored`` is not None
+    where log-probabilities of the prompt's tokens are wanted, with so many alternatives.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int
     sampling: Sampling
     stop: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    scored: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,48 +54,43 @@ class Delta:
 
 
 class Generation:
-    """Feeds a prompt in chunks, then each drawn token; turns tokens into text until the end."""
+    """Turns the tokens that are drawn for a job into text, until the end.
 
-    def __init__(
-        self, job: Job, eos: frozenset[int], detokenizer: Detokenizer, prefill_tokens: int
-    ) -> None:
+    ``scores`` are the prompt's tokens but the first, with their log-probabilities, where the job
+    asks for them; they are complete before the first delta. ``cached`` is the number of tokens of
+    the prompt that a cache had; whoever feeds the engine sets it.
+    """
+
+    def __init__(self, job: Job, detokenizer: Detokenizer) -> None:
         self.job = job
-        self.generated = 0
+        self.tokens: list[int] = []
+        self.scores: list[SampledToken] = []
+        self.cached = 0
         self.finished = False
-        self._eos = eos
         self._detokenizer = detokenizer
         self._stops = StopFilter(job.stop)
-        self._prefill_tokens = prefill_tokens
-        self._feed: tuple[int, ...] = job.prompt
         self._pending: list[TextToken] = []
         self._read = 0
         self._sent = 0
 
     @property
-    def prefilling(self) -> bool:
-        """True if the next feed does not complete the prompt; the token that it returns is
-        meaningless.
-        """
-        return len(self._feed) > self._prefill_tokens
+    def generated(self) -> int:
+        """The number of tokens generated so far."""
+        return len(self.tokens)
 
-    def next_feed(self) -> tuple[tuple[int, ...], Sampling]:
-        """Return the tokens to feed next, and how the token after them is drawn."""
-        if self.prefilling:
-            greedy = replace(self.job.sampling, temperature=0.0, logprobs=0)
-            return self._feed[: self._prefill_tokens], greedy
-        return self._feed, self.job.sampling
+    def accept_scores(self, tokens: Sequence[SampledToken]) -> None:
+        """Take the log-probabilities of the next tokens of the prompt, from its second on."""
+        self.scores.extend(tokens)
 
     def accept(self, sampled: SampledToken) -> Delta | None:
         """Take the token that the engine returned; return new text, or None if there is none
         yet.
         """
-        if self.prefilling:
-            self._feed = self._feed[self._prefill_tokens :]
-            return None
-        self._feed = (sampled.token,)
-        self.generated += 1
-        if sampled.token in self._eos:
+        self.tokens.append(sampled.token)
+        if sampled.token in self.job.stop_tokens:
             return self._finish("stop")
+        if self.job.constraint is not None:
+            self.job.constraint.accept(sampled.token)
         return self._grow(sampled)
 
     def _grow(self, sampled: SampledToken) -> Delta | None:
@@ -113,6 +100,8 @@ class Generation:
         text, stopped = self._stops.push(piece)
         if stopped:
             return self._delta(text, "stop")
+        if self.job.constraint is not None and self.job.constraint.finished:
+            return self._finish("stop", text)
         if self.generated == self.job.max_tokens:
             return self._finish("length", text)
         return self._delta(text) if text else None
@@ -133,10 +122,3 @@ class Generation:
         ready = sum(token.offset < self._sent for token in self._pending)
         tokens, self._pending = self._pending[:ready], self._pending[ready:]
         return Delta(text, tuple(tokens), self.generated, finish)
-
-
-def run(generation: Generation, engine: Engine, sequence: str) -> Iterator[Delta | None]:
-    """Drive a single generation to its end, step by step; yields None for a step without text."""
-    while not generation.finished:
-        tokens, sampling = generation.next_feed()
-        yield generation.accept(engine.infer(sequence, tokens, sampling))

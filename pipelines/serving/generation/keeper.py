@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from pipelines.serving.generation.generation import Engine
+from pipelines.serving.generation.engine import Engine
 
-State = Literal["serving", "rebuilding", "failed"]
-Build = Callable[[], Engine]
+State = Literal["serving", "mending", "rebuilding", "failed"]
+Build = Callable[[], Engine[Any]]
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class EngineKeeper:
 
     def __init__(self, build: Build) -> None:
         self._build = build
-        self._engine: Engine | None = build()
+        self._engine: Engine[Any] | None = build()
         self._state: State = "serving"
         self._lock = threading.Lock()
 
@@ -32,13 +32,15 @@ class EngineKeeper:
             return self._state
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> Engine[Any] | None:
         """The engine; None after a failed rebuild."""
         return self._engine
 
-    def lose(self) -> None:
-        """Mark the engine as lost, before the rebuild, which takes a while."""
-        self._become("rebuilding")
+    @property
+    def there(self) -> Engine[Any]:
+        """The engine, where it is known to exist."""
+        assert self._engine is not None
+        return self._engine
 
     def whole(self) -> bool:
         """Return whether the engine exists and all its ranks are alive."""
@@ -47,6 +49,18 @@ class EngineKeeper:
         except Exception:
             _LOG.exception("the health check of the engine failed")
             return False
+
+    def mend(self) -> Exception | None:
+        """Bring the ranks together again; return the error, or None if the engine serves again."""
+        self._become("mending")
+        try:
+            mended = self.there.mend()
+        except Exception as error:
+            _LOG.warning("the engine could not be mended: %s", error)
+            return error
+        _LOG.warning("ranks %s replaced in %.1f s", list(mended.replaced), mended.seconds)
+        self._become("serving")
+        return None
 
     def rebuild(self) -> Exception | None:
         """End the engine and build a new one; return the error, or None if the engine serves

@@ -1,24 +1,38 @@
-"""Serves one generation at a time, in order of arrival.
+"""Runs all generations together, in batches.
 
-Only one thread calls the engine: it runs generations, checks the health of an idle engine, and
-rebuilds the engine when a rank is lost. Handlers on the event loop submit generations and read
-streams.
+One thread calls the engine. It begins the next batch before it waits for the last, where the engine
+allows that, and turns tokens into text while the ranks compute. Handlers on the event loop submit
+generations and read streams.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pipelines.serving.generation.admission import Admission
-from pipelines.serving.generation.generation import Generation
+from actors.commands import Batch
+from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
+from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
+from pipelines.serving.batching.sequence import Wanted
+from pipelines.serving.generation.engine import Engine
+from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.inbox import Inbox
 from pipelines.serving.generation.keeper import Build, EngineKeeper, State
-from pipelines.serving.generation.runner import LOST, failure, generate
+from pipelines.serving.generation.pace import Pace
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
-from pipelines.serving.refusals import Unavailable
+from pipelines.serving.refusals import Failed, Refusal, Unavailable
 
 OnEnd = Callable[[Generation], None]
+
+LOST = (RankLost, DeadlineExceeded, OutOfMemory)
+"""Errors after which ranks are lost, or do not work together any more."""
+
+MOST_LOSSES = 3
+"""After so many losses in a row, without a batch between them, the generations fail."""
 
 _CLOSING = "the server is shutting down"
 _LOG = logging.getLogger(__name__)
@@ -26,131 +40,208 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The engine's state and the length of the queue."""
+    """The engine's state; generations that run and wait; the part of the cache in use.
+
+    ``counts`` is what batches have done so far.
+    """
 
     state: State
     running: int
     waiting: int
+    cache_used: float
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    batch: Batch
+    begun: Any
+    since: float
+    generating: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of prompts; what only goes on is one token of each sequence."""
+        return sum(feed.count for feed in self.batch.feeds) - self.generating
 
 
 class Scheduler:
-    """Runs generations on an engine; ``build`` makes it, at first and after every loss.
+    """Runs generations on an engine with some room; ``build`` makes it, and again if it is lost.
 
     ``on_end`` is called with every generation that began, complete or not.
     """
 
     def __init__(
-        self, build: Build, limits: Limits, on_end: OnEnd = lambda generation: None
+        self,
+        build: Build,
+        room: Room,
+        limits: Limits,
+        on_end: OnEnd = lambda generation: None,
     ) -> None:
         self._on_end = on_end
         self._limits = limits
+        self._room = room
         self._keeper = EngineKeeper(build)
-        self._admission: Admission[Stream] = Admission(limits.waiting + 1)
-        self._changed = threading.Condition()
+        self._batcher = Batcher(room)
+        self._pace = Pace(limits.prefill_tokens)
+        self._inbox = Inbox(limits.waiting + room.running)
+        self._streams: dict[int, Stream] = {}
+        self._flights: deque[_Flight] = deque()
+        self._landed = 0.0
+        self._losses = 0
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._thread.start()
 
     @property
     def status(self) -> Status:
         """The present status."""
-        with self._changed:
-            now = self._admission
-        return Status(self._keeper.state, len(now.running), len(now.waiting))
+        batcher = self._batcher
+        used, waiting = (
+            batcher.pool.used / batcher.pool.blocks,
+            self._inbox.arrived + batcher.waiting,
+        )
+        return Status(self._keeper.state, batcher.running, waiting, used, replace(batcher.counts))
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
         """Queue generations, all or none; call it on the event loop that reads the streams."""
         seconds = self._limits.request_seconds
-        streams = [Stream(generation, seconds, self._forget) for generation in generations]
-        with self._changed:
-            self._admission = self._admission.admit(streams)
-            self._changed.notify_all()
+        streams = [Stream(generation, seconds, self._inbox.leave) for generation in generations]
+        self._inbox.put(streams)
         return streams
 
     def close(self, timeout_seconds: float) -> None:
-        """Refuse the waiting generations, stop the running one, end the engine."""
-        with self._changed:
-            self._admission = self._admission.close()
-            running = self._admission.running
-            self._changed.notify_all()
-        self._refuse_waiting(_CLOSING)
-        for stream in running:
-            stream.fail(Unavailable(_CLOSING))
+        """End all generations and the engine."""
+        self._inbox.close()
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
             _LOG.warning("the engine did not end within %g seconds", timeout_seconds)
 
-    def _forget(self, stream: Stream) -> None:
-        """Remove a cancelled stream from the queue; a running stream ends at its next step."""
-        with self._changed:
-            self._admission = self._admission.forget(stream)
-
-    def _refuse_waiting(self, reason: str) -> None:
-        with self._changed:
-            refused = self._admission.waiting
-            self._admission = self._admission.emptied()
-        for stream in refused:
-            stream.fail(Unavailable(reason))
-
     def _work(self) -> None:
-        while not self._closed:
-            stream = self._next()
-            if stream is None:
+        while not self._inbox.closed:
+            changed = self._receive()
+            if self._streams:
+                self._turn()
+            elif not changed:
                 self._look()
-                continue
-            self._serve(stream)
-            self._report_end(stream.generation)
-            with self._changed:
-                self._admission = self._admission.end(stream)
+        self._receive()
+        self._fail(list(self._streams), Unavailable(_CLOSING))
         self._keeper.end()
 
-    @property
-    def _closed(self) -> bool:
-        with self._changed:
-            return self._admission.closed
+    def _receive(self) -> bool:
+        """Take in who came and let go who left; return whether there was anybody."""
+        new, left = self._inbox.take(0.0 if self._streams else self._limits.idle_seconds)
+        for stream in new:
+            self._streams[self._batcher.add(_wanted(stream.generation.job))] = stream
+        gone = {id(stream) for stream in left}
+        self._end([number for number, each in self._streams.items() if id(each) in gone])
+        return bool(new or left)
 
-    def _next(self) -> Stream | None:
-        """Wait for the next generation; None if none arrived for a while."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._admission.closed or self._admission.waiting,
-                self._limits.idle_seconds,
-            )
-            self._admission = self._admission.begin()
-            return next(iter(self._admission.running), None)
-
-    def _serve(self, stream: Stream) -> None:
-        if self._keeper.engine is None:
-            self._rebuild()
+    def _turn(self) -> None:
+        """Begin what can be begun, and finish the batch that was begun first."""
         engine = self._keeper.engine
-        if engine is None:
-            stream.fail(Unavailable("the engine is down; try again in a moment"))
+        if engine is None and not self._rebuild("the engine is down; try again in a moment"):
             return
         try:
-            generate(stream, engine)
+            self._begin(self._keeper.there)
+            self._finish(self._keeper.there)
         except LOST as error:
-            _LOG.warning("lost the engine: %s", error)
-            self._keeper.lose()
-            stream.fail(Unavailable(f"the engine is being rebuilt, try again: {error}"))
-            self._rebuild()
+            self._recover(error)
         except Exception as error:
-            _LOG.exception("a generation failed")
-            stream.fail(failure(error))
-            self._look()
+            _LOG.exception("a batch failed")
+            failed = {feed.sequence for each in self._flights for feed in each.batch.feeds}
+            self._fail(failed & self._streams.keys(), _failure(error))
+            self._recover(error)
 
-    def _report_end(self, generation: Generation) -> None:
-        """Report the end of a generation; an exception there must not end the only serving
-        thread.
-        """
+    def _begin(self, engine: Engine[Any]) -> None:
+        while len(self._flights) < self._room.depth:
+            generating = self._batcher.generating
+            batch = self._batcher.next(self._pace.tokens(generating))
+            if batch is None:
+                return
+            ready, now = sum(feed.count == 1 for feed in batch.feeds), time.monotonic()
+            self._flights.append(_Flight(batch, engine.begin(batch), now, min(ready, generating)))
+            for feed in batch.feeds:
+                stream = self._streams[feed.sequence]
+                if stream.started is None:
+                    stream.started, stream.generation.cached = now, feed.position
+
+    def _finish(self, engine: Engine[Any]) -> None:
+        flight = self._flights[0]
+        output = engine.finish(flight.begun)
+        self._flights.popleft()
+        self._losses = 0
+        now = time.monotonic()
+        seconds, self._landed = now - max(flight.since, self._landed), now
+        self._pace.took(seconds, flight.prompt_tokens, flight.generating)
+        ended = [
+            outcome.number
+            for outcome in self._batcher.take(flight.batch, output)
+            if self._deliver(self._streams[outcome.number], outcome)
+        ]
+        self._end(ended)
+
+    def _deliver(self, stream: Stream, outcome: Outcome) -> bool:
+        """Send what is new to the reader; return whether the generation has ended."""
+        generation = stream.generation
         try:
-            self._on_end(generation)
-        except Exception:
-            _LOG.exception("the end of a generation could not be reported")
+            generation.accept_scores(outcome.scores)
+            delta = None if outcome.token is None else generation.accept(outcome.token)
+            if delta is not None:
+                stream.put(delta)
+        except Exception as error:
+            _LOG.exception("a token could not be turned into text")
+            stream.fail(_failure(error))
+        return generation.finished or stream.cancelled
+
+    def _end(self, numbers: Iterable[int]) -> None:
+        """Forget generations; their blocks are free for the next batch."""
+        for number in numbers:
+            stream = self._streams.pop(number)
+            self._batcher.end(number)
+            self._inbox.ended()
+            try:
+                self._on_end(stream.generation)
+            except Exception:  # It must not end the only serving thread.
+                _LOG.exception("the end of a generation could not be reported")
+
+    def _fail(self, numbers: Iterable[int], refusal: Refusal) -> None:
+        numbers = list(numbers)
+        for number in numbers:
+            self._streams[number].fail(refusal)
+        self._end(numbers)
 
     def _look(self) -> None:
-        """Rebuild the engine if it or a rank is lost."""
-        if not self._closed and not self._keeper.whole():
-            self._rebuild()
+        """Bring an idle engine back if a rank is lost."""
+        if not self._keeper.whole():
+            self._recover(RankLost("a rank does not answer"))
 
-    def _rebuild(self) -> None:
-        if (error := self._keeper.rebuild()) is not None:
-            self._refuse_waiting(f"the engine could not be rebuilt: {error}")
+    def _recover(self, error: Exception) -> None:
+        """Mend the engine; generations go on from their tokens, in the same streams."""
+        self._losses += 1
+        self._flights.clear()
+        _LOG.warning("batches are lost: %s", error)
+        if self._losses > MOST_LOSSES:
+            self._fail(list(self._streams), Unavailable(f"the engine keeps failing: {error}"))
+        if (again := self._keeper.mend()) is not None:
+            self._rebuild(f"the engine could not be rebuilt: {again}")
+        self._batcher.restart()
+
+    def _rebuild(self, reason: str) -> bool:
+        """Make a new engine; where that fails, so do the generations."""
+        if self._keeper.rebuild() is None:
+            self._batcher.restart()
+            return True
+        self._fail(list(self._streams), Unavailable(reason))
+        return False
+
+
+def _wanted(job: Job) -> Wanted:
+    allowed = None if job.constraint is None else job.constraint.allowed
+    return Wanted(job.prompt, job.max_tokens, job.sampling, job.scored, allowed)
+
+
+def _failure(error: Exception) -> Failed:
+    """Return the refusal that a client gets for an error."""
+    if isinstance(error, RaymoeError):
+        return Failed(str(error))
+    return Failed("the server failed; its log tells more")

@@ -11,7 +11,8 @@ from pipelines.serving.refusals import Overdue, Refusal
 class Stream:
     """An async iterator of deltas that ends after the last one, or raises a Refusal.
 
-    Create it on the event loop that reads it. After ``seconds`` it raises Overdue.
+    Create it on the event loop that reads it. After ``seconds`` it raises Overdue. ``started`` is
+    when it was first in a batch.
     """
 
     def __init__(
@@ -19,6 +20,8 @@ class Stream:
     ) -> None:
         self.generation = generation
         self.cancelled = False
+        self.arrived = time.monotonic()
+        self.started: float | None = None
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._forget = forget

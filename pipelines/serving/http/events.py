@@ -51,4 +51,5 @@ async def _events(first: Reply, rest: AsyncIterator[Reply]) -> AsyncIterator[str
 
 
 def _event(reply: Reply) -> str:
-    return f"data: {reply.json_text()}\n\n"
+    name = f"event: {reply.event_name}\n" if reply.event_name else ""
+    return f"{name}data: {reply.json_text()}\n\n"

@@ -17,16 +17,34 @@ LOWEST = -9999.0
 
 
 def completion_logprobs(
-    text: Text, tokens: Iterable[TextToken], alternatives: bool
+    text: Text, tokens: Iterable[TextToken], alternatives: bool, start: int = 0
 ) -> CompletionLogprobs:
-    """Return parallel lists; a stop in the middle of a token keeps the complete token."""
+    """Return parallel lists; a stop in the middle of a token keeps the complete token.
+
+    The text of the answer begins ``start`` characters after that of the echo.
+    """
     tokens = list(tokens)
     sampled = [token.sampled for token in tokens]
     return CompletionLogprobs(
         tokens=[text.token_text(token.token) for token in sampled],
         token_logprobs=[_finite(token.logprob) for token in sampled],
         top_logprobs=[_top(text, token) for token in sampled] if alternatives else None,
-        text_offset=[token.offset for token in tokens],
+        text_offset=[start + token.offset for token in tokens],
+    )
+
+
+def with_prompt(
+    text: Text, first: int, prompt: CompletionLogprobs, answer: CompletionLogprobs
+) -> CompletionLogprobs:
+    """Return the lists of a prompt and its answer as one; nothing is known of the first token."""
+    tops = None
+    if prompt.top_logprobs is not None and answer.top_logprobs is not None:
+        tops = [None, *prompt.top_logprobs, *answer.top_logprobs]
+    return CompletionLogprobs(
+        tokens=[text.token_text(first), *prompt.tokens, *answer.tokens],
+        token_logprobs=[None, *prompt.token_logprobs, *answer.token_logprobs],
+        top_logprobs=tops,
+        text_offset=[0, *prompt.text_offset, *answer.text_offset],
     )
 
 

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.serving.generation.generation import FinishReason
+
+ChatFinish = FinishReason | Literal["tool_calls"]
 
 
 class Reply(BaseModel):
@@ -12,9 +14,20 @@ class Reply(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def event_name(self) -> str:
+        """The name under which a stream sends it; empty: none."""
+        return ""
+
     def json_text(self) -> str:
         """Return the object as one line of JSON."""
         return self.model_dump_json(exclude_unset=True)
+
+
+class PromptDetails(Reply):
+    """Tokens of the prompt that a cache had."""
+
+    cached_tokens: int
 
 
 class Usage(Reply):
@@ -23,14 +36,18 @@ class Usage(Reply):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class CompletionLogprobs(Reply):
-    """Parallel lists over tokens; offsets count characters of the answer."""
+    """Parallel lists over tokens; offsets count characters of the answer, its echo included.
+
+    Of the first token of an echo nothing is known.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
@@ -76,11 +93,33 @@ class ChatLogprobs(Reply):
     content: list[ChosenLogprob]
 
 
+class CalledFunction(Reply):
+    """The name of a called function, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class CallReply(Reply):
+    """A call of a function; its result refers to ``id``."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class CallDelta(CallReply):
+    """A whole call in a stream, with its number in the message."""
+
+    index: int
+
+
 class Answer(Reply):
     """The assistant's message: complete or, in a stream, its new part."""
 
     role: Literal["assistant"] = "assistant"
-    content: str = ""
+    content: str | None = ""
+    tool_calls: list[CallReply] | list[CallDelta] = Field(default_factory=list)
 
 
 class ChatChoice(Reply):
@@ -89,7 +128,7 @@ class ChatChoice(Reply):
     index: int
     message: Answer
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinish
 
 
 class Chat(Reply):
@@ -109,7 +148,7 @@ class ChatChunkChoice(Reply):
     index: int
     delta: Answer
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinish | None
 
 
 class ChatChunk(Reply):
@@ -130,6 +169,7 @@ class Model(Reply):
     object: Literal["model"]
     created: int
     owned_by: str
+    max_model_len: int
 
 
 class ModelList(Reply):
@@ -142,7 +182,7 @@ class ModelList(Reply):
 class Health(Reply):
     """The reply of ``/health``: the engine's state and the queue."""
 
-    status: Literal["serving", "rebuilding", "failed"]
+    status: Literal["serving", "mending", "rebuilding", "failed"]
     running: int
     waiting: int
 

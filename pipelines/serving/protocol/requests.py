@@ -1,216 +1,191 @@
-"""The typed OpenAI requests of this server.
+"""The typed OpenAI requests of this server."""
 
-An unknown option, or an unsupported option that would change the answer, is refused by name.
-Options for bookkeeping are accepted and ignored. ``null`` means: not given.
-"""
-
-import difflib
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-IGNORED = frozenset(
-    {
-        "metadata",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
+from pipelines.serving.protocol.fields import (
+    Biases,
+    Prompts,
+    Seed,
+    Stops,
+    StopTokens,
+    UnicodeText,
 )
-"""Options that do not change the answer."""
+from pipelines.serving.protocol.formats import Form, ResponseFormat, StructuredOutputs
+from pipelines.serving.protocol.messages import ChatMessage
+from pipelines.serving.protocol.options import Options, fault
+from pipelines.serving.protocol.tools import NamedTool, Tool, ToolChoice
 
-WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
-    "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-}
-"""Unsupported options, with the values that are accepted because they ask for the default."""
+MOST_COMPLETION_LOGPROBS = 20
+MOST_CHAT_LOGPROBS = 20
+MOST_CHOICES = 128
+MOST_TOOLS = 128
 
-MAX_STOPS = 4
-MAX_COMPLETION_LOGPROBS = 5
-MAX_CHAT_LOGPROBS = 20
-
-
-def _fault(message: str, param: str | None = None) -> PydanticCustomError:
-    context = {"text": message}
-    if param is not None:
-        context["param"] = param.encode("ascii", "backslashreplace").decode()
-    return PydanticCustomError("raymoe", "{text}", context)
-
-
-def _whole_text(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can express but no tokenizer can read."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _fault(f"character {error.start} is half of a surrogate pair") from None
-    return text
-
-
-def _is_tokens(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
-
-
-def _prompts(value: Any) -> Any:
-    """Convert the four forms of a prompt to one: a list of texts or of token lists."""
-    prompts = [value] if isinstance(value, str) or _is_tokens(value) else value
-    if isinstance(prompts, list) and prompts:
-        if all(isinstance(prompt, str) for prompt in prompts):
-            return [_whole_text(prompt) for prompt in prompts]
-        if all(_is_tokens(prompt) for prompt in prompts):
-            return prompts
-    raise _fault(
-        "expected a text, a list of texts, a list of token numbers, or a list of "
-        "lists of token numbers"
-    )
-
-
-def _stops(value: Any) -> Any:
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise _fault("expected a text or a list of texts")
-    if len(stops) > MAX_STOPS or not all(stops):
-        raise _fault(f"expected at most {MAX_STOPS} texts, none of them empty")
-    return stops
-
-
-def _content(value: Any) -> Any:
-    """Join the text parts of a message."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
-        raise _fault("expected a text or a list of text parts")
-    for part in value:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type")
-            raise _fault(f"a part of type {kind!r} is not supported; only text is read here")
-    return "".join(part["text"] for part in value)
-
-
-UnicodeText = Annotated[str, AfterValidator(_whole_text)]
-Prompts = Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
-Stops = Annotated[list[str], BeforeValidator(_stops)]
-Content = Annotated[UnicodeText, BeforeValidator(_content)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
-class Options(BaseModel):
-    """A JSON object whose keys are all known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_understood(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        given = {key: value for key, value in data.items() if value is not None}
-        for key in sorted(given.keys() - cls.model_fields.keys()):
-            _check_option(key, given.pop(key), list(cls.model_fields))
-        return given
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class StreamOptions(Options):
-    """``include_obfuscation`` pads OpenAI's own stream; this server pads nothing."""
+    """``continuous_usage_stats`` has the token counts so far in every event.
+
+    ``include_obfuscation`` pads OpenAI's own stream; this server pads nothing.
+    """
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool = False
 
 
-class GenerationOptions(Options):
+class SamplingOptions(Options):
+    """How tokens are chosen."""
+
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    top_k: int = Field(default=0, ge=-1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    seed: Seed | None = None
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    logit_bias: Biases = Field(default_factory=dict)
+    min_tokens: int = Field(default=0, ge=0)
+    ignore_eos: bool = False
+
+
+class FormOptions(Options):
+    """What form the answer has; only one may be asked for."""
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: UnicodeText | None = None
+    guided_choice: Annotated[list[UnicodeText], Field(min_length=1)] | None = None
+    guided_grammar: UnicodeText | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "FormOptions":
+        forms = self._forms()
+        if len(forms) > 1:
+            asked = " and ".join(form.param for form in forms)
+            raise fault(f"asked for by {asked}; give one form of the answer", forms[-1].param)
+        return self
+
+    @property
+    def form(self) -> Form | None:
+        """The form of the answer; None for free text."""
+        return next(iter(self._forms()), None)
+
+    def _forms(self) -> list[Form]:
+        forms = [] if self.structured_outputs is None else self.structured_outputs.forms()
+        own = None if self.response_format is None else self.response_format.form()
+        forms += [] if own is None else [own]
+        if self.guided_json is not None:
+            forms.append(Form(kind="schema", value=self.guided_json, param="guided_json"))
+        if self.guided_regex is not None:
+            forms.append(Form(kind="regex", value=self.guided_regex, param="guided_regex"))
+        if self.guided_choice is not None:
+            forms.append(Form(kind="choice", value=self.guided_choice, param="guided_choice"))
+        if self.guided_grammar is not None:
+            forms.append(Form(kind="grammar", value=self.guided_grammar, param="guided_grammar"))
+        return forms
+
+
+class GenerationOptions(SamplingOptions, FormOptions):
     """What completions and chats have in common."""
 
     model: str
+    n: int = Field(default=1, ge=1, le=MOST_CHOICES)
     max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=1.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, ge=0, le=1)
-    seed: Seed | None = None
-    stop: Stops = []
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: Stops = Field(default_factory=list)
+    stop_token_ids: StopTokens = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions | None = None
 
-    @model_validator(mode="after")
-    def _stream_options_need_a_stream(self) -> "GenerationOptions":
-        if self.stream_options is not None and not self.stream:
-            raise _fault("only allowed together with stream = true", "stream_options")
-        return self
+    @property
+    def limit(self) -> int | None:
+        """The requested maximum length of the answer; the newer of its two names counts."""
+        newer = self.max_completion_tokens
+        return self.max_tokens if newer is None else newer
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every event has the token counts so far."""
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
+
 
 class CompletionRequest(GenerationOptions):
-    """The body of ``/v1/completions``."""
+    """The body of ``/v1/completions``; ``max_tokens`` 0 asks for the echo alone."""
 
     prompt: Prompts
-    logprobs: int | None = Field(default=None, ge=0, le=MAX_COMPLETION_LOGPROBS)
+    max_tokens: int | None = Field(default=None, ge=0)
+    best_of: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
+    echo: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=MOST_COMPLETION_LOGPROBS)
+    add_special_tokens: bool = True
 
+    @model_validator(mode="after")
+    def _options_agree(self) -> "CompletionRequest":
+        if self.limit == 0 and not self.echo:
+            raise fault("is 0, which needs echo = true; ask for 1 token or more", "max_tokens")
+        _check_least(self.min_tokens, self.limit)
+        if self.best_of is not None and self.best_of < self.n:
+            raise fault(f"is {self.best_of}, less than n = {self.n}; raise it", "best_of")
+        if self.draws > self.n and self.stream:
+            raise fault("more answers than n cannot be streamed; set stream = false", "best_of")
+        return self
 
-class ChatMessage(Options):
-    """One message; ``developer`` is OpenAI's newer name for ``system``."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-    name: UnicodeText | None = None
-
-    def as_template_input(self) -> dict[str, str]:
-        """Return the message in the form that chat templates read."""
-        role = "system" if self.role == "developer" else self.role
-        named = {} if self.name is None else {"name": self.name}
-        return {"role": role, "content": self.content} | named
+    @property
+    def draws(self) -> int:
+        """The answers to generate for each prompt."""
+        return self.n if self.best_of is None else self.best_of
 
 
 class ChatRequest(GenerationOptions):
     """The body of ``/v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_CHAT_LOGPROBS)
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_CHAT_LOGPROBS)
+    tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _options_agree(self) -> "ChatRequest":
-        if self.top_logprobs is not None and not self.logprobs:
-            raise _fault("only allowed together with logprobs = true", "top_logprobs")
-        if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _fault("given together with max_completion_tokens; give one", "max_tokens")
+        if self.top_logprobs and not self.logprobs:
+            raise fault("only allowed together with logprobs = true", "top_logprobs")
+        _check_least(self.min_tokens, self.limit)
+        self._check_tools()
         return self
 
+    def _check_tools(self) -> None:
+        names = [tool.function.name for tool in self.tools]
+        if isinstance(self.tool_choice, NamedTool):
+            if self.tool_choice.function.name not in names:
+                raise fault(
+                    f"{self.tool_choice.function.name!r} is not among the tools {names}; "
+                    "name one of them",
+                    "tool_choice",
+                )
+        elif self.tool_choice == "required" and not names:
+            raise fault("a call is required but tools has none; give tools", "tool_choice")
+
     @property
-    def limit(self) -> int | None:
-        """The requested maximum length of the answer, under either of its two names."""
-        return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
+    def callable(self) -> list[Tool]:
+        """The tools that the answer may call."""
+        return [] if self.tool_choice == "none" else self.tools
 
 
-def _check_option(key: str, value: Any, known: list[str]) -> None:
-    """Raise unless an option that is not a field may be ignored."""
-    if key in IGNORED:
-        return
-    if key not in WITHOUT_EFFECT:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "leave it out"
-        raise _fault(f"this option is not supported; {hint}", key)
-    allowed = WITHOUT_EFFECT[key]
-    if not any(
-        value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed
-    ):
-        shown = " or ".join(repr(one) for one in allowed)
-        raise _fault(f"{value!r} is not supported; leave it out or give {shown}", key)
+def _check_least(least: int, most: int | None) -> None:
+    if most is not None and least > most:
+        raise fault(
+            f"is {least}, more than the {most} tokens of the answer; lower it", "min_tokens"
+        )

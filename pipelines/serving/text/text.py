@@ -1,9 +1,11 @@
 """The tokenizer and the chat template of a model directory."""
 
+import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import TemplateError
@@ -14,8 +16,9 @@ from moe.config.stand_ins import what_stands_for
 from moe.errors import CheckpointError
 from pipelines.serving.refusals import BadRequest
 from pipelines.serving.text.detokenize import Detokenizer
+from pipelines.serving.text.grammar import Grammars
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 class Text:
@@ -34,6 +37,7 @@ class Text:
         self._byte_level = _gives(self._backend.decoder, "\u0120", " ")
         self._byte_tokens = self._byte_fallback()
         self._longest = max(map(len, self._backend.get_vocab()))
+        self.grammars = Grammars(self._backend.to_str, eos)
 
     @classmethod
     def open(cls, model: Path) -> "Text":
@@ -67,10 +71,33 @@ class Text:
         """Return the smallest possible number of tokens of a prompt, from the longest token."""
         return -(-len(prompt) // self._longest)
 
-    def conversation(self, messages: Sequence[Message]) -> str:
+    @property
+    def template(self) -> str:
+        """The source of the chat template; empty if there is none."""
+        return _source(self._tokenizer.chat_template)
+
+    def hides(self, text: str) -> bool:
+        """Return whether a text is a special token, which answers do not show."""
+        return any(self._added.get(number) == text for number in self._special)
+
+    @property
+    def described(self) -> dict[str, str | None]:
+        """The special tokens and the chat template."""
+        names = ("bos_token", "eos_token", "pad_token")
+        found = {name: getattr(self._tokenizer, name) for name in names}
+        template = self._tokenizer.chat_template
+        return found | {"chat_template": template if isinstance(template, str) else None}
+
+    def conversation(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """Return a conversation as the prompt that ends where the model's answer begins.
 
-        The template adds the special tokens, so ``encode`` must not add others.
+        The template adds the special tokens, so ``encode`` must not add others. ``options`` are
+        variables of the template.
         """
         if not self._tokenizer.chat_template:
             raise BadRequest(
@@ -78,12 +105,9 @@ class Text:
                 "or add chat_template.jinja to the model directory",
                 param="messages",
             )
+        _check_variables(self._tokenizer.apply_chat_template, options)
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
-                )
-            )
+            return self._rendered(messages, tools, options)
         except Exception as error:  # A template is a program that came with the model.
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise BadRequest(
@@ -91,6 +115,25 @@ class Text:
                 f"{kind}{error}",
                 param="messages",
             ) from error
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> str:
+        prompt = self._tokenizer.apply_chat_template(
+            [dict(each) for each in messages],
+            tools=[dict(each) for each in tools] or None,
+            tokenize=False,
+            add_generation_prompt=True,
+            **options,
+        )
+        return str(prompt)
+
+    def whole(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, special tokens included."""
+        return str(self._backend.decode(list(tokens), skip_special_tokens=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer."""
@@ -145,6 +188,23 @@ def _template_file(model: Path) -> str:
     """Return the file of a model directory that holds its chat template."""
     own = "chat_template.jinja"
     return own if (model / own).is_file() else "chat_template of tokenizer_config.json"
+
+
+def _check_variables(render: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse what is no variable of a template but an argument of the library."""
+    own = sorted((inspect.signature(render).parameters.keys() - {"documents"}) & options.keys())
+    if own:
+        raise BadRequest(
+            f"chat_template_kwargs: {own[0]} is set by the server; leave it out",
+            param="chat_template_kwargs",
+        )
+
+
+def _source(template: Any) -> str:
+    """Return the text of a chat template; models may have several by name."""
+    if isinstance(template, dict):
+        return "".join(template.values())
+    return template or ""
 
 
 def _gives(decoder: Any, token: str, text: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from actors.commands import InferInput, StepInput
+from actors.commands import StepInput
 from actors.engine.reports import merge
 from moe.checkpoint.manifest import load_manifest
 from moe.checkpoint.names import disk_name
@@ -24,7 +24,7 @@ from moe.config.tensors import tensors
 from moe.planning.plan.plan import Plan
 from moe.surgery.deepspeed import TrainingCheckpoint, export_universal
 from moe.surgery.initialise import initialise
-from tests import agreement, runs, tiny
+from tests import agreement, batches, runs, tiny
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining
 from tests.routed import routed
@@ -108,9 +108,9 @@ def test_fifty_steps_lose_what_float32_loses(model: Path, ranks: Ranks) -> None:
 
 def logprob(team: Team) -> float:
     """Have the ranks of one replica generate a token and return its log-probability."""
-    work = InferInput("one", (5, 17, 3), 0, Sampling(temperature=0.0))
-    (token,) = (each for each in team.all("infer", work) if each is not None)
-    return float(token.logprob)
+    team.all("answer_as", batches.HOW)
+    batch = batches.fed((5, 17, 3), sampling=Sampling(logprobs=0))
+    return batches.drawn(team.all("infer", batch)).logprob
 
 
 def test_any_plan_learns_and_generates_the_same(model: Path, ranks: Ranks) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from actors.commands import InferInput
 from moe.config.sampling import Sampling
-from tests import exports, runs
-from tests.local_decoder import LocalDecoder
+from tests import batches, exports, runs
+from tests.local_decoder import LocalDecoder, continued
 from tests.ranks import Ranks
 from tests.routed import routed
 
+SCORED = Sampling(logprobs=0)
 SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,)}
 
 
@@ -30,12 +30,10 @@ def test_stages_of_gangs_choose_the_tokens_of_one_process(
     model = exports.export(config, tmp_path / "model")
     plan = runs.plan(config, (1, 2), (2, 1), (1, 3))
     team = ranks.started(plan if rows is None else runs.splitting(plan, rows), model)
-    local, greedy = LocalDecoder(model), Sampling(temperature=0.0)
+    team.all("answer_as", batches.HOW)
     tokens, position = (5, 17, 3, 96), 0
-    for _ in range(6):
-        expected = local.infer("a", tokens, greedy)
-        answers = team.all("infer", InferInput("a", tokens, position, greedy))
-        (found,) = (answer for answer in answers if answer is not None)
+    for expected in continued(LocalDecoder(model), tokens, 6, SCORED):
+        found = batches.drawn(team.all("infer", batches.fed(tokens, position, SCORED)))
         assert found.token == expected.token
         assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
         tokens, position = (found.token,), position + len(tokens)
@@ -48,7 +46,8 @@ def test_ranks_of_a_bf16_run_generate_too(ranks: Ranks, tmp_path: Path) -> None:
     model = exports.export(config, tmp_path / "model")
     run = runs.run_config(model, train={"precision": "bf16"})
     team = ranks.started(runs.plan(config, (1, 2)), model, run, runs.LENGTH)
-    asked = InferInput("a", (5, 17, 3, 96), 0, Sampling(temperature=0.0))
-    *_, found = team.all("infer", asked)
-    expected = LocalDecoder(model).infer("a", asked.tokens, asked.sampling)
+    team.all("answer_as", batches.HOW)
+    tokens = (5, 17, 3, 96)
+    found = batches.drawn(team.all("infer", batches.fed(tokens, sampling=SCORED)))
+    (expected,) = continued(LocalDecoder(model), tokens, 1, SCORED)
     assert found.logprob == pytest.approx(expected.logprob, abs=0.05)

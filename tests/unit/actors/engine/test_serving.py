@@ -1,19 +1,28 @@
-"""The serving engine over processes: what it generates, and when it is not healthy."""
+"""The serving engine over processes: what it answers, and what becomes of it without a rank."""
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
+from actors.commands import Answering, Batch, Drawing, Feed
 from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import Sampling
 from moe.errors import RankDied, RequestError
+from moe.nn.inference.rows import BLOCK
+from pipelines.serving.batching.batcher import Batcher, Room
+from pipelines.serving.batching.sequence import Wanted
 from tests import runs, tiny
 from tests.ranks import Ranks, single_threaded
+
+BLOCKS = 24
+HOW = Answering(BLOCKS)
 
 
 @pytest.fixture(scope="module")
@@ -21,27 +30,65 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.saved(tiny.mixtral(), tmp_path_factory.mktemp("model") / "model")
 
 
+def started(
+    ranks: Ranks, model: Path, *cuts: tuple[int, ...], how: Answering = HOW
+) -> ServingEngine:
+    plan = single_threaded(runs.plan(Checkpoint.open(model).config, *cuts))
+    crew = ranks.crew(plan.seats)
+    return ServingEngine.serve(crew, "serve", plan, model, Deadlines(group=20.0), how)
+
+
 @pytest.fixture
 def engine(ranks: Ranks, model: Path) -> ServingEngine:
-    plan = single_threaded(runs.plan(Checkpoint.open(model).config, (1, 2), (2, 1), (3, 1)))
-    crew = ranks.crew(plan.seats)
-    return ServingEngine.serve(crew, "serve", plan, model, Deadlines(group=20.0))
+    return started(ranks, model, (1, 2), (2, 1), (3, 1))
 
 
-def test_generation_equals_transformers(engine: ServingEngine, model: Path) -> None:
-    prompt = tiny.tokens(97, 1, 7)
+def pids(engine: ServingEngine) -> list[int]:
+    return [status.pid for status in engine.statuses()]
+
+
+def prompts() -> list[tuple[int, ...]]:
+    return [tuple(tiny.tokens(97, 1, n)[0].tolist()) for n in (7, 33, 1, 20, 20)]
+
+
+def expected(model: Path, prompt: Sequence[int], count: int) -> list[int]:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(model)
-    expected = theirs.generate(
-        prompt, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+    out = theirs.generate(
+        torch.tensor([prompt]),
+        max_new_tokens=count,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
     )
-    for sequence in ("one", "one"):
-        fed, ours = prompt[0].tolist(), []
-        for _ in range(12):
-            sampled = engine.infer(sequence, fed, Sampling())
-            ours.append(sampled.token)
-            fed = [sampled.token]
-        engine.release(sequence)
-        assert ours == expected[0, 7:].tolist()
+    return [int(token) for token in out[0, len(prompt) :]]
+
+
+def generated(engine: ServingEngine, room: Room, wanted: Sequence[Wanted]) -> list[list[int]]:
+    """Generate in batches, as many at once as the room allows."""
+    batcher, flights = Batcher(room), []
+    numbers = [batcher.add(wish) for wish in wanted]
+    texts: dict[int, list[int]] = {number: [] for number in numbers}
+    while batcher.waiting or batcher.running:
+        while len(flights) < room.depth and (batch := batcher.next(24)) is not None:
+            flights.append(engine.begin(batch))
+        flight = flights.pop(0)
+        for outcome in batcher.take(flight.batch, engine.finish(flight)):
+            if outcome.token is not None:
+                texts[outcome.number].append(outcome.token.token)
+            if len(texts[outcome.number]) == wanted[outcome.number - 1].max_tokens:
+                batcher.end(outcome.number)
+    return [texts[number] for number in numbers]
+
+
+@pytest.mark.parametrize("cuts", [((3,),), ((3,), (2, 1), (3, 1)), ((1, 2), (2, 1), (3, 1))])
+def test_batches_equal_transformers(
+    cuts: tuple[tuple[int, ...], ...], ranks: Ranks, model: Path
+) -> None:
+    engine = started(ranks, model, *cuts)
+    room = Room(BLOCKS, running=4, depth=2, ahead=len(cuts[0]) == 1)
+    wanted = [Wanted(prompt, 12, Sampling()) for prompt in prompts()]
+    for wish, text in zip(wanted, generated(engine, room, wanted), strict=True):
+        assert text == expected(model, wish.prompt, 12)
     assert engine.healthy()
 
 
@@ -49,18 +96,62 @@ def test_generation_equals_transformers(engine: ServingEngine, model: Path) -> N
 def test_a_token_outside_the_vocabulary_is_refused_and_costs_nothing(
     token: int, engine: ServingEngine
 ) -> None:
+    def batch(number: int, *tokens: int) -> Batch:
+        feed = Feed(1, tokens, 0, (0,), draws=True)
+        return Batch(number, (feed,), {1: Drawing(Sampling(), tokens)})
+
     with pytest.raises(RequestError, match=rf"token {token} .* vocabulary of 97 tokens \(0 to 96"):
-        engine.infer("one", [5, token], Sampling())
+        engine.begin(batch(1, 5, token))
     assert engine.healthy()
-    engine.infer("one", [0, 96], Sampling())
-    engine.release("one")
+    engine.finish(engine.begin(batch(2, 0, 96)))
 
 
-def test_an_engine_is_not_healthy_without_one_of_its_ranks(
-    engine: ServingEngine, ranks: Ranks
+@pytest.mark.parametrize("victim", [0, 2, 3])
+def test_a_lost_rank_is_replaced_alone_and_sequences_go_on(
+    victim: int, engine: ServingEngine, ranks: Ranks, model: Path
 ) -> None:
+    room = Room(BLOCKS, running=4, depth=2)
+    batcher = Batcher(room)
+    wanted = {batcher.add(Wanted(prompt, 12, Sampling())): prompt for prompt in prompts()}
+    texts: dict[int, list[int]] = {number: [] for number in wanted}
+    before = pids(engine)
+    rounds, mended = 0, None
+    while batcher.waiting or batcher.running:
+        batch = batcher.next(24)
+        assert batch is not None
+        flight = engine.begin(batch)
+        rounds += 1
+        if rounds == 8:
+            os.kill(ranks.pid(victim), signal.SIGKILL)
+        try:
+            output = engine.finish(flight)
+        except RankDied as error:
+            assert error.args[0].startswith(f"rank {victim} died during batch")  # noqa: PT017
+            assert not engine.healthy()
+            mended = engine.mend()
+            batcher.restart()
+            continue
+        for outcome in batcher.take(batch, output):
+            if outcome.token is not None:
+                texts[outcome.number].append(outcome.token.token)
+            if len(texts[outcome.number]) == 12:
+                batcher.end(outcome.number)
+    assert mended is not None
+    assert mended.replaced == (victim,)
     assert engine.healthy()
-    os.kill(ranks.pid(2), signal.SIGKILL)
-    with pytest.raises(RankDied, match="rank 2 died during inference"):
-        engine.infer("one", [1, 2], Sampling())
-    assert not engine.healthy()
+    changed = [one != other for one, other in zip(before, pids(engine), strict=True)]
+    assert changed == [rank == victim for rank in range(4)]
+    for number, prompt in wanted.items():
+        assert texts[number] == expected(model, prompt, 12)
+
+
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
+def test_packed_weights_and_narrow_cache(weights: str, ranks: Ranks, model: Path) -> None:
+    how = Answering(BLOCKS, weights, "bf16")  # type: ignore[arg-type]
+    packed = started(ranks, model, (3,), (2, 1), (3, 1), how=how)
+    room = Room(BLOCKS, running=5, depth=2, ahead=True)
+    wanted = [Wanted(prompt, 6, Sampling()) for prompt in prompts()]
+    together = generated(packed, room, wanted)
+    assert all(len(text) == 6 for text in together)
+    assert together[0] == generated(packed, room, wanted[:1])[0]
+    assert all(each.cache_bytes < BLOCKS * BLOCK * 10_000 for each in packed.answerable)

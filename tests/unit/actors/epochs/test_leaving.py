@@ -10,9 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.modules.module import register_module_forward_hook
 
-from actors.commands import BuildCommand, InferInput
+from actors.commands import BuildCommand
 from actors.device import CpuDevice
 from actors.epochs.groups import Groups
 from actors.epochs.leaving import leave_groups
@@ -22,10 +21,10 @@ from actors.state.sources import ModelSource
 from actors.step.replicas import part_of
 from actors.step.training import RankTrainer
 from moe.checkpoint.reader import Checkpoint
-from moe.config.sampling import Sampling
 from moe.errors import RankLost
+from moe.nn.inference.layer import Layer
 from moe.planning.plan.seats import Seat, Seats
-from tests import runs, tiny
+from tests import batches, runs, tiny
 from tests.abortable import BACKEND, AbortableGroup, Happening, Play, nothing
 
 TWO = Seats(2, 1, 1)
@@ -176,22 +175,23 @@ def test_the_last_weights_given_up_are_noticed_too(share: LoadedShare) -> None:
 
 @pytest.mark.parametrize("how", [left, given_up])
 def test_a_token_is_not_believed_once_its_epoch_is_over(
-    how: Callable[[AbortableGroup], None], model: Path
+    how: Callable[[AbortableGroup], None], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = runs.plan(Checkpoint.open(model).config, (3,))
     share = LoadedShare(BuildCommand(plan, Seat(0, 0, 0), 0), ModelSource(model))
     groups = joined(5.0)
     share.join(groups)
-    work = InferInput("one", (5,), 0, Sampling())
+    share.generator.prepare(batches.HOW)
+    work = batches.fed((5,))
     assert share.generator.infer(work) is not None
     group = groups.data
     assert isinstance(group, AbortableGroup)
-    handle = register_module_forward_hook(lambda *_: how(group))
+    layer = Layer.forward
+    monkeypatch.setattr(Layer, "forward", lambda *given: (how(group), layer(*given))[1])
     try:
         with pytest.raises((RankLost, RuntimeError), match=r"left epoch 1|was aborted"):
             share.generator.infer(work)
     finally:
-        handle.remove()
         leave_groups()
 
 

@@ -19,7 +19,7 @@ from moe.config.products import Products, always
 from moe.nn.processor import processor
 from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.file import to_dict
-from tests import runs, tiny
+from tests import batches, runs, tiny
 from tests.alone import ALONE, join
 from tests.ranks import SECONDS, Ranks, Team
 
@@ -108,5 +108,5 @@ def test_members_whose_devices_round_otherwise_take_the_leader_s_choices(
     held = tuple(replace(rank, threads=count) for rank, count in members)
     plan = replace(made, stages=(replace(stage, ranks=held),))
     crew = ranks.crew(plan.seats)
-    ServingEngine.serve(crew, "test", plan, model, Deadlines(group=SECONDS))
+    ServingEngine.serve(crew, "test", plan, model, Deadlines(group=SECONDS), batches.HOW)
     assert Team(crew, plan, None).all("unlike") == [unlike, unlike]

@@ -221,3 +221,16 @@ def test_every_inventory_of_the_repository_can_be_planned_for(
     model = "deepseek-moe-16b" if file.stem == "example" else "dense"
     assert run(monkeypatch, "plan", model, "--inventory", file, "--numerics", "bf16") == 0
     assert "links as listed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_server_refuses_keys_and_origins_that_fit_no_header(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("serve", model, "--api-key", "sk-1", "--api-key", "sk 2")
+    said = refused(monkeypatch, capsys, *asked)
+    assert "argument api_keys: give a list of keys" in said
+    assert "sk" not in said
+    asked = ("serve", model, "--allow-origin", "chat.example")
+    assert "argument allowed_origins: give origins" in refused(monkeypatch, capsys, *asked)
+    monkeypatch.setenv("RAYMOE_API_KEYS", "\u20ac")
+    assert "argument api_keys" in refused(monkeypatch, capsys, "serve", model)

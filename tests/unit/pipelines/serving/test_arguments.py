@@ -12,7 +12,7 @@ from moe.errors import CheckpointError, ClusterError, ConfigError, PlanError
 from moe.planning.plan.file import save_plan
 from moe.planning.search.make import make_plan
 from pipelines.serving.app import build, check_port, run_server
-from pipelines.serving.arguments import ROOM_TOKENS, ServeArguments, parse_arguments
+from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.limits import Limits
 from tests import plans
 
@@ -60,6 +60,22 @@ def test_arguments_have_defaults_and_survive_a_round_trip() -> None:
         Limits(waiting=-1)
 
 
+def test_keys_come_from_arguments_or_the_environment_and_are_never_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = parse_arguments({"model": "x", "api_keys": ["sk-1", "sk-2"]})
+    assert arguments.access.keys == ["sk-1", "sk-2"]
+    assert "sk-1" not in f"{arguments!r} {arguments.access!r} {arguments.model_dump()}"
+    assert parse_arguments(arguments.model_dump()) == arguments
+    monkeypatch.setenv("RAYMOE_API_KEYS", "sk-3, sk-4 sk-5")
+    assert parse_arguments({"model": "x"}).access.keys == ["sk-3", "sk-4", "sk-5"]
+    assert parse_arguments(arguments.model_dump()) == arguments
+    for wrong in (["sk 6"], "sk-6", ["ok", ""], [6]):
+        with pytest.raises(ConfigError, match="argument api_keys: give a list of keys") as caught:
+            parse_arguments({"model": "x", "api_keys": wrong})
+        assert "6" not in str(caught.value)
+
+
 def test_a_port_in_use_is_told(model: Path) -> None:
     arguments = ServeArguments(model=model)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -86,9 +102,9 @@ def test_wrong_models_and_plans_are_told(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_reads_more_than_a_device_holds_is_served() -> None:
-    arguments = ServeArguments(model=Path("llama"), prefill_tokens=256)
+    arguments = ServeArguments(model=Path("llama"), prefill_tokens=256, cache_tokens=4096)
     workload = arguments.workload(LLAMA_1B)
-    assert (workload.sequence_length, workload.pass_tokens) == (ROOM_TOKENS, 256)
+    assert (workload.sequence_length, workload.pass_tokens) == (4096, 256)
     assert not workload.training
     gpu = plans.inventory(1, kind="A10G", memory_bytes=24 * 2**30)
     assert make_plan(LLAMA_1B, gpu, 1, 1, workload).ranks == 1
@@ -97,8 +113,3 @@ def test_a_model_that_reads_more_than_a_device_holds_is_served() -> None:
         PlanError, match=r"needs 5\..* \(weights 4\.94 GB, activations [\d.]+ [GM]B"
     ):
         make_plan(LLAMA_1B, small, 1, 1, workload)
-
-
-def test_a_model_that_reads_little_needs_room_for_that() -> None:
-    short = replace(plans.SMOLLM2, max_positions=300)
-    assert ServeArguments(model=Path("x")).workload(short).sequence_length == 300

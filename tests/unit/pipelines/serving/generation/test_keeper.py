@@ -1,10 +1,9 @@
 """The keeper of an engine: the state that others read while it is lost, rebuilt and ended."""
 
-from collections.abc import Sequence
-
 import pytest
 
-from moe.config.sampling import SampledToken, Sampling
+from actors.commands import Batch, BatchOutput
+from actors.engine.serving import Mended
 from moe.errors import LaunchError
 from pipelines.serving.generation.keeper import EngineKeeper
 
@@ -16,11 +15,16 @@ class Brief:
         self.health: bool | Exception = True
         self.ended = 0
 
-    def infer(self, sequence: str, tokens: Sequence[int], sampling: Sampling) -> SampledToken:
+    def begin(self, batch: Batch) -> Batch:
         raise NotImplementedError
 
-    def release(self, sequence: str) -> None:
+    def finish(self, flight: Batch) -> BatchOutput:
         raise NotImplementedError
+
+    def mend(self) -> Mended:
+        if isinstance(self.health, Exception):
+            raise self.health
+        return Mended((2,), 0.5)
 
     def healthy(self) -> bool:
         if isinstance(self.health, Exception):
@@ -51,8 +55,9 @@ def test_the_state_follows_a_loss_and_the_rebuild() -> None:
         return second if first.ended else first
 
     keeper = EngineKeeper(build)
-    keeper.lose()
-    assert (keeper.state, keeper.engine) == ("rebuilding", first)
+    first.health = OSError("no answer")
+    assert keeper.mend() is first.health
+    assert (keeper.state, keeper.engine) == ("mending", first)
     assert keeper.rebuild() is None
     assert (keeper.state, keeper.engine) == ("serving", second)
     assert (first.ended, states) == (1, ["first", "rebuilding"])

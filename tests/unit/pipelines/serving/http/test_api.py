@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from moe.errors import RankLost
+from moe.nn.inference.rows import BLOCK
 from pipelines.serving.limits import Limits
 from tests.local_decoder import LocalDecoder
 from tests.serving import PATIENCE, Server, get, served, until
@@ -80,7 +81,10 @@ def test_a_chat_equals_transformers_and_its_own_stream(server: Server) -> None:
     )
     *body, last = chunks
     assert last.choices == []
-    assert last.usage == reply.usage
+    assert last.usage is not None
+    assert last.usage.total_tokens == reply.usage.total_tokens
+    assert last.usage.prompt_tokens_details is not None
+    assert last.usage.prompt_tokens_details.cached_tokens == (len(prompt) - 1) // BLOCK * BLOCK
     assert all(chunk.usage is None for chunk in body)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in body) == expected
     roles = [chunk.choices[0].delta.role for chunk in body]
@@ -191,8 +195,15 @@ def test_models_and_health(server: Server) -> None:
     ("options", "error", "param", "message"),
     [
         ({"temperature": 3.0}, openai.BadRequestError, "temperature", "less than or equal to 2"),
-        ({"n": 2}, openai.BadRequestError, "n", "leave it out or give 1"),
-        ({"extra_body": {"top_k": 5}}, openai.BadRequestError, "top_k", "did you mean top_p?"),
+        ({"n": 4}, openai.BadRequestError, "n", "4 answers .* but the server holds 3"),
+        ({"extra_body": {"topk": 5}}, openai.BadRequestError, "topk", "did you mean top_"),
+        ({"logit_bias": {"999": 1}}, openai.BadRequestError, "logit_bias", "token 999 is not"),
+        (
+            {"extra_body": {"stop_token_ids": [999]}},
+            openai.BadRequestError,
+            "stop_token_ids",
+            "token 999 is not",
+        ),
         ({"model": "gpt"}, openai.NotFoundError, "model", "this server has 'tiny'"),
         ({"prompt": [999]}, openai.BadRequestError, "prompt", "token 999 is not in the vocab"),
         ({"prompt": ["a"] * 4}, openai.BadRequestError, "prompt", "but the server holds 3"),
@@ -329,44 +340,62 @@ def test_a_client_that_leaves_amid_a_stream_frees_the_engine(server: Server) -> 
     server.engine.before = lambda: time.sleep(0.005)
     next(iter(stream))
     stream.close()
-    steps = len(server.engine.steps)
+    batches = len(server.engine.batches)
     server.rest()
-    assert len(server.engine.steps) < steps + 100
+    assert len(server.engine.batches) < batches + 100
     server.engine.before = lambda: None
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_lost_rank_fails_one_request_and_the_next_is_served(server: Server, stream: bool) -> None:
-    def lose() -> None:
-        raise RankLost("rank 1 died")
+def test_a_lost_rank_costs_no_request(server: Server, stream: bool) -> None:
+    options: dict[str, Any] = {"model": "tiny", "prompt": "the", "max_tokens": 40, "temperature": 0}
+    expected = server.client.completions.create(**options).choices[0].text
+    losses = iter([False] * 5 + [True] + [False] * 9 + [True] * 2)
 
-    before = server.engine
+    def lose() -> None:
+        if next(losses, False):
+            raise RankLost("rank 1 died")
+
+    before, mended = server.engine, server.engine.mended
     before.before = lose
-    with pytest.raises(openai.InternalServerError, match="rank 1 died") as caught:
-        server.client.completions.create(model="tiny", prompt="the", stream=stream)
-    assert caught.value.status_code == 503
-    reply = server.client.completions.create(model="tiny", prompt="the", max_tokens=1)
-    assert reply.choices
-    assert server.engine is not before
-    assert not before.alive
+    if stream:
+        pieces = server.client.completions.create(**options, stream=True)
+        found = "".join(piece.choices[0].text for piece in pieces)
+    else:
+        found = server.client.completions.create(**options).choices[0].text
+    assert found == expected
+    assert server.engine is before
+    assert before.mended == mended + 3
     assert get(server, "/health")[0] == 200
+    before.before = lambda: None
 
 
-def test_a_rank_lost_amid_a_stream_is_an_error_event(server: Server) -> None:
-    stream = iter(
-        server.client.completions.create(
-            model="tiny", prompt="the", max_tokens=200, stream=True, temperature=0
-        )
-    )
+def test_an_engine_that_keeps_failing_is_an_error_event(server: Server) -> None:
+    options: dict[str, Any] = {"model": "tiny", "prompt": "the", "max_tokens": 200}
+    stream = iter(server.client.completions.create(**options, temperature=0, stream=True))
+    next(stream)
 
     def lose() -> None:
-        if len(server.engine.steps) > 5:
-            raise RankLost("rank 0 died")
+        raise RankLost("rank 0 died")
 
-    server.engine.steps.clear()
     server.engine.before = lose
     with pytest.raises(openai.APIError, match="rank 0 died"):
         list(stream)
+    server.engine.before = lambda: None
+    server.rest()
+
+
+def test_prompts_that_come_together_are_answered_as_alone(model: Path) -> None:
+    with served(model, Limits(waiting=40), running=6) as server:
+        prompts = [server.text.decode(server.text.encode("the lazy dog " * n)) for n in range(1, 9)]
+        options: dict[str, Any] = {"model": "tiny", "max_tokens": 20, "temperature": 0}
+        alone = [
+            server.client.completions.create(prompt=prompt, **options).choices[0].text
+            for prompt in prompts
+        ]
+        together = server.client.completions.create(prompt=prompts, **options)
+        assert [choice.text for choice in together.choices] == alone
+        assert any(len(batch.feeds) > 3 for batch in server.engine.batches)
 
 
 def test_health_tells_of_an_engine_that_cannot_be_rebuilt(model: Path) -> None:

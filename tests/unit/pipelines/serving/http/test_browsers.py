@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.serving.access import Access
 from pipelines.serving.limits import Limits
 from tests.serving import Server, sent, served
 
@@ -42,7 +43,7 @@ def test_a_page_reads_answers_and_errors(server: Server, name: str, status: int)
 
 
 def test_other_pages_are_kept_out_where_origins_are_named(model: Path) -> None:
-    with served(model, Limits(idle_seconds=0.05), (ORIGIN,)) as server:
+    with served(model, Limits(idle_seconds=0.05), Access((ORIGIN,))) as server:
         status, headers, _ = sent(server, "/health", headers={"Origin": ORIGIN})
         assert (status, headers["access-control-allow-origin"]) == (200, ORIGIN)
         other = PREFLIGHT | {"Origin": "https://other.example"}

@@ -1,0 +1,19 @@
+"""How weights, keys and values are kept in memory by ranks that answer requests."""
+
+from typing import Literal
+
+WeightKind = Literal["fp32", "fp16", "int8"]
+"""Weights as they are, or packed in 16 or 8 bits each."""
+
+CacheKind = Literal["fp32", "bf16"]
+"""The numbers of keys and values."""
+
+CACHE_TOKENS = 16384
+"""Tokens whose keys and values are kept, of all sequences together, unless asked otherwise.
+
+A model may accept more tokens than a device can hold keys and values for (131072 tokens of
+Llama-3.2-1B take 8.6 GB), and few requests need that many.
+"""
+
+RUNNING = 32
+"""Sequences that run together, unless asked otherwise."""

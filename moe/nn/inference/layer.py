@@ -1,0 +1,148 @@
+"""One layer of a pass.
+
+Shapes: T rows, D hidden, H query heads, K key-value heads, E head size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from moe.config.answering import WeightKind
+from moe.nn.attention import Attention, QueryKeyNorm
+from moe.nn.block import Block, MixtureOfExperts
+from moe.nn.exchange import Exchange
+from moe.nn.feed_forward import DenseFeedForward
+from moe.nn.inference.attention import attend_rows
+from moe.nn.inference.experts import HeldExperts, SwiGlu, swish
+from moe.nn.inference.operands import Operand, move_together, pack
+from moe.nn.inference.rows import Rows
+from moe.nn.inference.store import LayerStore
+from moe.nn.linear import Linear
+from moe.nn.norm import Norm
+
+
+class Layer:
+    """Attention and feed-forward or experts, each after a norm and added to the residual stream."""
+
+    def __init__(self, block: Block, kind: WeightKind, own: bool) -> None:
+        self._before = block.input_layernorm
+        self._attention = _Attention(block.self_attn, kind, own)
+        self._between = block.post_attention_layernorm
+        self._rest: _Mixture | _Dense
+        if isinstance(block.mlp, MixtureOfExperts):
+            self._rest = _Mixture(block.mlp, kind, own)
+        else:
+            assert isinstance(block.mlp, DenseFeedForward)
+            self._rest = _Dense(block.mlp, kind, own)
+
+    def forward(self, x_TD: Tensor, turn_T1E: Tensor, rows: Rows, store: LayerStore) -> Tensor:
+        """Apply the layer to hidden states."""
+        x_TD = x_TD + self._attention.forward(_normed(self._before, x_TD), turn_T1E, rows, store)
+        return x_TD + self._rest.forward(_normed(self._between, x_TD), rows)
+
+    @property
+    def operands(self) -> list[Operand]:
+        """All packed weights."""
+        return [*self._attention.operands, *self._rest.operands]
+
+
+class _Attention:
+    def __init__(self, layer: Attention, kind: WeightKind, own: bool) -> None:
+        parts = (layer.q_proj, layer.k_proj, layer.v_proj)
+        if own:
+            move_together([each.weight for each in parts])
+        self._qkv = pack(kind, [each.weight for each in parts])
+        self._qkv_bias = _biases(parts)
+        self._out = pack(kind, [layer.o_proj.weight])
+        self._out_bias = layer.o_proj.bias
+        self._queries, self._keys = layer.q_proj.out_features, layer.k_proj.out_features
+        self._head_size, self._window = layer.head_size, layer.window
+        self._exchange: Exchange = layer.exchange
+        self._norms = layer.q_norm, layer.k_norm
+
+    @property
+    def operands(self) -> list[Operand]:
+        return [self._qkv, self._out]
+
+    def forward(self, x_TD: Tensor, turn_T1E: Tensor, rows: Rows, store: LayerStore) -> Tensor:
+        qkv = self._qkv.product(self._qkv.prepared(x_TD))
+        if self._qkv_bias is not None:
+            qkv = qkv + self._qkv_bias.to(qkv.dtype)
+        heads = qkv.view(len(qkv), -1, self._head_size)
+        queries = self._queries // self._head_size
+        keys = queries + self._keys // self._head_size
+        turned = self._turned(heads[:, :queries], heads[:, queries:keys], turn_T1E)
+        store.write(rows.places, turned[:, queries:], heads[:, keys:])
+        mixed_THE = attend_rows(turned[:, :queries], rows, store, self._window)
+        y_TD = self._out.product(self._out.prepared(mixed_THE.flatten(1)))
+        y_TD = self._exchange.leave(y_TD)
+        return y_TD if self._out_bias is None else y_TD + self._out_bias
+
+    def _turned(self, q_THE: Tensor, k_TKE: Tensor, turn_T1E: Tensor) -> Tensor:
+        """Return queries and keys, rotated by their positions, side by side.
+
+        A number of the first half of a head and its partner of the second stand together in the
+        result: attention multiplies queries and keys, so any common order of their numbers will do.
+        """
+        if isinstance(self._norms[0], QueryKeyNorm):
+            q_THE, k_TKE = (
+                norm(x[None])[0] for norm, x in zip(self._norms, (q_THE, k_TKE), strict=True)
+            )
+        both = torch.cat((q_THE, k_TKE), dim=1).float()
+        first, second = both.chunk(2, dim=-1)
+        return torch.view_as_real(torch.complex(first, second) * turn_T1E).flatten(-2)
+
+
+class _Dense:
+    def __init__(self, layer: DenseFeedForward, kind: WeightKind, own: bool) -> None:
+        self._inner = SwiGlu.of(layer, kind, own)
+        self._bias = _biases((layer.gate_proj, layer.up_proj))
+        self._out_bias = layer.down_proj.bias
+        self._exchange = layer.exchange
+
+    @property
+    def operands(self) -> list[Operand]:
+        return list(self._inner)
+
+    def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
+        gate_up, down = self._inner
+        inner = gate_up.product(gate_up.prepared(x_TD))
+        if self._bias is not None:
+            inner = inner + self._bias.to(inner.dtype)
+        y_TD = self._exchange.leave(down.product(down.prepared(swish(inner))))
+        return y_TD if self._out_bias is None else y_TD + self._out_bias
+
+
+class _Mixture:
+    def __init__(self, layer: MixtureOfExperts, kind: WeightKind, own: bool) -> None:
+        self._router = layer.router
+        self._held = HeldExperts(layer.experts, kind, own)
+        shared = layer.config.shared_size > 0
+        self._shared = SwiGlu.of(layer.shared, kind, own) if shared else None
+        self._gate: nn.Linear | None = layer.shared_gate if layer.config.shared_gate else None
+        self._exchange = layer.exchange
+
+    @property
+    def operands(self) -> list[Operand]:
+        held = [each for expert in self._held for each in expert]
+        return held if self._shared is None else [*held, *self._shared]
+
+    def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
+        exact_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
+        routing = self._router.forward(exact_TD, rows.tokens)
+        y_TD = self._held.mix(x_TD, routing.experts, routing.weights)
+        if self._shared is not None:
+            shared_TD = self._shared.apply(self._shared.gate_up.prepared(x_TD))
+            if self._gate is not None:
+                shared_TD = self._gate(exact_TD).sigmoid() * shared_TD
+            y_TD = y_TD + shared_TD
+        return self._exchange.leave(y_TD)
+
+
+def _normed(norm: Norm, x_TD: Tensor) -> Tensor:
+    return norm.forward(x_TD)
+
+
+def _biases(layers: tuple[Linear, ...]) -> Tensor | None:
+    """Return the biases of layers side by side; None where they have none."""
+    found = [each.bias for each in layers if each.bias is not None]
+    return torch.cat([each.detach() for each in found]) if found else None

@@ -1,0 +1,89 @@
+"""A rank's share of the model as it answers.
+
+Shapes: T rows, R rows whose logits are wanted, D hidden, V vocabulary.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moe.config.answering import WeightKind
+from moe.nn.block import Block
+from moe.nn.decoder import Decoder
+from moe.nn.inference.layer import Layer
+from moe.nn.inference.operands import check_kind, pack
+from moe.nn.inference.rows import Rows
+from moe.nn.inference.store import Store
+from moe.nn.linear import Linear
+from moe.nn.rotary import rotation
+
+
+HEAD: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
+"""How the head is kept where it is kept otherwise: 8 bits there cost as much loss as in all layers'
+gates and ups together, and it is a small part of the bytes.
+"""
+
+
+class AnsweringShare:
+    """The layers of a share, with embedding and head where it has them.
+
+    Its weights are those of ``decoder``: the same memory, or packed. With ``own``, nobody else uses
+    the decoder, and it loses the memory of what is packed.
+    """
+
+    def __init__(self, decoder: Decoder, kind: WeightKind, own: bool) -> None:
+        self._decoder = decoder
+        self.kind = kind
+        self._device = next(decoder.parameters()).device
+        check_kind(kind, self._device)
+        self._layers: dict[int, Layer] = {}
+        for number, block in decoder.model.layers.items():
+            assert isinstance(block, Block)
+            self._layers[int(number)] = Layer(block, kind, own)
+            if own and kind != "fp32":
+                _empty(block)
+        head = HEAD.get(kind, kind)
+        self._head = pack(head, [decoder.head_weight]) if decoder.share.head else None
+        if own and kind != "fp32" and decoder.share.head and not decoder.config.tie_embeddings:
+            decoder.lm_head.weight.data = decoder.lm_head.weight.data.new_empty(0)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory that all weights take: packed ones, and parameters that are left."""
+        packed = [each for layer in self._layers.values() for each in layer.operands]
+        packed += [] if self._head is None else [self._head]
+        left = sum(each.numel() * each.element_size() for each in self._decoder.parameters())
+        return left + sum(each.bytes for each in packed)
+
+    def embed(self, tokens_T: Tensor) -> Tensor:
+        """Return the hidden states of tokens, which begin a pass."""
+        embedded: Tensor = self._decoder.model.embed_tokens(tokens_T)
+        return embedded
+
+    def forward(self, x_TD: Tensor, rows: Rows, store: Store, span: tuple[int, int]) -> Tensor:
+        """Apply a span of layers to hidden states."""
+        turn = rotation(self._decoder.config, rows.positions)
+        half = turn.cos.shape[1] // 2
+        turn_T1E = torch.complex(turn.cos[:, :half], turn.sin[:, :half])[:, None]
+        for number in range(*span):
+            x_TD = self._layers[number].forward(x_TD, turn_T1E, rows, store.layer(number))
+        return x_TD
+
+    def logits(self, x_RD: Tensor) -> Tensor:
+        """Return the logits of some rows over the whole vocabulary, in float32."""
+        assert self._head is not None
+        normed_RD = self._decoder.model.norm.forward(x_RD)
+        held = self._head.product(self._head.prepared(normed_RD)).float()
+        rows = self._decoder.rows
+        if rows is None:
+            return held
+        return rows.exchange.leave(F.pad(held, (rows.start, rows.total - rows.stop)))
+
+
+def _empty(module: nn.Module) -> None:
+    """Give back the memory of the matrices of a module that are packed now."""
+    for each in module.modules():
+        if isinstance(each, Linear):
+            each.weight.data = each.weight.data.new_empty(0)

@@ -1,0 +1,56 @@
+"""The memory of keys and values of one share; its size is given and never grows.
+
+Shapes: T rows, C places, K key-value heads, E head size.
+"""
+
+import torch
+from torch import Tensor
+
+from moe.config.model import ModelConfig
+from moe.config.share import Share
+from moe.nn.inference.rows import BLOCK
+
+
+class Store:
+    """Keys and values of every layer of a share at ``blocks`` times ``BLOCK`` places."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        share: Share,
+        blocks: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.blocks = blocks
+        self.dtype = dtype
+        heads = share.kv_heads[1] - share.kv_heads[0]
+        size = (2, blocks * BLOCK, heads, config.head_size)
+        self._layers = {
+            layer: torch.zeros(size, dtype=dtype, device=device) for layer in share.layer_numbers
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory."""
+        return sum(each.numel() * each.element_size() for each in self._layers.values())
+
+    def layer(self, number: int) -> "LayerStore":
+        """Return the part of one layer."""
+        return LayerStore(self._layers[number])
+
+
+class LayerStore:
+    """Keys and values of one layer, both [C, K, E]."""
+
+    def __init__(self, both: Tensor) -> None:
+        self.keys, self.values = both.unbind(0)
+
+    def write(self, places_T: Tensor, keys_TKE: Tensor, values_TKE: Tensor) -> None:
+        """Put the keys and values of new rows at their places."""
+        self.keys.index_copy_(0, places_T, keys_TKE.to(self.keys.dtype))
+        self.values.index_copy_(0, places_T, values_TKE.to(self.values.dtype))
+
+    def at(self, places_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Return copies of keys and values at some places, [P, K, E]."""
+        return self.keys.index_select(0, places_P), self.values.index_select(0, places_P)

@@ -1,0 +1,1 @@
+"""Load on any server of the OpenAI API, and what was measured of it. Neither Ray nor torch."""
