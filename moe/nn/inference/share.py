@@ -19,7 +19,6 @@ from moe.nn.inference.store import Store
 from moe.nn.linear import Linear
 from moe.nn.rotary import rotation
 
-
 HEAD: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
 """How the head is kept where it is kept otherwise: 8 bits there cost as much loss as in all layers'
 gates and ups together, and it is a small part of the bytes.
