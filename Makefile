@@ -20,7 +20,7 @@ help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
 	@echo "make test      every test, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
-	@echo "make soak      property tests with three times the examples, then a run that is hurt for MINUTES=30 (SEED=)"
+	@echo "make soak      property tests with three times the examples, long tests, then a run that is hurt for MINUTES=30 (SEED=)"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
@@ -60,10 +60,11 @@ test-unit: install s3
 	$(PYTEST) $(PARALLEL) tests/unit tests/manifests
 
 test-ray: install
-	$(PYTEST) $(ON_RAY) tests/ray
+	$(PYTEST) $(ON_RAY) -m "not long" tests/ray
 
 soak: install s3
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 1800 $(PARALLEL) tests/unit tests/manifests
+	$(PYTEST) $(ON_RAY) -m long tests/ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --check --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 browser:

@@ -11,7 +11,17 @@ from tests import benches
 pytestmark = pytest.mark.ray
 
 
-@pytest.mark.parametrize("name", [name for name in every.names() if every.starts_ray(name)])
+LONG = {"one_curve", "recovery"}
+"""Each trains several runs after another; ``make soak`` starts them."""
+
+NAMES = [
+    pytest.param(name, marks=pytest.mark.long if name in LONG else ())
+    for name in every.names()
+    if every.starts_ray(name)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_benchmark_runs(
     name: str,
     ray_session: Session,

@@ -21,6 +21,7 @@ from tests import runs, tiny
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.long
 def test_a_plan_from_measured_seconds_trains(ray_session: Session, tmp_path: Path) -> None:
     model = tiny.saved(tiny.mixtral(), tmp_path / "model")
     config = Checkpoint.open(model).config

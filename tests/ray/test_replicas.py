@@ -45,6 +45,7 @@ def undisturbed(
     return run
 
 
+@pytest.mark.long
 def test_a_run_of_two_replicas_goes_on_with_one_and_again_with_two(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:
