@@ -39,8 +39,10 @@ def attach(plan: Plan, making: Making) -> TrainingEngine | None:
 
 
 def serve(
-    name: str, model: Location, plan: Plan, deadlines: Deadlines, how: Answering
+    name: str, model: Location, plan: Plan, deadlines: Deadlines, how: Answering, spares: int = 0
 ) -> ServingEngine:
     """Launch actors that only generate; they end with the calling process."""
     crew = launch(name, plan, detached=False, seconds=deadlines.launch)
-    return ServingEngine.serve(crew, name, plan, model, deadlines, how)
+    engine = ServingEngine.serve(crew, name, plan, model, deadlines, how)
+    engine.warm(spares)
+    return engine

@@ -42,6 +42,7 @@ class ServingEngine:
 
     def __init__(self, meeting: Meeting, source: Source, how: Answering) -> None:
         self._meeting = meeting
+        self._spares = 0
         self._source = source
         self._how = how
         self.answerable: tuple[Answerable, ...] = ()
@@ -66,6 +67,11 @@ class ServingEngine:
             meeting.end()
             raise
         return engine
+
+    def warm(self, spares: int) -> None:
+        """Keep so many processes on each node to take the place of a rank that is lost."""
+        self._spares = spares
+        self._meeting.crew.warm(spares)
 
     def begin(self, batch: Batch) -> Flight:
         """Tell the ranks a batch and return at once.
@@ -101,8 +107,14 @@ class ServingEngine:
             meeting.build(self._source, 0, None, lost)
         meeting.begin()
         self._prepare(meeting.crew.seats)
+        self.warm(self._spares)
         ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
         return Mended(ranks, time.monotonic() - began)
+
+    @property
+    def spares(self) -> int:
+        """Number of processes that are ready to take the place of a lost rank."""
+        return self._meeting.crew.spares()
 
     def statuses(self) -> list[RankStatus]:
         """Return what every rank holds now; RaymoeError where one does not answer."""

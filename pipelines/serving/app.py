@@ -232,7 +232,9 @@ def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     hang = min(step, Deadlines().hang)
     deadlines = Deadlines(arguments.launch_seconds, command=step, group=step, hang=hang)
     name = f"serve-{uuid.uuid4().hex[:12]}"
-    engine = over_ray.serve(name, arguments.model.absolute(), plan, deadlines, arguments.answering)
+    engine = over_ray.serve(
+        name, arguments.model.absolute(), plan, deadlines, arguments.answering, arguments.spares
+    )
     for rank, each in enumerate(engine.answerable):
         _LOG.info(
             "rank %d answers with %s weights (%.2f GB) and keeps %d tokens (%.2f GB)",

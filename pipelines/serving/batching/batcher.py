@@ -31,7 +31,8 @@ class Room:
 
     ``blocks`` of keys and values; at most ``running`` sequences at once; ``window`` of positions
     that the model sees, None for all. ``depth`` batches may be under way. With ``ahead``, a batch
-    may have the token that the batch before it draws; else a sequence is in one batch at a time.
+    may have the token that the batch before it draws; else a sequence is in one batch at a time. A
+    prompt with at most ``short`` tokens left is read at once: it delays others once, not often.
     """
 
     blocks: int
@@ -39,6 +40,7 @@ class Room:
     window: int | None = None
     depth: int = 1
     ahead: bool = False
+    short: int = 128
 
     @property
     def tokens(self) -> int:
@@ -131,12 +133,14 @@ class Batcher:
         self._waiting, self._running, self._ended = deque(order), [], []
         self.pool = Pool(self.room.blocks)
 
-    def next(self, prompt_tokens: int) -> Batch | None:
+    def next(self, prompt_tokens: int, of_long: int | None = None) -> Batch | None:
         """Return the next batch, with at most so many tokens of prompts; None if there is nothing
         to compute now.
+
+        ``of_long`` bounds the tokens of long prompts among them, beside which others generate.
         """
         feeds = [*self._generate()]
-        feeds += self._read(prompt_tokens)
+        feeds += self._read(prompt_tokens, prompt_tokens if of_long is None else of_long)
         if not feeds:
             return None
         self._batches += 1
@@ -177,16 +181,22 @@ class Batcher:
         left = sequence.computed < sequence.length and not sequence.full
         return left and not sequence.reading and not waits
 
-    def _read(self, budget: int) -> Iterable[Feed]:
-        """Yield parts of prompts: while others wait, one takes at most half of what is left."""
+    def _read(self, budget: int, of_long: int) -> Iterable[Feed]:
+        """Yield parts of prompts. While others wait, a long one takes at most half of what is left;
+        short ones are read whole, as far as they fit.
+        """
         reading = deque(each for each in self._running if each.reading)
         while budget > 0 and (reading or self._admit(reading)):
             sequence = reading.popleft()
-            others = bool(reading) or bool(self._waiting)
-            most = max(budget // 2, 1) if others else budget
-            count = min(len(sequence.tokens) - sequence.computed, most, _unscored(sequence))
-            budget -= count
-            yield self._feed(sequence, count)
+            left, most = len(sequence.tokens) - sequence.computed, budget
+            if left > self.room.short:
+                others = bool(reading) or bool(self._waiting)
+                most = min(of_long, max(budget // 2, 1) if others else budget)
+            count = min(left, most, _unscored(sequence))
+            if count > 0:
+                budget -= count
+                of_long -= count if left > self.room.short else 0
+                yield self._feed(sequence, count)
 
     def _admit(self, reading: deque[Sequence]) -> bool:
         """Let the sequence that has waited longest begin, if there is room for all its tokens."""

@@ -155,7 +155,7 @@ class Scheduler:
     def _begin(self, engine: Engine[Any]) -> None:
         while len(self._flights) < self._room.depth:
             generating = self._batcher.generating
-            batch = self._batcher.next(self._pace.tokens(generating))
+            batch = self._batcher.next(self._limits.prefill_tokens, self._pace.tokens(generating))
             if batch is None:
                 return
             ready, now = sum(feed.count == 1 for feed in batch.feeds), time.monotonic()

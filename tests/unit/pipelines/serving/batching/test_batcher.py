@@ -84,6 +84,7 @@ def rooms(draw: st.DrawFn) -> Room:
         window=draw(st.none() | st.integers(1, 40)),
         depth=2 if ahead else draw(st.integers(1, 3)),
         ahead=ahead,
+        short=draw(st.integers(0, 50)),
     )
 
 
@@ -107,6 +108,7 @@ class Play:
 
     room: Room
     budget: int
+    of_long: int
     coming: deque[Wanted]
     data: st.DataObject
     asked: dict[int, Wanted] = field(default_factory=dict)
@@ -149,7 +151,8 @@ class Play:
 
     def begin(self) -> bool:
         """Begin a batch, if there is one, and look at it."""
-        batch = self.batcher.next(self.budget) if len(self.flying) < self.room.depth else None
+        room = len(self.flying) < self.room.depth
+        batch = self.batcher.next(self.budget, self.of_long) if room else None
         if batch is None:
             return False
         prompts = {number: wish.prompt for number, wish in self.asked.items()}
@@ -185,11 +188,11 @@ class Play:
         return scored and len(self.texts[number]) == wish.max_tokens
 
 
-@given(rooms(), wishes(), st.integers(1, 40), st.data())
+@given(rooms(), wishes(), st.integers(1, 40), st.integers(1, 40), st.data())
 def test_all_end_as_alone(
-    room: Room, wanted: list[Wanted], budget: int, data: st.DataObject
+    room: Room, wanted: list[Wanted], budget: int, of_long: int, data: st.DataObject
 ) -> None:
-    play = Play(room, budget, deque(wanted), data)
+    play = Play(room, budget, of_long, deque(wanted), data)
     play.go()
     for number, text in play.texts.items():
         wish = play.asked[number]
@@ -216,9 +219,20 @@ def test_a_long_prompt_leaves_room_for_others() -> None:
     batcher = Batcher(Room(blocks=200, running=8))
     batcher.add(Wanted((1,) * 1500, 4, Sampling()))
     batcher.add(Wanted((2,) * 20, 4, Sampling()))
-    batch = batcher.next(200)
-    assert batch is not None
-    assert [feed.count for feed in batch.feeds] == [100, 20]
+    for of_long, counts in ((None, [100, 20]), (30, [30])):
+        batch = batcher.next(200, of_long)
+        assert batch is not None
+        assert [f.count for f in batch.feeds if f.count > 1] == counts
+
+
+def test_short_prompts_are_read_at_once() -> None:
+    batcher = Batcher(Room(blocks=200, running=16))
+    for number in range(16):
+        batcher.add(Wanted((number,) * 64, 4, Sampling()))
+    for _ in range(2):
+        batch = batcher.next(512, 16)
+        assert batch is not None
+        assert [feed.count for feed in batch.feeds if feed.count > 1] == [64] * 8
 
 
 @pytest.mark.parametrize("ahead", [False, True])
