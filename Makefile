@@ -10,11 +10,7 @@ ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 MINUTES ?= 30
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
-<<<<<<< HEAD
-.PHONY: oracles clients lock clean gpu-wheels
-=======
-.PHONY: oracles lock clean gpu-wheels peers
->>>>>>> bench-serve
+.PHONY: oracles clients lock clean gpu-wheels peers
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
@@ -147,8 +143,4 @@ lock: install
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort --ignore-case > requirements.lock
 
 clean:
-<<<<<<< HEAD
-	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-clients demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-=======
-	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-peers-* demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
->>>>>>> bench-serve
+	rm -rf .whl .venv .venv-oracles .venv-mergekit .venv-s3 .venv-clients .venv-peers-* demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
