@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ class Server:
     """A served model, and the engines it was given."""
 
     def __init__(self, model: Path, limits: Limits, running: int) -> None:
+        limits = replace(limits, running=running)
         self.model = model
         self.engines: list[LocalDecoder] = []
         self.scheduler = Scheduler(self._build, room(running=running), limits)

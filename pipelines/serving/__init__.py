@@ -8,7 +8,8 @@
     jobs        turns a request into generations: prompt, limits, sampling
     forms       the grammar of an answer
     protocol    the typed requests and replies
-    generation  the queue, the engine's keeper, one request's progress
+    generation  the scheduler's thread, the engine's keeper, one request's progress
+    batching    which sequences go into the next batch, and their blocks
     tools       calls of functions in a model's text
     text        tokenizer and chat template; grammars; stop texts; tokens back to text
     refusals    errors of a request, with their HTTP status

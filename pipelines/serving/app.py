@@ -95,7 +95,7 @@ DEPLOYMENT: serve.Deployment = serve.deployment(
 def build(args: Mapping[str, Any]) -> serve.Application:
     """Return the application for a model; Serve configs and ``run_server`` deploy it."""
     arguments = parse_arguments(args)
-    ongoing = arguments.waiting + arguments.running + SPARE_REQUESTS
+    ongoing = arguments.limits.held + SPARE_REQUESTS
     return DEPLOYMENT.options(max_ongoing_requests=ongoing).bind(arguments)
 
 

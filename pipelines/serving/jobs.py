@@ -128,7 +128,7 @@ class Jobs:
         return self.text.grammars.matcher(grammar, param)
 
     def _check_number(self, wanted: int, param: str) -> None:
-        most = self.limits.waiting + 1
+        most = self.limits.held
         if wanted > most:
             raise BadRequest(
                 f"{wanted} answers in one request, but the server holds {most}; "

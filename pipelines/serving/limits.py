@@ -28,6 +28,11 @@ class Limits:
     chat_tokens: int = 4096
     idle_seconds: float = 2.0
 
+    @property
+    def held(self) -> int:
+        """The most generations that a server holds."""
+        return self.waiting + self.running
+
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if not getattr(self, name) > 0:

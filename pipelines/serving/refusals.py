@@ -1,10 +1,12 @@
 """Errors of requests: one class per HTTP status.
 
-Refusal             has the status and the fields of the OpenAI error body ├── BadRequest 400, also
-a RequestError: the same request fails again ├── UnknownModel    404, likewise ├── Overloaded
-429: try again later ├── Failed          500: the model or the server is at fault ├── Unavailable
-503: the engine is being rebuilt; try again └── Overdue         504: the answer took longer than a
-request may
+Refusal          has the status and the fields of the OpenAI error body
+  BadRequest     400, also a RequestError: the same request fails again
+  UnknownModel   404, likewise
+  Overloaded     429: try again later
+  Failed         500: the model or the server is at fault
+  Unavailable    503: the engine is down; try again
+  Overdue        504: the answer took longer than a request may
 """
 
 from typing import Any, ClassVar

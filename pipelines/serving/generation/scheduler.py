@@ -84,7 +84,7 @@ class Scheduler:
         self._keeper = EngineKeeper(build)
         self._batcher = Batcher(room)
         self._pace = Pace(limits.prefill_tokens)
-        self._inbox = Inbox(limits.waiting + room.running)
+        self._inbox = Inbox(limits.held)
         self._streams: dict[int, Stream] = {}
         self._flights: deque[_Flight] = deque()
         self._landed = 0.0

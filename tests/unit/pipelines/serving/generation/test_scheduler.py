@@ -20,7 +20,7 @@ from pipelines.serving.limits import Limits
 from pipelines.serving.refusals import Failed, Overdue, Overloaded, Refusal, Unavailable
 from pipelines.serving.text.detokenize import Detokenizer
 
-LIMITS = Limits(waiting=3, request_seconds=20.0, idle_seconds=0.01)
+LIMITS = Limits(waiting=3, running=1, request_seconds=20.0, idle_seconds=0.01)
 PATIENCE = 10.0
 
 
@@ -92,6 +92,7 @@ class Builder:
 def scheduling(
     *engines: GatedEngine | Exception, limits: Limits = LIMITS, running: int = 1
 ) -> Iterator[Scheduler]:
+    limits = replace(limits, running=running)
     scheduler = Scheduler(Builder(*engines), room(running), limits)
     try:
         yield scheduler
