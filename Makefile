@@ -14,7 +14,7 @@ MINUTES ?= 30
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
-	@echo "make test      every test, and the ten slowest"
+	@echo "make test      every test but those of minutes, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
 	@echo "make soak      property tests with three times the examples, long tests, then a run that is hurt for MINUTES=30 (SEED=)"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"

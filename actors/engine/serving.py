@@ -1,7 +1,6 @@
 """Serves one model: batches of sequences, on the ranks of a plan with one replica."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.calls import Answer
@@ -62,7 +61,7 @@ class ServingEngine:
         engine = cls(meeting, ModelSource(model), how)
         meeting.start(engine._source, 0, None)
         try:
-            engine.answerable = tuple(engine._prepare(crew.seats))
+            engine.answerable = tuple(engine._prepare())
         except BaseException:
             meeting.end()
             raise
@@ -106,7 +105,7 @@ class ServingEngine:
             meeting.crew.replace(lost, meeting.deadlines.launch)
             meeting.build(self._source, 0, None, lost)
         meeting.begin()
-        self._prepare(meeting.crew.seats)
+        self._prepare()
         self.warm(self._spares)
         ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
         return Mended(ranks, time.monotonic() - began)
@@ -131,8 +130,8 @@ class ServingEngine:
         """End all ranks and give back what they hold."""
         self._meeting.end()
 
-    def _prepare(self, seats: Iterable[Seat]) -> list[Answerable]:
+    def _prepare(self) -> list[Answerable]:
         """Have ranks pack their weights and take memory for keys and values, if they have not."""
         meeting = self._meeting
-        answers = meeting.tell("answer_as", self._how, seats=seats)
+        answers = meeting.tell("answer_as", self._how)
         return meeting.gather(answers, "making ready to answer", meeting.deadlines.launch)

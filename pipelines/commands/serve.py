@@ -64,8 +64,8 @@ def serve(
 ) -> None:
     """Serve a model over the OpenAI API until you press Ctrl-C.
 
-    It answers /v1/completions, /v1/chat/completions, /v1/models, /tokenize, /detokenize, /metrics
-    and /health. Any client of the OpenAI API works with it: point it at http://127.0.0.1:8000/v1.
+    It answers /v1/completions, /v1/chat/completions, /v1/responses, /v1/models, /tokenize,
+    /detokenize, /metrics and /health. Any client of the OpenAI API works with it: point it at http://127.0.0.1:8000/v1.
     It speaks plain HTTP; on a network, put a proxy with TLS in front of it.
     """
     from pipelines.corpus.inputs import notes_on

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from moe.nn.attend import attend
-from moe.nn.inference.rows import Rows, Run, Segment
+from moe.nn.inference.rows import Rows, Segment
 from moe.nn.inference.store import LayerStore
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -52,7 +52,7 @@ def _last(q_1HE: Tensor, segment: Segment, store: LayerStore, window: int | None
     first = 0 if window is None else max(0, segment.end - window)
     heads = store.keys.shape[1]
     q_1KGE = q_1HE.view(1, heads, -1, q_1HE.shape[-1])
-    parts = [_over_run(q_1KGE, run, store) for run in segment.runs(first, segment.end)]
+    parts = [_over(q_1KGE, *store.run(*run)) for run in segment.runs(first, segment.end)]
     return _joined(parts).reshape(q_1HE.shape)
 
 
@@ -62,31 +62,18 @@ def _part_of_prompt(q_SHE: Tensor, segment: Segment, store: LayerStore) -> Tenso
     own = segment.runs(segment.position, segment.end)
     before = segment.runs(0, segment.position)
     if len(own) == 1:
-        parts = [_over_run(q_1HSE, own[0], store, causal=True)]
+        parts = [_over(q_1HSE, *store.run(*own[0]), causal=True)]
     else:
-        parts = [_over_gathered(q_1HSE, segment, store)]
-    parts += [_over_run(q_1HSE, run, store) for run in before]
+        places = torch.tensor(tuple(segment.places(segment.position, segment.end)))
+        parts = [_over(q_1HSE, *store.at(places), causal=True)]
+    parts += [_over(q_1HSE, *store.run(*run)) for run in before]
     return _joined(parts)[0].transpose(0, 1)
 
 
-def _over_run(
-    q: Tensor, run: Run, store: LayerStore, causal: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return attention over one run, in float32, and the logarithm of the sum of its exponents."""
-    start, stop = run
-    k_1KPE = store.keys[start:stop].transpose(0, 1)[None]
-    v_1KPE = store.values[start:stop].transpose(0, 1)[None]
+def _over(q: Tensor, k_PKE: Tensor, v_PKE: Tensor, causal: bool = False) -> tuple[Tensor, Tensor]:
+    """Return attention over some positions, and the logarithm of the sum of its exponents."""
+    k_1KPE, v_1KPE = (x.transpose(0, 1)[None] for x in (k_PKE, v_PKE))
     found, logsum = _flash(q, k_1KPE, v_1KPE, 0.0, causal)
-    return found, logsum
-
-
-def _over_gathered(q_1HSE: Tensor, segment: Segment, store: LayerStore) -> tuple[Tensor, Tensor]:
-    """Return attention of rows to each other, where their places are not one run."""
-    places = torch.tensor(tuple(segment.places(segment.position, segment.end)))
-    k_SKE, v_SKE = store.at(places)
-    found, logsum = _flash(
-        q_1HSE, k_SKE.transpose(0, 1)[None], v_SKE.transpose(0, 1)[None], 0.0, True
-    )
     return found, logsum
 
 

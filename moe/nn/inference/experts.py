@@ -18,31 +18,44 @@ from moe.config.answering import WeightKind
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import FeedForward
 from moe.nn.inference.operands import Operand, Prepared, move_together, pack
+from moe.nn.linear import Linear
 
 
 class SwiGlu(NamedTuple):
-    """The operands of one expert, or of a feed-forward without biases: gate above up, and down."""
+    """One expert or feed-forward: gate above up with their biases, if any, and down without."""
 
     gate_up: Operand
     down: Operand
+    bias_N: Tensor | None = None
 
     @classmethod
     def of(cls, layer: FeedForward, kind: WeightKind, own: bool) -> "SwiGlu":
         """Pack a feed-forward; with ``own``, its parameters may be moved."""
-        gate_up = (layer.gate_proj.weight, layer.up_proj.weight)
+        layers = (layer.gate_proj, layer.up_proj)
+        gate_up = [each.weight for each in layers]
         if own:
             move_together(gate_up)
-        return cls(pack(kind, gate_up), pack(kind, (layer.down_proj.weight,)))
+        down = pack(kind, (layer.down_proj.weight,))
+        return cls(pack(kind, gate_up), down, biases(layers))
+
+    @property
+    def operands(self) -> tuple[Operand, Operand]:
+        """The packed weights."""
+        return self.gate_up, self.down
 
     def apply(self, rows: Prepared) -> Tensor:
         """Return ``down(silu(gate(x)) * up(x))``."""
-        return self.down.product(self.down.prepared(swish(self.gate_up.product(rows))))
+        inner = self.gate_up.product(rows)
+        if self.bias_N is not None:
+            inner = inner + self.bias_N.to(inner.dtype)
+        gate, up = inner.chunk(2, dim=1)
+        return self.down.product(self.down.prepared(F.silu(gate).mul_(up)))
 
 
-def swish(inner: Tensor) -> Tensor:
-    """Return ``silu(gate) * up`` of the two side by side; ``inner`` may be overwritten."""
-    gate, up = inner.chunk(2, dim=1)
-    return F.silu(gate).mul_(up)
+def biases(layers: Sequence[Linear]) -> Tensor | None:
+    """Return the biases of layers side by side; None where they have none."""
+    found = [each.bias.detach() for each in layers if each.bias is not None]
+    return torch.cat(found) if found else None
 
 
 class HeldExperts:

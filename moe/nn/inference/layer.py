@@ -12,11 +12,10 @@ from moe.nn.block import Block, MixtureOfExperts
 from moe.nn.exchange import Exchange
 from moe.nn.feed_forward import DenseFeedForward
 from moe.nn.inference.attention import attend_rows
-from moe.nn.inference.experts import HeldExperts, SwiGlu, swish
+from moe.nn.inference.experts import HeldExperts, SwiGlu, biases
 from moe.nn.inference.operands import Operand, move_together, pack
 from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import LayerStore
-from moe.nn.linear import Linear
 from moe.nn.norm import Norm
 
 
@@ -51,7 +50,7 @@ class _Attention:
         if own:
             move_together([each.weight for each in parts])
         self._qkv = pack(kind, [each.weight for each in parts])
-        self._qkv_bias = _biases(parts)
+        self._qkv_bias = biases(parts)
         self._out = pack(kind, [layer.o_proj.weight])
         self._out_bias = layer.o_proj.bias
         self._queries, self._keys = layer.q_proj.out_features, layer.k_proj.out_features
@@ -95,20 +94,16 @@ class _Attention:
 class _Dense:
     def __init__(self, layer: DenseFeedForward, kind: WeightKind, own: bool) -> None:
         self._inner = SwiGlu.of(layer, kind, own)
-        self._bias = _biases((layer.gate_proj, layer.up_proj))
         self._out_bias = layer.down_proj.bias
         self._exchange = layer.exchange
 
     @property
     def operands(self) -> list[Operand]:
-        return list(self._inner)
+        return list(self._inner.operands)
 
     def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
-        gate_up, down = self._inner
-        inner = gate_up.product(gate_up.prepared(x_TD))
-        if self._bias is not None:
-            inner = inner + self._bias.to(inner.dtype)
-        y_TD = self._exchange.leave(down.product(down.prepared(swish(inner))))
+        inner = self._inner
+        y_TD = self._exchange.leave(inner.apply(inner.gate_up.prepared(x_TD)))
         return y_TD if self._out_bias is None else y_TD + self._out_bias
 
 
@@ -123,8 +118,8 @@ class _Mixture:
 
     @property
     def operands(self) -> list[Operand]:
-        held = [each for expert in self._held for each in expert]
-        return held if self._shared is None else [*held, *self._shared]
+        every = [*self._held] if self._shared is None else [*self._held, self._shared]
+        return [each for expert in every for each in expert.operands]
 
     def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
         exact_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
@@ -144,9 +139,3 @@ def _normed(norm: Norm, x_TD: Tensor) -> Tensor:
     mean_T1 = x_TD.square().mean(dim=1, keepdim=True)
     normed_TD = (x_TD * torch.rsqrt(mean_T1.add_(norm.eps))).mul_(norm.weight)
     return normed_TD if norm.narrow is None else normed_TD.to(norm.narrow)
-
-
-def _biases(layers: tuple[Linear, ...]) -> Tensor | None:
-    """Return the biases of layers side by side; None where they have none."""
-    found = [each.bias for each in layers if each.bias is not None]
-    return torch.cat([each.detach() for each in found]) if found else None

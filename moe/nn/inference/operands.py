@@ -7,8 +7,9 @@ have bytes. The packed kinds multiply float32 rows by narrower weights:
     fp16  rounded to 16 bits; sums in float32
     int8  rounded to 8 bits, one scale for each output; rows are rounded too, one scale for each row
 
-A row's scale depends on that row alone, and sums of 8-bit products are exact. So the result of a
-row does not depend on the other rows of the pass.
+A row's scale depends on that row alone, and sums of 8-bit products are exact. So with 16 and 8 bits
+the result of a row does not depend on the other rows of the pass; with float32 it does in its last
+digits, since the library takes other kernels for other numbers of rows.
 
 Shapes: M rows, N outputs, K inputs.
 """

@@ -35,8 +35,7 @@ class AnsweringShare:
     def __init__(self, decoder: Decoder, kind: WeightKind, own: bool) -> None:
         self._decoder = decoder
         self.kind = kind
-        self._device = next(decoder.parameters()).device
-        check_kind(kind, self._device)
+        check_kind(kind, next(decoder.parameters()).device)
         self._layers: dict[int, Layer] = {}
         for number, block in decoder.model.layers.items():
             assert isinstance(block, Block)

@@ -51,6 +51,10 @@ class LayerStore:
         self.keys.index_copy_(0, places_T, keys_TKE.to(self.keys.dtype))
         self.values.index_copy_(0, places_T, values_TKE.to(self.values.dtype))
 
+    def run(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return views of keys and values at places that follow each other, [P, K, E]."""
+        return self.keys[start:stop], self.values[start:stop]
+
     def at(self, places_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return copies of keys and values at some places, [P, K, E]."""
         return self.keys.index_select(0, places_P), self.values.index_select(0, places_P)

@@ -21,7 +21,7 @@ from actors.commands import Batch, BatchOutput, Drawing, Feed
 from moe.config.sampling import SampledToken
 from moe.nn.inference.rows import BLOCK, GONE
 from pipelines.serving.batching.pool import Pool
-from pipelines.serving.batching.prefixes import beginning, following
+from pipelines.serving.batching.prefixes import BEGINNING, following
 from pipelines.serving.batching.sequence import Sequence, Wanted
 
 
@@ -257,7 +257,7 @@ class Batcher:
         """
         if sequence.wanted.scored is not None:
             return
-        name = beginning(sequence.wanted.of)
+        name = BEGINNING
         for stop in range(BLOCK, len(sequence.tokens), BLOCK):
             name = following(name, sequence.tokens[stop - BLOCK : stop])
             block = self.pool.find(name)
@@ -272,7 +272,7 @@ class Batcher:
         """Name the blocks that are full of known tokens."""
         known = min(sequence.computed, len(sequence.tokens)) // BLOCK
         for number in range(len(sequence.names), known):
-            before = sequence.names[-1] if sequence.names else beginning(sequence.wanted.of)
+            before = sequence.names[-1] if sequence.names else BEGINNING
             own = sequence.tokens[number * BLOCK : (number + 1) * BLOCK]
             sequence.names.append(following(before, own))
             if sequence.table[number] != GONE:

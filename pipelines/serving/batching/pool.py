@@ -82,15 +82,6 @@ class Pool:
             self._states[block] = _FREE
             self._free += 1
 
-    def forget(self) -> None:
-        """Drop all names; kept blocks are free."""
-        for block in self._kept:
-            self._states[block] = _FREE
-        self._free += len(self._kept)
-        self._kept.clear()
-        self._named.clear()
-        self._names.clear()
-
     def _chosen(self, after: int | None) -> int:
         if after is not None and after + 1 < self.blocks and self._states[after + 1] == _FREE:
             return after + 1

@@ -1,7 +1,6 @@
-"""The names of full blocks: a hash of all tokens up to the end of the block, and of what computes
-them.
+"""The names of full blocks: a hash of all tokens up to the end of the block.
 
-Equal names mean equal keys and values: the same model and adapter, the same tokens before.
+All blocks of a pool are computed by the same weights, so equal names mean equal keys and values.
 """
 
 import hashlib
@@ -13,9 +12,8 @@ from moe.nn.inference.rows import BLOCK
 Name = bytes
 
 
-def beginning(of: str) -> Name:
-    """Return the name before the first block; ``of`` tells the model, its version and adapter."""
-    return hashlib.blake2b(of.encode(), digest_size=16).digest()
+BEGINNING: Name = b""
+"""The name before the first block."""
 
 
 def following(before: Name, tokens: Sequence[int]) -> Name:

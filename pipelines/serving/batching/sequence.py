@@ -19,7 +19,7 @@ class Wanted:
 
     ``scored``: log-probabilities of the tokens of the prompt, with that many alternatives; None:
     no. ``allowed`` gives the bit mask of the tokens that may come next, once all before are known;
-    None: any may come. ``of`` names the weights that compute the sequence.
+    None: any may come.
     """
 
     prompt: tuple[int, ...]
@@ -27,7 +27,6 @@ class Wanted:
     sampling: Sampling
     scored: int | None = None
     allowed: Mask | None = None
-    of: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -50,17 +50,22 @@ class EngineKeeper:
             _LOG.exception("the health check of the engine failed")
             return False
 
-    def mend(self) -> Exception | None:
-        """Bring the ranks together again; return the error, or None if the engine serves again."""
+    def mend(self) -> bool:
+        """Bring the ranks of the engine together again; return whether it serves again."""
+        if self._engine is None:
+            return False
         self._become("mending")
         try:
-            mended = self.there.mend()
+            mended = self._engine.mend()
         except Exception as error:
             _LOG.warning("the engine could not be mended: %s", error)
-            return error
-        _LOG.warning("ranks %s replaced in %.1f s", list(mended.replaced), mended.seconds)
+            return False
+        ranks = ", ".join(map(str, mended.replaced)) or "none"
+        _LOG.warning(
+            "the engine serves again after %.1f s; ranks replaced: %s", mended.seconds, ranks
+        )
         self._become("serving")
-        return None
+        return True
 
     def rebuild(self) -> Exception | None:
         """End the engine and build a new one; return the error, or None if the engine serves

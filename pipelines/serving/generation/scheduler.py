@@ -32,7 +32,8 @@ LOST = (RankLost, DeadlineExceeded, OutOfMemory)
 """Errors after which ranks are lost, or do not work together any more."""
 
 MOST_LOSSES = 3
-"""After so many losses in a row, without a batch between them, the generations fail."""
+"""So many losses in a row, without a batch between them, are mended; at the next, generations fail.
+"""
 
 _CLOSING = "the server is shutting down"
 _LOG = logging.getLogger(__name__)
@@ -57,11 +58,15 @@ class _Flight:
     batch: Batch
     begun: Any
     since: float
-    generating: int
+
+    @property
+    def generating(self) -> int:
+        """Sequences that only go on, by one token."""
+        return sum(feed.count == 1 for feed in self.batch.feeds)
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of prompts; what only goes on is one token of each sequence."""
+        """Tokens of prompts."""
         return sum(feed.count for feed in self.batch.feeds) - self.generating
 
 
@@ -96,11 +101,13 @@ class Scheduler:
     def status(self) -> Status:
         """The present status."""
         batcher = self._batcher
-        used, waiting = (
-            batcher.pool.used / batcher.pool.blocks,
-            self._inbox.arrived + batcher.waiting,
+        return Status(
+            self._keeper.state,
+            batcher.running,
+            waiting=self._inbox.arrived + batcher.waiting,
+            cache_used=batcher.pool.used / batcher.pool.blocks,
+            counts=replace(batcher.counts),
         )
-        return Status(self._keeper.state, batcher.running, waiting, used, replace(batcher.counts))
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
         """Queue generations, all or none; call it on the event loop that reads the streams."""
@@ -138,8 +145,7 @@ class Scheduler:
 
     def _turn(self) -> None:
         """Begin what can be begun, and finish the batch that was begun first."""
-        engine = self._keeper.engine
-        if engine is None and not self._rebuild("the engine is down; try again in a moment"):
+        if self._keeper.engine is None and not self._rebuild():
             return
         try:
             self._begin(self._keeper.there)
@@ -154,12 +160,12 @@ class Scheduler:
 
     def _begin(self, engine: Engine[Any]) -> None:
         while len(self._flights) < self._room.depth:
-            generating = self._batcher.generating
-            batch = self._batcher.next(self._limits.prefill_tokens, self._pace.tokens(generating))
+            of_long = self._pace.tokens(self._batcher.generating)
+            batch = self._batcher.next(self._limits.prefill_tokens, of_long)
             if batch is None:
                 return
-            ready, now = sum(feed.count == 1 for feed in batch.feeds), time.monotonic()
-            self._flights.append(_Flight(batch, engine.begin(batch), now, min(ready, generating)))
+            now = time.monotonic()
+            self._flights.append(_Flight(batch, engine.begin(batch), now))
             for feed in batch.feeds:
                 stream = self._streams[feed.sequence]
                 if stream.started is None:
@@ -222,17 +228,17 @@ class Scheduler:
         _LOG.warning("batches are lost: %s", error)
         if self._losses > MOST_LOSSES:
             self._fail(list(self._streams), Unavailable(f"the engine keeps failing: {error}"))
-        if (again := self._keeper.mend()) is not None:
-            self._rebuild(f"the engine could not be rebuilt: {again}")
+        if not self._keeper.mend():
+            self._rebuild()
         self._batcher.restart()
 
-    def _rebuild(self, reason: str) -> bool:
+    def _rebuild(self) -> bool:
         """Make a new engine; where that fails, so do the generations."""
-        if self._keeper.rebuild() is None:
-            self._batcher.restart()
-            return True
-        self._fail(list(self._streams), Unavailable(reason))
-        return False
+        error = self._keeper.rebuild()
+        if error is not None:
+            reason = f"the engine is down and could not be rebuilt: {error}; try again in a moment"
+            self._fail(list(self._streams), Unavailable(reason))
+        return error is None
 
 
 def _wanted(job: Job) -> Wanted:

@@ -49,11 +49,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.users.remove(block)
         self.pool.give_back(block)
 
-    @rule()
-    def forget(self) -> None:
-        self.pool.forget()
-        self.names.clear()
-
     @invariant()
     def counts(self) -> None:
         assert self.pool.used == len(set(self.users))

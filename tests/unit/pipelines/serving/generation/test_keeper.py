@@ -46,7 +46,7 @@ def test_an_engine_is_whole_only_when_it_says_so(caplog: pytest.LogCaptureFixtur
     assert "the health check of the engine failed" in caplog.text
 
 
-def test_the_state_follows_a_loss_and_the_rebuild() -> None:
+def test_the_state_follows_a_loss_and_the_rebuild(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Brief(), Brief()
     states = []
 
@@ -56,7 +56,8 @@ def test_the_state_follows_a_loss_and_the_rebuild() -> None:
 
     keeper = EngineKeeper(build)
     first.health = OSError("no answer")
-    assert keeper.mend() is first.health
+    assert not keeper.mend()
+    assert "the engine could not be mended: no answer" in caplog.text
     assert (keeper.state, keeper.engine) == ("mending", first)
     assert keeper.rebuild() is None
     assert (keeper.state, keeper.engine) == ("serving", second)

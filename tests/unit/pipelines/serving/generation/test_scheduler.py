@@ -253,10 +253,12 @@ def test_a_rebuild_that_fails_refuses_what_waits_and_is_tried_again() -> None:
         with scheduling(old, launch, new, limits=patient) as scheduler:
             first, second = scheduler.submit([generation(10), generation(20)])
             old.faults.append(RankLost("rank 0 died"))
-            old.mends.append(launch)
+            old.mends.append(LaunchError("no room for a new rank"))
             old.permits.release()
             for stream in (first, second):
-                with pytest.raises(Unavailable):
+                with pytest.raises(
+                    Unavailable, match="could not be rebuilt: no node has 2 CPUs; try"
+                ):
                     await read(stream)
             assert scheduler.status.state == "failed"
             (third,) = scheduler.submit([generation(30)])
