@@ -51,6 +51,8 @@ FAST = {
 """Ray finds out that a node has crashed in a little over a second."""
 UNDISTURBED = 4
 """Steps before a loss of which the median is the time of a step."""
+GOES_ON = ("training goes on", "resized after step", "change of plan")
+"""Lines with these words come after a loss, a change of plan, or one that was refused."""
 _ANSWER_SECONDS = 0.2
 SECONDS = 120.0
 
@@ -143,9 +145,9 @@ class Hurting:
             self._struck = self._harms[self._ways[0]]()
 
     def tell(self, line: str) -> None:
-        """Take note of a line for the terminal: one after a loss says that the run goes on."""
+        """Take note of a line for the terminal: one says that the run goes on after it was hurt."""
         print(line, flush=True)
-        if "training goes on" in line:
+        if any(words in line for words in GOES_ON):
             self._mended = self._struck is not None
 
     def _note(self, now: float) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-# A job joins the Ray that last started under the same temporary directory, so each process of
+# A job joins the Ray whose address is noted in the temporary directory, so each process of
 # pytest-xdist has a directory of its own.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RAY_TMPDIR"] = str(Path(tempfile.gettempdir()) / f"ray-{worker}")
 
 import ray
+from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 from cluster.session import Session, session
@@ -37,6 +38,9 @@ def jobs_url(ray_session: Session) -> Iterator[str]:
     second one is started here, with a port of its own.
     """
     if ray.nodes()[0]["DashboardAgentListenPort"] >= 0:
+        # Without a note, a job joins any Ray of the machine; a cluster that a test has ended took
+        # the note with it.
+        write_ray_address(ray_session.address)
         yield ray_session.dashboard_url
         return
     head = {"num_cpus": 8, "include_dashboard": True, "dashboard_port": free_port()}

@@ -95,6 +95,23 @@ class Course:
         """The part of the time that went into steps that were kept."""
         return (len(self.records) - 1) * self.pace / self.horizon
 
+    @property
+    def restores(self) -> int:
+        """How often the run started from its checkpoint."""
+        return sum(event["restored"] for event in self.events(MENDED))
+
+    @property
+    def seconds_again(self) -> float:
+        """The time of steps that were done twice or were broken off, at the pace of the others."""
+        again = (event["lost_step"] - event["boundary"] for event in self.events(MENDED))
+        return sum(max(steps, 0) for steps in again) * self.pace
+
+    def stood_still(self, ranks: int) -> float:
+        """Return the seconds in which the run recovered, or stood still for another reason."""
+        lost = [each for each in self.events(MENDED) if each["replaced"] or each["restored"]]
+        idle = sum(each.idle_seconds for each in self.happenings(ranks))
+        return float(sum(map(total, lost)) + idle)
+
     def happenings(self, ranks: int) -> Iterator[Happening]:
         """Yield what the simulator is told of: losses, and standing still that is no recovery."""
         start = float(self.records[0]["time"])

@@ -141,9 +141,15 @@ def _growths(hurt: Hurt, many: bool, summary: Table) -> Iterator[str]:
 
 def _goodput(hurt: Hurt, many: bool, summary: Table) -> Iterator[str]:
     course = hurt.course
-    happened = [*course.happenings(RANKS)]
-    predicted = predicted_goodput(happened, course.horizon, _measured(hurt)).effective_ratio
-    summary.add_row("goodput: measured, predicted", _two(course.goodput, predicted))
+    played = predicted_goodput([*course.happenings(RANKS)], course.horizon, _measured(hurt))
+    predicted = played.effective_ratio
+    for what, one, other in (
+        ("goodput", course.goodput, predicted),
+        ("  seconds without training", course.stood_still(RANKS), played.recovery_seconds),
+        ("  seconds of steps done again", course.seconds_again, played.lost_seconds),
+        ("  starts from the checkpoint", course.restores, played.restores),
+    ):
+        summary.add_row(f"{what}: measured, predicted", _two(one, other))
     if many and abs(predicted - course.goodput) > GOODPUT_POINTS:
         yield f"goodput is {course.goodput:.3f}, the simulator predicts {predicted:.3f}"
 
