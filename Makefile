@@ -50,10 +50,10 @@ test: install browser s3
 	$(MAKE) test-ray
 
 test-plain: install
-	$(PYTEST) $(PARALLEL) tests/unit tests/manifests tests/browser tests/deepspeed
+	$(PYTEST) $(PARALLEL) -m "not long" tests/unit tests/manifests tests/browser tests/deepspeed
 
 test-unit: install s3
-	$(PYTEST) $(PARALLEL) tests/unit tests/manifests
+	$(PYTEST) $(PARALLEL) -m "not long" tests/unit tests/manifests
 
 test-ray: install
 	$(PYTEST) $(ON_RAY) -m "not long" tests/ray

@@ -105,7 +105,9 @@ class Rebuild:
             old.shutdown()
         self.number += 1
         name = f"bench-loss-{self.number}"
-        return over_ray.serve(name, self.model, self.plan, Deadlines(), self.how, SPARES)
+        engine = over_ray.serve(name, self.model, self.plan, Deadlines(), self.how)
+        engine.warm(SPARES)
+        return engine
 
 
 def main() -> None:

@@ -17,11 +17,16 @@ from tests.ranks import SECONDS
 ALONE = Seats(1, 1, 1)
 
 
+def rank_of_this_process(number: int = 0) -> Rank:
+    """Return a rank that ends nothing where it waits for a driver longer than the tests run."""
+    return Rank(number, alone=lambda seconds: None)
+
+
 @contextmanager
 def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
     """A rank that holds everything and runs two of its layers twice."""
     plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
-    rank = Rank(0)
+    rank = rank_of_this_process()
     rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), ModelSource(model))
     join(rank, 1)
     try:

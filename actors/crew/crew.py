@@ -1,6 +1,6 @@
 """The ranks of a run as the engine reaches them, whatever carries commands and answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 from actors.calls import Answer
@@ -75,6 +75,13 @@ class Crew(Commanded, Protocol):
 
         The engine calls this to end a change of plan: of the old crew when the new one goes on, of
         the new crew when the change is given up. This crew is of no use after that.
+        """
+
+    def want(self, seats: Collection[Seat]) -> None:
+        """Ask the cluster for room for those of some seats that have none; never wait.
+
+        The engine calls this while it can do nothing but wait for room. ``replace`` then refuses
+        with ClusterBusy until there is news of it. What was asked for before is asked no more.
         """
 
     def warm(self, count: int) -> None:

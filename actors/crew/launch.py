@@ -10,9 +10,10 @@ import time
 from functools import partial
 
 from actors.crew.ending import name_taken, remove, running
+from actors.crew.nodes.bundles import gangs
 from actors.crew.nodes.choice import NodeChoice, choose
 from actors.crew.over_ray import RayCrew
-from actors.crew.patience import decided
+from actors.crew.patience import AT_ONCE, Patience, awaited, decided
 from actors.crew.reservation import groups_of, reserve
 from actors.crew.roster import follow, roster
 from actors.crew.spares import Spares
@@ -23,12 +24,17 @@ FIND_SECONDS = 10.0
 """A rank says where it sits in milliseconds; one that hangs never does."""
 
 
-def launch(run: str, plan: Plan, detached: bool, seconds: float) -> RayCrew:
-    """Start the actors of all replicas within ``seconds``, or leave nothing behind."""
+def launch(
+    run: str, plan: Plan, detached: bool, seconds: float, patience: Patience = AT_ONCE
+) -> RayCrew:
+    """Start the actors of all replicas within ``seconds``, or leave nothing behind.
+
+    Where the cluster has no room it waits for that first, as long as ``patience`` lasts.
+    """
     if running(run) or groups_of(run):
         raise name_taken(run)
+    choice = awaited(run, gangs(plan), partial(choose, plan), patience)
     deadline = time.monotonic() + seconds
-    choice = decide(plan)
     try:
         nodes = {seat: choice.nodes[seat.replica][seat.stage] for seat in plan.seats}
         places = reserve(run, plan, nodes, detached)

@@ -1,7 +1,7 @@
 """A crew of plain processes on this machine, one for each rank, commanded through pipes."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from copy import copy
 from typing import Any, Self
@@ -107,6 +107,9 @@ class PipeCrew:
         for process in self._processes.values():
             if process not in kept:
                 process.kill()
+
+    def want(self, seats: Collection[Seat]) -> None:
+        """Do nothing: there is nobody to ask for a node."""
 
     def warm(self, count: int) -> None:
         """Do nothing: every process is forked from a server that has imported all."""

@@ -7,7 +7,7 @@ from functools import partial
 from actors.calls import Answer
 from actors.crew.ending import remove
 from actors.crew.life import RankLife
-from actors.crew.nodes.bundles import bundle
+from actors.crew.nodes.bundles import bundle, gangs
 from actors.crew.nodes.choice import has_room
 from actors.crew.nodes.filling import fill
 from actors.crew.nodes.nodes import living_nodes, rooms
@@ -15,6 +15,7 @@ from actors.crew.patience import decided
 from actors.crew.reservation import reserve
 from actors.crew.spares import Spares
 from actors.crew.starting import Starting
+from actors.crew.wanting import Wanting
 from moe.errors import ClusterBusy, RankDied, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat, Seats
@@ -40,6 +41,7 @@ class RayCrew:
         self._places = {seat: life.place for seat, life in lives.items()}
         self._detached = detached
         self._spares = spares or Spares(run, detached)
+        self._wanting = Wanting(run)
 
     @property
     def seats(self) -> Seats:
@@ -108,6 +110,11 @@ class RayCrew:
             raise
         return crew
 
+    def want(self, seats: Collection[Seat]) -> None:
+        """Ask for a node for each gang of some seats that needs one."""
+        homeless = self._homeless(seats) if seats else ()
+        self._wanting.ask(gangs(self._plan, homeless) if homeless else ())
+
     def warm(self, count: int) -> None:
         """Keep ``count`` warm processes on each node that a rank is on or could go to.
 
@@ -135,6 +142,7 @@ class RayCrew:
 
     def end(self) -> None:
         """End every actor and placement group of the run and wait until they are gone."""
+        self._wanting.give_back()
         remove(self._run)
 
     def _names(self) -> set[str]:
@@ -164,6 +172,9 @@ class RayCrew:
         gone = self._homeless(seats)
         if not gone:
             return
+        if not self._wanting.ready:
+            raise ClusterBusy("the room that the run has asked the cluster for is not there yet")
+        self._wanting.give_back()
         staying = {seat: place.node for seat, place in self._places.items() if seat not in gone}
         nodes = decided(partial(fill, self._plan, gone, staying))
         made = reserve(self._run, self._plan, nodes, self._detached)

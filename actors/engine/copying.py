@@ -5,6 +5,7 @@ next steps. The next copies wait until those before are whole everywhere, so one
 ranks share is always left.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,10 +78,10 @@ class Copying:
             self.take(step)
         return arrived
 
-    def take(self, step: int) -> _Pending:
+    def take(self, step: int, within: float = math.inf) -> _Pending:
         """Have every rank copy what it holds after a step, and begin to send the copies."""
         began = time.monotonic()
-        seconds = self._meeting.deadlines.command
+        seconds = min(self._meeting.deadlines.command, within)
         self._meeting.gather(self._meeting.tell("copy", step), "copying", seconds)
         stall = time.monotonic() - began
         answers = self._meeting.tell("exchange_copies", step, self.holders)
@@ -90,8 +91,8 @@ class Copying:
     def whole(self, step: int, seconds: float) -> None:
         """Take copies and wait until they are whole, where the run keeps any."""
         if self.holders:
-            pending = self.take(step)
-            self._settled(pending, 0.0, seconds)
+            pending = self.take(step, seconds)
+            self._settled(pending, 0.0, max(seconds - pending.stall_seconds, 0.0))
 
     def _arrived(self, step_seconds: float) -> Copied | None:
         pending = self._pending

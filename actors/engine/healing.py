@@ -109,18 +109,28 @@ class Healing:
 
         Raises what goes wrong meanwhile; it may be called again then, and begins anew.
         """
+        try:
+            return self._recovered(around, holders)
+        finally:
+            self._meeting.crew.want(())
+
+    def _recovered(
+        self, around: Surroundings, holders: Mapping[Seat, Seat]
+    ) -> Healed | Decision[Plan]:
         phases, room = Phases(), around.room
         if around.patient:
             self._meeting.settle()
         while True:
             seen = self._meeting.look()
             phases.end("seen")
-            decision = decide(self._situation(seen, around, holders, room))
+            situation = self._situation(seen, around, holders, room)
+            decision = decide(situation)
             phases.end("decided")
             if isinstance(decision, Wait):
                 if not around.wanted():
                     return Stop(f"{decision.reason}; the run is no longer wanted")
                 around.waits(decision.reason)
+                self._meeting.crew.want([seat for seat in situation.seats if seat not in seen])
                 time.sleep(WAIT_SECONDS)
                 room = True
             elif isinstance(decision, GoOn):

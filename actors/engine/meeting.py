@@ -3,6 +3,7 @@
 What the answers mean is decided in ``actors.engine.statuses``; here it is done.
 """
 
+import math
 import time
 from collections.abc import Iterable
 
@@ -60,10 +61,13 @@ class Meeting(Party[Crew]):
         }
         self.gather(answers, "building", self.deadlines.launch)
 
-    def begin(self) -> None:
-        """Have all ranks meet under the next epoch; rank 0 opens the store where they do."""
+    def begin(self, within: float = math.inf) -> None:
+        """Have all ranks meet under the next epoch; rank 0 opens the store where they do.
+
+        It takes no longer than the deadlines allow, nor than ``within`` seconds.
+        """
         self.epoch += 1
-        seats, seconds = self.crew.seats, self.deadlines.group
+        seats, seconds = self.crew.seats, min(self.deadlines.group, within)
         first = seats.seat(0)
         opened = {first: self.crew.tell(first, "open_store", seconds)}
         ((host, port),) = self.ask(opened, "opening the store", seconds)
@@ -73,7 +77,8 @@ class Meeting(Party[Crew]):
             for seat in seats
         }
         answers = self.tell_each("join", memberships)
-        self.gather(answers, f"joining epoch {self.epoch}", self.deadlines.launch)
+        launch = min(self.deadlines.launch, within)
+        self.gather(answers, f"joining epoch {self.epoch}", launch)
 
     def settle(self) -> None:
         """Let ranks end what they do.

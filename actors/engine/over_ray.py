@@ -2,6 +2,7 @@
 
 from actors.commands import Answering
 from actors.crew.launch import find, launch
+from actors.crew.patience import AT_ONCE, Patience
 from actors.deadlines import Deadlines
 from actors.engine.healing import Making
 from actors.engine.losses import Losses
@@ -20,12 +21,16 @@ def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> T
 
 
 def begin(
-    plan: Plan, source: Source, making: Making, losses: Losses | None = None
+    plan: Plan,
+    source: Source,
+    making: Making,
+    losses: Losses | None = None,
+    patience: Patience = AT_ONCE,
 ) -> TrainingEngine:
     """Launch detached actors of a run that may have counted ``losses`` before."""
     run = making.run
     check_step(plan, run.train.schedule, run.train.micro_batches)
-    crew = launch(run.name, plan, detached=True, seconds=run.cluster.launch_seconds)
+    crew = launch(run.name, plan, True, run.cluster.launch_seconds, patience)
     return TrainingEngine.begin(crew, plan, source, making, losses)
 
 
@@ -39,10 +44,13 @@ def attach(plan: Plan, making: Making) -> TrainingEngine | None:
 
 
 def serve(
-    name: str, model: Location, plan: Plan, deadlines: Deadlines, how: Answering, spares: int = 0
+    name: str,
+    model: Location,
+    plan: Plan,
+    deadlines: Deadlines,
+    how: Answering,
+    patience: Patience = AT_ONCE,
 ) -> ServingEngine:
     """Launch actors that only generate; they end with the calling process."""
-    crew = launch(name, plan, detached=False, seconds=deadlines.launch)
-    engine = ServingEngine.serve(crew, name, plan, model, deadlines, how)
-    engine.warm(spares)
-    return engine
+    crew = launch(name, plan, False, deadlines.launch, patience)
+    return ServingEngine.serve(crew, name, plan, model, deadlines, how)

@@ -201,7 +201,7 @@ class Resizing:
         meeting.epoch = old.epoch
         meeting.gather(meeting.tell("become"), "taking the shares of another plan", self._left)
         old.epoch += 1
-        meeting.begin()
+        meeting.begin(self._left)
         self._phases.end("joined")
         copying = Copying(meeting, self._making.run.elastic, self._losses)
         copying.whole(change.step, self._left)

@@ -225,6 +225,7 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
 
 def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     """Start the actors; a unique name separates them from the actors of an earlier attempt."""
+    from actors.crew.patience import Patience
     from actors.deadlines import Deadlines
     from actors.engine import over_ray
 
@@ -232,9 +233,11 @@ def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     hang = min(step, Deadlines().hang)
     deadlines = Deadlines(arguments.launch_seconds, command=step, group=step, hang=hang)
     name = f"serve-{uuid.uuid4().hex[:12]}"
+    patience = Patience(arguments.wait_seconds, lambda reason: _LOG.info("waiting: %s", reason))
     engine = over_ray.serve(
-        name, arguments.model.absolute(), plan, deadlines, arguments.answering, arguments.spares
+        name, arguments.model.absolute(), plan, deadlines, arguments.answering, patience
     )
+    engine.warm(arguments.spares)
     for rank, each in enumerate(engine.answerable):
         _LOG.info(
             "rank %d answers with %s weights (%.2f GB) and keeps %d tokens (%.2f GB)",

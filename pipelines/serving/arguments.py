@@ -46,10 +46,12 @@ class ServeArguments(BaseModel):
     ``weights`` says how the ranks keep their weights, ``cache`` their keys and values, and
     ``cache_tokens`` for how many tokens of all sequences together; that memory is taken at the
     start. ``spares`` processes wait on each node to take the place of a rank that is lost.
-    ``launch_seconds`` is how long the actors may take to start, ``step_seconds`` how long a
-    batch may take before a rank counts as lost. ``allowed_origins`` are the web pages, by origin,
-    whose scripts may call the server; ``*`` is any page. Where ``api_keys`` are given, a request
-    needs one of them. The other fields are the limits of ``Limits``.
+    A launch waits ``wait_seconds`` for room, as where worker pods come after the head, and asks the
+    autoscaler for nodes. ``launch_seconds`` is how long the actors may take to start,
+    ``step_seconds`` how long a batch may take before a rank counts as lost. ``allowed_origins`` are
+    the web pages, by origin, whose scripts may call the server; ``*`` is any page. Where
+    ``api_keys`` are given, a request needs one of them. The other fields are the limits of
+    ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,7 @@ class ServeArguments(BaseModel):
     cache: CacheKind = "fp32"
     cache_tokens: int = Field(default=CACHE_TOKENS, ge=BLOCK)
     spares: int = Field(default=1, ge=0)
+    wait_seconds: float = Field(default=0.0, ge=0)
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=120.0, gt=0)
     waiting: int = Field(default=_LIMITS.waiting, gt=0)

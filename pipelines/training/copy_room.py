@@ -27,10 +27,13 @@ class Planned:
     told: str
 
 
-def planned(run: RunConfig, config: ModelConfig, sequence_length: int, there: Inventory) -> Planned:
+def planned(
+    run: RunConfig, config: ModelConfig, sequence_length: int, there: Inventory | None
+) -> Planned:
     """Return the plan of a run on these devices, with room for copies or without it.
 
-    PlanError where not even the ranks alone fit.
+    PlanError where not even the ranks alone fit. A run that has its plan needs no devices: what
+    its ranks ask for then has room for copies.
     """
     bare = without_copies(run)
     if not run.elastic.copies:
@@ -42,6 +45,9 @@ def planned(run: RunConfig, config: ModelConfig, sequence_length: int, there: In
         plan = fullest_plan(bare, config, sequence_length, there)
     if plan.replicas * plan.ranks == 1:
         told = f"no copies of ranks are kept while the run has one rank, without a peer: {_BACK}"
+        return Planned(run, plan, told)
+    if there is None:
+        told = "ranks keep copies of each other: a lost rank comes back from one"
         return Planned(run, plan, told)
     work = workload(bare, sequence_length, there, plan.replicas)
     return decided(run, plan, room_for_copies(config, plan, standing_in(there, plan), work))

@@ -63,7 +63,7 @@ class Driver:
         self._shards = shards
         self._record = record
         self._news = News(work.board, record)
-        self._launching = Launching(work, shards.sequence_length)
+        self._launching = Launching(work, shards.sequence_length, self._news.awaits)
         self._losses = Losses(work.run.elastic.failure_seconds)
         began = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
         self._following = Following(began, watch)
@@ -289,7 +289,7 @@ class Driver:
             return self._taken_over(engine)
         began = time.monotonic()
         remove(self._run.name)
-        engine = self._launching.launched(self._losses, before)
+        engine = self._launching.first(self._losses, before)
         if before is not None:
             reason = "the driver was lost, and what it left could not go on"
             self._restored(engine, self._record.last_step(), DRIVER, reason, began)

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from actors.crew.nodes.bundles import gangs
+from actors.crew.patience import AT_ONCE, LOOK_SECONDS, Patience
+from actors.crew.wanting import Wanting
 from actors.engine import over_ray
 from actors.engine.healing import Making, Surroundings
 from actors.engine.losses import Losses
@@ -14,6 +17,8 @@ from moe.checkpoint.manifest import checkpoints
 from moe.errors import DeadlineExceeded, LaunchError, PlanError, RankLost, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.policy.decision import Restore
+from pipelines.training.board import still_wanted
+from pipelines.training.coming import waiting_text
 from pipelines.training.run_plan import plan_with_room
 from pipelines.training.work import Work
 
@@ -26,8 +31,9 @@ logger = logging.getLogger(__name__)
 class Launching:
     """Finds the actors of a run, or starts them."""
 
-    def __init__(self, work: Work, sequence_length: int) -> None:
+    def __init__(self, work: Work, sequence_length: int, waits: Callable[[str], object]) -> None:
         self._work = work
+        self._waits = waits
         self._run = work.run
         self._length = sequence_length
         blank = Blank.of(self._source())
@@ -49,7 +55,18 @@ class Launching:
             logger.warning("the actors of %s could not be taken over: %s", self._run.name, error)
             return None
 
-    def launched(self, losses: Losses, instead: Plan | None = None) -> TrainingEngine:
+    def first(self, losses: Losses, instead: Plan | None = None) -> TrainingEngine:
+        """Start all actors as ``launched``, as soon as the cluster has room for them."""
+        seconds = self._work.wait_seconds
+
+        def tell(reason: str) -> None:
+            self._waits(waiting_text(seconds, reason))
+
+        return self.launched(losses, instead, Patience(seconds, tell, self._is_wanted))
+
+    def launched(
+        self, losses: Losses, instead: Plan | None = None, patience: Patience = AT_ONCE
+    ) -> TrainingEngine:
         """Start all actors from the newest checkpoint, or from the model.
 
         ``instead`` is a plan to start them under where the run's own has no room.
@@ -57,7 +74,7 @@ class Launching:
         work, wanted = self._work, self._wished or self._work.plan
         config, run = work.context.config, self._run
         plan = instead or plan_with_room(run, config, self._length, wanted, work.found)
-        return over_ray.begin(plan, self._source(), self._making, losses)
+        return over_ray.begin(plan, self._source(), self._making, losses, patience)
 
     def anew(
         self, ended: TrainingEngine, losses: Losses, around: Callable[[], Surroundings]
@@ -67,12 +84,20 @@ class Launching:
         Under the plan of the run, or a smaller one that the run file prefers to waiting.
         """
         instead: Plan | None = None
-        while True:
-            try:
-                return self.launched(losses, instead)
-            except (LaunchError, PlanError) as error:
-                logger.warning("the actors could not start anew: %s", error)
-                instead = _instead(ended, replace(around(), room=False), error, instead)
+        with Wanting(self._run.name) as wanting:
+            while True:
+                try:
+                    return self.launched(losses, instead)
+                except (LaunchError, PlanError) as error:
+                    logger.warning("the actors could not start anew: %s", error)
+                    wanting.ask(gangs(ended.plan))
+                    instead = _instead(ended, replace(around(), room=False), error, instead)
+                while instead is None and self._is_wanted() and not wanting.ready:
+                    time.sleep(LOOK_SECONDS)
+                wanting.give_back()
+
+    def _is_wanted(self) -> bool:
+        return still_wanted(self._work.board)
 
     def _source(self) -> Source:
         """The newest checkpoint, or the model that the run begins with."""

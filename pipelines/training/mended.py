@@ -27,7 +27,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A loss after which a run can do nothing but wait, as for nodes."""
+    """A run can do nothing but wait, as for nodes: after a loss, or before it begins."""
 
     reason: str
 

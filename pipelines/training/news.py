@@ -50,9 +50,16 @@ class News:
 
     def waits(self, reason: str, engine: TrainingEngine) -> None:
         """Tell, once, that there is nothing to do but wait."""
+        self._waits(reason, _scene(engine))
+
+    def awaits(self, reason: str) -> None:
+        """Tell, once, for what the ranks wait that are not started yet."""
+        self._waits(reason, NOBODY)
+
+    def _waits(self, reason: str, scene: Scene) -> None:
         if reason != self._waiting:
             self._waiting, told = reason, Waiting(reason)
-            self._record.loss(told, _scene(engine))
+            self._record.loss(told, scene)
             post(self._board, told)
 
     def stays(self, told: Stays, leaving: Collection[Seat], engine: TrainingEngine) -> None:

@@ -41,11 +41,12 @@ from pipelines.training.beginning import (
     with_absolute_paths,
 )
 from pipelines.training.board import Beginning, Board, Post, Told, open_board, stop
-from pipelines.training.copy_room import as_built, planned
+from pipelines.training.coming import measured_and_planned, wait_seconds
+from pipelines.training.copy_room import as_built
 from pipelines.training.drive import drive
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.owner import owned
-from pipelines.training.run_plan import NOTHING, devices, measured
+from pipelines.training.run_plan import NOTHING
 from pipelines.training.takeover import living_ranks, patience
 from pipelines.training.work import Outcome, Work
 
@@ -101,15 +102,13 @@ def train(
         open_board(run.name, patience(resume)) as board,
     ):
         living = living_ranks(run, resume, sequence_length)
-        # Actors that live have the devices, which therefore cannot be measured.
-        found = NOTHING if living else measured(run, context.config, sequence_length)
+        if living:
+            # Actors that live have the devices, which therefore cannot be measured.
+            found, made = NOTHING, as_built(run, living)
+        else:
+            found, made = measured_and_planned(run, context.config, sequence_length, tell)
         for note in found.notes:
             tell(note)
-        if living:
-            made = as_built(run, living)
-        else:
-            there = devices(run, found)
-            made = planned(run, context.config, sequence_length, there)
         plan = made.plan
         check_ranks(faults, plan)
         on_start(plan, joined)
@@ -118,7 +117,8 @@ def train(
             kept = plan if run.plan.least_replicas is None else None
             copies = made.run.elastic.copies
             left = plan if living else None
-            work = Work(kept, context, board, plan, copies, found, fault_plan, left)
+            waits = wait_seconds(run)
+            work = Work(kept, context, board, plan, copies, waits, found, fault_plan, left)
             outcome = _watched(work, plan, Watch(on_step, tell))
     if outcome.error is not None:
         raise outcome.error

@@ -27,8 +27,8 @@ class Work:
     that are present, from what was ``found`` of them at the start. ``began`` is the largest plan
     that they had room for then, to which the run may grow back. ``faults`` are those that the run
     is to suffer. ``copies``: whether the ranks keep copies, as the run file says and the memory
-    allows. ``living`` is the plan of actors that a command line before this one has left, if they
-    are to be taken over.
+    allows. ``wait_seconds``: how long the first launch waits for room. ``living`` is the plan of
+    actors that a command line before this one has left, if they are to be taken over.
     """
 
     plan: Plan | None
@@ -36,6 +36,7 @@ class Work:
     board: ActorHandle[Board]
     began: Plan
     copies: bool
+    wait_seconds: float = 0.0
     found: Findings = NOTHING
     faults: FaultPlan = NO_FAULTS
     living: Plan | None = None

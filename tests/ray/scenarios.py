@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from actors.crew import ending, launch, reservation
 from actors.crew.gather import gather
 from actors.crew.nodes.bundles import takes
 from actors.crew.nodes.nodes import rooms
+from actors.crew.patience import Patience
 from cluster import watch
 from cluster.probe import probe
 from cluster.session import NAMESPACE
@@ -48,6 +50,9 @@ NODES: dict[str, dict[str, Any]] = {
     "b": {"num_cpus": 4, "memory": 2 * GB, "labels": {"rack": "r1"}},
     "c": {"num_cpus": 2, "memory": GB, "labels": {"rack": "r1", "role": "big"}},
 }
+SMALL = {"object_store_memory": 80 * 2**20}
+SCENES = ("spread", "asking", "refused", "busy", "coming", "forestalled")
+SCENES += ("selectors", "lost", "drained")
 SECONDS = 420
 _NUMBERS = count()
 
@@ -60,8 +65,7 @@ class Scenarios:
     def __init__(self) -> None:
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        small = {"object_store_memory": 80 * 2**20}
-        self._nodes = {key: self._cluster.add_node(**node, **small) for key, node in NODES.items()}
+        self._nodes = {key: self._cluster.add_node(**node, **SMALL) for key, node in NODES.items()}
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
         self._ids = {node.node_id: key for key, node in self._nodes.items()}
 
@@ -103,6 +107,32 @@ class Scenarios:
         told |= {"freed": self._launched(wide)}
         self._give_back()
         return told
+
+    def coming(self) -> Told:
+        """A node comes while a launch waits for it; what it asks for is what Ray sees as demand."""
+        wanted = plan([[ONE], [ONE | {"labels": (("rack", "r9"),)}]])
+        told: Told = {"reasons": [], "asked": []}
+
+        def tell(reason: str) -> None:
+            told["reasons"].append(reason)
+            threading.Thread(target=come).start()
+
+        def come() -> None:
+            time.sleep(1.0)
+            groups = [g for g in placement_group_table().values() if g["state"] == "PENDING"]
+            told["asked"] += [[g["bundles"][0], g["strategy"]] for g in groups]
+            node = self._cluster.add_node(num_cpus=1, labels={"rack": "r9"}, **SMALL)
+            self._nodes["late"], self._ids[node.node_id] = node, "late"
+
+        crew = launch.launch("coming", wanted, True, 120, Patience(60.0, tell))
+        told |= {"places": self._places("coming"), "count": len(crew.seats)}
+        ending.remove("coming")
+        self._cluster.remove_node(self._nodes.pop("late"))
+        return told | {"left": _left(), "error": self._patiently(0.5), "still": _left()}
+
+    def _patiently(self, seconds: float) -> Told:
+        far = plan([[ONE | {"labels": (("rack", "r8"),)}]])
+        return self._tried(lambda: launch.launch("bad", far, True, 60, Patience(seconds)))
 
     def forestalled(self) -> Told:
         """Others take a node between the decision for it and the reservation."""
@@ -290,9 +320,7 @@ def main() -> None:
     signal.alarm(SECONDS)
     scenarios, told = Scenarios(), {}
     try:
-        for name in ("spread", "asking", "refused", "busy", "forestalled"):
-            told[name] = _scene(getattr(scenarios, name))
-        for name in ("selectors", "lost", "drained"):
+        for name in sys.argv[2:] or SCENES:
             told[name] = _scene(getattr(scenarios, name))
     finally:
         scenarios.close()

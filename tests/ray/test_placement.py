@@ -93,6 +93,18 @@ def test_what_is_busy_is_said_to_be_and_what_was_given_back_is_used(told: dict[s
     assert freed["left"] == []
 
 
+def test_a_launch_waits_for_a_node_that_it_asks_for(told: dict[str, Any]) -> None:
+    coming = told["coming"]
+    (reason,) = coming["reasons"]
+    assert "rank 1 (replica 0, stage 1) asks for a node with rack = r9" in reason
+    assert coming["asked"] == [[{"CPU": 1.0}, "STRICT_PACK"]]
+    assert coming["places"]["coming/rank-1"] == "late"
+    assert (coming["count"], coming["left"]) == (2, [])
+    assert coming["error"]["type"] == "LaunchError"
+    assert 0.5 < coming["error"]["seconds"] < 5
+    assert coming["still"] == []
+
+
 def test_a_place_that_others_take_first_is_named_and_nothing_is_left(told: dict[str, Any]) -> None:
     late = told["forestalled"]
     assert late["type"] == "ClusterBusy"

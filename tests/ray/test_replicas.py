@@ -77,6 +77,7 @@ def no_driver_is_left(session: Session) -> None:
     assert driver_pids(session) == []
 
 
+@pytest.mark.long
 def test_a_killed_driver_is_replaced_and_all_actors_stay(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:

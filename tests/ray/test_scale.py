@@ -36,6 +36,7 @@ def check_curve(run: RunConfig, steps: int) -> None:
         assert record["loss"] == pytest.approx(plain.losses[-1], abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_run_goes_from_one_replica_to_two_and_back(ray_session: Session, tmp_path: Path) -> None:
     table = {"train": {"global_batch": 8}}
     run = material.run(material.make(tmp_path), tmp_path / "run", STEPS, 0, table)

@@ -221,7 +221,9 @@ def marked(mark: str) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "end", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 def test_a_server_of_its_own_ends_without_a_trace(model: Path, end: signal.Signals) -> None:
     port, mark = free_port(), uuid.uuid4().hex
     command = [sys.executable, "-c", SCRIPT, str(model), str(port)]

@@ -101,6 +101,7 @@ def test_resuming_continues_bit_for_bit(
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+@pytest.mark.long
 def test_a_killed_driver_keeps_the_actors_and_a_killed_actor_comes_back_alone(
     ray_session: Session, undisturbed: RunConfig, material: Path, tmp_path: Path
 ) -> None:

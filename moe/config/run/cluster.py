@@ -53,6 +53,11 @@ class ClusterSection(Section):
     """``local`` starts Ray here; otherwise the address of a cluster, or ``auto``."""
     cpus: int | None = Field(default=None, gt=0)
     """Logical CPUs of a local Ray cluster, which may exceed the cores; None: one per core."""
+    wait_seconds: float | None = Field(default=None, ge=0)
+    """Seconds that a launch waits until the cluster has room for the plan; it asks the autoscaler
+    for nodes meanwhile. None: 20 minutes in a Ray job, whose pods may be on their way; elsewhere a
+    plan without room is refused at once.
+    """
     launch_seconds: float = Field(default=180.0, gt=0)
     step_seconds: float = Field(default=1800.0, gt=0)
     group_seconds: float = Field(default=120.0, gt=0)

@@ -26,7 +26,7 @@ from moe.config.fault import STEP_PHASES, Fault, Phase, ProcessKind
 from moe.config.run import RunConfig
 from moe.errors import RankDied, RankLost
 from tests import crews, runs, tiny
-from tests.alone import ALONE, alone, join
+from tests.alone import ALONE, alone, join, rank_of_this_process
 from tests.ranks import SECONDS
 
 SEAT = ALONE.seat(0)
@@ -102,7 +102,7 @@ def test_an_error_comes_in_its_phase_of_its_step_and_once(
 
 
 def test_an_error_at_the_start_leaves_no_share(run: RunConfig, tmp_path: Path) -> None:
-    rank, command = Rank(0), _build(run)
+    rank, command = rank_of_this_process(), _build(run)
     rank.arm(planned(tmp_path, Fault("raise", 0, 5, "start")).of_rank(0, 7))
     with pytest.raises(RuntimeError, match=r"^fault raise:rank=0,step=5,phase=start$"):
         rank.build(*command)

@@ -23,7 +23,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.errors import DataError, OutOfMemory, PlanError, RankLost
 from moe.nn.block import Block
 from tests import exports, runs, tiny, waits
-from tests.alone import alone, join
+from tests.alone import alone, join, rank_of_this_process
 from tests.ranks import SECONDS, Ranks
 from tests.routed import routed
 
@@ -135,11 +135,11 @@ def test_weights_that_do_not_fit_are_told_with_what_was_predicted(
     command = BuildCommand(plan, plan.seats.seat(0), runs.LENGTH, runs.run_config(model))
     told = r"^rank 0 failed during building: (CUDA out|MemoryError).*planner predicts 0\.\d+ GB"
     with pytest.raises(OutOfMemory, match=told):
-        Rank(0).build(command, Full(model))
+        rank_of_this_process().build(command, Full(model))
 
 
 def test_a_rank_says_its_seat_and_the_number_of_the_seat_once_it_is_built(model: Path) -> None:
-    plan, rank = runs.plan(Checkpoint.open(model).config, (1, 2)), Rank(7)
+    plan, rank = runs.plan(Checkpoint.open(model).config, (1, 2)), rank_of_this_process(7)
     assert (rank.status().rank, rank.status().seat) == (7, None)
     seat = plan.seats.seat(1)
     rank.build(BuildCommand(plan, seat, runs.LENGTH), ModelSource(model))

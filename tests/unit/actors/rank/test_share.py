@@ -20,7 +20,7 @@ from moe.nn.processor import processor
 from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.file import to_dict
 from tests import batches, runs, tiny
-from tests.alone import ALONE, join
+from tests.alone import ALONE, join, rank_of_this_process
 from tests.ranks import SECONDS, Ranks, Team
 
 MKL = always(processor(), "mkl")
@@ -39,7 +39,7 @@ def rules() -> Iterator[None]:
 
 
 def started(model: Path, source: Source) -> Rank:
-    rank = Rank(0)
+    rank = rank_of_this_process()
     plan = runs.plan(Checkpoint.open(model).config, (3,))
     rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, runs.run_config(model)), source)
     join(rank, 1)
