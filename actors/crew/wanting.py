@@ -67,8 +67,11 @@ class Wanting:
 
 
 def _group(run: str, gang: Gang) -> PlacementGroup:
-    """Ask for room for a gang; Ray removes the group with the process that asked."""
-    labels = [dict(rank.labels) for rank in gang.ranks]
+    """Ask for room for a gang; Ray removes the group with the process that asked.
+
+    Ray takes a space in ``in(a, b)`` for a part of the value.
+    """
+    labels = [{key: text.replace(" ", "") for key, text in rank.labels} for rank in gang.ranks]
     group: PlacementGroup = placement_group(
         [bundle(rank) for rank in gang.ranks],
         strategy="STRICT_PACK",

@@ -20,7 +20,6 @@ import psutil
 import ray
 import tomli_w
 from ray._private.services import get_node_ip_address
-from ray.cluster_utils import AutoscalingCluster
 
 from actors.crew import ending
 from cluster.session import NAMESPACE
@@ -78,12 +77,8 @@ class Scene:
         psutil.wait_procs(own, timeout=10)
 
     def _words(self) -> list[str]:
-        node = {"CPU": 1, "object_store_memory": 80 * 2**20}
-        rank = {"resources": node, "node_config": {}, "min_workers": 0, "max_workers": 3}
-        made = AutoscalingCluster({}, {"rank": rank}, True, idle_timeout_minutes=IDLE_MINUTES)
-        config: Told = made._config
-        config["provider"] |= {"gcs_address": self._address}
-        (self._folder / "autoscaling.json").write_text(json.dumps(config))
+        config = json.dumps(_autoscaling(self._address))
+        (self._folder / "autoscaling.json").write_text(config)
         ray_ = Path(sys.executable).with_name("ray")
         host, port = self._address.split(":")
         words = [str(ray_), "start", "--head", "--block", "--num-cpus=0", "--disable-usage-stats"]
@@ -118,6 +113,26 @@ class Scene:
             if time.monotonic() > self._deadline:
                 raise TimeoutError(f"not within {SECONDS:g} s")
             time.sleep(0.5)
+
+
+def _autoscaling(address: str) -> Told:
+    """Return Ray's configuration of a cluster that may have nodes for one rank each."""
+    node = {"CPU": 1, "object_store_memory": 80 * 2**20}
+    rank = {"resources": node, "node_config": {}, "min_workers": 0, "max_workers": 3}
+    head: Told = {"resources": {}, "node_config": {}, "max_workers": 0}
+    return {
+        "cluster_name": "local",
+        "max_workers": 3,
+        "idle_timeout_minutes": IDLE_MINUTES,
+        "provider": {
+            "type": "fake_multinode",
+            "head_node_id": HEAD,
+            "gcs_address": address,
+            "launch_multiple": True,
+        },
+        "available_node_types": {"head": head, "rank": rank},
+        "head_node_type": "head",
+    }
 
 
 def _environment() -> dict[str, str]:
