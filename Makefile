@@ -59,7 +59,7 @@ test-ray: install
 	$(PYTEST) $(ON_RAY) -m "not long" tests/ray
 
 soak: install s3
-	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 1800 $(PARALLEL) tests/unit tests/manifests
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 1800 $(PARALLEL) tests/unit tests/manifests tests/deepspeed
 	$(PYTEST) $(ON_RAY) -m long tests/ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --check --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 

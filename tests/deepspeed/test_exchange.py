@@ -74,6 +74,22 @@ class Case(NamedTuple):
 
 
 CASES = [Case(family, stage) for family, stages in STAGES.items() for stage in stages]
+USUAL = {Case("llama", 2), Case("mixtral", 3)}
+"""Cases of `make test`: ZeRO 1 and 2 keep their state alike, ZeRO 3 in another way."""
+
+EACH = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case in USUAL else pytest.mark.long) for case in CASES],
+    ids=str,
+)
+
+
+@pytest.fixture(scope="module")
+def chosen(request: pytest.FixtureRequest) -> list[Case]:
+    """The cases that are tested now: DeepSpeed runs them together, as it is slow to start."""
+    tested = [item for item in request.session.items if item.path == request.path]
+    found = {item.callspec.params["case"] for item in tested if isinstance(item, pytest.Function)}
+    return [case for case in CASES if case in found]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +99,7 @@ def ranks() -> Iterator[Ranks]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, chosen: list[Case]) -> Path:
     """Models, and what DeepSpeed made of them: saved half-way, and trained to the end."""
     folder = tmp_path_factory.mktemp("deepspeed")
     vocabulary = vocabularies.byte_level()
@@ -110,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 save=str(folder / f"zero-{case}"),
                 save_at=HALF,
             )
-            for case in CASES
+            for case in chosen
         ],
     )
     return folder
@@ -206,7 +222,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@EACH
 def test_what_deepspeed_began_our_ranks_end(
     case: Case, folder: Path, ranks: Ranks, tmp_path: Path
 ) -> None:
@@ -227,7 +243,7 @@ def test_what_deepspeed_began_our_ranks_end(
 
 
 @pytest.fixture(scope="module")
-def returned(folder: Path, ranks: Ranks) -> dict[str, list[float]]:
+def returned(folder: Path, ranks: Ranks, chosen: list[Case]) -> dict[str, list[float]]:
     """Train with our ranks, export half-way, and let DeepSpeed end all; return our losses."""
     losses, jobs = {}, []
     for family in STAGES:
@@ -252,12 +268,13 @@ def returned(folder: Path, ranks: Ranks) -> dict[str, list[float]]:
                 scheduler=CONSTANT if stage == 1 else None,
             )
             for stage in STAGES[family]
+            if Case(family, stage) in chosen
         ]
     run_deepspeed(folder, jobs)
     return losses
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@EACH
 def test_what_our_ranks_began_deepspeed_ends(
     case: Case, folder: Path, returned: dict[str, list[float]]
 ) -> None:
