@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,18 +72,23 @@ def peak_bytes(
     source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None = None
 ) -> int:
     """Return the most anonymous memory that an upcycling takes, in a process of its own."""
+    return watched_peak(upcycle, source, to, options, calibration=calibration)
+
+
+def watched_peak(work: Callable[..., object], *arguments: Any, **options: Any) -> int:
+    """Return the most anonymous memory that a call takes, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_watched, (source, to, options, calibration))
+        return pool.apply(_watched, (work, arguments, options))
 
 
 def _watched(
-    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None
+    work: Callable[..., object], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> int:
     torch.set_num_threads(1)
     watch = MemoryWatch()
     watch.start()
-    upcycle(source, to, options, calibration=calibration)
+    work(*arguments, **options)
     return watch.stop()
 
 

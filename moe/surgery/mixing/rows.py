@@ -18,6 +18,9 @@ from moe.errors import ConfigError
 from moe.surgery.mixing.options import Prompts
 from moe.surgery.seen import feed_forward_inputs
 
+_LEAST = 1e-5
+"""The least distance from the mean over experts, relative to the length, that is not rounding."""
+
 
 def prompt_rows(
     readers: Sequence[Checkpoint], prompts: Sequence[Prompts], deviation: float
@@ -30,7 +33,7 @@ def prompt_rows(
     for layer in means[0]:
         found_ND = torch.stack([mean[layer] for mean in means])
         apart_ND = found_ND - found_ND.mean(dim=0)
-        if not bool(apart_ND.any(dim=1).all()):
+        if bool((apart_ND.norm(dim=1) < _LEAST * found_ND.norm(dim=1)).any()):
             raise ConfigError(
                 "the prompts of an expert have the mean of all experts: no row follows; give each "
                 "model prompts of its own"
