@@ -17,7 +17,7 @@ def _run_all() -> int:
     for name in arguments.names or names():
         print(f"\nbenchmarks.{name}", flush=True)
         words = ["--smallest"] if arguments.smallest else []
-        if name == "upcycle" and arguments.mergekit:
+        if name in ("mixing", "upcycle") and arguments.mergekit:
             words += ["--mergekit", str(arguments.mergekit)]
         outcomes.append(run(name, words))
     print()
@@ -31,7 +31,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="all, if none is given")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed, too")
     parser.add_argument("--smallest", action="store_true", help="each on tiny material, in seconds")
-    parser.add_argument("--mergekit", type=Path, help="mergekit-moe, which upcycle is compared to")
+    parser.add_argument(
+        "--mergekit", type=Path, help="mergekit-moe, with which upcycle and mixing are compared"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(names()))
     if unknown:

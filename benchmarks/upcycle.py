@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,14 +45,14 @@ class MemoryWatch(threading.Thread):
     def __init__(self, seconds: float = 0.002) -> None:
         super().__init__(daemon=True)
         self._seconds = seconds
-        self._begin = _anonymous_bytes()
+        self._begin = anonymous_bytes()
         self._over = threading.Event()
         self.peak = 0
 
     def run(self) -> None:
         """Sample until told to stop."""
         while not self._over.wait(self._seconds):
-            self.peak = max(self.peak, _anonymous_bytes() - self._begin)
+            self.peak = max(self.peak, anonymous_bytes() - self._begin)
 
     def stop(self) -> int:
         """Return the peak."""
@@ -61,29 +61,36 @@ class MemoryWatch(threading.Thread):
         return self.peak
 
 
-def _anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no RssAnon; measure on Linux")
+def anonymous_bytes(process: int | str = "self") -> int:
+    """Return the anonymous memory of a process, in bytes; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def peak_bytes(
     source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None = None
 ) -> int:
     """Return the most anonymous memory that an upcycling takes, in a process of its own."""
+    return watched_peak(upcycle, source, to, options, calibration=calibration)
+
+
+def watched_peak(work: Callable[..., object], *arguments: Any, **options: Any) -> int:
+    """Return the most anonymous memory that a call takes, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_watched, (source, to, options, calibration))
+        return pool.apply(_watched, (work, arguments, options))
 
 
 def _watched(
-    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None
+    work: Callable[..., object], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> int:
     torch.set_num_threads(1)
     watch = MemoryWatch()
     watch.start()
-    upcycle(source, to, options, calibration=calibration)
+    work(*arguments, **options)
     return watch.stop()
 
 

@@ -1,5 +1,7 @@
 """A Hugging Face model directory, opened for reading by tensor name and slice."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ class Checkpoint:
         self._layout = layout
 
     @classmethod
-    def open(cls, path: Location, manifest: Manifest | None = None) -> "Checkpoint":
+    def open(cls, path: Location, manifest: Manifest | None = None) -> Self:
         """Open a directory and check that every tensor exists in the correct shape.
 
         With the manifest of a training checkpoint, every tensor must be in the file that the

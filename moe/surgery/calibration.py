@@ -23,8 +23,13 @@ class Calibration:
 
     def record(self) -> dict[str, object]:
         """Return the entry of the receipt."""
-        digest = hashlib.sha256(self.tokens.long().numpy().tobytes()).hexdigest()
-        return {"source": self.source, "tokens": self.tokens.numel(), "sha256": digest}
+        sha256 = digest(self.tokens)
+        return {"source": self.source, "tokens": self.tokens.numel(), "sha256": sha256}
+
+
+def digest(tokens: Tensor) -> str:
+    """Return the SHA-256 of token numbers, as 64-bit integers."""
+    return hashlib.sha256(tokens.long().numpy().tobytes()).hexdigest()
 
 
 def calibrated(

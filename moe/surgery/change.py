@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moe.surgery.blocks import moments
+from moe.surgery.seeds import generator as generator_of
 
 Apply = Callable[[Tensor, int], Tensor]
 """Takes a block of rows in float32 and the number of its first row, and returns it changed."""
@@ -33,6 +34,32 @@ class Noise:
 
         def apply(block: Tensor, _: int) -> Tensor:
             return block + spread * torch.randn(block.shape, generator=generator)
+
+        return apply
+
+
+@dataclass(frozen=True, slots=True)
+class Opposite:
+    """Noise that cancels exactly between two copies: the ``second`` is what the first leaves of
+    twice the weight. Elements for which that has no representation in the dtype stay as they are.
+
+    Both copies draw from the generator of ``words``, so the one that ``begin`` gets is not read.
+    """
+
+    deviation: float
+    words: tuple[int, str]
+    second: bool
+
+    def begin(self, weight: Tensor, axis: int, generator: torch.Generator) -> Apply:
+        """Measure the weight, and return a function that adds or subtracts the noise."""
+        spread, shared = self.deviation * moments(weight)[1], generator_of(*self.words)
+
+        def apply(block: Tensor, _: int) -> Tensor:
+            noise = torch.randn(block.shape, generator=shared)
+            first = (block + spread * noise).to(weight.dtype).double()
+            second = 2 * block.double() - first
+            held = second.to(weight.dtype).double() == second
+            return torch.where(held, second if self.second else first, block.double())
 
         return apply
 

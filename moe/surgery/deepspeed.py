@@ -28,9 +28,9 @@ from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from moe.nn import controller
 from moe.planning.plan.file import to_dict
-from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import Location
+from moe.surgery.one_rank import one_rank
 from moe.surgery.output import Progress
 from moe.surgery.receipt import hashes_below, write_receipt
 
@@ -53,7 +53,7 @@ def import_universal(
     """
     about = About(
         SaveContext(universal.config, run, run.model.path, data),
-        plan=to_dict(_one_rank(universal.config)),
+        plan=to_dict(one_rank(universal.config, "deepspeed")),
         step=universal.step,
     )
     places = {part.tensor.name: (each, part) for each, part in universal.parts()}
@@ -165,17 +165,6 @@ class _Counted:
         self._done += _FLOAT_BYTES * value.numel()
         self._progress(self._done, self.total)
         return value
-
-
-def _one_rank(config: ModelConfig) -> Plan:
-    """Return a plan with one rank, as far as the checkpoint describes it."""
-    rank = RankPlan(
-        devices=("deepspeed",),
-        kv_heads=(0, config.kv_heads),
-        ffn=(0, config.ffn_size),
-        experts=tuple(range(config.experts)),
-    )
-    return Plan(config.summary(), (StagePlan((0, config.layers), (rank,)),))
 
 
 def _beginning(config: ModelConfig, run: RunConfig) -> dict[int, BalanceState]:

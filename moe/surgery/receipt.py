@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ class Receipt:
 def write_receipt(directory: Path, table: Mapping[str, Any]) -> None:
     """Write ``receipt.json``: the table and the version of raymoe."""
     write_json(directory / RECEIPT, {"raymoe": __version__, **table})
+
+
+def written(directory: Path, shards: Mapping[str, Future[str]]) -> dict[str, str]:
+    """Return the SHA-256 of all files of a directory, whose shards were hashed meanwhile."""
+    rest = tuple(path for path in directory.iterdir() if path.name not in shards)
+    found = {name: shard.result() for name, shard in shards.items()} | hashes(rest)
+    return dict(sorted(found.items()))
 
 
 def hashes(paths: tuple[Path, ...]) -> dict[str, str]:

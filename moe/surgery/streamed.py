@@ -156,19 +156,27 @@ def embedded(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
 @torch.no_grad()
 def advance(checkpoint: Checkpoint, layer: int, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
     """Return the hidden states after one layer."""
-    return _run(_layer(checkpoint, layer), tokens_BS, x_BSD)
+    return _run(streamed_layer(checkpoint, layer), tokens_BS, x_BSD)
 
 
 @torch.no_grad()
 def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
     """Return the logits [B, S, V]."""
-    config = checkpoint.config
     x_BSD = embedded(checkpoint, tokens_BS)
-    for layer in range(config.layers):
+    for layer in range(checkpoint.config.layers):
         x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
+    return by_rows(final_normed(checkpoint, x_BSD), head_weight(checkpoint))
+
+
+def final_normed(checkpoint: Checkpoint, x_BSD: Tensor) -> Tensor:
+    """Return what the head multiplies, of the hidden states after the last layer."""
     norm = _whole(checkpoint, FINAL_NORM).float()
-    x_BSD = F.rms_norm(x_BSD, norm.shape, norm, config.norm_eps)
-    return by_rows(x_BSD, _whole(checkpoint, EMBEDDING if config.tie_embeddings else HEAD))
+    return F.rms_norm(x_BSD, norm.shape, norm, checkpoint.config.norm_eps)
+
+
+def head_weight(checkpoint: Checkpoint) -> Tensor:
+    """Return the output matrix [V, D], memory-mapped and not read."""
+    return _whole(checkpoint, EMBEDDING if checkpoint.config.tie_embeddings else HEAD)
 
 
 @torch.no_grad()
@@ -181,7 +189,7 @@ def activities(
     """
     x_BSD = embedded(checkpoint, tokens_BS)
     for layer in range(max(layers) + 1):
-        decoder = _layer(checkpoint, layer)
+        decoder = streamed_layer(checkpoint, layer)
         found = decoder.get_submodule(f"model.layers.{layer}.mlp")
         assert isinstance(found, StreamedFeedForward)
         if layer in layers:
@@ -202,7 +210,9 @@ def _whole(checkpoint: Checkpoint, name: str) -> Tensor:
     return checkpoint.read(ends[name])
 
 
-def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
+def streamed_layer(
+    checkpoint: Checkpoint, layer: int, experts: type[StreamedExperts] = StreamedExperts
+) -> Decoder:
     """Return one layer; its linear layers read the file, its other tensors are in memory."""
     config = checkpoint.config
     one = replace(whole(config), layers=(layer, layer + 1), embedding=False, head=False)
@@ -213,7 +223,7 @@ def _layer(checkpoint: Checkpoint, layer: int) -> Decoder:
         if isinstance(block.mlp, DenseFeedForward):  # Only its gang needs the weight in one piece.
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
         if isinstance(block.mlp, MixtureOfExperts):
-            block.mlp.experts = StreamedExperts(checkpoint, held_by(config, one))
+            block.mlp.experts = experts(checkpoint, held_by(config, one))
     held = {tensor.name: tensor for tensor in held_by(config, share)}
     _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}

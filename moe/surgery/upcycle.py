@@ -35,7 +35,7 @@ from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.lineage import Lineage, finite, lineages
 from moe.surgery.options import UpcycleOptions, upcycled_config
 from moe.surgery.output import Progress, Values, write_model
-from moe.surgery.receipt import Receipt, hashes
+from moe.surgery.receipt import Receipt, hashes, written
 from moe.surgery.routers import new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
@@ -76,9 +76,7 @@ def upcycle(
         inputs = thread.submit(hashes, (source / "config.json", *map(local, dense.shards.paths)))
         after = logits(Checkpoint.open(staging), job.probe)
         distance = job.distance(before.result(), after)
-        rest = sorted(path for path in staging.iterdir() if path.name not in shards)
-        written = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
-        receipt = job.receipt(inputs.result(), dict(sorted(written.items())), distance)
+        receipt = job.receipt(inputs.result(), written(staging, shards), distance)
         receipt.save(staging)
     return receipt
 
@@ -131,7 +129,7 @@ class _Upcycling:
         return distance
 
     def receipt(
-        self, inputs: dict[str, str], written: dict[str, str], distance: LogitDistance
+        self, inputs: dict[str, str], files: dict[str, str], distance: LogitDistance
     ) -> Receipt:
         """Return the receipt."""
         measured = self.calibration.record() if self.calibration else None
@@ -141,7 +139,7 @@ class _Upcycling:
             seed=self.options.seed,
             source=local(self.dense.path).resolve().name,
             source_files=inputs,
-            files=written,
+            files=files,
             distance=distance,
             notes=self.dense.notes,
         )

@@ -121,9 +121,9 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
 
 
 def _upcycled(model: Path) -> bool:
-    """Return whether a model was upcycled from a dense model, according to its receipt."""
+    """Return whether a model was upcycled from dense models, according to its receipt."""
     receipt = model / RECEIPT
-    return receipt.exists() and read_json(receipt).get("method") != "init"
+    return receipt.exists() and read_json(receipt).get("method") not in ("init", "expand")
 
 
 _MAY_CHANGE = ("train.steps", "train.schedule", "train.precision")
