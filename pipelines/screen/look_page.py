@@ -118,9 +118,10 @@ def _alike(
     heading: str,
     about: str,
     maps: list[tuple[LayerLook, Matrix]],
-    span: tuple[float, float] = (0.0, 1.0),
+    span: tuple[float, float] | None = None,
 ) -> Iterator[str]:
-    """Yield a small map for each layer, all in one scale."""
+    """Yield a small map for each layer, all in one scale; its default is from the least to 1."""
+    span = span or (min(min(map(min, matrix)) for _, matrix in maps), 1.0)
     yield element("h2", escape(heading))
     yield element("p", escape(about))
     yield scale_bar(*span)

@@ -51,7 +51,7 @@ def scale_bar(low: float, high: float) -> str:
     """Return the scale of colours with its ends."""
     stops = ", ".join(_hex(colour) for colour in _STOPS)
     bar = element("span", class_="bar", style=f"background:linear-gradient(to right, {stops})")
-    return element("div", f"{low:.2g} ", bar, f" {high:.2g}", class_="scale")
+    return element("div", f"{low:.4g} ", bar, f" {high:.4g}", class_="scale")
 
 
 def colour(value: float, span: tuple[float, float]) -> str:
@@ -85,7 +85,7 @@ def _headings(names: Sequence[str], columns: int, cell: float) -> Iterator[str]:
         yield words(middle, _TOP - 5, str(across), class_="name middle")
     down_every = max(1, -(-12 // int(cell)))
     for down in range(0, len(names), down_every):
-        yield words(_LEFT - 4, _TOP + (down + 0.5) * cell + 4, names[down], class_="name end")
+        yield words(_LEFT - 4, _TOP + (down + 0.5) * cell + 4, names[down], class_="name right")
 
 
 def _part(value: float, span: tuple[float, float]) -> float:
