@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,18 +72,27 @@ def peak_bytes(
     source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None = None
 ) -> int:
     """Return the most anonymous memory that an upcycling takes, in a process of its own."""
+    return peak_of(_upcycled, source, to, options, calibration)
+
+
+def _upcycled(
+    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None
+) -> None:
+    upcycle(source, to, options, calibration=calibration)
+
+
+def peak_of(work: Callable[..., object], *arguments: object) -> int:
+    """Return the most anonymous memory that a call takes, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_watched, (source, to, options, calibration))
+        return pool.apply(_watched, (work, arguments))
 
 
-def _watched(
-    source: Path, to: Path, options: UpcycleOptions, calibration: Calibration | None
-) -> int:
+def _watched(work: Callable[..., object], arguments: tuple[object, ...]) -> int:
     torch.set_num_threads(1)
     watch = MemoryWatch()
     watch.start()
-    upcycle(source, to, options, calibration=calibration)
+    work(*arguments)
     return watch.stop()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.surgery.look.look import LayerLook, Pair, closest, look
-from pipelines.models.text import Text
+from moe.surgery.text import Text
 
 PAIRS = 3
 """Most similar pairs of experts that are named for each layer."""

@@ -1,25 +1,15 @@
 """Tokens of a directory that ``raymoe tokenize`` wrote, in rows spread evenly over a split."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ConfigError
+from moe.surgery.text import Text
 from pipelines.corpus.inputs import open_shards
 from pipelines.corpus.manifest import Split
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Tokens and labels [B, S] of some rows, and the name of the directory they came from."""
-
-    source: str
-    tokens: Tensor
-    labels: Tensor
 
 
 def text_from(model: Path, data: Path, split: Split, rows: int) -> Text:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moe.checkpoint.reader import Checkpoint
+from moe.surgery.text import Text
 from pipelines.models.inspect import inspect
-from pipelines.models.text import Text
 from pipelines.screen.look_page import write_page
 from tests import mixtures, tiny
 from tests.browser.chromium import look

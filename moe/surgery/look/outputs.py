@@ -34,5 +34,6 @@ def spread(total: int, wanted: int) -> Tensor:
 
 def _kernel(y_mD: Tensor) -> Tensor:
     centred_mD = y_mD - y_mD.mean(dim=0)
-    kernel_mm: Tensor = centred_mD @ centred_mD.T
-    return kernel_mm / max(kernel_mm.norm().item(), torch.finfo(kernel_mm.dtype).tiny)
+    kernel_mm = centred_mD @ centred_mD.T
+    length: float = kernel_mm.norm().item()
+    return kernel_mm.div(max(length, torch.finfo(kernel_mm.dtype).tiny))

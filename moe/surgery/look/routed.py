@@ -15,10 +15,8 @@ from torch import Tensor
 from moe.checkpoint.reader import Checkpoint
 from moe.nn.decoder import Decoder
 from moe.nn.router import Router, Routing
-from moe.surgery.streamed import StreamedExperts, embedded, one_layer, run
-
-_SEQUENCES = 8
-"""Sequences that are computed at a time."""
+from moe.surgery.streamed import StreamedExperts, embedded, one_layer
+from moe.surgery.text import in_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +43,11 @@ class Routed:
 def routed(checkpoint: Checkpoint, tokens_BS: Tensor) -> Iterator[Routed]:
     """Yield what each layer with experts does, the first layer first."""
     config = checkpoint.config
-    rows = [slice(start, start + _SEQUENCES) for start in range(0, len(tokens_BS), _SEQUENCES)]
     x_BSD = embedded(checkpoint, tokens_BS)
     for layer in range(config.moe_layers[-1] + 1):
         decoder = one_layer(checkpoint, layer)
         watch = _Watch(decoder, layer, config.experts) if config.has_experts(layer) else None
-        x_BSD = torch.cat([run(decoder, tokens_BS[some], x_BSD[some]) for some in rows])
+        x_BSD = in_parts(decoder, tokens_BS, x_BSD)
         if watch is not None:
             yield watch.seen()
 
