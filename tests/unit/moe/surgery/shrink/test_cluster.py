@@ -1,5 +1,7 @@
 """Clusters of similar things, and shares fitted by least squares, by their definitions."""
 
+from itertools import chain
+
 import pytest
 import torch
 from hypothesis import given
@@ -17,7 +19,7 @@ def test_clusters_part_all_things(count: int, data: st.DataObject) -> None:
     similarity = torch.rand(count, count, generator=source)
     found = clusters(similarity + similarity.T, wanted)
     assert len(found) == wanted
-    assert sorted(sum(found, [])) == list(range(count))
+    assert sorted(chain.from_iterable(found)) == list(range(count))
     assert found == sorted(map(sorted, found))
 
 

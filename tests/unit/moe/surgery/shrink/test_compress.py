@@ -184,7 +184,7 @@ def test_random_pruning_follows_its_seed(models: dict[str, Path], tmp_path: Path
         ("mixtral", 6, Prune("random"), "asked for 6 experts of 6"),
         ("raymoe", 3, Merge(), "do not divide into the 2 groups"),
         ("raymoe", 2, Merge(), "give at least 4"),
-        ("mixtral", 3, Prune("traffic"), r"prune \(traffic\) is measured on text; give --data"),
+        ("mixtral", 3, Prune("traffic"), r"prune \(by traffic\) is measured on text; give --data"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(
@@ -248,7 +248,7 @@ def test_memory_is_that_of_a_few_blocks_however_many_shards(tmp_path: Path) -> N
     model = tiny.mixtral(**sizes, num_hidden_layers=2, num_local_experts=8)
     source = tmp_path / "moe"
     model.save_pretrained(source, max_shard_size="30MB")
-    assert len(list(source.glob("*.safetensors"))) > 10
+    assert len(list(source.glob("*.safetensors"))) > 5
     options = CompressOptions(4, Merge("outputs", "least-squares"))
     whole = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     peak = peak_of(compress, source, tmp_path / "small", options, TEXTS)
@@ -275,9 +275,8 @@ def _check_tensors(large: Checkpoint, small: Checkpoint, done: Compressed) -> No
             )
         else:
             fold = folds[role.expert]
-            names = [
-                tensor.name.replace(f"experts.{role.expert}.", f"experts.{e}.") for e in fold[0]
-            ]
+            before, _, after = tensor.name.partition(f"experts.{role.expert}.")
+            names = [f"{before}experts.{number}.{after}" for number in fold.experts]
             parents = [large.read(by_name[name]).double() for name in names]
             expected = sum(s * p for s, p in zip(fold.shares, parents, strict=True))  # type: ignore[assignment]
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
