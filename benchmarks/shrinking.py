@@ -133,7 +133,7 @@ def _train(
         labels = torch.from_numpy(batch.labels)
         loss = cross_entropy_sum(decoder(torch.from_numpy(batch.tokens), how).values, labels)
         optimizer.zero_grad()
-        (loss / (labels != IGNORED).sum()).backward()
+        torch.autograd.backward(loss / (labels != IGNORED).sum())
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
     _save(decoder, checkpoint.config, model, to)
@@ -161,7 +161,7 @@ def _compared(
     for name, method in METHODS.items():
         seeds = arguments.seeds if name == "prune random" else 1
         rises = [
-            _loss(arguments, model, tokens, CompressOptions(experts, method, seed)) - before
+            _loss(arguments, model, tokens, CompressOptions(experts, method, seed=seed)) - before
             for model, before in zip(models, whole, strict=True)
             for seed in range(seeds)
         ]

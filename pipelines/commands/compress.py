@@ -44,6 +44,12 @@ def compress(
             show_default="uniform",
         ),
     ] = None,
+    quantise: Annotated[
+        str | None,
+        typer.Option(
+            help="Store matrices as int8, int4, fp8 or fp8-blocks.", show_default="as they are"
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +64,7 @@ def compress(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Make a model smaller: prune or merge its experts; the receipt tells what it costs."""
+    """Make a model smaller: fewer experts, fewer bits; the receipt tells what it costs."""
     from moe.checkpoint.reader import Checkpoint
     from moe.surgery.shrink.compress import Texts
     from moe.surgery.shrink.compress import compress as run
@@ -72,11 +78,12 @@ def compress(
     given = [name for name, value in {"method": method, **chosen}.items() if value is not None]
     if experts is None and given:
         raise ConfigError(f"--{given[0]} has no effect without --experts; give that too")
-    if experts is None:
-        raise ConfigError("there is nothing to do; give --experts")
+    if experts is None and quantise is None:
+        raise ConfigError("there is nothing to do; give --experts or --quantise")
     if data is None and rows is not None:
         raise ConfigError(f"--rows {rows} has no effect without --data; give that too")
-    options = CompressOptions(experts, shrink_method_named(method or METHOD, chosen), seed)
+    fewer = None if experts is None else shrink_method_named(method or METHOD, chosen)
+    options = CompressOptions(experts, fewer, quantise, seed)
     for line in Checkpoint.open(model).notes:
         caution(line)
     texts = None

@@ -14,6 +14,8 @@ def compress_table(done: Compressed) -> Table:
         table.add_row("experts", str(done.options.experts))
     for name, value in done.options.record().items():
         table.add_row(name.replace("_", " "), str(value))
+    if done.options.form is not None:
+        table.add_row("form", done.options.form)
     before, after = done.bytes
     table.add_row(
         "weights", f"{gigabytes(before)} to {gigabytes(after)} GB, {after / before:.0%} of it"

@@ -1,4 +1,4 @@
-"""A model to a smaller one: fewer experts, streamed, with a receipt.
+"""A model to a smaller one: fewer experts, fewer bits, streamed, with a receipt.
 
 First the model is run once over the calibration text, layer by layer, to decide what becomes of the
 experts of each layer; then each tensor of the smaller model is written, a block of rows at a time.
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
+from moe.checkpoint.writer import copy_tokenizer, write_json
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.quantised import KEY, Quantised, form_named, quantised_table
 from moe.errors import ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
@@ -30,6 +30,7 @@ from moe.surgery.seeds import generator
 from moe.surgery.shrink.fold import Reduction
 from moe.surgery.shrink.method import Site
 from moe.surgery.shrink.options import PROBE_TOKENS, CompressOptions, compressed_config
+from moe.surgery.shrink.stored import Stored
 from moe.surgery.shrink.tensors import Folds, Smaller
 from moe.surgery.streamed import logits
 from moe.surgery.text import Text, text_loss
@@ -78,16 +79,15 @@ def compress(
         )
     refuse_existing(to)
     folds = _folds(checkpoint, options, texts)
-    model = Smaller(checkpoint, config, folds)
-    specs = [
-        TensorSpec(disk_name(config.family, tensor.name), tensor.shape, dtype)
-        for tensor, dtype in model
-    ]
+    form = None if options.form is None else form_named(options.form, config)
+    stored = Stored(Smaller(checkpoint, config, folds), form)
+    pieces = stored.pieces()
+    specs = [spec for spec, _ in pieces]
     total = sum(spec.bytes for spec in specs)
     check_room(to, total)
     with staged(to) as staging, ThreadPoolExecutor(1) as thread:
-        _write_small_files(checkpoint, config, staging)
-        values = (model.values(tensor) for tensor, _ in model)
+        _write_small_files(checkpoint, config, form, staging)
+        values = (stored.values(*piece) for piece in pieces)
         shards = write_model(staging, specs, values, progress)
         files = (source / "config.json", *map(local, checkpoint.shards.paths))
         inputs = thread.submit(hashes, files)
@@ -122,9 +122,12 @@ def _folds(checkpoint: Checkpoint, options: CompressOptions, texts: Texts | None
     return found
 
 
-def _write_small_files(checkpoint: Checkpoint, config: ModelConfig, to: Path) -> None:
+def _write_small_files(
+    checkpoint: Checkpoint, config: ModelConfig, form: Quantised | None, to: Path
+) -> None:
     dtype = str(checkpoint.dtype).removeprefix("torch.")
-    write_json(to / "config.json", write_config(config, dtype))
+    few_bits = {} if form is None else {KEY: quantised_table(form)}
+    write_json(to / "config.json", write_config(config, dtype) | few_bits)
     copy_tokenizer(local(checkpoint.path), to)
     copy_remote_code(config.family, to)
 
@@ -171,7 +174,7 @@ def _receipt(
     before, after = done.bytes
     return {
         "method": "compress" if options.method is None else options.method.name,
-        "options": options.record() | {"experts": options.experts},
+        "options": options.record() | {"experts": options.experts, "form": options.form},
         "seed": options.seed,
         "source": local(checkpoint.path).resolve().name,
         "source_files": inputs,

@@ -5,6 +5,7 @@ from typing import Any
 
 from moe.config.families import write_config
 from moe.config.model import ModelConfig
+from moe.config.quantised import form_named
 from moe.errors import ConfigError
 from moe.surgery.shrink.fold import Reduction
 from moe.surgery.shrink.method import ShrinkMethod
@@ -17,11 +18,13 @@ PROBE_TOKENS = 64
 class CompressOptions:
     """``method`` brings every layer down to so many ``experts``; both None leaves them alone.
 
-    ``seed`` is that of what is drawn at random.
+    ``form`` is one of ``moe.config.quantised.FORMS``; None leaves matrices as they are. ``seed`` is
+    that of what is drawn at random.
     """
 
     experts: int | None = None
     method: ShrinkMethod | None = None
+    form: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class CompressOptions:
 
 def compressed_config(config: ModelConfig, options: CompressOptions) -> ModelConfig:
     """Return the architecture after a compression; ConfigError where there is none."""
+    if options.form is not None:
+        form_named(options.form, config)
     if options.experts is None:
         return config
     if config.moe is None:

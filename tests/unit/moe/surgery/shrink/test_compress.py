@@ -171,7 +171,9 @@ def test_least_squares_fits_outputs_better_than_the_other_shares(models: dict[st
 
 def test_random_pruning_follows_its_seed(models: dict[str, Path], tmp_path: Path) -> None:
     kept = [
-        compress(models["mixtral"], tmp_path / str(n), CompressOptions(3, Prune("random"), seed))
+        compress(
+            models["mixtral"], tmp_path / str(n), CompressOptions(3, Prune("random"), seed=seed)
+        )
         for n, seed in enumerate((0, 0, 1))
     ]
     assert kept[0].folds == kept[1].folds != kept[2].folds
