@@ -54,6 +54,12 @@ class Quantised:
             return (1,)
         return (-(-outputs // self.block[0]), -(-inputs // self.block[1]))
 
+    @property
+    def bytes_per_number(self) -> float:
+        """Bytes of a number with its part of a scale; a scale for all inputs is not counted."""
+        shared = self.group or (self.block[0] * self.block[1] if self.block else 0)
+        return self.bits / 8 + (4 / shared if shared else 0.0)
+
     def bytes(self, outputs: int, inputs: int) -> int:
         """Return the bytes of a matrix, with its scales in float32."""
         count = 1
