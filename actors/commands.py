@@ -67,7 +67,8 @@ class LayerReport:
     """Routing of one layer over one step. ``load`` counts the (token, expert) pairs of each expert.
 
     Losses are before multiplication by their coefficients; None for a loss that the run does not
-    use.
+    use. ``similarity``, in steps that look at weights, is the mean cosine of all pairs of experts,
+    ``closest`` the most similar pair and its cosine (``moe.nn.sketch``).
     """
 
     load: tuple[int, ...]
@@ -77,6 +78,8 @@ class LayerReport:
     sharpness: float
     z_loss: float | None = None
     device_loss: float | None = None
+    similarity: float | None = None
+    closest: tuple[int, int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.sources import CheckpointSource, ModelSource, Source
-from benchmarks.material import CONFIG, tokenizer
+from benchmarks.material import CONFIG, byte_tokenizer
 from benchmarks.results import finish, options, parse
 from benchmarks.step_profile import plan_alone
 from moe.checkpoint.drafts import drafted
@@ -105,7 +105,7 @@ def _models(folder: Path) -> tuple[Path, Path]:
     found = {"small": moe, "large": replace(moe, experts=2 * EXPERTS)}
     for name, each in found.items():
         initialise(replace(sizes, moe=each), folder / name, seed=0)
-        tokenizer().save(str(folder / name / "tokenizer.json"))
+        byte_tokenizer().save(str(folder / name / "tokenizer.json"))
     text = folder / "text"
     text.mkdir()
     library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:FILES]

@@ -49,7 +49,7 @@ def small_demo() -> Path:
     folder = Path(temporary.name)
     dense, text = folder / "dense", folder / "text"
     initialise(CONFIG, dense, seed=0)
-    tokenizer().save(str(dense / "tokenizer.json"))
+    byte_tokenizer().save(str(dense / "tokenizer.json"))
     text.mkdir()
     for first in range(DOCUMENTS):
         counted = " ".join(str(first * number) for number in range(NUMBERS))
@@ -59,7 +59,7 @@ def small_demo() -> Path:
     return folder
 
 
-def tokenizer() -> Tokenizer:
+def byte_tokenizer() -> Tokenizer:
     """Return a tokenizer whose tokens are bytes."""
     names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<end>"]
     tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, []))

@@ -56,6 +56,13 @@ METRICS: tuple[Metric, ...] = (
     *ROUTERS,
     Metric("balance_coefficient", "gauge", "1", "Weight of the balance loss.", ("layer",)),
     Metric(
+        "expert_similarity",
+        "gauge",
+        "1",
+        "Mean cosine of the weights of all pairs of experts, every `monitor.every` steps.",
+        ("layer",),
+    ),
+    Metric(
         "peak_memory_bytes", "gauge", "bytes", "Largest memory that any rank has held.", ("rank",)
     ),
     Metric(

@@ -17,6 +17,7 @@ from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
 from actors.step.mail import Mail, messages_ahead
+from actors.step.monitoring import RankMonitor, with_similarity
 from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
 from actors.step.reduction import Reduction
@@ -27,6 +28,7 @@ from moe.config.run import RunConfig
 from moe.config.tensors import held_by
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
+from moe.nn.sketch import Alike
 from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import Order, actions, one_by_one
 
@@ -47,11 +49,14 @@ class _Joined(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """The account of a step over all replicas, and the norm of its gradients over all ranks."""
+    """The account of a step over all replicas, the norm of its gradients over all ranks, and how
+    alike the experts were that it began with, if it looked.
+    """
 
     loss: float
     layers: dict[int, LayerStatistics]
     norm: float
+    alike: dict[int, Alike]
 
 
 class _Update(NamedTuple):
@@ -80,6 +85,7 @@ class RankTrainer:
         self.steps_done = 0
         self.torn = False
         self.balancer = RankBalancer(decoder, run)
+        self._monitor = RankMonitor(decoder, run.monitor.every)
         plan = command.plan
         cut = (command.seat.replica, plan.replicas, plan.gang_size)
         self._buckets = buckets_of(decoder, *cut, blank)
@@ -218,8 +224,9 @@ class RankTrainer:
         self._epoch.reduction.send_rest()
         POINTS.reach("reduction", self.steps_done)
         self._epoch.reduction.finish()
+        alike = self._monitor.look(self.steps_done)
         loss, layers = _account(work, self._epoch.groups)
-        return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups))
+        return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups), alike)
 
     def _update(self, sums: _Sums) -> _Update:
         """Move weights, moments and balance; until all have arrived everywhere, ``torn`` is set.
@@ -229,7 +236,7 @@ class RankTrainer:
         """
         self.torn = True
         rate = self.optimizer.step(self.steps_done)
-        reports = self.balancer.after(sums.layers)
+        reports = with_similarity(self.balancer.after(sums.layers), sums.alike)
         POINTS.reach("update", self.steps_done)
         self._spread()
         self.steps_done += 1

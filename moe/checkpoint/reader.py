@@ -1,5 +1,6 @@
 """A Hugging Face model directory, opened for reading by tensor name and slice."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -9,11 +10,13 @@ from moe.checkpoint.architecture import Architecture, settled
 from moe.checkpoint.layouts import Layout, layout_of
 from moe.checkpoint.manifest import Manifest
 from moe.checkpoint.mismatch import check_names
+from moe.checkpoint.quantised.shards import QuantisedShards
 from moe.checkpoint.shards import Shards
 from moe.checkpoint.weight_files import INDEX, weight_files, weight_map
 from moe.config.families import read_config
 from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
+from moe.config.quantised import Quantised, read_quantised
 from moe.config.tensors import HEAD, TensorSlice, embedding, tensors
 from moe.errors import CheckpointError
 from moe.storage import Location
@@ -44,14 +47,16 @@ class Checkpoint:
         """
         if not path.is_dir():
             raise CheckpointError(f"no model directory at {path}")
-        config = read_config(read_json(path / "config.json"))
+        table = read_json(path / "config.json")
+        config, form = read_config(table), read_quantised(table)
         if manifest is None:
             files, hashes = weight_files(path), None
         else:
             files = _listed(path, manifest)
             hashes = {name: tensor.sha256 for name, tensor in manifest.tensors.items()}
         found = settled(config, path, files)
-        checkpoint = cls(path, found, Shards(files, hashes), layout_of(found.config, files))
+        shards = opened(files, form, hashes)
+        checkpoint = cls(path, found, shards, layout_of(found.config, shards.names))
         checkpoint._check()
         return checkpoint
 
@@ -92,6 +97,17 @@ class Checkpoint:
                     "or correct config.json"
                 )
             self.shards.dtype(name)
+
+
+def opened(
+    files: Mapping[str, Location], form: Quantised | None, hashes: Mapping[str, str] | None
+) -> Shards:
+    """Return the files of a directory; those in few bits read as if they were not."""
+    if form is None:
+        return Shards(files, hashes)
+    embeddings = [name for name in files if name.endswith("embed_tokens.weight") or name == HEAD]
+    dtype = Shards(files).dtype(embeddings[0]) if embeddings else None
+    return QuantisedShards(files, form, dtype)
 
 
 def _listed(path: Location, manifest: Manifest) -> dict[str, Location]:

@@ -17,8 +17,10 @@ from moe.checkpoint.header import damaged, header_of, missing
 from moe.storage import Location, RemotePath
 
 NAMED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""Dtypes that raymoe reads and writes, by their names in the format."""
-TYPES = {dtype: name for name, dtype in NAMED.items()}
+"""Dtypes in which raymoe reads and writes tensors, by their names in the format."""
+STORED = NAMED | {"F8_E4M3": torch.float8_e4m3fn, "I32": torch.int32, "I64": torch.int64}
+"""Dtypes in files, with those that quantised matrices are made of."""
+TYPES = {dtype: name for name, dtype in STORED.items()}
 
 
 class ShardFile(Protocol):
@@ -102,7 +104,7 @@ class RemoteShard:
     def read(self, name: str, box: Box | None = None) -> Tensor:
         """Return a tensor, or a box of it."""
         entry = self._entries[name]
-        dtype = NAMED[entry.dtype]
+        dtype = STORED[entry.dtype]
         box = box if box is not None else tuple((0, size) for size in entry.shape)
         size, strides = lengths(box), _strides(entry.shape)
         if 0 in size:

@@ -61,6 +61,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.layer = layer
         self.config = moe
+        self.hidden_size = config.hidden_size
         self.exchange = gang
         self.router = Router(config.hidden_size, moe, layer, gang.agree)
         self.experts = Experts(config.hidden_size, moe.expert_size, share.experts_of(layer))

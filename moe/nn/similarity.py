@@ -2,6 +2,8 @@
 
 The paper does not define its measure. Here it is the mean cosine of all pairs of experts, each
 flattened into one vector: 1 right after copying, near 0 for experts trained from scratch.
+
+Shapes: N experts, P numbers of an expert.
 """
 
 from collections.abc import Sequence
@@ -13,13 +15,31 @@ from torch import Tensor
 def expert_similarity(experts: Sequence[Sequence[Tensor]]) -> float:
     """Return the mean pairwise cosine of the weights of experts; 1 for a single expert."""
     count = len(experts)
+    products_NN = torch.zeros(count, count, dtype=torch.float64)
+    for tensors in zip(*experts, strict=True):
+        products_NN += inner_products(tensors)
+    return mean_of_pairs(cosines(products_NN))
+
+
+def inner_products(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the products of all pairs of tensors of one shape, each flattened, [N, N] in
+    float64.
+    """
+    flat_NP = torch.stack([tensor.detach().flatten() for tensor in tensors]).float()
+    return (flat_NP @ flat_NP.T).double()
+
+
+def cosines(products_NN: Tensor) -> Tensor:
+    """Return the cosines [N, N] that belong to inner products; 0 for a vector of zeros."""
+    norms_N = products_NN.diagonal().clamp(min=0).sqrt()
+    scale_NN = norms_N[:, None] * norms_N[None, :]
+    return torch.where(scale_NN > 0, products_NN / scale_NN, 0.0)
+
+
+def mean_of_pairs(similarity_NN: Tensor) -> float:
+    """Return the mean over all pairs of different experts; 1 for a single expert."""
+    count = len(similarity_NN)
     if count < 2:
         return 1.0
-    products = torch.zeros(count, count, dtype=torch.float64)
-    for tensors in zip(*experts, strict=True):
-        flat = torch.stack([tensor.detach().flatten() for tensor in tensors]).float()
-        products += (flat @ flat.T).double()
-    norms = products.diagonal().sqrt()
-    cosines = products / (norms[:, None] * norms[None, :])
-    pairs = ~torch.eye(count, dtype=torch.bool)
-    return cosines[pairs].mean().item()
+    pairs_NN = ~torch.eye(count, dtype=torch.bool, device=similarity_NN.device)
+    return similarity_NN[pairs_NN].mean().item()

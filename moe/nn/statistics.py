@@ -77,14 +77,15 @@ def statistics(
     )
 
 
-def sharpness(scores_TN: Tensor, valid_T: Tensor | None = None) -> Tensor:
+def sharpness(scores_TN: Tensor, valid_T: Tensor | None = None, place: int = 0) -> Tensor:
     """Return the mean of the largest score over the second (Skywork-MoE figure 3); 1 without
     tokens.
 
-    A score is counted as at least 1e-6, so that one saturated token does not drown the others.
+    With ``place`` 1, that of the second over the third. A score is counted as at least 1e-6, so
+    that one saturated token does not drown the others.
     """
-    if not len(scores_TN) or scores_TN.shape[1] < 2:
+    if not len(scores_TN) or scores_TN.shape[1] < place + 2:
         return scores_TN.new_ones(())
-    top_T2 = scores_TN.topk(2, dim=-1).values
-    ratio = mean(top_T2[:, 0] / top_T2[:, 1].clamp(min=LEAST_SCORE), valid_T)
+    top_TP = scores_TN.topk(place + 2, dim=-1).values.clamp(min=LEAST_SCORE)
+    ratio = mean(top_TP[:, place] / top_TP[:, place + 1], valid_T)
     return ratio if valid_T is None else ratio.masked_fill(~valid_T.any(), 1.0)

@@ -19,18 +19,25 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
 
     None means that an option is not given.
     """
-    if name not in METHODS:
-        raise ConfigError(f"no method {name!r}; choose {', '.join(METHODS)}")
+    method: Method = read_only_by(METHODS, name, options)
+    return method
+
+
+def read_only_by(methods: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> Any:
+    """Return a method of some by its name, with the options that are not None; ConfigError for
+    options that it does not read.
+    """
+    if name not in methods:
+        raise ConfigError(f"no method {name!r}; choose {', '.join(methods)}")
     given = {key: value for key, value in options.items() if value is not None}
-    known = {field.name for field in fields(METHODS[name])}
+    known = {field.name for field in fields(methods[name])}
     for key in given.keys() - known:
-        readers = [other for other, kind in METHODS.items() if key in _names(kind)]
+        readers = [other for other, kind in methods.items() if key in _names(kind)]
         raise ConfigError(
             f"the method {name} has no {key}, it would have no effect; remove it, or choose "
             f"{' or '.join(readers) or 'another option'}"
         )
-    method: Method = METHODS[name](**given)
-    return method
+    return methods[name](**given)
 
 
 def _names(kind: Any) -> set[str]:

@@ -7,7 +7,7 @@ Shapes: B batch, S sequence, D hidden, V vocabulary, T tokens, K experts per tok
 expert, F columns of one expert.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -98,8 +98,11 @@ class StreamedFeedForward(FeedForward):
 class StreamedExperts(Experts):
     """Experts one after the other, each made when tokens come to it.
 
-    Training keeps all experts of a layer at hand; this module holds none.
+    Training keeps all experts of a layer at hand; this module holds none. ``watch``, if set, is
+    called with the number of an expert, the rows of its tokens and their weighted outputs.
     """
+
+    watch: Callable[[int, Tensor, Tensor], None] | None = None
 
     def __init__(self, checkpoint: Checkpoint, layer: Iterable[TensorSlice]) -> None:
         """Stand for the routed experts among the tensors of a layer."""
@@ -128,11 +131,14 @@ class StreamedExperts(Experts):
         for number in self.numbers:
             rows, places = ((experts_TK == number) & kept_TK).nonzero(as_tuple=True)
             if rows.numel():
-                y_RD = self._expert(number, x_TD[rows]) * weights_TK[rows, places, None]
+                y_RD = self.output(number, x_TD[rows]) * weights_TK[rows, places, None]
                 y_TD.index_add_(0, rows, y_RD)
+                if self.watch is not None:
+                    self.watch(number, rows, y_RD)
         return y_TD
 
-    def _expert(self, number: int, x_RD: Tensor) -> Tensor:
+    def output(self, number: int, x_RD: Tensor) -> Tensor:
+        """Return the output of one expert on rows, [R, D]."""
         inner_RF = F.silu(self._linear(number, "gate")(x_RD)) * self._linear(number, "up")(x_RD)
         y_RD: Tensor = self._linear(number, "down")(inner_RF)
         return y_RD
@@ -156,7 +162,7 @@ def embedded(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
 @torch.no_grad()
 def advance(checkpoint: Checkpoint, layer: int, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
     """Return the hidden states after one layer."""
-    return _run(streamed_layer(checkpoint, layer), tokens_BS, x_BSD)
+    return run(streamed_layer(checkpoint, layer), tokens_BS, x_BSD)
 
 
 @torch.no_grad()
@@ -165,6 +171,12 @@ def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
     x_BSD = embedded(checkpoint, tokens_BS)
     for layer in range(checkpoint.config.layers):
         x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
+    return head(checkpoint, x_BSD)
+
+
+@torch.no_grad()
+def head(checkpoint: Checkpoint, x_BSD: Tensor) -> Tensor:
+    """Return the logits [..., V] of the hidden states after the last layer."""
     return by_rows(final_normed(checkpoint, x_BSD), head_weight(checkpoint))
 
 
@@ -195,12 +207,13 @@ def activities(
         if layer in layers:
             size = (checkpoint.config.ffn_size, tokens_BS.numel())
             found.activity = torch.empty(size, dtype=torch.bfloat16)
-        x_BSD = _run(decoder, tokens_BS, x_BSD)
+        x_BSD = run(decoder, tokens_BS, x_BSD)
         if found.activity is not None:
             yield layer, found.activity
 
 
-def _run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
+def run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
+    """Return the hidden states after the layers of a decoder without ends."""
     values: Tensor = decoder(x_BSD, Pass(tokens=tokens_BS, measured=False)).values
     return values
 

@@ -12,9 +12,11 @@ from pipelines.commands import (
     advise,
     bench,
     checkpoint,
+    compress,
     evaluate,
     fetch,
     init,
+    inspect,
     kube,
     plan,
     presets,
@@ -54,6 +56,8 @@ app.command(epilog=_example(tokenize.EXAMPLE))(tokenize.tokenize)
 app.command(epilog=_example(presets.EXAMPLE))(presets.presets)
 app.command(epilog=_example(init.EXAMPLE))(init.init)
 app.command(epilog=_example(upcycle.EXAMPLE))(upcycle.upcycle)
+app.command(epilog=_example(inspect.EXAMPLE))(inspect.inspect)
+app.command(epilog=_example(compress.EXAMPLE))(compress.compress)
 app.command(epilog=_example(advise.EXAMPLE))(advise.advise)
 app.command(epilog=_example(profile.EXAMPLE))(profile.profile)
 app.command(epilog=_example(plan.EXAMPLE))(plan.plan)

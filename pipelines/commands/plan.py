@@ -108,6 +108,14 @@ def plan(
     serving: Annotated[
         bool, typer.Option("--serving", help="Plan for serving alone, without training.")
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="With --serving: count matrices as int8, int4, fp8 or fp8-blocks, and the rest in "
+            "16 bits, for a server that holds them so.",
+            show_default="float32, as raymoe serve",
+        ),
+    ] = None,
     sequence_length: Length = None,
     micro_batch: MicroBatch = None,
     micro_batches: MicroBatches = None,
@@ -161,7 +169,7 @@ def plan(
     files = {"--to": to, "--html": html}
     written = [output(option, path) for option, path in files.items() if path is not None]
     at_least_one(stages=stages, gang=gang, chunks=chunks)
-    work = Work(sequence_length, numerics, imbalance, schedule, training=not serving)
+    work = Work(sequence_length, numerics, imbalance, schedule, not serving, weights)
     best = chosen_objective(objective, serving)
     check_form(emit)
     config = architecture(model)

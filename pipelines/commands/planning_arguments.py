@@ -190,6 +190,7 @@ class Work:
     imbalance: float = 1.0
     schedule: str = "1f1b"
     training: bool = True
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that no model could be given, by the option's name."""
@@ -199,6 +200,10 @@ class Work:
         at_least_one(sequence_length=self.sequence_length)
         chosen("--numerics", self.numerics, NUMERICS)
         chosen("--schedule", self.schedule, SCHEDULES)
+        if self.training and self.weights is not None:
+            raise ConfigError(
+                f"--weights {self.weights} is for a server that holds them so; add --serving"
+            )
         if not 1 <= self.imbalance < math.inf:
             raise ConfigError(
                 f"--imbalance is {self.imbalance:g}; give the load of the busiest rank over the "
@@ -207,6 +212,7 @@ class Work:
 
     def workload(self, config: "ModelConfig", step: Batch, there: "Inventory") -> "Workload":
         """Return the workload of a step of a model on these devices."""
+        from moe.config.quantised import form_named
         from moe.planning.counts.workload import NUMERICS, Workload
 
         return Workload(
@@ -219,4 +225,5 @@ class Work:
             imbalance=self.imbalance,
             snapshots=there.of_cpus,
             gpus=not there.of_cpus,
+            weights=None if self.weights is None else form_named(self.weights, config),
         )

@@ -205,6 +205,8 @@ class RunRecord:
 
     def _layer(self, number: int, layer: LayerReport) -> None:
         self._metrics.record("balance_coefficient", layer.coefficient, layer=number)
+        if layer.similarity is not None:
+            self._metrics.record("expert_similarity", layer.similarity, layer=number)
         for each, name in _exported():
             value = getattr(layer, each.name)
             if each.by_expert:

@@ -5,6 +5,7 @@ from typing import Any
 
 from moe.config.families.rope import read_rope, rope_table
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.quantised import read_quantised
 from moe.config.values import Table, count, flag, number, require, token, tokens
 from moe.errors import ConfigError
 
@@ -18,7 +19,7 @@ def read_decoder(
     """Return the architecture from the common keys; ``extra`` are the options of the family."""
     require(table, "hidden_act", "silu")
     require(table, "attention_dropout", 0.0)
-    _refuse_quantised(table)
+    read_quantised(table)
     _refuse_unlike_layers(table, extra.get("sliding_window"))
     heads = count(table, "num_attention_heads")
     hidden_size = count(table, "hidden_size")
@@ -113,18 +114,6 @@ def refuse_one_bias(config: ModelConfig) -> None:
             f"the {config.family} format has one key for all attention biases, this model has "
             f"attention_bias = {config.attention_bias} and output_bias = {config.output_bias}; "
             "write another family (raymoe holds every option)"
-        )
-
-
-def _refuse_quantised(table: Table) -> None:
-    """Raise ConfigError if the weights are quantised; the message names the method."""
-    found = table.get("quantization_config")
-    if found is not None:
-        method = found.get("quant_method", found) if isinstance(found, dict) else found
-        raise ConfigError(
-            f"config.json has a quantization_config ({method}): raymoe computes with float32, "
-            "bfloat16 and float16 weights; take the model before it was quantised, or write it "
-            "again with transformers (from_pretrained, model.dequantize(), save_pretrained)"
         )
 
 

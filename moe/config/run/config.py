@@ -9,6 +9,7 @@ from moe.config.run.balance import BalanceSection, BiasCoefficient
 from moe.config.run.cluster import ClusterSection, PlanSection
 from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
+from moe.config.run.monitor import MonitorSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
 from moe.config.section import Section
@@ -29,6 +30,7 @@ class RunConfig(Section):
     checkpoint: CheckpointSection
     routing: RoutingSection = RoutingSection()
     balance: BalanceSection = BalanceSection()
+    monitor: MonitorSection = MonitorSection()
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = ClusterSection()
     elastic: ElasticSection = ElasticSection()
@@ -89,6 +91,11 @@ class RunConfig(Section):
         """
         if model.moe is None:
             self._check_untouched("is a dense model", "remove them, or upcycle the model first")
+            if self.monitor.every:
+                raise ConfigError(
+                    f"{self.model.path} is a dense model, of which monitor.every = "
+                    f"{self.monitor.every} has no experts to look at; remove it"
+                )
         elif model.moe.hashed:
             self._check_hashed()
         else:

@@ -213,9 +213,9 @@ def buffer_bytes(config: ModelConfig, position: Position, workload: Workload) ->
     return tensors * workload.tokens * config.hidden_size * workload.numerics.message
 
 
-def cache_bytes_per_token(config: ModelConfig, share: Share) -> int:
+def cache_bytes_per_token(config: ModelConfig, share: Share, workload: Workload) -> int:
     """Return the bytes of keys and values of one position in all layers of a share."""
-    return _FLOAT_BYTES * 2 * attention_columns(config, share)[1] * len(share.layer_numbers)
+    return workload.cached * 2 * attention_columns(config, share)[1] * len(share.layer_numbers)
 
 
 def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest: float) -> int:
@@ -226,7 +226,8 @@ def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest:
     """
     floats = widest * workload.tokens_at_once
     floats += vocabulary_rows(config, share) * workload.micro_batch if share.head else 0
-    return ceil(_FLOAT_BYTES * floats) + cache_bytes_per_token(config, share) * workload.tokens
+    cache = cache_bytes_per_token(config, share, workload) * workload.tokens
+    return ceil(workload.cached * floats) + cache
 
 
 def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:

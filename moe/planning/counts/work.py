@@ -29,9 +29,11 @@ dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with l
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.quantised import quantises
 from moe.config.share import Share, shared_span
 from moe.config.tensors import TensorSlice, held_by
 from moe.planning.counts.workload import Numerics, Workload
@@ -159,20 +161,33 @@ def vocabulary_rows(config: ModelConfig, share: Share) -> int:
 
 
 class Parameters(NamedTuple):
-    """A number of parameters, and how many of them are exact: norms, biases and gates."""
+    """A number of parameters, and how many of them are exact: norms, biases and gates; and how many
+    are of matrices that have fewer bits in a quantised model.
+    """
 
     total: int
     exact: int
+    matrices: int = 0
 
     @classmethod
     def of(cls, parts: Iterable[TensorSlice]) -> "Parameters":
         """Count those of some tensors."""
-        sizes = [(part.elements, part.role.exact) for part in parts]
-        return cls(sum(size for size, _ in sizes), sum(size for size, exact in sizes if exact))
+        sizes = [(part.elements, part.role) for part in parts]
+        return cls(
+            sum(size for size, _ in sizes),
+            sum(size for size, role in sizes if role.exact),
+            sum(size for size, role in sizes if quantises(role)),
+        )
 
     def plus(self, other: "Parameters") -> "Parameters":
         """Return the sum."""
-        return Parameters(self.total + other.total, self.exact + other.exact)
+        total, exact, matrices = other
+        return Parameters(self.total + total, self.exact + exact, self.matrices + matrices)
+
+    def less(self, other: "Parameters") -> "Parameters":
+        """Return the difference."""
+        total, exact, matrices = other
+        return Parameters(self.total - total, self.exact - exact, self.matrices - matrices)
 
 
 def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
@@ -180,6 +195,9 @@ def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
     numerics = workload.stored
     narrow, exact = parameters.total - parameters.exact, parameters.exact
     weights = numerics.weight * narrow + numerics.exact[0] * exact
+    if workload.weights is not None:
+        saved = numerics.weight - workload.weights.bytes_per_number
+        weights = ceil(weights - saved * parameters.matrices)
     return weights, numerics.optimizer * narrow + numerics.exact[1] * exact
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from moe.config.quantised import Quantised
 from moe.errors import PlanError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Workload:
     gradients (2) and also weights (3) are divided over the replicas. ``snapshots`` is True if
     devices also hold the snapshots of checkpoints, as training CPUs do; for a GPU, its host holds
     them. ``copies``: the host of a rank also holds copies, from which lost ranks come back.
-    ``gpus``: the ranks are on GPUs, and a part of each on its host.
+    ``gpus``: the ranks are on GPUs, and a part of each on its host. ``weights``, of a server, is
+    the form in which it holds matrices; other tensors, keys and values then have 16 bits.
     """
 
     sequence_length: int
@@ -86,6 +88,7 @@ class Workload:
     snapshots: bool = False
     copies: bool = False
     gpus: bool = False
+    weights: Quantised | None = None
 
     @classmethod
     def of_run(
@@ -113,6 +116,10 @@ class Workload:
                 )
         if self.zero not in (0, 1, 2, 3):
             raise PlanError(f"the workload has zero = {self.zero}; ZeRO has stages 0 to 3")
+        if self.training and self.weights is not None:
+            raise PlanError(
+                f"the workload trains with weights in {self.weights.name}; only a server holds them"
+            )
         factor = self.capacity_factor
         if not (isfinite(self.imbalance) and self.imbalance >= 1) or (factor or 1) <= 0:
             raise PlanError(
@@ -134,8 +141,17 @@ class Workload:
 
     @property
     def stored(self) -> Numerics:
-        """Numerics of what a rank holds; a server holds float32, whatever it is planned for."""
+        """Numerics of what a rank holds beside matrices in few bits; a server without such holds
+        float32, whatever it is planned for.
+        """
+        if self.weights is not None:
+            return BF16
         return self.numerics if self.training else FLOAT32
+
+    @property
+    def cached(self) -> int:
+        """Bytes of a number of keys and values, and of those that pass a block in serving."""
+        return 4 if self.weights is None else 2
 
     @property
     def exchanged(self) -> float:

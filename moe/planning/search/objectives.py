@@ -119,7 +119,7 @@ class MostTokens:
 
     def __init__(self, config: ModelConfig, inventory: Inventory, workload: Workload) -> None:
         self._largest = max(device.memory_bytes for device in inventory.devices)
-        self._each = cache_bytes_per_token(config, whole(config))
+        self._each = cache_bytes_per_token(config, whole(config), workload)
         self._config, self._workload = config, workload
 
     def least(self, ranks: int, replicas: int, seconds: float) -> float:

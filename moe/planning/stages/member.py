@@ -110,11 +110,10 @@ class MemberCosts:
         if position.ends not in self._end_parameters:
             ends = end_parameters(self.config, self.share, *position.ends)
             self._end_parameters[position.ends] = ends
-        total, exact = self._end_parameters[position.ends]
+        found = self._end_parameters[position.ends]
         for start, stop in spans:
-            before, after = self._parameters[start], self._parameters[stop]
-            total, exact = total + after.total - before.total, exact + after.exact - before.exact
-        return Parameters(total, exact)
+            found = found.plus(self._parameters[stop].less(self._parameters[start]))
+        return found
 
     def reduce_seconds(self, parameters: Parameters) -> float:
         """Return the seconds to sum the gradients over the replicas, and to give the weights back,
@@ -149,7 +148,7 @@ class MemberCosts:
     def tokens(self, layers: Span, position: Position) -> int:
         """Return how many tokens' keys and values fit beside weights and one pass of prompts."""
         share = replace(self.share, layers=layers)
-        each = cache_bytes_per_token(self.config, share)
+        each = cache_bytes_per_token(self.config, share, self.workload)
         rest = self.bytes((layers,), position, ()) - each * self.workload.tokens
         return max(0, (self.limit - rest) // each)
 

@@ -150,8 +150,8 @@ def test_the_key_of_a_norm_that_is_off_is_not_written() -> None:
         ({"moe_use_logits_norm": "no"}, "moe_use_logits_norm = 'no'; expected true or false"),
         ({"num_experts_per_tok": 17}, "top-k is 17 but there are 16 experts"),
         (
-            {"quantization_config": {"quant_method": "fp8"}},
-            r"quantization_config \(fp8\): raymoe computes with float32, .*model\.dequantize",
+            {"quantization_config": {"quant_method": "gptq"}},
+            r"quantization_config \(gptq\) that raymoe does not read: .*model\.dequantize",
         ),
     ],
 )

@@ -1,0 +1,197 @@
+"""A model to a smaller one: fewer experts, fewer bits, streamed, with a receipt.
+
+First the model is run once over the calibration text, layer by layer, to decide what becomes of the
+experts of each layer; then each tensor of the smaller model is written, a block of rows at a time.
+Memory holds one layer's activations, or a few blocks.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.remote import copy_remote_code
+from moe.checkpoint.writer import copy_tokenizer, write_json
+from moe.config.families import write_config
+from moe.config.model import ModelConfig
+from moe.config.quantised import KEY, Quantised, form_named, quantised_table
+from moe.errors import ConfigError
+from moe.staging import check_room, refuse_existing, staged
+from moe.storage import local
+from moe.surgery.distance import LogitDistance, logit_distance
+from moe.surgery.look.routed import routed
+from moe.surgery.output import Progress, write_model
+from moe.surgery.receipt import hashes, write_receipt
+from moe.surgery.seeds import generator
+from moe.surgery.shrink.fold import Reduction
+from moe.surgery.shrink.method import Site
+from moe.surgery.shrink.options import PROBE_TOKENS, CompressOptions, compressed_config
+from moe.surgery.shrink.stored import Stored
+from moe.surgery.shrink.tensors import Folds, Smaller
+from moe.surgery.streamed import logits
+from moe.surgery.text import Text, text_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Text on which layers are measured, and held-out text on which the result is judged."""
+
+    calibration: Text
+    held_out: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """What a compression did, as its receipt says it.
+
+    ``losses`` are in nats per token on the held-out text, before and after; None without text.
+    ``bytes`` are the sizes of the weights before and after. ``folds`` are, by layer and new expert,
+    the old experts and their shares.
+    """
+
+    options: CompressOptions
+    folds: Folds
+    losses: tuple[float, float] | None
+    bytes: tuple[int, int]
+    distance: LogitDistance
+
+
+def compress(
+    source: Path,
+    to: Path,
+    options: CompressOptions,
+    texts: Texts | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Compressed:
+    """Write the smaller form of a model directory and its receipt.
+
+    ``progress`` is called with the bytes written and the total.
+    """
+    checkpoint = Checkpoint.open(source)
+    config = compressed_config(checkpoint.config, options)
+    if options.measures and texts is None:
+        raise ConfigError(
+            f"{_said(options)} is measured on text; give --data, or choose another way"
+        )
+    refuse_existing(to)
+    folds = _folds(checkpoint, options, texts)
+    form = None if options.form is None else form_named(options.form, config)
+    stored = Stored(Smaller(checkpoint, config, folds), form)
+    pieces = stored.pieces()
+    specs = [spec for spec, _ in pieces]
+    total = sum(spec.bytes for spec in specs)
+    check_room(to, total)
+    with staged(to) as staging, ThreadPoolExecutor(1) as thread:
+        _write_small_files(checkpoint, config, form, staging)
+        values = (stored.values(*piece) for piece in pieces)
+        shards = write_model(staging, specs, values, progress)
+        files = (source / "config.json", *map(local, checkpoint.shards.paths))
+        inputs = thread.submit(hashes, files)
+        after = Checkpoint.open(staging)
+        done = Compressed(
+            options,
+            folds,
+            None if texts is None else _losses(checkpoint, after, texts),
+            (_bytes(checkpoint), total),
+            _distance(checkpoint, after, options, texts),
+        )
+        written = _written(staging, shards)
+        write_receipt(staging, _receipt(checkpoint, done, texts, inputs.result(), written))
+    return done
+
+
+def _folds(checkpoint: Checkpoint, options: CompressOptions, texts: Texts | None) -> Folds:
+    """Decide what becomes of the experts of each layer."""
+    config, method = checkpoint.config, options.method
+    if method is None or options.experts is None:
+        return {}
+    assert config.moe is not None
+    reduction = Reduction(config.moe, options.experts)
+    seen = None
+    if method.measures and texts is not None:
+        seen = routed(checkpoint, texts.calibration.tokens)
+    found = {}
+    for layer in config.moe_layers:
+        on_text = None if seen is None else next(seen)
+        site = Site(checkpoint, layer, reduction, options.seed, on_text)
+        found[layer] = method.folds(site)
+    return found
+
+
+def _write_small_files(
+    checkpoint: Checkpoint, config: ModelConfig, form: Quantised | None, to: Path
+) -> None:
+    dtype = str(checkpoint.dtype).removeprefix("torch.")
+    few_bits = {} if form is None else {KEY: quantised_table(form)}
+    write_json(to / "config.json", write_config(config, dtype) | few_bits)
+    copy_tokenizer(local(checkpoint.path), to)
+    copy_remote_code(config.family, to)
+
+
+def _losses(before: Checkpoint, after: Checkpoint, texts: Texts) -> tuple[float, float]:
+    return text_loss(before, texts.held_out), text_loss(after, texts.held_out)
+
+
+def _distance(
+    before: Checkpoint, after: Checkpoint, options: CompressOptions, texts: Texts | None
+) -> LogitDistance:
+    """Compare logits on the beginning of the held-out text, or else on random tokens."""
+    probe = _probe(before, options, texts)
+    return logit_distance(logits(before, probe), logits(after, probe))
+
+
+def _probe(before: Checkpoint, options: CompressOptions, texts: Texts | None) -> Tensor:
+    if texts is not None:
+        return texts.held_out.tokens[:1, :PROBE_TOKENS]
+    source = generator(options.seed, "probe")
+    length = min(PROBE_TOKENS, before.config.max_positions)
+    return torch.randint(before.config.vocab_size, (1, length), generator=source)
+
+
+def _written(staging: Path, shards: dict[str, Future[str]]) -> dict[str, str]:
+    rest = sorted(path for path in staging.iterdir() if path.name not in shards)
+    found = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
+    return dict(sorted(found.items()))
+
+
+def _bytes(checkpoint: Checkpoint) -> int:
+    """Return the size of the files with the weights."""
+    return sum(local(path).stat().st_size for path in checkpoint.shards.paths)
+
+
+def _receipt(
+    checkpoint: Checkpoint,
+    done: Compressed,
+    texts: Texts | None,
+    inputs: dict[str, str],
+    written: dict[str, str],
+) -> dict[str, Any]:
+    options, losses = done.options, done.losses
+    before, after = done.bytes
+    return {
+        "method": "compress" if options.method is None else options.method.name,
+        "options": options.record() | {"experts": options.experts, "form": options.form},
+        "seed": options.seed,
+        "source": local(checkpoint.path).resolve().name,
+        "source_files": inputs,
+        "files": written,
+        "folds": {
+            str(layer): [{"experts": fold.experts, "shares": fold.shares} for fold in folds]
+            for layer, folds in done.folds.items()
+        },
+        "calibration": texts.calibration.record() if texts and options.measures else None,
+        "held_out": texts.held_out.record() if texts else None,
+        "loss": None if losses is None else {"before": losses[0], "after": losses[1]},
+        "bytes": {"before": before, "after": after},
+        "distance": asdict(done.distance),
+        "notes": checkpoint.notes,
+    }
+
+
+def _said(options: CompressOptions) -> str:
+    assert options.method is not None
+    return f"{options.method.name} ({', '.join(map(' '.join, options.record().items()))})"

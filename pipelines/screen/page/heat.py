@@ -1,0 +1,97 @@
+"""Heat maps as SVG: cells in one scale of colours, with their numbers where there is room."""
+
+from collections.abc import Iterator, Sequence
+
+from pipelines.screen.page.svg import element, hint, rect, words
+
+_CELL, _LEAST_WITH_NUMBER, _LEFT, _TOP = 30.0, 24.0, 26.0, 18.0
+_MAP_WIDTH = 420.0
+_STOPS = (
+    (0x00, 0x20, 0x4D),
+    (0x31, 0x44, 0x6B),
+    (0x66, 0x69, 0x70),
+    (0x95, 0x8F, 0x78),
+    (0xCB, 0xBA, 0x69),
+    (0xFF, 0xEA, 0x46),
+)
+"""Cividis (Nunez, Anderton and Renslow 2018) at six even places, dark for little."""
+
+_DARK = 0.55
+"""Part of the scale below which numbers in cells are white."""
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    names: Sequence[str],
+    span: tuple[float, float],
+    label: str,
+    row: str = "expert",
+) -> str:
+    """Return a map whose rows have names; ``label`` describes it for screen readers.
+
+    Values outside ``span`` have the colours of its ends.
+    """
+    columns = len(values[0])
+    cell = max(6.0, min(_CELL, _MAP_WIDTH / columns))
+    width, height = _LEFT + cell * columns, _TOP + cell * len(values)
+    parts = [*_headings(names, columns, cell)]
+    for down, line in enumerate(values):
+        for across, value in enumerate(line):
+            place = _LEFT + across * cell, _TOP + down * cell
+            about = f"{row} {names[down]}, expert {across}: {value:.4g}"
+            parts.append(_cell(place, cell, value, span, about))
+    box = f"0 0 {width:g} {height:g}"
+    drawn = element(
+        "svg", *parts, viewBox=box, role="img", aria_label=label, style=f"max-width:{width:g}px"
+    )
+    return element("div", drawn, class_="heat", style=f"--least:{min(width, 6 * columns + 40):g}px")
+
+
+def scale_bar(low: float, high: float) -> str:
+    """Return the scale of colours with its ends."""
+    stops = ", ".join(_hex(colour) for colour in _STOPS)
+    bar = element("span", class_="bar", style=f"background:linear-gradient(to right, {stops})")
+    return element("div", f"{low:.4g} ", bar, f" {high:.4g}", class_="scale")
+
+
+def colour(value: float, span: tuple[float, float]) -> str:
+    """Return the colour of a value as CSS."""
+    place = _part(value, span) * (len(_STOPS) - 1)
+    before = min(int(place), len(_STOPS) - 2)
+    part = place - before
+    pair = zip(_STOPS[before], _STOPS[before + 1], strict=True)
+    mixed = [round(one + (other - one) * part) for one, other in pair]
+    return _hex((mixed[0], mixed[1], mixed[2]))
+
+
+def _cell(
+    place: tuple[float, float], size: float, value: float, span: tuple[float, float], about: str
+) -> str:
+    left, top = place
+    box = rect(left, top, size, size, hint(about), fill=colour(value, span), class_="cell")
+    if size < _LEAST_WITH_NUMBER:
+        return box
+    shade = "on-dark" if _part(value, span) < _DARK else "on-light"
+    shown = f"{value:.2f}".removeprefix("0") if abs(value) < 10 else f"{value:.0f}"
+    number = words(left + size / 2, top + size / 2 + 3.5, shown, class_=f"value {shade}")
+    return box + number
+
+
+def _headings(names: Sequence[str], columns: int, cell: float) -> Iterator[str]:
+    """Yield the names of rows and the numbers of columns, as many as have room."""
+    every = max(1, -(-18 // int(cell)))
+    for across in range(0, columns, every):
+        middle = _LEFT + (across + 0.5) * cell
+        yield words(middle, _TOP - 5, str(across), class_="name middle")
+    down_every = max(1, -(-12 // int(cell)))
+    for down in range(0, len(names), down_every):
+        yield words(_LEFT - 4, _TOP + (down + 0.5) * cell + 4, names[down], class_="name right")
+
+
+def _part(value: float, span: tuple[float, float]) -> float:
+    low, high = span
+    return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.0
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{each:02x}" for each in colour)
