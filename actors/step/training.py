@@ -16,6 +16,7 @@ from actors.faults.points import POINTS
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
+from actors.step.clock import Clock
 from actors.step.mail import Mail, messages_ahead
 from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
@@ -74,6 +75,7 @@ class RankTrainer:
         run: RunConfig,
         command: BuildCommand,
         device: Device,
+        clock: Clock,
         blank: bool = False,
     ) -> None:
         self.run = run
@@ -87,6 +89,7 @@ class RankTrainer:
         self._decoder = decoder
         self._command = command
         self._device = device
+        self._clock = clock
         self._joined: _Joined | None = None
 
     def restore_masters(self, read: ReadMaster) -> None:
@@ -109,6 +112,7 @@ class RankTrainer:
             Reduction(
                 self._buckets,
                 groups,
+                self._clock,
                 tied=self._decoder.config.tie_embeddings,
                 unlike=unlike,
             ),
@@ -129,6 +133,7 @@ class RankTrainer:
         """
         started = time.perf_counter()
         POINTS.reach("step", batch.step)
+        self._clock.begin()
         work = self._begin(batch)
         self._pass_through(work)
         sums = self._reduce(work)
@@ -146,6 +151,7 @@ class RankTrainer:
             layers=update.reports if share.leader else {},
             busy_seconds=seconds,
             peak_bytes=self._device.peak_bytes,
+            waits=self._clock.end(),
         )
 
     @property
@@ -218,8 +224,19 @@ class RankTrainer:
         self._epoch.reduction.send_rest()
         POINTS.reach("reduction", self.steps_done)
         self._epoch.reduction.finish()
-        loss, layers = _account(work, self._epoch.groups)
-        return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups))
+        loss, layers = _account(work, self._epoch.groups, self._clock)
+        norm = self._norm()
+        self.optimizer.clip(norm)
+        return _Sums(loss, layers, norm)
+
+    def _norm(self) -> float:
+        """Return the norm of the gradients of all ranks; the last of them is waited for here."""
+        squared, groups = self.optimizer.squared_norm(), self._epoch.groups
+        with self._clock.waiting("end"):
+            dist.all_reduce(squared, group=groups.world)
+        norm = squared.sqrt().item()
+        groups.check()
+        return norm
 
     def _update(self, sums: _Sums) -> _Update:
         """Move weights, moments and balance; until all have arrived everywhere, ``torn`` is set.
@@ -251,7 +268,7 @@ class RankTrainer:
         stage, sequence = self._command.seat.stage, self._command.sequence_length
         size = (self.run.train.micro_batch, sequence, self._decoder.config.hidden_size)
         device = self._device.torch_device
-        mail = Mail(groups.lines, size, device, expected(orders, stage), ahead)
+        mail = Mail(groups.lines, size, device, expected(orders, stage), ahead, self._clock)
         return Pipeline(orders, stage, mail)
 
     def _release(self) -> None:
@@ -282,13 +299,16 @@ class RankTrainer:
         )
 
 
-def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
+def _account(
+    work: StageStep, groups: Groups, clock: Clock
+) -> tuple[float, dict[int, LayerStatistics]]:
     """Return the loss and what routers did on all replicas: one sum of a few numbers, one copy."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
     total = torch.cat(vectors)
     if groups.data is not None:
-        dist.all_reduce(total, group=groups.data)
+        with clock.waiting("replicas"):
+            dist.all_reduce(total, group=groups.data)
     numbers = iter(total.tolist())
     groups.check()
     loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]

@@ -4,8 +4,9 @@ import urllib.request
 import pytest
 import ray
 
-from cluster.metrics import METRICS, Recorder
+from cluster.metrics import Recorder
 from cluster.session import Session
+from moe.config.metrics import METRICS
 
 pytestmark = pytest.mark.ray
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.metrics import METRICS, Recorder, metric, table_rows
+from cluster.metrics import Recorder
+from moe.config.metrics import METRICS, metric, table_rows
 from moe.errors import ClusterError
 
 
