@@ -51,7 +51,8 @@ class RunRecord:
         self._goodput = Goodput()
         self._again: int | None = None
         self._restarts = 0
-        self._metrics.starts(self._restarts, newest_checkpoint(self._read()))
+        records = self._read()
+        self._metrics.starts(self._restarts, newest_checkpoint(records))
 
     def rewind(self, step: int) -> None:
         """Remove the records of steps above ``step``, which are done again."""
