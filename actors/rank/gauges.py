@@ -14,7 +14,8 @@ _Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class Gauges:
     """Sets the gauges of a rank to what its last step took.
 
-    A process may become another rank, in a resize: gauges of the one before then have no value.
+    A process may become another rank, in a resize. Gauges of the one before then become NaN, which
+    Ray does not export.
     """
 
     def __init__(self) -> None:
