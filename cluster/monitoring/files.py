@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from cluster.monitoring.alerts import rules
-from cluster.monitoring.board import board
+from cluster.monitoring.grafana import dashboard
 from cluster.monitoring.scrape import monitors, prometheus, prometheus_rule
 
 _HEAD = "# Written by `raymoe metrics`; change the table in moe/config/metrics.py instead.\n"
@@ -16,7 +16,7 @@ def contents() -> Mapping[str, str]:
     """Return the text of each file by its name."""
     alerts = rules()
     return {
-        "board.json": board(),
+        "dashboard.json": dashboard(),
         "rules.yaml": _text([alerts]),
         "prometheus.yaml": _text([prometheus()]),
         "monitors.yaml": _text(monitors()),
@@ -37,15 +37,15 @@ def write(directory: Path) -> list[Path]:
 
 
 def _kustomization() -> dict[str, object]:
-    """Return what makes a ConfigMap of the board; Grafana's sidecar finds it by its label."""
+    """Return what makes a ConfigMap of the dashboard; Grafana's sidecar finds it by its label."""
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": ["monitors.yaml", "prometheus-rule.yaml"],
         "configMapGenerator": [
             {
-                "name": "raymoe-board",
-                "files": ["raymoe.json=board.json"],
+                "name": "raymoe-dashboard",
+                "files": ["raymoe.json=dashboard.json"],
                 "options": {"labels": {"grafana_dashboard": "1"}, "disableNameSuffixHash": True},
             }
         ],

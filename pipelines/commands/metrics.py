@@ -13,10 +13,10 @@ EXAMPLE = "raymoe metrics monitoring"
 def metrics(
     to: Annotated[Path, typer.Argument(help="Directory to write the files into.")],
 ) -> None:
-    """Write a board for Grafana, alert rules, and where to scrape, as files.
+    """Write a dashboard for Grafana, alert rules, and where to scrape, as files.
 
     On Kubernetes: kubectl apply -k DIRECTORY. On machines: prometheus.yaml and rules.yaml for
-    Prometheus, board.json for Grafana. manifests/monitoring holds the same files.
+    Prometheus, dashboard.json for Grafana. manifests/monitoring holds the same files.
     docs/guide/monitoring.md explains them.
     """
     from cluster.monitoring.files import write

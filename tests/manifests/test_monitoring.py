@@ -1,4 +1,4 @@
-"""The board, the alerts and the monitors: as the table says, and as Prometheus takes them."""
+"""The dashboard, the alerts and the monitors: as the table says, and as Prometheus takes them."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.kuberay.pods import HEAD_PORTS, RUN_LABEL
 from cluster.monitoring.alerts import ALERTS
-from cluster.monitoring.board import board
+from cluster.monitoring.grafana import dashboard
 from cluster.monitoring.files import contents, write
 from cluster.monitoring.scrape import monitors
 from moe.config.metrics import METRICS
@@ -37,7 +37,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def panels() -> list[dict[str, Any]]:
-    return [each for each in json.loads(board())["panels"] if each["type"] != "row"]
+    return [each for each in json.loads(dashboard())["panels"] if each["type"] != "row"]
 
 
 def queries() -> list[str]:
@@ -60,14 +60,14 @@ def test_the_files_are_what_the_table_says(tmp_path: Path) -> None:
     )
 
 
-def test_the_board_has_a_panel_for_each_metric_and_no_number_twice() -> None:
+def test_the_dashboard_has_a_panel_for_each_metric_and_no_number_twice() -> None:
     used = set(re.findall(r"ray_raymoe_\w+", " ".join(queries())))
     assert used == NAMES
     numbers = [panel["id"] for panel in panels()]
     assert len(set(numbers)) == len(numbers)
 
 
-def test_boards_and_alerts_name_nothing_that_is_not_exported() -> None:
+def test_dashboard_and_alerts_name_nothing_that_is_not_exported() -> None:
     text = " ".join([*queries(), *(alert.query for alert in ALERTS)])
     assert set(re.findall(r"ray_raymoe_\w+", text)) <= NAMES
     of_servers = set(re.findall(r"vllm:\w+", text))
@@ -82,15 +82,15 @@ def test_prometheus_takes_rules_and_configuration() -> None:
 
 
 @needs_promtool
-def test_prometheus_can_read_every_query_of_the_board(tmp_path: Path) -> None:
+def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
     values = {"$__rate_interval": "5m", "$__range": "1h", "$run": ".*", "$model": ".*"}
     rules = []
     for number, query in enumerate(queries()):
         for variable, value in values.items():
             query = query.replace(variable, value)
         rules.append({"record": f"q{number}", "expr": query})
-    file = tmp_path / "board.yaml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}))
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     assert f"{len(rules)} rules found" in promtool("check", "rules", file)
 
 
@@ -132,7 +132,7 @@ def test_only_gauges_of_ours_lose_the_tag_of_their_process(kept: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
-def test_kustomize_makes_a_map_of_the_board_that_grafana_finds() -> None:
+def test_kustomize_makes_a_map_of_the_dashboard_that_grafana_finds() -> None:
     built = subprocess.run(
         ["kubectl", "kustomize", str(MONITORING)], capture_output=True, text=True, check=True
     )
@@ -140,4 +140,4 @@ def test_kustomize_makes_a_map_of_the_board_that_grafana_finds() -> None:
     assert objects.keys() == {"ConfigMap", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
     found = objects["ConfigMap"]
     assert found["metadata"]["labels"] == {"grafana_dashboard": "1"}
-    assert json.loads(found["data"]["raymoe.json"]) == json.loads(board())
+    assert json.loads(found["data"]["raymoe.json"]) == json.loads(dashboard())

@@ -1,6 +1,6 @@
-"""The board for Grafana: a row for each section of the table, a panel for each metric.
+"""The dashboard for Grafana: a row for each section of the table, a panel for each metric.
 
-Its panels are made by the generator of Ray's own boards, so that they look and load like those.
+Its panels are made by the generator of Ray's own dashboards, so that they look and load like those.
 """
 
 import json
@@ -27,8 +27,8 @@ _UNITS = {
 """Units of the table in Grafana; others are plain numbers."""
 
 
-def board() -> str:
-    """Return the board as JSON."""
+def dashboard() -> str:
+    """Return the dashboard as JSON."""
     config = DashboardConfig(UID, UID, [], "", rows=list(_rows()))
     panels = cast(Any, grafana_dashboard_factory)._generate_grafana_panels(config, [], "")
     table = {
