@@ -3,7 +3,7 @@
 #     make image                                   for CPUs, with docker, podman or buildah
 #     make image DEVICE=cuda IMAGE=REGISTRY/raymoe:0.1.0-cuda
 #
-# BASE is any Debian or Ubuntu with Python 3.11 and venv. Packages come from pip's usual index; PIP_INDEX_URL,
+# BASE is any Debian or Ubuntu with Python 3.11.5 or newer and venv. Packages come from pip's usual index; PIP_INDEX_URL,
 # PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS and PIP_NO_INDEX say otherwise, as they do for pip. Which build of torch
 # an index has decides whether the image can use GPUs: the build stops where that is not DEVICE.
 ARG BASE=python:3.11-slim

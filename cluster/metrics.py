@@ -10,8 +10,8 @@ from moe.config.metrics import RUN, Metric, metric
 from moe.errors import ClusterError
 
 GONE = nan
-"""The value of a gauge whose tags name what is there no more. Ray exports a series until its process
-ends, but none without a number.
+"""The value of a gauge whose tags name what is there no more. Ray exports a series until its
+process ends, but none without a number.
 """
 
 

@@ -1,4 +1,4 @@
-"""The figures of a server that the dashboard and alerts use; vLLM's names, on the server's own port."""
+"""The figures of a server that dashboard and alerts use; vLLM's names, on the server's own port."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,8 @@
 """Every metric, named once. Ray exports them to Prometheus as ``ray_raymoe_NAME``.
 
 Counters get the ending ``_total`` there. All carry the tag ``run``; Ray adds tags of its own. What
-is recorded, the reference page, the dashboard for Grafana and the alert rules follow from this table.
+is recorded, the reference page, the dashboard for Grafana and the alert rules follow from this
+table.
 
 A run has as many series as its metrics have values of their tags. Those ``in_full`` have one for
 each expert or rank; a run records them where that is not too many (``full``).

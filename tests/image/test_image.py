@@ -7,6 +7,7 @@ about 10 GB of disk for a while, so it is no part of ``make test``: ``make image
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ from tests import material
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "bookworm"
-"""The Debian whose Python is 3.11."""
+LIBRARIES = "libssl3,libffi8,libsqlite3-0,libreadline8,libbz2-1.0,liblzma5,zlib1g"
+"""What a Python needs of Debian."""
 
-PACKAGES = "python3,python3-venv,ca-certificates,wget"
 missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(os.geteuid() != 0, reason="building an image in a chroot needs root"),
     pytest.mark.skipif(bool(missing), reason=f"not here: {', '.join(missing)} (Debian)"),
+    pytest.mark.skipif(sys.base_prefix == "/usr", reason="this Python is a part of the system"),
 ]
 
 
@@ -69,11 +71,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
 
 @pytest.fixture(scope="module")
 def base(images: Images, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bare Debian with Python, in the place of an image of a registry."""
+    """A bare Debian with the Python of these tests, in the place of an image of a registry."""
     folder = tmp_path_factory.mktemp("base")
-    chosen = ("--variant=minbase", f"--include={PACKAGES}")
+    chosen = ("--variant=minbase", f"--include={LIBRARIES},ca-certificates,wget")
     call("mmdebstrap", *chosen, RELEASE, folder / "root.tar")
-    (folder / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
+    left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
+    shutil.copytree(sys.base_prefix, folder / "python", symlinks=True, ignore=left_out)
+    (folder / "Dockerfile").write_text("FROM scratch\nADD root.tar /\nCOPY python /usr/local\n")
     images.build("base", folder)
     shutil.rmtree(folder)
     return "localhost/base"

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.kuberay.pods import HEAD_PORTS, RUN_LABEL
 from cluster.monitoring.alerts import ALERTS
-from cluster.monitoring.grafana import dashboard
 from cluster.monitoring.files import contents, write
+from cluster.monitoring.grafana import dashboard
 from cluster.monitoring.scrape import monitors
 from moe.config.metrics import METRICS
 from pipelines.serving.telemetry import Telemetry
