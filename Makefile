@@ -10,7 +10,12 @@ ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 MINUTES ?= 30
 
 .PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
-.PHONY: oracles clients lock clean gpu-wheels peers
+.PHONY: oracles clients lock clean gpu-wheels peers prometheus image image-test
+
+# Of the image: for cpu or cuda, its name, and further arguments of the builder (--build-arg PIP_INDEX_URL=...).
+DEVICE ?= cpu
+IMAGE ?= raymoe:$(shell sed -n 's/__version__ = "\(.*\)"/\1/p' moe/__init__.py)-$(DEVICE)
+BUILD_ARGUMENTS ?=
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
@@ -18,6 +23,9 @@ help:
 	@echo "make test-unit tests that start no Ray"
 	@echo "make soak      property tests with three times the examples, long tests, then a run that is hurt for MINUTES=30 (SEED=)"
 	@echo "make browser   chromium, which tests of pages need, where Debian's packages are at hand"
+	@echo "make prometheus prometheus and promtool, which tests of metrics need, where Debian's packages are at hand"
+	@echo "make image     the image of every pod, with docker, podman or buildah (DEVICE=cpu|cuda, IMAGE=NAME)"
+	@echo "make image-test builds it without a network, on a root of Debian's, and trains a step in it (10 minutes, root)"
 	@echo "make s3        an S3-compatible server in an environment of its own, which tests of storage need"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     all benchmarks, each a table; what failed or missed a bar at the end (two hours)"
@@ -45,7 +53,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install browser s3
+test: install browser s3 prometheus
 	$(MAKE) test-plain
 	$(MAKE) test-ray
 
@@ -71,6 +79,26 @@ browser:
 	else \
 	  echo "pages of plans are not tested: install chromium and fonts-liberation (Debian)"; \
 	fi
+
+prometheus:
+	@command -v promtool > /dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get -qq update && \
+	  apt-get -qq install --yes --no-install-recommends prometheus > /dev/null; \
+	else \
+	  echo "alerts and scraping are not tested: install prometheus (Debian)"; \
+	fi
+
+image:
+	@for builder in docker podman buildah; do \
+	  command -v $$builder > /dev/null && $$builder info > /dev/null 2>&1 || continue; \
+	  exec $$builder build --tag $(IMAGE) --build-arg DEVICE=$(DEVICE) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) $(BUILD_ARGUMENTS) .; \
+	done; \
+	echo "no image was built: start docker, or install podman or buildah"; exit 1
+
+image-test: install
+	$(PYTEST) --timeout 3600 tests/image
 
 s3: .venv-s3/installed
 

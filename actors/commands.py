@@ -83,12 +83,24 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds of a step in which a rank waited: for messages of other ``stages``, for sums over its
+    ``gang`` and over the ``replicas``, and for the last rank at the ``end``.
+    """
+
+    stages: float = 0.0
+    gang: float = 0.0
+    replicas: float = 0.0
+    end: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RankReport:
     """What one rank reports of one step.
 
     ``loss`` is summed over the replicas; it is None on ranks without the LM head. ``busy_seconds``
-    is the time of the whole step on this rank, ``peak_bytes`` the largest memory that its process
-    has held so far.
+    is the time of the whole step on this rank, ``waits`` are included; ``peak_bytes`` is the
+    largest memory that its process has held so far.
     """
 
     rank: int
@@ -99,11 +111,24 @@ class RankReport:
     layers: dict[int, LayerReport]
     busy_seconds: float
     peak_bytes: int
+    waits: Waits = Waits()
+
+    @property
+    def compute_seconds(self) -> float:
+        """Seconds of the step in which the rank waited for nobody."""
+        waits = self.waits
+        waited = waits.stages + waits.gang + waits.replicas + waits.end
+        return max(self.busy_seconds - waited, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One step of the whole run. Loss in nats per token; ``seconds`` as the driver measured it."""
+    """One step of the whole run. Loss in nats per token; ``seconds`` as the driver measured it.
+
+    By rank: ``peak_bytes`` and ``compute_seconds``. ``bubble`` is the mean part of the step in
+    which ranks waited for other stages or for the last rank, ``communication`` the mean part in
+    sums over gangs and replicas, as far as they are not hidden.
+    """
 
     step: int
     loss: float
@@ -113,6 +138,9 @@ class StepReport:
     seconds: float
     layers: dict[int, LayerReport]
     peak_bytes: tuple[int, ...]
+    compute_seconds: tuple[float, ...] = ()
+    bubble: float = 0.0
+    communication: float = 0.0
 
     @property
     def drop_rate(self) -> float:

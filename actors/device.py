@@ -24,6 +24,9 @@ from moe.sizes import size_text
 GLOO = "gloo"
 NCCL = "nccl"
 
+Mark = float | torch.cuda.Event
+"""A moment in the work of a device."""
+
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """What returns free pages to the system; only the C library of GNU has it."""
 
@@ -71,6 +74,12 @@ class Device(Protocol):
 
     def clock(self, threads: int) -> Callable[[], float]:
         """Return what tells the seconds that work by so many threads of this process takes."""
+
+    def mark(self) -> Mark:
+        """Mark the moment when the device has done all that it was given; do not wait for it."""
+
+    def between(self, start: Mark, end: Mark) -> float:
+        """Return the seconds between two marks, both of which the device has reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,16 @@ class CpuDevice:
         Of several threads it is the clock on the wall.
         """
         return time.thread_time if threads == 1 else time.perf_counter
+
+    def mark(self) -> Mark:
+        """Return the clock on the wall: the work is done."""
+        return time.perf_counter()
+
+    def between(self, start: Mark, end: Mark) -> float:
+        """Return the seconds between two marks."""
+        assert isinstance(start, float)
+        assert isinstance(end, float)
+        return end - start
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,18 @@ class CudaDevice:
     def clock(self, threads: int) -> Callable[[], float]:
         """Return the clock on the wall, however many threads feed the GPU."""
         return time.perf_counter
+
+    def mark(self) -> Mark:
+        """Queue a mark behind the kernels of the current stream."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def between(self, start: Mark, end: Mark) -> float:
+        """Return the seconds of the GPU between two marks."""
+        assert isinstance(start, torch.cuda.Event)
+        assert isinstance(end, torch.cuda.Event)
+        return float(start.elapsed_time(end)) / 1000
 
 
 def planned_device(kind: str) -> Device:

@@ -70,7 +70,7 @@ def _noisy(source: Path, to: Path, seed: int) -> Path:
 
 
 def _ours(models: list[Path], folder: Path) -> list[str | Path]:
-    call = [sys.executable, "-m", "pipelines.cli", "upcycle", *models]
+    call: list[str | Path] = [sys.executable, "-m", "pipelines.cli", "upcycle", *models]
     return [*call, "--method", "mix", "--to", folder / "raymoe"]
 
 

@@ -32,6 +32,7 @@ from actors.epochs.membership import Membership
 from actors.faults.armed import Armed
 from actors.moving.transfer import Moved, Transfer
 from actors.rank.fate import share_fate
+from actors.rank.gauges import Gauges
 from actors.rank.imports import import_late
 from actors.rank.queues import QUEUES
 from actors.rank.rank import Rank
@@ -78,6 +79,7 @@ class RankActor:
         gc.freeze()  # what is imported is alive for good, and takes long to look through
         self._rank = Rank(-1, self._host)
         self._place = ""
+        self._gauges = Gauges()
 
     @ray.method
     def sit(self, number: int, place: str, devices: str | None) -> Whereabouts:
@@ -117,7 +119,10 @@ class RankActor:
     @ray.method
     def train_step(self, batch: StepInput) -> RankReport:
         """Run one optimiser step."""
-        return self._rank.train_step(batch)
+        report, built = self._rank.train_step(batch), self._rank.built_as()
+        if built is not None:
+            self._gauges.tell(built, report)
+        return report
 
     @ray.method
     def snapshot(self, step: int) -> None:

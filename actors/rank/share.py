@@ -13,6 +13,7 @@ from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, UP
 from actors.state.peers import Peers
 from actors.state.sources import Progress, Source
+from actors.step.clock import Clock
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
 from moe.config.products import Products
@@ -33,7 +34,8 @@ class LoadedShare:
         self.command = command
         self.device = planned_device(command.kind)
         self.device.use()
-        self._exchange = GangExchange()
+        clock = Clock(self.device)
+        self._exchange = GangExchange(clock)
         opened = source.open()
         narrow = command.run is not None and command.run.train.precision == "bf16"
         read = opened.read_weight if narrow or command.run is None else opened.read_exact
@@ -54,7 +56,7 @@ class LoadedShare:
         self.trainer: RankTrainer | None = None
         self.peers: Peers | None = None
         if command.run is not None:
-            parts = (self.decoder, command.run, command, self.device)
+            parts = (self.decoder, command.run, command, self.device, clock)
             self.trainer = RankTrainer(*parts, blank=opened.blank)
             self.peers = Peers(plan.seats, command.seat, self.device.buffers)
             self.trainer.torn = opened.blank

@@ -1,10 +1,12 @@
 """The exchange of a gang over ``torch.distributed``."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from actors.step.clock import Clock
 
 
 class GangExchange:
@@ -15,7 +17,8 @@ class GangExchange:
     they may round differently. Those alike compute the same bits of the same tensors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.group: dist.ProcessGroup | None = None
         self.leader = 0
         self.unlike = False
@@ -28,14 +31,14 @@ class GangExchange:
         """Return the tensors; in the backward pass, sum their gradients over the gang."""
         if self.group is None:
             return tensors
-        entered: tuple[Tensor, ...] = _Enter.apply(self.group, *tensors)  # type: ignore[no-untyped-call]
+        entered: tuple[Tensor, ...] = _Enter.apply(self._gang(), *tensors)  # type: ignore[no-untyped-call]
         return entered
 
     def leave(self, x: Tensor) -> Tensor:
         """Return the sum of x over the gang; in the backward pass, hand the gradient on."""
         if self.group is None:
             return x
-        left: Tensor = _Leave.apply(self.group, x)  # type: ignore[no-untyped-call]
+        left: Tensor = _Leave.apply(self._gang(), x)  # type: ignore[no-untyped-call]
         return left
 
     def gather(self, x: Tensor) -> Tensor:
@@ -55,31 +58,44 @@ class GangExchange:
         dist.broadcast(agreed, self.leader, group=self.group)
         return agreed
 
+    def _gang(self) -> "_Gang":
+        assert self.group is not None
+        return _Gang(self.group, self._clock)
+
+
+class _Gang(NamedTuple):
+    """A group of an epoch, and the clock that counts waiting for it."""
+
+    group: dist.ProcessGroup
+    clock: Clock
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum over the gang in float32: parts in bfloat16 are not rounded at every
+        rank.
+        """
+        total = x.contiguous().clone() if x.dtype == torch.float32 else x.float().contiguous()
+        with self.clock.waiting("gang"):
+            dist.all_reduce(total, group=self.group)
+        return total
+
 
 class _Enter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, group: dist.ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.group = group
+    def forward(ctx: Any, gang: _Gang, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.gang = gang
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *(_summed(grad, ctx.group).to(grad.dtype) for grad in grads))
+        return (None, *(ctx.gang.sum(grad).to(grad.dtype) for grad in grads))
 
 
 class _Leave(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, group: dist.ProcessGroup, x: Tensor) -> Tensor:
+    def forward(ctx: Any, gang: _Gang, x: Tensor) -> Tensor:
         ctx.dtype = x.dtype
-        return _summed(x, group)
+        return gang.sum(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         return None, grads[0].to(ctx.dtype)
-
-
-def _summed(x: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Return the sum over the gang in float32: parts in bfloat16 are not rounded at every rank."""
-    total = x.contiguous().clone() if x.dtype == torch.float32 else x.float().contiguous()
-    dist.all_reduce(total, group=group)
-    return total

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from actors.device import GLOO
 from actors.epochs.lines import Line, Route
+from actors.step.clock import Clock
 
 AHEAD = 2
 """Messages of one sender that are asked for over gloo before the one that is needed has come."""
@@ -57,12 +58,14 @@ class Mail:
         device: torch.device,
         expected: Mapping[Route, Sequence[Key]],
         ahead: int,
+        clock: Clock,
     ) -> None:
         self._lines = lines
         self._shape = tuple(shape)
         self._device = device
         self._senders = {route: _Sender(tuple(keys)) for route, keys in expected.items()}
         self._ahead = ahead
+        self._clock = clock
         self._free: list[Tensor] = []
         self._sent: list[Letter] = []
 
@@ -88,13 +91,15 @@ class Mail:
         found = sender.posted.pop(key)
         while sender.coming and len(sender.posted) < self._ahead:
             self._post(route, sender)
-        found.wait()
+        with self._clock.waiting("stages"):
+            found.wait()
         return found.tensor
 
     def arrived(self, letter: Letter | None) -> None:
         """Let go of a message whose answer has come."""
         if letter is not None:
-            letter.wait()
+            with self._clock.waiting("stages"):
+                letter.wait()
             self._sent = [other for other in self._sent if other is not letter]
 
     def give_back(self, tensor: Tensor) -> None:
@@ -103,8 +108,9 @@ class Mail:
 
     def finish(self) -> None:
         """Wait until everything sent has arrived."""
-        for letter in self._sent:
-            letter.wait()
+        with self._clock.waiting("stages"):
+            for letter in self._sent:
+                letter.wait()
         self._sent.clear()
 
     def _post(self, route: Route, sender: _Sender) -> None:

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
 from moe.checkpoint.memory import zeros
 from moe.checkpoint.records import MASTER, MOMENTS, OwnedState
@@ -47,18 +45,22 @@ class RankOptimizer:
         for bucket in self._buckets:
             bucket.gradients.zero_()
 
-    def clip(self, groups: Groups | None) -> float:
-        """Scale the gradients owned to the allowed global norm; return the norm before.
+    def squared_norm(self) -> Tensor:
+        """Return this rank's part of the squared norm, in float64 so that plans agree."""
+        device = self._buckets[0].owned.device
+        parts = [
+            torch.linalg.vector_norm(bucket.gradients[bucket.own], dtype=torch.float64).square()
+            for bucket in self._buckets
+            if bucket.kind.counted
+        ]
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return torch.stack([zero, *parts]).sum()
+
+    def clip(self, norm: float) -> None:
+        """Scale the gradients owned to the allowed norm; ``norm`` is that of all ranks together.
 
         All ranks know the same norm, so all refuse one that is not finite before any weight moves.
-        With no ``groups`` this rank is alone.
         """
-        squared = self._squared_norm()
-        if groups is not None:
-            dist.all_reduce(squared, group=groups.world)
-        norm = squared.sqrt().item()
-        if groups is not None:
-            groups.check()
         if not math.isfinite(norm):
             raise TrainingDiverged(
                 f"the gradient norm is {norm}; nothing was updated, the last checkpoint is sound: "
@@ -68,7 +70,6 @@ class RankOptimizer:
             factor = self._train.clip_norm / norm
             for bucket in self._buckets:
                 bucket.gradients[bucket.own].mul_(factor)
-        return norm
 
     def step(self, step: int) -> float:
         """Update what is owned; return the learning rate of the step."""
@@ -132,17 +133,6 @@ class RankOptimizer:
             eps=self._train.epsilon,
             maximize=False,
         )
-
-    def _squared_norm(self) -> Tensor:
-        """Return this rank's part of the squared norm, in float64 so that plans agree."""
-        device = self._buckets[0].owned.device
-        parts = [
-            torch.linalg.vector_norm(bucket.gradients[bucket.own], dtype=torch.float64).square()
-            for bucket in self._buckets
-            if bucket.kind.counted
-        ]
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return torch.stack([zero, *parts]).sum()
 
 
 class _State(NamedTuple):

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from actors.device import GLOO
 from actors.epochs.groups import Groups
 from actors.step.buckets import Bucket
+from actors.step.clock import Clock
 from moe.config.tensors import EMBEDDING
 
 
@@ -27,9 +28,12 @@ class Reduction:
     their leader.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], groups: Groups, tied: bool, unlike: bool) -> None:
+    def __init__(
+        self, buckets: Sequence[Bucket], groups: Groups, clock: Clock, tied: bool, unlike: bool
+    ) -> None:
         self._buckets = buckets
         self._groups = groups
+        self._clock = clock
         self._unlike = unlike
         self._ends = groups.ends if tied else None
         self._of_layer: dict[int, list[Bucket]] = defaultdict(list)
@@ -53,7 +57,7 @@ class Reduction:
 
     def finish(self) -> None:
         """Wait for all that was sent: this replica's slices are whole."""
-        _wait(self._works)
+        self._wait()
         self._sent.clear()
 
     def spread(self) -> None:
@@ -67,7 +71,13 @@ class Reduction:
             bucket.publish()
             if self._groups.data is not None:
                 self._works += _share_out(bucket, self._groups)
-        _wait(self._works)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait for messages under way, and forget them."""
+        with self._clock.waiting("replicas"):
+            while self._works:
+                self._works.pop(0).wait()
 
     def _add_ends(self, bucket: Bucket) -> None:
         """Add the gradients of a tied embedding on both its stages.
@@ -75,7 +85,8 @@ class Reduction:
         Both hold the same rows in buckets alike, so their sums and updates stay the same bits.
         """
         if self._ends is not None and bucket.kind.end == EMBEDDING:
-            dist.all_reduce(bucket.gradients, group=self._ends)
+            with self._clock.waiting("stages"):
+                dist.all_reduce(bucket.gradients, group=self._ends)
 
     def _send(self, bucket: Bucket) -> None:
         self._sent.add(id(bucket))
@@ -107,9 +118,3 @@ def _named(name: str, before: str) -> Callable[..., dist.Work]:
     """Return a function of torch by its name of today, or by the one before torch 2.13."""
     found: Callable[..., dist.Work] = getattr(dist, name, None) or getattr(dist, before)
     return found
-
-
-def _wait(works: list[dist.Work]) -> None:
-    """Wait for messages under way, and forget them."""
-    while works:
-        works.pop(0).wait()

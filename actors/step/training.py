@@ -16,6 +16,7 @@ from actors.faults.points import POINTS
 from actors.step.balancing import RankBalancer
 from actors.step.buckets import ReadMaster, buckets_of
 from actors.step.chunks import StageLayers, StageStep
+from actors.step.clock import Clock
 from actors.step.mail import Mail, messages_ahead
 from actors.step.monitoring import RankMonitor, with_similarity
 from actors.step.optimizer import RankOptimizer
@@ -79,6 +80,7 @@ class RankTrainer:
         run: RunConfig,
         command: BuildCommand,
         device: Device,
+        clock: Clock,
         blank: bool = False,
     ) -> None:
         self.run = run
@@ -93,6 +95,7 @@ class RankTrainer:
         self._decoder = decoder
         self._command = command
         self._device = device
+        self._clock = clock
         self._joined: _Joined | None = None
 
     def restore_masters(self, read: ReadMaster) -> None:
@@ -115,6 +118,7 @@ class RankTrainer:
             Reduction(
                 self._buckets,
                 groups,
+                self._clock,
                 tied=self._decoder.config.tie_embeddings,
                 unlike=unlike,
             ),
@@ -135,6 +139,7 @@ class RankTrainer:
         """
         started = time.perf_counter()
         POINTS.reach("step", batch.step)
+        self._clock.begin()
         work = self._begin(batch)
         self._pass_through(work)
         sums = self._reduce(work)
@@ -152,6 +157,7 @@ class RankTrainer:
             layers=update.reports if share.leader else {},
             busy_seconds=seconds,
             peak_bytes=self._device.peak_bytes,
+            waits=self._clock.end(),
         )
 
     @property
@@ -225,8 +231,19 @@ class RankTrainer:
         POINTS.reach("reduction", self.steps_done)
         self._epoch.reduction.finish()
         alike = self._monitor.look(self.steps_done)
-        loss, layers = _account(work, self._epoch.groups)
-        return _Sums(loss, layers, self.optimizer.clip(self._epoch.groups), alike)
+        loss, layers = _account(work, self._epoch.groups, self._clock)
+        norm = self._norm()
+        self.optimizer.clip(norm)
+        return _Sums(loss, layers, norm, alike)
+
+    def _norm(self) -> float:
+        """Return the norm of the gradients of all ranks; the last of them is waited for here."""
+        squared, groups = self.optimizer.squared_norm(), self._epoch.groups
+        with self._clock.waiting("end"):
+            dist.all_reduce(squared, group=groups.world)
+        norm = squared.sqrt().item()
+        groups.check()
+        return norm
 
     def _update(self, sums: _Sums) -> _Update:
         """Move weights, moments and balance; until all have arrived everywhere, ``torn`` is set.
@@ -258,7 +275,7 @@ class RankTrainer:
         stage, sequence = self._command.seat.stage, self._command.sequence_length
         size = (self.run.train.micro_batch, sequence, self._decoder.config.hidden_size)
         device = self._device.torch_device
-        mail = Mail(groups.lines, size, device, expected(orders, stage), ahead)
+        mail = Mail(groups.lines, size, device, expected(orders, stage), ahead, self._clock)
         return Pipeline(orders, stage, mail)
 
     def _release(self) -> None:
@@ -289,13 +306,16 @@ class RankTrainer:
         )
 
 
-def _account(work: StageStep, groups: Groups) -> tuple[float, dict[int, LayerStatistics]]:
+def _account(
+    work: StageStep, groups: Groups, clock: Clock
+) -> tuple[float, dict[int, LayerStatistics]]:
     """Return the loss and what routers did on all replicas: one sum of a few numbers, one copy."""
     held = sorted(work.statistics)
     vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
     total = torch.cat(vectors)
     if groups.data is not None:
-        dist.all_reduce(total, group=groups.data)
+        with clock.waiting("replicas"):
+            dist.all_reduce(total, group=groups.data)
     numbers = iter(total.tolist())
     groups.check()
     loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]

@@ -85,7 +85,10 @@ class LayerStatistics:
         "batch mean",
         Export("balance_loss", "1", "Balance loss of the last step, summed over layers."),
     )
-    sharpness: float = _statistic("batch mean")
+    sharpness: float = _statistic(
+        "batch mean",
+        Export("gate_sharpness", "1", "Mean ratio of the two largest scores.", ("layer",)),
+    )
     z_loss: float | None = _statistic(
         "batch mean",
         Export("z_loss", "1", "Router z-loss of the last step, summed over layers."),

@@ -18,6 +18,7 @@ from pipelines.commands import (
     init,
     inspect,
     kube,
+    metrics,
     plan,
     presets,
     profile,
@@ -71,6 +72,7 @@ benches.command("serve", epilog=_example(bench.EXAMPLE))(bench.serve)
 app.add_typer(benches, name="bench")
 checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.convert)
 app.add_typer(checkpoints, name="checkpoint")
+app.command(epilog=_example(metrics.EXAMPLE))(metrics.metrics)
 app.command(epilog=_example(submit.EXAMPLE))(submit.submit)
 app.command(epilog=_example(stop.EXAMPLE))(stop.stop)
 kubernetes.command("render", epilog=_example(kube.EXAMPLE))(kube.render)

@@ -48,6 +48,16 @@ def peak_flops(
     return sum(peaks), f"data-sheet peak in {'16-bit' if sixteen_bit else 'float32'}"
 
 
+def data_sheet_flops(plan: Plan, sixteen_bit: bool) -> float:
+    """Return the FLOP/s of all GPUs of a plan at best; 0 where one has no data sheet here."""
+    kinds = [rank.kind for stage in plan.stages for rank in stage.ranks]
+    if any(kind not in GPUS for kind in kinds):
+        return 0.0
+    gpus = [GPUS[kind] for kind in kinds]
+    peaks = (gpu.sixteen_bit_flops if sixteen_bit else gpu.float32_flops for gpu in gpus)
+    return plan.replicas * sum(peaks)
+
+
 def tokens_held(config: ModelConfig, plan: Plan, inventory: Inventory, workload: Workload) -> int:
     """Return how many tokens' keys and values fit on the fullest rank of a serving plan."""
     known = {device.name: device for device in inventory.devices}

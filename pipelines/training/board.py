@@ -1,8 +1,11 @@
-"""The board of a run: the driver posts reports to the command line, which can ask it to stop."""
+"""The board of a run: the driver posts reports to the command line, which can ask it to stop.
+
+It also records the metrics of the run: drivers come and go, the board stays.
+"""
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.commands import StepReport
 from actors.crew.ending import name_taken
+from cluster.metrics import Recorder, Sample
 from moe.errors import ClusterError, ConfigError, DeadlineExceeded
 from moe.planning.plan.plan import Plan
 from pipelines.training.health import Health
@@ -58,7 +62,8 @@ T = TypeVar("T")
 class Board:
     """An actor that the command line owns; the driver posts to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
+        self._metrics = Recorder(run)
         self._posts: list[Post] = []
         self._news = asyncio.Event()
         self._stopping = False
@@ -85,6 +90,11 @@ class Board:
         """Add the report of a step, or what else is told of the run."""
         self._posts.append(news)
         self._news.set()
+
+    @ray.method
+    def measure(self, samples: Sequence[Sample]) -> None:
+        """Record metrics of the run."""
+        self._metrics.record_all(samples)
 
     @ray.method
     async def drain(self, seconds: float) -> list[Post]:
@@ -165,22 +175,22 @@ def open_board(run: str, patience: float = 0.0) -> Iterator[ActorHandle[Board]]:
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
-    deadline, handle = time.monotonic() + patience, _new(options)
+    deadline, handle = time.monotonic() + patience, _new(run, options)
     while handle is None:
         if time.monotonic() > deadline:
             raise name_taken(run)
         time.sleep(LOOK_SECONDS)
-        handle = _new(options)
+        handle = _new(run, options)
     try:
         yield handle
     finally:
         ray.kill(handle)
 
 
-def _new(options: dict[str, Any]) -> Any:
+def _new(run: str, options: dict[str, Any]) -> Any:
     """Return a new board; None where another has its name."""
     try:
-        return ray.remote(Board).options(**options).remote()
+        return ray.remote(Board).options(**options).remote(run)
     except ActorAlreadyExistsError:
         return None
 
@@ -208,6 +218,11 @@ def plan_on(board: ActorHandle[Board]) -> Plan | None:
 def post(board: ActorHandle[Board], news: News) -> None:
     """Post the report of a step, or what else is told of the run."""
     _answer(board.post.remote(news), late=None, gone=None)
+
+
+def measure(board: ActorHandle[Board], samples: Sequence[Sample]) -> None:
+    """Have metrics of the run recorded; do not wait, and do without where the board is dead."""
+    board.measure.remote(samples)
 
 
 def still_wanted(board: ActorHandle[Board]) -> bool:

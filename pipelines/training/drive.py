@@ -6,6 +6,7 @@ step; it then commands that step again.
 """
 
 from contextlib import closing
+from functools import partial
 
 from actors.rank.fate import share_fate
 from cluster.watch import NodeWatch
@@ -19,10 +20,9 @@ from moe.errors import (
     RaymoeError,
 )
 from pipelines.corpus.shards import TokenShards
-from pipelines.training.board import (
-    still_wanted,
-)
+from pipelines.training.board import measure, still_wanted
 from pipelines.training.driver import Driver
+from pipelines.training.measuring import Measured, RunMetrics
 from pipelines.training.recording import RunRecord
 from pipelines.training.work import Outcome, Work
 
@@ -49,5 +49,7 @@ def _driven(work: Work) -> Outcome:
         return Outcome(step=0)
     prune(run.checkpoint.location, run.checkpoint.keep)
     shards = TokenShards.open(run.data.path, "train")
-    with closing(RunRecord(run.name, run.checkpoint.path)) as record, closing(NodeWatch()) as watch:
+    against = Measured.of(run, work.context.config, shards.sequence_length)
+    metrics = RunMetrics(partial(measure, work.board), against)
+    with closing(RunRecord(run.checkpoint.path, metrics)) as record, closing(NodeWatch()) as watch:
         return Driver(work, shards, record, watch).run()

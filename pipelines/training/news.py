@@ -96,8 +96,9 @@ class News:
 
     def _note(self, engine: TrainingEngine, done: int) -> None:
         plan = engine.plan
-        began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new)
-        self._record.began(began, _scene(engine))
+        taken_over = self._plan is None and not self._new
+        began = Began(done, plan.replicas, plan.replicas * plan.ranks, self._new, taken_over)
+        self._record.began(began, _scene(engine), plan)
         self._plan, self._new = plan, False
 
 

@@ -1,8 +1,8 @@
-"""Records every step and checkpoint of a run in its journal and in Ray's metrics."""
+"""Records every step and event of a run in its journal and in its metrics."""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from actors.commands import LayerReport, StepReport
 from actors.engine.copying import Copied
 from actors.faults.armed import FaultPlan
 from cluster.journal import Journal, read
-from cluster.metrics import Recorder
-from moe.config.layer_statistics import STATISTICS, Statistic
+from moe.planning.plan.plan import Plan
 from pipelines.training.health import Health
+from pipelines.training.measuring import RunMetrics, gauges
 from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
 from pipelines.training.saving import Saved
@@ -28,6 +28,8 @@ from pipelines.training.timeline import (
     Began,
     Goodput,
     Scene,
+    newest_checkpoint,
+    restarts,
     to_do_again,
 )
 
@@ -39,16 +41,18 @@ logger = logging.getLogger(__name__)
 class RunRecord:
     """The record of one run; continues the journal of an earlier writer."""
 
-    def __init__(self, run: str, directory: Path) -> None:
+    def __init__(self, directory: Path, metrics: RunMetrics) -> None:
         self._journal = Journal(directory / JOURNAL)
-        self._metrics = Recorder(run)
+        self._metrics = metrics
         self._empty_said = False
         self._marks: set[str] | None = None
         self._epoch = 0
         self._copied: int | None = None
         self._goodput = Goodput()
         self._again: int | None = None
-        self._read()
+        self._restarts = 0
+        records = self._read()
+        self._metrics.starts(self._restarts, newest_checkpoint(records))
 
     def rewind(self, step: int) -> None:
         """Remove the records of steps above ``step``, which are done again."""
@@ -61,11 +65,12 @@ class RunRecord:
             (record["step"] for record in recorded_steps(self._journal.path.parent)), default=0
         )
 
-    def began(self, began: Began, scene: Scene) -> None:
+    def began(self, began: Began, scene: Scene, plan: Plan) -> None:
         """Record that ranks train under a plan; copies of another plan are of no use."""
         self._copied = None
         self._event(BEGAN, asdict(began), scene)
         self._read()
+        self._metrics.trains(plan, self._restarts)
 
     def step(self, report: StepReport) -> None:
         """Record one step; log a warning at the first step in which no label counts."""
@@ -82,13 +87,7 @@ class RunRecord:
         self._goodput.keep(report.seconds)
         own = {"time": now, "epoch": self._epoch, "goodput": self._goodput.at(now)}
         self._journal.append(journal_line(report) | own)
-        for name, value in (_gauges(report) | self._of_the_run(own, report.step)).items():
-            self._metrics.record(name, value)
-        self._metrics.record("tokens", report.tokens)
-        for rank, peak in enumerate(report.peak_bytes):
-            self._metrics.record("peak_memory_bytes", peak, rank=rank)
-        for number, layer in report.layers.items():
-            self._layer(number, layer)
+        self._metrics.step(report, self._of_the_run(own, report.step))
         if self._again is not None and report.step >= self._again:
             self._again = None
             self._event(REPLAYED, {"boundary": report.step})
@@ -101,17 +100,13 @@ class RunRecord:
         }
         place = {"step": saved.step, "directory": saved.directory}
         self._event("checkpoint", place | cost)
-        for name, value in cost.items():
-            self._metrics.record(name, value)
+        self._metrics.checkpoint(saved)
 
     def copied(self, copied: Copied) -> None:
         """Record copies of all ranks that have become whole."""
         self._copied = copied.step
         self._event("copies", asdict(copied))
-        self._metrics.record("copy_step", copied.step)
-        self._metrics.record("copy_stall_seconds", copied.stall_seconds)
-        self._metrics.record("copy_seconds", copied.seconds)
-        self._metrics.record("copy_bytes", copied.bytes)
+        self._metrics.copied(copied)
 
     def stays(self, told: Stays, scene: Scene) -> None:
         """Record why the ranks of a node that goes stay there."""
@@ -121,6 +116,7 @@ class RunRecord:
         """Record a loss as the driver learns of it, or how the run goes on after it, or waits."""
         if isinstance(news, Waiting):
             self._event(WAITS, asdict(news), scene)
+            self._metrics.stands("waiting")
         elif isinstance(news, Lost):
             self._lost(news, scene)
         else:
@@ -131,13 +127,11 @@ class RunRecord:
         told = asdict(news)
         changed = isinstance(news, Rescaled)
         self._event(RESIZED, {"boundary": told.pop("step"), "changed": changed, **told}, scene)
-        self._metrics.record("resizes", 1, how="changed" if changed else "unchanged")
-        if isinstance(news, Rescaled):
-            self._metrics.record("resize_seconds", news.total_seconds)
-            self._metrics.record("resize_bytes", news.bytes)
+        self._metrics.resized(news)
 
     def _lost(self, lost: Lost, scene: Scene) -> None:
         self._event(LOST, asdict(lost) | {"copy_age": self._copy_age(lost.done)}, scene)
+        self._metrics.stands("mending")
 
     def _mended(self, mended: Mended, scene: Scene) -> None:
         """Record how the run goes on after a loss, and forget the steps that are done again."""
@@ -147,14 +141,11 @@ class RunRecord:
         told = asdict(mended)
         self._event(MENDED, {"boundary": told.pop("step"), **told}, scene)
         self._read()
-        self._metrics.record("losses", 1, how=mended.how)
-        self._metrics.record("ranks_replaced", len(mended.replaced))
-        self._metrics.record("recovery_seconds", mended.total_seconds)
-        self._metrics.record("steps_repeated", max(mended.lost_step - mended.step, 0))
+        self._metrics.mended(mended, self._restarts)
 
     def spares(self, ready: int) -> None:
         """Record how many warm processes are ready."""
-        self._metrics.record("spares", ready)
+        self._metrics.spares(ready)
 
     def health(self, step: int, spares: int) -> Health:
         """Return how the run stands after a step, with so many warm processes."""
@@ -181,11 +172,13 @@ class RunRecord:
         """Close the journal."""
         self._journal.close()
 
-    def _read(self) -> None:
+    def _read(self) -> list[dict[str, Any]]:
         """Take from the journal what follows from it, as a driver does that replaces another."""
         records = read(self._journal.path)
         self._goodput = Goodput.of(records)
         self._again = to_do_again(records)
+        self._restarts = restarts(records)
+        return records
 
     def _event(self, name: str, told: Mapping[str, Any], scene: Scene | None = None) -> None:
         """Add an event to the journal with its time; a scene says who trains from now on."""
@@ -203,19 +196,6 @@ class RunRecord:
     def _copy_age(self, step: int) -> int | None:
         return None if self._copied is None else step - self._copied
 
-    def _layer(self, number: int, layer: LayerReport) -> None:
-        self._metrics.record("balance_coefficient", layer.coefficient, layer=number)
-        if layer.similarity is not None:
-            self._metrics.record("expert_similarity", layer.similarity, layer=number)
-        for each, name in _exported():
-            value = getattr(layer, each.name)
-            if each.by_expert:
-                total = max(sum(value), 1)
-                for expert, count in enumerate(value):
-                    self._metrics.record(name, count / total, layer=number, expert=expert)
-            elif each.export is not None and each.export.tags:
-                self._metrics.record(name, value, layer=number)
-
 
 def recorded_steps(directory: Path) -> list[dict[str, Any]]:
     """Return the step records in the journal of a run, oldest first, without events."""
@@ -227,43 +207,16 @@ def journal_line(report: StepReport) -> dict[str, Any]:
     layers = {str(number): _measured(layer) for number, layer in report.layers.items()}
     return {
         "step": report.step,
-        **{name: value for name, value in _gauges(report).items() if name != "step"},
+        **{name: value for name, value in gauges(report).items() if name != "step"},
         "tokens": report.tokens,
         "drop_rate": report.drop_rate,
         "peak_memory_bytes": list(report.peak_bytes),
+        "compute_seconds": list(report.compute_seconds),
+        "bubble": report.bubble,
+        "communication": report.communication,
         "layers": layers,
     }
 
 
 def _measured(layer: LayerReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(layer).items() if value is not None}
-
-
-def _exported() -> Iterator[tuple[Statistic, str]]:
-    """Yield the router statistics that are exported as metrics, with their metric names."""
-    return ((each, each.export.name) for each in STATISTICS if each.export is not None)
-
-
-def _sum_over_layers(report: StepReport) -> dict[str, float]:
-    """Return the router losses of the run, each summed over layers."""
-    sums: dict[str, float] = {}
-    for each, name in _exported():
-        if each.export is None or each.export.tags:
-            continue
-        found = [getattr(layer, each.name) for layer in report.layers.values()]
-        used = [value for value in found if value is not None]
-        if used or not each.optional:
-            sums[name] = sum(used)
-    return sums
-
-
-def _gauges(report: StepReport) -> dict[str, float]:
-    return {
-        "step": report.step,
-        "loss": report.loss,
-        **_sum_over_layers(report),
-        "gradient_norm": report.gradient_norm,
-        "learning_rate": report.learning_rate,
-        "step_seconds": report.seconds,
-        "tokens_per_second": report.tokens / report.seconds if report.seconds else 0.0,
-    }

@@ -36,14 +36,15 @@ NOBODY = Scene(0, {}, 0)
 class Began:
     """Ranks train under a plan from ``boundary`` on.
 
-    ``new``: they are the first of their command line; else a driver took them over, or the plan
-    has changed.
+    ``new``: they are the first of their command line; else a driver took them over
+    (``taken_over``), or the plan has changed.
     """
 
     boundary: int
     replicas: int
     ranks: int
     new: bool
+    taken_over: bool = False
 
 
 class Goodput:
@@ -87,3 +88,20 @@ def to_do_again(records: Iterable[Mapping[str, Any]]) -> int | None:
         elif record.get("event") == REPLAYED or (record.get("event") == BEGAN and record["new"]):
             wanted = None
     return wanted
+
+
+def restarts(records: Iterable[Mapping[str, Any]]) -> int:
+    """Return how often the driver, or all ranks, were started anew since the run was started."""
+    found = 0
+    for record in records:
+        if record.get("event") == BEGAN:
+            found = 0 if record["new"] else found + record.get("taken_over", False)
+        elif record.get("event") == MENDED:
+            found += record["restored"]
+    return found
+
+
+def newest_checkpoint(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the record of the checkpoint that was complete last; None without any."""
+    saved = [record for record in records if record.get("event") == "checkpoint"]
+    return saved[-1] if saved else None

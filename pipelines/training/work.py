@@ -16,6 +16,7 @@ from pipelines.training.board import (
     Board,
 )
 from pipelines.training.copy_room import without_copies
+from pipelines.training.measuring import with_detail
 from pipelines.training.run_plan import NOTHING
 
 
@@ -43,8 +44,11 @@ class Work:
 
     @property
     def run(self) -> RunConfig:
-        """The run, without copies where there is no room for them."""
-        return self.context.run if self.copies else without_copies(self.context.run)
+        """The run as it goes: without copies where there is no room for them, with a decision on
+        how much is measured.
+        """
+        run = self.context.run if self.copies else without_copies(self.context.run)
+        return with_detail(run, self.context.config, self.began)
 
 
 @dataclass(frozen=True, slots=True)

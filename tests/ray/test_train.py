@@ -152,7 +152,8 @@ def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stoppe
         nonlocal page, told
         told = train_state(ray_session, run)
         deadline = time.monotonic() + 20
-        while "ray_raymoe_drop_rate" not in page and time.monotonic() < deadline:
+        awaited = 'layer="2"', 'rank="0"', 'rank="1"'  # of three processes
+        while any(each not in page for each in awaited) and time.monotonic() < deadline:
             page = metrics_page()
         stop(run.name)
 
@@ -169,10 +170,18 @@ def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stoppe
         "tokens_per_second",
         "expert_load",
         "drop_rate",
+        "balance_coefficient",
+        "dead_experts",
+        "checkpoint_step",
+        "stage_seconds",
+        "bubble",
+        "rank_wait_seconds",
     ):
         assert f"ray_raymoe_{name}" in page, name
     assert 'layer="2"' in page
-    assert "ray_raymoe_balance_coefficient" in page
+    assert all(f'rank="{rank}"' in page for rank in (0, 1))
+    (training,) = (line for line in page.splitlines() if 'state="training"' in line)
+    assert training.endswith(" 1.0")
     assert told["status"] == "RUNNING"
     assert told["name"].startswith("tiny-")
     (attempt,) = told["attempts"]

@@ -12,6 +12,7 @@ from moe.config.run.config import RunConfig
 from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
 from moe.config.run.load import dump_run, load_run, parse_run
+from moe.config.run.metrics import MetricsSection
 from moe.config.run.monitor import MonitorSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
@@ -27,6 +28,7 @@ __all__ = [
     "DataSection",
     "ElasticSection",
     "FixedCoefficient",
+    "MetricsSection",
     "ModelSection",
     "MonitorSection",
     "PlanSection",

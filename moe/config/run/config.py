@@ -9,6 +9,7 @@ from moe.config.run.balance import BalanceSection, BiasCoefficient
 from moe.config.run.cluster import ClusterSection, PlanSection
 from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataSection, ModelSection
+from moe.config.run.metrics import MetricsSection
 from moe.config.run.monitor import MonitorSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
@@ -34,6 +35,7 @@ class RunConfig(Section):
     plan: PlanSection = PlanSection()
     cluster: ClusterSection = ClusterSection()
     elastic: ElasticSection = ElasticSection()
+    metrics: MetricsSection = MetricsSection()
 
     @field_validator("name")
     @classmethod

@@ -18,6 +18,7 @@ from actors.epochs.lines import DOWN, UP, Line, Route, routes_of
 from actors.epochs.membership import Membership
 from actors.rank.share import LoadedShare
 from actors.state.sources import ModelSource
+from actors.step.clock import Clock
 from actors.step.mail import Mail, messages_ahead
 from actors.step.pipeline import Pipeline, Turn, expected
 from moe.checkpoint.reader import Checkpoint
@@ -89,7 +90,9 @@ def played(
             lines = in_pairs(groups.lines) if shared else groups.lines
             if not shared:
                 groups.connect(CpuDevice())
-            mail = Mail(lines, (1,), torch.device("cpu"), expected(orders, stage), ahead)
+            mail = Mail(
+                lines, (1,), torch.device("cpu"), expected(orders, stage), ahead, Clock(CpuDevice())
+            )
             Pipeline(orders, stage, mail).run(Layers(len(homes) - 1, STAGES[-1], busy))
             groups.check()
     return list(STAGES)

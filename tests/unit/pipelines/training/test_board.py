@@ -14,7 +14,7 @@ from tests.plans import SMOLLM2
 
 
 def test_what_is_shown_is_drained_once_and_in_order() -> None:
-    board, plan = Board(), runs.repeated(runs.plan(SMOLLM2, (15, 15)), 2)
+    board, plan = Board("tiny"), runs.repeated(runs.plan(SMOLLM2, (15, 15)), 2)
     assert board.plan() is None
     report = StepReport(1, 2.0, 1.0, 1e-3, 10, 1.0, {}, ())
     board.begin(plan, 0)
@@ -32,7 +32,7 @@ def test_who_drains_waits_until_something_is_posted_or_the_run_ends(woken: bool)
     report = StepReport(1, 2.0, 1.0, 1e-3, 10, 1.0, {}, ())
 
     async def drain_then_post() -> list[Post]:
-        board = Board()
+        board = Board("tiny")
         draining = asyncio.create_task(board.drain(60.0))
         await asyncio.sleep(0)
         assert not draining.done()
@@ -43,14 +43,14 @@ def test_who_drains_waits_until_something_is_posted_or_the_run_ends(woken: bool)
 
 
 def test_a_run_is_wanted_until_somebody_stops_it() -> None:
-    board = Board()
+    board = Board("tiny")
     assert board.orders() == Orders(True)
     board.stop()
     assert board.orders() == Orders(False)
 
 
 def test_the_plan_that_was_wished_for_outlives_the_driver_that_met_the_wish() -> None:
-    board, plan = Board(), runs.plan(SMOLLM2, (15, 15))
+    board, plan = Board("tiny"), runs.plan(SMOLLM2, (15, 15))
     assert board.aimed() is None
     board.aim(plan)
     board.follow(runs.repeated(plan, 2))
@@ -62,7 +62,7 @@ def test_one_wish_at_a_time_waits_for_its_answer() -> None:
     told = NotRescaled(3, False, "no room")
 
     async def asked_and_answered() -> None:
-        board = Board()
+        board = Board("tiny")
         assert board.wish(first)
         assert not board.wish(second)
         assert board.orders() == Orders(True, first)

@@ -10,8 +10,9 @@ from moe.config.fault import parse_fault
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.recording import JOURNAL, RunRecord
+from pipelines.training.recording import JOURNAL
 from tests import plans, runs
+from tests.records import silent
 
 KILL = parse_fault("kill:rank=0,step=3,phase=backward")
 NODE = parse_fault("node:rank=1,step=9")
@@ -67,11 +68,11 @@ def test_faults_are_told_recorded_when_they_happen_and_leave_nothing(tmp_path: P
     told: list[str] = []
     (tmp_path / ".faults-1").mkdir()  # of a command line that was killed
     with armed(run_of(tmp_path), [KILL, NODE], told.append) as plan:
-        with closing(RunRecord("tiny", tmp_path)) as record:
+        with closing(silent(tmp_path)) as record:
             record.faults(plan)
             assert plan.armed[0].take()
             record.faults(plan)
-        with closing(RunRecord("tiny", tmp_path)) as record:  # the driver's next life
+        with closing(silent(tmp_path)) as record:  # the driver's next life
             record.faults(plan)
     assert told == [f"faults to come: {KILL}; {NODE}", f"faults that did not happen: {NODE}"]
     events = read(tmp_path / JOURNAL)
@@ -85,7 +86,7 @@ def test_a_run_without_faults_is_told_and_records_nothing(tmp_path: Path) -> Non
     told: list[str] = []
     with (
         armed(run_of(tmp_path), (), told.append) as plan,
-        closing(RunRecord("tiny", tmp_path)) as record,
+        closing(silent(tmp_path)) as record,
     ):
         record.faults(plan)
     assert told == read(tmp_path / JOURNAL) == []

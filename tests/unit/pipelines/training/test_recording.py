@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from actors.commands import LayerReport, StepReport
-from cluster.metrics import metric
-from pipelines.training.recording import RunRecord, journal_line
+from moe.config.metrics import metric
+from pipelines.training.recording import journal_line
+from tests.records import silent
 
 
 def report(**layer: float) -> StepReport:
@@ -41,7 +42,7 @@ def test_steps_without_a_label_are_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     empty = replace(report(), loss=0.0, tokens=0)
-    with closing(RunRecord("tiny", tmp_path)) as record:
+    with closing(silent(tmp_path)) as record:
         for step in (replace(report(), step=6), empty, replace(empty, step=8)):
             record.step(step)
         assert record.last_step() == 8

@@ -15,8 +15,12 @@ from pipelines.training.health import Health
 from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.recording import JOURNAL, RunRecord
 from pipelines.training.timeline import Began, Goodput, Scene, to_do_again
+from tests import runs
+from tests.plans import SMOLLM2
+from tests.records import silent
 
 SCENE = Scene(1, {"a": [0], "b": [1]}, 2)
+PLAN = runs.plan(SMOLLM2, (15, 15))
 BEGAN = Began(0, 1, 2, new=True)
 HEALED = Mended(2, 4, (1,), False, "it died", "copies", {"seen": 0.1, "joined": 0.3})
 
@@ -27,7 +31,7 @@ def report(step: int, seconds: float = 0.5) -> StepReport:
 
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[RunRecord]:
-    with closing(RunRecord("tiny", tmp_path)) as made:
+    with closing(silent(tmp_path)) as made:
         yield made
 
 
@@ -38,7 +42,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
 def test_a_loss_is_told_from_its_cause_to_the_last_step_that_is_done_again(
     record: RunRecord, tmp_path: Path
 ) -> None:
-    record.began(BEGAN, SCENE)
+    record.began(BEGAN, SCENE, PLAN)
     for step in (1, 2):
         record.step(report(step))
     record.copied(Copied(2, 0.1, 0.2, 1000, 2))
@@ -70,11 +74,11 @@ def test_a_loss_is_told_from_its_cause_to_the_last_step_that_is_done_again(
 def test_a_driver_that_replaces_another_knows_what_is_still_to_be_done_again(
     record: RunRecord, tmp_path: Path
 ) -> None:
-    record.began(BEGAN, SCENE)
+    record.began(BEGAN, SCENE, PLAN)
     record.step(report(1))
     record.loss(HEALED, SCENE)
-    with closing(RunRecord("tiny", tmp_path)) as second:
-        second.began(replace(BEGAN, boundary=2, new=False), SCENE)
+    with closing(silent(tmp_path)) as second:
+        second.began(replace(BEGAN, boundary=2, new=False), SCENE, PLAN)
         for step in (3, 4):
             second.step(report(step))
     assert [each["event"] for each in events(tmp_path)][-1] == "replayed"
@@ -87,13 +91,13 @@ def test_a_driver_that_replaces_another_knows_what_is_still_to_be_done_again(
 def test_goodput_counts_steps_that_are_kept_over_the_time_since_training_began(
     record: RunRecord, tmp_path: Path, again: str | None, kept: float
 ) -> None:
-    record.began(BEGAN, SCENE)
+    record.began(BEGAN, SCENE, PLAN)
     for step in (1, 2, 3):
         record.step(report(step, seconds=1.0))
     if again == "heal":
         record.loss(HEALED, SCENE)
     elif again is not None:
-        record.began(replace(BEGAN, new=again == "command line"), SCENE)
+        record.began(replace(BEGAN, new=again == "command line"), SCENE, PLAN)
     goodput = Goodput.of(read(tmp_path / JOURNAL))
     first = [each["time"] for each in events(tmp_path) if each.get("new")][-1]
     assert goodput.at(first + 10.0) == pytest.approx(kept / 10.0)
@@ -102,7 +106,7 @@ def test_goodput_counts_steps_that_are_kept_over_the_time_since_training_began(
 
 
 def test_every_step_has_its_goodput(record: RunRecord, tmp_path: Path) -> None:
-    record.began(BEGAN, SCENE)
+    record.began(BEGAN, SCENE, PLAN)
     record.step(report(1, seconds=1e-9))
     (step,) = (each for each in read(tmp_path / JOURNAL) if "event" not in each)
     began = events(tmp_path)[0]["time"]
@@ -117,7 +121,7 @@ def test_a_run_that_can_only_wait_says_why(record: RunRecord, tmp_path: Path) ->
 
 def test_how_a_run_stands_is_known_from_its_record(record: RunRecord) -> None:
     assert record.health(0, 0) == Health(0, None, None, 0)
-    record.began(BEGAN, SCENE)
+    record.began(BEGAN, SCENE, PLAN)
     record.copied(Copied(2, 0.1, 0.2, 1000, 2))
     record.step(report(3, seconds=1e-9))
     health = record.health(3, 1)
