@@ -23,6 +23,7 @@ from pipelines.training.board import (
     still_wanted,
 )
 from pipelines.training.driver import Driver
+from pipelines.training.final import Final
 from pipelines.training.recording import RunRecord
 from pipelines.training.work import Outcome, Work
 
@@ -40,7 +41,7 @@ def drive(settings: dict[str, Work]) -> Outcome:
     except RaymoeError as error:
         if work.plan is None and isinstance(error, LaunchError | PlanError):
             raise  # Nodes came or went; Ray Train tries again with the present ones.
-        return Outcome(step=0, error=error)
+        raise Final(error) from error
 
 
 def _driven(work: Work) -> Outcome:
