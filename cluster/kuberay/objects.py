@@ -10,11 +10,12 @@ from cluster.kuberay.clusters import raycluster_spec
 from cluster.kuberay.deployment import Deployment, ServiceSection
 from cluster.kuberay.pods import Pods
 from cluster.kuberay.rules import check
-from cluster.kuberay.scheduling import RUN_LABEL, queue_labels
+from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL, queue_labels
 from cluster.kuberay.work import FILES, PLAN_FILE, RUN_FILE, Work
 from cluster.kuberay.writing import as_yaml
 from moe.errors import ConfigError
 
+TRAINING, SERVING = "training", "serving"
 SERVE_APPLICATION = "pipelines.serving.app:build"
 INITIALIZING = "ray.io/initializing-timeout"
 UPGRADES = {
@@ -41,7 +42,7 @@ def rayjob(work: Work, deployment: Deployment, name: str) -> Table:
         **_ending(deployment),
         "rayClusterSpec": raycluster_spec(work, _pods(work, deployment, name)),
     }
-    return _checked(_object("RayJob", deployment, name, "training", spec))
+    return _checked(_object("RayJob", deployment, name, TRAINING, spec))
 
 
 def rayservice(
@@ -55,7 +56,7 @@ def rayservice(
         "excludeHeadPodFromServeSvc": True,
         "rayClusterConfig": raycluster_spec(work, _pods(work, deployment, name)),
     }
-    return _checked(_object("RayService", deployment, name, "serving", spec))
+    return _checked(_object("RayService", deployment, name, SERVING, spec))
 
 
 def config_map(work: Work, deployment: Deployment, name: str, component: str) -> Table:
@@ -63,6 +64,19 @@ def config_map(work: Work, deployment: Deployment, name: str, component: str) ->
     metadata = _metadata(deployment, files_name(name, component), name, component)
     table = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
     return table | {"data": dict(work.files)}
+
+
+def head_guard(deployment: Deployment, name: str, component: str) -> Table:
+    """Return the PodDisruptionBudget by which no drain of a node evicts the head of a cluster.
+
+    ``minAvailable`` is a number: Kubernetes cannot count the pods of a RayCluster by itself. Pods of
+    ranks have no budget: an eviction is their notice to leave.
+    """
+    metadata = _metadata(deployment, f"{name}-{component}-head", name, component)
+    labels = {RUN_LABEL: name, ROLE_LABEL: "head", COMPONENT_LABEL: component}
+    spec = {"minAvailable": 1, "selector": {"matchLabels": labels}}
+    table = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata}
+    return table | {"spec": spec}
 
 
 def files_name(name: str, component: str) -> str:
@@ -78,10 +92,10 @@ def arguments_of(deployment: Deployment, model: str, name: str) -> Table:
 
 
 def _pods(work: Work, deployment: Deployment, name: str) -> Pods:
-    component = "training" if RUN_FILE in work.files else "serving"
+    component = TRAINING if RUN_FILE in work.files else SERVING
     content = json.dumps(sorted(work.files.items())).encode()
     digest = hashlib.sha256(content).hexdigest()[:12]
-    return Pods(deployment, name, files_name(name, component), digest)
+    return Pods(deployment, name, component, files_name(name, component), digest)
 
 
 def _ending(deployment: Deployment) -> Table:
@@ -128,7 +142,7 @@ def _metadata(deployment: Deployment, name: str, run: str, component: str) -> Ta
     labels = {
         "app.kubernetes.io/name": "raymoe",
         "app.kubernetes.io/instance": run,
-        "app.kubernetes.io/component": component,
+        COMPONENT_LABEL: component,
         "app.kubernetes.io/managed-by": "raymoe",
         RUN_LABEL: run,
     }

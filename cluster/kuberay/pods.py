@@ -12,7 +12,13 @@ from cluster.kuberay.amounts import resources
 from cluster.kuberay.deployment import Deployment, PodsSection, SecuritySection, Toleration
 from cluster.kuberay.deployment.sizes import GIB, PodSize
 from cluster.kuberay.groups import Group
-from cluster.kuberay.scheduling import ROLE_LABEL, RUN_LABEL, near_affinity, near_annotations
+from cluster.kuberay.scheduling import (
+    COMPONENT_LABEL,
+    ROLE_LABEL,
+    RUN_LABEL,
+    near_affinity,
+    near_annotations,
+)
 from cluster.kuberay.volumes import SCRATCH, cluster_volumes, scratch_volumes
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.rates import AMD, vendor_of
@@ -47,6 +53,7 @@ class Pods:
 
     deployment: Deployment
     run: str
+    component: str
     files: str
     digest: str
 
@@ -125,7 +132,8 @@ class Pods:
         pods = self.deployment.pods
         more = self._digest() if annotations is None else annotations
         every = dict(pods.annotations) | dict(more)
-        labels = dict(pods.labels) | {RUN_LABEL: self.run, ROLE_LABEL: role}
+        own = {RUN_LABEL: self.run, ROLE_LABEL: role, COMPONENT_LABEL: self.component}
+        labels = dict(pods.labels) | own
         return {"labels": labels, **({"annotations": every} if every else {})}
 
     def _container(self, name: str, variables: Mapping[str, str] | None = None) -> Table:

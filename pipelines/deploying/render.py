@@ -4,7 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.kuberay.deployment import Deployment
-from cluster.kuberay.objects import arguments_of, config_map, rayjob, rayservice
+from cluster.kuberay.objects import (
+    SERVING,
+    TRAINING,
+    arguments_of,
+    config_map,
+    head_guard,
+    rayjob,
+    rayservice,
+)
 from cluster.kuberay.work import Work
 from moe.config.run import RunConfig
 from moe.planning.prediction.predict import bytes_per_rank
@@ -32,7 +40,8 @@ def training_objects(
     work = Work(plan, sizes, training_files(run, plan), spares)
     found = name or run.name
     return [
-        config_map(work, deployment, found, "training"),
+        config_map(work, deployment, found, TRAINING),
+        head_guard(deployment, found, TRAINING),
         rayjob(work, deployment, found),
     ]
 
@@ -52,6 +61,7 @@ def serving_objects(
     sizes = bytes_per_rank(config, plan, replace(workload, gpus=on_gpus(plan)))
     work = Work(plan, sizes, serving_files(plan), arguments.spares)
     return [
-        config_map(work, deployment, found, "serving"),
+        config_map(work, deployment, found, SERVING),
+        head_guard(deployment, found, SERVING),
         rayservice(work, deployment, found, table),
     ]

@@ -64,8 +64,11 @@ def rendered(shell: Shell, *more: object, plan: bool = True) -> tuple[Table, Tab
     to = shell.path / "objects.yaml"
     said = shell.run(*words(shell, *more, plan=plan), "--to", to)[0]
     assert said.endswith(f"{to}")
-    files, table = yaml.safe_load_all(to.read_text())
-    assert files["kind"] == "ConfigMap"
+    files, guard, table = yaml.safe_load_all(to.read_text())
+    assert (files["kind"], guard["kind"]) == ("ConfigMap", "PodDisruptionBudget")
+    cluster = table["spec"].get("rayClusterSpec") or table["spec"]["rayClusterConfig"]
+    head = cluster["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert guard["spec"]["selector"]["matchLabels"].items() <= head.items()
     return files, table
 
 
