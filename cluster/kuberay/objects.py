@@ -69,8 +69,8 @@ def config_map(work: Work, deployment: Deployment, name: str, component: str) ->
 def head_guard(deployment: Deployment, name: str, component: str) -> Table:
     """Return the PodDisruptionBudget by which no drain of a node evicts the head of a cluster.
 
-    ``minAvailable`` is a number: Kubernetes cannot count the pods of a RayCluster by itself. Pods of
-    ranks have no budget: an eviction is their notice to leave.
+    ``minAvailable`` is a number: Kubernetes cannot count the pods of a RayCluster by itself. Pods
+    of ranks have no budget: an eviction is their notice to leave.
     """
     metadata = _metadata(deployment, f"{name}-{component}-head", name, component)
     labels = {RUN_LABEL: name, ROLE_LABEL: "head", COMPONENT_LABEL: component}
