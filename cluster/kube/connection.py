@@ -16,14 +16,16 @@ def connect(context: str | None = None, kubeconfig: Path | None = None) -> Any:
     ``context`` names a context of the kubeconfig; the default is its current context.
     """
     given = None if kubeconfig is None else str(kubeconfig)
+    settings = client.Configuration()
+    settings.retries = False  # who asks knows which requests may be sent again
     try:
-        return config.new_client_from_config(  # type: ignore[no-untyped-call]
-            config_file=given, context=context
+        config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=given, context=context, client_configuration=settings
         )
+        return client.ApiClient(settings)
     except (ConfigException, OSError, yaml.YAMLError) as error:
         if context is None and given is None:
             try:
-                settings = client.Configuration()
                 config.load_incluster_config(  # type: ignore[no-untyped-call]
                     client_configuration=settings
                 )

@@ -84,9 +84,7 @@ def _operator(api: Api, deployment: Deployment) -> Iterator[Finding]:
     selector = "app.kubernetes.io/name=kuberay-operator"
     found = api.every(DEPLOYMENT, None, selector)
     if not found:
-        yield Finding(
-            "operator", False, "no deployment has the label " + selector, "install KubeRay"
-        )
+        yield Finding("operator", False, f"no deployment has {selector}", "install KubeRay")
         return
     box = found[0]["spec"]["template"]["spec"]["containers"][0]
     image, ready = box["image"], (found[0].get("status") or {}).get("readyReplicas") or 0
@@ -170,13 +168,10 @@ def _names(api: Api, deployment: Deployment) -> Iterator[Finding]:
         *deployment.image.pull_secrets,
         *deployment.pods.environment_secrets,
         *(each.secret for each in deployment.volumes if each.secret),
-        *(
-            each
-            for each in (deployment.security.token_secret, deployment.recovery.redis_secret)
-            if each
-        ),
+        deployment.security.token_secret,
+        deployment.recovery.redis_secret,
     ]
-    wished = [(SECRET, name) for name in dict.fromkeys(secrets)]
+    wished = [(SECRET, name) for name in dict.fromkeys(secrets) if name is not None]
     wished += [(CLAIM, each.claim) for each in deployment.volumes if each.claim]
     if deployment.security.service_account:
         wished.append((ACCOUNT, deployment.security.service_account))

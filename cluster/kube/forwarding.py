@@ -19,7 +19,7 @@ _CHUNK = 2**16
 
 @contextmanager
 def forwarded(api: Api, namespace: str, pod: str, port: int, local: int = 0) -> Iterator[int]:
-    """Listen on a port of this machine (0: any free one) for as long as the block runs; yield it."""
+    """Listen on a port of this machine while the block runs; yield it. 0 takes a free one."""
     _tunnel(api, namespace, pod, port).close()  # says now what would go wrong with each connection
     try:
         listener = socket.create_server(("127.0.0.1", local))

@@ -4,6 +4,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from cluster.kube.api import Api
@@ -27,9 +28,8 @@ def changes_of(api: Api, tables: Iterable[Table]) -> list[tuple[Table, Change]]:
     """
     found = []
     for table in tables:
-        kind, metadata = kind_of(table), table["metadata"]
-        there = api.get(kind, metadata["namespace"], metadata["name"])
-        would = None if there is None else api.apply(kind, table, dry=True)
+        there = _there(api, table)
+        would = None if there is None else api.apply(kind_of(table), table, dry=True)
         found.append((table, change(table, there, would)))
     if refused := [each for _, each in found if each.what == "refuse"]:
         raise ConfigError("nothing was applied:\n" + "\n".join(f"  {each}" for each in refused))
@@ -40,13 +40,11 @@ def apply(api: Api, tables: Iterable[Table], tell: Tell, seconds: float) -> list
     """Apply the objects in their order; wait at most so many seconds for older ones to go."""
     found = changes_of(api, tables)
     for table, each in found:
-        kind = kind_of(table)
         if each.what == "wait":
             tell(f"{each.kind}/{each.name}: waiting until the older one is deleted")
-            metadata = table["metadata"]
-            _wait(lambda: api.get(kind, metadata["namespace"], metadata["name"]), each, seconds)
+            _wait(partial(_there, api, table), each, seconds)
         if each.what != "keep":
-            api.apply(kind, table)
+            api.apply(kind_of(table), table)
         tell(str(each))
     return [each for _, each in found]
 
@@ -84,6 +82,12 @@ def token(api: Api, namespace: str, observed: Observed) -> str:
             f"Secret {name} has no key {TOKEN_KEY} with a token; make it so: kubectl create secret "
             f"generic {name} --from-literal={TOKEN_KEY}=TOKEN"
         ) from None
+
+
+def _there(api: Api, table: Table) -> Table | None:
+    """Return the object that the server has in the place of one that is to be applied."""
+    metadata = table["metadata"]
+    return api.get(kind_of(table), metadata["namespace"], metadata["name"])
 
 
 def _wait(there: Callable[[], Any], what: Change, seconds: float) -> None:

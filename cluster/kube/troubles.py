@@ -33,7 +33,7 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (r"untolerated taint", "add the taint to workers.tolerations"),
     (
-        r"Insufficient ([\w./-]+)",
+        r"Insufficient ([\w./-]*\w)",
         r"no node has so much \1 free: add nodes, wait for others to end, or make a smaller plan",
     ),
     (
