@@ -14,12 +14,12 @@ from typing import Any
 
 import urllib3
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException
 from kubernetes.utils.quantity import parse_quantity
 
 from cluster import nodes as offers
+from cluster.kube.connection import connect
 from cluster.nodes import LeftOut, Node
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Inventory
@@ -79,7 +79,7 @@ def read_nodes(
 
     ``context`` names a context of the kubeconfig; the default is its current context.
     """
-    api = _connect(context, kubeconfig)
+    api = connect(context, kubeconfig)
     nodes: list[Table] = []
     more: str | None = None
     try:
@@ -237,31 +237,6 @@ def _amount(item: Table, what: str, text: object) -> int:
         raise ClusterError(
             f"node {_name(item)} gives {text!r} for {what}, which is not a Kubernetes quantity; "
             "give one like 8, 7910m or 64Gi"
-        ) from error
-
-
-def _connect(context: str | None, kubeconfig: Path | None) -> Any:
-    """Return a client; without a kubeconfig, and if none is asked for, that of the current pod."""
-    given = None if kubeconfig is None else str(kubeconfig)
-    try:
-        return config.new_client_from_config(  # type: ignore[no-untyped-call]
-            config_file=given, context=context
-        )
-    except (ConfigException, OSError, yaml.YAMLError) as error:
-        if context is None and given is None:
-            try:
-                settings = client.Configuration()
-                config.load_incluster_config(  # type: ignore[no-untyped-call]
-                    client_configuration=settings
-                )
-                return client.ApiClient(settings)
-            except ConfigException:
-                pass
-        wish = f"context {context} of " if context else ""
-        raise ClusterError(
-            f"asked for {wish}{given or 'the kubeconfig'}, which cannot be used: {error}; set "
-            "KUBECONFIG, name one of its contexts, or save the nodes with `kubectl get nodes -o "
-            "json`"
         ) from error
 
 

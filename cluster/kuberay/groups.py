@@ -1,31 +1,32 @@
-"""The worker groups of a plan: gangs that need equal pods, together.
+"""The worker groups of a plan: gangs that equal pods can hold, together.
 
-For Ray a pod is a node, and all ranks of a gang are on one node, so one pod holds one gang.
+For Ray a pod is a node, and all ranks of a gang are on one node, so one pod holds one gang. Gangs
+on GPUs of one kind share a group, whose pods are as large as the largest needs: memory of the host
+is what such a node has anyway, and a pod that comes back can take the place of any other. Gangs on
+CPUs share one where that asks for little more memory than they need.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 from cluster.kuberay.deployment import Deployment
-from cluster.kuberay.deployment.sizes import GIB
+from cluster.kuberay.sizes import size_of
+from cluster.kuberay.work import Work
 from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
+from moe.planning.devices.kinds import ray_word
 from moe.planning.devices.labels import Selector, selector
 from moe.planning.devices.needs import Labels
-from moe.planning.plan.plan import Plan, RankPlan
+from moe.planning.plan.plan import RankPlan
 
-OBJECT_STORE_BYTES = GIB // 4
-"""Bytes of the object store in a gang's pod. Tensors never pass through the store, so Ray's
-default, 30 % of the memory, would be wasted.
-"""
+WASTE = 0.25
+"""How much more memory than they need gangs on CPUs may ask for to share a group."""
 
-PROCESS_BYTES = 2 * GIB
-"""Bytes that a pod needs beyond the prediction for its ranks: Ray's agents, and a reserve."""
-
-MARGIN = 0.05
-"""How far a rank may exceed its prediction, as a fraction; Kubernetes kills a pod at its limit."""
+ACCELERATOR = "accelerator_type:"
+"""Ray's resource of a node with GPUs of a kind. Ray's nodes have it by themselves; the autoscaler
+knows it only from the group."""
 
 _NODE_ID = "ray.io/node-id"
 
@@ -34,7 +35,9 @@ _NODE_ID = "ray.io/node-id"
 class Group:
     """Pods of one size; each has ``gpus`` GPUs of one ``kind``.
 
-    ``resources`` and ``labels`` are the custom resources and labels of the Ray nodes.
+    ``resources`` and ``labels`` are the custom resources and labels of the Ray nodes. /dev/shm may
+    take ``shared_bytes`` of the memory; 0 leaves it to KubeRay. A replica has ``of_replica`` of the
+    pods.
     """
 
     name: str
@@ -46,22 +49,27 @@ class Group:
     gpus: int = 0
     resources: tuple[tuple[str, int], ...] = ()
     labels: Labels = ()
+    shared_bytes: int = 0
+    of_replica: int = 1
 
 
-def gang_groups(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) -> list[Group]:
-    """Return one group per kind of gang, with one pod per gang, in the order of the stages.
-
-    ``bytes_per_rank`` has the bytes of each rank of a replica. Pod sizes are rounded up to whole
-    GiB, so gangs that differ a little share a group.
-    """
-    _check(plan, bytes_per_rank, deployment)
-    needs: Counter[Group] = Counter()
+def gang_groups(work: Work, deployment: Deployment) -> list[Group]:
+    """Return the groups of all gangs, one pod for each gang, in the order of the stages."""
+    plan = work.plan
+    _check_selectors({rank.kind for stage in plan.stages for rank in stage.ranks}, deployment)
+    alike: dict[Group, list[Group]] = defaultdict(list)
     for number, stage in enumerate(plan.stages):
-        sizes = [bytes_per_rank[plan.seats.rank(seat)] for seat in plan.seats.of_stage(number)]
-        needs[_pod(number, stage.ranks, sizes)] += plan.replicas
+        sizes = [work.rank_bytes[plan.seats.rank(seat)] for seat in plan.seats.of_stage(number)]
+        pod = _pod(number, stage.ranks, sizes, work.spares)
+        alike[_without_size(pod)].append(pod)
+    groups = [group for pods in alike.values() for group in _shared(pods)]
     return [
-        replace(need, name=f"{'gpu' if need.gpus else 'cpu'}-{number}", pods=pods)
-        for number, (need, pods) in enumerate(needs.items())
+        replace(
+            group,
+            name=f"{'gpu' if group.gpus else 'cpu'}-{number}",
+            pods=group.of_replica * plan.replicas,
+        )
+        for number, group in enumerate(groups)
     ]
 
 
@@ -71,13 +79,28 @@ def driver_group(deployment: Deployment) -> Group:
     return Group("driver", "driver", CPU, driver.cpus, driver.memory_bytes, 1)
 
 
-def quantity(memory_bytes: int) -> str:
-    """Return bytes in Kubernetes form: in Gi if that is exact, else rounded up to Mi."""
-    mebibytes = -(-memory_bytes // 2**20)
-    return f"{mebibytes // 1024}Gi" if mebibytes % 1024 == 0 else f"{mebibytes}Mi"
+def _shared(pods: Sequence[Group]) -> Iterator[Group]:
+    """Yield the groups of pods that differ in size alone."""
+    largest = replace(
+        pods[0],
+        cpus=max(pod.cpus for pod in pods),
+        memory_bytes=max(pod.memory_bytes for pod in pods),
+        of_replica=len(pods),
+    )
+    needed = sum(pod.memory_bytes for pod in pods)
+    if largest.gpus or largest.memory_bytes * len(pods) <= (1 + WASTE) * needed:
+        yield largest
+        return
+    for pod, count in Counter(pods).items():
+        yield replace(pod, of_replica=count)
 
 
-def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
+def _without_size(pod: Group) -> Group:
+    """Return what pods of one group have in common; on CPUs, the number of CPUs too."""
+    return replace(pod, memory_bytes=0, cpus=0 if pod.gpus else pod.cpus)
+
+
+def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int], spares: int) -> Group:
     """Return the pod of a gang, without a name."""
     kinds = sorted({rank.kind for rank in ranks})
     if len(kinds) > 1:
@@ -85,22 +108,29 @@ def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int]) -> Group:
             f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but a gang runs "
             "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
         )
-    needed = sum(max(size, rank.memory_bytes) for size, rank in zip(sizes, ranks, strict=True))
-    needed += ceil(MARGIN * needed)
-    custom: Counter[str] = Counter()
-    for rank in ranks:
-        custom.update(dict(rank.resources))
+    size = size_of(ranks, sizes, spares)
     return Group(
         name="",
         role="rank",
         kind=kinds[0],
-        cpus=sum(rank.threads for rank in ranks),
-        memory_bytes=ceil((needed + PROCESS_BYTES + OBJECT_STORE_BYTES) / GIB) * GIB,
+        cpus=size.cpus,
+        memory_bytes=size.memory_bytes,
         pods=0,
         gpus=0 if kinds[0] == CPU else len(ranks),
-        resources=tuple((name, ceil(amount)) for name, amount in custom.items()),
+        resources=tuple(_resources(ranks).items()),
         labels=tuple(_labels(stage, ranks)),
+        shared_bytes=size.shared_bytes,
     )
+
+
+def _resources(ranks: Sequence[RankPlan]) -> Mapping[str, int]:
+    """Return the custom resources of all ranks, and the words by which they find their GPUs."""
+    custom: Counter[str] = Counter()
+    for rank in ranks:
+        custom.update(dict(rank.resources))
+    words = {rank.accelerator or ray_word(rank.kind) for rank in ranks if rank.kind != CPU}
+    marks = {f"{ACCELERATOR}{word}": 1 for word in sorted(words)}
+    return {name: ceil(amount) for name, amount in custom.items()} | marks
 
 
 def _labels(stage: int, ranks: Sequence[RankPlan]) -> Iterator[tuple[str, str]]:
@@ -121,18 +151,9 @@ def _labels(stage: int, ranks: Sequence[RankPlan]) -> Iterator[tuple[str, str]]:
             yield key, good[0]
 
 
-def _check(plan: Plan, bytes_per_rank: Sequence[int], deployment: Deployment) -> None:
-    if len(bytes_per_rank) != plan.ranks:
-        raise PlanError(
-            f"the plan has {plan.ranks} ranks but memory was given for {len(bytes_per_rank)}; "
-            "give the bytes of every rank, in order"
-        )
-    for rank, size in enumerate(bytes_per_rank):
-        if size <= 0:
-            raise PlanError(f"rank {rank} was given {size} bytes; give the size of its tensors")
+def _check_selectors(kinds: set[str], deployment: Deployment) -> None:
     selected = deployment.workers.node_selectors
-    used = {rank.kind for stage in plan.stages for rank in stage.ranks}
-    if selected and (without := sorted(used - selected.keys())):
+    if selected and (without := sorted(kinds - selected.keys())):
         raise PlanError(
             f"the plan has devices of kind {', '.join(without)} but workers.node_selectors has "
             f"only {', '.join(sorted(selected))}; add the kind, with an empty table for any node"

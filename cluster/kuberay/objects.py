@@ -1,143 +1,164 @@
-"""The RayJob and the RayService of a plan, and their YAML."""
+"""The objects of a plan: a RayJob or a RayService, and the ConfigMap with the files it reads."""
 
+import hashlib
+import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from cluster.kuberay.deployment import Deployment
-from cluster.kuberay.groups import OBJECT_STORE_BYTES, Group, driver_group, gang_groups
-from cluster.kuberay.pods import (
-    container_security,
-    head_template,
-    node_labels,
-    resources,
-    submitter_template,
-    worker_template,
-)
+from cluster.kuberay.clusters import raycluster_spec
+from cluster.kuberay.deployment import Deployment, ServiceSection
+from cluster.kuberay.pods import Pods
 from cluster.kuberay.rules import check
+from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL, queue_labels
+from cluster.kuberay.work import FILES, PLAN_FILE, RUN_FILE, Work
+from cluster.kuberay.writing import as_yaml
 from moe.errors import ConfigError
-from moe.planning.plan.plan import Plan
 
+TRAINING, SERVING = "training", "serving"
 SERVE_APPLICATION = "pipelines.serving.app:build"
-UPGRADES = {"new-cluster": "NewCluster", "none": "None"}
+INITIALIZING = "ray.io/initializing-timeout"
+UPGRADES = {
+    "new-cluster": "NewCluster",
+    "incremental": "NewClusterWithIncrementalUpgrade",
+    "none": "None",
+}
 """KubeRay's names for the values of ``service.upgrade``."""
 
 Table = dict[str, Any]
 
 
-def rayjob(plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str) -> Table:
-    """Return the RayJob that trains the run file on a cluster of its own."""
-    job, run_file = deployment.job, deployment.pod_paths.run
+def rayjob(work: Work, deployment: Deployment, name: str) -> Table:
+    """Return the RayJob that trains the run file among the files, on a cluster of its own."""
+    job = deployment.job
+    run_file = f"{FILES}/{RUN_FILE}"
     spec = {
         "entrypoint": shlex.join(["raymoe", "train", run_file, "--resume-if-saved"]),
         "submissionMode": "K8sJobMode",
-        "submitterPodTemplate": submitter_template(deployment, name),
+        "submitterPodTemplate": _pods(work, deployment, name).submitter(),
         "backoffLimit": job.retries,
         "preRunningDeadlineSeconds": job.start_seconds,
-        "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": job.keep_seconds,
-        "rayClusterSpec": raycluster_spec(plan, bytes_per_rank, deployment, name),
+        **({} if job.deadline_seconds is None else {"activeDeadlineSeconds": job.deadline_seconds}),
+        **_ending(deployment),
+        "rayClusterSpec": raycluster_spec(work, _pods(work, deployment, name)),
     }
-    return _checked(_object("RayJob", deployment, name, "training", spec))
+    return _checked(_object("RayJob", deployment, name, TRAINING, spec))
 
 
 def rayservice(
-    plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str
+    work: Work, deployment: Deployment, name: str, arguments: Mapping[str, Any]
 ) -> Table:
-    """Return the RayService that answers from the model."""
+    """Return the RayService that answers with these arguments of the server."""
     spec = {
-        "serveConfigV2": _yaml([_serve_config(deployment, name)]),
-        "upgradeStrategy": {"type": UPGRADES[deployment.service.upgrade]},
+        "serveConfigV2": as_yaml([_serve_config(name, arguments)]),
+        "upgradeStrategy": _upgrade(deployment.service),
+        "rayClusterDeletionDelaySeconds": deployment.service.delete_seconds,
         "excludeHeadPodFromServeSvc": True,
-        "rayClusterConfig": raycluster_spec(plan, bytes_per_rank, deployment, name),
+        "rayClusterConfig": raycluster_spec(work, _pods(work, deployment, name)),
     }
-    return _checked(_object("RayService", deployment, name, "serving", spec))
+    return _checked(_object("RayService", deployment, name, SERVING, spec))
 
 
-def raycluster_spec(
-    plan: Plan, bytes_per_rank: Iterable[int], deployment: Deployment, name: str
-) -> Table:
-    """Return the cluster: a head without ranks, a driver, and one group per kind of gang."""
-    groups = [driver_group(deployment), *gang_groups(plan, tuple(bytes_per_rank), deployment)]
-    workers = deployment.workers
-    spec: Table = {
-        "rayVersion": deployment.image.ray_version,
-        "authOptions": {"mode": "token"},
-        "enableInTreeAutoscaling": workers.autoscale,
-        "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0"},
-            "template": head_template(deployment, name),
-        },
-        "workerGroupSpecs": [_worker_group(group, deployment, name) for group in groups],
-    }
-    if workers.autoscale:
-        spec["autoscalerOptions"] = {
-            "version": "v2",
-            "idleTimeoutSeconds": workers.idle_seconds,
-            "upscalingMode": "Default",
-            "resources": resources(1, 2**30),
-            "securityContext": container_security(),
-        }
-    return spec
+def config_map(work: Work, deployment: Deployment, name: str, component: str) -> Table:
+    """Return the ConfigMap from which pods read the files of the work."""
+    metadata = _metadata(deployment, files_name(name, component), name, component)
+    table = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    return table | {"data": dict(work.files)}
 
 
-def dump(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Return the objects as YAML documents, with keys in the order of insertion."""
-    return _yaml(objects, explicit_start=True)
+def head_guard(deployment: Deployment, name: str, component: str) -> Table:
+    """Return the PodDisruptionBudget by which no drain of a node evicts the head of a cluster.
 
-
-def _worker_group(group: Group, deployment: Deployment, run: str) -> Table:
-    """Return one worker group; with an autoscaler, the autoscaler chooses the group's size.
-
-    The driver's node offers Ray no CPU: drivers ask for none, and so no rank can be scheduled
-    there. An empty ``workersToDelete`` is written because Ray's autoscaler scales down by a JSON
-    patch on its parent, and a strict API server refuses the patch if the parent is missing.
+    ``minAvailable`` is a number: Kubernetes cannot count the pods of a RayCluster by itself. Pods
+    of ranks have no budget: an eviction is their notice to leave.
     """
-    autoscale = deployment.workers.autoscale
-    floating = autoscale and group.role == "rank"
-    size = {} if autoscale else {"replicas": group.pods}
-    start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
-    custom = {name: str(amount) for name, amount in group.resources}
-    return {
-        "groupName": group.name,
-        **size,
-        "minReplicas": 0 if floating else group.pods,
-        "maxReplicas": group.pods,
-        "scaleStrategy": {"workersToDelete": []},
-        "labels": node_labels(group),
-        **({"resources": custom} if custom else {}),
-        "rayStartParams": start if group.role == "rank" else {"num-cpus": "0"},
-        "template": worker_template(group, deployment, run),
-    }
+    metadata = _metadata(deployment, f"{name}-{component}-head", name, component)
+    labels = {RUN_LABEL: name, ROLE_LABEL: "head", COMPONENT_LABEL: component}
+    spec = {"minAvailable": 1, "selector": {"matchLabels": labels}}
+    table = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata}
+    return table | {"spec": spec}
+
+
+def files_name(name: str, component: str) -> str:
+    """Return the name of the ConfigMap: a run may be trained and served at once."""
+    return f"{name}-{component}"
+
+
+def arguments_of(deployment: Deployment, model: str, name: str) -> Table:
+    """Return the arguments of the server; the plan is among the files."""
+    model = deployment.storage.inside(deployment.service.model or model)
+    own = {"model": model, "plan": f"{FILES}/{PLAN_FILE}", "name": name}
+    return own | dict(deployment.service.arguments)
+
+
+def _pods(work: Work, deployment: Deployment, name: str) -> Pods:
+    component = TRAINING if RUN_FILE in work.files else SERVING
+    content = json.dumps(sorted(work.files.items())).encode()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    return Pods(deployment, name, component, files_name(name, component), digest)
+
+
+def _ending(deployment: Deployment) -> Table:
+    """Return what KubeRay does after the end: one time for all ends, or rules for each."""
+    job = deployment.job
+    if not job.has_rules:
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": job.keep_seconds}
+    failed = job.keep_seconds if job.keep_failed_seconds is None else job.keep_failed_seconds
+    rules = []
+    for status, seconds in (("SUCCEEDED", job.keep_seconds), ("FAILED", failed)):
+        rules.append(_rule(status, seconds, "DeleteCluster"))
+        if job.forget_seconds is not None:
+            rules.append(_rule(status, job.forget_seconds, "DeleteSelf"))
+    return {"deletionStrategy": {"deletionRules": rules}}
+
+
+def _rule(status: str, seconds: int, policy: str) -> Table:
+    return {"policy": policy, "condition": {"jobStatus": status, "ttlSeconds": seconds}}
+
+
+def _upgrade(service: ServiceSection) -> Table:
+    table: Table = {"type": UPGRADES[service.upgrade]}
+    if service.upgrade == "incremental":
+        table["clusterUpgradeOptions"] = {
+            "gatewayClassName": service.gateway_class,
+            "stepSizePercent": service.step_percent,
+            "intervalSeconds": service.step_seconds,
+            "maxSurgePercent": service.surge_percent,
+        }
+    return table
 
 
 def _object(kind: str, deployment: Deployment, name: str, component: str, spec: Table) -> Table:
-    objects = deployment.objects
-    labels = {
-        "app.kubernetes.io/name": "raymoe",
-        "app.kubernetes.io/instance": name,
-        "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": "raymoe",
-    }
-    metadata = {
-        "name": name,
-        "namespace": deployment.namespace,
-        "labels": labels | objects.labels,
-    }
-    if objects.annotations:
-        metadata["annotations"] = dict(objects.annotations)
+    metadata = _metadata(deployment, name, name, component)
+    metadata["labels"] = queue_labels(deployment, name) | metadata["labels"]
+    start = deployment.service.start_seconds
+    waits = {INITIALIZING: f"{start}s"} if kind == "RayService" and start is not None else {}
+    if annotations := waits | deployment.objects.annotations:
+        metadata["annotations"] = annotations
     return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _serve_config(deployment: Deployment, name: str) -> Table:
-    paths = deployment.pod_paths
+def _metadata(deployment: Deployment, name: str, run: str, component: str) -> Table:
+    labels = {
+        "app.kubernetes.io/name": "raymoe",
+        "app.kubernetes.io/instance": run,
+        COMPONENT_LABEL: component,
+        "app.kubernetes.io/managed-by": "raymoe",
+        RUN_LABEL: run,
+    }
+    return {
+        "name": name,
+        "namespace": deployment.namespace,
+        "labels": labels | deployment.objects.labels,
+    }
+
+
+def _serve_config(name: str, arguments: Mapping[str, Any]) -> Table:
     application = {
         "name": name,
         "route_prefix": "/",
         "import_path": SERVE_APPLICATION,
-        "args": {"model": paths.model, "plan": paths.plan, "name": name},
+        "args": dict(arguments),
     }
     return {
         "proxy_location": "EveryNode",
@@ -151,24 +172,3 @@ def _checked(table: Table) -> Table:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ConfigError(f"KubeRay would refuse the {table['kind']} that was asked for:\n{listed}")
     return table
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes multi-line text as YAML blocks, and writes no anchors."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(documents: Iterable[Mapping[str, Any]], explicit_start: bool = False) -> str:
-    return yaml.dump_all(
-        documents, Dumper=_Dumper, sort_keys=False, explicit_start=explicit_start, width=100
-    )

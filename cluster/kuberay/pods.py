@@ -1,19 +1,31 @@
 """Pod templates of the head and of worker groups, for namespaces that enforce pod security.
 
-KubeRay itself adds probes, init containers, /dev/shm and start commands.
+KubeRay itself adds probes, init containers and start commands, and /dev/shm where none is given.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from cluster.kuberay.amounts import resources
 from cluster.kuberay.deployment import Deployment, PodsSection, SecuritySection, Toleration
-from cluster.kuberay.groups import Group, quantity
+from cluster.kuberay.deployment.sizes import GIB, PodSize
+from cluster.kuberay.groups import Group
+from cluster.kuberay.scheduling import (
+    COMPONENT_LABEL,
+    ROLE_LABEL,
+    RUN_LABEL,
+    near_affinity,
+    near_annotations,
+)
+from cluster.kuberay.volumes import SCRATCH, cluster_volumes, scratch_volumes
 from moe.planning.devices.inventory import CPU
+from moe.planning.devices.rates import AMD, vendor_of
 
-RUN_LABEL = "raymoe/run"
-ROLE_LABEL = "raymoe/role"
 KIND_LABEL = "raymoe/kind"
+FILES_ANNOTATION = "raymoe/files"
+"""A digest of the files of the work, so that a pod whose files have changed is another pod."""
 
 NOTICE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 """The variable by which ``ray start`` knows how long its node may take to leave after SIGTERM: it
@@ -33,48 +45,141 @@ HEAD_PORTS: Mapping[str, int] = {
 Table = dict[str, Any]
 
 
-def head_template(deployment: Deployment, run: str) -> Table:
-    """Return the head's pod: it holds no ranks, and only this pod may call the Kubernetes API."""
-    head = deployment.head
-    container = _container("ray-head", deployment) | {
-        "ports": [{"name": name, "containerPort": port} for name, port in HEAD_PORTS.items()],
-        "resources": resources(head.cpus, head.memory_bytes),
-        "volumeMounts": [_mount(deployment)],
-    }
-    spec = _ray_pod(deployment, container, head.node_selector)
-    spec |= {"automountServiceAccountToken": deployment.workers.autoscale}
-    return {"metadata": _metadata(deployment, run, "head"), "spec": spec}
-
-
-def worker_template(group: Group, deployment: Deployment, run: str) -> Table:
-    """Return a worker's pod: the driver, or one gang with its CPU threads, memory and GPUs.
-
-    When Kubernetes deletes it, its ranks are told to leave (``cluster.watch``).
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """What the pods of one object have in common. ``files`` names the ConfigMap of the work, and
+    ``digest`` says which texts it holds.
     """
-    workers = deployment.workers
-    gpu = {workers.gpu_resource: str(group.gpus)} if group.gpus else {}
-    notice = {NOTICE: str(deployment.pods.notice_seconds)}
-    container = _container("ray-worker", deployment, notice) | {
-        "resources": resources(group.cpus, group.memory_bytes, gpu),
-        "volumeMounts": [_mount(deployment)],
-    }
-    holds_ranks = group.role == "rank"
-    by_kind = workers.node_selectors.get(group.kind, {})
-    selected = by_kind if holds_ranks else deployment.driver.node_selector
-    spec = _ray_pod(deployment, container, selected) | {"automountServiceAccountToken": False}
-    if holds_ranks and (tolerated := _tolerations(group, deployment)):
-        spec["tolerations"] = tolerated
-    return {"metadata": _metadata(deployment, run, group.role), "spec": spec}
 
+    deployment: Deployment
+    run: str
+    component: str
+    files: str
+    digest: str
 
-def submitter_template(deployment: Deployment, run: str) -> Table:
-    """Return the pod that submits the job to the cluster; KubeRay fills in its command."""
-    container = _container("ray-job-submitter", deployment) | {"resources": resources(1, 2**30)}
-    spec = _pod(deployment, container) | {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-    }
-    return {"metadata": _metadata(deployment, run, "submitter"), "spec": spec}
+    def head(self) -> Table:
+        """Return the head's pod: it holds no ranks, and it alone may call the Kubernetes API."""
+        head, workers = self.deployment.head, self.deployment.workers
+        ports = [{"name": name, "containerPort": port} for name, port in HEAD_PORTS.items()]
+        container = self._container("ray-head", self._watchers()) | {
+            "ports": ports,
+            "resources": _own(head),
+        }
+        spec = self._of_cluster(container, head.node_selector, head.tolerations)
+        spec |= {"automountServiceAccountToken": workers.autoscale}
+        return {"metadata": self._metadata("head"), "spec": spec}
+
+    def worker(self, group: Group) -> Table:
+        """Return a worker's pod: the driver, or one gang with its CPU threads, memory and GPUs.
+
+        When Kubernetes deletes it, its ranks are told to leave (``cluster.watch``).
+        """
+        return self._ranks(group) if group.role == "rank" else self._driver(group)
+
+    def submitter(self) -> Table:
+        """Return the pod that submits the job to the cluster; KubeRay fills in its command."""
+        container = self._container("ray-job-submitter") | {"resources": resources(1, GIB, 1)}
+        spec = self._pod(container, scratch_volumes(self.deployment)) | {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+        }
+        return {"metadata": self._metadata("submitter", {}), "spec": spec}
+
+    def _driver(self, group: Group) -> Table:
+        driver = self.deployment.driver
+        container = self._container("ray-worker", self._notice()) | {"resources": _own(driver)}
+        spec = self._of_cluster(container, driver.node_selector, driver.tolerations)
+        spec |= {"automountServiceAccountToken": False}
+        return {"metadata": self._metadata(group.role), "spec": spec}
+
+    def _ranks(self, group: Group) -> Table:
+        workers = self.deployment.workers
+        devices = {name: str(amount) for name, amount in workers.devices.items()}
+        gpu = {gpu_resource(group, self.deployment): str(group.gpus)} if group.gpus else {}
+        container = self._container("ray-worker", self._notice()) | {
+            "securityContext": container_security(
+                self.deployment.security, self.deployment.security.lock_memory
+            ),
+            "resources": resources(group.cpus, group.memory_bytes, workers.disk_gib, gpu | devices),
+        }
+        selected = workers.node_selectors.get(group.kind, {})
+        tolerated = tolerations(group, self.deployment)
+        spec = self._of_cluster(container, selected, tolerated, group.shared_bytes)
+        spec |= {"automountServiceAccountToken": False}
+        if affinity := near_affinity(self.deployment, self.run):
+            spec["affinity"] = affinity
+        near = near_annotations(self.deployment, group)
+        return {"metadata": self._metadata(group.role, self._digest() | near), "spec": spec}
+
+    def _notice(self) -> dict[str, str]:
+        return {NOTICE: str(self.deployment.pods.notice_seconds)}
+
+    def _watchers(self) -> dict[str, str]:
+        """Return the variables by which the dashboard finds Prometheus and Grafana."""
+        watched = self.deployment.monitoring
+        given = {
+            "RAY_PROMETHEUS_HOST": watched.prometheus_host,
+            "RAY_GRAFANA_HOST": watched.grafana_host,
+            "RAY_GRAFANA_IFRAME_HOST": watched.grafana_iframe_host or watched.grafana_host,
+        }
+        return {name: url for name, url in given.items() if url is not None}
+
+    def _digest(self) -> dict[str, str]:
+        return {FILES_ANNOTATION: self.digest}
+
+    def _metadata(self, role: str, annotations: Mapping[str, str] | None = None) -> Table:
+        """Return metadata with our own labels: KubeRay's labels do not name the run of a pod."""
+        pods = self.deployment.pods
+        more = self._digest() if annotations is None else annotations
+        every = dict(pods.annotations) | dict(more)
+        own = {RUN_LABEL: self.run, ROLE_LABEL: role, COMPONENT_LABEL: self.component}
+        labels = dict(pods.labels) | own
+        return {"labels": labels, **({"annotations": every} if every else {})}
+
+    def _container(self, name: str, variables: Mapping[str, str] | None = None) -> Table:
+        security = self.deployment.security
+        home = {"HOME": SCRATCH} if security.read_only_root else {}
+        return {
+            "name": name,
+            "image": self.deployment.image.name,
+            "imagePullPolicy": "IfNotPresent",
+            "securityContext": container_security(security),
+            **_environment(self.deployment.pods, home | dict(variables or {})),
+        }
+
+    def _of_cluster(
+        self,
+        container: Table,
+        node_selector: Mapping[str, str],
+        tolerated: Sequence[Toleration],
+        shared_bytes: int = 0,
+    ) -> Table:
+        """Return a pod of the Ray cluster with its volumes, its identity and its nodes."""
+        volumes = cluster_volumes(self.deployment, self.files, shared_bytes)
+        spec = self._pod(container, volumes)
+        if account := self.deployment.security.service_account:
+            spec["serviceAccountName"] = account
+        if node_selector:
+            spec["nodeSelector"] = dict(node_selector)
+        if tolerated:
+            spec["tolerations"] = [_toleration(each) for each in tolerated]
+        return spec
+
+    def _pod(self, container: Table, volumes: Table) -> Table:
+        pods = self.deployment.pods
+        mounts = volumes["volumeMounts"]
+        spec: Table = {
+            "securityContext": _pod_security(self.deployment.security),
+            "terminationGracePeriodSeconds": pods.grace_seconds,
+            "containers": [container | ({"volumeMounts": mounts} if mounts else {})],
+        }
+        if volumes["volumes"]:
+            spec["volumes"] = volumes["volumes"]
+        if secrets := self.deployment.image.pull_secrets:
+            spec["imagePullSecrets"] = [{"name": name} for name in secrets]
+        if pods.priority_class is not None:
+            spec["priorityClassName"] = pods.priority_class
+        return spec
 
 
 def node_labels(group: Group) -> dict[str, str]:
@@ -88,35 +193,27 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:63].strip("._-") or CPU
 
 
-def resources(cpus: int, memory_bytes: int, extra: Mapping[str, str] | None = None) -> Table:
-    """Return requests equal to limits, so that a pod is never the first to be evicted."""
-    amounts = {"cpu": str(cpus), "memory": quantity(memory_bytes), **(extra or {})}
-    return {"requests": dict(amounts), "limits": dict(amounts)}
+def gpu_resource(group: Group, deployment: Deployment) -> str:
+    """Return the resource by which Kubernetes counts the GPUs of a group."""
+    of_vendor = "amd.com/gpu" if vendor_of(group.kind) == AMD else "nvidia.com/gpu"
+    return deployment.workers.gpu_resource or of_vendor
 
 
-def container_security() -> Table:
+def tolerations(group: Group, deployment: Deployment) -> list[Toleration]:
+    """Return the taints that the pods of a group of ranks tolerate."""
+    taint = Toleration(key=gpu_resource(group, deployment), effect="NoSchedule")
+    return [*([taint] if group.gpus else []), *deployment.workers.tolerations]
+
+
+def container_security(security: SecuritySection, lock_memory: bool = False) -> Table:
     """Return the strictest security context under which Ray runs."""
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    capabilities = {"drop": ["ALL"]} | ({"add": ["IPC_LOCK"]} if lock_memory else {})
+    table: Table = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
+    return table | ({"readOnlyRootFilesystem": True} if security.read_only_root else {})
 
 
-def _metadata(deployment: Deployment, run: str, role: str) -> Table:
-    """Return metadata with our own labels: KubeRay's labels do not name the run of a pod."""
-    pods = deployment.pods
-    own = {RUN_LABEL: run, ROLE_LABEL: role}
-    annotations = {"annotations": dict(pods.annotations)} if pods.annotations else {}
-    return {"labels": dict(pods.labels) | own, **annotations}
-
-
-def _container(
-    name: str, deployment: Deployment, variables: Mapping[str, str] | None = None
-) -> Table:
-    return {
-        "name": name,
-        "image": deployment.image.name,
-        "imagePullPolicy": "IfNotPresent",
-        "securityContext": container_security(),
-        **_environment(deployment.pods, variables or {}),
-    }
+def _own(pod: PodSize) -> Table:
+    return resources(pod.cpus, pod.memory_bytes, pod.disk_gib)
 
 
 def _environment(pods: PodsSection, variables: Mapping[str, str]) -> Table:
@@ -129,32 +226,6 @@ def _environment(pods: PodsSection, variables: Mapping[str, str]) -> Table:
     return found
 
 
-def _ray_pod(deployment: Deployment, container: Table, node_selector: Mapping[str, str]) -> Table:
-    """Return a pod of the Ray cluster with its storage, its identity and its node selector."""
-    claim = {"claimName": deployment.storage.claim}
-    spec = _pod(deployment, container)
-    spec["volumes"] = [{"name": "storage", "persistentVolumeClaim": claim}]
-    if account := deployment.security.service_account:
-        spec["serviceAccountName"] = account
-    if node_selector:
-        spec["nodeSelector"] = dict(node_selector)
-    return spec
-
-
-def _pod(deployment: Deployment, container: Table) -> Table:
-    pods = deployment.pods
-    spec: Table = {
-        "securityContext": _pod_security(deployment.security),
-        "terminationGracePeriodSeconds": pods.grace_seconds,
-        "containers": [container],
-    }
-    if secrets := deployment.image.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in secrets]
-    if pods.priority_class is not None:
-        spec["priorityClassName"] = pods.priority_class
-    return spec
-
-
 def _pod_security(security: SecuritySection) -> Table:
     return {
         "runAsNonRoot": True,
@@ -165,18 +236,8 @@ def _pod_security(security: SecuritySection) -> Table:
     }
 
 
-def _tolerations(group: Group, deployment: Deployment) -> list[Table]:
-    workers = deployment.workers
-    of_gpus = [Toleration(key=workers.gpu_resource, effect="NoSchedule")] if group.gpus else []
-    return [_toleration(each) for each in (*of_gpus, *workers.tolerations)]
-
-
 def _toleration(toleration: Toleration) -> Table:
     operator = "Exists" if toleration.value is None else "Equal"
     value = {} if toleration.value is None else {"value": toleration.value}
     effect = {} if toleration.effect is None else {"effect": toleration.effect}
     return {"key": toleration.key, "operator": operator, **value, **effect}
-
-
-def _mount(deployment: Deployment) -> Table:
-    return {"name": "storage", "mountPath": deployment.storage.mount}

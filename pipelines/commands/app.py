@@ -18,6 +18,7 @@ from pipelines.commands import (
     init,
     inspect,
     kube,
+    kube_verbs,
     metrics,
     plan,
     presets,
@@ -41,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 fetching = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
-kubernetes = typer.Typer(help="Render objects for Kubernetes.", no_args_is_help=True)
+kubernetes = typer.Typer(help="Runs and servers on Kubernetes.", no_args_is_help=True)
 benches = typer.Typer(help="Measure a server that runs.", no_args_is_help=True)
 checkpoints = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
 
@@ -76,6 +77,17 @@ app.command(epilog=_example(metrics.EXAMPLE))(metrics.metrics)
 app.command(epilog=_example(submit.EXAMPLE))(submit.submit)
 app.command(epilog=_example(stop.EXAMPLE))(stop.stop)
 kubernetes.command("render", epilog=_example(kube.EXAMPLE))(kube.render)
+for verb, example in (
+    (kube_verbs.apply, kube_verbs.APPLY_EXAMPLE),
+    (kube_verbs.status, kube_verbs.STATUS_EXAMPLE),
+    (kube_verbs.watch, kube_verbs.WATCH_EXAMPLE),
+    (kube_verbs.logs, kube_verbs.LOGS_EXAMPLE),
+    (kube_verbs.token, kube_verbs.TOKEN_EXAMPLE),
+    (kube_verbs.dashboard, kube_verbs.DASHBOARD_EXAMPLE),
+    (kube_verbs.delete, kube_verbs.DELETE_EXAMPLE),
+    (kube_verbs.doctor, kube_verbs.DOCTOR_EXAMPLE),
+):
+    kubernetes.command(epilog=_example(example))(verb)
 app.add_typer(kubernetes, name="kube")
 
 

@@ -1,23 +1,48 @@
-"""``raymoe kube``: a plan as objects for Kubernetes."""
+"""``raymoe kube render``: a run as objects for Kubernetes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moe.errors import ConfigError
+from pipelines.commands.run_arguments import RunFile
 from pipelines.screen.terminal import console, say
 
-EXAMPLE = "raymoe kube render plan.toml --model moe --run run.toml --deployment gpu.toml"
+if TYPE_CHECKING:
+    from moe.planning.devices.inventory import Inventory
+
+EXAMPLE = "raymoe kube render run.toml --model moe --plan plan.toml --deployment gpu.toml"
 
 
 def render(
-    plan: Annotated[Path, typer.Argument(help="Plan file, TOML.")],
-    model: Annotated[
-        str, typer.Option(help="Model directory here, of which config.json is read, or a preset.")
-    ],
+    run: RunFile,
     deployment: Annotated[
         Path | None,
         typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+    ] = None,
+    service: Annotated[
+        bool,
+        typer.Option("--service", help="A RayService of the run's model, in place of a RayJob."),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model directory here, its config.json, or a preset; no weights are read.",
+            show_default="model.path of the run, if it is here",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Plan file, TOML.", show_default="plan.path of the run, if it is here"),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(help="Inventory file: makes the plan for these devices, of the run's shape."),
+    ] = None,
+    nodes: Annotated[
+        Path | None,
+        typer.Option(help="The same for the nodes in this output of `kubectl get nodes -o json`."),
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Sets image.name: the image of every pod, pinned.")
@@ -25,43 +50,55 @@ def render(
     claim: Annotated[
         str | None, typer.Option(help="Sets storage.claim: the volume claim that every pod mounts.")
     ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Run file, TOML, whose RayJob to render.", show_default="a RayService"),
-    ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the object.", show_default="the name of the run"),
+        typer.Option(help="Name of the objects.", show_default="the name of the run"),
     ] = None,
-    sequence_length: Annotated[
-        int, typer.Option(help="Tokens of a sequence, as in the token shards.")
-    ] = 512,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="print the object")
+        Path | None, typer.Option(help="File to write.", show_default="print the objects")
     ] = None,
 ) -> None:
-    """Render a RayJob that trains a run under a plan; without --run, a RayService.
+    """Render a RayJob that trains a run, or a RayService, with a ConfigMap of run file and plan.
 
-    The plan, the model and the run file give the sizes of the pods.
-    The deployment file gives the rest: image, storage, node selectors, secrets.
+    The run, the plan and the sizes of the model say how many pods there are and how large.
+    The deployment file gives the rest: image, storage, node selectors, secrets, queue.
     Only the image and the volume claim have no default.
     manifests/deployments has examples; docs/guide/deployment.md explains every key.
     """
     from cluster.kuberay.deployment import load_deployment
+    from cluster.kuberay.writing import dump
     from moe.config.run import load_run
-    from pipelines.deploying.render import render as rendered
+    from pipelines.deploying.render import serving_objects, training_objects
+    from pipelines.deploying.sources import Sources
+    from pipelines.planning.output import output
 
     short = {"image.name": image, "storage.claim": claim}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    found = load_deployment(deployment, [*given, *(set_ or ())])
-    trained = None if run is None else load_run(run)
-    text = rendered(plan, model, sequence_length, found, name, trained)
-    if to is None:
+    options = load_deployment(deployment, [*given, *(set_ or ())])
+    file = None if to is None else output("--to", to)
+    sources = Sources(model, plan, _devices(inventory, nodes))
+    objects = (serving_objects if service else training_objects)(
+        load_run(run), options, sources, name
+    )
+    text = dump(objects)
+    if file is None:
         console.out(text, highlight=False)
     else:
-        to.write_text(text, encoding="utf-8")
-        say(f"wrote {to}")
+        file.path.write_text(text, encoding="utf-8")
+        say(file.told)
+
+
+def _devices(inventory: Path | None, nodes: Path | None) -> "Inventory | None":
+    """Return the devices for which a plan is made; None where none are given."""
+    from cluster.kubernetes_nodes import inventory_of_nodes, load_nodes
+    from moe.planning.devices.inventory_file import load_inventory
+
+    if inventory is not None and nodes is not None:
+        raise ConfigError("--inventory and --nodes both give the devices; give one of them")
+    if inventory is not None:
+        return load_inventory(inventory)
+    return None if nodes is None else inventory_of_nodes(load_nodes(nodes))

@@ -106,6 +106,7 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     config = Checkpoint.open(run.model.path).config
     shards = open_shards(run.model.path, config, run.data.path, "train")
     run.check_model(config)
+    _check_length(run, shards.sequence_length)
     if run.train.global_batch > len(shards):
         raise DataError(
             f"train.global_batch is {run.train.global_batch} sequences, but the training split of "
@@ -120,13 +121,22 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     return config, shards
 
 
+def _check_length(run: RunConfig, found: int) -> None:
+    said = run.data.sequence_length
+    if said not in (None, found):
+        raise ConfigError(
+            f"data.sequence_length is {said}, but the sequences in {run.data.path} have {found} "
+            "tokens; correct or remove the key, and render the pods of the run again"
+        )
+
+
 def _upcycled(model: Path) -> bool:
     """Return whether a model was upcycled from dense models, according to its receipt."""
     receipt = model / RECEIPT
     return receipt.exists() and read_json(receipt).get("method") not in ("init", "expand")
 
 
-_MAY_CHANGE = ("train.steps", "train.schedule", "train.precision")
+_MAY_CHANGE = ("train.steps", "train.schedule", "train.precision", "data.sequence_length")
 
 
 def changes(

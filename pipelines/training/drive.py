@@ -22,6 +22,7 @@ from moe.errors import (
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.board import measure, still_wanted
 from pipelines.training.driver import Driver
+from pipelines.training.final import Final
 from pipelines.training.measuring import Measured, RunMetrics
 from pipelines.training.recording import RunRecord
 from pipelines.training.work import Outcome, Work
@@ -40,7 +41,7 @@ def drive(settings: dict[str, Work]) -> Outcome:
     except RaymoeError as error:
         if work.plan is None and isinstance(error, LaunchError | PlanError):
             raise  # Nodes came or went; Ray Train tries again with the present ones.
-        return Outcome(step=0, error=error)
+        raise Final(error) from error
 
 
 def _driven(work: Work) -> Outcome:

@@ -45,6 +45,7 @@ from pipelines.training.coming import measured_and_planned, wait_seconds
 from pipelines.training.copy_room import as_built
 from pipelines.training.drive import drive
 from pipelines.training.faults import armed, check_faults, check_ranks
+from pipelines.training.final import Final, NoSecondTry
 from pipelines.training.owner import owned
 from pipelines.training.run_plan import NOTHING
 from pipelines.training.takeover import living_ranks, patience
@@ -120,8 +121,6 @@ def train(
             waits = wait_seconds(run)
             work = Work(kept, context, board, plan, copies, waits, found, fault_plan, left)
             outcome = _watched(work, plan, Watch(on_step, tell))
-    if outcome.error is not None:
-        raise outcome.error
     if outcome.step < run.train.steps:
         raise ClusterError(
             f"{run.name} was stopped before step {run.train.steps}; {how_to_go_on(run)}"
@@ -217,7 +216,11 @@ def _trainer(work: Work) -> TorchTrainer:
         run_config=RayRunConfig(
             name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",
             storage_path=str(run.checkpoint.path / ".ray-train"),
-            failure_config=FailureConfig(max_failures=run.cluster.max_failures),
+            failure_config=cast(Any, FailureConfig)(  # mypy sees the older class
+                max_failures=run.cluster.max_failures,
+                controller_failure_limit=run.cluster.max_failures,
+            ),
+            callbacks=[cast(Any, NoSecondTry())],
         ),
     )
 
@@ -245,6 +248,8 @@ def _outcome(result: Callable[[], Any]) -> Outcome:
     try:
         outcome = result().return_value
     except TrainingFailedError as error:
+        if isinstance(final := getattr(error, "controller_failure", None), Final):
+            raise final.error from None
         for failure in getattr(error, "worker_failures", {}).values():
             cause = getattr(failure, "cause", failure)
             if isinstance(cause, RaymoeError):

@@ -7,9 +7,6 @@ from ray.actor import ActorHandle
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from moe.checkpoint.training import SaveContext
 from moe.config.run import RunConfig
-from moe.errors import (
-    RaymoeError,
-)
 from moe.planning.plan.plan import Plan
 from pipelines.planning.probing import Findings
 from pipelines.training.board import (
@@ -53,12 +50,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: the last step done (below the final step if the run was stopped), or an
-    error.
+    """How a run ended: the last step done, below the final step if the run was stopped.
 
-    ``error`` is an error that no restart can fix; any other error is raised, so that Ray Train
-    tries again.
+    Errors are raised: Ray Train tries again, unless they are final (``pipelines.training.final``).
     """
 
     step: int
-    error: RaymoeError | None = None

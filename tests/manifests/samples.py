@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.kuberay.deployment import Deployment, parse_deployment
+from cluster.kuberay.objects import arguments_of, rayjob, rayservice
+from cluster.kuberay.work import PLAN_FILE, RUN_FILE, Work
 from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 
 GIB = 2**30
@@ -14,7 +16,6 @@ CPU_TABLE: dict[str, Any] = {
     "namespace": "research",
     "image": {"name": "registry.example/raymoe:0.1.0"},
     "storage": {"claim": "shared"},
-    "paths": {"run": "runs/demo.toml", "model": "models/demo", "plan": "plans/demo.toml"},
 }
 
 
@@ -52,6 +53,20 @@ SIZES = {
 def two_stages(kinds: tuple[str, str] = ("cpu", "cpu")) -> Plan:
     """Return two stages of two ranks, each on devices of a kind; second ranks have two threads."""
     return Plan(model=SIZES, stages=tuple(_stage(number, kinds[number]) for number in range(2)))
+
+
+def job(plan: Plan, options: Deployment, name: str = "demo", sizes: Any = BYTES) -> dict[str, Any]:
+    """Return the RayJob of a plan whose ranks have these bytes."""
+    files = {RUN_FILE: "name = 'demo'\n", PLAN_FILE: "# a plan\n"}
+    return rayjob(Work(plan, tuple(sizes), files), options, name)
+
+
+def service(
+    plan: Plan, options: Deployment, name: str = "demo", sizes: Any = BYTES
+) -> dict[str, Any]:
+    """Return the RayService of a plan whose ranks have these bytes."""
+    work = Work(plan, tuple(sizes), {PLAN_FILE: "# a plan\n"})
+    return rayservice(work, options, name, arguments_of(options, "models/demo", name))
 
 
 def asking(plan: Plan, stage: int, member: int, **needs: Any) -> Plan:

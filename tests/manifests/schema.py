@@ -5,20 +5,16 @@ formats and required fields are checked, and last the CEL rules.
 """
 
 import copy
-import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cel
 import jsonschema
-import pytest
-import yaml
 
-ROOT = Path(__file__).parents[2]
-PLURALS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
+from tests.manifests.definitions import definition
+
 QUANTITY = re.compile(
     r"[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?[0-9]+)?"
 )
@@ -26,38 +22,19 @@ QUANTITY = re.compile(
 Table = dict[str, Any]
 
 
-def definitions() -> Path:
-    """Return the directory of KubeRay's definitions; skip the test where there is none."""
-    given = os.environ.get("RAYMOE_KUBERAY_CRDS")
-    path = Path(given) if given else ROOT.parent / "shared" / "kuberay" / "crds"
-    if not path.is_dir():
-        pytest.skip(f"KubeRay's definitions are not at {path}; set RAYMOE_KUBERAY_CRDS")
-    return path
-
-
 @cache
-def schema(kind: str, directory: Path) -> Table:
-    """Return the schema of one kind at version v1."""
-    text = (directory / f"ray.io_{PLURALS[kind]}.yaml").read_text(encoding="utf-8")
-    definition = yaml.load(text, Loader=yaml.CSafeLoader)
-    versions = {version["name"]: version for version in definition["spec"]["versions"]}
-    found: Table = versions["v1"]["schema"]["openAPIV3Schema"]
-    return found
-
-
-@cache
-def _validator(kind: str, directory: Path) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(_as_json_schema(schema(kind, directory)))
+def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_as_json_schema(definition(kind)))
 
 
 def faults(table: Mapping[str, Any]) -> list[str]:
     """Return what an API server would refuse in the object."""
-    kind, directory = table["kind"], definitions()
+    kind = table["kind"]
     filled = copy.deepcopy(dict(table))
-    root = schema(kind, directory)
+    root = definition(kind)
     _fill_defaults(filled, root)
     found = [f"unknown field {path}" for path in _unknown(filled, root, "")]
-    for error in _validator(kind, directory).iter_errors(filled):
+    for error in _validator(kind).iter_errors(filled):
         found.append(f"{'.'.join(map(str, error.absolute_path))}: {error.message}")
     found += [f"bad quantity {path}" for path in _bad_quantities(filled, root, "")]
     return found + list(_rule_violations(filled, root, ""))

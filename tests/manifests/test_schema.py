@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay.objects import rayjob
-from tests.manifests.samples import BYTES, ON_CPUS, two_stages
+from tests.manifests.samples import ON_CPUS, job, two_stages
 from tests.manifests.schema import faults
 
 
 def _job(*path: Any, value: Any) -> dict[str, Any]:
-    table = copy.deepcopy(rayjob(two_stages(), BYTES, ON_CPUS, "demo"))
+    table = copy.deepcopy(job(two_stages(), ON_CPUS))
     node: Any = table["spec"]
     for key in path[:-1]:
         node = node[key]

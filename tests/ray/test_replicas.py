@@ -1,8 +1,10 @@
 """Several replicas under Ray Train: the curve of one."""
 
+import json
 import os
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,15 @@ def test_an_error_that_no_restart_mends_ends_the_run(
     with pytest.raises(TrainingDiverged, match="gradient norm is nan; nothing was updated"):
         trained(run)
     assert checkpoints(run.checkpoint.path) == []
+    told = run_state(ray_session, run)
+    assert told["status"] == "ERRORED"
+    assert "gradient norm is nan; nothing was updated" in told["status_detail"]
+
+
+def run_state(session: Session, run: RunConfig) -> dict[str, Any]:
+    """Return what Ray Train says of the last run of this name."""
+    url = f"{session.dashboard_url}/api/train/v2/runs/v1"
+    with urllib.request.urlopen(url, timeout=10) as page:
+        table = json.loads(page.read())
+    own = [each for each in table["train_runs"] if each["name"].startswith(f"{run.name}-")]
+    return dict(max(own, key=lambda each: int(each["start_time_ns"])))

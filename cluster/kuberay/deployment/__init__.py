@@ -7,9 +7,12 @@ from cluster.kuberay.deployment.config import Deployment, load_deployment, parse
 from cluster.kuberay.deployment.image import ImageSection
 from cluster.kuberay.deployment.lifetimes import JobSection, ServiceSection
 from cluster.kuberay.deployment.objects import ObjectsSection, PodsSection, SecuritySection
+from cluster.kuberay.deployment.queue import QueueSection, TopologySection
+from cluster.kuberay.deployment.recovery import MonitoringSection, RecoverySection
 from cluster.kuberay.deployment.sizes import DriverSection, HeadSection, PodSize
-from cluster.kuberay.deployment.storage import PathsSection, StorageSection
-from cluster.kuberay.deployment.workers import Toleration, WorkersSection
+from cluster.kuberay.deployment.storage import StorageSection, Volume
+from cluster.kuberay.deployment.taints import Toleration
+from cluster.kuberay.deployment.workers import WorkersSection
 
 __all__ = [
     "Deployment",
@@ -17,14 +20,18 @@ __all__ = [
     "HeadSection",
     "ImageSection",
     "JobSection",
+    "MonitoringSection",
     "ObjectsSection",
-    "PathsSection",
     "PodSize",
     "PodsSection",
+    "QueueSection",
+    "RecoverySection",
     "SecuritySection",
     "ServiceSection",
     "StorageSection",
     "Toleration",
+    "TopologySection",
+    "Volume",
     "WorkersSection",
     "load_deployment",
     "parse_deployment",

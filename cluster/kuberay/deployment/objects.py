@@ -53,7 +53,9 @@ class PodsSection(Section):
 
 
 class SecuritySection(Section):
-    """The identity under which pods run. Every pod drops its privileges; no key changes that."""
+    """The identity under which pods run. Every pod drops its privileges; only ``lock_memory`` adds
+    one.
+    """
 
     user: int = Field(default=1000, gt=0)
     """Number of the user and of the file system group. Ray's own images have user 1000."""
@@ -63,3 +65,12 @@ class SecuritySection(Section):
     needs. Default: KubeRay makes an account for the autoscaler, and pods use the default account of
     the namespace.
     """
+    token_secret: ObjectName | None = None
+    """A Secret whose key ``auth_token`` is the token of Ray's API. Default: KubeRay makes a token,
+    and with every new cluster of a service another one."""
+    read_only_root: bool = False
+    """Whether the file system of the image is read-only; /tmp is then a scratch directory, and the
+    home directory too."""
+    lock_memory: bool = False
+    """Whether rank pods may lock memory (IPC_LOCK), as RDMA needs it. The Pod Security Standard
+    ``restricted`` refuses such pods."""

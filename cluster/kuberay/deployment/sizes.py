@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from cluster.kuberay.deployment.names import Labels
+from cluster.kuberay.deployment.taints import Toleration
 from moe.config.section import Section
 
 GIB = 2**30
@@ -15,8 +16,12 @@ class PodSize(Section):
     """CPUs: both the request and the limit."""
     memory_gib: int = Field(gt=0)
     """Memory in GiB: both the request and the limit."""
+    disk_gib: int = Field(default=10, gt=0)
+    """Disk of the node in GiB, for logs and packages: both the request and the limit."""
     node_selector: Labels = Field(default={})
     """Labels of the Kubernetes nodes on which the pod may run; empty: any node."""
+    tolerations: list[Toleration] = Field(default=[])
+    """Taints that the pod tolerates."""
 
     @property
     def memory_bytes(self) -> int:
@@ -38,5 +43,5 @@ class DriverSection(PodSize):
 
     cpus: int = Field(default=1, gt=0)
     memory_gib: int = Field(default=4, gt=0)
-    """Memory in GiB. A Ray Train worker takes about 0.4 GiB, and every replica of the plan has
-    one, so a plan of many replicas needs more than the default."""
+    """Memory in GiB. One process drives all replicas, whatever their number: Ray Train's worker of
+    about 0.4 GiB, or the replica of Ray Serve with the tokenizer."""

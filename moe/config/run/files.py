@@ -19,6 +19,10 @@ class DataSection(Section):
     path: LocalPath
     seed: int = Field(default=0, ge=0)
     """Seeds the order of the training sequences."""
+    sequence_length: int | None = Field(default=None, gt=0)
+    """Tokens of a sequence, for whoever sizes pods without the token shards at hand; a run whose
+    shards have another length does not start. Default: the length of the shards.
+    """
 
 
 class CheckpointSection(Section):

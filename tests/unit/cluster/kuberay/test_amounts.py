@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.kuberay.groups import quantity
+from cluster.kuberay.amounts import quantity
 
 GIB = 2**30
 

@@ -1,0 +1,1 @@
+"""A Kubernetes cluster as raymoe operates it: what is wished, what is there, what differs."""

@@ -1,0 +1,275 @@
+"""``raymoe kube apply|status|watch|logs|token|dashboard|delete|doctor``: objects on a cluster."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moe.errors import ClusterError, ConfigError
+from pipelines.screen.terminal import caution, console, say
+
+if TYPE_CHECKING:
+    from cluster.kube.api import Api
+    from cluster.kube.kinds import Kind
+    from cluster.kube.observed import Observed
+
+APPLY_EXAMPLE = "raymoe kube apply job.yaml"
+STATUS_EXAMPLE = "raymoe kube status my-run --namespace raymoe"
+WATCH_EXAMPLE = "raymoe kube watch my-run"
+LOGS_EXAMPLE = "raymoe kube logs my-run --follow"
+TOKEN_EXAMPLE = "export RAY_AUTH_TOKEN=$(raymoe kube token my-run)"
+DASHBOARD_EXAMPLE = "raymoe kube dashboard my-run"
+DELETE_EXAMPLE = "raymoe kube delete my-run"
+DOCTOR_EXAMPLE = "raymoe kube doctor --deployment gpu.toml"
+
+WATCH_SECONDS = 2.0
+DASHBOARD_PORT = 8265
+
+Name = Annotated[str, typer.Argument(help="Name of the RayJob or RayService.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the objects.")]
+Context = Annotated[
+    str | None,
+    typer.Option(help="Context of the kubeconfig.", show_default="the current context"),
+]
+Service = Annotated[
+    bool | None,
+    typer.Option("--service/--job", help="Which one, where a run is trained and served at once."),
+]
+Seconds = Annotated[
+    float, typer.Option(help="Seconds to wait until deleted objects are gone.", min=0.0)
+]
+
+
+def apply(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Files that `raymoe kube render` wrote.")
+    ],
+    context: Context = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    seconds: Seconds = 300.0,
+) -> None:
+    """Make or change objects: all of them, or none where one stands in the way.
+
+    Server-side apply under the name raymoe, with strict validation. Applied twice, nothing changes.
+    """
+    from cluster.kube import operate
+
+    tables = [table for file in files for table in _tables(file)]
+    with _api(context) as api:
+        if dry_run:
+            for _, each in operate.changes_of(api, tables):
+                say(f"would be: {each}")
+        else:
+            operate.apply(api, tables, say, seconds)
+
+
+def status(
+    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+) -> None:
+    """Show where a run or a server stands, its pods, and in a sentence why it waits or failed."""
+    from pipelines.screen.kube_table import page
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        console.print(page(_observed(api, kind, namespace, name)))
+
+
+def watch(
+    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+) -> None:
+    """Show the same, renewed every two seconds, until the run has ended or Ctrl-C."""
+    from rich.live import Live
+
+    from cluster.kube.standing import standing
+    from pipelines.screen.kube_table import page
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                found = _observed(api, kind, namespace, name)
+                live.update(page(found), refresh=True)
+                where = standing(found)
+                if where.ended:
+                    break
+                time.sleep(WATCH_SECONDS)
+    if where.phase == "failed":
+        raise ClusterError(f"{kind.name}/{name} failed: {where.why}")
+
+
+def logs(
+    name: Name,
+    namespace: Namespace = "raymoe",
+    context: Context = None,
+    service: Service = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose: submitter (the log of a run), head, driver or rank.",
+            show_default="submitter of a job, head of a service",
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the pod ends.")] = False,
+    tail: Annotated[int | None, typer.Option(help="The last so many lines.", min=0)] = None,
+) -> None:
+    """Print the log of the pods of one role; lines of several pods begin with the pod's name."""
+    from cluster.kube.kinds import RAYJOB
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        wished = role or ("submitter" if kind == RAYJOB else "head")
+        pods = [each["metadata"]["name"] for each in _pods(api, kind, namespace, name, wished)]
+        if follow and len(pods) > 1:
+            raise ClusterError(
+                f"{len(pods)} pods are of role {wished}; --follow follows one: choose another role"
+            )
+        query = {"follow": "true"} if follow else {}
+        query |= {} if tail is None else {"tailLines": str(tail)}
+        for pod in pods:
+            for line in api.log(namespace, pod, query):
+                console.out(f"{pod}: {line}" if len(pods) > 1 else line, highlight=False)
+
+
+def token(
+    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+) -> None:
+    """Print the token of Ray's API, for RAY_AUTH_TOKEN; set RAY_AUTH_MODE=token beside it."""
+    from cluster.kube import operate
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        found = operate.token(api, namespace, _observed(api, kind, namespace, name))
+        console.out(found, highlight=False)
+
+
+def dashboard(
+    name: Name,
+    namespace: Namespace = "raymoe",
+    context: Context = None,
+    service: Service = None,
+    port: Annotated[int, typer.Option(help="Port of this machine; 0 takes a free one.")] = 8265,
+) -> None:
+    """Bring the Ray dashboard to this machine until Ctrl-C, and print its token.
+
+    `raymoe submit --address http://127.0.0.1:8265` and `raymoe jobs` reach the cluster through it.
+    """
+    from cluster.kube import operate
+    from cluster.kube.forwarding import forwarded
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        secret = operate.token(api, namespace, _observed(api, kind, namespace, name))
+        (head,) = _pods(api, kind, namespace, name, "head")[:1]
+        pod = head["metadata"]["name"]
+        with forwarded(api, namespace, pod, DASHBOARD_PORT, port) as local:
+            say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
+            console.out(secret, highlight=False)
+            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(raymoe kube token {name})")
+            while True:
+                time.sleep(3600)
+
+
+def delete(
+    name: Name,
+    namespace: Namespace = "raymoe",
+    context: Context = None,
+    service: Service = None,
+    seconds: Seconds = 300.0,
+) -> None:
+    """Delete a run or a server with its files, and wait until its pods have ended.
+
+    Checkpoints stay on the volume.
+    """
+    from cluster.kube import operate
+
+    with _api(context) as api:
+        kind = _kind(api, namespace, name, service)
+        operate.delete(api, kind, namespace, name, say, seconds)
+
+
+def doctor(
+    deployment: Annotated[
+        Path | None,
+        typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
+    ] = None,
+    context: Context = None,
+) -> None:
+    """Check that a cluster has what objects of a deployment file need, each with its remedy.
+
+    KubeRay and its version, rights, the claim, secrets, nodes with the labels, quotas.
+    It starts nothing. Whether nodes can pull the image shows when a pod starts: see `status`.
+    """
+    from cluster.kube.doctor import examine
+    from cluster.kuberay.deployment import load_deployment
+    from pipelines.screen.kube_table import findings
+
+    options = load_deployment(deployment, set_ or ())
+    with _api(context) as api:
+        found = list(examine(api, options))
+    console.print(findings(found))
+    if wrong := [each for each in found if each.good is False]:
+        raise ClusterError(
+            f"{len(wrong)} of {len(found)} checks failed; the first: {wrong[0].what}: "
+            f"{wrong[0].found}; {wrong[0].remedy}"
+        )
+    for each in found:
+        if each.good is None:
+            caution(f"{each.what}: {each.found}; {each.remedy}")
+
+
+@contextmanager
+def _api(context: str | None) -> "Iterator[Api]":
+    """Yield the API server; what it refuses is an error that says what is missing."""
+    from cluster.kube.api import Api, Refusal, in_words
+    from cluster.kube.connection import connect
+
+    try:
+        yield Api(connect(context))
+    except Refusal as refusal:
+        raise in_words(refusal) from refusal
+
+
+def _kind(api: "Api", namespace: str, name: str, service: bool | None) -> "Kind":
+    from cluster.kube.observed import kind_there
+
+    return kind_there(api, namespace, name, service)
+
+
+def _observed(api: "Api", kind: "Kind", namespace: str, name: str) -> "Observed":
+    from cluster.kube.observed import observe
+
+    return observe(api, kind, namespace, name)
+
+
+def _pods(api: "Api", kind: "Kind", namespace: str, name: str, role: str) -> list[dict[str, Any]]:
+    found = _observed(api, kind, namespace, name)
+    pods = found.of_role(role)
+    if not pods:
+        roles = sorted({str(pod["metadata"]["labels"].get("raymoe/role")) for pod in found.pods})
+        raise ClusterError(
+            f"{name} has no pod of role {role} now, but of {', '.join(roles) or 'none'}; see "
+            f"`raymoe kube status {name}`"
+        )
+    return pods
+
+
+def _tables(file: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    try:
+        tables = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {error}") from error
+    wrong = [each for each in tables if not isinstance(each, dict) or "metadata" not in each]
+    if wrong or not tables:
+        raise ConfigError(f"{file} holds no objects; give a file of `raymoe kube render`")
+    return tables
