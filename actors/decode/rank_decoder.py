@@ -41,6 +41,7 @@ class RankDecoder:
         self._share: AnsweringShare | None = None
         self._store: Store | None = None
         self._drawings = Drawings()
+        self._dropped: set[int] = set()
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch; sequences begun under an older one are forgotten."""
@@ -77,9 +78,12 @@ class RankDecoder:
                 "under another name, or drop it first"
             )
         share.adopt(source.number, files.read)
+        if source.number in self._dropped:
+            share.drop(source.number)
 
     def drop(self, adapter: int) -> None:
-        """Forget an adapter, if it is here."""
+        """Forget an adapter, also one that is being taken up; its number does not come again."""
+        self._dropped.add(adapter)
         self._ready().drop(adapter)
 
     @torch.inference_mode()

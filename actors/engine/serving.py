@@ -140,7 +140,7 @@ class ServingEngine:
         CheckpointError where its files are not there any more; the ranks have lost nothing else.
         """
         seconds = self._meeting.deadlines.launch
-        self._meeting.gather(adoption.answers, "taking up an adapter", seconds)
+        self._meeting.ask(adoption.answers, "taking up an adapter", seconds)
 
     def drop(self, adapter: int) -> None:
         """Tell the ranks to forget an adapter once the batches begun so far are done."""

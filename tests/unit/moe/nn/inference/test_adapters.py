@@ -1,5 +1,6 @@
 """A pass over rows of several adapters gives for each what peft gives."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,6 @@ def test_experts_as_modules_of_their_own(tmp_path: Path) -> None:
     old |= {name: each for name, each in stacked.items() if "q_proj" in name}
     save_file(old, made / WEIGHTS)
     plain = (made / "adapter_config.json").read_text()
-    import json
-
     table = json.loads(plain) | {
         "target_modules": ["w1", "w2", "w3", "q_proj"],
         "target_parameters": None,
