@@ -166,9 +166,9 @@ class ServeArguments(BaseModel):
         if plan is not None:
             plan.check_model(config)
             check_one_replica(plan)
-        Text.open(self.model)
         for directory in self.adapters.values():
             AdapterFiles(directory, config)
+        Text.open(self.model)
 
     def adapter_memory(self, config: ModelConfig, plan: Plan) -> AdapterMemory:
         """Return the memory of the ranks of a plan for adapters."""

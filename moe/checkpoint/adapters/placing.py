@@ -4,9 +4,9 @@ peft names the matrices of a module after it, in the names of the model's family
 experts of a layer in two ways: as modules of their own, or, since transformers keeps them in two
 stacked parameters, as the rows of one A and the columns of one B for all experts together::
 
-    model.layers.0.block_sparse_moe.experts.3.w1.lora_A.weight          [R, K]
-    model.layers.0.mlp.experts.base_layer.lora_A.weight                 [experts * R, K]
-    model.layers.0.mlp.experts.lora_B.weight                            [N, R * experts]
+    block_sparse_moe.experts.3.w1.lora_A.weight          [R, K]
+    mlp.experts.base_layer.lora_A.weight                 [experts * R, K]
+    mlp.experts.lora_B.weight                            [N, R * experts]
 
 Of two stacked parameters, peft wraps one around the other; their shapes tell which is which.
 """
