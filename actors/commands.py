@@ -12,6 +12,7 @@ from moe.config.sampling import SampledToken, Sampling
 from moe.config.share import Share
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+from moe.storage import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,18 @@ class Answerable:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterSource:
+    """An adapter that ranks take up, under a ``number`` that no other of the engine ever has.
+
+    ``digest`` is that of its files when they were checked.
+    """
+
+    number: int
+    directory: Location
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     """How the tokens of a sequence are drawn, and its tokens so far: prompt and generated."""
 
@@ -185,7 +198,8 @@ class Feed:
     lists the blocks of the sequence, those of the new positions among them. With ``draws``, the
     token after the new ones is drawn, out of the tokens of the bit mask ``allowed`` where there is
     one. ``targets`` are the tokens that follow the first new ones, where their log-probabilities
-    are wanted, with ``alternatives`` likeliest ones each.
+    are wanted, with ``alternatives`` likeliest ones each. ``adapter`` is the number of the one that
+    the sequence uses; 0 is the model itself.
     """
 
     sequence: int
@@ -196,6 +210,7 @@ class Feed:
     allowed: NDArray[np.int32] | None = None
     targets: tuple[int, ...] = ()
     alternatives: int = 0
+    adapter: int = 0
 
     @property
     def count(self) -> int:

@@ -1,20 +1,29 @@
 """A model that answers in this process: what the server talks to where there is no Ray."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from actors.commands import Answering, Batch, BatchOutput
+from actors.commands import AdapterSource, Answering, Batch, BatchOutput
 from actors.decode.rank_decoder import RankDecoder
 from actors.engine.serving import Mended
 from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken, Sampling
-from moe.errors import LaunchError
+from moe.errors import LaunchError, RaymoeError
 from moe.nn.build import build
 from moe.nn.exchange import Alone
 from pipelines.serving.batching.batcher import Batcher, Room
 from pipelines.serving.batching.sequence import Wanted
 
 BLOCKS = 64
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An adapter that is there, or what was wrong with it."""
+
+    error: RaymoeError | None = None
+    over: bool = True
 
 
 class LocalDecoder:
@@ -47,6 +56,23 @@ class LocalDecoder:
         output = self._rank.infer(flight)
         assert output is not None
         return output
+
+    def adopt(self, source: AdapterSource) -> "Taken":
+        """Take up an adapter at once, or say why not when asked."""
+        try:
+            self._rank.adopt(source)
+        except RaymoeError as error:
+            return Taken(error)
+        return Taken()
+
+    def adopted(self, adoption: "Taken") -> None:
+        """Raise what was wrong with an adapter."""
+        if adoption.error is not None:
+            raise adoption.error
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter."""
+        self._rank.drop(adapter)
 
     def mend(self) -> Mended:
         """Be as new; one that was shut down cannot."""

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 from openai import OpenAI
 
 from moe.checkpoint.reader import Checkpoint
+from moe.config.share import whole
 from pipelines.serving.access import Access
+from pipelines.serving.adapters import AdapterMemory, Adapters
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import create_app
 from pipelines.serving.limits import Limits
@@ -24,6 +26,8 @@ from tests import servers
 from tests.local_decoder import LocalDecoder, room
 
 PATIENCE = 20.0
+ADAPTER_BYTES = 100_000
+"""Memory for adapters, of which one of rank 4 takes up to half."""
 
 
 class Server:
@@ -38,6 +42,9 @@ class Server:
         self.text = Text.open(model)
         self.telemetry = Telemetry("tiny")
         self.service = Service("tiny", config, self.text, self.scheduler, limits, self.telemetry)
+        memory = AdapterMemory(config, [whole(config)], 4, ADAPTER_BYTES)
+        self.adapters = Adapters("tiny", memory, self.scheduler, self.telemetry)
+        self.service.adapters = self.adapters
         self.client: OpenAI
         self.url: str
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from actors.commands import Answerable, Answering, Batch, BatchOutput, Feed
+from actors.commands import AdapterSource, Answerable, Answering, Batch, BatchOutput, Feed
 from actors.decode.drawings import Drawings
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, Line, Route
+from moe.checkpoint.adapters.files import AdapterFiles
 from moe.config.token_numbers import check_token_numbers
-from moe.errors import RankLost, RequestError
+from moe.errors import CheckpointError, RankLost, RequestError
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
 from moe.nn.inference.rows import Rows, Segment
@@ -40,6 +41,7 @@ class RankDecoder:
         self._share: AnsweringShare | None = None
         self._store: Store | None = None
         self._drawings = Drawings()
+        self._dropped: set[int] = set()
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch; sequences begun under an older one are forgotten."""
@@ -60,6 +62,29 @@ class RankDecoder:
             self._store = Store(config, share, how.blocks, _CACHE[how.cache], self._device)
             self._how = how
         return Answerable(self._share.bytes, self._store.bytes)
+
+    def adopt(self, source: AdapterSource) -> None:
+        """Take up an adapter, unless it is here; batches that do not use it may run meanwhile.
+
+        CheckpointError where its files are not those that were checked.
+        """
+        share = self._ready()
+        if source.number in share.adapters:
+            return
+        files = AdapterFiles(source.directory, self._decoder.config)
+        if files.digest() != source.digest:
+            raise CheckpointError(
+                f"the adapter in {source.directory} has changed since it was loaded; load it again "
+                "under another name, or drop it first"
+            )
+        share.adopt(source.number, files.read)
+        if source.number in self._dropped:
+            share.drop(source.number)
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter, also one that is being taken up; its number does not come again."""
+        self._dropped.add(adapter)
+        self._ready().drop(adapter)
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> BatchOutput | None:
@@ -87,16 +112,16 @@ class RankDecoder:
 
     def _pass(self, rows: Rows) -> Tensor | None:
         """Return the hidden states before the head; None where another stage has the head."""
-        if self._share is None or self._store is None:
-            raise RankLost("a rank was asked for an answer before it was prepared for answering")
+        share, store = self._ready(), self._store
+        assert store is not None
         x: Tensor | None = None
         for chunk, layers in zip(self._chunks, self._decoder.share.spans, strict=True):
             if chunk == 0:
                 assert rows.tokens is not None
-                x = self._share.embed(rows.tokens)
+                x = share.embed(rows.tokens)
             else:
                 x = self._from(chunk - 1, x, len(rows.positions))
-            x = self._share.forward(x, rows, self._store, layers)
+            x = share.forward(x, rows, store, layers)
             if chunk + 1 < len(self._home):
                 self._to(chunk + 1, x)
         return x if self._decoder.share.head else None
@@ -116,6 +141,11 @@ class RankDecoder:
         feeds = [feed for feed in batch.feeds if feed.draws]
         drawn = self._drawings.draw(feeds, logits[len(scored_rows) :], self._gang)
         return BatchOutput(batch.number, drawn, scored)
+
+    def _ready(self) -> AnsweringShare:
+        if self._share is None or self._store is None:
+            raise RankLost("a rank was asked for an answer before it was prepared for answering")
+        return self._share
 
     def _tokens(self, feed: Feed) -> tuple[int, ...]:
         return self._drawings.last(feed.sequence) if feed.tokens is None else feed.tokens
@@ -150,7 +180,8 @@ class RankDecoder:
 def _segments(feeds: Sequence[Feed]) -> list[Segment]:
     segments, start = [], 0
     for feed in feeds:
-        segments.append(Segment(start, start + feed.count, feed.position, feed.table))
+        stop = start + feed.count
+        segments.append(Segment(start, stop, feed.position, feed.table, feed.adapter))
         start += feed.count
     return segments
 

@@ -3,8 +3,15 @@
 import time
 from dataclasses import dataclass
 
-from actors.calls import Answer
-from actors.commands import Answerable, Answering, Batch, BatchOutput, RankStatus
+from actors.calls import Answer, over
+from actors.commands import (
+    AdapterSource,
+    Answerable,
+    Answering,
+    Batch,
+    BatchOutput,
+    RankStatus,
+)
 from actors.crew.crew import Crew
 from actors.deadlines import Deadlines
 from actors.engine import statuses
@@ -26,6 +33,19 @@ class Flight:
 
     batch: Batch
     answers: dict[Seat, Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """An adapter that the ranks were told to take up, with their answers to come."""
+
+    source: AdapterSource
+    answers: dict[Seat, Answer]
+
+    @property
+    def over(self) -> bool:
+        """Whether all ranks have it, or one has failed."""
+        return over(self.answers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,22 @@ class ServingEngine:
         self.warm(self._spares)
         ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
         return Mended(ranks, time.monotonic() - began)
+
+    def adopt(self, source: AdapterSource) -> Adoption:
+        """Tell the ranks to take up an adapter and return at once; batches go on beside it."""
+        return Adoption(source, self._meeting.tell("adopt", source))
+
+    def adopted(self, adoption: Adoption) -> None:
+        """Wait until all ranks have an adapter, after which batches may use it.
+
+        CheckpointError where its files are not there any more; the ranks have lost nothing else.
+        """
+        seconds = self._meeting.deadlines.launch
+        self._meeting.ask(adoption.answers, "taking up an adapter", seconds)
+
+    def drop(self, adapter: int) -> None:
+        """Tell the ranks to forget an adapter once the batches begun so far are done."""
+        self._meeting.tell("drop", adapter)
 
     @property
     def spares(self) -> int:

@@ -16,6 +16,7 @@ import ray
 from ray.util import get_node_ip_address
 
 from actors.commands import (
+    AdapterSource,
     Answerable,
     Answering,
     Batch,
@@ -183,6 +184,16 @@ class RankActor:
     def infer(self, batch: Batch) -> BatchOutput | None:
         """Run a batch of sequences."""
         return self._rank.infer(batch)
+
+    @ray.method(concurrency_group=QUEUES["adopt"])
+    def adopt(self, source: AdapterSource) -> None:
+        """Take up an adapter while batches run."""
+        self._rank.adopt(source)
+
+    @ray.method
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter."""
+        self._rank.drop(adapter)
 
     @ray.method
     def settled(self) -> RankStatus:

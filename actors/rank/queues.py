@@ -5,8 +5,9 @@ keeps to this table.
 """
 
 COMMANDS, CONTROL, FILES, COPIES = "commands", "control", "files", "copies"
+ADAPTERS = "adapters"
 
-THREADS = {CONTROL: 2, FILES: 1, COPIES: 1}
+THREADS = {CONTROL: 2, FILES: 1, COPIES: 1, ADAPTERS: 1}
 """Threads of the queues beside ``COMMANDS``, which has one: its commands run in their order."""
 
 QUEUES = {
@@ -16,5 +17,6 @@ QUEUES = {
     "abort": CONTROL,
     "write": FILES,
     "exchange_copies": COPIES,
+    "adopt": ADAPTERS,
 }
 """Commands that are answered while others run; every other is in ``COMMANDS``."""

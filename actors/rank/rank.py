@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from actors.commands import (
+    AdapterSource,
     Answerable,
     Answering,
     Batch,
@@ -177,6 +178,15 @@ class Rank(Member):
         share = self._share()
         with self._communicating(f"batch {batch.number}"):
             return share.generator.infer(batch)
+
+    def adopt(self, source: AdapterSource) -> None:
+        """Take up an adapter, beside the batches that run."""
+        with conclusive(self._doing("taking up an adapter")):
+            self._share().generator.adopt(source)
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter, after the batches that were told before."""
+        self._share().generator.drop(adapter)
 
     def _hold_back(self) -> None:
         """Let the device change nothing more before its copies of that are made."""

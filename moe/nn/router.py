@@ -33,9 +33,12 @@ SUM_FLOOR = 1e-20
 Agree = Callable[[Tensor], Tensor]
 """Gives all members of a gang the choice of the leader."""
 
+Adapted = Callable[[Tensor], Tensor]
+"""Adds to the logits of a gate what adapters of its rows add."""
+
 
 def alone(x: Tensor) -> Tensor:
-    """Return x: a rank without a gang."""
+    """Return x: a rank without a gang, a gate without adapters."""
     return x
 
 
@@ -69,8 +72,13 @@ class Router(nn.Module):
         if config.balance_bias:
             self.balance_bias = nn.Parameter(torch.empty(config.experts), requires_grad=False)
 
-    def forward(self, x_TD: Tensor, tokens_T: Tensor | None = None) -> Routing:
-        """Return the routing of every token; a hash reads token numbers, not hidden states."""
+    def forward(
+        self, x_TD: Tensor, tokens_T: Tensor | None = None, adapted: Adapted = alone
+    ) -> Routing:
+        """Return the routing of every token; a hash reads token numbers, not hidden states.
+
+        ``adapted`` gives the logits that count for those of the gate.
+        """
         if self.config.hashed:
             if tokens_T is None:
                 raise RuntimeError(
@@ -79,7 +87,7 @@ class Router(nn.Module):
                 )
             return hashed(tokens_T, self.layer, self.config.experts)
         logits_TN = F.linear(x_TD.float(), self.weight.float())
-        return choose(logits_TN, self.config, self.balance_bias, self._agree)
+        return choose(adapted(logits_TN), self.config, self.balance_bias, self._agree)
 
 
 def choose(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from moe.config.answering import CACHE_TOKENS, RUNNING, CacheKind, WeightKind
+from moe.errors import ConfigError
 from pipelines.screen.terminal import Model, caution, say
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
@@ -41,6 +42,23 @@ def serve(
     running: Annotated[
         int, typer.Option(help="Requests that are answered together; others wait.")
     ] = RUNNING,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="LoRA adapter to answer with, as NAME=DIR, in peft's format; may be given several "
+            "times. Requests name it as their model.",
+            show_default="none",
+        ),
+    ] = None,
+    adapter_gb: Annotated[
+        float, typer.Option(help="Memory of each rank for adapters, in GB.")
+    ] = 1.0,
+    load_adapters: Annotated[
+        bool,
+        typer.Option(
+            "--load-adapters", help="Let requests load and drop adapters; needs API keys."
+        ),
+    ] = False,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,6 +94,9 @@ def serve(
         {
             "model": model.absolute(),
             "plan": plan and plan.absolute(),
+            "adapters": _adapters(adapter or []),
+            "adapter_gb": adapter_gb,
+            "load_adapters": load_adapters,
             "name": name,
             "weights": weights,
             "cache": cache,
@@ -88,3 +109,16 @@ def serve(
     for line in notes_on(model):
         caution(line)
     run_server(arguments, host, port, address, say)
+
+
+def _adapters(given: list[str]) -> dict[str, Path]:
+    """Return the directories of adapters by name."""
+    found: dict[str, Path] = {}
+    for each in given:
+        name, said, directory = each.partition("=")
+        if not (name and said and directory):
+            raise ConfigError(f"--adapter is {each!r}; give a name and a directory, NAME=DIR")
+        if name in found:
+            raise ConfigError(f"two adapters have the name {name!r}; choose another for one")
+        found[name] = Path(directory).absolute()
+    return found

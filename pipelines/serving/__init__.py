@@ -4,7 +4,8 @@
     meter       the server's counters in Ray's metrics
     arguments   the typed arguments of a server
     http        routes, keys, answers, error bodies, server-sent events
-    service     one model under one name
+    service     one model under one name, and its adapters
+    adapters    the adapters by name: loading, dropping, their memory
     jobs        turns a request into generations: prompt, limits, sampling
     forms       the grammar of an answer
     protocol    the typed requests and replies

@@ -25,15 +25,16 @@ from cluster.session import logs, session
 from moe import errors
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
-from moe.errors import ClusterError, LaunchError
+from moe.errors import ClusterError, ConfigError, LaunchError
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
+from pipelines.serving.adapters import Adapters
 from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.meter import Meter
-from pipelines.serving.refusals import Unavailable
+from pipelines.serving.refusals import Refusal, Unavailable
 from pipelines.serving.service import Service
 from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
@@ -74,6 +75,7 @@ class Server:
             arguments.limits,
             Telemetry(arguments.served_name),
         )
+        self._service.adapters = _adapters(arguments, plan, self._service, self._scheduler)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._access)
@@ -221,6 +223,21 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
     there = probe(threads=None)
     work = replace(workload, gpus=not there.of_cpus)
     return make_plan(config, there, stages=1, gang=1, workload=work)
+
+
+def _adapters(
+    arguments: ServeArguments, plan: Plan, service: Service, scheduler: Scheduler
+) -> Adapters:
+    """Load the adapters of the arguments."""
+    config = Checkpoint.open(arguments.model).config
+    memory = arguments.adapter_memory(config, plan)
+    adapters = Adapters(service.name, memory, scheduler, service.telemetry)
+    for name, directory in arguments.adapters.items():
+        try:
+            adapters.load(name, directory)
+        except Refusal as error:
+            raise ConfigError(f"adapter {name}: {error}") from error
+    return adapters
 
 
 def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:

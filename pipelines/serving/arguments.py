@@ -15,19 +15,23 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from actors.commands import Answering
 from actors.step.replicas import check_one_replica
+from moe.checkpoint.adapters.files import AdapterFiles
 from moe.checkpoint.reader import Checkpoint
 from moe.config.answering import CACHE_TOKENS, CacheKind, WeightKind
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
+from moe.nn.inference.adapters import BYTES
 from moe.nn.inference.rows import BLOCK
 from moe.planning.counts.workload import Workload
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from pipelines.serving.access import Access
+from pipelines.serving.adapters import AdapterMemory
 from pipelines.serving.batching.batcher import Room
 from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
@@ -46,6 +50,8 @@ class ServeArguments(BaseModel):
     ``weights`` says how the ranks keep their weights, ``cache`` their keys and values, and
     ``cache_tokens`` for how many tokens of all sequences together; that memory is taken at the
     start. ``spares`` processes wait on each node to take the place of a rank that is lost.
+    ``adapters`` are loaded at the start, by the names that requests give; with ``load_adapters``
+    requests may load and drop others. ``adapter_gb`` is the memory of each rank for them.
     A launch waits ``wait_seconds`` for room, as where worker pods come after the head, and asks the
     autoscaler for nodes. ``launch_seconds`` is how long the actors may take to start,
     ``step_seconds`` how long a batch may take before a rank counts as lost. ``allowed_origins`` are
@@ -58,6 +64,9 @@ class ServeArguments(BaseModel):
 
     model: Path
     plan: Path | None = None
+    adapters: dict[str, Path] = Field(default_factory=dict)
+    adapter_gb: float = Field(default=1.0, gt=0)
+    load_adapters: bool = False
     name: str | None = Field(default=None, min_length=1)
     weights: WeightKind = "fp32"
     cache: CacheKind = "fp32"
@@ -89,6 +98,15 @@ class ServeArguments(BaseModel):
             raise ValueError("a key is odd")
         return keys
 
+    @model_validator(mode="after")
+    def _loading_needs_a_key(self) -> "ServeArguments":
+        if self.load_adapters and not self.api_keys:
+            raise ValueError(
+                "load_adapters lets requests name directories that the ranks read; give api_keys, "
+                "so that not everybody can"
+            )
+        return self
+
     @property
     def served_name(self) -> str:
         """The name that requests give as their model."""
@@ -103,7 +121,7 @@ class ServeArguments(BaseModel):
     def access(self) -> Access:
         """Who may ask. Ray Serve's proxy gives requests their ids."""
         keys = [key.get_secret_value() for key in self.api_keys]
-        return Access(self.allowed_origins, keys, request_ids=False)
+        return Access(self.allowed_origins, keys, False, self.load_adapters)
 
     def load_plan(self) -> Plan | None:
         """Return the plan, or None if none is given."""
@@ -148,7 +166,14 @@ class ServeArguments(BaseModel):
         if plan is not None:
             plan.check_model(config)
             check_one_replica(plan)
+        for directory in self.adapters.values():
+            AdapterFiles(directory, config)
         Text.open(self.model)
+
+    def adapter_memory(self, config: ModelConfig, plan: Plan) -> AdapterMemory:
+        """Return the memory of the ranks of a plan for adapters."""
+        shares = [plan.share(seat) for seat in plan.seats]
+        return AdapterMemory(config, shares, BYTES[self.weights], int(self.adapter_gb * 1e9))
 
 
 def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
@@ -162,7 +187,7 @@ def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
         return ServeArguments.model_validate({"api_keys": keys} | given)
     except ValidationError as error:
         fault = error.errors()[0]
-        key = str(fault["loc"][0])
+        key = str(fault["loc"][0]) if fault["loc"] else "load_adapters"
         raise ConfigError(f"serving argument {key}: {_said(key, fault['type'], fault)}") from None
 
 
@@ -175,4 +200,5 @@ def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
     if key == "api_keys":
         return "give a list of keys of letters, digits and signs, without spaces"
-    return f"{str(fault['msg']).removeprefix('Value error, ')}; found {fault['input']!r}"
+    said = str(fault["msg"]).removeprefix("Value error, ")
+    return said if key == "load_adapters" else f"{said}; found {fault['input']!r}"

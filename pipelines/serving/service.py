@@ -1,14 +1,18 @@
-"""One model under one name: its jobs, its queue, its tokenizer."""
+"""One model under one name, and its adapters under theirs: jobs, queue, tokenizer."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from moe.config.model import ModelConfig
+from pipelines.serving.adapters import Adapters
+from pipelines.serving.generation.adapter import Adapter
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.scheduler import Scheduler, Status
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.jobs import Jobs
 from pipelines.serving.limits import Limits, body_bytes
+from pipelines.serving.protocol.replies import Model
 from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest
 from pipelines.serving.protocol.tokens import (
     Detokenized,
@@ -22,9 +26,12 @@ from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 from pipelines.serving.tools.reader import Reader, reader_of
 
+MOST_SHOWN = 16
+"""Names of models in an error."""
+
 
 class Service:
-    """One model under one name."""
+    """One model under one name; ``adapters`` are those that it can answer with, if any."""
 
     def __init__(
         self,
@@ -43,6 +50,7 @@ class Service:
         self._scheduler = scheduler
         self._limits = limits
         self._jobs = Jobs(config, text, limits)
+        self.adapters: Adapters | None = None
 
     @property
     def body_bytes(self) -> int:
@@ -59,28 +67,53 @@ class Service:
         """The state of the engine and the queue."""
         return self._scheduler.status
 
-    def check_model(self, name: str) -> None:
-        """Raise UnknownModel for a model that is not served here."""
-        if name != self.name:
+    def models(self) -> list[Model]:
+        """Return what requests may name as their model: the model first, then its adapters."""
+        loaded = {} if self.adapters is None else self.adapters.loaded
+        every: list[tuple[str, int, str | None]] = [(self.name, self.created, None)]
+        every += [(name, each.created, self.name) for name, each in loaded.items()]
+        return [
+            Model(
+                id=name,
+                object="model",
+                created=created,
+                owned_by="raymoe",
+                max_model_len=self.context,
+                parent=parent,
+            )
+            for name, created, parent in every
+        ]
+
+    def adapter(self, name: str) -> Adapter | None:
+        """Return the adapter that requests ask for by a name, None for the model itself.
+
+        UnknownModel for what is not served here.
+        """
+        if name == self.name:
+            return None
+        found = None if self.adapters is None else self.adapters.named(name)
+        if found is None:
+            known = ", ".join(repr(each.id) for each in self.models()[:MOST_SHOWN])
             raise UnknownModel(
-                f"the model {name!r} is not served here; this server has {self.name!r}",
+                f"the model {name!r} is not served here; this server has {known}",
                 param="model",
                 code="model_not_found",
             )
+        return found
 
     def completion_jobs(self, request: CompletionRequest) -> list[Job]:
         """Return the jobs of a request, choice after choice, prompt after prompt."""
-        self.check_model(request.model)
-        return self._jobs.completions(request)
+        adapter = self.adapter(request.model)
+        return [replace(job, adapter=adapter) for job in self._jobs.completions(request)]
 
     def chat_jobs(self, request: ChatRequest) -> list[Job]:
         """Return the jobs that answer a conversation, one for each choice."""
-        self.check_model(request.model)
-        return self._jobs.chats(request)
+        adapter = self.adapter(request.model)
+        return [replace(job, adapter=adapter) for job in self._jobs.chats(request)]
 
     def tokenize(self, request: TokenizeRequest) -> Tokenized:
         """Return the tokens of a text or of a conversation."""
-        self.check_model(request.model or self.name)
+        self.adapter(request.model or self.name)
         tokens = list(self._tokens(request))
         reply = Tokenized(count=len(tokens), max_model_len=self.context, tokens=tokens)
         if not request.return_token_strs:
@@ -91,7 +124,7 @@ class Service:
 
     def detokenize(self, request: DetokenizeRequest) -> Detokenized:
         """Return the text of tokens, special tokens included."""
-        self.check_model(request.model or self.name)
+        self.adapter(request.model or self.name)
         self._jobs.check_tokens(request.tokens, "tokens")
         return Detokenized(prompt=self.text.whole(request.tokens))
 

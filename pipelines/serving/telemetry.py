@@ -23,6 +23,11 @@ SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 
 
+MOST_NAMES = 64
+"""Adapters that have counts of their own; those that come later are counted together."""
+OTHERS = "(others)"
+
+
 class Telemetry:
     """The figures of one served model."""
 
@@ -46,6 +51,17 @@ class Telemetry:
         self._between = times("inter_token_latency_seconds", "Between two tokens.")
         self._whole = times("e2e_request_latency_seconds", "Arrival to last token.")
         self._queue = times("request_queue_time_seconds", "Arrival to the first step.")
+        self._adapters = gauge("adapters_loaded", "Adapters on the ranks.", "raymoe")
+        self._adapter_bytes = gauge(
+            "adapter_memory_bytes", "Memory of adapters on the rank with most.", "raymoe"
+        )
+        self._adapter_ends = Counter(
+            "raymoe:adapter_requests",
+            "Generations of an adapter that ended.",
+            ("model_name", "adapter"),
+            registry=self._registry,
+        )
+        self._adapter_names: set[str] = set()
         self._ends = Counter(
             "vllm:request_success",
             "Generations that ended, by reason.",
@@ -92,12 +108,25 @@ class Telemetry:
         self._answers.observe(generated)
         self._whole.observe(seconds)
 
+    def adapters(self, count: int, most_bytes: int) -> None:
+        """Say how many adapters the ranks have, and the bytes of the rank with most."""
+        self._adapters.set(count)
+        self._adapter_bytes.set(most_bytes)
+
+    def adapter_ended(self, name: str) -> None:
+        """Count a generation of an adapter that ended."""
+        with self._counting:
+            if len(self._adapter_names) < MOST_NAMES:
+                self._adapter_names.add(name)
+            label = name if name in self._adapter_names else OTHERS
+        self._adapter_ends.labels(self._model, label).inc()
+
     def text(self) -> bytes:
         """Return all figures in the text form of Prometheus."""
         return bytes(generate_latest(self._registry))
 
-    def _gauge(self, name: str, said: str) -> Gauge:
-        return Gauge(f"vllm:{name}", said, ("model_name",), registry=self._registry).labels(
+    def _gauge(self, name: str, said: str, whose: str = "vllm") -> Gauge:
+        return Gauge(f"{whose}:{name}", said, ("model_name",), registry=self._registry).labels(
             self._model
         )
 

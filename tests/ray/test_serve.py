@@ -29,7 +29,7 @@ from moe.errors import ClusterError
 from moe.planning.plan.file import save_plan
 from pipelines.serving.app import build, check_port, run_server
 from pipelines.serving.arguments import parse_arguments
-from tests import runs, tiny, vocabularies
+from tests import lora, runs, tiny, vocabularies
 
 pytestmark = pytest.mark.ray
 
@@ -52,12 +52,20 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(ray_session: Session, model: Path) -> Iterator[str]:
+def poet(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the model."""
+    modules = [*lora.ATTENTION, "w1", "w2", "w3"]
+    return lora.adapter(model, tmp_path_factory.mktemp("poet"), target_modules=modules)
+
+
+@pytest.fixture(scope="module")
+def url(ray_session: Session, model: Path, poet: Path) -> Iterator[str]:
     port = free_port()
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     args = {
         "model": str(model),
         "plan": str(model / "plan.toml"),
+        "adapters": {"poet": str(poet)},
         "idle_seconds": 0.2,
         "step_seconds": 5,
     }
@@ -124,7 +132,7 @@ def test_greedy_equals_transformers(client: OpenAI, model: Path) -> None:
 
 def test_chats_models_health_and_refusals(client: OpenAI, url: str) -> None:
     assert health(url) == 200
-    assert [each.id for each in client.models.list()] == ["tiny"]
+    assert [each.id for each in client.models.list()] == ["tiny", "poet"]
     talk: list[Any] = [{"role": "user", "content": "the dog"}]
     reply = client.chat.completions.create(model="tiny", messages=talk, max_tokens=5, seed=1)
     stream = client.chat.completions.create(
@@ -179,6 +187,23 @@ def test_an_actor_killed_while_idle_is_replaced_alone(client: OpenAI, url: str) 
     until(lambda: rank_pids().get(0, before[0]) != before[0])
     assert client.completions.create(model="tiny", prompt="the", max_tokens=1).choices
     assert rank_pids()[1] == before[1]
+
+
+def test_an_adapter_is_there_again_after_a_loss(client: OpenAI, model: Path, poet: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokens = tokenizer("the quick brown fox")["input_ids"]
+    theirs = lora.Adapted(model, poet).continued(tokens, 8)
+    options: dict[str, Any] = {"model": "poet", "prompt": tokens, "max_tokens": 8}
+
+    def said() -> str:
+        reply = client.completions.create(**options, temperature=0, extra_body={"ignore_eos": True})
+        return reply.choices[0].text
+
+    assert said() == tokenizer.decode(theirs, skip_special_tokens=True)
+    before = {actor.pid for actor in stage_actors()}
+    os.kill(max(before), signal.SIGKILL)
+    until(lambda: len({actor.pid for actor in stage_actors()} - before) == 1)
+    assert said() == tokenizer.decode(theirs, skip_special_tokens=True)
 
 
 def test_requests_of_one_moment_are_answered_as_alone(client: OpenAI) -> None:

@@ -5,8 +5,9 @@
     experts    the experts of a layer over few rows
     attention  one layer's attention over the blocks that hold keys and values
     store      the memory of keys and values, in blocks
-    rows       the rows of a pass: which sequence, which positions, which blocks
-    packing    the weights as products take them: float32, 16 or 8 bits
+    rows       the rows of a pass: which sequence, which positions, which blocks, which adapter
+    adapters   what adapters add to products
+    operands   the weights as products take them: float32, 16 or 8 bits
 
 Nothing here is recorded by autograd, measured or dropped: ``moe.nn.decoder`` has the same function
 for training, and is its oracle. A module imports only from modules on lower lines.

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moe.config.answering import WeightKind
+from moe.config.role import ModelPart
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import FeedForward
+from moe.nn.inference.adapters import Additions, Spans, adapters_of, spans_of
 from moe.nn.inference.operands import Operand, Prepared, move_together, pack
 from moe.nn.linear import Linear
 
@@ -26,6 +28,8 @@ class SwiGlu(NamedTuple):
 
     gate_up: Operand
     down: Operand
+    to_gate_up: Additions
+    to_down: Additions
     bias_N: Tensor | None = None
 
     @classmethod
@@ -36,20 +40,26 @@ class SwiGlu(NamedTuple):
         if own:
             move_together(gate_up)
         down = pack(kind, (layer.down_proj.weight,))
-        return cls(pack(kind, gate_up), down, biases(layers))
+        added = Additions(kind), Additions(kind)
+        return cls(pack(kind, gate_up), down, *added, biases(layers))
 
     @property
     def operands(self) -> tuple[Operand, Operand]:
         """The packed weights."""
         return self.gate_up, self.down
 
-    def apply(self, rows: Prepared) -> Tensor:
+    def additions(self, part: ModelPart) -> Additions:
+        """Return what adapters add to gate and up, or to down."""
+        return self.to_down if part == "down" else self.to_gate_up
+
+    def apply(self, rows: Prepared, spans: Spans = ()) -> Tensor:
         """Return ``down(silu(gate(x)) * up(x))``."""
-        inner = self.gate_up.product(rows)
+        inner = self.to_gate_up.to(self.gate_up.product(rows), rows, spans)
         if self.bias_N is not None:
             inner = inner + self.bias_N.to(inner.dtype)
         gate, up = inner.chunk(2, dim=1)
-        return self.down.product(self.down.prepared(F.silu(gate).mul_(up)))
+        between = self.down.prepared(F.silu(gate).mul_(up))
+        return self.to_down.to(self.down.product(between), between, spans)
 
 
 def biases(layers: Sequence[Linear]) -> Tensor | None:
@@ -72,35 +82,45 @@ class HeldExperts:
     def __iter__(self) -> Iterator[SwiGlu]:
         yield from self._experts.values()
 
-    def mix(self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    def additions(self, expert: int, part: ModelPart) -> Additions:
+        """Return what adapters add to a product of a held expert."""
+        return self._experts[expert].additions(part)
+
+    def mix(
+        self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, spans: Spans = ()
+    ) -> Tensor:
         """Return the weighted sum of the held experts of each row, [T, D]."""
         if self._first is None:
             return torch.zeros_like(x_TD)
         rows = self._first.gate_up.prepared(x_TD)
         if len(x_TD) == 1:
-            return self._one(rows, experts_TK[0].tolist(), weights_TK[0].tolist())
-        return self._many(rows, experts_TK, weights_TK)
+            pairs = zip(experts_TK[0].tolist(), weights_TK[0].tolist(), strict=True)
+            return self._one(rows, sorted(pairs), spans)
+        return self._many(rows, experts_TK, weights_TK, spans)
 
-    def _one(self, rows: Prepared, experts: Sequence[int], weights: Sequence[float]) -> Tensor:
+    def _one(self, rows: Prepared, pairs: Sequence[tuple[int, float]], spans: Spans) -> Tensor:
         sum_1D: Tensor | None = None
-        for number, weight in sorted(zip(experts, weights, strict=True)):
+        for number, weight in pairs:
             expert = self._experts.get(number)
             if expert is not None:
-                own = expert.apply(rows).float()
+                own = expert.apply(rows, spans).float()
                 sum_1D = own.mul_(weight) if sum_1D is None else sum_1D.add_(own, alpha=weight)
         return torch.zeros_like(rows.x_MK, dtype=torch.float32) if sum_1D is None else sum_1D
 
-    def _many(self, rows: Prepared, experts_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    def _many(self, rows: Prepared, experts_TK: Tensor, weights_TK: Tensor, spans: Spans) -> Tensor:
         top_k = experts_TK.shape[1]
         numbers_A, order_A = experts_TK.flatten().sort(stable=True)
         tokens_A = order_A // top_k
         weights_A1 = weights_TK.flatten().index_select(0, order_A)[:, None]
         x = rows.take(tokens_A)
         y_TD = torch.zeros_like(rows.x_MK, dtype=torch.float32)
+        adapters = adapters_of(spans, len(experts_TK)) if spans else []
+        users_A = [adapters[token] for token in tokens_A.tolist()] if spans else []
         for number, start, stop in _spans(numbers_A.tolist()):
             expert = self._experts.get(number)
             if expert is not None:
-                y_RD = expert.apply(x.part(start, stop)) * weights_A1[start:stop]
+                own = spans_of((user, 1) for user in users_A[start:stop])
+                y_RD = expert.apply(x.part(start, stop), own) * weights_A1[start:stop]
                 y_TD.index_add_(0, tokens_A[start:stop], y_RD.float())
         return y_TD
 

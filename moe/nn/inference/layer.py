@@ -3,17 +3,21 @@
 Shapes: T rows, D hidden, H query heads, K key-value heads, E head size.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from moe.config.answering import WeightKind
+from moe.config.role import ModelPart, Role
 from moe.nn.attention import Attention, QueryKeyNorm
 from moe.nn.block import Block, MixtureOfExperts
 from moe.nn.exchange import Exchange
 from moe.nn.feed_forward import DenseFeedForward
+from moe.nn.inference.adapters import Additions
 from moe.nn.inference.attention import attend_rows
 from moe.nn.inference.experts import HeldExperts, SwiGlu, biases
-from moe.nn.inference.operands import Operand, move_together, pack
+from moe.nn.inference.operands import Operand, Prepared, move_together, pack
 from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import LayerStore
 from moe.nn.norm import Norm
@@ -43,6 +47,11 @@ class Layer:
         """All packed weights."""
         return [*self._attention.operands, *self._rest.operands]
 
+    def additions(self, role: Role) -> Additions:
+        """Return what adapters add to the product of the group that begins with a weight."""
+        attention = self._attention.added.get(role.part)
+        return self._rest.additions(role) if attention is None else attention
+
 
 class _Attention:
     def __init__(self, layer: Attention, kind: WeightKind, own: bool) -> None:
@@ -57,13 +66,16 @@ class _Attention:
         self._head_size, self._window = layer.head_size, layer.window
         self._exchange: Exchange = layer.exchange
         self._norms = layer.q_norm, layer.k_norm
+        self._to_qkv, self._to_out = Additions(kind), Additions(kind)
+        self.added: Mapping[ModelPart, Additions] = {"query": self._to_qkv, "output": self._to_out}
 
     @property
     def operands(self) -> list[Operand]:
         return [self._qkv, self._out]
 
     def forward(self, x_TD: Tensor, turn_T1E: Tensor, rows: Rows, store: LayerStore) -> Tensor:
-        qkv = self._qkv.product(self._qkv.prepared(x_TD))
+        entering = self._qkv.prepared(x_TD)
+        qkv = self._to_qkv.to(self._qkv.product(entering), entering, rows.spans)
         if self._qkv_bias is not None:
             qkv = qkv + self._qkv_bias.to(qkv.dtype)
         heads = qkv.view(len(qkv), -1, self._head_size)
@@ -72,7 +84,8 @@ class _Attention:
         turned = self._turned(heads[:, :queries], heads[:, queries:keys], turn_T1E)
         store.write(rows.places, turned[:, queries:], heads[:, keys:])
         mixed_THE = attend_rows(turned[:, :queries], rows, store, self._window)
-        y_TD = self._out.product(self._out.prepared(mixed_THE.flatten(1)))
+        leaving = self._out.prepared(mixed_THE.flatten(1))
+        y_TD = self._to_out.to(self._out.product(leaving), leaving, rows.spans)
         y_TD = self._exchange.leave(y_TD)
         return y_TD if self._out_bias is None else y_TD + self._out_bias
 
@@ -101,9 +114,12 @@ class _Dense:
     def operands(self) -> list[Operand]:
         return list(self._inner.operands)
 
+    def additions(self, role: Role) -> Additions:
+        return self._inner.additions(role.part)
+
     def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
         inner = self._inner
-        y_TD = self._exchange.leave(inner.apply(inner.gate_up.prepared(x_TD)))
+        y_TD = self._exchange.leave(inner.apply(inner.gate_up.prepared(x_TD), rows.spans))
         return y_TD if self._out_bias is None else y_TD + self._out_bias
 
 
@@ -114,6 +130,7 @@ class _Mixture:
         shared = layer.config.shared_size > 0
         self._shared = SwiGlu.of(layer.shared, kind, own) if shared else None
         self._gate: nn.Linear | None = layer.shared_gate if layer.config.shared_gate else None
+        self._to_router, self._to_gate = Additions(kind), Additions(kind)
         self._exchange = layer.exchange
 
     @property
@@ -121,14 +138,25 @@ class _Mixture:
         every = [*self._held] if self._shared is None else [*self._held, self._shared]
         return [each for expert in every for each in expert.operands]
 
+    def additions(self, role: Role) -> Additions:
+        if role.expert is not None:
+            return self._held.additions(role.expert, role.part)
+        if self._shared is not None and role.shared:
+            return self._shared.additions(role.part)
+        return self._to_router if role.part == "router" else self._to_gate
+
     def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
         exact_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
-        routing = self._router.forward(exact_TD, rows.tokens)
-        y_TD = self._held.mix(x_TD, routing.experts, routing.weights)
+        exact, spans = Prepared(exact_TD), rows.spans
+        routing = self._router.forward(
+            exact_TD, rows.tokens, lambda logits_TN: self._to_router.to(logits_TN, exact, spans)
+        )
+        y_TD = self._held.mix(x_TD, routing.experts, routing.weights, spans)
         if self._shared is not None:
-            shared_TD = self._shared.apply(self._shared.gate_up.prepared(x_TD))
+            shared_TD = self._shared.apply(self._shared.gate_up.prepared(x_TD), spans)
             if self._gate is not None:
-                shared_TD = self._gate(exact_TD).sigmoid() * shared_TD
+                gate_T1 = self._to_gate.to(self._gate(exact_TD), exact, spans)
+                shared_TD = gate_T1.sigmoid() * shared_TD
             y_TD = y_TD + shared_TD
         return self._exchange.leave(y_TD)
 

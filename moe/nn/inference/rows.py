@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe.nn.inference.adapters import Spans, spans_of
+
 BLOCK = 16
 """Positions of a block."""
 
@@ -30,13 +32,15 @@ Run = tuple[int, int]
 class Segment:
     """The rows ``[start, stop)`` of a pass: new positions of one sequence, from ``position`` on.
 
-    ``table`` has the blocks of all its positions, the new ones among them.
+    ``table`` has the blocks of all its positions, the new ones among them. ``adapter`` 0 is the
+    model itself.
     """
 
     start: int
     stop: int
     position: int
     table: Sequence[int]
+    adapter: int = 0
 
     @property
     def count(self) -> int:
@@ -74,13 +78,14 @@ class Rows:
     """All segments of a pass, with what every layer needs of them.
 
     ``positions`` [T] count within each sequence, ``places`` [T] are where keys and values go.
-    ``tokens`` [T] are there on shares that need them.
+    ``tokens`` [T] are there on shares that need them. ``spans`` are the rows that use adapters.
     """
 
     segments: tuple[Segment, ...]
     positions: Tensor
     places: Tensor
     tokens: Tensor | None = None
+    spans: Spans = ()
 
     @classmethod
     def of(
@@ -97,4 +102,5 @@ class Rows:
             torch.tensor(positions, device=device),
             torch.tensor(places, device=device),
             None if tokens is None else torch.tensor(tokens, device=device),
+            spans_of((each.adapter, each.count) for each in segments),
         )

@@ -3,15 +3,17 @@
 Shapes: T rows, R rows whose logits are wanted, D hidden, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moe.config.adapters import Group, groups
 from moe.config.answering import WeightKind
 from moe.nn.block import Block
 from moe.nn.decoder import Decoder
+from moe.nn.inference.adapters import Additions
 from moe.nn.inference.layer import Layer
 from moe.nn.inference.operands import check_kind, pack
 from moe.nn.inference.rows import Rows
@@ -23,6 +25,9 @@ HEAD: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
 """How the head is kept where it is kept otherwise: 8 bits there cost as much loss as in all layers'
 gates and ups together, and it is a small part of the bytes.
 """
+
+ReadFactors = Callable[[Group], tuple[Tensor, Tensor] | None]
+"""Returns A [R, K] and B [N, R] of an adapter for the held parts of weights, if it has them."""
 
 
 class AnsweringShare:
@@ -44,6 +49,7 @@ class AnsweringShare:
                 _empty(block)
         head = HEAD.get(kind, kind)
         self._head = pack(head, [decoder.head_weight]) if decoder.share.head else None
+        self._adapters: set[int] = set()
         if own and kind != "fp32" and decoder.share.head and not decoder.config.tie_embeddings:
             decoder.lm_head.weight.data = decoder.lm_head.weight.data.new_empty(0)
 
@@ -54,6 +60,32 @@ class AnsweringShare:
         packed += [] if self._head is None else [self._head]
         left = sum(each.numel() * each.element_size() for each in self._decoder.parameters())
         return left + sum(each.bytes for each in packed)
+
+    @property
+    def adapters(self) -> Set[int]:
+        """Numbers of the adapters that are here."""
+        return self._adapters
+
+    def adopt(self, adapter: int, read: ReadFactors) -> None:
+        """Take up an adapter; batches may be under way that do not use it."""
+        device = next(self._decoder.parameters()).device
+        for group in groups(self._decoder.config, self._decoder.share):
+            found = read(group)
+            if found is not None:
+                down_RK, up_NR = found
+                self._additions(group).put(adapter, down_RK.to(device), up_NR.to(device))
+        self._adapters.add(adapter)
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter, if it is here."""
+        for group in groups(self._decoder.config, self._decoder.share):
+            self._additions(group).drop(adapter)
+        self._adapters.discard(adapter)
+
+    def _additions(self, group: Group) -> Additions:
+        role = group[0].role
+        assert role.layer is not None
+        return self._layers[role.layer].additions(role)
 
     def embed(self, tokens_T: Tensor) -> Tensor:
         """Return the hidden states of tokens, which begin a pass."""

@@ -9,6 +9,9 @@ the budget of the batch allows. Sequences join and leave at any batch::
     9       token 33, its last   token 1          prompt 36..40
     10                           token 2          token 1
 
+The sequences of one adapter stand together in a batch: what it adds is computed over all of their
+rows at once.
+
 A sequence that needs a block when none is left takes those of the one that came last, which begins
 anew when there is room: its tokens are known, so it goes on where it was.
 """
@@ -16,12 +19,13 @@ anew when there is room: its tokens are known, so it goes on where it was.
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from actors.commands import Batch, BatchOutput, Drawing, Feed
 from moe.config.sampling import SampledToken
 from moe.nn.inference.rows import BLOCK, GONE
 from pipelines.serving.batching.pool import Pool
-from pipelines.serving.batching.prefixes import BEGINNING, following
+from pipelines.serving.batching.prefixes import following
 from pipelines.serving.batching.sequence import Sequence, Wanted
 
 
@@ -143,6 +147,7 @@ class Batcher:
         feeds += self._read(prompt_tokens, prompt_tokens if of_long is None else of_long)
         if not feeds:
             return None
+        feeds.sort(key=attrgetter("adapter"))
         self._batches += 1
         drawing = (self._sequences[feed.sequence] for feed in feeds if feed.draws)
         begun = {each.number: _begin(each) for each in drawing if not each.begun}
@@ -234,6 +239,7 @@ class Batcher:
             draws,
             allowed() if draws and allowed is not None else None,
             *self._targets(sequence, start, stop),
+            adapter=sequence.wanted.adapter,
         )
         sequence.computed = stop
         sequence.unknown += draws
@@ -257,7 +263,7 @@ class Batcher:
         """
         if sequence.wanted.scored is not None:
             return
-        name = BEGINNING
+        name = sequence.named
         for stop in range(BLOCK, len(sequence.tokens), BLOCK):
             name = following(name, sequence.tokens[stop - BLOCK : stop])
             block = self.pool.find(name)
@@ -272,9 +278,8 @@ class Batcher:
         """Name the blocks that are full of known tokens."""
         known = min(sequence.computed, len(sequence.tokens)) // BLOCK
         for number in range(len(sequence.names), known):
-            before = sequence.names[-1] if sequence.names else BEGINNING
             own = sequence.tokens[number * BLOCK : (number + 1) * BLOCK]
-            sequence.names.append(following(before, own))
+            sequence.names.append(following(sequence.named, own))
             if sequence.table[number] != GONE:
                 self.pool.name(sequence.table[number], sequence.names[-1])
 

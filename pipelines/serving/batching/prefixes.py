@@ -1,19 +1,22 @@
-"""The names of full blocks: a hash of all tokens up to the end of the block.
+"""The names of full blocks: a hash of all tokens up to the end of the block, and of their root.
 
-All blocks of a pool are computed by the same weights, so equal names mean equal keys and values.
+Blocks of one root are computed by the same weights, so equal names mean equal keys and values.
 """
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from moe.nn.inference.rows import BLOCK
 
 Name = bytes
 
 
-BEGINNING: Name = b""
-"""The name before the first block."""
+def beginning(root: Hashable) -> Name:
+    """Return the name before the first block of a root: of what computes the blocks, as a value
+    whose ``repr`` tells it from every other.
+    """
+    return hashlib.blake2b(repr(root).encode(), digest_size=16).digest()
 
 
 def following(before: Name, tokens: Sequence[int]) -> Name:

@@ -1,6 +1,6 @@
 """One sequence of a batcher: its tokens, how many of them are computed, and its blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moe.config.sampling import Sampling
 from moe.nn.inference.rows import BLOCK, GONE
-from pipelines.serving.batching.prefixes import Name
+from pipelines.serving.batching.prefixes import Name, beginning
 
 Mask = Callable[[], NDArray[np.int32] | None]
 
@@ -19,7 +19,8 @@ class Wanted:
 
     ``scored``: log-probabilities of the tokens of the prompt, with that many alternatives; None:
     no. ``allowed`` gives the bit mask of the tokens that may come next, once all before are known;
-    None: any may come.
+    None: any may come. ``adapter`` is the number of what the ranks add to the model, 0 for nothing;
+    sequences of one ``root`` share blocks.
     """
 
     prompt: tuple[int, ...]
@@ -27,6 +28,8 @@ class Wanted:
     sampling: Sampling
     scored: int | None = None
     allowed: Mask | None = None
+    adapter: int = 0
+    root: Hashable = None
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +52,11 @@ class Sequence:
     scored: int = 0
     table: list[int] = field(default_factory=list)
     names: list[Name] = field(default_factory=list)
+
+    @property
+    def named(self) -> Name:
+        """The name of the last block that has one, or that before the first."""
+        return self.names[-1] if self.names else beginning(self.wanted.root)
 
     @property
     def length(self) -> int:

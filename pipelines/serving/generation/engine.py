@@ -2,13 +2,24 @@
 
 from typing import Protocol, TypeVar
 
-from actors.commands import Batch, BatchOutput
+from actors.commands import AdapterSource, Batch, BatchOutput
 from actors.engine.serving import Mended
 
 Begun = TypeVar("Begun")
 
 
-class Engine(Protocol[Begun]):
+class Adopting(Protocol):
+    """An adapter that the ranks are taking up."""
+
+    @property
+    def over(self) -> bool:
+        """Whether all ranks have it, or one has failed."""
+
+
+Adopted = TypeVar("Adopted", bound=Adopting)
+
+
+class Engine(Protocol[Begun, Adopted]):
     """Runs batches in the order in which they are begun; several may be under way."""
 
     def begin(self, batch: Batch) -> Begun:
@@ -16,6 +27,15 @@ class Engine(Protocol[Begun]):
 
     def finish(self, flight: Begun) -> BatchOutput:
         """Wait for the batch that was begun first, of those not finished, and return its output."""
+
+    def adopt(self, source: AdapterSource) -> Adopted:
+        """Begin to take up an adapter and return at once; do nothing where it is there."""
+
+    def adopted(self, adoption: Adopted) -> None:
+        """Wait until all ranks have the adapter; CheckpointError where it cannot be read."""
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter once the batches begun so far are done."""
 
     def mend(self) -> Mended:
         """Bring all ranks together after a loss; every batch under way is lost."""

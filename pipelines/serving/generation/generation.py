@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.generation.adapter import Adapter
 from pipelines.serving.generation.constraint import Constraint
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.stops import StopFilter
@@ -21,6 +22,7 @@ class Job:
 
     ``stop`` texts and ``stop_tokens`` end it and are not part of the answer. ``scored`` is not None
     where log-probabilities of the prompt's tokens are wanted, with so many alternatives.
+    ``adapter`` None: the model itself answers.
     """
 
     prompt: tuple[int, ...]
@@ -30,6 +32,7 @@ class Job:
     stop_tokens: frozenset[int] = frozenset()
     scored: int | None = None
     constraint: Constraint | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)

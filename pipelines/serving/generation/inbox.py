@@ -16,6 +16,7 @@ class Inbox:
         self._new: list[Stream] = []
         self._left: list[Stream] = []
         self._held = 0
+        self._nudged = False
         self._closed = False
 
     @property
@@ -51,6 +52,12 @@ class Inbox:
             self._left.append(stream)
             self._changed.notify_all()
 
+    def nudge(self) -> None:
+        """End the wait of ``take``, once."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Take no more."""
         with self._changed:
@@ -66,7 +73,11 @@ class Inbox:
         """Return who came and who left since the last time; wait so long if nobody did."""
         with self._changed:
             if seconds > 0:
-                self._changed.wait_for(lambda: self._new or self._left or self._closed, seconds)
+                self._changed.wait_for(self._woken, seconds)
+            self._nudged = False
             new, left = self._new, self._left
             self._new, self._left = [], []
             return new, left
+
+    def _woken(self) -> bool:
+        return bool(self._new or self._left or self._nudged or self._closed)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipelines.serving.generation.engine import Engine
 
 State = Literal["serving", "mending", "rebuilding", "failed"]
-Build = Callable[[], Engine[Any]]
+Build = Callable[[], Engine[Any, Any]]
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class EngineKeeper:
 
     def __init__(self, build: Build) -> None:
         self._build = build
-        self._engine: Engine[Any] | None = build()
+        self._engine: Engine[Any, Any] | None = build()
         self._state: State = "serving"
         self._lock = threading.Lock()
 
@@ -32,12 +32,12 @@ class EngineKeeper:
             return self._state
 
     @property
-    def engine(self) -> Engine[Any] | None:
+    def engine(self) -> Engine[Any, Any] | None:
         """The engine; None after a failed rebuild."""
         return self._engine
 
     @property
-    def there(self) -> Engine[Any]:
+    def there(self) -> Engine[Any, Any]:
         """The engine, where it is known to exist."""
         assert self._engine is not None
         return self._engine

@@ -10,13 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.commands import Batch
+from actors.commands import AdapterSource, Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
 from pipelines.serving.batching.sequence import Wanted
+from pipelines.serving.generation.adoptions import Adoptions
 from pipelines.serving.generation.engine import Engine
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.inbox import Inbox
@@ -24,7 +26,7 @@ from pipelines.serving.generation.keeper import Build, EngineKeeper, State
 from pipelines.serving.generation.pace import Pace
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
-from pipelines.serving.refusals import Failed, Refusal, Unavailable
+from pipelines.serving.refusals import Failed, Refusal, Unavailable, UnknownModel
 
 OnEnd = Callable[[Generation], None]
 
@@ -36,6 +38,9 @@ MOST_LOSSES = 3
 """
 
 _CLOSING = "the server is shutting down"
+_UNLOADED = "the adapter of this request is not loaded any more; load it again"
+_GLANCE_SECONDS = 0.01
+"""Between two looks at ranks that take up an adapter and do nothing else."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -90,6 +95,7 @@ class Scheduler:
         self._batcher = Batcher(room)
         self._pace = Pace(limits.prefill_tokens)
         self._inbox = Inbox(limits.held)
+        self._adoptions = Adoptions()
         self._streams: dict[int, Stream] = {}
         self._flights: deque[_Flight] = deque()
         self._landed = 0.0
@@ -116,6 +122,22 @@ class Scheduler:
         self._inbox.put(streams)
         return streams
 
+    def adopt(self, source: AdapterSource) -> Future[None]:
+        """Have the ranks take up an adapter, beside what they do; the result: they have it."""
+        coming = self._adoptions.come(source)
+        self._inbox.nudge()
+        return coming
+
+    def release(self, adapter: int) -> Future[None]:
+        """Have the ranks forget an adapter when no generation uses it; the result: they do."""
+        going = self._adoptions.go(adapter)
+        self._inbox.nudge()
+        return going
+
+    def has(self, adapter: int) -> bool:
+        """Return whether generations may use an adapter."""
+        return self._adoptions.holds(adapter)
+
     def close(self, timeout_seconds: float) -> None:
         """End all generations and the engine."""
         self._inbox.close()
@@ -126,28 +148,54 @@ class Scheduler:
     def _work(self) -> None:
         while not self._inbox.closed:
             changed = self._receive()
+            if self._adoptions.pending:
+                self._adapt()
             if self._streams:
                 self._turn()
-            elif not changed:
+            elif not changed and not self._adoptions.pending:
                 self._look()
         self._receive()
+        self._adoptions.fail(Unavailable(_CLOSING))
         self._fail(list(self._streams), Unavailable(_CLOSING))
         self._keeper.end()
 
     def _receive(self) -> bool:
         """Take in who came and let go who left; return whether there was anybody."""
-        new, left = self._inbox.take(0.0 if self._streams else self._limits.idle_seconds)
+        seconds = _GLANCE_SECONDS if self._adoptions.pending else self._limits.idle_seconds
+        new, left = self._inbox.take(0.0 if self._streams else seconds)
         for stream in new:
             self._streams[self._batcher.add(_wanted(stream.generation.job))] = stream
         gone = {id(stream) for stream in left}
         self._end([number for number, each in self._streams.items() if id(each) in gone])
+        self._fail_without({_adapter(stream) for stream in new} - {0})
         return bool(new or left)
+
+    def _fail_without(self, adapters: Iterable[int]) -> None:
+        """Fail the generations whose adapter, of these, is not there."""
+        for adapter in adapters:
+            if not self._adoptions.holds(adapter):
+                using = [own for own, each in self._streams.items() if _adapter(each) == adapter]
+                self._fail(using, UnknownModel(_UNLOADED, "model", "model_not_found"))
+
+    def _adapt(self) -> None:
+        """Go on with the adapters that come and go."""
+        if self._keeper.engine is None and not self._rebuild():
+            self._adoptions.fail(Unavailable("the engine is down and could not be rebuilt"))
+            return
+        try:
+            used = {_adapter(stream) for stream in self._streams.values()}
+            self._adoptions.turn(self._keeper.there, used)
+        except LOST as error:
+            self._recover(error)
+        except Exception:
+            _LOG.exception("an adapter could not be taken up")
 
     def _turn(self) -> None:
         """Begin what can be begun, and finish the batch that was begun first."""
         if self._keeper.engine is None and not self._rebuild():
             return
         try:
+            self._fail_without(self._adoptions.renew(self._keeper.there))
             self._begin(self._keeper.there)
             self._finish(self._keeper.there)
         except LOST as error:
@@ -158,7 +206,7 @@ class Scheduler:
             self._fail(failed & self._streams.keys(), _failure(error))
             self._recover(error)
 
-    def _begin(self, engine: Engine[Any]) -> None:
+    def _begin(self, engine: Engine[Any, Any]) -> None:
         while len(self._flights) < self._room.depth:
             of_long = self._pace.tokens(self._batcher.generating)
             batch = self._batcher.next(self._limits.prefill_tokens, of_long)
@@ -171,7 +219,7 @@ class Scheduler:
                 if stream.started is None:
                     stream.started, stream.generation.cached = now, feed.position
 
-    def _finish(self, engine: Engine[Any]) -> None:
+    def _finish(self, engine: Engine[Any, Any]) -> None:
         flight = self._flights[0]
         output = engine.finish(flight.begun)
         self._flights.popleft()
@@ -231,6 +279,7 @@ class Scheduler:
         if not self._keeper.mend():
             self._rebuild()
         self._batcher.restart()
+        self._adoptions.restart()
 
     def _rebuild(self) -> bool:
         """Make a new engine; where that fails, so do the generations."""
@@ -238,12 +287,22 @@ class Scheduler:
         if error is not None:
             reason = f"the engine is down and could not be rebuilt: {error}; try again in a moment"
             self._fail(list(self._streams), Unavailable(reason))
+        self._adoptions.restart()
         return error is None
 
 
 def _wanted(job: Job) -> Wanted:
     allowed = None if job.constraint is None else job.constraint.allowed
-    return Wanted(job.prompt, job.max_tokens, job.sampling, job.scored, allowed)
+    adapter = job.adapter
+    of_model = Wanted(job.prompt, job.max_tokens, job.sampling, job.scored, allowed)
+    if adapter is None:
+        return of_model
+    return replace(of_model, adapter=adapter.number, root=adapter.source.digest)
+
+
+def _adapter(stream: Stream) -> int:
+    adapter = stream.generation.job.adapter
+    return 0 if adapter is None else adapter.number
 
 
 def _failure(error: Exception) -> Failed:

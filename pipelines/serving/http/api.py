@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 import moe
 from pipelines.serving.access import Access
 from pipelines.serving.generation.stream import Stream
+from pipelines.serving.http.adapters import add_adapters
 from pipelines.serving.http.bodies import JsonBodies
 from pipelines.serving.http.chats import ChatAnswer
 from pipelines.serving.http.completions import CompletionAnswer
@@ -91,6 +92,8 @@ def create_app(service: Service, access: Access | None = None) -> FastAPI:
     _add_answers(app, service)
     _add_tokens(app, service)
     _add_status(app, service)
+    if service.adapters is not None and access is not None and access.loads_adapters:
+        add_adapters(app, service.adapters, ERRORS)
     add_errors(app)
     return app
 
@@ -150,25 +153,16 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
-    def described() -> Model:
-        return Model(
-            id=service.name,
-            object="model",
-            created=service.created,
-            owned_by="raymoe",
-            max_model_len=service.context,
-        )
-
     @app.head("/v1/models", include_in_schema=False)
     @app.get("/v1/models", responses=ERRORS)
     async def models() -> ModelList:
-        return ModelList(object="list", data=[described()])
+        return ModelList(object="list", data=service.models())
 
     @app.head("/v1/models/{name:path}", include_in_schema=False)
     @app.get("/v1/models/{name:path}", responses=ERRORS)
     async def model(name: str) -> Model:
-        service.check_model(name)
-        return described()
+        service.adapter(name)
+        return next(each for each in service.models() if each.id == name)
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})

@@ -31,3 +31,5 @@ async def watched(stream: Stream, telemetry: Telemetry) -> AsyncIterator[Delta]:
     finally:
         prompt = len(stream.generation.job.prompt)
         telemetry.ended(reason, prompt, seen, time.monotonic() - began)
+        if stream.generation.job.adapter is not None:
+            telemetry.adapter_ended(stream.generation.job.adapter.name)

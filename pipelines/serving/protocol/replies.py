@@ -163,13 +163,14 @@ class ChatChunk(Reply):
 
 
 class Model(Reply):
-    """What is served."""
+    """What is served: the model, or an adapter of it, whose ``parent`` it is."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     max_model_len: int
+    parent: str | None = None
 
 
 class ModelList(Reply):

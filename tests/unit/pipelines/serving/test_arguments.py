@@ -37,6 +37,11 @@ LLAMA_1B = replace(
         ({"model": 3}, "argument model: .* found 3"),
         ({"model": "x", "name": ""}, "argument name: .* found ''"),
         ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
+        ({"model": "x", "adapter_gb": 0}, "argument adapter_gb: .* greater than 0; found 0"),
+        (
+            {"model": "x", "load_adapters": True},
+            "argument load_adapters: load_adapters lets requests .* give api_keys",
+        ),
         (
             {"model": "x", "allowed_origins": ["https://chat.example/"]},
             "argument allowed_origins: give origins like https://chat.example, without a path",

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.serving.telemetry import Telemetry
+from pipelines.serving.telemetry import MOST_NAMES, OTHERS, Telemetry
 
 
 def figures(telemetry: Telemetry) -> dict[str, float]:
@@ -48,3 +48,22 @@ def test_models_in_one_process_do_not_mix() -> None:
     one, other = Telemetry("one"), Telemetry("other")
     one.totals(0, 0, 1)
     assert figures(other)["vllm:num_preemptions_total"] == 0
+
+
+def test_adapters_have_counts_of_their_own_up_to_a_bound() -> None:
+    telemetry = Telemetry("tiny")
+    for number in range(MOST_NAMES + 3):
+        telemetry.adapter_ended(f"a{number}")
+    telemetry.adapter_ended("a0")
+    (family,) = (
+        each
+        for each in text_string_to_metric_families(telemetry.text().decode())
+        if each.name == "raymoe:adapter_requests"
+    )
+    found = {
+        each.labels["adapter"]: each.value
+        for each in family.samples
+        if each.name.endswith("_total")
+    }
+    assert len(found) == MOST_NAMES + 1
+    assert (found["a0"], found["a1"], found[OTHERS]) == (2, 1, 3)

@@ -48,7 +48,8 @@ class Ranks:
             tokens = (text[-1],) if feed.tokens is None else feed.tokens
             assert list(tokens) == text[feed.position : feed.position + len(tokens)]
             for at in range(feed.position, feed.position + feed.count):
-                writes.append((feed.table[at // BLOCK], at % BLOCK, hash(tuple(text[: at + 1]))))
+                held = hash((feed.adapter, *text[: at + 1]))
+                writes.append((feed.table[at // BLOCK], at % BLOCK, held))
         self.memory |= {(block, offset): value for block, offset, value in writes}
         drawn, scored = {}, {}
         for feed in batch.feeds:
@@ -57,7 +58,7 @@ class Ranks:
             first = 0 if self.room.window is None else max(0, end - self.room.window)
             for at in range(first, end):
                 found = self.memory[feed.table[at // BLOCK], at % BLOCK]
-                assert found == hash(tuple(text[: at + 1]))
+                assert found == hash((feed.adapter, *text[: at + 1]))
             if feed.draws:
                 assert feed.sequence in self.drawings
                 assert end == len(text)
@@ -90,7 +91,7 @@ def rooms(draw: st.DrawFn) -> Room:
 
 @st.composite
 def wishes(draw: st.DrawFn) -> list[Wanted]:
-    """Draw prompts that often begin alike."""
+    """Draw prompts that often begin alike, for the model and for two adapters of it."""
     whole = draw(st.lists(st.integers(0, WORDS - 1), min_size=45, max_size=45))
     wanted = []
     for _ in range(draw(st.integers(1, 7))):
@@ -98,7 +99,8 @@ def wishes(draw: st.DrawFn) -> list[Wanted]:
         prompt = (*whole[:length], draw(st.integers(0, WORDS - 1)))
         scored = draw(st.sampled_from([None, None, 0]))
         most = draw(st.integers(0 if scored is not None else 1, 18))
-        wanted.append(Wanted(prompt, most, Sampling(), scored))
+        own = draw(st.sampled_from([0, 0, 1, 2]))
+        wanted.append(Wanted(prompt, most, Sampling(), scored, None, own, own))
     return wanted
 
 
@@ -164,6 +166,9 @@ class Play:
         )
         assert read <= self.budget + len(batch.feeds)
         assert len({feed.sequence for feed in batch.feeds}) == len(batch.feeds) > 0
+        users = [feed.adapter for feed in batch.feeds]
+        assert users == sorted(users)
+        assert users == [self.asked[feed.sequence].adapter for feed in batch.feeds]
         self.flying.append((batch, self.ranks.run(batch, prompts)))
         return True
 
@@ -213,6 +218,22 @@ def test_prompts_that_begin_alike_are_computed_once() -> None:
     assert batch is not None
     assert [feed.count for feed in batch.feeds] == [259] + [3] * 7
     assert batcher.counts.cached_tokens == 7 * 256
+
+
+def test_blocks_are_shared_within_one_root() -> None:
+    """Also of an adapter that went and came again under its name, with other weights or not."""
+    batcher = Batcher(Room(blocks=64, running=8))
+    same = tuple(range(40))
+    found = []
+    for adapter, root in ((0, None), (1, "a"), (1, "a"), (2, "b"), (3, "a"), (0, None)):
+        number = batcher.add(Wanted((*same, 5), 4, Sampling(), None, None, adapter, root))
+        batch = batcher.next(1000)
+        assert batch is not None
+        (feed,) = (each for each in batch.feeds if each.sequence == number)
+        found.append((feed.position, feed.adapter))
+        batcher.take(batch, BatchOutput(1, {number: SampledToken(0, 0.0)}))
+        batcher.end(number)
+    assert found == [(0, 0), (0, 1), (32, 1), (0, 2), (32, 3), (32, 0)]
 
 
 def test_a_long_prompt_leaves_room_for_others() -> None:
