@@ -81,6 +81,7 @@ class Adapters:
         With ``replaces``, it takes the name of the one before, whose requests go on to their end.
         """
         with self._changing:
+            self._forget_lost()
             self._check_name(name, replaces)
             try:
                 files = AdapterFiles(directory.absolute(), self._memory.config)
@@ -105,6 +106,13 @@ class Adapters:
                     "adapter_not_found",
                 )
             self._release(found.adapter.number)
+
+    def _forget_lost(self) -> None:
+        """Count no memory for adapters that could not be read again after a loss."""
+        for name, each in list(self._loaded.items()):
+            if not self._scheduler.has(each.adapter.number):
+                del self._loaded[name]
+                self._release(each.adapter.number)
 
     def _check_name(self, name: str, replaces: bool) -> None:
         if not _NAME.fullmatch(name):

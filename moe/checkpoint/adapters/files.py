@@ -33,6 +33,8 @@ class AdapterFiles:
             raise CheckpointError(_unreadable(directory))
         self._shards = Shards(dict.fromkeys(read_header(path).entries, path))
         shapes = {name: self._shards.shape(name) for name in self._shards.names}
+        for name in shapes:
+            self._shards.dtype(name)
         placing = Placing(config, settings, shapes)
         self._factors = _placed(placing, config, directory, shapes.keys())
         self._read = lru_cache(maxsize=4)(self._shards.read)

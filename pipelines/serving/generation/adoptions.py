@@ -35,18 +35,25 @@ class Adoptions:
         self._going: dict[int, Future[None]] = {}
         self._there: dict[int, AdapterSource] = {}
         self._stale: set[int] = set()
+        self._ended: Exception | None = None
 
     def come(self, source: AdapterSource) -> Future[None]:
         """Ask for an adapter; the result is there when all ranks have it."""
         coming = _Coming(source)
         with self._lock:
-            self._coming.append(coming)
+            if self._ended is None:
+                self._coming.append(coming)
+            else:
+                coming.done.set_exception(self._ended)
         return coming.done
 
     def go(self, number: int) -> Future[None]:
         """Ask for the end of an adapter; the result is there when the ranks are told."""
         with self._lock:
-            return self._going.setdefault(number, Future())
+            going = self._going.setdefault(number, Future())
+        if self._ended is not None:
+            self.fail(self._ended)
+        return going
 
     def holds(self, number: int) -> bool:
         """Return whether sequences may use an adapter."""
@@ -104,6 +111,12 @@ class Adoptions:
         for number, done in going.items():
             self._forget(number)
             done.set_result(None)
+
+    def end(self, error: Exception) -> None:
+        """Give up all, now and from now on."""
+        with self._lock:
+            self._ended = error
+        self.fail(error)
 
     def _finish(self, engine: Engine[Any, Any], coming: _Coming) -> None:
         with self._lock:

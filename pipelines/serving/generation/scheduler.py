@@ -155,7 +155,7 @@ class Scheduler:
             elif not changed and not self._adoptions.pending:
                 self._look()
         self._receive()
-        self._adoptions.fail(Unavailable(_CLOSING))
+        self._adoptions.end(Unavailable(_CLOSING))
         self._fail(list(self._streams), Unavailable(_CLOSING))
         self._keeper.end()
 

@@ -88,6 +88,13 @@ def test_tensors_without_a_place(made: Path, config: ModelConfig, name: str, mes
         AdapterFiles(made, config)
 
 
+def test_numbers_of_another_kind(made: Path, config: ModelConfig) -> None:
+    name = AT + "self_attn.q_proj.lora_A.weight"
+    rewrite(made, lambda tensors: tensors.update({name: tensors[name].double()}))
+    with pytest.raises(CheckpointError, match=r"q_proj.lora_A.weight .* is F64; raymoe reads F32"):
+        AdapterFiles(made, config)
+
+
 def test_a_half_and_a_stack_of_another_size(made: Path, config: ModelConfig) -> None:
     rewrite(made, lambda tensors: tensors.pop(AT + "self_attn.q_proj.lora_B.weight"))
     with pytest.raises(CheckpointError, match=r"q_proj.lora_B.weight is missing; .*\(48, 4\)"):

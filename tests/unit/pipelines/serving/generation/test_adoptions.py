@@ -135,7 +135,9 @@ def test_the_end_fails_what_is_to_come(there: tuple[Adoptions, Ranks]) -> None:
     asking.start()
     asking.join()
     gone = adoptions.go(1)
-    adoptions.fail(Unavailable("the server is shutting down"))
+    adoptions.end(Unavailable("the server is shutting down"))
     assert isinstance(found[0].exception(0), Unavailable)
     assert gone.result(0) is None
+    assert isinstance(adoptions.come(source(10)).exception(0), Unavailable)
+    assert adoptions.go(2).result(0) is None
     assert not adoptions.pending

@@ -220,6 +220,7 @@ def test_after_a_loss_adapters_come_again_or_are_named(
     assert said(server, "tiny") == expected(server, None)
     assert load(server, "two", made["two"])[0] == 200
     assert said(server, "two") == second
+    until(lambda: figures(server)["raymoe:adapters_loaded", ""] == 2)
 
 
 def test_a_server_without_leave_has_no_such_paths(model: Path, made: dict[str, Path]) -> None:
