@@ -111,8 +111,8 @@ def evaluate_ablated(
 ) -> list[Evaluation]:
     """Return the loss of a model under each ablation, and as it is for None; it is built once."""
     checkpoint = Checkpoint.open(model)
-    for ablation in filter(None, ablations):
-        ablation.check(checkpoint.config)
+    for asked in filter(None, ablations):
+        asked.check(checkpoint.config)
     shards = open_shards(model, checkpoint.config, data, options.split)
     decoder = build(checkpoint.config, checkpoint.read).eval()
     found = []
