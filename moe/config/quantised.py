@@ -83,7 +83,7 @@ def quantises(role: Role) -> bool:
 
 
 def form_named(name: str, config: ModelConfig) -> Quantised:
-    """Return a form for a model; groups of int4 are the largest of 128, 64, 32 and 16 that divide."""
+    """Return a form for a model; groups of int4 are the largest of 128, 64, 32, 16 that divide."""
     if name not in FORMS:
         raise ConfigError(f"no form {name!r}; choose {', '.join(FORMS)}")
     form = FORMS[name]
