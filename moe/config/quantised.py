@@ -24,7 +24,7 @@ from moe.errors import ConfigError
 KEY = "quantization_config"
 _PARTS = frozenset({"query", "key", "value", "output", "gate", "up", "down"})
 _IGNORED = ["lm_head", r"re:.*\.gate$", r"re:.*shared_expert_gate$"]
-_GROUPS = (128, 64, 32)
+_GROUPS = (128, 64, 32, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def quantises(role: Role) -> bool:
 
 
 def form_named(name: str, config: ModelConfig) -> Quantised:
-    """Return a form for a model; groups of int4 are the largest of 128, 64 and 32 that divide."""
+    """Return a form for a model; groups of int4 are the largest of 128, 64, 32, 16 that divide."""
     if name not in FORMS:
         raise ConfigError(f"no form {name!r}; choose {', '.join(FORMS)}")
     form = FORMS[name]

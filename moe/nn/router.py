@@ -91,14 +91,18 @@ class Router(nn.Module):
 
 
 def choose(
-    logits_TN: Tensor, config: MoeConfig, bias_N: Tensor | None = None, agree: Agree = alone
+    logits_TN: Tensor,
+    config: MoeConfig,
+    bias_N: Tensor | None = None,
+    agree: Agree = alone,
+    passed_over: int = 0,
 ) -> Routing:
-    """Turn gate logits into a routing."""
+    """Turn gate logits into a routing; so many of the best experts of a token are passed over."""
     gate_TN = logits_TN
     if config.gate_norm is not None:
         gate_TN = normalise_logits(logits_TN, config.gate_norm)
     scores_TN = gate_TN.sigmoid() if config.score == "sigmoid" else gate_TN.softmax(dim=-1)
-    experts_TK = agree(_best(scores_TN.detach(), config, bias_N))
+    experts_TK = agree(_best(scores_TN.detach(), config, bias_N, passed_over))
     if config.softmax_after:
         weights_TK = gate_TN.gather(1, experts_TK).softmax(dim=-1)
     else:
@@ -129,11 +133,12 @@ def normalise_logits(logits_TN: Tensor, gate_norm: float) -> Tensor:
     return (logits_TN - mean_T1) * gate_norm * torch.rsqrt(variance_T1 + STD_EPSILON**2)
 
 
-def _best(scores_TN: Tensor, config: MoeConfig, bias_N: Tensor | None) -> Tensor:
+def _best(scores_TN: Tensor, config: MoeConfig, bias_N: Tensor | None, passed_over: int) -> Tensor:
     choice_TN = scores_TN if bias_N is None else scores_TN + bias_N.to(scores_TN.dtype)
     if config.top_groups < config.groups:
         choice_TN = _within_best_groups(choice_TN, config)
-    return choice_TN.topk(config.top_k, dim=-1).indices
+    ranked = choice_TN.topk(passed_over + config.top_k, dim=-1).indices
+    return ranked[:, passed_over:] if passed_over else ranked
 
 
 def _within_best_groups(choice_TN: Tensor, config: MoeConfig) -> Tensor:

@@ -4,6 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import CheckpointError, ConfigError, DataError
+from moe.nn.ablation import Ablation, ablated
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
@@ -22,7 +24,7 @@ from moe.nn.similarity import expert_similarity
 from moe.nn.statistics import RoutingStatistics
 from pipelines.corpus.inputs import open_shards
 from pipelines.corpus.manifest import Split
-from pipelines.corpus.shards import IGNORED
+from pipelines.corpus.shards import IGNORED, TokenShards
 
 Progress = Callable[[int, int], None]
 
@@ -97,9 +99,41 @@ def evaluate(
 
     CheckpointError names the layer where the model computes values that are not finite.
     """
+    return evaluate_ablated(model, data, options, (None,), progress)[0]
+
+
+def evaluate_ablated(
+    model: Path,
+    data: Path,
+    options: EvaluateOptions,
+    ablations: Sequence[Ablation | None],
+    progress: Progress = lambda done, total: None,
+) -> list[Evaluation]:
+    """Return the loss of a model under each ablation, and as it is for None; it is built once."""
     checkpoint = Checkpoint.open(model)
+    for asked in filter(None, ablations):
+        asked.check(checkpoint.config)
     shards = open_shards(model, checkpoint.config, data, options.split)
     decoder = build(checkpoint.config, checkpoint.read).eval()
+    found = []
+    for number, ablation in enumerate(ablations):
+
+        def told(done: int, total: int, before: int = number) -> None:
+            progress(before * total + done, len(ablations) * total)
+
+        with nullcontext() if ablation is None else ablated(decoder, ablation):
+            found.append(_evaluated(model, decoder, (data, shards), options, told))
+    return found
+
+
+def _evaluated(
+    model: Path,
+    decoder: Decoder,
+    text: tuple[Path, TokenShards],
+    options: EvaluateOptions,
+    progress: Progress,
+) -> Evaluation:
+    data, shards = text
     rows = _spread(len(shards), options.rows)
     started = time.perf_counter()
     loss, tokens = 0.0, 0
@@ -116,7 +150,7 @@ def evaluate(
         progress(first + len(batch.tokens), len(rows))
     if not tokens:
         raise DataError(
-            f"no label counts in the {len(rows)} rows of {data}: each of them holds one token of "
+            f"no label counts in the {len(rows)} rows of {data}: each holds one token of "
             "each of its documents, so there is nothing to predict; tokenize with a "
             "longer --sequence-length, or longer documents"
         )

@@ -1,6 +1,6 @@
 """Results as tables on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import MoeConfig
+from moe.nn.ablation import Ablation
 from moe.surgery.methods import METHODS
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.receipt import Receipt
@@ -29,6 +30,20 @@ def evaluation_table(title: str, result: Evaluation) -> Table:
             f"{layer.similarity:.4f}",
             " ".join(f"{share:.0%}" for share in layer.load),
         )
+    return table
+
+
+def ablation_table(whole: Evaluation, settings: Sequence[tuple[Ablation, Evaluation]]) -> Table:
+    """Return the loss under each ablation, and how far it is above that of the model as it is."""
+    table = Table(title="without a part of the routing")
+    table.add_column("setting")
+    for heading in ("layer", "loss", "rise"):
+        table.add_column(heading, justify="right")
+    table.add_row("the model as it is", "", f"{whole.loss:.4f}", "")
+    for ablation, result in settings:
+        layer = "all" if ablation.layer is None else str(ablation.layer)
+        rise = f"{result.loss - whole.loss:+.4f}"
+        table.add_row(ablation.name, layer, f"{result.loss:.4f}", rise)
     return table
 
 

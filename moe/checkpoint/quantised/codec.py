@@ -97,5 +97,5 @@ def unpacked(words_NP: Tensor, bits: int, inputs: int) -> Tensor:
     """Return the int8 numbers of packed words, [N, K]."""
     shifts = torch.arange(0, _WORD, bits, dtype=torch.int32)
     raised = (words_NP[:, :, None] >> shifts) & (2**bits - 1)
-    numbers: Tensor = raised.flatten(1)[:, :inputs].sub(2 ** (bits - 1)).to(torch.int8)
-    return numbers
+    numbers_NK: Tensor = raised.flatten(1)[:, :inputs] - 2 ** (bits - 1)
+    return numbers_NK.to(torch.int8)

@@ -187,7 +187,7 @@ def test_other_forms_are_refused_by_name() -> None:
 def test_groups_fit_the_model_or_it_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
     assert form_named("int4", Checkpoint.open(models["llama"]).config).group == 32
     odd = Checkpoint.open(mixtures.made("deepseek", tmp_path / "odd")).config
-    with pytest.raises(ConfigError, match="divide into groups of 32, this model has 12, 24, 40"):
+    with pytest.raises(ConfigError, match="divide into groups of 16, this model has 12, 24, 40"):
         form_named("int4", odd)
     with pytest.raises(ConfigError, match="no form 'int2'; choose int8, int4, fp8, fp8-blocks"):
         form_named("int2", odd)
