@@ -24,10 +24,13 @@ COPY actors actors
 COPY cluster cluster
 COPY pipelines pipelines
 RUN /tools/bin/python -m hatchling build --target wheel
+# What only compilers, Java and tests need is left out; compiled modules stay, because pods start sooner with them.
 # The lock pins every package for CPUs; those that a build of torch for GPUs adds, torch pins itself.
 RUN python3 -m venv /opt/raymoe \
  && /opt/raymoe/bin/pip install --only-binary=:all: --constraint requirements.lock dist/*.whl \
  && /opt/raymoe/bin/pip uninstall --yes pip setuptools \
+ && cd /opt/raymoe/lib/python3.11/site-packages \
+ && rm -rf torch/test torch/include torch/bin/protoc* ray/jars pyarrow/include */tests */*/tests \
  && /opt/raymoe/bin/python -c "import torch; found = 'cuda' if torch.version.cuda else 'cpu'; \
 assert found == '${DEVICE}', f'this torch is for {found}: give an index with one for ${DEVICE} (PIP_INDEX_URL)'"
 
