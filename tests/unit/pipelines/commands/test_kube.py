@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cluster.kube.api import Api
+from tests.kube.kubeconfig import lead_to
 from tests.kube.server import Store, serving
 from tests.kube.tables import cluster, event, pod, unscheduled
 from tests.shell import Shell
@@ -27,18 +27,7 @@ def store() -> Store:
 def api(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """A server to which the kubeconfig of the environment leads."""
     with serving(store) as found:
-        table = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "clusters": [{"name": "here", "cluster": {"server": found.host}}],
-            "users": [{"name": "me", "user": {"token": "t"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-        }
-        path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(table))
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        lead_to(found, tmp_path, monkeypatch)
         yield found
 
 
