@@ -1,6 +1,6 @@
 """``raymoe submit``: a run as a Ray job."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,13 +52,13 @@ def submit(
 
     if resume and resume_if_saved:
         raise ConfigError("--resume and --resume-if-saved contradict each other; give one of them")
-    how = "always" if resume else "if-saved" if resume_if_saved else "never"
+    rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
     config = load_run(run, set_ or ())
 
     def show(line: str) -> None:
         console.out(line, highlight=False)
 
-    job = send_run(config, Target(address, python, how, code), show)
+    job = send_run(config, Target(address, python, "always" if resume else rest, code), show)
     there = "" if address == "auto" else f" --address {address}"
     again = f"`raymoe jobs logs {job.identifier}{there}`"
     if detach:
