@@ -12,12 +12,19 @@ from ray.job_submission import JobSubmissionClient
 from cluster.address import AUTO, LOCAL, reach, resolve_auto, speaks_http
 from moe.errors import ClusterError
 
-CHATTY_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+CHATTY_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
+)
 """Loggers of Ray that report uploads and closed sockets in the middle of the log that we follow."""
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """Return a client of the dashboard at ``http://HOST:PORT/PATH``, or of the cluster HOST:PORT.
+    """Return a client of the dashboard at ``HOST:PORT/PATH``, or of the cluster at HOST:PORT.
+
+    ``http://`` may be left out: whoever answers there is asked what it is.
 
     Two environment variables silently override the address that Ray is given; here a contradiction
     is an error.
@@ -35,14 +42,13 @@ def connect(address: str) -> JobSubmissionClient:
                 f"unset {variable}, or give {AUTO}"
             )
     target = resolve_auto() if address == AUTO else address
+    if "://" not in target and "/" in target:
+        target = f"http://{target}"
     reach(target)
     if "://" not in target and speaks_http(target):
-        raise ClusterError(
-            f"{target} is the address of a dashboard; write it as http://{target} (HOST:PORT alone "
-            "is the address of a cluster, whose default port is 6379)"
-        )
+        target = f"http://{target}"
     for chatty in CHATTY_LOGGERS:
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     return JobSubmissionClient(target)
 
 

@@ -1,6 +1,10 @@
-"""What a job says of its failure, as one sentence."""
+"""Words of jobs: where their code comes from, and how they failed. No Ray here."""
 
 import re
+from typing import Literal
+
+Code = Literal["tree", "image"]
+"""Where the code of a job comes from: this source tree, sent along, or what the cluster has."""
 
 _ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 _ENOUGH = 300

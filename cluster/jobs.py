@@ -10,12 +10,9 @@ from pathlib import Path
 
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-import moe
 from cluster.job_client import connect, translated
+from cluster.job_words import reason_of
 from moe.errors import ClusterError
-
-RUN_VARIABLE = "RAYMOE_RUN"
-"""Environment variable that carries the run file into the job: it need not be uploaded."""
 
 TAIL_ATTEMPTS = 5
 AGENT_SECONDS = 20.0
@@ -54,34 +51,6 @@ class Job:
     joined: bool
 
 
-def project_root() -> Path | None:
-    """Return the directory of this source tree, or None if raymoe is installed as a wheel."""
-    root = Path(moe.__file__).resolve().parent.parent
-    return root if (root / "pyproject.toml").is_file() else None
-
-
-def training_request(
-    name: str,
-    run: str,
-    plan_summary: str,
-    python: str = "python",
-    resume: bool = False,
-) -> JobRequest:
-    """Return the request that trains a run; ``run`` is the text of the run file, as TOML.
-
-    Paths in the run file are paths on the cluster; ``python`` is the interpreter on the head node.
-    Files that ``.gitignore`` or ``.rayignore`` name are not uploaded.
-    """
-    return JobRequest(
-        name=name,
-        entrypoint=f'printf %s "${RUN_VARIABLE}" | {python} -m pipelines.cli train /dev/stdin'
-        + (" --resume" if resume else ""),
-        working_dir=project_root(),
-        metadata={"run": name, "raymoe": moe.__version__, "plan": plan_summary},
-        environment={RUN_VARIABLE: run},
-    )
-
-
 def submit(address: str, request: JobRequest) -> Job:
     """Submit the request, or return the job that already runs it.
 
@@ -102,8 +71,8 @@ def submit(address: str, request: JobRequest) -> Job:
 def follow(job: Job, on_line: Callable[[str], None]) -> str:
     """Call ``on_line`` with every line of the job's log; return the final status of the job.
 
-    A stopped job returns ``STOPPED``; a failed one raises ClusterError with Ray's message. An
-    interrupt leaves the job running.
+    A stopped job returns ``STOPPED``; a failed one raises ClusterError with the sentence that it
+    ended with. An interrupt leaves the job running.
     """
     with translated(job.address):
         client = connect(job.address)
@@ -133,6 +102,25 @@ def stop(job: Job) -> bool:
         if running:
             _settled(client, job)
         return running
+
+
+def listed(address: str) -> list[JobDetails]:
+    """Return the jobs of a cluster, the newest first."""
+    with translated(address):
+        jobs = connect(address).list_jobs()
+    return sorted(jobs, key=lambda job: job.start_time or 0, reverse=True)
+
+
+def found(address: str, identifier: str) -> Job:
+    """Return a job by its identifier; ClusterError names those that there are."""
+    known = [str(job.submission_id) for job in listed(address)]
+    if identifier not in known:
+        there = ", ".join(known[:5]) or "none"
+        raise ClusterError(
+            f"no job {identifier} is on the cluster at {address}, but {there}; `raymoe jobs list` "
+            "lists all of them"
+        )
+    return Job(address, identifier, joined=True)
 
 
 class _Lines:
@@ -237,7 +225,5 @@ def _settled(client: JobSubmissionClient, job: Job) -> JobDetails:
 def _failure(job: Job, details: JobDetails) -> str:
     code = details.driver_exit_code
     ended = "failed" if code is None else f"ended with exit code {code}"
-    return (
-        f"job {job.identifier} {ended}: {str(details.message or 'no message').strip()}\n"
-        f"its whole log is in the dashboard at {job.address}"
-    )
+    why = reason_of(str(details.message or "")) or "no message"
+    return f"job {job.identifier} {ended}: {why}; its log: raymoe jobs logs {job.identifier}"

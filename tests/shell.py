@@ -41,20 +41,20 @@ class Shell:
 
     def run(self, *words: object) -> tuple[str, str]:
         """Return what a command that succeeds prints: stdout with blanks joined, and stderr."""
-        code, out, err = self._type(*words)
+        code, out, err = self.typed(*words)
         assert code == 0, err
         return " ".join(out.split()), err
 
     def refused(self, *words: object) -> str:
         """Return the one line that refuses a command, before anything else is printed."""
-        code, out, err = self._type(*words)
+        code, out, err = self.typed(*words)
         assert code == 1
         assert not out
         assert err.startswith("error: ")
         assert len(err.splitlines()) == 1
         return err
 
-    def _type(self, *words: object) -> tuple[int, str, str]:
+    def typed(self, *words: object) -> tuple[int, str, str]:
         self._patch.setattr(sys, "argv", ["raymoe", *map(str, words)])
         with pytest.raises(SystemExit) as exit_:
             main()

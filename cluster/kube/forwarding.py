@@ -44,12 +44,12 @@ def _accept(listener: socket.socket, api: Api, namespace: str, pod: str, port: i
 
 
 def _carry(near: socket.socket, api: Api, namespace: str, pod: str, port: int) -> None:
-    """Carry one connection both ways until either side ends it."""
+    """Carry one connection both ways until either side ends it; HTTP ends no direction alone."""
     with closing(near), contextlib.suppress(OSError, ClusterError):
-        far = _tunnel(api, namespace, pod, port)
-        back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-        back.start()
-        _pump(near, far)
+        with closing(_tunnel(api, namespace, pod, port)) as far:
+            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back.start()
+            _pump(near, far)
         back.join()
 
 
@@ -57,8 +57,9 @@ def _pump(source: Any, target: Any) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(_CHUNK):
             target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+    for side in (source, target):
+        with contextlib.suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)
 
 
 def _tunnel(api: Api, namespace: str, pod: str, port: int) -> Any:

@@ -18,6 +18,9 @@ from moe.errors import ConfigError
 TRAINING, SERVING = "training", "serving"
 SERVE_APPLICATION = "pipelines.serving.app:build"
 INITIALIZING = "ray.io/initializing-timeout"
+WAIT_SECONDS = 1200.0
+"""Seconds that a server waits for its ranks' pods: KubeRay starts it when only the head is ready.
+"""
 UPGRADES = {
     "new-cluster": "NewCluster",
     "incremental": "NewClusterWithIncrementalUpgrade",
@@ -88,7 +91,7 @@ def arguments_of(deployment: Deployment, model: str, name: str) -> Table:
     """Return the arguments of the server; the plan is among the files."""
     model = deployment.storage.inside(deployment.service.model or model)
     own = {"model": model, "plan": f"{FILES}/{PLAN_FILE}", "name": name}
-    return own | dict(deployment.service.arguments)
+    return own | {"wait_seconds": WAIT_SECONDS} | dict(deployment.service.arguments)
 
 
 def _pods(work: Work, deployment: Deployment, name: str) -> Pods:

@@ -17,6 +17,7 @@ from pipelines.commands import (
     fetch,
     init,
     inspect,
+    jobs,
     kube,
     kube_verbs,
     metrics,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 fetching = typer.Typer(help="Download a real model or real text.", no_args_is_help=True)
 kubernetes = typer.Typer(help="Runs and servers on Kubernetes.", no_args_is_help=True)
+job_list = typer.Typer(help="Jobs of a Ray cluster.", no_args_is_help=True)
 benches = typer.Typer(help="Measure a server that runs.", no_args_is_help=True)
 checkpoints = typer.Typer(help="Convert checkpoints of training runs.", no_args_is_help=True)
 
@@ -75,6 +77,10 @@ checkpoints.command("convert", epilog=_example(checkpoint.EXAMPLE))(checkpoint.c
 app.add_typer(checkpoints, name="checkpoint")
 app.command(epilog=_example(metrics.EXAMPLE))(metrics.metrics)
 app.command(epilog=_example(submit.EXAMPLE))(submit.submit)
+job_list.command("list", epilog=_example(jobs.LIST_EXAMPLE))(jobs.list_)
+job_list.command("logs", epilog=_example(jobs.LOGS_EXAMPLE))(jobs.logs)
+job_list.command("stop", epilog=_example(jobs.STOP_EXAMPLE))(jobs.stop)
+app.add_typer(job_list, name="jobs")
 app.command(epilog=_example(stop.EXAMPLE))(stop.stop)
 kubernetes.command("render", epilog=_example(kube.EXAMPLE))(kube.render)
 for verb, example in (

@@ -30,6 +30,7 @@ Key = tuple[str, str, str, str]
 
 STORE = web.AppKey("store", "Store")
 KINDS = {plural: kind for kind, plural in PLURALS.items()}
+_DATA, _ERRORS = b"\x00", b"\x01"
 CLUSTER_WIDE = ("nodes", "storageclasses", "customresourcedefinitions")
 
 
@@ -40,6 +41,7 @@ class Store:
     objects: dict[Key, Table] = field(default_factory=dict)
     applied: dict[Key, Table] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
+    ports: dict[tuple[str, int], int] = field(default_factory=dict)
     forbidden: set[tuple[str, str]] = field(default_factory=set)
     faults: list[int] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
@@ -142,7 +144,7 @@ def _failure(status: int, message: str) -> web.Response:
     return web.json_response(table, status=status)
 
 
-async def _route(request: web.Request, store: Store, body: Any) -> web.Response:
+async def _route(request: web.Request, store: Store, body: Any) -> web.StreamResponse:
     path = request.path.strip("/")
     if path == "version":
         return web.json_response({"gitVersion": "v1.37.0"})
@@ -151,6 +153,8 @@ async def _route(request: web.Request, store: Store, body: Any) -> web.Response:
     key, part = _granted(request, store, path)
     if part == "log":
         return _log(request, store, key)
+    if part == "portforward":
+        return await _forward(request, store, key)
     if request.method == "GET":
         return web.json_response(_there(store, key) if key[3] else _list(request, store, key))
     store.writes.append((request.method, f"{key[1]}/{key[3]}"))
@@ -226,6 +230,30 @@ def _log(request: web.Request, store: Store, key: Key) -> web.Response:
     lines = store.logs.get(key[3], "").splitlines(keepends=True)
     tail = request.query.get("tailLines")
     return web.Response(text="".join(lines if tail is None else lines[-int(tail) or len(lines) :]))
+
+
+async def _forward(request: web.Request, store: Store, key: Key) -> web.WebSocketResponse:
+    """Carry a connection to a port of a pod, as kubelets do: a channel of bytes, one of errors."""
+    _there(store, key)
+    port = int(request.query["ports"])
+    socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+    await socket.prepare(request)
+    for channel in (_DATA, _ERRORS):
+        await socket.send_bytes(channel + port.to_bytes(2, "little"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", store.ports[key[3], port])
+
+    async def back() -> None:
+        while data := await reader.read(2**14):
+            await socket.send_bytes(_DATA + data)
+        await socket.close()
+
+    returning = asyncio.create_task(back())
+    async for message in socket:
+        writer.write(message.data[1:])
+    returning.cancel()
+    writer.close()
+    await asyncio.gather(returning, writer.wait_closed(), return_exceptions=True)
+    return socket
 
 
 def _delete(store: Store, key: Key) -> Table:

@@ -20,6 +20,7 @@ FOLDERS = [
     file.parent
     for file in FILES
     if yaml.safe_load(file.read_text(encoding="utf-8"))["kind"] == "Kustomization"
+    and file.parent.name != "monitoring"  # whoever applies it chooses its namespace
 ]
 KUBERAY = ("RayJob", "RayService")
 MEMORY_LOCKED = "prod"

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.jobs import JobRequest, _Lines, project_root, submit, training_request
+from cluster.jobs import JobRequest, _Lines, submit
 from moe.errors import ClusterError
 
 REQUEST = JobRequest("demo", "true", None, {"run": "demo"}, {"A": "1"})
@@ -14,14 +14,6 @@ def test_the_same_request_has_the_same_identifier_and_any_change_another() -> No
     assert REQUEST.identifier.startswith("raymoe-demo-")
     others = [replace(REQUEST, entrypoint="false"), replace(REQUEST, environment={"A": "2"})]
     assert len({REQUEST.identifier, *(other.identifier for other in others)}) == 3
-
-
-def test_a_training_request_carries_the_run_itself() -> None:
-    request = training_request("demo", 'name = "demo"\n', "2 stages x 1")
-    assert request.environment == {"RAYMOE_RUN": 'name = "demo"\n'}
-    assert request.metadata["plan"] == "2 stages x 1"
-    assert request.working_dir == project_root()
-    assert (project_root() / "pipelines").is_dir()
 
 
 def test_chunks_are_cut_into_lines() -> None:

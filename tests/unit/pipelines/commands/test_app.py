@@ -136,7 +136,7 @@ def test_every_command_of_the_readme_exists(
         ),
         (
             "kube render",
-            ["Example: raymoe kube render plan.toml", "[default: 512]", "(the name of the run)"],
+            ["Example: raymoe kube render run.toml", "(the name of the run)"],
         ),
     ],
 )

@@ -1,0 +1,137 @@
+"""The verbs of ``raymoe kube`` as they are typed, on an API server in memory."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.kube.api import Api
+from tests.kube.kubeconfig import lead_to
+from tests.kube.server import Store, serving
+from tests.kube.tables import cluster, event, pod, unscheduled
+from tests.shell import Shell
+
+ROOT = Path(__file__).parents[4]
+FILE = ROOT / "manifests" / "overlays" / "kind-cpu" / "training.yaml"
+RUN = "smollm2-kind"
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def api(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """A server to which the kubeconfig of the environment leads."""
+    with serving(store) as found:
+        lead_to(found, tmp_path, monkeypatch)
+        yield found
+
+
+def began(shell: Shell, store: Store, **status: Any) -> None:
+    """Apply the run, and play KubeRay."""
+    shell.run("kube", "apply", FILE)
+    store.find("rayjobs", RUN)["status"] = {"rayClusterName": "demo-abcde", **status}
+    store.put(cluster(), "rayclusters")
+    for role in ("head", "driver", "submitter"):
+        table = pod(f"{RUN}-{role}", role)
+        table["metadata"]["labels"]["raymoe/run"] = RUN
+        store.put(table, "pods")
+
+
+def test_apply_says_what_it_did_and_a_dry_run_what_it_would(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    out, _ = shell.run("kube", "apply", FILE, "--dry-run")
+    assert f"would be: RayJob/{RUN}: made" in out
+    assert store.objects == {}
+    assert f"RayJob/{RUN}: made" in shell.run("kube", "apply", FILE)[0]
+    assert f"RayJob/{RUN}: as it is" in shell.run("kube", "apply", FILE)[0]
+
+
+def test_what_is_no_object_of_ours_is_refused(shell: Shell, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("kind: Deployment\napiVersion: apps/v1\nmetadata: {name: a}\n")
+    assert "apps/v1 Deployment is not what raymoe renders" in shell.refused(
+        "kube", "apply", tmp_path / "a.yaml"
+    )
+    (tmp_path / "a.yaml").write_text("- a\n")
+    assert "holds no objects" in shell.refused("kube", "apply", tmp_path / "a.yaml")
+
+
+def test_status_shows_phase_reason_pods_and_events(shell: Shell, api: Api, store: Store) -> None:
+    began(shell, store, jobDeploymentStatus="Initializing")
+    table = unscheduled("rank-1", "rank", "0/1 nodes are available: 1 Insufficient cpu.")
+    table["metadata"]["labels"]["raymoe/run"] = RUN
+    store.put(table, "pods")
+    store.put(event("rank-1", "FailedScheduling", "no room"), "events")
+    out, _ = shell.run("kube", "status", RUN)
+    assert f"RayJob/{RUN} starting (2 of 3 pods): 1 of 4 pods: not scheduled" in out
+    assert "no node has so much cpu free" in out
+    assert "FailedScheduling" in out
+    assert "rank-1" in out
+
+
+def test_watch_ends_with_the_run_and_fails_with_its_sentence(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    began(shell, store, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    assert "finished" in shell.run("kube", "watch", RUN)[0]
+    store.find("rayjobs", RUN)["status"] = {
+        "jobStatus": "FAILED",
+        "message": "exit code 1\nerror: no model directory at /data/moe",
+    }
+    code, _, err = shell.typed("kube", "watch", RUN)
+    assert code == 1
+    assert f"error: RayJob/{RUN} failed: no model directory at /data/moe" in err
+
+
+def test_logs_are_the_submitter_s_unless_a_role_is_given(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    began(shell, store)
+    store.logs = {f"{RUN}-submitter": "step 1\nstep 2\n", f"{RUN}-head": "ray\n"}
+    assert shell.run("kube", "logs", RUN)[0] == "step 1 step 2"
+    assert shell.run("kube", "logs", RUN, "--tail", 1)[0] == "step 2"
+    assert shell.run("kube", "logs", RUN, "--role", "head")[0] == "ray"
+    refused = shell.refused("kube", "logs", RUN, "--role", "rank")
+    assert "no pod of role rank now, but of driver, head, submitter" in refused
+
+
+def test_the_token_is_printed_alone(shell: Shell, api: Api, store: Store) -> None:
+    began(shell, store)
+    data = {"auth_token": base64.b64encode(b"secret").decode()}
+    store.put({"apiVersion": "v1", "metadata": {"name": "demo-abcde"}, "data": data}, "secrets")
+    assert shell.run("kube", "token", RUN)[0] == "secret"
+
+
+def test_a_deleted_run_is_gone(shell: Shell, api: Api, store: Store) -> None:
+    shell.run("kube", "apply", FILE)
+    assert f"RayJob/{RUN}: deleted" in shell.run("kube", "delete", RUN)[0]
+    assert store.objects == {}
+    refused = shell.refused("kube", "status", RUN)
+    assert f"namespace raymoe has no RayJob or RayService called {RUN}" in refused
+
+
+def test_doctor_fails_where_a_check_does(shell: Shell, api: Api) -> None:
+    file = ROOT / "manifests" / "deployments" / "kind-cpu.toml"
+    code, out, err = shell.typed("kube", "doctor", "--deployment", file)
+    assert code == 1
+    assert "definition of rayjobs" in out
+    assert "the first: definition of rayclusters: not installed; install KubeRay" in err
+
+
+def test_a_right_that_is_lacking_is_one_line(shell: Shell, api: Api, store: Store) -> None:
+    store.forbidden = {("get", "configmaps")}
+    refused = shell.refused("kube", "apply", FILE)
+    assert 'cannot get resource "configmaps"; ask for that right' in refused
+
+
+def test_without_a_cluster_it_says_so(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = str(tmp_path / "none")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", nothing)
+    assert "the kubeconfig, which cannot be used" in shell.refused("kube", "status", RUN)
