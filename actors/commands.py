@@ -10,6 +10,7 @@ from moe.config.answering import CacheKind, WeightKind
 from moe.config.run import RunConfig
 from moe.config.sampling import SampledToken, Sampling
 from moe.config.share import Share
+from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
@@ -223,22 +224,31 @@ class Batch:
     """One iteration: what each sequence is fed, the ``begun`` ones, and those that have ``ended``.
 
     Ranks keep no tables. A rank that draws keeps how from the batch in which a sequence begins, and
-    until it has ended.
+    until it has ended. ``step`` is the number of steps done of ranks that train: the weights that
+    answer.
     """
 
     number: int
     feeds: tuple[Feed, ...]
     begun: Mapping[int, Drawing] = field(default_factory=dict)
     ended: tuple[int, ...] = ()
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
-    """The token drawn for each sequence of a batch, and log-probabilities of tokens of prompts."""
+    """The token drawn for each sequence of a batch, and log-probabilities of tokens of prompts.
+
+    With an ``error`` nothing could be drawn, and the ranks go on. ``step`` is that of the batch,
+    and ``seconds`` what the batch took, where the engine knows.
+    """
 
     number: int
     drawn: Mapping[int, SampledToken]
     scored: Mapping[int, tuple[SampledToken, ...]] = field(default_factory=dict)
+    error: RaymoeError | None = None
+    step: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ class Device(Protocol):
     def release(self, most: int) -> None:
         """Give back memory that is free but held, if the process holds more than ``most`` bytes."""
 
+    def free_bytes(self, reserved: int) -> int:
+        """Return how much memory can be taken for good by a process that may need as much again as
+        it ever held, and for which ``reserved`` bytes of the host are set apart; 0: none are.
+        """
+
     def synchronise(self) -> None:
         """Wait until the device has done all that it was given."""
 
@@ -119,6 +124,12 @@ class CpuDevice:
         """
         if psutil.Process().memory_info().rss > most and _TRIM is not None:
             _TRIM(0)
+
+    def free_bytes(self, reserved: int) -> int:
+        """Return what the machine has left, and no more than is left of what is reserved."""
+        peak, held = self.peak_bytes, int(psutil.Process().memory_info().rss)
+        there = int(psutil.virtual_memory().available) - max(0, peak - held)
+        return max(0, min(there, reserved - peak) if reserved else there)
 
     def synchronise(self) -> None:
         """Do nothing: there is nothing to wait for."""
@@ -183,6 +194,10 @@ class CudaDevice:
 
     def release(self, most: int) -> None:
         """Do nothing: torch's allocator returns what is free when memory is short."""
+
+    def free_bytes(self, reserved: int) -> int:
+        """Return what the GPU has left beside what torch's allocator holds, as a step needs it."""
+        return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def synchronise(self) -> None:
         """Wait until all queued kernels and copies are done."""

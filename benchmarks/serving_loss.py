@@ -17,7 +17,8 @@ from statistics import median
 from actors.commands import Answering
 from actors.deadlines import Deadlines
 from actors.engine import over_ray
-from actors.engine.serving import Flight, ServingEngine
+from actors.engine.passes import Flight
+from actors.engine.serving import ServingEngine
 from benchmarks.results import finish, options, parse
 from cluster.probe import probe
 from cluster.session import session

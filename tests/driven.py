@@ -50,17 +50,17 @@ def trained(
     return reports
 
 
-def begun(run: RunConfig, file: Path) -> "subprocess.Popen[bytes]":
+def begun(run: RunConfig, file: Path, resume: Resume = "never") -> "subprocess.Popen[bytes]":
     """Start a run in a process of its own, which prints the number of every step."""
     file.write_text(json.dumps(run.model_dump(mode="json")))
     code = (
         "import json, signal, sys; from moe.config.run import parse_run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pipelines.training.train import train\n"
-        "train(parse_run(json.load(open(sys.argv[1])), 'run'), 'never', lambda p, s: None, "
+        "train(parse_run(json.load(open(sys.argv[1])), 'run'), sys.argv[2], lambda p, s: None, "
         "lambda r: print(r.step, flush=True))"
     )
-    command = [sys.executable, "-c", code, str(file)]
+    command = [sys.executable, "-c", code, str(file), resume]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 

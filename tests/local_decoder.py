@@ -1,7 +1,7 @@
 """A model that answers in this process: what the server talks to where there is no Ray."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.commands import AdapterSource, Answering, Batch, BatchOutput
@@ -43,7 +43,12 @@ class LocalDecoder:
         self.before = before
         self.batches: list[Batch] = []
         self.mended = 0
+        self.step: int | None = None
         self.alive = True
+
+    def weights(self) -> int | None:
+        """Return the step that a test wants."""
+        return self.step
 
     def begin(self, batch: Batch) -> Batch:
         """Take a batch; it runs when it is finished."""
@@ -55,7 +60,9 @@ class LocalDecoder:
         self.batches.append(flight)
         output = self._rank.infer(flight)
         assert output is not None
-        return output
+        if output.error is not None:
+            raise output.error
+        return replace(output, step=self.step)
 
     def adopt(self, source: AdapterSource) -> "Taken":
         """Take up an adapter at once, or say why not when asked."""

@@ -14,9 +14,9 @@ from moe.config.token_numbers import check_token_numbers
 from moe.errors import CheckpointError, RankLost, RequestError
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
-from moe.nn.inference.rows import Rows, Segment
+from moe.nn.inference.rows import BLOCK, Rows, Segment
 from moe.nn.inference.share import AnsweringShare
-from moe.nn.inference.store import Store
+from moe.nn.inference.store import Store, place_bytes
 
 _CACHE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -86,12 +86,26 @@ class RankDecoder:
         self._dropped.add(adapter)
         self._ready().drop(adapter)
 
+    def block_bytes(self, how: Answering) -> int:
+        """Return the bytes of a block of keys and values."""
+        return BLOCK * place_bytes(self._decoder.config, self._decoder.share, _CACHE[how.cache])
+
+    def ready(self, how: Answering) -> bool:
+        """Tell whether it is prepared for answering so."""
+        return self._store is not None and how == self._how
+
+    def release(self) -> None:
+        """Answer no more, and give back the memory that ``prepare`` took."""
+        self._how = self._share = self._store = None
+        self._drawings = Drawings()
+
     @torch.inference_mode()
     def infer(self, batch: Batch) -> BatchOutput | None:
         """Run a batch; return what was drawn, where the leader of the head's gang is.
 
         RequestError where a token is not in the vocabulary. What was drawn is believed only if the
-        epoch still stands.
+        epoch still stands. Where nothing can be drawn from the logits, the output says why: this
+        rank has done its part for all others.
         """
         self._drawings.follow(batch)
         if not batch.feeds:
@@ -102,7 +116,10 @@ class RankDecoder:
         x_TD = self._pass(rows)
         output = BatchOutput(batch.number, {})
         if x_TD is not None:
-            output = self._drawn(batch, x_TD)
+            try:
+                output = self._drawn(batch, x_TD)
+            except (RequestError, CheckpointError) as error:
+                output = BatchOutput(batch.number, {}, error=error)
         return self._answer(output)
 
     def _answer(self, output: BatchOutput) -> BatchOutput | None:

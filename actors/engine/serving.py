@@ -16,23 +16,15 @@ from actors.crew.crew import Crew
 from actors.deadlines import Deadlines
 from actors.engine import statuses
 from actors.engine.meeting import Meeting
+from actors.engine.passes import Flight, Passes
 from actors.state.sources import ModelSource, Source
-from moe.config.token_numbers import check_token_numbers
-from moe.errors import RaymoeError, RequestError
+from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
 
 HEALTH_SECONDS = 10.0
 """A health check waits no longer than this, and no longer than the group deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A batch that the ranks were told, with their answers to come."""
-
-    batch: Batch
-    answers: dict[Seat, Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +53,7 @@ class ServingEngine:
 
     def __init__(self, meeting: Meeting, source: Source, how: Answering) -> None:
         self._meeting = meeting
+        self._passes = Passes(meeting, meeting.crew.seats)
         self._spares = 0
         self._source = source
         self._how = how
@@ -92,25 +85,22 @@ class ServingEngine:
         self._spares = spares
         self._meeting.crew.warm(spares)
 
+    def weights(self) -> None:
+        """Return None: its weights never change."""
+
     def begin(self, batch: Batch) -> Flight:
         """Tell the ranks a batch and return at once.
 
         RequestError where a token is not in the vocabulary; no rank hears of it.
         """
-        words = self._meeting.plan.model["vocab_size"]
-        for feed in batch.feeds:
-            check_token_numbers(feed.tokens or (), words, RequestError)
-        return Flight(batch, self._meeting.tell("infer", batch))
+        return self._passes.begin(batch)
 
     def finish(self, flight: Flight) -> BatchOutput:
         """Wait for a batch, of those begun the first, and return what came of it.
 
         Where a rank fails, no rank goes on, and no batch that was begun will be finished.
         """
-        doing, seconds = f"batch {flight.batch.number}", self._meeting.deadlines.command
-        answers = self._meeting.gather(flight.answers, doing, seconds)
-        output: BatchOutput = next(answer for answer in answers if answer is not None)
-        return output
+        return self._passes.finish(flight)
 
     def mend(self) -> Mended:
         """Bring the ranks together again after a loss; the lost ones alone are built anew.

@@ -13,6 +13,7 @@ from actors.deadlines import deadlines_of
 from actors.engine import statuses
 from actors.engine.copying import Copying
 from actors.engine.healing import Healed, Healing, Making, Surroundings
+from actors.engine.lending import Lent
 from actors.engine.losses import Losses
 from actors.engine.meeting import Meeting
 from actors.engine.pace import Pace, bytes_held
@@ -193,6 +194,10 @@ class TrainingEngine:
         seconds = self._meeting.deadlines.command
         reports = self._meeting.gather(answers, f"step {batch.step}", seconds)
         return merge(reports, batch.label_count, time.perf_counter() - started)
+
+    def lent(self, replica: int) -> Lent:
+        """Return one replica as a server uses it between two steps, in the present epoch."""
+        return Lent(self._meeting, replica)
 
     def snapshot(self, step: int) -> None:
         """Have every rank copy what it holds after ``step``, and wait until all have."""

@@ -181,6 +181,11 @@ class RankActor:
         return self._rank.answer_as(how)
 
     @ray.method
+    def answer_no_more(self) -> None:
+        """Give back the memory that answering took."""
+        self._rank.answer_no_more()
+
+    @ray.method
     def infer(self, batch: Batch) -> BatchOutput | None:
         """Run a batch of sequences."""
         return self._rank.infer(batch)

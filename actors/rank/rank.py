@@ -18,6 +18,7 @@ from actors.commands import (
 from actors.epochs.failures import conclusive, guarded
 from actors.faults.points import POINTS
 from actors.moving.transfer import Moved, Transfer
+from actors.rank.answer_room import check_room
 from actors.rank.member import Member
 from actors.rank.states import Built, Empty
 from moe.checkpoint.records import WrittenFiles
@@ -169,13 +170,32 @@ class Rank(Member):
                 peers.keep(step)
 
     def answer_as(self, how: Answering) -> Answerable:
-        """Make ready to answer: pack the weights, take the memory of keys and values."""
+        """Make ready to answer: pack the weights, take the memory of keys and values.
+
+        A rank that trains answers with the weights as they are, and refuses with LaunchError where
+        it has no memory left for keys and values.
+        """
+        share = self._share()
         with conclusive(self._doing("making ready to answer")):
-            return self._share().generator.prepare(how)
+            if share.trainer is not None and not share.generator.ready(how):
+                share.generator.release()
+                check_room(self.number, share, how)
+            return share.generator.prepare(how)
+
+    def answer_no_more(self) -> None:
+        """Give back the memory of keys and values."""
+        self._share().generator.release()
 
     def infer(self, batch: Batch) -> BatchOutput | None:
-        """Run a batch of sequences; the leader of the head's gang returns what was drawn."""
+        """Run a batch of sequences; the leader of the head's gang returns what was drawn.
+
+        A rank that trains refuses a batch for another step than the one that it stands at.
+        """
         share = self._share()
+        if share.trainer is not None:
+            self._check_step(batch.step, f"batch {batch.number}")
+            if share.trainer.torn:
+                raise RankLost(f"rank {self.number} has weights of two steps; it must recover")
         with self._communicating(f"batch {batch.number}"):
             return share.generator.infer(batch)
 
@@ -193,7 +213,7 @@ class Rank(Member):
         self._saver().buffers.hold_back()
         self._peers().hold_back()
 
-    def _check_step(self, step: int, what: str) -> None:
+    def _check_step(self, step: int | None, what: str) -> None:
         done = self._trainer().steps_done
         if done != step:
             raise RankLost(

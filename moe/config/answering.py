@@ -8,6 +8,12 @@ WeightKind = Literal["fp32", "fp16", "int8"]
 CacheKind = Literal["fp32", "bf16"]
 """The numbers of keys and values."""
 
+OnNewWeights = Literal["continue", "recompute"]
+"""What becomes of the keys and values of running sequences when a training run has done a step."""
+
+TIME_SHARE = 0.2
+"""The most of a training run's time that goes into answering, unless asked otherwise."""
+
 CACHE_TOKENS = 16384
 """Tokens whose keys and values are kept, of all sequences together, unless asked otherwise.
 

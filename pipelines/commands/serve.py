@@ -5,15 +5,47 @@ from typing import Annotated
 
 import typer
 
-from moe.config.answering import CACHE_TOKENS, RUNNING, CacheKind, WeightKind
+from moe.config.answering import (
+    CACHE_TOKENS,
+    RUNNING,
+    TIME_SHARE,
+    CacheKind,
+    OnNewWeights,
+    WeightKind,
+)
 from moe.errors import ConfigError
-from pipelines.screen.terminal import Model, caution, say
+from pipelines.screen.terminal import caution, say
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
 
 
 def serve(
-    model: Model,
+    model: Annotated[
+        Path | None, typer.Argument(help="Model directory in Hugging Face format.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a training run, in place of MODEL: its ranks answer between two steps, "
+            "with the weights of now.",
+            show_default=False,
+        ),
+    ] = None,
+    time_share: Annotated[
+        float | None,
+        typer.Option(
+            help="With --run: the most of the run's time that goes into answering, of 1.",
+            show_default=str(TIME_SHARE),
+        ),
+    ] = None,
+    on_new_weights: Annotated[
+        OnNewWeights | None,
+        typer.Option(
+            help="With --run: whether requests under way keep their keys and values when the run "
+            "has done a step, or have them computed again.",
+            show_default="continue",
+        ),
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -28,13 +60,17 @@ def serve(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name by which requests ask for the model.", show_default="the directory's name"
+            help="Name by which requests ask for the model.",
+            show_default="that of the directory, or of the run",
         ),
     ] = None,
     weights: Annotated[
-        WeightKind,
-        typer.Option(help="Weights as they are, or packed in 16 or 8 bits: less memory, faster."),
-    ] = "fp32",
+        WeightKind | None,
+        typer.Option(
+            help="Weights as they are, or packed in 16 or 8 bits: less memory, faster.",
+            show_default="fp32",
+        ),
+    ] = None,
     cache: Annotated[CacheKind, typer.Option(help="Numbers of keys and values.")] = "fp32",
     cache_tokens: Annotated[
         int, typer.Option(help="Tokens of all requests together whose keys and values are kept.")
@@ -51,8 +87,9 @@ def serve(
         ),
     ] = None,
     adapter_gb: Annotated[
-        float, typer.Option(help="Memory of each rank for adapters, in GB.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Memory of each rank for adapters, in GB.", show_default="1.0"),
+    ] = None,
     load_adapters: Annotated[
         bool,
         typer.Option(
@@ -76,11 +113,14 @@ def serve(
         ),
     ] = None,
     address: Annotated[
-        str,
-        typer.Option(help="Ray cluster: local starts one here; auto or HOST:PORT joins one."),
-    ] = "local",
+        str | None,
+        typer.Option(
+            help="Ray cluster: local starts one here; auto or HOST:PORT joins one.",
+            show_default="local; with --run, auto",
+        ),
+    ] = None,
 ) -> None:
-    """Serve a model over the OpenAI API until you press Ctrl-C.
+    """Serve a model, or a training run as it learns, over the OpenAI API until you press Ctrl-C.
 
     It answers /v1/completions, /v1/chat/completions, /v1/responses, /v1/models, /tokenize,
     /detokenize, /metrics and /health. Any client of the OpenAI API works with it: point it at http://127.0.0.1:8000/v1.
@@ -90,25 +130,27 @@ def serve(
     from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
 
-    arguments = parse_arguments(
-        {
-            "model": model.absolute(),
-            "plan": plan and plan.absolute(),
-            "adapters": _adapters(adapter or []),
-            "adapter_gb": adapter_gb,
-            "load_adapters": load_adapters,
-            "name": name,
-            "weights": weights,
-            "cache": cache,
-            "cache_tokens": cache_tokens,
-            "running": running,
-            "api_keys": api_key or (),
-            "allowed_origins": allow_origin or ("*",),
-        }
-    )
-    for line in notes_on(model):
+    given = {
+        "model": model and model.absolute(),
+        "run": run,
+        "time_share": time_share,
+        "on_new_weights": on_new_weights,
+        "plan": plan and plan.absolute(),
+        "adapters": _adapters(adapter or []) or None,
+        "adapter_gb": adapter_gb,
+        "load_adapters": load_adapters or None,
+        "name": name,
+        "weights": weights,
+        "cache": cache,
+        "cache_tokens": cache_tokens,
+        "running": running,
+        "api_keys": api_key or (),
+        "allowed_origins": allow_origin or ("*",),
+    }
+    arguments = parse_arguments({key: value for key, value in given.items() if value is not None})
+    for line in notes_on(model) if model else ():
         caution(line)
-    run_server(arguments, host, port, address, say)
+    run_server(arguments, host, port, address or ("auto" if run else "local"), say)
 
 
 def _adapters(given: list[str]) -> dict[str, Path]:

@@ -50,12 +50,12 @@ def serving_objects(
     run: RunConfig, deployment: Deployment, sources: Sources, name: str | None = None
 ) -> list[Table]:
     """Return the RayService of a run's model and its plan."""
-    from pipelines.serving.arguments import parse_arguments
+    from pipelines.serving.arguments import ServeArguments, parse_as
 
     check_paths(run, deployment)
     found, config = name or run.name, sources.config(run)
     table = arguments_of(deployment, str(run.model.path), found)
-    arguments = parse_arguments(table)
+    arguments = parse_as(ServeArguments, table)
     workload = arguments.workload(config)
     plan = sources.serving_plan(run, config, workload)
     sizes = bytes_per_rank(config, plan, replace(workload, gpus=on_gpus(plan)))

@@ -1,4 +1,5 @@
-"""The Ray Serve application: one replica owns the actors of one plan and answers over HTTP.
+"""The Ray Serve application: one replica owns the actors of one plan, or attaches to those of a
+training run, and answers over HTTP.
 
 In a Serve config: ``import_path: pipelines.serving.app:build`` with ``args: {model: DIR}``.
 """
@@ -30,9 +31,10 @@ from moe.planning.counts.workload import Workload
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
 from pipelines.serving.adapters import Adapters
-from pipelines.serving.arguments import ServeArguments, parse_arguments
+from pipelines.serving.arguments import RunArguments, ServeArguments, parse_arguments
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import CLOSE_SECONDS, create_app
+from pipelines.serving.living.model import ModelInUse, of_run
 from pipelines.serving.meter import Meter
 from pipelines.serving.refusals import Refusal, Unavailable
 from pipelines.serving.service import Service
@@ -56,33 +58,36 @@ class Server:
     actors.
     """
 
-    def __init__(self, arguments: ServeArguments) -> None:
-        config = Checkpoint.open(arguments.model).config
-        text = Text.open(arguments.model)
-        plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
+    def __init__(self, arguments: ServeArguments | RunArguments) -> None:
+        self._of_run = isinstance(arguments, RunArguments)
+        source = of_run(arguments) if isinstance(arguments, RunArguments) else _of_model(arguments)
         self._access = arguments.access
         meter = Meter(arguments.served_name)
-        room = arguments.room(config, plan)
-        self._scheduler = Scheduler(
-            lambda: _launch(arguments, plan), room, arguments.limits, meter.generation_ended
-        )
+        config, room = source.config, source.room
+        self._scheduler = Scheduler(source.build, room, arguments.limits, meter.generation_ended)
         held = replace(config, max_positions=min(config.max_positions, room.tokens))
         self._service = Service(
             arguments.served_name,
             held,
-            text,
+            source.text,
             self._scheduler,
             arguments.limits,
             Telemetry(arguments.served_name),
         )
-        self._service.adapters = _adapters(arguments, plan, self._service, self._scheduler)
+        if isinstance(arguments, ServeArguments):
+            assert source.plan is not None
+            parts = self._service, self._scheduler
+            self._service.adapters = _adapters(arguments, source.plan, *parts)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._access)
 
     async def check_health(self) -> None:
-        """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica."""
-        if self._scheduler.status.state == "failed":
+        """Raise if the engine could not be rebuilt, so that Ray Serve replaces the replica.
+
+        One that answers with the ranks of a run waits for the run instead.
+        """
+        if not self._of_run and self._scheduler.status.state == "failed":
             raise Unavailable("the engine is down and could not be rebuilt")
 
 
@@ -102,7 +107,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
 
 
 def run_server(
-    arguments: ServeArguments,
+    arguments: ServeArguments | RunArguments,
     host: str,
     port: int,
     address: str = LOCAL,
@@ -177,7 +182,7 @@ def _start_serve(host: str, port: int) -> None:
         ) from error
 
 
-def _serve(arguments: ServeArguments, ready: Callable[[], None]) -> None:
+def _serve(arguments: ServeArguments | RunArguments, ready: Callable[[], None]) -> None:
     """Deploy the application and wait; end the actors when the wait ends, for any reason."""
     try:
         serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
@@ -216,6 +221,14 @@ def _tried(call: Callable[[], T]) -> T | None:
     except Exception:
         _LOG.debug("Ray Serve does not answer", exc_info=True)
         return None
+
+
+def _of_model(arguments: ServeArguments) -> ModelInUse:
+    """Return the model of a directory, on ranks of its own."""
+    config, text = Checkpoint.open(arguments.model).config, Text.open(arguments.model)
+    plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
+    room = arguments.room(config, plan)
+    return ModelInUse(config, text, room, lambda: _launch(arguments, plan), plan)
 
 
 def _one_rank(config: ModelConfig, workload: Workload) -> Plan:

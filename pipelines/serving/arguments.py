@@ -4,9 +4,9 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,7 +22,7 @@ from actors.commands import Answering
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.adapters.files import AdapterFiles
 from moe.checkpoint.reader import Checkpoint
-from moe.config.answering import CACHE_TOKENS, CacheKind, WeightKind
+from moe.config.answering import CACHE_TOKENS, TIME_SHARE, CacheKind, OnNewWeights, WeightKind
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.nn.inference.adapters import BYTES
@@ -44,37 +44,25 @@ _KEY = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"https?://[^/?#]+")
 
 
-class ServeArguments(BaseModel):
-    """A model directory, its plan (default: one rank), its public name (default: the directory's).
+Kind = TypeVar("Kind", bound="AnyArguments")
 
-    ``weights`` says how the ranks keep their weights, ``cache`` their keys and values, and
-    ``cache_tokens`` for how many tokens of all sequences together; that memory is taken at the
-    start. ``spares`` processes wait on each node to take the place of a rank that is lost.
-    ``adapters`` are loaded at the start, by the names that requests give; with ``load_adapters``
-    requests may load and drop others. ``adapter_gb`` is the memory of each rank for them.
-    A launch waits ``wait_seconds`` for room, as where worker pods come after the head, and asks the
-    autoscaler for nodes. ``launch_seconds`` is how long the actors may take to start,
-    ``step_seconds`` how long a batch may take before a rank counts as lost. ``allowed_origins`` are
-    the web pages, by origin, whose scripts may call the server; ``*`` is any page. Where
-    ``api_keys`` are given, a request needs one of them. The other fields are the limits of
-    ``Limits``.
+
+class AnyArguments(BaseModel):
+    """What every server is given: its public ``name``, and its limits.
+
+    ``cache`` says how the ranks keep keys and values, and ``cache_tokens`` for how many tokens of
+    all sequences together; that memory is taken at the start. ``launch_seconds`` is how long it may
+    take until the ranks answer. ``allowed_origins`` are the web pages, by origin, whose scripts may
+    call the server; ``*`` is any page. Where ``api_keys`` are given, a request needs one of them.
+    The other fields are the limits of ``Limits``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Path
-    plan: Path | None = None
-    adapters: dict[str, Path] = Field(default_factory=dict)
-    adapter_gb: float = Field(default=1.0, gt=0)
-    load_adapters: bool = False
     name: str | None = Field(default=None, min_length=1)
-    weights: WeightKind = "fp32"
     cache: CacheKind = "fp32"
     cache_tokens: int = Field(default=CACHE_TOKENS, ge=BLOCK)
-    spares: int = Field(default=1, ge=0)
-    wait_seconds: float = Field(default=0.0, ge=0)
     launch_seconds: float = Field(default=180.0, gt=0)
-    step_seconds: float = Field(default=120.0, gt=0)
     waiting: int = Field(default=_LIMITS.waiting, gt=0)
     running: int = Field(default=_LIMITS.running, gt=0)
     request_seconds: float = Field(default=_LIMITS.request_seconds, gt=0)
@@ -98,6 +86,44 @@ class ServeArguments(BaseModel):
             raise ValueError("a key is odd")
         return keys
 
+    @property
+    def limits(self) -> Limits:
+        """The limits among the arguments."""
+        return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
+
+    @property
+    def access(self) -> Access:
+        """Who may ask. Ray Serve's proxy gives requests their ids."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        return Access(self.allowed_origins, keys, request_ids=False)
+
+    def room_over(self, stages: int, config: ModelConfig) -> Room:
+        """Return what an engine over so many stages holds."""
+        blocks = self.cache_tokens // BLOCK
+        return Room(blocks, self.running, config.sliding_window).over(stages)
+
+
+class ServeArguments(AnyArguments):
+    """A server of a model directory, by default on one rank, under the name of the directory.
+
+    ``weights`` says how the ranks keep their weights. ``spares`` processes wait on each node to
+    take the place of a rank that is lost. ``adapters`` are loaded at the start, by the names that
+    requests give; with ``load_adapters`` requests may load and drop others. ``adapter_gb`` is the
+    memory of each rank for them. A launch waits ``wait_seconds`` for room, as where worker pods
+    come after the head, and asks the autoscaler for nodes. ``step_seconds`` is how long a batch may
+    take before a rank counts as lost.
+    """
+
+    model: Path
+    plan: Path | None = None
+    adapters: dict[str, Path] = Field(default_factory=dict)
+    adapter_gb: float = Field(default=1.0, gt=0)
+    load_adapters: bool = False
+    weights: WeightKind = "fp32"
+    spares: int = Field(default=1, ge=0)
+    wait_seconds: float = Field(default=0.0, ge=0)
+    step_seconds: float = Field(default=120.0, gt=0)
+
     @model_validator(mode="after")
     def _loading_needs_a_key(self) -> "ServeArguments":
         if self.load_adapters and not self.api_keys:
@@ -108,20 +134,14 @@ class ServeArguments(BaseModel):
         return self
 
     @property
+    def access(self) -> Access:
+        """Who may ask, and whether requests may load adapters."""
+        return replace(super().access, loads_adapters=self.load_adapters)
+
+    @property
     def served_name(self) -> str:
         """The name that requests give as their model."""
         return self.name or self.model.absolute().name
-
-    @property
-    def limits(self) -> Limits:
-        """The limits among the arguments."""
-        return Limits(**{name: getattr(self, name) for name in asdict(_LIMITS)})
-
-    @property
-    def access(self) -> Access:
-        """Who may ask. Ray Serve's proxy gives requests their ids."""
-        keys = [key.get_secret_value() for key in self.api_keys]
-        return Access(self.allowed_origins, keys, False, self.load_adapters)
 
     def load_plan(self) -> Plan | None:
         """Return the plan, or None if none is given."""
@@ -145,19 +165,8 @@ class ServeArguments(BaseModel):
         return Answering(self.cache_tokens // BLOCK, self.weights, self.cache)
 
     def room(self, config: ModelConfig, plan: Plan) -> Room:
-        """Return what an engine over the ranks of a plan holds.
-
-        One stage runs ahead: it knows the token that it has just drawn. Of several stages, each has
-        a batch of its own.
-        """
-        stages = len(plan.stages)
-        return Room(
-            self.answering.blocks,
-            self.running,
-            config.sliding_window,
-            depth=max(stages, 2),
-            ahead=stages == 1,
-        )
+        """Return what an engine over the ranks of a plan holds."""
+        return self.room_over(len(plan.stages), config)
 
     def check(self) -> None:
         """Raise errors of the model, its tokenizer or its plan before anything starts."""
@@ -176,26 +185,55 @@ class ServeArguments(BaseModel):
         return AdapterMemory(config, shares, BYTES[self.weights], int(self.adapter_gb * 1e9))
 
 
-def parse_arguments(args: Mapping[str, Any]) -> ServeArguments:
-    """Return the typed arguments; ConfigError names the first wrong argument.
+class RunArguments(AnyArguments):
+    """A server that answers with the ranks of the training run ``run``, under the run's name.
+
+    Answering takes at most ``time_share`` of the run's time, of 1. ``on_new_weights`` says what
+    becomes of the keys and values of running sequences when the run has done a step.
+    """
+
+    run: str = Field(min_length=1)
+    time_share: float = Field(default=TIME_SHARE, gt=0, lt=1)
+    on_new_weights: OnNewWeights = "continue"
+
+    @property
+    def served_name(self) -> str:
+        """The name that requests give as their model."""
+        return self.name or self.run
+
+    def check(self) -> None:
+        """Do nothing: whether there is such a run is known on its cluster alone."""
+
+
+def parse_arguments(args: Mapping[str, Any]) -> ServeArguments | RunArguments:
+    """Return the typed arguments: those of a run where ``run`` is among them, else of a model."""
+    return parse_as(RunArguments, args) if "run" in args else parse_as(ServeArguments, args)
+
+
+def parse_as(kind: type[Kind], args: Mapping[str, Any]) -> Kind:
+    """Return the typed arguments of one kind; ConfigError names the first wrong argument.
 
     Keys that no argument gives are taken from the environment.
     """
     keys = os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split()
     given = {key: value for key, value in args.items() if key != "api_keys" or value}
     try:
-        return ServeArguments.model_validate({"api_keys": keys} | given)
+        return kind.model_validate({"api_keys": keys} | given)
     except ValidationError as error:
         fault = error.errors()[0]
         key = str(fault["loc"][0]) if fault["loc"] else "load_adapters"
-        raise ConfigError(f"serving argument {key}: {_said(key, fault['type'], fault)}") from None
+        raise ConfigError(f"serving argument {key}: {_said(key, kind, fault)}") from None
 
 
-def _said(key: str, kind: str, fault: Mapping[str, Any]) -> str:
-    if kind == "missing":
-        return "missing; give the directory of the model"
-    if kind == "extra_forbidden":
-        known = list(ServeArguments.model_fields)
+def _said(key: str, kind: type[AnyArguments], fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "missing; give the directory of the model, or as run the name of a training run"
+    if fault["type"] == "extra_forbidden":
+        if kind is RunArguments and key in ServeArguments.model_fields:
+            return "does not go with run: the ranks of a run answer as they are; leave it out"
+        if kind is ServeArguments and key in RunArguments.model_fields:
+            return "goes with run alone; leave it out, or give the name of a run"
+        known = list(kind.model_fields)
         close = difflib.get_close_matches(key, known, n=1)
         return f"unknown; did you mean {close[0]}?" if close else f"unknown; known: {known}"
     if key == "api_keys":

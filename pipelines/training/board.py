@@ -25,6 +25,7 @@ from actors.crew.ending import name_taken
 from cluster.metrics import Recorder, Sample
 from moe.errors import ClusterError, ConfigError, DeadlineExceeded
 from moe.planning.plan.plan import Plan
+from pipelines.serving.living.reach import Asking, board_name
 from pipelines.training.health import Health
 from pipelines.training.mended import Lost, Mended, Stays, Waiting
 from pipelines.training.rescaled import NotRescaled, Rescaled
@@ -42,10 +43,13 @@ class Beginning(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """What the driver is told between two steps: whether to go on, and a wish for another plan."""
+    """What the driver is told between two steps: whether to go on, a wish for another plan, and
+    the servers that have left word since the last time.
+    """
 
     go_on: bool
     wish: Wish | None = None
+    asking: tuple[Asking, ...] = ()
 
 
 Told = Lost | Waiting | Mended | Stays | Rescaled | NotRescaled | Health
@@ -72,6 +76,7 @@ class Board:
         self._wish: Wish | None = None
         self._met = asyncio.Event()
         self._answer: Rescaled | NotRescaled | None = None
+        self._asking: dict[str, Asking] = {}
 
     @ray.method
     def begin(self, plan: Plan, step: int) -> None:
@@ -121,7 +126,13 @@ class Board:
     @ray.method
     def orders(self) -> Orders:
         """Return what the driver is to do next."""
-        return Orders(not self._stopping, self._wish)
+        asking, self._asking = tuple(self._asking.values()), {}
+        return Orders(not self._stopping, self._wish, asking)
+
+    @ray.method
+    def ask(self, asking: Asking) -> None:
+        """Leave word that a server has something to answer."""
+        self._asking[asking.name] = asking
 
     @ray.method
     def follow(self, plan: Plan) -> None:
@@ -171,7 +182,7 @@ def open_board(run: str, patience: float = 0.0) -> Iterator[ActorHandle[Board]]:
     """
     here = ray.get_runtime_context().get_node_id()
     options = {
-        "name": f"{run}/board",
+        "name": board_name(run),
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
     }
@@ -198,7 +209,7 @@ def _new(run: str, options: dict[str, Any]) -> Any:
 def stop(run: str) -> bool:
     """Ask a run to stop, wherever its command line is; return whether such a run exists."""
     try:
-        asked: Any = ray.get_actor(f"{run}/board").stop.remote()
+        asked: Any = ray.get_actor(board_name(run)).stop.remote()
         ray.get(asked, timeout=WAIT_SECONDS)
     except (ValueError, RayActorError, GetTimeoutError):
         return False
@@ -262,7 +273,7 @@ def ask(run: str, wish: Wish, seconds: float) -> Rescaled | NotRescaled:
     DeadlineExceeded where nothing is known after ``seconds``.
     """
     try:
-        board: Any = ray.get_actor(f"{run}/board")
+        board: Any = ray.get_actor(board_name(run))
     except ValueError:
         raise ConfigError(
             f"no run named {run} is on this cluster; give the name of its run file, and its "

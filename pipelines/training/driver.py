@@ -38,6 +38,7 @@ from pipelines.training.expert_loads import ExpertLoads
 from pipelines.training.faults import strike_nodes
 from pipelines.training.following import Following
 from pipelines.training.launching import Launching
+from pipelines.training.lending import Lending
 from pipelines.training.mended import Lost, Mended, Stays, first_line
 from pipelines.training.news import News
 from pipelines.training.recording import RunRecord
@@ -68,6 +69,7 @@ class Driver:
         began = Aim.of(work.run, work.context.config, shards.sequence_length, work.began)
         self._following = Following(began, watch)
         self._loads = ExpertLoads(work.run.elastic)
+        self._lending = Lending(work.context)
         self._reached = self._done = last_step(work.run)
         self._aim(aimed_on(work.board))
         self._engine = self._begun()
@@ -133,6 +135,8 @@ class Driver:
                 if told.wish is not None:
                     self._meet(told.wish, saver)
                 self._rebalance(saver)
+                if self._done > first:  # only then is it known what memory a step takes
+                    self._lending.between(engine, self._done, told.asking)
                 self._reached = max(self._reached, batch.step + 1)
                 strike_nodes(self._work.faults, batch.step, engine.plan.seats, engine.nodes)
                 report = engine.train_step(batch)

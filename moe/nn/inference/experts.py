@@ -30,7 +30,7 @@ class SwiGlu(NamedTuple):
     down: Operand
     to_gate_up: Additions
     to_down: Additions
-    bias_N: Tensor | None = None
+    biases: "Biases | None" = None
 
     @classmethod
     def of(cls, layer: FeedForward, kind: WeightKind, own: bool) -> "SwiGlu":
@@ -41,7 +41,7 @@ class SwiGlu(NamedTuple):
             move_together(gate_up)
         down = pack(kind, (layer.down_proj.weight,))
         added = Additions(kind), Additions(kind)
-        return cls(pack(kind, gate_up), down, *added, biases(layers))
+        return cls(pack(kind, gate_up), down, *added, Biases.of(layers))
 
     @property
     def operands(self) -> tuple[Operand, Operand]:
@@ -55,17 +55,28 @@ class SwiGlu(NamedTuple):
     def apply(self, rows: Prepared, spans: Spans = ()) -> Tensor:
         """Return ``down(silu(gate(x)) * up(x))``."""
         inner = self.to_gate_up.to(self.gate_up.product(rows), rows, spans)
-        if self.bias_N is not None:
-            inner = inner + self.bias_N.to(inner.dtype)
+        if self.biases is not None:
+            inner = self.biases.added(inner)
         gate, up = inner.chunk(2, dim=1)
         between = self.down.prepared(F.silu(gate).mul_(up))
         return self.to_down.to(self.down.product(between), between, spans)
 
 
-def biases(layers: Sequence[Linear]) -> Tensor | None:
-    """Return the biases of layers side by side; None where they have none."""
-    found = [each.bias.detach() for each in layers if each.bias is not None]
-    return torch.cat(found) if found else None
+class Biases(NamedTuple):
+    """The biases of layers side by side: the parameters themselves, which may be in training."""
+
+    parts: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[Linear]) -> "Biases | None":
+        """Return the biases of layers; None where they have none."""
+        found = tuple(each.bias.detach() for each in layers if each.bias is not None)
+        return cls(found) if found else None
+
+    def added(self, x_MN: Tensor) -> Tensor:
+        """Return rows with the biases added, in the type of the rows."""
+        whole_N = self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
+        return x_MN + whole_N.to(x_MN.dtype)
 
 
 class HeldExperts:

@@ -16,7 +16,7 @@ from moe.nn.exchange import Exchange
 from moe.nn.feed_forward import DenseFeedForward
 from moe.nn.inference.adapters import Additions
 from moe.nn.inference.attention import attend_rows
-from moe.nn.inference.experts import HeldExperts, SwiGlu, biases
+from moe.nn.inference.experts import Biases, HeldExperts, SwiGlu
 from moe.nn.inference.operands import Operand, Prepared, move_together, pack
 from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import LayerStore
@@ -59,7 +59,7 @@ class _Attention:
         if own:
             move_together([each.weight for each in parts])
         self._qkv = pack(kind, [each.weight for each in parts])
-        self._qkv_bias = biases(parts)
+        self._qkv_biases = Biases.of(parts)
         self._out = pack(kind, [layer.o_proj.weight])
         self._out_bias = layer.o_proj.bias
         self._queries, self._keys = layer.q_proj.out_features, layer.k_proj.out_features
@@ -76,8 +76,8 @@ class _Attention:
     def forward(self, x_TD: Tensor, turn_T1E: Tensor, rows: Rows, store: LayerStore) -> Tensor:
         entering = self._qkv.prepared(x_TD)
         qkv = self._to_qkv.to(self._qkv.product(entering), entering, rows.spans)
-        if self._qkv_bias is not None:
-            qkv = qkv + self._qkv_bias.to(qkv.dtype)
+        if self._qkv_biases is not None:
+            qkv = self._qkv_biases.added(qkv)
         heads = qkv.view(len(qkv), -1, self._head_size)
         queries = self._queries // self._head_size
         keys = queries + self._keys // self._head_size

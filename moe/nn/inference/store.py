@@ -11,6 +11,12 @@ from moe.config.share import Share
 from moe.nn.inference.rows import BLOCK
 
 
+def place_bytes(config: ModelConfig, share: Share, dtype: torch.dtype) -> int:
+    """Return the bytes of the keys and values of one position on a share."""
+    heads, layers = share.kv_heads[1] - share.kv_heads[0], len(tuple(share.layer_numbers))
+    return 2 * layers * heads * config.head_size * dtype.itemsize
+
+
 class Store:
     """Keys and values of every layer of a share at ``blocks`` times ``BLOCK`` places."""
 

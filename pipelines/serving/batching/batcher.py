@@ -18,7 +18,7 @@ anew when there is room: its tokens are known, so it goes on where it was.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from actors.commands import Batch, BatchOutput, Drawing, Feed
@@ -50,6 +50,14 @@ class Room:
     def tokens(self) -> int:
         """The most tokens of one sequence."""
         return self.blocks * BLOCK
+
+    def over(self, stages: int) -> "Room":
+        """Return the room over so many stages.
+
+        One stage runs ahead: it knows the token that it has just drawn. Of several stages, each has
+        a batch of its own.
+        """
+        return replace(self, depth=max(stages, 2), ahead=stages == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +135,22 @@ class Batcher:
         if sequence.begun:
             self._ended.append(number)
 
-    def restart(self) -> None:
-        """Begin anew with every sequence: ranks and their cache are others now."""
+    def renew(self) -> None:
+        """Go on with other weights: nothing computed so far is shared with sequences that come."""
+        self.pool.forget()
+        for sequence in self._running:
+            sequence.mixed = True
+
+    def restart(self, room: Room | None = None) -> None:
+        """Begin anew with every sequence, in another room if one is given: what ranks kept is gone
+        or not to be used.
+        """
+        self.room = room or self.room
         order = sorted(self._sequences.values(), key=lambda each: each.number)
         for sequence in order:
             sequence.computed = sequence.unknown = 0
             sequence.table, sequence.names, sequence.begun = [], [], False
+            sequence.mixed = False
             sequence.asked = sequence.scored
         self._waiting, self._running, self._ended = deque(order), [], []
         self.pool = Pool(self.room.blocks)
@@ -275,7 +293,9 @@ class Batcher:
             sequence.computed = stop
 
     def _name(self, sequence: Sequence) -> None:
-        """Name the blocks that are full of known tokens."""
+        """Name the blocks that are full of known tokens, all computed by the same weights."""
+        if sequence.mixed:
+            return
         known = min(sequence.computed, len(sequence.tokens)) // BLOCK
         for number in range(len(sequence.names), known):
             own = sequence.tokens[number * BLOCK : (number + 1) * BLOCK]
@@ -311,6 +331,7 @@ class Batcher:
             if block != GONE:
                 self.pool.give_back(block)
         sequence.table, sequence.names, sequence.computed = [], [], 0
+        sequence.mixed = False
 
 
 def _unscored(sequence: Sequence) -> int:

@@ -70,6 +70,15 @@ class Pool:
             self._named[name] = block
             self._names[block] = name
 
+    def forget(self) -> None:
+        """Forget what all blocks hold; those that nobody uses are free."""
+        for block in self._kept:
+            self._states[block] = _FREE
+        self._free += len(self._kept)
+        self._kept.clear()
+        self._named.clear()
+        self._names.clear()
+
     def give_back(self, block: int) -> None:
         """Take away a user; a block without users is kept if it has a name, else free."""
         self._users[block] -= 1

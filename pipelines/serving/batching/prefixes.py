@@ -1,6 +1,7 @@
 """The names of full blocks: a hash of all tokens up to the end of the block, and of their root.
 
 Blocks of one root are computed by the same weights, so equal names mean equal keys and values.
+Where the weights change, as those of a training run, all names are forgotten.
 """
 
 import hashlib

@@ -39,7 +39,8 @@ class Sequence:
     ``tokens`` are prompt and generated, as far as they are known; ``unknown`` more are drawn in
     batches that are not back yet. So many scores of the prompt were ``asked`` for, and so many
     ``scored`` came back. ``computed`` positions are in the cache, or will be once the batches under
-    way are done; ``table`` has their blocks, ``names`` those of full ones.
+    way are done; ``table`` has their blocks, ``names`` those of full ones. With ``mixed``, the
+    weights have changed since its first blocks, and no other sequence may use them.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Sequence:
     scored: int = 0
     table: list[int] = field(default_factory=list)
     names: list[Name] = field(default_factory=list)
+    mixed: bool = False
 
     @property
     def named(self) -> Name:

@@ -8,6 +8,18 @@ from actors.engine.serving import Mended
 Begun = TypeVar("Begun")
 
 
+class NotYet(Exception):
+    """Nothing can be begun or finished now; ask again."""
+
+
+class Anew(Exception):
+    """The ranks go on over so many stages, and kept nothing: every sequence begins anew."""
+
+    def __init__(self, stages: int) -> None:
+        super().__init__(stages)
+        self.stages = stages
+
+
 class Adopting(Protocol):
     """An adapter that the ranks are taking up."""
 
@@ -20,13 +32,24 @@ Adopted = TypeVar("Adopted", bound=Adopting)
 
 
 class Engine(Protocol[Begun, Adopted]):
-    """Runs batches in the order in which they are begun; several may be under way."""
+    """Runs batches in the order in which they are begun; several may be under way.
+
+    The first three may raise Anew; every batch under way is lost then.
+    """
+
+    def weights(self) -> int | None:
+        """Return the step of the training run whose weights the next batch is made for; None where
+        weights never change. NotYet where no batch can be begun now.
+        """
 
     def begin(self, batch: Batch) -> Begun:
         """Begin a batch and return at once."""
 
     def finish(self, flight: Begun) -> BatchOutput:
-        """Wait for the batch that was begun first, of those not finished, and return its output."""
+        """Wait for the batch that was begun first, of those not finished, and return its output.
+
+        NotYet where that may take long.
+        """
 
     def adopt(self, source: AdapterSource) -> Adopted:
         """Begin to take up an adapter and return at once; do nothing where it is there."""

@@ -14,6 +14,7 @@ from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.stops import StopFilter
 
 FinishReason = Literal["stop", "length"]
+Steps = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,16 @@ class TextToken:
 class Delta:
     """New text, its tokens, and the number of tokens generated so far.
 
-    Tokens without text (end of sequence, or cut off by a stop text) are only counted.
+    Tokens without text (end of sequence, or cut off by a stop text) are only counted. ``steps``
+    are the oldest and the newest of the training run whose weights have had a part in the answer
+    so far; None where weights never change.
     """
 
     text: str
     tokens: tuple[TextToken, ...]
     generated: int
     finish: FinishReason | None = None
+    steps: Steps | None = None
 
 
 class Generation:
@@ -69,6 +73,7 @@ class Generation:
         self.tokens: list[int] = []
         self.scores: list[SampledToken] = []
         self.cached = 0
+        self.steps: Steps | None = None
         self.finished = False
         self._detokenizer = detokenizer
         self._stops = StopFilter(job.stop)
@@ -80,6 +85,14 @@ class Generation:
     def generated(self) -> int:
         """The number of tokens generated so far."""
         return len(self.tokens)
+
+    def follow(self, step: int | None) -> None:
+        """Note the step whose weights have a part in the answer from now on; None: they never
+        change.
+        """
+        if step is not None:
+            first, last = self.steps or (step, step)
+            self.steps = min(first, step), max(last, step)
 
     def accept_scores(self, tokens: Sequence[SampledToken]) -> None:
         """Take the log-probabilities of the next tokens of the prompt, from its second on."""
@@ -124,4 +137,4 @@ class Generation:
         self.finished = finish is not None
         ready = sum(token.offset < self._sent for token in self._pending)
         tokens, self._pending = self._pending[:ready], self._pending[ready:]
-        return Delta(text, tuple(tokens), self.generated, finish)
+        return Delta(text, tuple(tokens), self.generated, finish, self.steps)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
+from moe.errors import RaymoeError
 from pipelines.serving.generation.engine import Engine
 
 State = Literal["serving", "mending", "rebuilding", "failed"]
@@ -23,6 +24,7 @@ class EngineKeeper:
         self._build = build
         self._engine: Engine[Any, Any] | None = build()
         self._state: State = "serving"
+        self._told = ""
         self._lock = threading.Lock()
 
     @property
@@ -76,7 +78,7 @@ class EngineKeeper:
         try:
             self._engine = self._build()
         except Exception as error:
-            _LOG.exception("the engine could not be rebuilt")
+            self._tell(error)
             self._become("failed")
             return error
         self._become("serving")
@@ -91,6 +93,16 @@ class EngineKeeper:
             engine.shutdown()
         except Exception:
             _LOG.exception("the engine did not end cleanly")
+
+    def _tell(self, error: Exception) -> None:
+        """Log why there is no engine, once for each reason: an idle server tries again and again.
+
+        Only what nobody foresaw has a traceback.
+        """
+        if str(error) != self._told:
+            self._told = str(error)
+            foreseen = isinstance(error, RaymoeError)
+            _LOG.error("the engine could not be rebuilt: %s", error, exc_info=not foreseen)
 
     def _become(self, state: State) -> None:
         with self._lock:

@@ -19,7 +19,7 @@ from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
 from pipelines.serving.batching.sequence import Wanted
 from pipelines.serving.generation.adoptions import Adoptions
-from pipelines.serving.generation.engine import Engine
+from pipelines.serving.generation.engine import Anew, Engine, NotYet
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.inbox import Inbox
 from pipelines.serving.generation.keeper import Build, EngineKeeper, State
@@ -100,6 +100,7 @@ class Scheduler:
         self._flights: deque[_Flight] = deque()
         self._landed = 0.0
         self._losses = 0
+        self._step: int | None = None
         self._thread = threading.Thread(target=self._work, name="scheduler", daemon=True)
         self._thread.start()
 
@@ -198,6 +199,10 @@ class Scheduler:
             self._fail_without(self._adoptions.renew(self._keeper.there))
             self._begin(self._keeper.there)
             self._finish(self._keeper.there)
+        except NotYet:
+            return
+        except Anew as news:
+            self._restart(news.stages)
         except LOST as error:
             self._recover(error)
         except Exception as error:
@@ -208,6 +213,7 @@ class Scheduler:
 
     def _begin(self, engine: Engine[Any, Any]) -> None:
         while len(self._flights) < self._room.depth:
+            self._follow(engine.weights())
             of_long = self._pace.tokens(self._batcher.generating)
             batch = self._batcher.next(self._limits.prefill_tokens, of_long)
             if batch is None:
@@ -218,6 +224,13 @@ class Scheduler:
                 stream = self._streams[feed.sequence]
                 if stream.started is None:
                     stream.started, stream.generation.cached = now, feed.position
+                    stream.generation.follow(self._step)
+
+    def _follow(self, step: int | None) -> None:
+        """Share nothing that older weights have computed with sequences that come."""
+        if step != self._step:
+            self._step = step
+            self._batcher.renew()
 
     def _finish(self, engine: Engine[Any, Any]) -> None:
         flight = self._flights[0]
@@ -226,17 +239,18 @@ class Scheduler:
         self._losses = 0
         now = time.monotonic()
         seconds, self._landed = now - max(flight.since, self._landed), now
-        self._pace.took(seconds, flight.prompt_tokens, flight.generating)
+        self._pace.took(output.seconds or seconds, flight.prompt_tokens, flight.generating)
         ended = [
             outcome.number
             for outcome in self._batcher.take(flight.batch, output)
-            if self._deliver(self._streams[outcome.number], outcome)
+            if self._deliver(self._streams[outcome.number], outcome, output.step)
         ]
         self._end(ended)
 
-    def _deliver(self, stream: Stream, outcome: Outcome) -> bool:
+    def _deliver(self, stream: Stream, outcome: Outcome, step: int | None) -> bool:
         """Send what is new to the reader; return whether the generation has ended."""
         generation = stream.generation
+        generation.follow(step)
         try:
             generation.accept_scores(outcome.scores)
             delta = None if outcome.token is None else generation.accept(outcome.token)
@@ -266,7 +280,9 @@ class Scheduler:
 
     def _look(self) -> None:
         """Bring an idle engine back if a rank is lost."""
-        if not self._keeper.whole():
+        if self._keeper.engine is None:
+            self._rebuild()
+        elif not self._keeper.whole():
             self._recover(RankLost("a rank does not answer"))
 
     def _recover(self, error: Exception) -> None:
@@ -280,6 +296,12 @@ class Scheduler:
             self._rebuild()
         self._batcher.restart()
         self._adoptions.restart()
+
+    def _restart(self, stages: int) -> None:
+        """Begin anew with every generation, on ranks that kept nothing."""
+        self._flights.clear()
+        self._room = self._room.over(stages)
+        self._batcher.restart(self._room)
 
     def _rebuild(self) -> bool:
         """Make a new engine; where that fails, so do the generations."""

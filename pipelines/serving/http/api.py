@@ -21,6 +21,7 @@ from pipelines.serving.http.events import EventStream, primed
 from pipelines.serving.http.keys import ApiKeys
 from pipelines.serving.http.request_ids import HEADER, RequestIds
 from pipelines.serving.http.turns import TurnAnswer
+from pipelines.serving.http.weights import STEP_HEADER, headers
 from pipelines.serving.protocol.replies import (
     Chat,
     Completion,
@@ -107,7 +108,7 @@ def _add_access(app: FastAPI, access: Access) -> None:
         allow_origins=access.origins,
         allow_methods=("GET", "HEAD", "POST"),
         allow_headers=("*",),
-        expose_headers=("Retry-After", HEADER),
+        expose_headers=("Retry-After", HEADER, STEP_HEADER),
     )
     if access.request_ids:
         app.add_middleware(RequestIds)
@@ -191,7 +192,9 @@ async def _respond(request: Request, answer: Answering, stream: bool) -> Respons
             events = await _unless_gone(request, primed(answer.pieces()))
             return EventStream(events, answer.streams)
         reply = await _unless_gone(request, answer.whole())
-        return Response(reply.json_text(), media_type="application/json")
+        return Response(
+            reply.json_text(), headers=headers(answer.streams), media_type="application/json"
+        )
     except BaseException:
         for each in answer.streams:
             each.cancel()

@@ -5,12 +5,13 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.serving.generation.generation import Delta
+from pipelines.serving.generation.generation import Delta, Steps
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.http.logprobs import chat_logprobs
 from pipelines.serving.http.merging import gathered, merged
 from pipelines.serving.http.usage import Counting
 from pipelines.serving.http.watching import watched
+from pipelines.serving.http.weights import named, over
 from pipelines.serving.protocol.replies import (
     Answer,
     CallDelta,
@@ -54,8 +55,8 @@ class ChatAnswer:
 
     async def whole(self) -> Chat:
         """Return the assistant's messages."""
-        choices = []
-        for number, end in enumerate(await gathered(self._deltas)):
+        choices, ends = [], await gathered(self._deltas)
+        for number, end in enumerate(ends):
             self._counting.count(number, end.generated)
             content, calls = self._said[number].read(end)
             finish = self._said[number].finish(end)
@@ -68,7 +69,7 @@ class ChatAnswer:
                     finish_reason=finish,
                 )
             )
-        return Chat(
+        reply = Chat(
             id=self._id,
             object="chat.completion",
             created=self._created,
@@ -76,6 +77,7 @@ class ChatAnswer:
             choices=choices,
             usage=self._counting.usage,
         )
+        return named(reply, over(end.steps for end in ends))
 
     async def pieces(self) -> AsyncIterator[ChatChunk]:
         """Yield the role of each message with its first text, then text and calls as they come."""
@@ -84,9 +86,11 @@ class ChatAnswer:
             choice = self._choice(number, delta)
             if choice is not None:
                 usage = self._counting.usage if self._request.continuous_usage else None
-                yield self._chunk([choice], usage)
+                yield self._chunk([choice], delta.steps, usage)
         if self._request.include_usage:
-            yield self._chunk([], self._counting.usage)
+            yield self._chunk(
+                [], over(s.generation.steps for s in self.streams), self._counting.usage
+            )
 
     def _choice(self, number: int, delta: Delta) -> ChatChunkChoice | None:
         """Return the event of a delta; None if it says nothing."""
@@ -107,7 +111,9 @@ class ChatAnswer:
     def _logprobs(self, delta: Delta) -> ChatLogprobs | None:
         return chat_logprobs(self._text, delta.tokens) if self._request.logprobs else None
 
-    def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> ChatChunk:
+    def _chunk(
+        self, choices: list[ChatChunkChoice], steps: Steps | None, usage: Usage | None = None
+    ) -> ChatChunk:
         chunk = ChatChunk(
             id=self._id,
             object="chat.completion.chunk",
@@ -115,6 +121,7 @@ class ChatAnswer:
             model=self._request.model,
             choices=choices,
         )
+        chunk = named(chunk, steps)
         return chunk if usage is None else chunk.model_copy(update={"usage": usage})
 
 

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from pipelines.serving.generation.generation import Delta
+from pipelines.serving.generation.generation import Delta, Steps
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.http.echo import Echo, echo_of
 from pipelines.serving.http.logprobs import completion_logprobs
 from pipelines.serving.http.merging import gathered, merged
 from pipelines.serving.http.usage import Counting
 from pipelines.serving.http.watching import watched
+from pipelines.serving.http.weights import named, over
 from pipelines.serving.protocol.replies import (
     Completion,
     CompletionChoice,
@@ -52,7 +53,7 @@ class CompletionAnswer:
             self._choice(index, number, ends[number], first=True)
             for index, number in enumerate(self._chosen(ends))
         ]
-        return self._reply(choices, self._counting.usage)
+        return self._reply(choices, over(end.steps for end in ends), self._counting.usage)
 
     async def pieces(self) -> AsyncIterator[Completion]:
         """Yield the text of all choices as it arrives."""
@@ -63,9 +64,11 @@ class CompletionAnswer:
             usage = self._counting.usage if self._request.continuous_usage else None
             choice = self._choice(number, number, delta, first=number not in begun)
             begun.add(number)
-            yield self._reply([choice], usage)
+            yield self._reply([choice], delta.steps, usage)
         if self._request.include_usage:
-            yield self._reply([], self._counting.usage)
+            yield self._reply(
+                [], over(s.generation.steps for s in self.streams), self._counting.usage
+            )
 
     def _chosen(self, ends: Sequence[Delta]) -> list[int]:
         """Return the numbers of the n likeliest answers to each prompt, by token."""
@@ -114,7 +117,9 @@ class CompletionAnswer:
             self._echoes[place] = echo_of(self._text, self._request.prompt[place], tokens)
         return self._echoes[place]
 
-    def _reply(self, choices: list[CompletionChoice], usage: Usage | None = None) -> Completion:
+    def _reply(
+        self, choices: list[CompletionChoice], steps: Steps | None, usage: Usage | None = None
+    ) -> Completion:
         reply = Completion(
             id=self._id,
             object="text_completion",
@@ -122,6 +127,7 @@ class CompletionAnswer:
             model=self._request.model,
             choices=choices,
         )
+        reply = named(reply, steps)
         return reply if usage is None else reply.model_copy(update={"usage": usage})
 
 

@@ -6,6 +6,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pipelines.serving.generation.stream import Stream
+from pipelines.serving.http.weights import headers
 from pipelines.serving.protocol.replies import ErrorBody, Reply
 from pipelines.serving.refusals import Refusal, body_of
 
@@ -20,7 +21,7 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncIterator[str], streams: Sequence[Stream]) -> None:
-        super().__init__(events, headers=HEADERS)
+        super().__init__(events, headers=HEADERS | headers(streams))
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

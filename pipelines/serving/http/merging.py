@@ -42,6 +42,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
         tokens=tuple(token for delta in deltas for token in delta.tokens),
         generated=deltas[-1].generated,
         finish=deltas[-1].finish,
+        steps=deltas[-1].steps,
     )
 
 

@@ -69,6 +69,7 @@ class Completion(Reply):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
+    system_fingerprint: str | None = None
 
 
 class TokenLogprob(Reply):
@@ -140,6 +141,7 @@ class Chat(Reply):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    system_fingerprint: str | None = None
 
 
 class ChatChunkChoice(Reply):
@@ -160,6 +162,7 @@ class ChatChunk(Reply):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    system_fingerprint: str | None = None
 
 
 class Model(Reply):

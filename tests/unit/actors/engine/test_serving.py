@@ -2,12 +2,9 @@
 
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-import transformers
 
 from actors.commands import Answering, Batch, Drawing, Feed
 from actors.deadlines import Deadlines
@@ -19,6 +16,7 @@ from moe.nn.inference.rows import BLOCK
 from pipelines.serving.batching.batcher import Batcher, Room
 from pipelines.serving.batching.sequence import Wanted
 from tests import runs, tiny
+from tests.generated import expected, generated, prompts
 from tests.ranks import Ranks, single_threaded
 
 BLOCKS = 24
@@ -45,39 +43,6 @@ def engine(ranks: Ranks, model: Path) -> ServingEngine:
 
 def pids(engine: ServingEngine) -> list[int]:
     return [status.pid for status in engine.statuses()]
-
-
-def prompts() -> list[tuple[int, ...]]:
-    return [tuple(tiny.tokens(97, 1, n)[0].tolist()) for n in (7, 33, 1, 20, 20)]
-
-
-def expected(model: Path, prompt: Sequence[int], count: int) -> list[int]:
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(model)
-    out = theirs.generate(
-        torch.tensor([prompt]),
-        max_new_tokens=count,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return [int(token) for token in out[0, len(prompt) :]]
-
-
-def generated(engine: ServingEngine, room: Room, wanted: Sequence[Wanted]) -> list[list[int]]:
-    """Generate in batches, as many at once as the room allows."""
-    batcher, flights = Batcher(room), []
-    numbers = [batcher.add(wish) for wish in wanted]
-    texts: dict[int, list[int]] = {number: [] for number in numbers}
-    while batcher.waiting or batcher.running:
-        while len(flights) < room.depth and (batch := batcher.next(24)) is not None:
-            flights.append(engine.begin(batch))
-        flight = flights.pop(0)
-        for outcome in batcher.take(flight.batch, engine.finish(flight)):
-            if outcome.token is not None:
-                texts[outcome.number].append(outcome.token.token)
-            if len(texts[outcome.number]) == wanted[outcome.number - 1].max_tokens:
-                batcher.end(outcome.number)
-    return [texts[number] for number in numbers]
 
 
 @pytest.mark.parametrize("cuts", [((3,),), ((3,), (2, 1), (3, 1)), ((1, 2), (2, 1), (3, 1))])

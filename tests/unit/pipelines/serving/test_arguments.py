@@ -35,6 +35,11 @@ LLAMA_1B = replace(
         ({"model": "x", "modle": "y"}, "argument modle: unknown; did you mean model"),
         ({"model": "x", "zzz": "y"}, "argument zzz: unknown; known: "),
         ({"model": 3}, "argument model: .* found 3"),
+        ({"run": "demo", "model": "x"}, "argument model: does not go with run: .* leave it out"),
+        ({"run": "demo", "weights": "int8"}, "argument weights: does not go with run"),
+        ({"run": "demo", "plan": "x"}, "argument plan: does not go with run"),
+        ({"run": "demo", "time_share": 1.5}, "argument time_share: .* less than 1; found 1.5"),
+        ({"model": "x", "time_share": 0.3}, "argument time_share: goes with run alone"),
         ({"model": "x", "name": ""}, "argument name: .* found ''"),
         ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
         ({"model": "x", "adapter_gb": 0}, "argument adapter_gb: .* greater than 0; found 0"),
@@ -61,6 +66,8 @@ def test_arguments_have_defaults_and_survive_a_round_trip() -> None:
     assert arguments.limits == Limits(waiting=5)
     assert parse_arguments(arguments.model_dump()) == arguments
     assert parse_arguments({"model": "x", "name": "other"}).served_name == "other"
+    run = parse_arguments({"run": "demo"})
+    assert (run.served_name, parse_arguments(run.model_dump())) == ("demo", run)
     with pytest.raises(ConfigError, match="the limit waiting is -1"):
         Limits(waiting=-1)
 

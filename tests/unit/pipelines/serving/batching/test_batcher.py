@@ -37,6 +37,10 @@ class Ranks:
     memory: dict[tuple[int, int], int] = field(default_factory=dict)
     drawings: dict[int, Drawing] = field(default_factory=dict)
     texts: dict[int, list[int]] = field(default_factory=dict)
+    weights: int = 0
+    written: dict[tuple[int, int], int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+    joined: dict[int, int] = field(default_factory=dict)
 
     def run(self, batch: Batch, prompts: dict[int, tuple[int, ...]]) -> BatchOutput:
         for number in batch.ended:
@@ -47,10 +51,14 @@ class Ranks:
             text = self.texts.setdefault(feed.sequence, list(prompts[feed.sequence]))
             tokens = (text[-1],) if feed.tokens is None else feed.tokens
             assert list(tokens) == text[feed.position : feed.position + len(tokens)]
+            if self.ends.get(feed.sequence) != feed.position:
+                self.joined[feed.sequence] = self.weights
+            self.ends[feed.sequence] = feed.position + feed.count
             for at in range(feed.position, feed.position + feed.count):
                 held = hash((feed.adapter, *text[: at + 1]))
                 writes.append((feed.table[at // BLOCK], at % BLOCK, held))
         self.memory |= {(block, offset): value for block, offset, value in writes}
+        self.written |= {(block, offset): self.weights for block, offset, _ in writes}
         drawn, scored = {}, {}
         for feed in batch.feeds:
             text = self.texts[feed.sequence]
@@ -59,6 +67,8 @@ class Ranks:
             for at in range(first, end):
                 found = self.memory[feed.table[at // BLOCK], at % BLOCK]
                 assert found == hash((feed.adapter, *text[: at + 1]))
+                written = self.written[feed.table[at // BLOCK], at % BLOCK]
+                assert written >= self.joined[feed.sequence], "from weights before it came"
             if feed.draws:
                 assert feed.sequence in self.drawings
                 assert end == len(text)
@@ -72,6 +82,7 @@ class Ranks:
     def restart(self, known: dict[int, list[int]]) -> None:
         """Lose everything; of the texts, what the driver knows is left."""
         self.memory.clear()
+        self.ends.clear()
         self.drawings.clear()
         self.texts = {number: list(tokens) for number, tokens in known.items()}
 
@@ -133,7 +144,7 @@ class Play:
             assert idle < 30, "sequences wait and nothing is computed"
 
     def happen(self) -> bool:
-        """Let a sequence come or leave, or lose all ranks, or nothing."""
+        """Let a sequence come or leave, lose all ranks, have other weights, or nothing."""
         chance = self.data.draw(st.integers(0, 9))
         if self.coming and (chance < 4 or not self.flying):
             wish = self.coming.popleft()
@@ -147,6 +158,10 @@ class Play:
             self.batcher.restart()
             self.flying.clear()
             self.ranks.restart({n: [*self.asked[n].prompt, *self.texts[n]] for n in self.texts})
+        elif chance == 7:
+            self.batcher.renew()
+            self.ranks.weights += 1
+            return False
         else:
             return False
         return True

@@ -49,6 +49,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.users.remove(block)
         self.pool.give_back(block)
 
+    @rule()
+    def forget(self) -> None:
+        self.pool.forget()
+        self.names.clear()
+        assert all(self.pool.find(name) is None for name in "abcdef")
+
     @invariant()
     def counts(self) -> None:
         assert self.pool.used == len(set(self.users))

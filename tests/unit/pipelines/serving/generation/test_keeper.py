@@ -15,6 +15,9 @@ class Brief:
         self.health: bool | Exception = True
         self.ended = 0
 
+    def weights(self) -> None:
+        return None
+
     def begin(self, batch: Batch) -> Batch:
         raise NotImplementedError
 

@@ -42,6 +42,9 @@ class GatedEngine:
         self.whole = True
         self.ended = threading.Event()
 
+    def weights(self) -> None:
+        return None
+
     def begin(self, batch: Batch) -> Batch:
         return batch
 
