@@ -7,7 +7,6 @@ that runs this, as bytes. ``--plot FILE`` draws held-out losses over tokens. It 
 """
 
 import argparse
-import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,32 +15,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from actors.commands import BuildCommand
-from actors.epochs.membership import Membership
-from actors.rank.rank import Rank
 from actors.state.sources import CheckpointSource, ModelSource, Source
-from benchmarks.material import CONFIG, byte_tokenizer
+from benchmarks.material import byte_tokenizer
 from benchmarks.results import finish, options, parse
-from benchmarks.step_profile import plan_alone
-from moe.checkpoint.drafts import drafted
+from benchmarks.solo import FILES, LENGTH, SMALL, held_out, save, solo_rank, solo_run, write_tokens
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import About, SaveContext, complete
-from moe.config.model import ModelConfig, MoeConfig
-from moe.config.run import RunConfig, parse_run
-from moe.planning.plan.file import to_dict
+from moe.checkpoint.training import SaveContext
+from moe.config.model import MoeConfig
 from moe.surgery.growing.moments import expand_checkpoint
 from moe.surgery.growing.options import ExpandOptions
 from moe.surgery.initialise import initialise
 from pipelines.corpus.inputs import fingerprint
 from pipelines.corpus.shards import TokenShards
-from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.models.calibration import texts_from
-from pipelines.models.evaluate import EvaluateOptions, evaluate
 from pipelines.training.batches import batches
 
-SECONDS = 600.0
 EXPERTS, TOP_K, EXPERT_SIZE = 4, 2, 96
-LENGTH, FILES = 128, 200
 WAYS = {
     "grown, copies with noise": {},
     "grown by load": {"by": "load"},
@@ -64,12 +53,13 @@ class Stretch:
 def main() -> None:
     """Train, grow, train on, compare."""
     parser = options(__doc__ or "", material=False)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--every", type=int, default=50, help="steps between evaluations")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--files", type=int, default=FILES, help="modules of the library")
     parser.add_argument("--plot", type=Path)
     smallest = ["grown, function kept"]
-    arguments = parse(parser, steps=4, every=2, ways=smallest)
+    arguments = parse(parser, steps=4, every=2, files=5, ways=smallest)
     with TemporaryDirectory() as name:
         found = list(_all(arguments, Path(name)))
     tokens = arguments.steps * 8 * LENGTH
@@ -81,7 +71,7 @@ def main() -> None:
 
 def _all(arguments: argparse.Namespace, folder: Path) -> Iterator[Stretch]:
     """Yield every run, the first from the start, the others from half of the small one."""
-    small, large = _models(folder)
+    small, large = _models(folder, arguments.files)
     data, steps = folder / "tokens", arguments.steps
     half, training = folder / "half", _Training(folder, steps, arguments.every)
     yield training.run("large from the start", ModelSource(large), large, (0, steps))
@@ -97,22 +87,14 @@ def _all(arguments: argparse.Namespace, folder: Path) -> Iterator[Stretch]:
         yield replace(on, losses=begun.losses | on.losses, seconds=begun.seconds + on.seconds)
 
 
-def _models(folder: Path) -> tuple[Path, Path]:
+def _models(folder: Path, files: int) -> tuple[Path, Path]:
     """Write a small and a large model, and the tokens of the standard library."""
-    moe = MoeConfig(EXPERTS, TOP_K, EXPERT_SIZE)
-    sizes = replace(CONFIG, family="mixtral", hidden_size=64, heads=4, head_size=16, layers=2)
-    sizes = replace(sizes, ffn_size=EXPERT_SIZE, initializer_range=0.02)
-    found = {"small": moe, "large": replace(moe, experts=2 * EXPERTS)}
-    for name, each in found.items():
-        initialise(replace(sizes, moe=each), folder / name, seed=0)
+    small = MoeConfig(EXPERTS, TOP_K, EXPERT_SIZE)
+    found = {"small": small, "large": replace(small, experts=2 * EXPERTS)}
+    for name, moe in found.items():
+        initialise(replace(SMALL, family="mixtral", moe=moe), folder / name, seed=0)
         byte_tokenizer().save(str(folder / name / "tokenizer.json"))
-    text = folder / "text"
-    text.mkdir()
-    library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:FILES]
-    for path in library:
-        (text / f"{path.stem}.txt").write_bytes(path.read_bytes())
-    options = TokenizeOptions(LENGTH, held_out_fraction=0.1)
-    tokenize([text], folder / "small", folder / "tokens", options)
+    write_tokens(folder / "small", folder / "tokens", files)
     return folder / "small", folder / "large"
 
 
@@ -128,9 +110,9 @@ class _Training:
         self, what: str, source: Source, model: Path, span: tuple[int, int], to: Path | None = None
     ) -> Stretch:
         """Train over a span of steps; ``to`` is where its last state is written."""
-        run = _run(model, self._folder / "tokens", self._steps)
+        run = solo_run(model, self._folder / "tokens", self._steps)
         config = Checkpoint.open(model).config
-        rank, losses = _rank(run, config, source), {span[0]: _held_out(model, run)}
+        rank, losses = solo_rank(run, config, source), {span[0]: held_out(model, run).loss}
         shards, spent = TokenShards.open(run.data.path, "train"), 0.0
         context = SaveContext(config, run, model, fingerprint(run.data.path))
         for batch in islice(batches(run, shards, span[0]), span[1] - span[0]):
@@ -141,46 +123,11 @@ class _Training:
             if done % self._every == 0 or done == span[1]:
                 kept = self._folder / f"now-{what}-{done}"
                 kept = to if to is not None and done == span[1] else kept
-                _save(rank, context, kept, done)
-                losses[done] = _held_out(kept, run)
+                save(rank, context, kept, done)
+                losses[done] = held_out(kept, run).loss
         rank.abort()
         assert config.moe is not None
         return Stretch(what, losses, spent, config.moe.top_k)
-
-
-def _run(model: Path, data: Path, steps: int) -> RunConfig:
-    train = {"steps": steps, "global_batch": 8, "micro_batch": 8, "learning_rate": 3e-3}
-    train |= {"min_learning_rate": 3e-4, "warmup_steps": min(20, steps // 2), "beta2": 0.95}
-    table: dict[str, Any] = {
-        "name": "growing",
-        "model": {"path": str(model)},
-        "data": {"path": str(data)},
-        "train": train,
-        "checkpoint": {"path": "unused"},
-        "balance": {"coefficient": {"type": "fixed", "value": 0.01}},
-    }
-    return parse_run(table, "the benchmark")
-
-
-def _rank(run: RunConfig, config: ModelConfig, source: Source) -> Rank:
-    """Return a rank that holds everything."""
-    plan = plan_alone(config, threads=2)
-    rank, seat = Rank(0), plan.seats.seat(0)
-    rank.build(BuildCommand(plan, seat, LENGTH, run), source)
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("bench", 1, seat, plan.seats, plan.homes, *store, SECONDS))
-    return rank
-
-
-def _save(rank: Rank, context: SaveContext, to: Path, step: int) -> None:
-    plan = to_dict(plan_alone(context.config, threads=2))
-    with drafted(to) as draft:
-        rank.snapshot(step)
-        complete(draft, About(context, plan, step), [rank.write(draft, step)])
-
-
-def _held_out(model: Path, run: RunConfig) -> float:
-    return evaluate(model, run.data.path, EvaluateOptions(rows=64, batch=16)).loss
 
 
 def _row(stretch: Stretch, steps: int) -> dict[str, Any]:

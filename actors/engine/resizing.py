@@ -28,7 +28,7 @@ from actors.engine.meeting import Meeting
 from actors.engine.party import Party
 from actors.moving.transfer import Moved, Place, Transfer
 from actors.step.replicas import check_step
-from moe.errors import DeadlineExceeded, RankLost, RaymoeError
+from moe.errors import DeadlineExceeded, PlanError, RankLost, RaymoeError
 from moe.planning.moves import messages
 from moe.planning.moves.seating import Seating
 from moe.planning.moves.staying import staying
@@ -121,6 +121,11 @@ class Resizing:
     def _prepared(self, change: Change) -> Changed:
         old, plan, train = self._old, change.plan, self._making.run.train
         check_step(plan, train.schedule, train.micro_batches)
+        if train.orthogonal is not None:
+            raise PlanError(
+                "the projectors of train.orthogonal do not move between living ranks; stop the run "
+                "and resume its last checkpoint under the other plan"
+            )
         seen = old.statuses()
         before = self._seating(change, seen)
         new = self._new = old.crew.becoming(plan, before.stays, old.deadlines.launch)

@@ -58,7 +58,7 @@ class Rank(Member):
         if first:
             weights = dict(share.decoder.named_parameters())
             with conclusive(self._doing("making memory for snapshots ready")):
-                self._saver().prepare(weights, trainer.optimizer.states())
+                self._saver().prepare(weights, trainer.states())
         return report
 
     def snapshot(self, step: int) -> None:
@@ -66,7 +66,7 @@ class Rank(Member):
         share, trainer, saver = self._share(), self._trainer(), self._saver()
         self._check_step(step, "a snapshot")
         weights = dict(share.decoder.named_parameters())
-        seconds, states = trainer.run.cluster.step_seconds, trainer.optimizer.states()
+        seconds, states = trainer.run.cluster.step_seconds, trainer.states()
         with conclusive(self._doing("taking a snapshot")):
             saver.take(step, weights, states, trainer.balancer.states, seconds)
 

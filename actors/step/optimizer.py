@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim.adamw import adamw
 
 from actors.step.buckets import Bucket
+from actors.step.projectors import Projectors
 from moe.checkpoint.memory import zeros
 from moe.checkpoint.records import MASTER, MOMENTS, OwnedState
 from moe.config.ranges import TensorRange
@@ -35,7 +37,13 @@ class RankOptimizer:
     It updates what each bucket calls ``owned``: weights, or the masters of bfloat16 weights.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], train: TrainSection) -> None:
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        train: TrainSection,
+        projectors: Projectors | None = None,
+    ) -> None:
+        self.projectors = projectors
         self._buckets = buckets
         self._train = train
         self._states = [_State.of(bucket) for bucket in buckets]
@@ -71,10 +79,12 @@ class RankOptimizer:
             for bucket in self._buckets:
                 bucket.gradients[bucket.own].mul_(factor)
 
-    def step(self, step: int) -> float:
+    def step(self, step: int, gang: dist.ProcessGroup | None = None) -> float:
         """Update what is owned; return the learning rate of the step."""
         rate = learning_rate(self._train, step)
         decaying = [each for each in self._states if each.bucket.kind.decays]
+        if self.projectors is not None and self.projectors.projects(step):
+            decaying = self._projected(self.projectors, decaying, rate, gang)
         others = [each for each in self._states if not each.bucket.kind.decays]
         self._update(decaying, rate, self._train.weight_decay)
         self._update(others, rate, 0.0)
@@ -108,6 +118,24 @@ class RankOptimizer:
             for owned in state.bucket.owned_slots():
                 for moment, values in state.moments.items():
                     values[owned.slice].copy_(read(owned.range, moment))
+        for projector in () if self.projectors is None else self.projectors.states():
+            for name, value in projector.moments.items():
+                value.copy_(read(projector.range, name))
+
+    def _projected(
+        self,
+        projectors: Projectors,
+        states: Sequence["_State"],
+        rate: float,
+        gang: dist.ProcessGroup | None,
+    ) -> list["_State"]:
+        """Update the buckets with experts, one after the other; return the states of the others."""
+        found = {id(each.bucket): each for each in states if projectors.has_experts(each.bucket)}
+        for layer in projectors.layers:
+            own = [s.bucket for s in found.values() if projectors.has_experts(s.bucket, layer)]
+            for bucket in projectors.projected(layer, own, gang):
+                self._update([found[id(bucket)]], rate, self._train.weight_decay)
+        return [each for each in states if id(each.bucket) not in found]
 
     @torch.no_grad()
     def _update(self, states: Sequence["_State"], rate: float, decay: float) -> None:

@@ -1,7 +1,7 @@
 """One rank's part of training: a step over its share, in the order of a pipeline schedule."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,14 +21,17 @@ from actors.step.mail import Mail, messages_ahead
 from actors.step.monitoring import RankMonitor, with_similarity
 from actors.step.optimizer import RankOptimizer
 from actors.step.pipeline import Pipeline, expected
+from actors.step.projectors import Projectors
 from actors.step.reduction import Reduction
 from actors.step.replicas import part_of_step
+from moe.checkpoint.records import OwnedState
 from moe.config.balance_state import BalanceState
 from moe.config.layer_statistics import LayerStatistics
 from moe.config.run import RunConfig
 from moe.config.tensors import held_by
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
+from moe.nn.inputs import InputSums
 from moe.nn.sketch import Alike
 from moe.nn.totals import statistics_of, summed
 from moe.planning.schedules.schedule import Order, actions, one_by_one
@@ -91,7 +94,8 @@ class RankTrainer:
         plan = command.plan
         cut = (command.seat.replica, plan.replicas, plan.gang_size)
         self._buckets = buckets_of(decoder, *cut, blank)
-        self.optimizer = RankOptimizer(self._buckets, run.train)
+        self.optimizer = RankOptimizer(self._buckets, run.train, self._projectors(decoder))
+        self._inputs: InputSums | None = None
         self._decoder = decoder
         self._command = command
         self._device = device
@@ -160,6 +164,12 @@ class RankTrainer:
             waits=self._clock.end(),
         )
 
+    def states(self) -> Iterator[OwnedState]:
+        """Yield what a checkpoint has of the optimiser: views, which the next step changes."""
+        yield from self.optimizer.states()
+        if self.optimizer.projectors is not None:
+            yield from self.optimizer.projectors.states()
+
     @property
     def holdings(self) -> list[Tensor]:
         """What no other replica holds of this share, flat: views, which the next step changes.
@@ -211,6 +221,9 @@ class RankTrainer:
     def _begin(self, batch: StepInput) -> StageStep:
         """Take the inputs of a step; the gradients of the last are forgotten."""
         self.optimizer.clear()
+        projectors = self.optimizer.projectors
+        learns = projectors is not None and not projectors.projects(self.steps_done)
+        self._inputs = InputSums() if learns else None
         work = StageStep(
             self._decoder,
             self._layers(),
@@ -252,7 +265,9 @@ class RankTrainer:
         then.
         """
         self.torn = True
-        rate = self.optimizer.step(self.steps_done)
+        rate = self.optimizer.step(self.steps_done, self._epoch.groups.gang)
+        if self._inputs is not None and self.optimizer.projectors is not None:
+            self.optimizer.projectors.learn(self._inputs)
         reports = with_similarity(self.balancer.after(sums.layers), sums.alike)
         POINTS.reach("update", self.steps_done)
         self._spread()
@@ -269,6 +284,13 @@ class RankTrainer:
         """Go on with the pipeline of the schedule, and stay within the memory reserved."""
         self._joined = self._epoch._replace(first=None)
         self._release()
+
+    def _projectors(self, decoder: Decoder) -> Projectors | None:
+        """Return projectors of the held experts, if the run has any."""
+        section = self.run.train.orthogonal
+        if section is None:
+            return None
+        return Projectors(self._buckets, section, decoder.config, decoder.share)
 
     def _pipeline(self, orders: tuple[Order, ...], groups: Groups, ahead: int) -> Pipeline:
         """Return this stage's work in an order of all stages."""
@@ -303,6 +325,7 @@ class RankTrainer:
             balance=self.balancer.losses(),
             logits=False,
             recompute=self._command.recompute,
+            inputs=self._inputs,
         )
 
 

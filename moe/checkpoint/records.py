@@ -21,6 +21,7 @@ from moe.checkpoint.shard_files import TYPES
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.products import Products
+from moe.config.projectors import PROJECTOR, has_projector, projector_shape
 from moe.config.ranges import TensorRange
 from moe.config.tensors import held_shape, tensors
 from moe.errors import CheckpointError
@@ -151,21 +152,30 @@ def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
 
 
 def check_moments(
-    config: ModelConfig, pieces: Iterable[Piece], narrow: Collection[str] = ()
+    config: ModelConfig,
+    pieces: Iterable[Piece],
+    narrow: Collection[str] = (),
+    projectors: bool = False,
 ) -> None:
     """Raise CheckpointError unless the pieces cover every moment of a model, each element once.
 
     ``narrow`` are the names of the weights that are not stored in float32; their masters must be
-    covered likewise.
+    covered likewise, and with ``projectors`` those of the experts.
     """
     table = by_moment(pieces)
-    expected = {
+    expected: dict[tuple[str, str], tuple[int, ...]] = {
         (name, moment): tensor.shape
         for tensor in tensors(config)
         if tensor.role.trained
         for name in [disk_name(config.family, tensor.name)]
         for moment in (*MOMENTS, *((MASTER,) if name in narrow else ()))
     }
+    if projectors:
+        expected |= {
+            (disk_name(config.family, tensor.name), PROJECTOR): projector_shape(tensor)
+            for tensor in tensors(config)
+            if has_projector(tensor)
+        }
     if unknown := sorted(table.keys() - expected.keys()):
         raise CheckpointError(f"{'.'.join(unknown[0])} is no moment of this model as it is stored")
     for (name, moment), shape in expected.items():

@@ -98,7 +98,8 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     pieces = [piece for files in written for piece in files.pieces]
     narrow = {tensor.name for tensor in stored if NAMED[tensor.dtype] != torch.float32}
     check_tensors(context.config, stored)
-    check_moments(context.config, pieces, narrow)
+    projectors = context.run.train.orthogonal is not None
+    check_moments(context.config, pieces, narrow, projectors)
     write_index(directory, INDEX, _by_file(stored))
     dtype = "bfloat16" if narrow else "float32"
     write_json(directory / "config.json", write_config(context.config, dtype))

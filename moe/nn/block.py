@@ -18,6 +18,7 @@ from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Exchange
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
+from moe.nn.inputs import InputSums
 from moe.nn.later import Later
 from moe.nn.norm import Norm
 from moe.nn.rotary import Rotation
@@ -36,6 +37,7 @@ class LayerPass:
     tokens: Tensor | None = None
     measured: bool = True
     later: Later | None = None
+    inputs: InputSums | None = None
 
 
 class BlockOutput(NamedTuple):
@@ -100,6 +102,8 @@ class MixtureOfExperts(nn.Module):
         ``entered`` are tokens, routing weights and, if there is one, the output of the shared gate.
         """
         x_TD, weights_TK, *gates = entered
+        if how.inputs is not None:
+            how.inputs.add(self.layer, self.experts, x_TD, experts_TK, kept_TK)
         room = dispatch.room(how.capacity, len(x_TD), self.config)
         y_TD: Tensor = self.experts(x_TD, experts_TK, weights_TK, kept_TK, how.later, room)
         if self.config.shared_size:

@@ -20,6 +20,7 @@ from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.block import Block, BlockOutput, LayerPass, MixtureOfExperts
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
+from moe.nn.inputs import InputSums
 from moe.nn.later import Later
 from moe.nn.linear import linear
 from moe.nn.loss import head_loss
@@ -58,7 +59,8 @@ class Pass:
     ``recompute`` keep only their input for the backward pass. ``layers`` is the span of layers to
     compute, for a share that holds several spans; None means all layers. ``later`` collects
     deferred gradients of weights; ``reached`` is called with the number of each layer whose
-    backward pass is complete, ``entered`` with that of each before its forward pass.
+    backward pass is complete, ``entered`` with that of each before its forward pass. ``inputs``
+    collects what experts are given.
     """
 
     capacity: Capacity = DROPLESS
@@ -74,6 +76,7 @@ class Pass:
     later: Later | None = None
     reached: Reached | None = None
     entered: Reached | None = None
+    inputs: InputSums | None = None
 
 
 PLAIN = Pass()
@@ -210,5 +213,12 @@ def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embe
 def _of_layer(how: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
     cache = how.cache.layers[layer] if how.cache else None
     return LayerPass(
-        how.capacity, how.balance, cache, how.valid, tokens_BS, how.measured, how.later
+        how.capacity,
+        how.balance,
+        cache,
+        how.valid,
+        tokens_BS,
+        how.measured,
+        how.later,
+        how.inputs,
     )

@@ -62,6 +62,14 @@ def _refuse(what: str, options: dict[str, object]) -> None:
         raise ConfigError(f"{what} gives {', '.join(given)} no effect; remove it")
 
 
+def _refuse_projectors(section: object, verb: str) -> None:
+    if section is not None:
+        raise ConfigError(
+            "the run has projectors of experts (train.orthogonal), which a checkpoint of DeepSpeed "
+            f"cannot {verb}; convert a run without train.orthogonal"
+        )
+
+
 def _export(source: Path, to: Path, optimizer: str) -> None:
     from actors.step.optimizer import learning_rate
     from moe.checkpoint.universal.writer import AdamSettings, StepKind
@@ -74,6 +82,7 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
         raise ConfigError(f"no optimizer {optimizer!r}; choose {' or '.join(kinds)}")
     opened = TrainingCheckpoint.open(source)
     train = parse_run(opened.manifest.run, f"the run in {source}").train
+    _refuse_projectors(train.orthogonal, "write")
     settings = AdamSettings(
         lr=learning_rate(train, opened.manifest.step),
         betas=(train.beta1, train.beta2),
@@ -100,6 +109,7 @@ def _import(
     found = read_architecture(run.model.path)
     for note in found.notes:
         caution(note)
+    _refuse_projectors(run.train.orthogonal, "have")
     config = found.config
     run.check_model(config)
     open_shards(run.model.path, config, run.data.path, "train")

@@ -70,6 +70,11 @@ def _plan(
     else:
         plan = _made(run, config, sequence_length, there, replicas or run.plan.replicas)
     check_step(plan, run.train.schedule, run.train.micro_batches)
+    if run.train.orthogonal is not None and plan.replicas > 1:
+        raise PlanError(
+            f"the plan has {plan.replicas} replicas, which cut the rows of experts that "
+            "train.orthogonal projects whole; give a plan with one, or remove train.orthogonal"
+        )
     return plan
 
 

@@ -63,6 +63,26 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _projectors_stay(self) -> "RunConfig":
+        """Check that nothing cuts or moves the projectors of experts, which lie whole on a rank."""
+        if self.train.orthogonal is None:
+            return self
+        asked = {
+            "plan.replicas above 1": self.plan.replicas > 1,
+            "elastic.copy_every other than 0": self.elastic.copies,
+            "elastic.rebalance_every": self.elastic.rebalance_every > 0,
+            "elastic.follow_nodes": self.elastic.follow_nodes,
+        }
+        if found := [name for name, given in asked.items() if given]:
+            raise ValueError(
+                "train.orthogonal projects whole rows of an expert, with projectors that lie on "
+                "the rank of the expert; replicas cut rows, and copies and moves do not carry the "
+                f"projectors. It does not go with {', '.join(found)}: remove these, or "
+                "train.orthogonal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
         """Check the schedule against the stages; the spans of a plan file are checked with the
         plan.
@@ -91,6 +111,11 @@ class RunConfig(Section):
         """Raise ConfigError if an option has no effect on a model, or the model lacks something
         needed.
         """
+        if self.train.orthogonal is not None and model.experts < 2:
+            raise ConfigError(
+                f"{self.model.path} has {model.experts} experts in a layer, train.orthogonal needs "
+                "2 or more, each of which avoids the others' inputs; remove it, or upcycle it first"
+            )
         if model.moe is None:
             self._check_untouched("is a dense model", "remove them, or upcycle the model first")
             if self.monitor.every:

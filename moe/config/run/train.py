@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from moe.config.run.orthogonal import OrthogonalSection
 from moe.config.section import Section
 
 Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
@@ -30,6 +31,8 @@ class TrainSection(Section):
     """``bf16`` has weights and products in bfloat16, and float32 masters beside the moments. A run
     may be resumed in the other precision.
     """
+    orthogonal: OrthogonalSection | None = None
+    """Updates of experts orthogonal to what other experts are given; None: plain AdamW."""
     deterministic: bool = False
     """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
 

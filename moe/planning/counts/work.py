@@ -33,6 +33,7 @@ from math import ceil
 from typing import NamedTuple
 
 from moe.config.model import ModelConfig, MoeConfig
+from moe.config.projectors import has_projector, projector_shape
 from moe.config.quantised import quantises
 from moe.config.share import Share, shared_span
 from moe.config.tensors import TensorSlice, held_by
@@ -163,31 +164,34 @@ def vocabulary_rows(config: ModelConfig, share: Share) -> int:
 class Parameters(NamedTuple):
     """A number of parameters, and how many of them are exact: norms, biases and gates; and how many
     are of matrices that have fewer bits in a quantised model.
+
+    ``projected`` are the numbers of the projectors of experts, if the optimiser has them: a square
+    of the width for the inputs of gate and up, and one for those of down.
     """
 
     total: int
     exact: int
     matrices: int = 0
+    projected: int = 0
 
     @classmethod
     def of(cls, parts: Iterable[TensorSlice]) -> "Parameters":
         """Count those of some tensors."""
-        sizes = [(part.elements, part.role) for part in parts]
+        held = list(parts)
         return cls(
-            sum(size for size, _ in sizes),
-            sum(size for size, role in sizes if role.exact),
-            sum(size for size, role in sizes if quantises(role)),
+            sum(part.elements for part in held),
+            sum(part.elements for part in held if part.role.exact),
+            sum(part.elements for part in held if quantises(part.role)),
+            sum(projector_shape(part)[0] ** 2 for part in held if has_projector(part)),
         )
 
     def plus(self, other: "Parameters") -> "Parameters":
         """Return the sum."""
-        total, exact, matrices = other
-        return Parameters(self.total + total, self.exact + exact, self.matrices + matrices)
+        return Parameters(*(one + two for one, two in zip(self, other, strict=True)))
 
     def less(self, other: "Parameters") -> "Parameters":
         """Return the difference."""
-        total, exact, matrices = other
-        return Parameters(self.total - total, self.exact - exact, self.matrices - matrices)
+        return Parameters(*(one - two for one, two in zip(self, other, strict=True)))
 
 
 def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
@@ -198,7 +202,9 @@ def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
     if workload.weights is not None:
         saved = numerics.weight - workload.weights.bytes_per_number
         weights = ceil(weights - saved * parameters.matrices)
-    return weights, numerics.optimizer * narrow + numerics.exact[1] * exact
+    moments = numerics.optimizer * narrow + numerics.exact[1] * exact
+    projectors = _FLOAT_BYTES * parameters.projected if workload.orthogonal else 0
+    return weights, moments + projectors
 
 
 def layer_parameters(config: ModelConfig, share: Share, layer: int) -> Parameters:

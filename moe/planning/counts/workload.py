@@ -73,6 +73,7 @@ class Workload:
     them. ``copies``: the host of a rank also holds copies, from which lost ranks come back.
     ``gpus``: the ranks are on GPUs, and a part of each on its host. ``weights``, of a server, is
     the form in which it holds matrices; other tensors, keys and values then have 16 bits.
+    ``orthogonal``: the optimiser has projectors for the experts.
     """
 
     sequence_length: int
@@ -89,6 +90,7 @@ class Workload:
     copies: bool = False
     gpus: bool = False
     weights: Quantised | None = None
+    orthogonal: bool = False
 
     @classmethod
     def of_run(
@@ -106,6 +108,7 @@ class Workload:
             numerics=OF_PRECISION[train.precision],
             snapshots=not gpus,
             gpus=gpus,
+            orthogonal=train.orthogonal is not None,
         )
 
     def __post_init__(self) -> None:

@@ -232,9 +232,10 @@ def _summed(config: ModelConfig, kinds: Mapping[bool, N], first: N) -> tuple[N, 
 
 def least_bytes(config: ModelConfig, ranks: int, replicas: int, workload: Workload) -> int:
     """Return what the fullest device takes at least: weights and states, spread over the ranks."""
-    total, exact, matrices = _parameters(config)
+    total, exact, matrices, projected = _parameters(config)
     narrow, exact = (total - exact) // ranks, exact // ranks
-    least = Parameters(narrow + exact, exact, min(narrow, -(-matrices // ranks)))
+    matrices = min(narrow, -(-matrices // ranks))
+    least = Parameters(narrow + exact, exact, matrices, projected // ranks)
     states = state_bytes(least, workload, replicas)
     return least_fixed_bytes(workload) + (sum(states) if workload.training else states[0])
 

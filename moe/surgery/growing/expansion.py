@@ -56,7 +56,7 @@ class Expansion:
         layer = child.role.layer
         assert layer is not None
         if child.role.part == "balance_bias":
-            return parent[list(self.parents[layer])]
+            return parent[list(self.parents[layer])] * self.grown.bias_factor
         apart = self.apart.get(layer)
         return router_rows(parent, self.parents[layer], self.grown, child.name, apart)
 

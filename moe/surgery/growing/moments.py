@@ -22,7 +22,7 @@ from moe.checkpoint.training import About, SaveContext, WholeState, write_traini
 from moe.config.balance_state import BalanceState
 from moe.config.run import parse_run
 from moe.config.tensors import TensorSlice, tensors
-from moe.errors import CheckpointError
+from moe.errors import CheckpointError, ConfigError
 from moe.planning.plan.file import to_dict
 from moe.staging import check_room, refuse_existing
 from moe.storage import Location
@@ -55,6 +55,12 @@ def expand_checkpoint(
     check_room(to, writing.total)
     manifest, receipts = training.manifest, list[GrowthReceipt]()
     run = parse_run(manifest.run, f"the run in {source}")
+    if run.train.orthogonal is not None:
+        raise ConfigError(
+            f"the run of {source} has projectors (train.orthogonal), which say what other experts "
+            "are given and not what copies will be; leave --with-optimizer out, or grow a run "
+            "without train.orthogonal"
+        )
     about = About(
         SaveContext(grown.after, run, source, manifest.data),
         plan=to_dict(one_rank(grown.after, "expand")),

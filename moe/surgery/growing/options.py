@@ -10,6 +10,7 @@ each. Then, for a score p and a routing weight w of the expert before:
 - sigmoid, not renormalised: each copy has p, the copies together r p; the gain is 1 / r;
 - gate normalisation: the unbiased variance S / (N - 1) of N logits becomes r S / (r N - 1), so
   lambda is multiplied by the square root of r (N - 1) / (r N - 1);
+- a balance bias is added to scores before the choice: to p / r a bias of 1 / r of what it was;
 - groups of experts: a group is scored by the sum of its r m best instead of its m best.
 """
 
@@ -69,11 +70,6 @@ class ExpandOptions:
                 "take one of each; choose one of the two"
             )
 
-    @property
-    def measures(self) -> bool:
-        """Whether calibration tokens are needed before anything is written."""
-        return self.apart or self.by != "alike"
-
 
 @dataclass(frozen=True, slots=True)
 class Growth:
@@ -89,6 +85,15 @@ class Growth:
         """Copies of each expert; None if they differ between experts."""
         alike = self.options.by == "alike"
         return self.after.experts // self.before.experts if alike else None
+
+    @property
+    def bias_factor(self) -> float:
+        """What balance biases are multiplied by: as the scores to which they are added."""
+        moe = self.before.moe
+        assert moe is not None
+        if moe.score != "softmax" or self.copies is None or self.options.apart:
+            return 1.0
+        return 1 / self.copies
 
     @property
     def noise(self) -> float:

@@ -179,6 +179,17 @@ def test_a_plan_that_does_not_suit_the_step_disturbs_nobody(ranks: Ranks, model:
     assert begun.go(unharmed, until=1).engine.status()[0].epoch == epoch
 
 
+def test_projectors_do_not_move_between_living_ranks(ranks: Ranks, model: Path) -> None:
+    run = run_of(model, train={"orthogonal": {}}, elastic={"copy_every": 0})
+    begun = HealedRun.begun(ranks, plan_of(model, (3,)), run)
+    begun.wish(plan_of(model, (2, 1)))
+    (refused,) = begun.resized
+    assert isinstance(refused, Unchanged)
+    assert "projectors of train.orthogonal do not move" in refused.reason
+    assert not refused.disturbed
+    assert sorted(begun.go(unharmed, until=2).losses) == [0, 1]
+
+
 def test_a_change_that_takes_too_long_is_given_up(ranks: Ranks, model: Path) -> None:
     run = run_of(model, elastic={"resize_seconds": 0.01})
     begun = HealedRun.begun(ranks, plan_of(model, (3,)), run)

@@ -105,6 +105,13 @@ def test_a_run_that_cannot_go_on_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_with_projectors_is_refused(material: Path, run_file: Path, tmp_path: Path) -> None:
+    asked = ("--set", "train.orthogonal.accumulate=4", "--set", "elastic.copy_every=0")
+    with pytest.raises(ConfigError, match=r"projectors of experts .* of DeepSpeed cannot have"):
+        convert(material / "universal", "--format", "raymoe", "--run", run_file, *asked)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_saves_to_a_store_is_asked_for_a_directory(
     material: Path, run_file: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.upcycle import watched_peak
@@ -20,7 +21,9 @@ from moe.surgery.growing.options import ExpandOptions
 from moe.surgery.growing.texts import Texts
 from moe.surgery.held_out import Text
 from moe.surgery.initialise import initialise
+from moe.surgery.options import UpcycleOptions
 from moe.surgery.seen import seen
+from moe.surgery.upcycle import upcycle
 from tests import tiny
 
 FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
@@ -49,6 +52,13 @@ def ours(path: Path, **changes: Any) -> Path:
         tie_embeddings=True, initializer_range=0.2, moe=moe,
     )  # fmt: skip
     initialise(config, path, seed=1)
+    if moe.balance_bias:
+        file = next(path.glob("*.safetensors"))
+        table = load_file(file)
+        for number, name in enumerate(name for name in table if name.endswith("_correction_bias")):
+            noise = torch.Generator().manual_seed(number)
+            table[name] = 0.1 * torch.randn(table[name].shape, generator=noise)
+        save_file(table, file, {"format": "pt"})
     return path
 
 
@@ -92,6 +102,8 @@ def _down(config: ModelConfig, layer: int, expert: int) -> Any:
         {"score": "sigmoid", "renormalise": False},
         {"score": "sigmoid", "balance_bias": True, "scale": 2.0},
         {"renormalise": False},
+        {"balance_bias": True},
+        {"balance_bias": True, "renormalise": False, "experts": 8, "groups": 2, "top_groups": 1},
         {"softmax_after": True, "top_k": 1},
         {"gate_norm": 0.7},
         {"gate_norm": 1.5, "score": "sigmoid", "renormalise": False, "experts": 5},
@@ -110,6 +122,19 @@ def test_every_router_keeps_the_function(changes: dict[str, Any], tmp_path: Path
         assert receipt.distance.relative < 1e-5
         assert receipt.distance.same_argmax == 1.0
         assert not receipt.notes
+
+
+def test_a_skywork_moe_says_its_new_deviation_in_its_own_keys(tmp_path: Path) -> None:
+    """Squares S of three logits: their variance is S / 2; there twice, it is 2 S / 5."""
+    dense = tiny.saved(tiny.llama(), tmp_path / "dense")
+    upcycle(dense, tmp_path / "moe", UpcycleOptions(3, 2, gate_norm=1.5))
+    receipt = expand(tmp_path / "moe", tmp_path / "more", ExpandOptions(6, keep="function"))
+    assert receipt.distance.relative < 1e-5
+    table = json.loads((tmp_path / "more" / "config.json").read_text())
+    assert table["model_type"] == "skywork_moe"
+    assert table["num_experts_per_tok"] == 4
+    assert table["moe_gate_norm_std"] == pytest.approx(1.5 * (4 / 5) ** 0.5)
+    assert (tmp_path / "more" / "modeling_skywork_moe.py").exists()
 
 
 def test_tokens_that_are_hashed_find_a_copy_of_their_expert(tmp_path: Path) -> None:
