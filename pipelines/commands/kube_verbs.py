@@ -29,7 +29,15 @@ WATCH_SECONDS = 2.0
 DASHBOARD_PORT = 8265
 
 Name = Annotated[str, typer.Argument(help="Name of the RayJob or RayService.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the objects.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace of the objects.",
+        show_default="that of the context, or default",
+    ),
+]
 Context = Annotated[
     str | None,
     typer.Option(help="Context of the kubeconfig.", show_default="the current context"),
@@ -69,18 +77,19 @@ def apply(
 
 
 def status(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Show where a run or a server stands, its pods, and in a sentence why it waits or failed."""
     from pipelines.screen.kube_table import page
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        console.print(page(_observed(api, kind, namespace, name)))
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
+        console.print(page(_observed(api, kind, space, name)))
 
 
 def watch(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Show the same, renewed every two seconds, until the run has ended or Ctrl-C."""
     from rich.live import Live
@@ -89,10 +98,11 @@ def watch(
     from pipelines.screen.kube_table import page
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                found = _observed(api, kind, namespace, name)
+                found = _observed(api, kind, space, name)
                 live.update(page(found), refresh=True)
                 where = standing(found)
                 if where.ended:
@@ -104,7 +114,7 @@ def watch(
 
 def logs(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     role: Annotated[
@@ -121,9 +131,10 @@ def logs(
     from cluster.kube.kinds import RAYJOB
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
         wished = role or ("submitter" if kind == RAYJOB else "head")
-        pods = [each["metadata"]["name"] for each in _pods(api, kind, namespace, name, wished)]
+        pods = [each["metadata"]["name"] for each in _pods(api, kind, space, name, wished)]
         if follow and len(pods) > 1:
             raise ClusterError(
                 f"{len(pods)} pods are of role {wished}; --follow follows one: choose another role"
@@ -131,25 +142,26 @@ def logs(
         query = {"follow": "true"} if follow else {}
         query |= {} if tail is None else {"tailLines": str(tail)}
         for pod in pods:
-            for line in api.log(namespace, pod, query):
+            for line in api.log(space, pod, query):
                 console.out(f"{pod}: {line}" if len(pods) > 1 else line, highlight=False)
 
 
 def token(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Print the token of Ray's API, for RAY_AUTH_TOKEN; set RAY_AUTH_MODE=token beside it."""
     from cluster.kube import operate
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        found = operate.token(api, namespace, _observed(api, kind, namespace, name))
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
+        found = operate.token(api, space, _observed(api, kind, space, name))
         console.out(found, highlight=False)
 
 
 def dashboard(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     port: Annotated[int, typer.Option(help="Port of this machine; 0 takes a free one.")] = 8265,
@@ -162,11 +174,12 @@ def dashboard(
     from cluster.kube.forwarding import forwarded
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        secret = operate.token(api, namespace, _observed(api, kind, namespace, name))
-        (head,) = _pods(api, kind, namespace, name, "head")[:1]
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
+        secret = operate.token(api, space, _observed(api, kind, space, name))
+        (head,) = _pods(api, kind, space, name, "head")[:1]
         pod = head["metadata"]["name"]
-        with forwarded(api, namespace, pod, DASHBOARD_PORT, port) as local:
+        with forwarded(api, space, pod, DASHBOARD_PORT, port) as local:
             say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
             console.out(secret, highlight=False)
             say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(raymoe kube token {name})")
@@ -176,7 +189,7 @@ def dashboard(
 
 def delete(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     seconds: Seconds = 300.0,
@@ -188,8 +201,9 @@ def delete(
     from cluster.kube import operate
 
     with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        operate.delete(api, kind, namespace, name, say, seconds)
+        space = _space(namespace, context)
+        kind = _kind(api, space, name, service)
+        operate.delete(api, kind, space, name, say, seconds)
 
 
 def doctor(
@@ -236,6 +250,12 @@ def _api(context: str | None) -> "Iterator[Api]":
         yield Api(connect(context))
     except Refusal as refusal:
         raise in_words(refusal) from refusal
+
+
+def _space(namespace: str | None, context: str | None) -> str:
+    from cluster.kube.connection import namespace_of
+
+    return namespace or namespace_of(context)
 
 
 def _kind(api: "Api", namespace: str, name: str, service: bool | None) -> "Kind":
