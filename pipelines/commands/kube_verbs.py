@@ -221,13 +221,16 @@ def delete(
 ) -> None:
     """Delete a run or a server with its files, and wait until its pods have ended.
 
-    Checkpoints stay on the volume.
+    Checkpoints stay on the volume. With --job or --service it also removes the files of an object
+    that is gone already.
     """
     from cluster.kube import operate
+    from cluster.kube.kinds import RAYJOB, RAYSERVICE
 
     with api_server(context) as api:
         space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
+        said = None if service is None else RAYSERVICE if service else RAYJOB
+        kind = said or kind_called(api, space, name, service)
         operate.delete(api, kind, space, name, say, seconds)
 
 

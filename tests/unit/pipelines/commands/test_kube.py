@@ -122,6 +122,16 @@ def test_a_deleted_run_is_gone(shell: Shell, api: Api, store: Store) -> None:
     assert f"namespace raymoe has no RayJob or RayService called {RUN}" in refused
 
 
+def test_the_files_of_a_run_that_kuberay_has_forgotten_go_too(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    shell.run("kube", "apply", FILE)
+    store.remove(next(key for key in store.objects if key[1] == "rayjobs"))
+    assert "no RayJob or RayService" in shell.refused("kube", "delete", RUN)
+    shell.run("kube", "delete", RUN, "--job")
+    assert store.objects == {}
+
+
 def test_doctor_fails_where_a_check_does(shell: Shell, api: Api) -> None:
     file = ROOT / "manifests" / "deployments" / "kind-cpu.toml"
     code, out, err = shell.typed("kube", "doctor", "--deployment", file)
