@@ -68,6 +68,7 @@ OTHERS = re.compile(
 )
 """Resources of accelerators and GPU slices on which ranks cannot compute."""
 
+_PRODUCTS = frozenset(key for each in GPUS for key in each.product)
 _RESOURCES = frozenset(each.resource for each in GPUS)
 _PAGE = 500
 
@@ -144,6 +145,19 @@ def left_out(nodes: Sequence[Table], threads: int | None = 1) -> tuple[LeftOut, 
     able, kept_out = _sorted_out(nodes)
     found = [*kept_out, *offers.left_out(able, threads)]
     return tuple(sorted(found, key=lambda each: each.node))
+
+
+def node_selectors(nodes: Sequence[Table]) -> dict[str, dict[str, str]]:
+    """Return for each kind of GPU the label that all usable nodes with such GPUs have.
+
+    A kind whose nodes have no label in common has an empty selector: any node with GPUs.
+    """
+    found: dict[str, set[tuple[str, str]]] = {}
+    for item in sorted(nodes, key=_name):
+        if next(_reasons(item), None) is None and (node := _node(item)).gpus:
+            pairs = {(key, value) for key, value in _labels(item).items() if key in _PRODUCTS}
+            found[node.gpu_kind] = found.get(node.gpu_kind, pairs) & pairs
+    return {kind: dict(sorted(pairs)[:1]) for kind, pairs in found.items()}
 
 
 def _sorted_out(nodes: Sequence[Table]) -> tuple[list[Node], list[LeftOut]]:

@@ -9,6 +9,8 @@ from kubernetes.config import ConfigException
 
 from moe.errors import ClusterError
 
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 
 def connect(context: str | None = None, kubeconfig: Path | None = None) -> Any:
     """Return a client; without a kubeconfig, and if none is asked for, that of the current pod.
@@ -38,3 +40,13 @@ def connect(context: str | None = None, kubeconfig: Path | None = None) -> Any:
             "KUBECONFIG, name one of its contexts, or save the nodes with `kubectl get nodes -o "
             "json`"
         ) from error
+
+
+def namespace_of(context: str | None = None) -> str:
+    """Return the namespace of a context of the kubeconfig, or of the pod we run in; as kubectl."""
+    try:
+        every, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    except (ConfigException, OSError, yaml.YAMLError):
+        return _OWN_NAMESPACE.read_text().strip() if _OWN_NAMESPACE.is_file() else "default"
+    chosen = next((each for each in every if each["name"] == context), current)
+    return str(chosen["context"].get("namespace") or "default")

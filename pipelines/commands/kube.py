@@ -10,6 +10,7 @@ from pipelines.commands.run_arguments import RunFile
 from pipelines.screen.terminal import console, say
 
 if TYPE_CHECKING:
+    from cluster.kuberay.deployment import Deployment
     from moe.planning.devices.inventory import Inventory
 
 EXAMPLE = "raymoe kube render run.toml --model moe --plan plan.toml --deployment gpu.toml"
@@ -42,7 +43,10 @@ def render(
     ] = None,
     nodes: Annotated[
         Path | None,
-        typer.Option(help="The same for the nodes in this output of `kubectl get nodes -o json`."),
+        typer.Option(
+            help="The same for the nodes in this output of `kubectl get nodes -o json`, whose "
+            "labels also select the nodes of each kind of GPU, unless workers.node_selectors does."
+        ),
     ] = None,
     image: Annotated[
         str | None, typer.Option(help="Sets image.name: the image of every pod, pinned.")
@@ -79,6 +83,8 @@ def render(
     short = {"image.name": image, "storage.claim": claim}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     options = load_deployment(deployment, [*given, *(set_ or ())])
+    if nodes is not None and not options.workers.node_selectors:
+        options = _selecting(options, nodes)
     file = None if to is None else output("--to", to)
     sources = Sources(model, plan, _devices(inventory, nodes))
     objects = (serving_objects if service else training_objects)(
@@ -90,6 +96,16 @@ def render(
     else:
         file.path.write_text(text, encoding="utf-8")
         say(file.told)
+
+
+def _selecting(options: "Deployment", nodes: Path) -> "Deployment":
+    """Return the deployment with the labels by which nodes of each kind of GPU are known."""
+    from cluster.kubernetes_nodes import load_nodes, node_selectors
+
+    workers = options.workers.model_copy(
+        update={"node_selectors": node_selectors(load_nodes(nodes))}
+    )
+    return options.model_copy(update={"workers": workers})
 
 
 def _devices(inventory: Path | None, nodes: Path | None) -> "Inventory | None":

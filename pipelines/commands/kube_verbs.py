@@ -1,20 +1,29 @@
-"""``raymoe kube apply|status|watch|logs|token|dashboard|delete|doctor``: objects on a cluster."""
+"""``raymoe kube apply|status|watch|logs|token|dashboard|submit|delete|doctor``."""
 
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from moe.errors import ClusterError, ConfigError
+from moe.errors import ClusterError
+from pipelines.commands.kube_arguments import (
+    Context,
+    Name,
+    Namespace,
+    Seconds,
+    Service,
+    api_server,
+    kind_called,
+    observed,
+    pods_of,
+    space_of,
+    tables_of,
+)
+from pipelines.commands.run_arguments import RunFile, Set
+from pipelines.commands.submit import CodeFrom, Detach, IfSaved, resuming, send
 from pipelines.screen.terminal import caution, console, say
-
-if TYPE_CHECKING:
-    from cluster.kube.api import Api
-    from cluster.kube.kinds import Kind
-    from cluster.kube.observed import Observed
 
 APPLY_EXAMPLE = "raymoe kube apply job.yaml"
 STATUS_EXAMPLE = "raymoe kube status my-run --namespace raymoe"
@@ -22,25 +31,12 @@ WATCH_EXAMPLE = "raymoe kube watch my-run"
 LOGS_EXAMPLE = "raymoe kube logs my-run --follow"
 TOKEN_EXAMPLE = "export RAY_AUTH_TOKEN=$(raymoe kube token my-run)"
 DASHBOARD_EXAMPLE = "raymoe kube dashboard my-run"
+SUBMIT_EXAMPLE = "raymoe kube submit run.toml --on my-cluster"
 DELETE_EXAMPLE = "raymoe kube delete my-run"
 DOCTOR_EXAMPLE = "raymoe kube doctor --deployment gpu.toml"
 
 WATCH_SECONDS = 2.0
 DASHBOARD_PORT = 8265
-
-Name = Annotated[str, typer.Argument(help="Name of the RayJob or RayService.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the objects.")]
-Context = Annotated[
-    str | None,
-    typer.Option(help="Context of the kubeconfig.", show_default="the current context"),
-]
-Service = Annotated[
-    bool | None,
-    typer.Option("--service/--job", help="Which one, where a run is trained and served at once."),
-]
-Seconds = Annotated[
-    float, typer.Option(help="Seconds to wait until deleted objects are gone.", min=0.0)
-]
 
 
 def apply(
@@ -59,8 +55,8 @@ def apply(
     """
     from cluster.kube import operate
 
-    tables = [table for file in files for table in _tables(file)]
-    with _api(context) as api:
+    tables = [table for file in files for table in tables_of(file)]
+    with api_server(context) as api:
         if dry_run:
             for _, each in operate.changes_of(api, tables):
                 say(f"would be: {each}")
@@ -69,18 +65,19 @@ def apply(
 
 
 def status(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Show where a run or a server stands, its pods, and in a sentence why it waits or failed."""
     from pipelines.screen.kube_table import page
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        console.print(page(_observed(api, kind, namespace, name)))
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, name, service)
+        console.print(page(observed(api, kind, space, name)))
 
 
 def watch(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Show the same, renewed every two seconds, until the run has ended or Ctrl-C."""
     from rich.live import Live
@@ -88,11 +85,12 @@ def watch(
     from cluster.kube.standing import standing
     from pipelines.screen.kube_table import page
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, name, service)
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                found = _observed(api, kind, namespace, name)
+                found = observed(api, kind, space, name)
                 live.update(page(found), refresh=True)
                 where = standing(found)
                 if where.ended:
@@ -104,7 +102,7 @@ def watch(
 
 def logs(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     role: Annotated[
@@ -120,10 +118,11 @@ def logs(
     """Print the log of the pods of one role; lines of several pods begin with the pod's name."""
     from cluster.kube.kinds import RAYJOB
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, name, service)
         wished = role or ("submitter" if kind == RAYJOB else "head")
-        pods = [each["metadata"]["name"] for each in _pods(api, kind, namespace, name, wished)]
+        pods = [each["metadata"]["name"] for each in pods_of(api, kind, space, name, wished)]
         if follow and len(pods) > 1:
             raise ClusterError(
                 f"{len(pods)} pods are of role {wished}; --follow follows one: choose another role"
@@ -131,25 +130,26 @@ def logs(
         query = {"follow": "true"} if follow else {}
         query |= {} if tail is None else {"tailLines": str(tail)}
         for pod in pods:
-            for line in api.log(namespace, pod, query):
+            for line in api.log(space, pod, query):
                 console.out(f"{pod}: {line}" if len(pods) > 1 else line, highlight=False)
 
 
 def token(
-    name: Name, namespace: Namespace = "raymoe", context: Context = None, service: Service = None
+    name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
     """Print the token of Ray's API, for RAY_AUTH_TOKEN; set RAY_AUTH_MODE=token beside it."""
     from cluster.kube import operate
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        found = operate.token(api, namespace, _observed(api, kind, namespace, name))
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, name, service)
+        found = operate.token(api, space, observed(api, kind, space, name))
         console.out(found, highlight=False)
 
 
 def dashboard(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     port: Annotated[int, typer.Option(help="Port of this machine; 0 takes a free one.")] = 8265,
@@ -161,12 +161,13 @@ def dashboard(
     from cluster.kube import operate
     from cluster.kube.forwarding import forwarded
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        secret = operate.token(api, namespace, _observed(api, kind, namespace, name))
-        (head,) = _pods(api, kind, namespace, name, "head")[:1]
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, name, service)
+        secret = operate.token(api, space, observed(api, kind, space, name))
+        (head,) = pods_of(api, kind, space, name, "head")[:1]
         pod = head["metadata"]["name"]
-        with forwarded(api, namespace, pod, DASHBOARD_PORT, port) as local:
+        with forwarded(api, space, pod, DASHBOARD_PORT, port) as local:
             say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
             console.out(secret, highlight=False)
             say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(raymoe kube token {name})")
@@ -174,22 +175,63 @@ def dashboard(
                 time.sleep(3600)
 
 
+def submit(
+    run: RunFile,
+    on: Annotated[
+        str, typer.Option(help="Name of the RayJob or RayService whose cluster runs it.")
+    ],
+    namespace: Namespace = None,
+    context: Context = None,
+    service: Service = None,
+    set_: Set = None,
+    resume_if_saved: IfSaved = False,
+    code: CodeFrom = "image",
+    detach: Detach = False,
+) -> None:
+    """Send a run as a job to a Ray cluster on Kubernetes, through the API server, with its token.
+
+    Paths of the run file are those in the pods.
+    """
+    from cluster.kube import operate
+    from cluster.kube.forwarding import forwarded
+    from moe.config.run import load_run
+
+    config = load_run(run, set_ or ())
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        kind = kind_called(api, space, on, service)
+        secret = operate.token(api, space, observed(api, kind, space, on))
+        pod = pods_of(api, kind, space, on, "head")[0]["metadata"]["name"]
+        # Ray reads these when it is imported, which is below.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret}
+        from pipelines.deploying.submit import Target
+
+        with forwarded(api, space, pod, DASHBOARD_PORT) as port:
+            how = resuming(False, resume_if_saved)
+            target = Target(f"http://127.0.0.1:{port}", "python", how, code)
+            send(config, target, detach, f" (beside `raymoe kube dashboard {on}`)")
+
+
 def delete(
     name: Name,
-    namespace: Namespace = "raymoe",
+    namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
     seconds: Seconds = 300.0,
 ) -> None:
     """Delete a run or a server with its files, and wait until its pods have ended.
 
-    Checkpoints stay on the volume.
+    Checkpoints stay on the volume. With --job or --service it also removes the files of an object
+    that is gone already.
     """
     from cluster.kube import operate
+    from cluster.kube.kinds import RAYJOB, RAYSERVICE
 
-    with _api(context) as api:
-        kind = _kind(api, namespace, name, service)
-        operate.delete(api, kind, namespace, name, say, seconds)
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        said = None if service is None else RAYSERVICE if service else RAYJOB
+        kind = said or kind_called(api, space, name, service)
+        operate.delete(api, kind, space, name, say, seconds)
 
 
 def doctor(
@@ -213,7 +255,7 @@ def doctor(
     from pipelines.screen.kube_table import findings
 
     options = load_deployment(deployment, set_ or ())
-    with _api(context) as api:
+    with api_server(context) as api:
         found = list(examine(api, options))
     console.print(findings(found))
     if wrong := [each for each in found if each.good is False]:
@@ -224,52 +266,3 @@ def doctor(
     for each in found:
         if each.good is None:
             caution(f"{each.what}: {each.found}; {each.remedy}")
-
-
-@contextmanager
-def _api(context: str | None) -> "Iterator[Api]":
-    """Yield the API server; what it refuses is an error that says what is missing."""
-    from cluster.kube.api import Api, Refusal, in_words
-    from cluster.kube.connection import connect
-
-    try:
-        yield Api(connect(context))
-    except Refusal as refusal:
-        raise in_words(refusal) from refusal
-
-
-def _kind(api: "Api", namespace: str, name: str, service: bool | None) -> "Kind":
-    from cluster.kube.observed import kind_there
-
-    return kind_there(api, namespace, name, service)
-
-
-def _observed(api: "Api", kind: "Kind", namespace: str, name: str) -> "Observed":
-    from cluster.kube.observed import observe
-
-    return observe(api, kind, namespace, name)
-
-
-def _pods(api: "Api", kind: "Kind", namespace: str, name: str, role: str) -> list[dict[str, Any]]:
-    found = _observed(api, kind, namespace, name)
-    pods = found.of_role(role)
-    if not pods:
-        roles = sorted({str(pod["metadata"]["labels"].get("raymoe/role")) for pod in found.pods})
-        raise ClusterError(
-            f"{name} has no pod of role {role} now, but of {', '.join(roles) or 'none'}; see "
-            f"`raymoe kube status {name}`"
-        )
-    return pods
-
-
-def _tables(file: Path) -> list[dict[str, Any]]:
-    import yaml
-
-    try:
-        tables = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {error}") from error
-    wrong = [each for each in tables if not isinstance(each, dict) or "metadata" not in each]
-    if wrong or not tables:
-        raise ConfigError(f"{file} holds no objects; give a file of `raymoe kube render`")
-    return tables

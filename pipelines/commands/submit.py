@@ -1,6 +1,6 @@
 """``raymoe submit``: a run as a Ray job."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -8,6 +8,10 @@ from cluster.job_words import Code
 from moe.errors import ClusterError, ConfigError
 from pipelines.commands.run_arguments import Resume, RunFile, Set
 from pipelines.screen.terminal import console, say
+
+if TYPE_CHECKING:
+    from moe.config.run import RunConfig
+    from pipelines.deploying.submit import Target
 
 EXAMPLE = "raymoe submit run.toml --address http://10.0.0.1:8265"
 
@@ -21,45 +25,60 @@ Dashboard = Annotated[
 ]
 
 
+IfSaved = Annotated[
+    bool,
+    typer.Option(
+        "--resume-if-saved",
+        help="As --resume, but begin if there is nothing to resume: the same command again.",
+    ),
+]
+CodeFrom = Annotated[
+    Code | None,
+    typer.Option(
+        help="Code that runs: tree sends this source tree along, image takes the cluster's.",
+        show_default="tree, if raymoe runs from one",
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not follow the log of the job.")]
+
+
 def submit(
     run: RunFile,
     set_: Set = None,
     address: Dashboard = "auto",
     python: Annotated[str, typer.Option(help="Python command on the cluster.")] = "python",
     resume: Resume = False,
-    resume_if_saved: Annotated[
-        bool,
-        typer.Option(
-            "--resume-if-saved",
-            help="As --resume, but begin if there is nothing to resume: the same command again.",
-        ),
-    ] = False,
-    code: Annotated[
-        Code | None,
-        typer.Option(
-            help="Code that runs: tree sends this source tree along, image takes the cluster's.",
-            show_default="tree, if raymoe runs from one",
-        ),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not follow the log of the job.")
-    ] = False,
+    resume_if_saved: IfSaved = False,
+    code: CodeFrom = None,
+    detach: Detach = False,
 ) -> None:
     """Send a run to a Ray cluster as a job and follow the log of the job."""
-    from cluster.jobs import follow
     from moe.config.run import load_run
-    from pipelines.deploying.submit import Target, send_run
+    from pipelines.deploying.submit import Target
 
-    if resume and resume_if_saved:
-        raise ConfigError("--resume and --resume-if-saved contradict each other; give one of them")
-    rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
     config = load_run(run, set_ or ())
+    there = "" if address == "auto" else f" --address {address}"
+    send(config, Target(address, python, resuming(resume, resume_if_saved), code), detach, there)
+
+
+def resuming(resume: bool, if_saved: bool) -> Literal["never", "always", "if-saved"]:
+    """Return how a job resumes, from the options that say so."""
+    if resume and if_saved:
+        raise ConfigError("--resume and --resume-if-saved contradict each other; give one of them")
+    if resume:
+        return "always"
+    return "if-saved" if if_saved else "never"
+
+
+def send(config: "RunConfig", target: "Target", detach: bool, there: str) -> None:
+    """Submit a run and follow its log; ``there`` are the words by which other commands reach it."""
+    from cluster.jobs import follow
+    from pipelines.deploying.submit import send_run
 
     def show(line: str) -> None:
         console.out(line, highlight=False)
 
-    job = send_run(config, Target(address, python, "always" if resume else rest, code), show)
-    there = "" if address == "auto" else f" --address {address}"
+    job = send_run(config, target, show)
     again = f"`raymoe jobs logs {job.identifier}{there}`"
     if detach:
         say(f"it runs on; {again} follows it")

@@ -16,7 +16,9 @@ def lead_to(api: Api, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "current-context": "here",
         "clusters": [{"name": "here", "cluster": {"server": api.host}}],
         "users": [{"name": "me", "user": {"token": "t"}}],
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "contexts": [
+            {"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "raymoe"}}
+        ],
     }
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(table))

@@ -12,7 +12,13 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 import yaml
 
-from cluster.kubernetes_nodes import inventory_of_nodes, left_out, load_nodes, read_nodes
+from cluster.kubernetes_nodes import (
+    inventory_of_nodes,
+    left_out,
+    load_nodes,
+    node_selectors,
+    read_nodes,
+)
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Device
 
@@ -389,3 +395,18 @@ def test_accelerators_that_no_rank_can_use_are_told(resource: str) -> None:
 def test_the_taint_of_amd_gpus_keeps_nothing_out() -> None:
     tainted = amd("a", 1, **MI300X) | taint("amd.com/gpu", "NoSchedule")
     assert len(inventory_of_nodes([tainted]).devices) == 1
+
+
+def test_nodes_of_a_kind_are_selected_by_the_label_that_they_share() -> None:
+    nodes = [
+        node("a", gpus=4),
+        node("b", gpus=4),
+        node("c", gpus=4, product="NVIDIA-L40S", spec={"unschedulable": True}),
+        node("d", gpus=4, product="NVIDIA-L40S-48GB"),
+        node("e", gpus=4, product="NVIDIA-L40S"),
+        node("f"),
+    ]
+    assert node_selectors(nodes) == {
+        "A100-80G": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
+        "L40S": {},
+    }

@@ -1,11 +1,18 @@
 """The verbs of ``raymoe kube`` as they are typed, on an API server in memory."""
 
 import base64
+import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import ray
 
 from cluster.kube.api import Api
 from tests.kube.kubeconfig import lead_to
@@ -115,6 +122,16 @@ def test_a_deleted_run_is_gone(shell: Shell, api: Api, store: Store) -> None:
     assert f"namespace raymoe has no RayJob or RayService called {RUN}" in refused
 
 
+def test_the_files_of_a_run_that_kuberay_has_forgotten_go_too(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    shell.run("kube", "apply", FILE)
+    store.remove(next(key for key in store.objects if key[1] == "rayjobs"))
+    assert "no RayJob or RayService" in shell.refused("kube", "delete", RUN)
+    shell.run("kube", "delete", RUN, "--job")
+    assert store.objects == {}
+
+
 def test_doctor_fails_where_a_check_does(shell: Shell, api: Api) -> None:
     file = ROOT / "manifests" / "deployments" / "kind-cpu.toml"
     code, out, err = shell.typed("kube", "doctor", "--deployment", file)
@@ -135,3 +152,60 @@ def test_without_a_cluster_it_says_so(
     nothing = str(tmp_path / "none")
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", nothing)
     assert "the kubeconfig, which cannot be used" in shell.refused("kube", "status", RUN)
+
+
+class _Dashboard(BaseHTTPRequestHandler):
+    """Takes jobs from whoever shows the token, as Ray's dashboard does."""
+
+    jobs: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        versions = {"version": "4", "ray_version": ray.__version__, "ray_commit": "", "session": ""}
+        self._say(versions if self.path.endswith("version") else [])
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.jobs.append(body)
+        self._say({"job_id": "1", "submission_id": body["submission_id"]})
+
+    def _say(self, table: Any) -> None:
+        known = self.headers.get("Authorization") == "Bearer secret"
+        body = json.dumps(table if known else "no token").encode()
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+def test_a_run_is_sent_to_the_head_with_its_token(
+    shell: Shell, api: Api, store: Store, tmp_path: Path
+) -> None:
+    """In a process of its own: Ray reads its token when it is imported."""
+    began(shell, store)
+    data = {"auth_token": base64.b64encode(b"secret").decode()}
+    store.put({"apiVersion": "v1", "metadata": {"name": "demo-abcde"}, "data": data}, "secrets")
+    run = ROOT / "manifests" / "runs" / "skywork-gang.toml"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Dashboard) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store.ports[f"{RUN}-head", 8265] = int(server.server_address[1])
+        words = [sys.executable, "-m", "pipelines.cli", "kube", "submit", str(run), "--on", RUN]
+        done = subprocess.run(
+            [*words, "--detach", "--resume-if-saved"],
+            cwd=ROOT,
+            env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "code: that of the image (not sent)" in done.stdout
+    (job,) = _Dashboard.jobs
+    assert job["entrypoint"].endswith("train /dev/stdin --resume-if-saved")
+    assert job["metadata"]["model"] == "/data/models/skywork-moe"
+    assert "working_dir" not in job["runtime_env"]

@@ -1,5 +1,6 @@
 """``raymoe kube render``: which object comes of which words, and runs its pods would not suit."""
 
+import json
 import time
 import tomllib
 from dataclasses import replace
@@ -237,3 +238,19 @@ def test_a_plan_of_several_runs_of_layers_is_for_jobs(shell: Shell) -> None:
     assert "1f1b needs one span of layers a stage" in shell.refused(*words(shell))
     changed(shell, "batch = 8", "batch = 8\nschedule = 'zbv'")
     assert rendered(shell)[1]["kind"] == "RayJob"
+
+
+def test_nodes_of_a_cluster_give_the_devices_and_their_selectors(shell: Shell) -> None:
+    changed(shell, 'path = "/data/plan.toml"', "stages = 2\ngang = 1")
+    gpus = {"nvidia.com/gpu": "2", "cpu": "16", "memory": "512Gi"}
+    labels = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}
+    node = {
+        "metadata": {"name": "a", "labels": labels},
+        "status": {"allocatable": gpus, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    (shell.path / "nodes.json").write_text(json.dumps({"kind": "NodeList", "items": [node]}))
+    _, job = rendered(shell, "--nodes", shell.path / "nodes.json", plan=False)
+    group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]
+    assert group["template"]["spec"]["nodeSelector"] == labels
+    assert _limits(group)["nvidia.com/gpu"] == "1"
+    assert group["replicas"] == 2

@@ -42,6 +42,8 @@ def config(material: Path, to: Path, **sections: Any) -> RunConfig:
 def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
     context, length = check_beginning(config(material, tmp_path / "run"), "never")
     assert (context.config.layers, length) == (3, 16)
+    said = config(material, tmp_path / "run", data={"sequence_length": 16})
+    assert check_beginning(said, "never")[1] == 16
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,11 @@ def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
             {"plan": {"stages": 1, "profile": None, "path": "nowhere.toml"}},
             PlanError,
             r"nowhere\.toml",
+        ),
+        (
+            {"data": {"sequence_length": 99}},
+            ConfigError,
+            r"data\.sequence_length is 99, but the sequences in .* have 16 tokens",
         ),
         ({"plan": {"stages": 4}}, PlanError, "4 stages"),
         ({"plan": {"stages": 1, "gang": 5}}, PlanError, "gang"),

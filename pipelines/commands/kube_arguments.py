@@ -1,0 +1,97 @@
+"""What the verbs of ``raymoe kube`` share: arguments, and what they ask the API server first."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moe.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from cluster.kube.api import Api
+    from cluster.kube.kinds import Kind
+    from cluster.kube.observed import Observed
+
+Name = Annotated[str, typer.Argument(help="Name of the RayJob or RayService.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace of the objects.",
+        show_default="that of the context, or default",
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(help="Context of the kubeconfig.", show_default="the current context"),
+]
+Service = Annotated[
+    bool | None,
+    typer.Option("--service/--job", help="Which one, where a run is trained and served at once."),
+]
+Seconds = Annotated[
+    float, typer.Option(help="Seconds to wait until deleted objects are gone.", min=0.0)
+]
+
+
+@contextmanager
+def api_server(context: str | None) -> "Iterator[Api]":
+    """Yield the API server; what it refuses is an error that says what is missing."""
+    from cluster.kube.api import Api, Refusal, in_words
+    from cluster.kube.connection import connect
+
+    try:
+        yield Api(connect(context))
+    except Refusal as refusal:
+        raise in_words(refusal) from refusal
+
+
+def space_of(namespace: str | None, context: str | None) -> str:
+    """Return the namespace that was given, or that of the context."""
+    from cluster.kube.connection import namespace_of
+
+    return namespace or namespace_of(context)
+
+
+def kind_called(api: "Api", namespace: str, name: str, service: bool | None) -> "Kind":
+    """Return whether a name is that of a RayJob or of a RayService."""
+    from cluster.kube.observed import kind_there
+
+    return kind_there(api, namespace, name, service)
+
+
+def observed(api: "Api", kind: "Kind", namespace: str, name: str) -> "Observed":
+    """Return everything that is there of an object."""
+    from cluster.kube.observed import observe
+
+    return observe(api, kind, namespace, name)
+
+
+def pods_of(api: "Api", kind: "Kind", namespace: str, name: str, role: str) -> list[dict[str, Any]]:
+    """Return the pods of a role, at least one; ClusterError names the roles that there are."""
+    found = observed(api, kind, namespace, name)
+    pods = found.of_role(role)
+    if not pods:
+        roles = sorted({str(pod["metadata"]["labels"].get("raymoe/role")) for pod in found.pods})
+        raise ClusterError(
+            f"{name} has no pod of role {role} now, but of {', '.join(roles) or 'none'}; see "
+            f"`raymoe kube status {name}`"
+        )
+    return pods
+
+
+def tables_of(file: Path) -> list[dict[str, Any]]:
+    """Return the objects of a YAML file."""
+    import yaml
+
+    try:
+        tables = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {error}") from error
+    wrong = [each for each in tables if not isinstance(each, dict) or "metadata" not in each]
+    if wrong or not tables:
+        raise ConfigError(f"{file} holds no objects; give a file of `raymoe kube render`")
+    return tables
