@@ -1,6 +1,6 @@
 """One rank's part of answering: it runs batches through its share and keeps keys and values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,13 @@ from actors.decode.drawings import Drawings
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, Line, Route
 from moe.checkpoint.adapters.files import AdapterFiles
+from moe.config.share import Share
 from moe.config.token_numbers import check_token_numbers
 from moe.errors import CheckpointError, RankLost, RequestError
+from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
+from moe.nn.inference.arrivals import Arrivals
 from moe.nn.inference.rows import BLOCK, Rows, Segment
 from moe.nn.inference.share import AnsweringShare
 from moe.nn.inference.store import Store, place_bytes
@@ -41,12 +44,15 @@ class RankDecoder:
         self._share: AnsweringShare | None = None
         self._store: Store | None = None
         self._drawings = Drawings()
+        self._sources: dict[int, AdapterSource] = {}
         self._dropped: set[int] = set()
+        self._arrivals: Arrivals | None = None
 
     def join(self, groups: Groups) -> None:
         """Take part in an epoch; sequences begun under an older one are forgotten."""
         self._groups = groups
         self._drawings = Drawings()
+        self._arrivals = None
 
     def leave(self) -> None:
         """Let go of the groups of an epoch."""
@@ -78,12 +84,14 @@ class RankDecoder:
                 "under another name, or drop it first"
             )
         share.adopt(source.number, files.read)
+        self._sources[source.number] = source
         if source.number in self._dropped:
-            share.drop(source.number)
+            self.drop(source.number)
 
     def drop(self, adapter: int) -> None:
         """Forget an adapter, also one that is being taken up; its number does not come again."""
         self._dropped.add(adapter)
+        self._sources.pop(adapter, None)
         self._ready().drop(adapter)
 
     def block_bytes(self, how: Answering) -> int:
@@ -98,6 +106,31 @@ class RankDecoder:
         """Answer no more, and give back the memory that ``prepare`` took."""
         self._how = self._share = self._store = None
         self._drawings = Drawings()
+
+    def expert_loads(self) -> Mapping[int, tuple[int, ...]]:
+        """Return the rows of each expert by layer since the last time."""
+        return self._ready().take_loads()
+
+    def fetch_experts(self, share: Share, read: ReadTensor) -> None:
+        """Make the experts that another share has, beside those in use; batches may run meanwhile.
+
+        CheckpointError where an adapter cannot be read for them.
+        """
+        if not self._own:
+            raise RankLost("experts move while a rank answers only where it does not train")
+        config = self._decoder.config
+        reads = {
+            number: AdapterFiles(source.directory, config).read
+            for number, source in self._sources.items()
+        }
+        self._arrivals = self._ready().arrivals(share, read, reads)
+
+    def place_experts(self) -> None:
+        """Answer with the experts that were made, from the next batch on."""
+        if self._arrivals is None:
+            raise RankLost("a rank was told to take experts that it has not made")
+        self._ready().place(self._arrivals)
+        self._arrivals = None
 
     @torch.inference_mode()
     def infer(self, batch: Batch) -> BatchOutput | None:

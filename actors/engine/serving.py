@@ -1,6 +1,7 @@
 """Serves one model: batches of sequences, on the ranks of a plan with one replica."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.calls import Answer, over
@@ -18,7 +19,7 @@ from actors.engine import statuses
 from actors.engine.meeting import Meeting
 from actors.engine.passes import Flight, Passes
 from actors.state.sources import ModelSource, Source
-from moe.errors import RaymoeError
+from moe.errors import CheckpointError, OutOfMemory, RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
@@ -37,6 +38,31 @@ class Adoption:
     @property
     def over(self) -> bool:
         """Whether all ranks have it, or one has failed."""
+        return over(self.answers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """A question for the load of experts, with the answers to come."""
+
+    answers: dict[Seat, Answer]
+
+    @property
+    def over(self) -> bool:
+        """Whether all ranks have answered, or one has failed."""
+        return over(self.answers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Experts that ranks make for another plan, with their answers to come."""
+
+    plan: Plan
+    answers: dict[Seat, Answer]
+
+    @property
+    def over(self) -> bool:
+        """Whether all ranks have them, or one has failed."""
         return over(self.answers.values())
 
 
@@ -135,6 +161,45 @@ class ServingEngine:
     def drop(self, adapter: int) -> None:
         """Tell the ranks to forget an adapter once the batches begun so far are done."""
         self._meeting.tell("drop", adapter)
+
+    @property
+    def plan(self) -> Plan:
+        """Who holds what now."""
+        return self._meeting.plan
+
+    def ask_loads(self) -> Loads:
+        """Ask the ranks which experts the batches begun so far have used; return at once."""
+        return Loads(self._meeting.tell("expert_loads"))
+
+    def loads(self, asked: Loads) -> Mapping[int, tuple[int, ...]]:
+        """Wait for the rows of each expert by layer, since they were asked for the last time."""
+        found: dict[int, tuple[int, ...]] = {}
+        seconds = self._meeting.deadlines.command
+        for own in self._meeting.ask(asked.answers, "the load of experts", seconds):
+            for layer, load in own.items():
+                found[layer] = max(found.get(layer, load), load, key=sum)
+        return found
+
+    def fetch(self, plan: Plan) -> Move:
+        """Have the ranks make the experts that they have in another plan, which differs in nothing
+        else; return at once. Batches go on beside it.
+        """
+        return Move(plan, self._meeting.tell("fetch_experts", plan, self._source))
+
+    def place(self, move: Move) -> None:
+        """Wait for the experts, and have all ranks take them between the same two batches.
+
+        Where a rank cannot have them, all stay as they are. One that is lost later is built of the
+        new plan.
+        """
+        meeting = self._meeting
+        try:
+            meeting.ask(move.answers, "reading experts", meeting.deadlines.launch)
+        except (CheckpointError, OutOfMemory):
+            meeting.tell("fetch_experts", meeting.plan, self._source)  # nothing, for what was made
+            raise
+        meeting.plan = move.plan
+        meeting.tell("place_experts")
 
     @property
     def spares(self) -> int:

@@ -201,6 +201,21 @@ class RankActor:
         self._rank.drop(adapter)
 
     @ray.method
+    def expert_loads(self) -> Mapping[int, tuple[int, ...]]:
+        """Return the load of experts since the last time."""
+        return self._rank.expert_loads()
+
+    @ray.method(concurrency_group=QUEUES["fetch_experts"])
+    def fetch_experts(self, plan: Plan, source: Source) -> None:
+        """Make the experts of another plan while batches run."""
+        self._rank.fetch_experts(plan, source)
+
+    @ray.method
+    def place_experts(self) -> None:
+        """Take the experts that were made."""
+        self._rank.place_experts()
+
+    @ray.method
     def settled(self) -> RankStatus:
         """Return the status once every earlier command is done."""
         return self._rank.settled()

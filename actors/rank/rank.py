@@ -21,6 +21,7 @@ from actors.moving.transfer import Moved, Transfer
 from actors.rank.answer_room import check_room
 from actors.rank.member import Member
 from actors.rank.states import Built, Empty
+from actors.state.sources import Source
 from moe.checkpoint.records import WrittenFiles
 from moe.errors import RankLost
 from moe.planning.plan.plan import Plan
@@ -207,6 +208,19 @@ class Rank(Member):
     def drop(self, adapter: int) -> None:
         """Forget an adapter, after the batches that were told before."""
         self._share().generator.drop(adapter)
+
+    def expert_loads(self) -> Mapping[int, tuple[int, ...]]:
+        """Return the rows that each expert was chosen for by layer, since the last time."""
+        return self._share().generator.expert_loads()
+
+    def fetch_experts(self, plan: Plan, source: Source) -> None:
+        """Make the experts that this rank has in another plan, beside the batches that run."""
+        with conclusive(self._doing("reading experts")):
+            self._share().fetch_experts(plan, source)
+
+    def place_experts(self) -> None:
+        """Take the experts that were made, after the batches that were told before."""
+        self._share().place_experts()
 
     def _hold_back(self) -> None:
         """Let the device change nothing more before its copies of that are made."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from actors.step.training import RankTrainer
 from moe.config.products import Products
 from moe.nn.build import build
 from moe.nn.product import chosen, in_use, use
+from moe.planning.plan.plan import Plan
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class LoadedShare:
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
         self.command = command
+        self._next: Plan | None = None
         self.device = planned_device(command.kind)
         self.device.use()
         clock = Clock(self.device)
@@ -64,6 +67,18 @@ class LoadedShare:
                 self.trainer.restore_masters(opened.read_master)
             if opened.progress is not None:
                 _resume(self.trainer, opened.progress)
+
+    def fetch_experts(self, plan: Plan, source: Source) -> None:
+        """Make the experts that this seat has in another plan, beside those in use."""
+        self._next = plan
+        read = source.open().read_weight
+        self.generator.fetch_experts(plan.share(self.command.seat), read)
+
+    def place_experts(self) -> None:
+        """Be of the plan whose experts were made."""
+        self.generator.place_experts()
+        assert self._next is not None
+        self.command = replace(self.command, plan=self._next)
 
     @property
     def ways(self) -> tuple[str, ...]:

@@ -96,6 +96,14 @@ def serve(
             "--load-adapters", help="Let requests load and drop adapters; needs API keys."
         ),
     ] = False,
+    rebalance_seconds: Annotated[
+        float,
+        typer.Option(
+            help="Every so many seconds, let experts change their ranks where the load of requests "
+            "makes a rank of their gang slower than the others.",
+            show_default="never",
+        ),
+    ] = 0.0,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,6 +147,7 @@ def serve(
         "adapters": _adapters(adapter or []) or None,
         "adapter_gb": adapter_gb,
         "load_adapters": load_adapters or None,
+        "rebalance_seconds": rebalance_seconds or None,
         "name": name,
         "weights": weights,
         "cache": cache,

@@ -6,6 +6,7 @@
     http        routes, keys, answers, error bodies, server-sent events
     service     one model under one name, and its adapters
     adapters    the adapters by name: loading, dropping, their memory
+    experts     where experts go, by the load of requests
     jobs        turns a request into generations: prompt, limits, sampling
     forms       the grammar of an answer
     protocol    the typed requests and replies

@@ -32,6 +32,8 @@ from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
 from pipelines.serving.adapters import Adapters
 from pipelines.serving.arguments import RunArguments, ServeArguments, parse_arguments
+from pipelines.serving.experts import rebalance
+from pipelines.serving.generation.rebalancing import Rebalance
 from pipelines.serving.generation.scheduler import Scheduler
 from pipelines.serving.http.api import CLOSE_SECONDS, create_app
 from pipelines.serving.living.model import ModelInUse, of_run
@@ -64,7 +66,14 @@ class Server:
         self._access = arguments.access
         meter = Meter(arguments.served_name)
         config, room = source.config, source.room
-        self._scheduler = Scheduler(source.build, room, arguments.limits, meter.generation_ended)
+        telemetry = Telemetry(arguments.served_name)
+        self._scheduler = Scheduler(
+            source.build,
+            room,
+            arguments.limits,
+            meter.generation_ended,
+            _rebalance(arguments, source, telemetry),
+        )
         held = replace(config, max_positions=min(config.max_positions, room.tokens))
         self._service = Service(
             arguments.served_name,
@@ -72,7 +81,7 @@ class Server:
             source.text,
             self._scheduler,
             arguments.limits,
-            Telemetry(arguments.served_name),
+            telemetry,
         )
         if isinstance(arguments, ServeArguments):
             assert source.plan is not None
@@ -236,6 +245,16 @@ def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
     there = probe(threads=None)
     work = replace(workload, gpus=not there.of_cpus)
     return make_plan(config, there, stages=1, gang=1, workload=work)
+
+
+def _rebalance(
+    arguments: ServeArguments | RunArguments, source: ModelInUse, telemetry: Telemetry
+) -> Rebalance | None:
+    """Return how experts are placed; None for the ranks of a run, where the run decides that."""
+    if isinstance(arguments, RunArguments):
+        return None
+    arguments.check_rebalance(source.config, source.plan)
+    return rebalance(arguments.rebalance_seconds, arguments.rebalance_gain, telemetry)
 
 
 def _adapters(

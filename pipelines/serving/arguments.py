@@ -109,9 +109,11 @@ class ServeArguments(AnyArguments):
     ``weights`` says how the ranks keep their weights. ``spares`` processes wait on each node to
     take the place of a rank that is lost. ``adapters`` are loaded at the start, by the names that
     requests give; with ``load_adapters`` requests may load and drop others. ``adapter_gb`` is the
-    memory of each rank for them. A launch waits ``wait_seconds`` for room, as where worker pods
-    come after the head, and asks the autoscaler for nodes. ``step_seconds`` is how long a batch may
-    take before a rank counts as lost.
+    memory of each rank for them. Every ``rebalance_seconds``, if not 0, experts go to other ranks
+    of their gang where the slowest rank would have less to do by the part ``rebalance_gain``. A
+    launch waits ``wait_seconds`` for room, as where worker pods come after the head, and asks the
+    autoscaler for nodes. ``step_seconds`` is how long a batch may take before a rank counts as
+    lost.
     """
 
     model: Path
@@ -119,6 +121,8 @@ class ServeArguments(AnyArguments):
     adapters: dict[str, Path] = Field(default_factory=dict)
     adapter_gb: float = Field(default=1.0, gt=0)
     load_adapters: bool = False
+    rebalance_seconds: float = Field(default=0.0, ge=0)
+    rebalance_gain: float = Field(default=0.1, gt=0, lt=1)
     weights: WeightKind = "fp32"
     spares: int = Field(default=1, ge=0)
     wait_seconds: float = Field(default=0.0, ge=0)
@@ -130,6 +134,15 @@ class ServeArguments(AnyArguments):
             raise ValueError(
                 "load_adapters lets requests name directories that the ranks read; give api_keys, "
                 "so that not everybody can"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gain_of_a_rebalance(self) -> "ServeArguments":
+        gain = ServeArguments.model_fields["rebalance_gain"].default
+        if self.rebalance_seconds == 0 and self.rebalance_gain != gain:
+            raise ValueError(
+                "rebalance_gain has no effect with rebalance_seconds = 0, which moves no experts"
             )
         return self
 
@@ -175,9 +188,20 @@ class ServeArguments(AnyArguments):
         if plan is not None:
             plan.check_model(config)
             check_one_replica(plan)
+        self.check_rebalance(config, plan)
         for directory in self.adapters.values():
             AdapterFiles(directory, config)
         Text.open(self.model)
+
+    def check_rebalance(self, config: ModelConfig, plan: Plan | None) -> None:
+        """Raise ConfigError where experts are to move and cannot: one rank holds all of a layer."""
+        alone = plan is None or plan.gang_size == 1
+        if self.rebalance_seconds and (alone or not config.experts):
+            what = "its gangs have one rank each" if alone else "the model has no experts"
+            raise ConfigError(
+                f"rebalance_seconds moves experts between the ranks of a gang, but {what}; give a "
+                "plan with gangs of several ranks for a model with experts, or leave it out"
+            )
 
     def adapter_memory(self, config: ModelConfig, plan: Plan) -> AdapterMemory:
         """Return the memory of the ranks of a plan for adapters."""
@@ -221,7 +245,7 @@ def parse_as(kind: type[Kind], args: Mapping[str, Any]) -> Kind:
         return kind.model_validate({"api_keys": keys} | given)
     except ValidationError as error:
         fault = error.errors()[0]
-        key = str(fault["loc"][0]) if fault["loc"] else "load_adapters"
+        key = str(fault["loc"][0]) if fault["loc"] else str(fault["msg"]).split()[2]
         raise ConfigError(f"serving argument {key}: {_said(key, kind, fault)}") from None
 
 
@@ -239,4 +263,4 @@ def _said(key: str, kind: type[AnyArguments], fault: Mapping[str, Any]) -> str:
     if key == "api_keys":
         return "give a list of keys of letters, digits and signs, without spaces"
     said = str(fault["msg"]).removeprefix("Value error, ")
-    return said if key == "load_adapters" else f"{said}; found {fault['input']!r}"
+    return f"{said}; found {fault['input']!r}" if fault["loc"] else said

@@ -4,7 +4,7 @@ Whoever knows a figure tells it here; nobody asks back. All methods may be calle
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import (
@@ -62,6 +62,20 @@ class Telemetry:
             registry=self._registry,
         )
         self._adapter_names: set[str] = set()
+        labels = ("model_name", "layer")
+        self._expert_tokens = Counter(
+            "raymoe:expert_tokens",
+            "Tokens for which an expert was chosen.",
+            (*labels, "expert"),
+            registry=self._registry,
+        )
+        self._imbalance = Gauge(
+            "raymoe:expert_imbalance",
+            "Load of the rank with most experts' work, over an even share.",
+            labels,
+            registry=self._registry,
+        )
+        self._moves = count("expert_moves", "Times that experts changed their ranks.", "raymoe")
         self._ends = Counter(
             "vllm:request_success",
             "Generations that ended, by reason.",
@@ -121,6 +135,18 @@ class Telemetry:
             label = name if name in self._adapter_names else OTHERS
         self._adapter_ends.labels(self._model, label).inc()
 
+    def experts(
+        self, loads: Mapping[int, Sequence[int]], imbalances: Mapping[int, float], moved: bool
+    ) -> None:
+        """Say for how many tokens each expert was chosen by layer, how uneven that was for the
+        ranks, and whether experts move for it.
+        """
+        for layer, load in loads.items():
+            for expert, tokens in enumerate(load):
+                self._expert_tokens.labels(self._model, layer, expert).inc(tokens)
+            self._imbalance.labels(self._model, layer).set(imbalances[layer])
+        self._moves.inc(moved)
+
     def text(self) -> bytes:
         """Return all figures in the text form of Prometheus."""
         return bytes(generate_latest(self._registry))
@@ -130,8 +156,8 @@ class Telemetry:
             self._model
         )
 
-    def _counter(self, name: str, said: str) -> Counter:
-        return Counter(f"vllm:{name}", said, ("model_name",), registry=self._registry).labels(
+    def _counter(self, name: str, said: str, whose: str = "vllm") -> Counter:
+        return Counter(f"{whose}:{name}", said, ("model_name",), registry=self._registry).labels(
             self._model
         )
 

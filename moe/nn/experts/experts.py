@@ -8,7 +8,7 @@ a resumed run computes the same bits.
 Shapes: T tokens, K experts per token, N experts, R rows (held experts), D hidden, F expert columns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Literal, Self
 
@@ -70,6 +70,15 @@ class Experts(nn.ModuleDict):
         expert = self[str(number)]
         assert isinstance(expert, FeedForward)
         return expert.weights
+
+    def exchange(self, leaving: Collection[int], coming: Mapping[int, FeedForward]) -> None:
+        """Hold other experts, between two passes."""
+        for number in leaving:
+            del self[str(number)]
+        self.update({str(number): expert for number, expert in coming.items()})
+        self.numbers = tuple(sorted({*self.numbers} - {*leaving} | {*coming}))
+        self.row_of_N = _row_of(self.numbers).to(self.row_of_N.device)
+        self._stacks = None
 
     def gather(self) -> None:
         """Move the weights of all experts into one piece of memory, unless they are two stacks."""

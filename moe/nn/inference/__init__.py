@@ -1,6 +1,7 @@
 """The model as it answers: a pass over the newest tokens of many sequences at once.
 
     share      a rank's share of the model: tokens or hidden states in, hidden states or logits out
+    arrivals   experts that come to a share while it answers
     layer      one layer of it: attention, then a feed-forward or experts
     experts    the experts of a layer over few rows
     attention  one layer's attention over the blocks that hold keys and values

@@ -7,7 +7,7 @@ rows there are.
 Shapes: T rows, K experts per row, A pairs of this rank, D hidden, F expert columns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -80,9 +80,14 @@ class Biases(NamedTuple):
 
 
 class HeldExperts:
-    """The experts of a layer that this rank holds."""
+    """The experts of a layer that this rank holds.
 
-    def __init__(self, experts: Experts, kind: WeightKind, own: bool) -> None:
+    ``load`` counts the rows that each of the ``count`` experts of the layer was chosen for, held
+    here or elsewhere; a rank without experts counts nothing.
+    """
+
+    def __init__(self, experts: Experts, kind: WeightKind, own: bool, count: int) -> None:
+        self.load = [0] * count
         self._experts: dict[int, SwiGlu] = {}
         for number in experts.numbers:
             layer = experts[str(number)]
@@ -96,6 +101,18 @@ class HeldExperts:
     def additions(self, expert: int, part: ModelPart) -> Additions:
         """Return what adapters add to a product of a held expert."""
         return self._experts[expert].additions(part)
+
+    def exchange(self, leaving: Collection[int], coming: Mapping[int, SwiGlu]) -> None:
+        """Hold other experts, between two passes."""
+        for number in leaving:
+            del self._experts[number]
+        self._experts |= coming
+        self._first = next(iter(self._experts.values()), None)
+
+    def take_load(self) -> tuple[int, ...]:
+        """Return what was counted since the last time."""
+        found, self.load = tuple(self.load), [0] * len(self.load)
+        return found
 
     def mix(
         self, x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, spans: Spans = ()
@@ -112,6 +129,7 @@ class HeldExperts:
     def _one(self, rows: Prepared, pairs: Sequence[tuple[int, float]], spans: Spans) -> Tensor:
         sum_1D: Tensor | None = None
         for number, weight in pairs:
+            self.load[number] += 1
             expert = self._experts.get(number)
             if expert is not None:
                 own = expert.apply(rows, spans).float()
@@ -128,6 +146,7 @@ class HeldExperts:
         adapters = adapters_of(spans, len(experts_TK)) if spans else []
         users_A = [adapters[token] for token in tokens_A.tolist()] if spans else []
         for number, start, stop in _spans(numbers_A.tolist()):
+            self.load[number] += stop - start
             expert = self._experts.get(number)
             if expert is not None:
                 own = spans_of((user, 1) for user in users_A[start:stop])

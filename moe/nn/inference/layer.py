@@ -47,6 +47,11 @@ class Layer:
         """All packed weights."""
         return [*self._attention.operands, *self._rest.operands]
 
+    @property
+    def experts(self) -> HeldExperts | None:
+        """The experts of the layer, where it has any."""
+        return self._rest.held if isinstance(self._rest, _Mixture) else None
+
     def additions(self, role: Role) -> Additions:
         """Return what adapters add to the product of the group that begins with a weight."""
         attention = self._attention.added.get(role.part)
@@ -126,12 +131,16 @@ class _Dense:
 class _Mixture:
     def __init__(self, layer: MixtureOfExperts, kind: WeightKind, own: bool) -> None:
         self._router = layer.router
-        self._held = HeldExperts(layer.experts, kind, own)
+        self._held = HeldExperts(layer.experts, kind, own, layer.config.experts)
         shared = layer.config.shared_size > 0
         self._shared = SwiGlu.of(layer.shared, kind, own) if shared else None
         self._gate: nn.Linear | None = layer.shared_gate if layer.config.shared_gate else None
         self._to_router, self._to_gate = Additions(kind), Additions(kind)
         self._exchange = layer.exchange
+
+    @property
+    def held(self) -> HeldExperts:
+        return self._held
 
     @property
     def operands(self) -> list[Operand]:

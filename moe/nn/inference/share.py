@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping, Set
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from moe.config.adapters import Group, groups
 from moe.config.answering import WeightKind
+from moe.config.share import Share
 from moe.nn.block import Block
+from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.inference.adapters import Additions
+from moe.nn.inference.arrivals import Arrivals, Making, arrivals, empty
 from moe.nn.inference.layer import Layer
 from moe.nn.inference.operands import check_kind, pack
 from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import Store
-from moe.nn.linear import Linear
 from moe.nn.rotary import rotation
 
 HEAD: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
@@ -46,7 +48,7 @@ class AnsweringShare:
             assert isinstance(block, Block)
             self._layers[int(number)] = Layer(block, kind, own)
             if own and kind != "fp32":
-                _empty(block)
+                empty(block)
         head = HEAD.get(kind, kind)
         self._head = pack(head, [decoder.head_weight]) if decoder.share.head else None
         self._adapters: set[int] = set()
@@ -70,10 +72,7 @@ class AnsweringShare:
         """Take up an adapter; batches may be under way that do not use it."""
         device = next(self._decoder.parameters()).device
         for group in groups(self._decoder.config, self._decoder.share):
-            found = read(group)
-            if found is not None:
-                down_RK, up_NR = found
-                self._additions(group).put(adapter, down_RK.to(device), up_NR.to(device))
+            put(self._additions(group), adapter, read(group), device)
         self._adapters.add(adapter)
 
     def drop(self, adapter: int) -> None:
@@ -81,6 +80,44 @@ class AnsweringShare:
         for group in groups(self._decoder.config, self._decoder.share):
             self._additions(group).drop(adapter)
         self._adapters.discard(adapter)
+
+    def take_loads(self) -> Mapping[int, tuple[int, ...]]:
+        """Return the rows of each expert by layer since the last time, as far as they are known."""
+        held = {number: layer.experts for number, layer in self._layers.items()}
+        return {number: each.take_load() for number, each in held.items() if each is not None}
+
+    def arrivals(
+        self, share: Share, read: ReadTensor, adapters: Mapping[int, ReadFactors]
+    ) -> Arrivals:
+        """Make the experts that another share has beside those of this one, with what adapters add
+        to them; batches may be under way.
+        """
+        decoder = self._decoder
+        dtype = torch.bfloat16 if decoder.narrow else torch.float32
+        device = next(decoder.parameters()).device
+        how = Making(decoder.config, dtype, device, self.kind)
+        found = arrivals(how, decoder.share, share, read)
+        for group in groups(decoder.config, share):
+            role = group[0].role
+            coming = found.of(role)
+            if coming is not None:
+                for number, factors in adapters.items():
+                    put(coming.packed.additions(role.part), number, factors(group), device)
+        return found
+
+    def place(self, found: Arrivals) -> None:
+        """Hold the experts of another share, between two passes."""
+        before = self._decoder.share
+        for number in before.layer_numbers:
+            held = self._layers[number].experts
+            if held is None:
+                continue
+            coming = found.experts.get(number, {})
+            leaving = {*before.experts_of(number)} - {*found.share.experts_of(number)}
+            held.exchange(leaving, {own: each.packed for own, each in coming.items()})
+            modules = {own: each.module for own, each in coming.items()}
+            self._decoder.mixture(number).experts.exchange(leaving, modules)
+        self._decoder.share = found.share
 
     def _additions(self, group: Group) -> Additions:
         role = group[0].role
@@ -112,8 +149,10 @@ class AnsweringShare:
         return rows.exchange.leave(F.pad(held, (rows.start, rows.total - rows.stop)))
 
 
-def _empty(module: nn.Module) -> None:
-    """Give back the memory of the matrices of a module that are packed now."""
-    for each in module.modules():
-        if isinstance(each, Linear):
-            each.weight.data = each.weight.data.new_empty(0)
+def put(
+    additions: Additions, adapter: int, found: tuple[Tensor, Tensor] | None, device: torch.device
+) -> None:
+    """Keep what an adapter adds to a group, if it does."""
+    if found is not None:
+        down_RK, up_NR = found
+        additions.put(adapter, down_RK.to(device), up_NR.to(device))

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from actors.commands import AdapterSource, Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
@@ -24,6 +24,7 @@ from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.inbox import Inbox
 from pipelines.serving.generation.keeper import Build, EngineKeeper, State
 from pipelines.serving.generation.pace import Pace
+from pipelines.serving.generation.rebalancing import Placing, Rebalance, Rebalancing
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.limits import Limits
 from pipelines.serving.refusals import Failed, Refusal, Unavailable, UnknownModel
@@ -87,6 +88,7 @@ class Scheduler:
         room: Room,
         limits: Limits,
         on_end: OnEnd = lambda generation: None,
+        rebalance: Rebalance | None = None,
     ) -> None:
         self._on_end = on_end
         self._limits = limits
@@ -96,6 +98,7 @@ class Scheduler:
         self._pace = Pace(limits.prefill_tokens)
         self._inbox = Inbox(limits.held)
         self._adoptions = Adoptions()
+        self._rebalancing = Rebalancing(rebalance)
         self._streams: dict[int, Stream] = {}
         self._flights: deque[_Flight] = deque()
         self._landed = 0.0
@@ -185,7 +188,10 @@ class Scheduler:
             return
         try:
             used = {_adapter(stream) for stream in self._streams.values()}
-            self._adoptions.turn(self._keeper.there, used)
+            if self._rebalancing.moving:
+                self._place_experts()
+            else:
+                self._adoptions.turn(self._keeper.there, used)
         except LOST as error:
             self._recover(error)
         except Exception:
@@ -197,6 +203,8 @@ class Scheduler:
             return
         try:
             self._fail_without(self._adoptions.renew(self._keeper.there))
+            if not self._adoptions.pending:
+                self._place_experts()
             self._begin(self._keeper.there)
             self._finish(self._keeper.there)
         except NotYet:
@@ -210,6 +218,10 @@ class Scheduler:
             failed = {feed.sequence for each in self._flights for feed in each.batch.feeds}
             self._fail(failed & self._streams.keys(), _failure(error))
             self._recover(error)
+
+    def _place_experts(self) -> None:
+        """Measure and move experts; whoever says how has an engine that can."""
+        self._rebalancing.turn(cast("Placing", self._keeper.there), time.monotonic())
 
     def _begin(self, engine: Engine[Any, Any]) -> None:
         while len(self._flights) < self._room.depth:
@@ -296,6 +308,7 @@ class Scheduler:
             self._rebuild()
         self._batcher.restart()
         self._adoptions.restart()
+        self._rebalancing.restart()
 
     def _restart(self, stages: int) -> None:
         """Begin anew with every generation, on ranks that kept nothing."""
@@ -310,6 +323,7 @@ class Scheduler:
             reason = f"the engine is down and could not be rebuilt: {error}; try again in a moment"
             self._fail(list(self._streams), Unavailable(reason))
         self._adoptions.restart()
+        self._rebalancing.restart()
         return error is None
 
 

@@ -15,6 +15,7 @@ from tests.shell import Shell
         (["--adapter", "a={model}"], "model is no adapter: it has no adapter_config.json"),
         (["--load-adapters"], "give api_keys, so that not everybody can"),
         (["--adapter-gb", "0"], "adapter_gb: Input should be greater than 0; found 0"),
+        (["--rebalance-seconds", "9"], "of a gang, but its gangs have one rank each; give a plan"),
     ],
 )
 def test_adapters(shell: Shell, words: list[str], message: str) -> None:

@@ -44,6 +44,10 @@ LLAMA_1B = replace(
         ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
         ({"model": "x", "adapter_gb": 0}, "argument adapter_gb: .* greater than 0; found 0"),
         (
+            {"model": "x", "rebalance_gain": 0.3},
+            "argument rebalance_gain: rebalance_gain has no effect with rebalance_seconds = 0",
+        ),
+        (
             {"model": "x", "load_adapters": True},
             "argument load_adapters: load_adapters lets requests .* give api_keys",
         ),
