@@ -150,7 +150,7 @@ def _evaluated(
         progress(first + len(batch.tokens), len(rows))
     if not tokens:
         raise DataError(
-            f"no label counts in the {len(rows)} rows of {data}: each holds one token of "
+            f"no label counts in the {len(rows)} rows of {data}: each of them holds one token of "
             "each of its documents, so there is nothing to predict; tokenize with a "
             "longer --sequence-length, or longer documents"
         )
