@@ -1,11 +1,15 @@
 """The metrics of one rank: its own process exports them, on the node where it is."""
 
+import threading
 from math import nan
 
 from ray.util.metrics import Gauge
 
 from actors.commands import BuildCommand, RankReport
 from moe.config.metrics import RUN, WAITS, metric
+
+FRESH_SECONDS = 5.0
+"""Ray exports a gauge that is set, and forgets it 20 s later; a step may take longer."""
 
 _Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """By metric and tags."""
@@ -21,13 +25,25 @@ class Gauges:
     def __init__(self) -> None:
         self._gauges: dict[str, Gauge] = {}
         self._told: _Values = {}
+        self._telling = threading.Lock()
+        threading.Thread(target=self._stay_fresh, name="metrics", daemon=True).start()
 
     def tell(self, command: BuildCommand, report: RankReport) -> None:
         """Set the gauges to what a step took; those of single waits where the run records all."""
         values = _values(command, report)
-        for (name, tags), value in (dict.fromkeys(self._told, nan) | values).items():
+        with self._telling:
+            self._set(dict.fromkeys(self._told, nan) | values)
+            self._told = values
+
+    def _stay_fresh(self) -> None:
+        while True:
+            threading.Event().wait(FRESH_SECONDS)
+            with self._telling:
+                self._set(self._told)
+
+    def _set(self, values: _Values) -> None:
+        for (name, tags), value in values.items():
             self._gauge(name).set(value, tags=dict(tags))
-        self._told = values
 
     def _gauge(self, name: str) -> Gauge:
         if name not in self._gauges:

@@ -108,8 +108,8 @@ class Mail:
 
     def finish(self) -> None:
         """Wait until everything sent has arrived."""
-        with self._clock.waiting("stages"):
-            for letter in self._sent:
+        for letter in self._sent:
+            with self._clock.waiting("stages"):
                 letter.wait()
         self._sent.clear()
 

@@ -75,8 +75,8 @@ class Reduction:
 
     def _wait(self) -> None:
         """Wait for messages under way, and forget them."""
-        with self._clock.waiting("replicas"):
-            while self._works:
+        while self._works:
+            with self._clock.waiting("replicas"):
                 self._works.pop(0).wait()
 
     def _add_ends(self, bucket: Bucket) -> None:

@@ -22,6 +22,7 @@ from tests import material
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "bookworm"
+USER = 1000
 LIBRARIES = "libssl3,libffi8,libsqlite3-0,libreadline8,libbz2-1.0,liblzma5,zlib1g"
 """What a Python needs of Debian."""
 
@@ -118,7 +119,7 @@ def test_raymoe_and_what_kuberay_runs_are_on_the_path_of_every_shell(
 
 
 def test_nobody_is_root_and_nothing_is_there_for_building(images: Images, container: str) -> None:
-    assert images.inside(container, "id", "-u") == "1000\n"
+    assert images.inside(container, "id", "-u") == f"{USER}\n"
     asked = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
     tools = ["pip", "pytest", "mypy", "deepspeed", "ortools", "hatchling", "tests"]
     assert images.inside(container, "python", "-c", asked.format(tools)) == "[]\n"
@@ -132,10 +133,8 @@ def test_a_step_is_trained_in_it(images: Images, container: str, tmp_path: Path)
     table["train"]["warmup_steps"] = 1
     table["cluster"]["launch_seconds"] = 300.0
     (here / "run.toml").write_text(tomli_w.dumps(table))
-    for path in (here, *here.parents):
-        path.chmod(0o777)
-        if path.name.startswith("pytest-of-"):
-            break
+    for path in (here, *here.rglob("*")):
+        os.chown(path, USER, USER)
     images.inside(container, "raymoe", "train", "/data/run.toml", data=here)
     (step,) = recorded_steps(here / "run")
     assert step["step"] == 1

@@ -7,6 +7,7 @@ import pytest
 
 from moe.config.metrics import METRICS, MOST_SERIES, Extent, full, metric, series, table_rows
 
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "metrics.md"
 LARGE = Extent(layers=62, experts=128, stages=12, ranks=1536)
 SMALL = Extent(layers=4, experts=4, stages=2, ranks=4)
 
@@ -23,7 +24,7 @@ def test_a_counter_is_exported_with_the_ending_that_prometheus_expects() -> None
 
 
 def test_the_docs_hold_every_metric_as_it_is() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "reference" / "metrics.md").read_text()
+    page = PAGE.read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     expected = [f"| `{n}` | {k} | {u} | {t} | {d} |" for n, k, u, t, d in table_rows()]
     assert rows == expected
@@ -32,6 +33,8 @@ def test_the_docs_hold_every_metric_as_it_is() -> None:
 def test_a_large_run_has_few_series_unless_it_asks_for_all() -> None:
     assert series(LARGE, in_full=False) <= MOST_SERIES
     assert series(LARGE, in_full=True) > 62 * 128 + 5 * 1536
+    counts = [series(LARGE, in_full) for in_full in (False, True)]
+    assert "has {:,} series at most, and {:,} in full".format(*counts) in PAGE.read_text()
     assert [full(detail, LARGE) for detail in ("auto", "summary", "full")] == [False, False, True]
 
 
