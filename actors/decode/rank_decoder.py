@@ -77,13 +77,7 @@ class RankDecoder:
         share = self._ready()
         if source.number in share.adapters:
             return
-        files = AdapterFiles(source.directory, self._decoder.config)
-        if files.digest() != source.digest:
-            raise CheckpointError(
-                f"the adapter in {source.directory} has changed since it was loaded; load it again "
-                "under another name, or drop it first"
-            )
-        share.adopt(source.number, files.read)
+        share.adopt(source.number, self._files(source).read)
         self._sources[source.number] = source
         if source.number in self._dropped:
             self.drop(source.number)
@@ -118,11 +112,7 @@ class RankDecoder:
         """
         if not self._own:
             raise RankLost("experts move while a rank answers only where it does not train")
-        config = self._decoder.config
-        reads = {
-            number: AdapterFiles(source.directory, config).read
-            for number, source in self._sources.items()
-        }
+        reads = {number: self._files(source).read for number, source in self._sources.items()}
         self._arrivals = self._ready().arrivals(share, read, reads)
 
     def place_experts(self) -> None:
@@ -191,6 +181,16 @@ class RankDecoder:
         feeds = [feed for feed in batch.feeds if feed.draws]
         drawn = self._drawings.draw(feeds, logits[len(scored_rows) :], self._gang)
         return BatchOutput(batch.number, drawn, scored)
+
+    def _files(self, source: AdapterSource) -> AdapterFiles:
+        """Open an adapter; CheckpointError where it is not the one that was checked."""
+        files = AdapterFiles(source.directory, self._decoder.config)
+        if files.digest() != source.digest:
+            raise CheckpointError(
+                f"the adapter in {source.directory} has changed since it was loaded; load it again "
+                "under another name, or drop it first"
+            )
+        return files
 
     def _ready(self) -> AnsweringShare:
         if self._share is None or self._store is None:
