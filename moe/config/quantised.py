@@ -60,14 +60,6 @@ class Quantised:
         shared = self.group or (self.block[0] * self.block[1] if self.block else 0)
         return self.bits / 8 + (4 / shared if shared else 0.0)
 
-    def bytes(self, outputs: int, inputs: int) -> int:
-        """Return the bytes of a matrix, with its scales in float32."""
-        count = 1
-        for size in self.scales(outputs, inputs):
-            count *= size
-        packed = -(-inputs * self.bits // 32) * 4 if self.kind == "int" else inputs
-        return outputs * packed + 4 * count
-
 
 FORMS: Mapping[str, Quantised] = {
     "int8": Quantised("int", 8),

@@ -35,8 +35,9 @@ from moe.storage import Location
 
 _STORED = re.compile(rf"(.*)\.({PACKED}|{SCALE}|{SHAPE}|{INVERSE})")
 _ATTENTION = re.compile(r"(.*\.self_attn\.)[qkv](_proj\.)")
-_EXPERT = re.compile(r"(.*\.experts\.\d+\.)(w1|gate_proj|w3|up_proj)(\.)")
-_TWINS = {"w1": "w3", "gate_proj": "up_proj", "w3": "w1", "up_proj": "gate_proj"}
+_EXPERT = re.compile(r"(.*\.experts\.\d+\.)(w1|gate_proj)\.")
+_TWINS = {"w1": "w3", "gate_proj": "up_proj"}
+"""Gate and up of an expert, by their names in files."""
 
 
 class QuantisedShards(Shards):
@@ -160,7 +161,7 @@ class QuantisedShards(Shards):
         """Raise CheckpointError if gate and up of an expert have two scales."""
         for stem in sorted(self._stems):
             expert = _EXPERT.fullmatch(f"{stem}.")
-            if expert is None or expert[2] not in ("w1", "gate_proj"):
+            if expert is None:
                 continue
             other = f"{expert[1]}{_TWINS[expert[2]]}"
             names = [self._scale_name(one) for one in (stem, other)]
