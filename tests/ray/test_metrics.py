@@ -122,6 +122,13 @@ def test_prometheus_has_nothing_to_say_against_our_names_and_texts(text: str) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
+def test_a_gauge_that_was_set_once_stays(text: str) -> None:
+    time.sleep(30)  # Ray forgets a gauge after two of its intervals
+    assert sample(scrape(), "ray_raymoe_ranks", 'run="probe-run"') is not None
+    assert sample(scrape(), "ray_raymoe_rank_compute_seconds", 'run="probe-ranks"') is not None
+
+
 class Server:
     """A Prometheus that runs."""
 
