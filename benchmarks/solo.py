@@ -51,16 +51,16 @@ def solo_run(model: Path, data: Path, steps: int, **train: Any) -> RunConfig:
         "data": {"path": str(data)},
         "train": usual | train,
         "checkpoint": {"path": "unused"},
-        "elastic": {"copy_every": 0},
+        "elastic": {"copy_every": 0, "orphan_seconds": 0},
         "balance": {"coefficient": {"type": "fixed", "value": 0.01}},
     }
     return parse_run(table, "the benchmark")
 
 
 def solo_rank(run: RunConfig, config: ModelConfig, source: Source) -> Rank:
-    """Return a rank that holds everything, and ends nothing where it waits for a driver."""
+    """Return a rank that holds everything."""
     plan = plan_alone(config, threads=2)
-    rank, seat = Rank(0, alone=lambda seconds: None), plan.seats.seat(0)
+    rank, seat = Rank(0), plan.seats.seat(0)
     rank.build(BuildCommand(plan, seat, LENGTH, run), source)
     store = rank.open_store(SECONDS)
     rank.join(Membership("bench", 1, seat, plan.seats, plan.homes, *store, SECONDS))
