@@ -11,8 +11,8 @@ from tests import benches
 pytestmark = pytest.mark.ray
 
 
-LONG = {"one_curve", "recovery"}
-"""Each trains several runs after another; ``make soak`` starts them."""
+LONG = {"living", "one_curve", "recovery"}
+"""Each trains several runs after another, or beside a server; ``make soak`` starts them."""
 
 NAMES = [
     pytest.param(name, marks=pytest.mark.long if name in LONG else ())
