@@ -31,7 +31,10 @@ def alone(prompt: Sequence[int], count: int) -> list[int]:
 
 @dataclass
 class Ranks:
-    """Runs batches in their order on a memory of blocks, and believes nothing."""
+    """Runs batches in their order on a memory of blocks, and believes nothing.
+
+    What is ``written`` is as old as the ``oldest`` weights that had a part in it.
+    """
 
     room: Room
     memory: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -41,6 +44,7 @@ class Ranks:
     written: dict[tuple[int, int], int] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     joined: dict[int, int] = field(default_factory=dict)
+    oldest: dict[int, int] = field(default_factory=dict)
 
     def run(self, batch: Batch, prompts: dict[int, tuple[int, ...]]) -> BatchOutput:
         for number in batch.ended:
@@ -51,14 +55,17 @@ class Ranks:
             text = self.texts.setdefault(feed.sequence, list(prompts[feed.sequence]))
             tokens = (text[-1],) if feed.tokens is None else feed.tokens
             assert list(tokens) == text[feed.position : feed.position + len(tokens)]
+            places = [(feed.table[at // BLOCK], at % BLOCK) for at in range(feed.position)]
             if self.ends.get(feed.sequence) != feed.position:
+                shared = [self.written[place] for place in places]
                 self.joined[feed.sequence] = self.weights
+                self.oldest[feed.sequence] = min([self.weights, *shared])
             self.ends[feed.sequence] = feed.position + feed.count
             for at in range(feed.position, feed.position + feed.count):
                 held = hash((feed.adapter, *text[: at + 1]))
                 writes.append((feed.table[at // BLOCK], at % BLOCK, held))
+                self.written[writes[-1][:2]] = self.oldest[feed.sequence]
         self.memory |= {(block, offset): value for block, offset, value in writes}
-        self.written |= {(block, offset): self.weights for block, offset, _ in writes}
         drawn, scored = {}, {}
         for feed in batch.feeds:
             text = self.texts[feed.sequence]
@@ -281,3 +288,21 @@ def test_stages_have_a_batch_each(ahead: bool) -> None:
     batcher.take(first, BatchOutput(1, {f.sequence: SampledToken(0, 0.0) for f in first.feeds}))
     counts = [len(batch.feeds) for _ in range(2) if (batch := batcher.next(100)) is not None]
     assert counts == ([8, 8] if ahead else [4, 4])
+
+
+def test_blocks_of_two_weights_are_shared_with_nobody() -> None:
+    """The first begins with older weights and goes on with newer ones; its blocks stay its own."""
+    batcher, prompt = Batcher(Room(blocks=64, running=4)), tuple(range(40))
+    tables = []
+    for tokens in (16, 24, 40, 40):
+        if tokens != 24:
+            batcher.add(Wanted(prompt, 4, Sampling()))
+        batch = batcher.next(tokens)
+        assert batch is not None
+        tables.append(batch.feeds[-1].table)
+        if tokens == 16:
+            batcher.renew()
+    before, first, second, third = tables
+    assert before[:1] == first[:1]
+    assert not {*first} & {*second}
+    assert third[:2] == second[:2]
