@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FOLDER = Path(__file__).parent
-STARTERS = ("cluster.session", "benchmarks.server_process")
+STARTERS = ("cluster.session", "benchmarks.server_process", "benchmarks.served_here")
 """What a benchmark imports that starts Ray, here or in a server of its own."""
 
 

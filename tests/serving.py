@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from openai import OpenAI
@@ -83,8 +83,14 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+class Listening(Protocol):
+    """A server of requests."""
+
+    url: str
+
+
 def sent(
-    server: Server,
+    server: Listening,
     path: str,
     method: str = "GET",
     body: Any = None,
@@ -101,7 +107,7 @@ def sent(
         connection.close()
 
 
-def get(server: Server, path: str, method: str = "GET", body: str | None = None) -> Any:
+def get(server: Listening, path: str, method: str = "GET", body: str | None = None) -> Any:
     """Return status and JSON of a reply to a JSON request."""
     status, _, reply = sent(server, path, method, body, {"Content-Type": "application/json"})
     return status, json.loads(reply)

@@ -105,6 +105,16 @@ def reservations_of(run: str) -> dict[str, Reservation]:
     return found
 
 
+def nodes_of_runs(prefix: str) -> dict[str, set[str]]:
+    """Return by name the nodes that the runs have whose names begin so."""
+    found: dict[str, set[str]] = {}
+    for row in _table():
+        run = run_of(row["name"])
+        if run.startswith(prefix):
+            found.setdefault(run, set()).add(str(row["bundles_to_node_id"].get(0, "")))
+    return found
+
+
 def groups_of(run: str) -> list[str]:
     """Return the names of the placement groups of a run."""
     return sorted(_rows(run))
@@ -119,12 +129,13 @@ def actors_of(run: str) -> list[str]:
 def _rows(run: str) -> dict[str, dict[str, Any]]:
     """Return what Ray's table says of each placement group of a run."""
     prefix = rank_name(run, 0)[:-1]
+    return {row["name"]: row for row in _table() if row["name"].startswith(prefix)}
+
+
+def _table() -> list[dict[str, Any]]:
+    """Return what Ray's table says of each placement group of the cluster."""
     table: Mapping[str, dict[str, Any]] = placement_group_table()
-    return {
-        row["name"]: row
-        for row in table.values()
-        if row["name"].startswith(prefix) and row["state"] != "REMOVED"
-    }
+    return [row for row in table.values() if row["state"] != "REMOVED"]
 
 
 def unused(run: str) -> int:

@@ -14,6 +14,9 @@ from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
 from moe.storage import Location
 
+ANSWERING = "serve-"
+"""How the names of actors begin that only generate."""
+
 
 def train(run: RunConfig, plan: Plan, source: Source, sequence_length: int) -> TrainingEngine:
     """Launch detached actors and have them read their shares; they outlive this process."""
@@ -51,6 +54,10 @@ def serve(
     how: Answering,
     patience: Patience = AT_ONCE,
 ) -> ServingEngine:
-    """Launch actors that only generate; they end with the calling process."""
-    crew = launch(name, plan, False, deadlines.launch, patience)
-    return ServingEngine.serve(crew, name, plan, model, deadlines, how)
+    """Launch actors that only generate; they end with the calling process.
+
+    They stay apart from those of other such engines, so that a lost node takes few with it.
+    """
+    run = f"{ANSWERING}{name}"
+    crew = launch(run, plan, False, deadlines.launch, patience, apart_from=ANSWERING)
+    return ServingEngine.serve(crew, run, plan, model, deadlines, how)

@@ -1,7 +1,7 @@
 """``raymoe serve``: a model over the OpenAI API."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from moe.config.answering import (
 )
 from moe.errors import ConfigError
 from pipelines.screen.terminal import caution, say
+
+Routing = Literal["prefix", "load"]
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
 
@@ -104,6 +106,29 @@ def serve(
             show_default="never",
         ),
     ] = 0.0,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Replicas that answer together, each with ranks of its own; 0 with "
+            "--max-replicas: none while nobody asks.",
+            show_default="1",
+        ),
+    ] = None,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Add replicas where tokens wait, up to so many.",
+            show_default="as many as --replicas, always",
+        ),
+    ] = None,
+    routing: Annotated[
+        Routing | None,
+        typer.Option(
+            help="Which replica gets a request: the one that has computed a prompt that begins "
+            "alike, or the one with less to do.",
+            show_default="prefix",
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -135,8 +160,8 @@ def serve(
     It speaks plain HTTP; on a network, put a proxy with TLS in front of it.
     """
     from pipelines.corpus.inputs import notes_on
-    from pipelines.serving.app import run_server
     from pipelines.serving.arguments import parse_arguments
+    from pipelines.serving.running import run_server
 
     given = {
         "model": model and model.absolute(),
@@ -153,6 +178,9 @@ def serve(
         "cache": cache,
         "cache_tokens": cache_tokens,
         "running": running,
+        "replicas": replicas,
+        "max_replicas": max_replicas,
+        "routing": routing,
         "api_keys": api_key or (),
         "allowed_origins": allow_origin or ("*",),
     }

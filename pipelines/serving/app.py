@@ -1,33 +1,27 @@
-"""The Ray Serve application: one replica owns the actors of one plan, or attaches to those of a
+"""The Ray Serve application: a replica owns the actors of one plan, or attaches to those of a
 training run, and answers over HTTP.
 
-In a Serve config: ``import_path: pipelines.serving.app:build`` with ``args: {model: DIR}``.
+In a Serve config: ``import_path: pipelines.serving.app:build`` with ``args: {model: DIR}``. One
+replica answers by itself; where there may be several, a front brings requests to them.
 """
 
 import logging
-import signal
-import socket
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.config import HTTPOptions
-from ray.serve.schema import ApplicationStatus
+from ray.serve.handle import DeploymentHandle
+from starlette.types import Message
 
 from actors.engine.serving import ServingEngine
-from cluster.address import LOCAL
 from cluster.probe import probe
-from cluster.session import logs, session
-from moe import errors
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
-from moe.errors import ClusterError, ConfigError, LaunchError
-from moe.planning.counts.workload import Workload
+from moe.errors import ConfigError
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
 from pipelines.serving.adapters import Adapters
@@ -35,24 +29,23 @@ from pipelines.serving.arguments import RunArguments, ServeArguments, parse_argu
 from pipelines.serving.experts import rebalance
 from pipelines.serving.generation.rebalancing import Rebalance
 from pipelines.serving.generation.scheduler import Scheduler
-from pipelines.serving.http.api import CLOSE_SECONDS, create_app
+from pipelines.serving.http.api import CLOSE_SECONDS, answering_app, create_app
+from pipelines.serving.limits import body_bytes
 from pipelines.serving.living.model import ModelInUse, of_run
 from pipelines.serving.meter import Meter
+from pipelines.serving.protocol.replies import Health
 from pipelines.serving.refusals import Refusal, Unavailable
+from pipelines.serving.replicas.asked import Asked, answers
+from pipelines.serving.replicas.figures import Figures
+from pipelines.serving.replicas.front import Manner, create_front
+from pipelines.serving.replicas.options import front_options, replica_options
+from pipelines.serving.replicas.over_serve import ServeReplicas
+from pipelines.serving.replicas.scaling import LOAD, WAITING
 from pipelines.serving.service import Service
 from pipelines.serving.telemetry import Telemetry
 from pipelines.serving.text.text import Text
 
-APPLICATION = "raymoe"
-SPARE_REQUESTS = 64
-"""Requests that a replica accepts beyond its queue: for models and health, and requests to
-refuse.
-"""
-
-_LOGS = "see logs/serve in the newest session directory of Ray"
 _LOG = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Server:
@@ -100,150 +93,95 @@ class Server:
             raise Unavailable("the engine is down and could not be rebuilt")
 
 
-DEPLOYMENT: serve.Deployment = serve.deployment(
-    name="server",
-    ray_actor_options={"num_cpus": 0},
-    max_constructor_retry_count=1,
-    graceful_shutdown_timeout_s=2 * CLOSE_SECONDS,
-)(serve.ingress()(Server))
+class Replica(Server):
+    """A replica behind a front; Ray Serve ends it when its requests are answered."""
+
+    def __init__(self, arguments: ServeArguments) -> None:
+        super().__init__(arguments)
+        self._app = answering_app(self._service)
+
+    async def answer(self, asked: Asked) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield what is sent in answer to a request, as it comes."""
+        async with aclosing(answers(self._app, asked)) as messages:
+            async for each in messages:
+                yield each
+
+    def health(self) -> Health:
+        """Return the state of the engine and the queue."""
+        return self._service.health
+
+    def figures(self) -> Figures:
+        """Return what was measured."""
+        return Figures(
+            serve.get_replica_context().replica_id.unique_id, self._service.figures().decode()
+        )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return by what Ray Serve decides about the number of replicas."""
+        status = self._scheduler.status
+        return {WAITING: status.waiting_tokens, LOAD: status.load}
+
+    def __del__(self) -> None:
+        self._service.close(CLOSE_SECONDS)
+
+
+class Front:
+    """What clients speak to, where there may be several replicas."""
+
+    def __init__(self, manner: Manner, replicas: DeploymentHandle[Any]) -> None:
+        self._manner = manner
+        self._replicas = ServeReplicas(replicas, manner.refuses)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_front(self._replicas, self._manner)
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
     """Return the application for a model; Serve configs and ``run_server`` deploy it."""
     arguments = parse_arguments(args)
-    ongoing = arguments.limits.held + SPARE_REQUESTS
-    return DEPLOYMENT.options(max_ongoing_requests=ongoing).bind(arguments)
+    options = replica_options(arguments)
+    if isinstance(arguments, RunArguments) or not arguments.several:
+        return _deployment(serve.ingress()(Server), options).bind(arguments)
+    replicas = _deployment(Replica, options).bind(arguments)
+    front = _deployment(serve.ingress()(Front), front_options(arguments))
+    return front.bind(_manner(arguments), replicas)
 
 
-def run_server(
-    arguments: ServeArguments | RunArguments,
-    host: str,
-    port: int,
-    address: str = LOCAL,
-    report: Callable[[str], None] = _LOG.info,
-) -> None:
-    """Serve until an interrupt (Ctrl-C, SIGTERM); then end everything that was started."""
-    arguments.check()
-    if address == LOCAL:
-        check_port(host, port)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # ``report`` tells it
-    with session(address) as ray_session, _interruptible():
-        _refuse_second_server()
-        report(f"starting {arguments.served_name}")
-        try:
-            _start_serve(host, port)
-            _serve(arguments, lambda: report(f"serving at http://{host}:{port}/v1"))
-        except KeyboardInterrupt:
-            report("stopped")
-        finally:
-            if not ray_session.started:
-                _tried(serve.shutdown)
+def _manner(arguments: ServeArguments) -> Manner:
+    """Return what a front needs to know; while it stays the same, so does the front."""
+    return Manner(
+        arguments.access,
+        body_bytes(Checkpoint.open(arguments.model).config.max_positions),
+        arguments.request_seconds,
+        arguments.routing == "prefix",
+        arguments.refuses_asleep,
+    )
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise ClusterError unless a server can listen at this host and port."""
-    if not 0 < port < 2**16:
-        raise ClusterError(f"{port} is no port; choose one from 1 to {2**16 - 1}")
-    try:
-        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-    except OSError as error:
-        raise ClusterError(
-            f"cannot listen on {host}:{port}: {error}; stop the program that uses it, or choose "
-            "another --port"
-        ) from error
-
-
-def _refuse_second_server() -> None:
-    """Raise ClusterError if Ray Serve runs already: a cluster has one set of applications and one
-    port.
-    """
-    if serve.status().proxies:
-        raise ClusterError(
-            "Ray Serve already runs on this cluster; add the model to its config and "
-            "`serve deploy` it, or `serve shutdown` it first"
-        )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Treat SIGTERM, which stops containers, like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _start_serve(host: str, port: int) -> None:
-    """Start Ray Serve's controller and its proxies, which listen at the port."""
-    try:
-        serve.start(http_options=HTTPOptions(host=host, port=port))
-    except Exception as error:
-        raise LaunchError(
-            f"Ray Serve did not come up: {_last_line(str(error))}; its logs are in "
-            f"{logs() / 'serve'}; try again when the machine is less busy"
-        ) from error
-
-
-def _serve(arguments: ServeArguments | RunArguments, ready: Callable[[], None]) -> None:
-    """Deploy the application and wait; end the actors when the wait ends, for any reason."""
-    try:
-        serve.run(build(arguments.model_dump()), name=APPLICATION, route_prefix="/")
-        ready()
-        threading.Event().wait()
-    except Exception as error:
-        said = _tried(_reason) or f"{_last_line(str(error))}; {_LOGS}"
-        raise LaunchError(f"the model could not be served: {said}") from error
-    finally:
-        _tried(lambda: serve.delete(APPLICATION))
-
-
-def _reason() -> str:
-    """Return the message of the error that a replica of a failed deployment raised."""
-    found = serve.status().applications.get(APPLICATION)
-    if found is None or found.status == ApplicationStatus.RUNNING:
-        return ""
-    return _last_line("\n".join(each.message for each in found.deployments.values()))
-
-
-def _last_line(text: str) -> str:
-    """Return the last line of a Ray traceback, the message; without the class name for our
-    errors.
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1].rstrip(".") if lines else ""
-    return last.partition(": ")[2] if last.startswith(errors.__name__) else last
-
-
-def _tried(call: Callable[[], T]) -> T | None:
-    """Call a function and log a failure instead of raising it, so that the original error is
-    reported.
-    """
-    try:
-        return call()
-    except Exception:
-        _LOG.debug("Ray Serve does not answer", exc_info=True)
-        return None
+def _deployment(kind: type[Any], options: Mapping[str, Any]) -> serve.Deployment:
+    made: serve.Deployment = serve.deployment(**options)(kind)
+    return made
 
 
 def _of_model(arguments: ServeArguments) -> ModelInUse:
     """Return the model of a directory, on ranks of its own."""
     config, text = Checkpoint.open(arguments.model).config, Text.open(arguments.model)
-    plan = arguments.load_plan() or _one_rank(config, arguments.workload(config))
+    plan = arguments.load_plan() or _one_rank(config, arguments)
     room = arguments.room(config, plan)
     return ModelInUse(config, text, room, lambda: _launch(arguments, plan), plan)
 
 
-def _one_rank(config: ModelConfig, workload: Workload) -> Plan:
-    """Return the plan with one rank, on one GPU or on all cores of one node."""
+def _one_rank(config: ModelConfig, arguments: ServeArguments) -> Plan:
+    """Return the plan with one rank, on one GPU or on all cores of one node.
+
+    Where there are to be more replicas than nodes without GPUs, they share the cores.
+    """
     there = probe(threads=None)
-    work = replace(workload, gpus=not there.of_cpus)
+    most = arguments.max_replicas or arguments.replicas
+    if there.of_cpus and most > len(there.devices):
+        sharing = -(-most // len(there.devices))
+        there = probe(threads=max(1, min(each.threads for each in there.devices) // sharing))
+    work = replace(arguments.workload(config), gpus=not there.of_cpus)
     return make_plan(config, there, stages=1, gang=1, workload=work)
 
 
@@ -281,10 +219,12 @@ def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:
     step = arguments.step_seconds
     hang = min(step, Deadlines().hang)
     deadlines = Deadlines(arguments.launch_seconds, command=step, group=step, hang=hang)
-    name = f"serve-{uuid.uuid4().hex[:12]}"
-    patience = Patience(arguments.wait_seconds, lambda reason: _LOG.info("waiting: %s", reason))
+    there = plan.anywhere() if arguments.several else plan
+    seconds = arguments.room_seconds
+    patience = Patience(seconds, lambda reason: _LOG.info("waiting: %s", reason))
+    name = uuid.uuid4().hex[:12]
     engine = over_ray.serve(
-        name, arguments.model.absolute(), plan, deadlines, arguments.answering, patience
+        name, arguments.model.absolute(), there, deadlines, arguments.answering, patience
     )
     engine.warm(arguments.spares)
     for rank, each in enumerate(engine.answerable):

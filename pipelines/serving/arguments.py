@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -52,8 +53,9 @@ class AnyArguments(BaseModel):
 
     ``cache`` says how the ranks keep keys and values, and ``cache_tokens`` for how many tokens of
     all sequences together; that memory is taken at the start. ``launch_seconds`` is how long it may
-    take until the ranks answer. ``allowed_origins`` are the web pages, by origin, whose scripts may
-    call the server; ``*`` is any page. Where ``api_keys`` are given, a request needs one of them.
+    take until the ranks answer. A server that goes has ``drain_seconds`` to answer what it has
+    begun. ``allowed_origins`` are the web pages, by origin, whose scripts may call the server;
+    ``*`` is any page. Where ``api_keys`` are given, a request needs one of them.
     The other fields are the limits of ``Limits``.
     """
 
@@ -69,6 +71,7 @@ class AnyArguments(BaseModel):
     prefill_tokens: int = Field(default=_LIMITS.prefill_tokens, gt=0)
     chat_tokens: int = Field(default=_LIMITS.chat_tokens, gt=0)
     idle_seconds: float = Field(default=_LIMITS.idle_seconds, gt=0)
+    drain_seconds: float = Field(default=60.0, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
     api_keys: tuple[SecretStr, ...] = ()
 
@@ -114,6 +117,14 @@ class ServeArguments(AnyArguments):
     launch waits ``wait_seconds`` for room, as where worker pods come after the head, and asks the
     autoscaler for nodes. ``step_seconds`` is how long a batch may take before a rank counts as
     lost.
+
+    ``replicas`` answer together, each with the ranks of one plan. With ``max_replicas`` there are
+    as many as the load asks for, up to so many and not fewer than ``replicas``, which may be 0: one
+    is added where more than ``waiting_tokens`` have waited in each for ``upscale_seconds``, and one
+    goes where the others have had room for ``downscale_seconds``. While there is none, a request
+    waits (``asleep``), or is refused and starts one. ``routing`` prefers the replica that has
+    computed a prompt that begins alike, or the one with the least to do. Where the model is
+    changed, ``surge`` replicas more than there should be may be there meanwhile.
     """
 
     model: Path
@@ -127,6 +138,14 @@ class ServeArguments(AnyArguments):
     spares: int = Field(default=1, ge=0)
     wait_seconds: float = Field(default=0.0, ge=0)
     step_seconds: float = Field(default=120.0, gt=0)
+    replicas: int = Field(default=1, ge=0)
+    max_replicas: int | None = Field(default=None, validate_default=True)
+    waiting_tokens: int = Field(default=8192, gt=0)
+    upscale_seconds: float = Field(default=10.0, ge=0)
+    downscale_seconds: float = Field(default=300.0, ge=0)
+    asleep: Literal["wait", "refuse"] = "wait"
+    routing: Literal["prefix", "load"] = "prefix"
+    surge: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _loading_needs_a_key(self) -> "ServeArguments":
@@ -134,6 +153,11 @@ class ServeArguments(AnyArguments):
             raise ValueError(
                 "load_adapters lets requests name directories that the ranks read; give api_keys, "
                 "so that not everybody can"
+            )
+        if self.load_adapters and self.several:
+            raise ValueError(
+                "a request that loads an adapter reaches one of several replicas; give adapters, "
+                "which all of them load at the start"
             )
         return self
 
@@ -145,6 +169,32 @@ class ServeArguments(AnyArguments):
                 "rebalance_gain has no effect with rebalance_seconds = 0, which moves no experts"
             )
         return self
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _are_some(cls, most: int | None, info: ValidationInfo) -> int | None:
+        least = info.data.get("replicas", 1)
+        if most is None and least == 0:
+            raise ValueError("replicas is 0; say how many there may be when requests come")
+        if most is not None and most < max(least, 1):
+            raise ValueError(f"give {max(least, 1)} or more, as replicas is {least}")
+        return most
+
+    @property
+    def several(self) -> bool:
+        """Whether there may be another number of replicas than one."""
+        return self.replicas != 1 or self.max_replicas is not None or self.surge > 0
+
+    @property
+    def room_seconds(self) -> float:
+        """Seconds that a launch waits for room; a replica that goes may have it for a while."""
+        going = self.drain_seconds + self.launch_seconds if self.several else 0.0
+        return max(self.wait_seconds, going)
+
+    @property
+    def refuses_asleep(self) -> bool:
+        """Whether requests are refused while there is no replica."""
+        return self.replicas == 0 and self.asleep == "refuse"
 
     @property
     def access(self) -> Access:

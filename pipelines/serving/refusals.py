@@ -6,6 +6,7 @@ Refusal          has the status and the fields of the OpenAI error body
   Overloaded     429: try again later
   Failed         500: the model or the server is at fault
   Unavailable    503: the engine is down; try again
+    Asleep       503, too: nothing is loaded; try again later
   Overdue        504: the answer took longer than a request may
 """
 
@@ -15,10 +16,14 @@ from moe.errors import RaymoeError, RequestError
 
 
 class Refusal(RaymoeError):
-    """A request that gets an error body; ``param`` names the field at fault."""
+    """A request that gets an error body; ``param`` names the field at fault.
+
+    A client should wait ``retry_seconds`` before it tries again; None: the same fails again.
+    """
 
     status: ClassVar[int]
     kind: ClassVar[str]
+    retry_seconds: ClassVar[int | None] = None
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message, param, code)
@@ -49,6 +54,7 @@ class Overloaded(Refusal):
 
     status = 429
     kind = "rate_limit_error"
+    retry_seconds = 1
 
 
 class Failed(Refusal):
@@ -63,6 +69,13 @@ class Unavailable(Refusal):
 
     status = 503
     kind = "service_unavailable_error"
+    retry_seconds = 2
+
+
+class Asleep(Unavailable):
+    """No replica is there; one is being started."""
+
+    retry_seconds = 15
 
 
 class Overdue(Refusal):

@@ -12,7 +12,7 @@ from pipelines.serving.generation.scheduler import Scheduler, Status
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.jobs import Jobs
 from pipelines.serving.limits import Limits, body_bytes
-from pipelines.serving.protocol.replies import Model
+from pipelines.serving.protocol.replies import Health, Model
 from pipelines.serving.protocol.requests import ChatRequest, CompletionRequest
 from pipelines.serving.protocol.tokens import (
     Detokenized,
@@ -66,6 +66,19 @@ class Service:
     def status(self) -> Status:
         """The state of the engine and the queue."""
         return self._scheduler.status
+
+    @property
+    def health(self) -> Health:
+        """The state of the engine and the queue, as the API tells it."""
+        status = self.status
+        return Health(status=status.state, running=status.running, waiting=status.waiting)
+
+    def figures(self) -> bytes:
+        """Return what was measured so far, in the text form of Prometheus."""
+        status, counts = self.status, self.status.counts
+        self.telemetry.load(status.running, status.waiting, status.cache_used)
+        self.telemetry.totals(counts.prompt_tokens, counts.cached_tokens, counts.preemptions)
+        return self.telemetry.text()
 
     def models(self) -> list[Model]:
         """Return what requests may name as their model: the model first, then its adapters."""

@@ -11,8 +11,8 @@ from tests import benches
 pytestmark = pytest.mark.ray
 
 
-LONG = {"one_curve", "recovery"}
-"""Each trains several runs after another; ``make soak`` starts them."""
+LONG = {"one_curve", "recovery", "rolling", "routing"}
+"""Each starts several runs or servers after another; ``make soak`` starts them."""
 
 NAMES = [
     pytest.param(name, marks=pytest.mark.long if name in LONG else ())

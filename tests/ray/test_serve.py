@@ -27,8 +27,9 @@ from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ClusterError
 from moe.planning.plan.file import save_plan
-from pipelines.serving.app import build, check_port, run_server
+from pipelines.serving.app import build
 from pipelines.serving.arguments import parse_arguments
+from pipelines.serving.running import check_port, run_server
 from tests import lora, runs, tiny, vocabularies
 
 pytestmark = pytest.mark.ray
@@ -223,8 +224,8 @@ SCRIPT = """
 import signal
 import sys
 from pathlib import Path
-from pipelines.serving.app import run_server
 from pipelines.serving.arguments import ServeArguments
+from pipelines.serving.running import run_server
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup, and inherited
 arguments, port = ServeArguments(model=Path(sys.argv[1])), int(sys.argv[2])
 run_server(arguments, "127.0.0.1", port, report=lambda said: print(said, flush=True))

@@ -9,8 +9,8 @@ from ray import serve
 from cluster.address import AUTO
 from cluster.session import Session
 from moe.errors import LaunchError
-from pipelines.serving.app import run_server
 from pipelines.serving.arguments import parse_arguments
+from pipelines.serving.running import run_server
 from tests import tiny, vocabularies
 
 pytestmark = pytest.mark.ray

@@ -7,7 +7,7 @@ few replicas with it; third, the fewest neighbouring stages are on different nod
 (``actors.crew.nodes.search``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from actors.crew.nodes.bundles import Gang, bundle, gangs, takes
@@ -35,15 +35,18 @@ class NodeChoice:
     proved: bool = True
 
 
-def choose(plan: Plan, rooms: Sequence[Room]) -> NodeChoice:
+def choose(plan: Plan, rooms: Sequence[Room], others: Iterable[Collection[str]] = ()) -> NodeChoice:
     """Return where the gangs of a plan go on what is free now.
 
-    LaunchError names what even the idle cluster cannot hold, ClusterBusy what is not free now.
+    ``others`` are the nodes of each replica of other plans, from which these stay apart as from
+    each other. LaunchError names what even the idle cluster cannot hold, ClusterBusy what is not
+    free now.
     """
     asked = gangs(plan)
     if not rooms:
         raise LaunchError("the cluster has no living node; start one, or wait for one to join")
-    found = search(problem(asked, rooms, idle=False))
+    now = problem(asked, rooms, idle=False)
+    found = search(Problem((*now.items, *_beside(plan, rooms, others)), now.room))
     if found.nodes is not None:
         return _choice(plan, rooms, found)
     idle = search(problem(asked, rooms, idle=True))
@@ -81,9 +84,18 @@ def problem(asked: Sequence[Gang], rooms: Sequence[Room], idle: bool) -> Problem
     return Problem(tuple(items), there)
 
 
+def _beside(plan: Plan, rooms: Sequence[Room], others: Iterable[Collection[str]]) -> Iterator[Item]:
+    """Yield the gangs of other replicas, which are where they are and ask for nothing more."""
+    nothing = counted({}, sorted({name for gang in gangs(plan) for name in gang.need}))
+    for replica, nodes in enumerate(others, plan.replicas):
+        there = [number for number, room in enumerate(rooms) if room.id in nodes]
+        for stage, number in enumerate(there):
+            yield Item(replica, stage, nothing, (number,), frozenset())
+
+
 def _choice(plan: Plan, rooms: Sequence[Room], found: Found) -> NodeChoice:
     assert found.nodes is not None
-    ids = [rooms[number].id for number in found.nodes]
     stages = len(plan.stages)
+    ids = [rooms[number].id for number in found.nodes[: plan.replicas * stages]]
     rows = (tuple(ids[first : first + stages]) for first in range(0, len(ids), stages))
     return NodeChoice(tuple(rows), *found.cost, proved=found.proved)

@@ -186,6 +186,19 @@ class Plan:
         )
         return replace(self, stages=stages)
 
+    def anywhere(self) -> "Plan":
+        """Return the same plan for devices that are on no node in particular."""
+        stages = tuple(
+            replace(
+                stage,
+                ranks=tuple(
+                    replace(rank, devices=("any",) * self.replicas) for rank in stage.ranks
+                ),
+            )
+            for stage in self.stages
+        )
+        return replace(self, stages=stages)
+
     def rank(self, seat: Seat) -> RankPlan:
         """Return the rank at a seat; PlanError if there is no such seat."""
         self.seats.check(seat)

@@ -25,7 +25,6 @@ from actors.commands import Batch, BatchOutput, Drawing, Feed
 from moe.config.sampling import SampledToken
 from moe.nn.inference.rows import BLOCK, GONE
 from pipelines.serving.batching.pool import Pool
-from pipelines.serving.batching.prefixes import following
 from pipelines.serving.batching.sequence import Sequence, Wanted
 
 
@@ -100,6 +99,11 @@ class Batcher:
         return len(self._waiting)
 
     @property
+    def waiting_tokens(self) -> int:
+        """Tokens of the sequences that wait, and the most that will be generated for them."""
+        return sum(each.wanted.most_tokens for each in tuple(self._waiting))
+
+    @property
     def running(self) -> int:
         """Number of sequences that have blocks."""
         return len(self._running)
@@ -149,7 +153,7 @@ class Batcher:
         order = sorted(self._sequences.values(), key=lambda each: each.number)
         for sequence in order:
             sequence.computed = sequence.unknown = 0
-            sequence.table, sequence.names, sequence.begun = [], [], False
+            sequence.table, sequence.named, sequence.begun = [], 0, False
             sequence.mixed = False
             sequence.asked = sequence.scored
         self._waiting, self._running, self._ended = deque(order), [], []
@@ -281,27 +285,24 @@ class Batcher:
         """
         if sequence.wanted.scored is not None:
             return
-        name = sequence.named
-        for stop in range(BLOCK, len(sequence.tokens), BLOCK):
-            name = following(name, sequence.tokens[stop - BLOCK : stop])
-            block = self.pool.find(name)
+        for number in range((len(sequence.tokens) - 1) // BLOCK):
+            block = self.pool.find(sequence.name(number))
             if block is None:
                 return
             self.pool.share(block)
             sequence.table.append(block)
-            sequence.names.append(name)
-            sequence.computed = stop
+            sequence.named += 1
+            sequence.computed += BLOCK
 
     def _name(self, sequence: Sequence) -> None:
         """Name the blocks that are full of known tokens, all computed by the same weights."""
         if sequence.mixed:
             return
         known = min(sequence.computed, len(sequence.tokens)) // BLOCK
-        for number in range(len(sequence.names), known):
-            own = sequence.tokens[number * BLOCK : (number + 1) * BLOCK]
-            sequence.names.append(following(sequence.named, own))
+        for number in range(sequence.named, known):
             if sequence.table[number] != GONE:
-                self.pool.name(sequence.table[number], sequence.names[-1])
+                self.pool.name(sequence.table[number], sequence.name(number))
+        sequence.named = known
 
     def _make_room(self, sequence: Sequence, positions: int) -> bool:
         """Give a sequence blocks for so many positions; False if it had to give up its own."""
@@ -330,7 +331,7 @@ class Batcher:
         for block in reversed(sequence.table):
             if block != GONE:
                 self.pool.give_back(block)
-        sequence.table, sequence.names, sequence.computed = [], [], 0
+        sequence.table, sequence.named, sequence.computed = [], 0, 0
         sequence.mixed = False
 
 

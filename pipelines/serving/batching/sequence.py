@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moe.config.sampling import Sampling
 from moe.nn.inference.rows import BLOCK, GONE
-from pipelines.serving.batching.prefixes import Name, beginning
+from pipelines.serving.batching.prefixes import Name, beginning, following
 
 Mask = Callable[[], NDArray[np.int32] | None]
 
@@ -31,6 +31,11 @@ class Wanted:
     adapter: int = 0
     root: Hashable = None
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the prompt and the longest answer."""
+        return len(self.prompt) + self.max_tokens
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -39,8 +44,9 @@ class Sequence:
     ``tokens`` are prompt and generated, as far as they are known; ``unknown`` more are drawn in
     batches that are not back yet. So many scores of the prompt were ``asked`` for, and so many
     ``scored`` came back. ``computed`` positions are in the cache, or will be once the batches under
-    way are done; ``table`` has their blocks, ``names`` those of full ones. With ``mixed``, the
-    weights have changed since its first blocks, and no other sequence may use them.
+    way are done; ``table`` has their blocks, of which the pool knows the first ``named`` by name.
+    With ``mixed``, the weights have changed since its first blocks, and no other sequence may use
+    them.
     """
 
     number: int
@@ -52,13 +58,9 @@ class Sequence:
     asked: int = 0
     scored: int = 0
     table: list[int] = field(default_factory=list)
-    names: list[Name] = field(default_factory=list)
+    named: int = 0
     mixed: bool = False
-
-    @property
-    def named(self) -> Name:
-        """The name of the last block that has one, or that before the first."""
-        return self.names[-1] if self.names else beginning(self.wanted.root)
+    _names: list[Name] = field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -79,6 +81,14 @@ class Sequence:
     def full(self) -> bool:
         """Whether all tokens that are wanted are drawn."""
         return self.generated >= self.wanted.max_tokens
+
+    def name(self, block: int) -> Name:
+        """Return the name of a full block of known tokens; each is computed once."""
+        while len(self._names) <= block:
+            start = len(self._names) * BLOCK
+            before = self._names[-1] if self._names else beginning(self.wanted.root)
+            self._names.append(following(before, self.tokens[start : start + BLOCK]))
+        return self._names[block]
 
     def blocks_for(self, positions: int) -> int:
         """Return how many blocks are missing for so many positions."""

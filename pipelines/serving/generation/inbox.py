@@ -31,6 +31,13 @@ class Inbox:
         with self._changed:
             return len(self._new)
 
+    @property
+    def arrived_tokens(self) -> int:
+        """Tokens of the prompts of these, and the most that will be generated for them."""
+        with self._changed:
+            jobs = [stream.generation.job for stream in self._new]
+        return sum(len(job.prompt) + job.max_tokens for job in jobs)
+
     def put(self, streams: Sequence[Stream]) -> None:
         """Take generations in, all or none; raises Overloaded if not all of them fit."""
         with self._changed:

@@ -49,7 +49,9 @@ _LOG = logging.getLogger(__name__)
 class Status:
     """The engine's state; generations that run and wait; the part of the cache in use.
 
-    ``counts`` is what batches have done so far.
+    ``counts`` is what batches have done so far. ``waiting_tokens`` are those of the prompts that
+    wait and of their longest answers; ``load`` is the part of the room in use, by whichever there
+    is less of: cache, or generations that may run.
     """
 
     state: State
@@ -57,6 +59,8 @@ class Status:
     waiting: int
     cache_used: float
     counts: Counts
+    waiting_tokens: int
+    load: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +114,16 @@ class Scheduler:
     @property
     def status(self) -> Status:
         """The present status."""
-        batcher = self._batcher
+        batcher, running = self._batcher, self._batcher.running
+        cache_used = batcher.pool.used / batcher.pool.blocks
         return Status(
             self._keeper.state,
-            batcher.running,
+            running,
             waiting=self._inbox.arrived + batcher.waiting,
-            cache_used=batcher.pool.used / batcher.pool.blocks,
+            cache_used=cache_used,
             counts=replace(batcher.counts),
+            waiting_tokens=self._inbox.arrived_tokens + batcher.waiting_tokens,
+            load=max(cache_used, running / self._room.running),
         )
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
@@ -193,7 +200,7 @@ class Scheduler:
             else:
                 self._adoptions.turn(self._keeper.there, used)
         except LOST as error:
-            self._recover(error)
+            self._lost(error)
         except Exception:
             _LOG.exception("an adapter could not be taken up")
 
@@ -212,12 +219,12 @@ class Scheduler:
         except Anew as news:
             self._restart(news.stages)
         except LOST as error:
-            self._recover(error)
+            self._lost(error)
         except Exception as error:
             _LOG.exception("a batch failed")
             failed = {feed.sequence for each in self._flights for feed in each.batch.feeds}
             self._fail(failed & self._streams.keys(), _failure(error))
-            self._recover(error)
+            self._lost(error)
 
     def _place_experts(self) -> None:
         """Measure and move experts; whoever says how has an engine that can."""
@@ -295,15 +302,20 @@ class Scheduler:
         if self._keeper.engine is None:
             self._rebuild()
         elif not self._keeper.whole():
-            self._recover(RankLost("a rank does not answer"))
+            _LOG.warning("a rank of the idle engine does not answer")
+            self._recover()
 
-    def _recover(self, error: Exception) -> None:
-        """Mend the engine; generations go on from their tokens, in the same streams."""
+    def _lost(self, error: Exception) -> None:
+        """Recover from the loss of batches; generations fail where it comes again and again."""
         self._losses += 1
-        self._flights.clear()
         _LOG.warning("batches are lost: %s", error)
         if self._losses > MOST_LOSSES:
             self._fail(list(self._streams), Unavailable(f"the engine keeps failing: {error}"))
+        self._recover()
+
+    def _recover(self) -> None:
+        """Mend the engine; generations go on from their tokens, in the same streams."""
+        self._flights.clear()
         if not self._keeper.mend():
             self._rebuild()
         self._batcher.restart()

@@ -1,13 +1,12 @@
 """The HTTP application: routes, and the clients that leave."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 
 import moe
 from pipelines.serving.access import Access
@@ -19,6 +18,7 @@ from pipelines.serving.http.completions import CompletionAnswer
 from pipelines.serving.http.errors import add_errors, json_response
 from pipelines.serving.http.events import EventStream, primed
 from pipelines.serving.http.keys import ApiKeys
+from pipelines.serving.http.leaving import unless_gone
 from pipelines.serving.http.request_ids import HEADER, RequestIds
 from pipelines.serving.http.turns import TurnAnswer
 from pipelines.serving.http.weights import STEP_HEADER, headers
@@ -43,8 +43,6 @@ from pipelines.serving.protocol.turn_replies import Turn
 from pipelines.serving.protocol.turns import TurnRequest
 from pipelines.serving.service import Service
 from pipelines.serving.telemetry import CONTENT_TYPE
-
-T = TypeVar("T")
 
 CLOSE_SECONDS = 30.0
 """Seconds that the engine may take to end when the server stops."""
@@ -81,6 +79,16 @@ class Answering(Protocol):
 
 def create_app(service: Service, access: Access | None = None) -> FastAPI:
     """Return the application; it closes the service when it stops."""
+    access = access or Access()
+    app = answering_app(service)
+    if service.adapters is not None and access.loads_adapters:
+        add_adapters(app, service.adapters, ERRORS)
+    add_access(app, access)
+    return app
+
+
+def answering_app(service: Service) -> FastAPI:
+    """Return the application for whoever is let in already."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,17 +97,14 @@ def create_app(service: Service, access: Access | None = None) -> FastAPI:
 
     app = FastAPI(title="raymoe", version=moe.__version__, lifespan=lifespan)
     app.add_middleware(JsonBodies, most_bytes=service.body_bytes)
-    _add_access(app, access or Access())
     _add_answers(app, service)
     _add_tokens(app, service)
     _add_status(app, service)
-    if service.adapters is not None and access is not None and access.loads_adapters:
-        add_adapters(app, service.adapters, ERRORS)
     add_errors(app)
     return app
 
 
-def _add_access(app: FastAPI, access: Access) -> None:
+def add_access(app: FastAPI, access: Access) -> None:
     """Add the middleware; what is added last sees a request first."""
     if access.keys:
         app.add_middleware(ApiKeys, keys=access.keys)
@@ -168,18 +173,14 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
-        status = service.status
-        body = Health(status=status.state, running=status.running, waiting=status.waiting)
+        body = service.health
         return json_response(
-            body.model_dump(), 200 if status.state in ("serving", "mending") else 503
+            body.model_dump(), 200 if body.status in ("serving", "mending") else 503
         )
 
     @app.get("/metrics", response_class=Response, responses=FIGURES)
     async def metrics() -> Response:
-        status, counts = service.status, service.status.counts
-        service.telemetry.load(status.running, status.waiting, status.cache_used)
-        service.telemetry.totals(counts.prompt_tokens, counts.cached_tokens, counts.preemptions)
-        return Response(service.telemetry.text(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(service.figures(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _respond(request: Request, answer: Answering, stream: bool) -> Response:
@@ -189,9 +190,9 @@ async def _respond(request: Request, answer: Answering, stream: bool) -> Respons
     """
     try:
         if stream:
-            events = await _unless_gone(request, primed(answer.pieces()))
+            events = await unless_gone(request.receive, primed(answer.pieces()))
             return EventStream(events, answer.streams)
-        reply = await _unless_gone(request, answer.whole())
+        reply = await unless_gone(request.receive, answer.whole())
         return Response(
             reply.json_text(), headers=headers(answer.streams), media_type="application/json"
         )
@@ -199,23 +200,3 @@ async def _respond(request: Request, answer: Answering, stream: bool) -> Respons
         for each in answer.streams:
             each.cancel()
         raise
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for work; cancel it when the client closes the connection."""
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnect(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.wait((working, gone))
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -9,7 +9,7 @@ from pipelines.serving.generation.generation import Delta, Steps
 from pipelines.serving.generation.stream import Stream
 from pipelines.serving.http.logprobs import chat_logprobs
 from pipelines.serving.http.merging import gathered, merged
-from pipelines.serving.http.usage import Counting
+from pipelines.serving.http.usage import Counting, counted
 from pipelines.serving.http.watching import watched
 from pipelines.serving.http.weights import named, over
 from pipelines.serving.protocol.replies import (
@@ -121,8 +121,7 @@ class ChatAnswer:
             model=self._request.model,
             choices=choices,
         )
-        chunk = named(chunk, steps)
-        return chunk if usage is None else chunk.model_copy(update={"usage": usage})
+        return counted(named(chunk, steps), usage)
 
 
 @dataclass(slots=True)

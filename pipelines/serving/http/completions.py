@@ -11,7 +11,7 @@ from pipelines.serving.generation.stream import Stream
 from pipelines.serving.http.echo import Echo, echo_of
 from pipelines.serving.http.logprobs import completion_logprobs
 from pipelines.serving.http.merging import gathered, merged
-from pipelines.serving.http.usage import Counting
+from pipelines.serving.http.usage import Counting, counted
 from pipelines.serving.http.watching import watched
 from pipelines.serving.http.weights import named, over
 from pipelines.serving.protocol.replies import (
@@ -127,8 +127,7 @@ class CompletionAnswer:
             model=self._request.model,
             choices=choices,
         )
-        reply = named(reply, steps)
-        return reply if usage is None else reply.model_copy(update={"usage": usage})
+        return counted(named(reply, steps), usage)
 
 
 def _mean_logprob(end: Delta) -> float:

@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 from pipelines.serving.refusals import BadRequest, Refusal, body_of, error_body
 
 CLIENT_GONE = 499
-RETRY_SECONDS = {429: 1, 503: 2}
 
 
 def add_errors(app: FastAPI) -> None:
@@ -31,7 +30,7 @@ def json_response(body: Any, status: int, headers: Mapping[str, str] | None = No
 
 async def _on_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    seconds = RETRY_SECONDS.get(error.status)
+    seconds = error.retry_seconds
     headers = None if seconds is None else {"Retry-After": str(seconds)}
     return json_response(body_of(error), error.status, headers)
 

@@ -46,9 +46,14 @@ async def _events(first: Reply, rest: AsyncIterator[Reply]) -> AsyncIterator[str
         async for reply in rest:
             yield _event(reply)
     except Refusal as refusal:
-        yield _event(ErrorBody.model_validate(body_of(refusal)))
+        yield error_event(refusal)
     else:
         yield DONE
+
+
+def error_event(refusal: Refusal) -> str:
+    """Return the event with which a stream ends that cannot go on."""
+    return _event(ErrorBody.model_validate(body_of(refusal)))
 
 
 def _event(reply: Reply) -> str:

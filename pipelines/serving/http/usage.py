@@ -1,9 +1,12 @@
 """The token counts of one request, while its answers grow."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from pipelines.serving.generation.generation import Generation
-from pipelines.serving.protocol.replies import PromptDetails, Usage
+from pipelines.serving.protocol.replies import PromptDetails, Reply, Usage
+
+R = TypeVar("R", bound=Reply)
 
 
 class Counting:
@@ -29,3 +32,8 @@ class Counting:
             total_tokens=prompt + completion,
             prompt_tokens_details=PromptDetails(cached_tokens=cached),
         )
+
+
+def counted(reply: R, usage: Usage | None) -> R:
+    """Return a reply with its counts; where they are None, its JSON says nothing of them."""
+    return reply if usage is None else reply.model_copy(update={"usage": usage})

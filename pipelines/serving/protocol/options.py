@@ -80,9 +80,9 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _only_understood(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        given = {key: value for key, value in data.items() if value is not None}
+        given = _given(data)
+        if not isinstance(given, dict):
+            return given
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in sorted(given.keys() - set(known)):
             _check_option(key, given.pop(key), known)
@@ -96,10 +96,15 @@ class Loose(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _given(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None}
+    def _only_given(cls, data: Any) -> Any:
+        return _given(data)
+
+
+def _given(data: Any) -> Any:
+    """Return an object without the keys that are null; anything else as it is."""
+    if not isinstance(data, dict):
+        return data
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def _check_option(key: str, value: Any, known: list[str]) -> None:

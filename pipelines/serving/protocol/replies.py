@@ -184,11 +184,16 @@ class ModelList(Reply):
 
 
 class Health(Reply):
-    """The reply of ``/health``: the engine's state and the queue."""
+    """The reply of ``/health``: the engine's state and the queue.
 
-    status: Literal["serving", "mending", "rebuilding", "failed"]
+    Of several replicas it is the state of the best, and the queues of all; ``asleep`` where there
+    is none.
+    """
+
+    status: Literal["serving", "mending", "rebuilding", "failed", "asleep"]
     running: int
     waiting: int
+    replicas: int = 1
 
 
 class ErrorFields(Reply):

@@ -11,9 +11,10 @@ from moe.checkpoint.reader import Checkpoint
 from moe.errors import CheckpointError, ClusterError, ConfigError, PlanError
 from moe.planning.plan.file import save_plan
 from moe.planning.search.make import make_plan
-from pipelines.serving.app import build, check_port, run_server
+from pipelines.serving.app import build
 from pipelines.serving.arguments import ServeArguments, parse_arguments
 from pipelines.serving.limits import Limits
+from pipelines.serving.running import check_port, run_server
 from tests import plans
 
 LLAMA_1B = replace(
@@ -41,6 +42,14 @@ LLAMA_1B = replace(
         ({"run": "demo", "time_share": 1.5}, "argument time_share: .* less than 1; found 1.5"),
         ({"model": "x", "time_share": 0.3}, "argument time_share: goes with run alone"),
         ({"model": "x", "name": ""}, "argument name: .* found ''"),
+        (
+            {"model": "x", "api_keys": ["k"], "load_adapters": True, "replicas": 2},
+            "argument load_adapters: a request that loads an adapter reaches one of several",
+        ),
+        ({"model": "x", "replicas": 0}, "max_replicas: replicas is 0; say how many .* found None"),
+        ({"model": "x", "replicas": 3, "max_replicas": 2}, "max_replicas: give 3 or more, .* 2"),
+        ({"model": "x", "max_replicas": 0}, "argument max_replicas: give 1 or more"),
+        ({"model": "x", "routing": "luck"}, "argument routing: .* 'prefix' or 'load'"),
         ({"model": "x", "waiting": 0}, "argument waiting: .* greater than 0; found 0"),
         ({"model": "x", "adapter_gb": 0}, "argument adapter_gb: .* greater than 0; found 0"),
         (

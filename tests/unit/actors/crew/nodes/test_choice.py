@@ -31,6 +31,26 @@ def test_a_gang_is_on_one_node_and_replicas_on_different_ones() -> None:
     assert [gang.numbers for gang in gangs(made)] == [(0, 1), (2, 3), (4, 5), (6, 7)]
 
 
+def test_replicas_of_other_plans_are_stayed_away_from() -> None:
+    rooms = [room("a", CPU=9), room("b", CPU=5), room("c", CPU=5)]
+    one = plan(TWO_BY_TWO)
+    homes = []
+    for _ in range(4):
+        chosen = choose(one, rooms, homes)
+        assert chosen.shared == (len(homes) == 3)
+        assert len({*chosen.nodes[0]}) == 1
+        homes.append({*chosen.nodes[0]})
+        rooms = [taken(each, CPU=4) if each.id in homes[-1] else each for each in rooms]
+    assert sorted(names(rooms, tuple(tuple(each) for each in homes))) == [
+        ["a"],
+        ["a"],
+        ["b"],
+        ["c"],
+    ]
+    here = choose(plan([[ONE]], devices=["a/cpu0"]).anywhere(), rooms, [{rooms[0].id}])
+    assert names(rooms, here.nodes) != [["a"]]
+
+
 @pytest.mark.parametrize("named", ["{}/cpu{{stage}}", "{}-{}/cpu{{stage}}"])
 def test_a_gang_stays_on_the_node_that_the_plan_names(named: str) -> None:
     rooms = [room("a", CPU=4), room("b", CPU=6), room("c", CPU=4)]

@@ -248,6 +248,20 @@ def test_an_idle_engine_that_is_not_whole_is_mended() -> None:
     asyncio.run(main())
 
 
+def test_what_is_mended_while_idle_is_no_loss_of_a_batch() -> None:
+    async def main() -> None:
+        engine = GatedEngine()
+        with scheduling(engine) as scheduler:
+            for mended in range(1, 6):
+                engine.whole = False
+                await until(lambda mended=mended: engine.mended == mended)
+            engine.faults.append(RankLost("once"))
+            (stream,) = scheduler.submit([generation(10)])
+            assert await read(stream) == "11 12 13 "
+
+    asyncio.run(main())
+
+
 def test_a_rebuild_that_fails_refuses_what_waits_and_is_tried_again() -> None:
     async def main() -> None:
         old, new = GatedEngine(open_gate=False), GatedEngine()

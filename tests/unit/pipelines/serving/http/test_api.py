@@ -184,7 +184,10 @@ def test_models_and_health(server: Server) -> None:
     assert server.client.models.retrieve("tiny").object == "model"
     with pytest.raises(openai.NotFoundError, match="'large' is not served here"):
         server.client.models.retrieve("large")
-    assert get(server, "/health") == (200, {"status": "serving", "running": 0, "waiting": 0})
+    assert get(server, "/health") == (
+        200,
+        {"status": "serving", "running": 0, "waiting": 0, "replicas": 1},
+    )
     status, schema = get(server, "/openapi.json")
     assert status == 200
     for path in ("/v1/completions", "/v1/chat/completions"):
