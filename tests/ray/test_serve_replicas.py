@@ -147,6 +147,7 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(cluster: Cluster) ->
     assert all(len({*now} - {*then}) == 1 for now, then in zip(cluster.held, before, strict=True))
 
 
+@pytest.mark.long
 def test_changes_of_number_and_model_fail_no_request(cluster: Cluster) -> None:
     """The short form of ``python -m benchmarks.rolling``."""
     stop, ends = threading.Event(), list[str]()
@@ -173,6 +174,7 @@ def test_changes_of_number_and_model_fail_no_request(cluster: Cluster) -> None:
     until(lambda: [len(names) for names in cluster.held] == [1, 1])
 
 
+@pytest.mark.long
 def test_none_is_left_where_nobody_asks_and_one_comes_when_somebody_does(cluster: Cluster) -> None:
     cluster.deploy(
         replicas=0, max_replicas=1, chat_tokens=99, downscale_seconds=0.5, asleep="refuse"
