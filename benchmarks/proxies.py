@@ -4,7 +4,7 @@ The model is tiny, so that nearly all of the time is that of HTTP, Ray and text.
 process of its own with one replica; with a front it may have no other number. Loads: requests for
 one token, 8 at a time; one stream; 8 streams. HAProxy has fixed ports and files, so one such server
 at a time can run on a machine; it comes with Ray's own package.
-There is no bar: the table is what decision 55 reads.
+There is no bar: the table is what decision 57 reads.
 """
 
 import asyncio
