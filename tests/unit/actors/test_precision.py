@@ -109,7 +109,8 @@ def test_fifty_steps_lose_what_float32_loses(model: Path, ranks: Ranks) -> None:
 def logprob(team: Team) -> float:
     """Have the ranks of one replica generate a token and return its log-probability."""
     team.all("answer_as", batches.HOW)
-    batch = replace(batches.fed((5, 17, 3), sampling=Sampling(logprobs=0)), step=0)
+    step = team.all("status")[0].step
+    batch = replace(batches.fed((5, 17, 3), sampling=Sampling(logprobs=0)), step=step)
     return batches.drawn(team.all("infer", batch)).logprob
 
 
