@@ -156,8 +156,8 @@ class ServeArguments(AnyArguments):
             )
         if self.load_adapters and self.several:
             raise ValueError(
-                "a request that loads an adapter reaches one of several replicas; give adapters, "
-                "which all of them load at the start"
+                "load_adapters does not go with several replicas: a request reaches one of them; "
+                "give adapters, which all load at the start"
             )
         return self
 

@@ -44,7 +44,7 @@ LLAMA_1B = replace(
         ({"model": "x", "name": ""}, "argument name: .* found ''"),
         (
             {"model": "x", "api_keys": ["k"], "load_adapters": True, "replicas": 2},
-            "argument load_adapters: a request that loads an adapter reaches one of several",
+            "argument load_adapters: load_adapters does not go with several replicas: a request",
         ),
         ({"model": "x", "replicas": 0}, "max_replicas: replicas is 0; say how many .* found None"),
         ({"model": "x", "replicas": 3, "max_replicas": 2}, "max_replicas: give 3 or more, .* 2"),
