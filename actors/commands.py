@@ -129,7 +129,8 @@ class StepReport:
 
     By rank: ``peak_bytes`` and ``compute_seconds``. ``bubble`` is the mean part of the step in
     which ranks waited for other stages or for the last rank, ``communication`` the mean part in
-    sums over gangs and replicas, as far as they are not hidden.
+    sums over gangs and replicas, as far as they are not hidden. Reports of a step that is done again
+    are equal whatever it took.
     """
 
     step: int
@@ -140,9 +141,9 @@ class StepReport:
     seconds: float
     layers: dict[int, LayerReport]
     peak_bytes: tuple[int, ...]
-    compute_seconds: tuple[float, ...] = ()
-    bubble: float = 0.0
-    communication: float = 0.0
+    compute_seconds: tuple[float, ...] = field(default=(), compare=False)
+    bubble: float = field(default=0.0, compare=False)
+    communication: float = field(default=0.0, compare=False)
 
     @property
     def drop_rate(self) -> float:

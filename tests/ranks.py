@@ -228,8 +228,8 @@ class TestedRank(Rank):
         assert trainer is not None
         moved = trainer.optimizer.step
 
-        def die(step: int) -> float:
-            moved(step)
+        def die(step: int, *groups: Any) -> float:
+            moved(step, *groups)
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError
 

@@ -40,7 +40,7 @@ class _GradedExperts(StreamedExperts):
         """Return gate, up and down of an expert in float32."""
         return [self._linear(number, part).stored.float() for part in ("gate", "up", "down")]
 
-    def _expert(self, number: int, x_RD: Tensor) -> Tensor:
+    def output(self, number: int, x_RD: Tensor) -> Tensor:
         y_RD: Tensor = _Expert.apply(x_RD, self, number)  # type: ignore[no-untyped-call]
         return y_RD
 

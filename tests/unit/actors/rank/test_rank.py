@@ -176,7 +176,7 @@ def test_a_step_waits_for_its_device_twice(scope: str, precision: str, tmp_path:
             with waits.counted() as found:
                 rank.train_step(runs.batch(config, run, step))
     assert found == {
-        ("_local_scalar_dense", "actors/step/optimizer.py"): 1,
+        ("_local_scalar_dense", "actors/step/training.py"): 1,
         ("tolist", "actors/step/training.py"): 1,
     }
 

@@ -63,7 +63,8 @@ def test_large_counts_are_exact() -> None:
 
 def test_reports_hold_what_the_table_reports() -> None:
     reported = {each.name for each in STATISTICS if each.reported}
-    assert {each.name for each in fields(LayerReport)} == reported | {"coefficient"}
+    beside = {"coefficient", "similarity", "closest"}
+    assert {each.name for each in fields(LayerReport)} == reported | beside
     assert {each.name for each in STATISTICS} == set(RoutingStatistics._fields)
 
 

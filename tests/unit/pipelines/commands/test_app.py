@@ -131,7 +131,7 @@ def test_every_command_of_the_readme_exists(
                 "[default: 127.0.0.1]",
                 "[default: 8000]",
                 "(one rank that holds the whole model)",
-                "(the directory's name)",
+                "(that of the directory, or of the run)",
             ],
         ),
         (
