@@ -129,8 +129,8 @@ class StepReport:
 
     By rank: ``peak_bytes`` and ``compute_seconds``. ``bubble`` is the mean part of the step in
     which ranks waited for other stages or for the last rank, ``communication`` the mean part in
-    sums over gangs and replicas, as far as they are not hidden. Reports of a step that is done again
-    are equal whatever it took.
+    sums over gangs and replicas, as far as they are not hidden. Reports of a step that is done
+    again are equal whatever it took.
     """
 
     step: int
