@@ -57,6 +57,8 @@ class LocalDesk:
 
     def end(self) -> None:
         """Be gone: every call that is under way fails."""
+        if not self.alive:
+            return
         self.alive = False
         for answer in self._given:
             if not answer.done():
@@ -64,9 +66,11 @@ class LocalDesk:
         asyncio.run_coroutine_threadsafe(self._ended(), self._loop)
 
     async def _ended(self) -> None:
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        self._loop.call_soon(self._loop.stop)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop.stop()
 
     def _live(self) -> None:
         self._loop.run_forever()

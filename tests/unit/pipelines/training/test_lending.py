@@ -174,7 +174,7 @@ def test_a_server_that_dies_in_a_turn_costs_training_nothing_and_the_next_is_let
 def test_a_lost_rank_and_another_driver_cost_no_answer(ranks: Ranks, model: Path) -> None:
     living = Living(ranks, model, (2, 1), (2, 1), (3, 1))
     living.train(lambda: living.training.engine.steps_done() == 1)
-    server = LocalServer(living.board, Conditions(Answering(BLOCKS), FEW))
+    server = LocalServer(living.board, Conditions(Answering(BLOCKS), 5 * FEW))
     with asked(server, prompts(), COUNT) as answers:
         living.train(lambda: bool(server.heard))
         healed_at = living.training.engine.steps_done()
@@ -192,7 +192,7 @@ def test_a_lost_rank_and_another_driver_cost_no_answer(ranks: Ranks, model: Path
 
 def test_answers_go_on_under_another_plan(ranks: Ranks, model: Path) -> None:
     living = Living(ranks, model, (3,))
-    server = LocalServer(living.board, Conditions(Answering(BLOCKS), FEW))
+    server = LocalServer(living.board, Conditions(Answering(BLOCKS), 5 * FEW))
     plans = [living.plan(model, (1, 1, 1)), living.plan(model, (3,), replicas=2)]
     with asked(server, prompts(), 3 * COUNT) as answers:
         for plan in plans:
@@ -222,7 +222,8 @@ def test_who_is_not_let_in_is_told_why(ranks: Ranks, model: Path) -> None:
             living.lend(living.training, 0)
         with pytest.raises(RankLost, match=r"tokens take .* on rank 0, which has .* fewer by --ca"):
             answers.result()
-    first, second = LocalServer(living.board), LocalServer(living.board)
+    slow = Conditions(Answering(BLOCKS), 0.05)  # it is not done before the second comes
+    first, second = LocalServer(living.board, slow), LocalServer(living.board)
     with asked(first, prompts(), COUNT) as one:
         while not first.heard:
             living.lend(living.training, 0)

@@ -306,21 +306,21 @@ def test_too_many_requests_are_told_to_come_back(server: Server) -> None:
 @pytest.mark.parametrize("place", ["running", "waiting"])
 def test_a_client_that_leaves_frees_its_place(server: Server, stream: bool, place: str) -> None:
     body = {"model": "tiny", "prompt": "the", "max_tokens": 200, "stream": stream}
+    batches = len(server.engine.batches)
     with held(server.engine) as gate:
         first = connect(server, body)
         until(lambda: server.scheduler.status.running == 1)
         second = connect(server, body)
         until(lambda: server.scheduler.status.waiting == 1)
-        if place == "waiting":
-            second.close()
-            until(lambda: server.scheduler.status.waiting == 0)
+        server.engine.before = lambda: (gate.wait(PATIENCE), time.sleep(0.005))
+        second.close()
+        if place == "running":
             first.close()
-        else:
-            first.close()
-            second.close()
-            until(lambda: server.scheduler.status.waiting == 0)
         gate.set()
+        until(lambda: server.scheduler.status.waiting == 0)
+        first.close()
         server.rest()
+    assert len(server.engine.batches) < batches + 100
     reply = server.client.completions.create(model="tiny", prompt="the", max_tokens=1)
     assert reply.choices
 
