@@ -8,10 +8,10 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -111,20 +111,17 @@ class Scenarios:
     def coming(self) -> Told:
         """A node comes while a launch waits for it; what it asks for is what Ray sees as demand."""
         wanted = plan([[ONE], [ONE | {"labels": (("rack", "r9"),)}]])
-        told: Told = {"reasons": [], "asked": []}
-
-        def tell(reason: str) -> None:
-            told["reasons"].append(reason)
-            threading.Thread(target=come).start()
-
-        def come() -> None:
-            time.sleep(1.0)
-            groups = [g for g in placement_group_table().values() if g["state"] == "PENDING"]
-            told["asked"] += [[g["bundles"][0], g["strategy"]] for g in groups]
+        reasons: list[str] = []
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(
+                launch.launch, "coming", wanted, True, 120, Patience(60.0, reasons.append)
+            )
+            while not (asked := _asked_for()) and not coming.done():
+                time.sleep(0.1)
             node = self._cluster.add_node(num_cpus=1, labels={"rack": "r9"}, **SMALL)
             self._nodes["late"], self._ids[node.node_id] = node, "late"
-
-        crew = launch.launch("coming", wanted, True, 120, Patience(60.0, tell))
+            crew = coming.result()
+        told: Told = {"reasons": reasons, "asked": asked}
         told |= {"places": self._places("coming"), "count": len(crew.seats)}
         ending.remove("coming")
         self._cluster.remove_node(self._nodes.pop("late"))
@@ -293,6 +290,12 @@ class Scenarios:
 def _other() -> str:
     """Return a name for a group of somebody else; Ray wants names to differ."""
     return f"other-{next(_NUMBERS)}"
+
+
+def _asked_for() -> list[Any]:
+    """Return the first bundle and the strategy of what is asked for and not granted."""
+    groups = [each for each in placement_group_table().values() if each["state"] == "PENDING"]
+    return [[each["bundles"][0], each["strategy"]] for each in groups]
 
 
 class _Idle:

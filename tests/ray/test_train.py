@@ -152,7 +152,7 @@ def test_a_run_is_on_prometheus_and_in_the_state_of_ray_train_until_it_is_stoppe
         nonlocal page, told
         told = train_state(ray_session, run)
         deadline = time.monotonic() + 20
-        awaited = 'layer="2"', 'rank="0"', 'rank="1"'  # of three processes
+        awaited = 'layer="2"', 'rank="0"', 'rank="1"', "ray_raymoe_copy_age"  # of three processes
         while any(each not in page for each in awaited) and time.monotonic() < deadline:
             page = metrics_page()
         stop(run.name)

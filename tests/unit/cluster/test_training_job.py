@@ -46,6 +46,7 @@ def test_the_code_of_the_image_is_not_sent() -> None:
         ("exit code 1, logs:\nstep 1\nerror: no room\n", "no room"),
         ("error: a\nerror: b\nTraceback\n", "b"),
         ("Traceback\nValueError: x", "ValueError: x"),
+        ("no such model\nRunning entrypoint for job a: python b.py", "no such model"),
         ("", ""),
         ("x" * 1000, "x" * 300),
     ],
