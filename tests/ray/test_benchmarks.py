@@ -11,7 +11,7 @@ from tests import benches
 pytestmark = pytest.mark.ray
 
 
-LONG = {"living", "one_curve", "recovery", "rolling", "routing"}
+LONG = {"living", "one_curve", "proxies", "recovery", "rolling", "routing"}
 """Each starts several runs or servers after another; ``make soak`` starts them."""
 
 NAMES = [
