@@ -31,6 +31,9 @@ from tests.soak import processes
 
 SECONDS = 110.0
 IDLE_MINUTES = 0.1
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+"""Starts nodes on this machine. Named as one of somebody else's: Ray's wheel lacks its defaults."""
+
 HEAD = "f" * 56
 """The number that Ray's provider of local nodes expects of the head."""
 
@@ -125,13 +128,19 @@ def _autoscaling(address: str) -> Told:
         "max_workers": 3,
         "idle_timeout_minutes": IDLE_MINUTES,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",
+            "module": PROVIDER,
             "head_node_id": HEAD,
             "gcs_address": address,
             "launch_multiple": True,
         },
-        "available_node_types": {"head": head, "rank": rank},
-        "head_node_type": "head",
+        "available_node_types": {"ray.head.default": head, "rank": rank},
+        "head_node_type": "ray.head.default",
+        "upscaling_speed": 1.0,
+        **{f"{words}setup_commands": [] for words in ("", "head_", "worker_")},
+        **{f"{words}_start_ray_commands": [] for words in ("head", "worker")},
+        **{words: [] for words in ("initialization_commands", "cluster_synced_files")},
+        **{words: {} for words in ("auth", "docker", "file_mounts")},
     }
 
 
