@@ -7,6 +7,7 @@ owner.
 """
 
 import time
+from dataclasses import replace
 from functools import partial
 
 from actors.crew.ending import name_taken, remove, running
@@ -68,7 +69,8 @@ def _reserved(
     known, until = _others(run, apart_from), time.monotonic() + patience.seconds
     while True:
         where = partial(choose, plan, others=[*known.values()])
-        choice = awaited(run, gangs(plan), where, patience)
+        left = replace(patience, seconds=max(until - time.monotonic(), 0.0))
+        choice = awaited(run, gangs(plan), where, left)
         nodes = {seat: choice.nodes[seat.replica][seat.stage] for seat in plan.seats}
         try:
             places = reserve(run, plan, nodes, detached)

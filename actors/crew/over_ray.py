@@ -113,7 +113,7 @@ class RayCrew:
     def want(self, seats: Collection[Seat]) -> None:
         """Ask for a node for each gang of some seats that needs one."""
         homeless = self._homeless(seats) if seats else ()
-        self._wanting.ask(gangs(self._plan, homeless) if homeless else ())
+        self._wanting.ask(gangs(self._plan, homeless))
 
     def warm(self, count: int) -> None:
         """Keep ``count`` warm processes on each node that a rank is on or could go to.

@@ -13,13 +13,11 @@ from typing import TypeVar
 from actors.crew.nodes.bundles import Gang
 from actors.crew.nodes.nodes import rooms
 from actors.crew.nodes.room import Room
-from actors.crew.wanting import Wanting
+from actors.crew.wanting import await_news
 from moe.errors import ClusterBusy, LaunchError
 
 STALE_SECONDS = 3.0
 """Ray may call busy for so long what was just given back."""
-
-LOOK_SECONDS = 0.5
 
 Decision = TypeVar("Decision")
 
@@ -64,17 +62,13 @@ def awaited(
     LaunchError, or ClusterBusy, where it has none in time.
     """
     deadline, told = time.monotonic() + patience.seconds, ""
-    with Wanting(run) as wanting:
-        while True:
-            try:
-                return decided(decide)
-            except LaunchError as error:
-                if time.monotonic() > deadline or not patience.wanted():
-                    raise
-                if str(error) != told:
-                    told = str(error)
-                    patience.tell(told)
-            wanting.ask(asked)
-            while time.monotonic() < deadline and patience.wanted() and not wanting.ready:
-                time.sleep(LOOK_SECONDS)
-            wanting.give_back()
+    while True:
+        try:
+            return decided(decide)
+        except LaunchError as error:
+            if time.monotonic() > deadline or not patience.wanted():
+                raise
+            if str(error) != told:
+                told = str(error)
+                patience.tell(told)
+        await_news(run, asked, deadline, patience.wanted)

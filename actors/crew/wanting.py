@@ -6,8 +6,7 @@ are granted are given back at once: where gangs go is decided as for any other l
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -23,8 +22,11 @@ after the other, and may find no place for the last where another order has one.
 """
 
 
+LOOK_SECONDS = 0.5
+
+
 class Wanting:
-    """What one run asks the cluster for; nothing at first, and nothing after the block."""
+    """What one run asks the cluster for; nothing at first."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -46,7 +48,10 @@ class Wanting:
         """Whether to decide again: nothing is wanted, all is granted, or nodes came or went."""
         if not self._groups or time.monotonic() > self._asked + TRY_SECONDS:
             return True
-        return self._nodes != living_nodes() or all(map(_granted, self._groups))
+        if self._nodes != living_nodes():
+            return True
+        table: Mapping[str, dict[str, Any]] = placement_group_table()
+        return all(table[group.id.hex()]["state"] == "CREATED" for group in self._groups)
 
     def give_back(self) -> None:
         """Ask for nothing any more, and hold nothing."""
@@ -54,16 +59,22 @@ class Wanting:
             remove_placement_group(group)
         self._gangs, self._groups = (), []
 
-    def __enter__(self) -> "Wanting":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.give_back()
+def await_news(
+    run: str, gangs: Sequence[Gang], deadline: float, is_wanted: Callable[[], bool]
+) -> None:
+    """Ask for a node for each gang; return when it is worth to decide again, asking for no more.
+
+    That is at the ``deadline`` too, by the monotonic clock, and where the run is not wanted any
+    more.
+    """
+    wanting = Wanting(run)
+    wanting.ask(gangs)
+    try:
+        while time.monotonic() < deadline and is_wanted() and not wanting.ready:
+            time.sleep(LOOK_SECONDS)
+    finally:
+        wanting.give_back()
 
 
 def _group(run: str, gang: Gang) -> PlacementGroup:
@@ -79,8 +90,3 @@ def _group(run: str, gang: Gang) -> PlacementGroup:
         bundle_label_selector=labels if any(labels) else None,
     )
     return group
-
-
-def _granted(group: PlacementGroup) -> bool:
-    row: Mapping[str, Any] = placement_group_table(group)
-    return bool(row["state"] == "CREATED")

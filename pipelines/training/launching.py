@@ -1,13 +1,14 @@
 """The actors of a run for its driver: those that live, else new ones from the newest checkpoint."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from actors.crew.nodes.bundles import gangs
-from actors.crew.patience import AT_ONCE, LOOK_SECONDS, Patience
-from actors.crew.wanting import Wanting
+from actors.crew.patience import AT_ONCE, Patience
+from actors.crew.wanting import await_news
 from actors.engine import over_ray
 from actors.engine.healing import Making, Surroundings
 from actors.engine.losses import Losses
@@ -84,17 +85,14 @@ class Launching:
         Under the plan of the run, or a smaller one that the run file prefers to waiting.
         """
         instead: Plan | None = None
-        with Wanting(self._run.name) as wanting:
-            while True:
-                try:
-                    return self.launched(losses, instead)
-                except (LaunchError, PlanError) as error:
-                    logger.warning("the actors could not start anew: %s", error)
-                    wanting.ask(gangs(ended.plan))
-                    instead = _instead(ended, replace(around(), room=False), error, instead)
-                while instead is None and self._is_wanted() and not wanting.ready:
-                    time.sleep(LOOK_SECONDS)
-                wanting.give_back()
+        while True:
+            try:
+                return self.launched(losses, instead)
+            except (LaunchError, PlanError) as error:
+                logger.warning("the actors could not start anew: %s", error)
+                instead = _instead(ended, replace(around(), room=False), error, instead)
+            if instead is None:
+                await_news(self._run.name, gangs(ended.plan), math.inf, self._is_wanted)
 
     def _is_wanted(self) -> bool:
         return still_wanted(self._work.board)

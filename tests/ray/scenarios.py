@@ -194,6 +194,8 @@ class Scenarios:
             time.sleep(0.05)
         told |= {"seconds": time.monotonic() - started, "after": self._places("lost")}
         told |= {"running": ending.running("lost"), "groups": reservation.groups_of("lost")}
+        crew.want(crew.lost())
+        told |= {"wanted": _wanted("lost")}
         crew.replace(crew.lost(), 120)
         told |= {"healed": self._places("lost"), "missing": len(crew.lost())}
         there, wide = _left(), plan([[{"threads": 3}]] * 2)
@@ -296,6 +298,12 @@ def _asked_for() -> list[Any]:
     """Return the first bundle and the strategy of what is asked for and not granted."""
     groups = [each for each in placement_group_table().values() if each["state"] == "PENDING"]
     return [[each["bundles"][0], each["strategy"]] for each in groups]
+
+
+def _wanted(run: str) -> int:
+    """Return for how many gangs a run asks the cluster."""
+    groups = (each for each in placement_group_table().values() if each["state"] != "REMOVED")
+    return sum(each["name"].startswith(f"{run}/wanted-") for each in groups)
 
 
 class _Idle:

@@ -133,6 +133,7 @@ def test_the_ranks_of_a_lost_node_go_to_another_and_all_ends_clean(told: dict[st
     assert lost["after"].keys() == lost["before"].keys() - gone
     assert lost["running"]
     (other,) = {"b", "c"} - {*lost["after"].values()}
+    assert lost["wanted"] == 1  # the gang of the node that is gone
     new = {f"lost/rank-{number}": other for number in (4, 5)}
     assert (lost["healed"], lost["missing"]) == (lost["after"] | new, 0)
     assert lost["refused"]["type"] == "LaunchError"
