@@ -312,7 +312,12 @@ def test_a_client_that_leaves_frees_its_place(server: Server, stream: bool, plac
         until(lambda: server.scheduler.status.running == 1)
         second = connect(server, body)
         until(lambda: server.scheduler.status.waiting == 1)
-        server.engine.before = lambda: (gate.wait(PATIENCE), time.sleep(0.005))
+
+        def slowly() -> None:
+            check(gate.wait(PATIENCE))
+            time.sleep(0.005)
+
+        server.engine.before = slowly
         second.close()
         if place == "running":
             first.close()
