@@ -18,7 +18,7 @@ from actors.commands import AdapterSource, Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
 from pipelines.serving.batching.sequence import Wanted
-from pipelines.serving.generation.adoptions import Adoptions
+from pipelines.serving.generation.adoptions import Adopting, Adoptions
 from pipelines.serving.generation.engine import Anew, Engine, NotYet
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.inbox import Inbox
@@ -198,7 +198,7 @@ class Scheduler:
             if self._rebalancing.moving:
                 self._place_experts()
             else:
-                self._adoptions.turn(self._keeper.there, used)
+                self._adoptions.turn(self._adopting, used)
         except LOST as error:
             self._lost(error)
         except Exception:
@@ -209,7 +209,7 @@ class Scheduler:
         if self._keeper.engine is None and not self._rebuild():
             return
         try:
-            self._fail_without(self._adoptions.renew(self._keeper.there))
+            self._fail_without(self._adoptions.renew(self._adopting))
             if not self._adoptions.pending:
                 self._place_experts()
             self._begin(self._keeper.there)
@@ -226,11 +226,16 @@ class Scheduler:
             self._fail(failed & self._streams.keys(), _failure(error))
             self._lost(error)
 
+    @property
+    def _adopting(self) -> Adopting:
+        """The engine; whoever asks for adapters has one that can take them up."""
+        return cast("Adopting", self._keeper.there)
+
     def _place_experts(self) -> None:
         """Measure and move experts; whoever says how has an engine that can."""
         self._rebalancing.turn(cast("Placing", self._keeper.there), time.monotonic())
 
-    def _begin(self, engine: Engine[Any, Any]) -> None:
+    def _begin(self, engine: Engine[Any]) -> None:
         while len(self._flights) < self._room.depth:
             self._follow(engine.weights())
             of_long = self._pace.tokens(self._batcher.generating)
@@ -251,7 +256,7 @@ class Scheduler:
             self._step = step
             self._batcher.renew()
 
-    def _finish(self, engine: Engine[Any, Any]) -> None:
+    def _finish(self, engine: Engine[Any]) -> None:
         flight = self._flights[0]
         output = engine.finish(flight.begun)
         self._flights.popleft()
