@@ -96,7 +96,6 @@ class Scheduler:
     ) -> None:
         self._on_end = on_end
         self._limits = limits
-        self._room = room
         self._keeper = EngineKeeper(build)
         self._batcher = Batcher(room)
         self._pace = Pace(limits.prefill_tokens)
@@ -123,7 +122,7 @@ class Scheduler:
             cache_used=cache_used,
             counts=replace(batcher.counts),
             waiting_tokens=self._inbox.arrived_tokens + batcher.waiting_tokens,
-            load=max(cache_used, running / self._room.running),
+            load=max(cache_used, running / batcher.room.running),
         )
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
@@ -236,7 +235,7 @@ class Scheduler:
         self._rebalancing.turn(cast("Placing", self._keeper.there), time.monotonic())
 
     def _begin(self, engine: Engine[Any]) -> None:
-        while len(self._flights) < self._room.depth:
+        while len(self._flights) < self._batcher.room.depth:
             self._follow(engine.weights())
             of_long = self._pace.tokens(self._batcher.generating)
             batch = self._batcher.next(self._limits.prefill_tokens, of_long)
@@ -330,8 +329,7 @@ class Scheduler:
     def _restart(self, stages: int) -> None:
         """Begin anew with every generation, on ranks that kept nothing."""
         self._flights.clear()
-        self._room = self._room.over(stages)
-        self._batcher.restart(self._room)
+        self._batcher.restart(self._batcher.room.over(stages))
 
     def _rebuild(self) -> bool:
         """Make a new engine; where that fails, so do the generations."""
