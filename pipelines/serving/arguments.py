@@ -100,10 +100,14 @@ class AnyArguments(BaseModel):
         keys = [key.get_secret_value() for key in self.api_keys]
         return Access(self.allowed_origins, keys, request_ids=False)
 
+    @property
+    def answering(self) -> Answering:
+        """How the ranks answer."""
+        return Answering(self.cache_tokens // BLOCK, cache=self.cache)
+
     def room_over(self, stages: int, config: ModelConfig) -> Room:
         """Return what an engine over so many stages holds."""
-        blocks = self.cache_tokens // BLOCK
-        return Room(blocks, self.running, config.sliding_window).over(stages)
+        return Room(self.answering.blocks, self.running, config.sliding_window).over(stages)
 
 
 class ServeArguments(AnyArguments):
@@ -224,8 +228,8 @@ class ServeArguments(AnyArguments):
 
     @property
     def answering(self) -> Answering:
-        """How the ranks answer."""
-        return Answering(self.cache_tokens // BLOCK, self.weights, self.cache)
+        """How the ranks answer, and keep their weights."""
+        return replace(super().answering, weights=self.weights)
 
     def room(self, config: ModelConfig, plan: Plan) -> Room:
         """Return what an engine over the ranks of a plan holds."""
