@@ -1,7 +1,7 @@
 """``raymoe serve``: a model over the OpenAI API."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,12 +11,11 @@ from moe.config.answering import (
     TIME_SHARE,
     CacheKind,
     OnNewWeights,
+    Routing,
     WeightKind,
 )
 from moe.errors import ConfigError
 from pipelines.screen.terminal import caution, say
-
-Routing = Literal["prefix", "load"]
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
 

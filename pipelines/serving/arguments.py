@@ -23,7 +23,14 @@ from actors.commands import Answering
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.adapters.files import AdapterFiles
 from moe.checkpoint.reader import Checkpoint
-from moe.config.answering import CACHE_TOKENS, TIME_SHARE, CacheKind, OnNewWeights, WeightKind
+from moe.config.answering import (
+    CACHE_TOKENS,
+    TIME_SHARE,
+    CacheKind,
+    OnNewWeights,
+    Routing,
+    WeightKind,
+)
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.nn.inference.adapters import BYTES
@@ -148,7 +155,7 @@ class ServeArguments(AnyArguments):
     upscale_seconds: float = Field(default=10.0, ge=0)
     downscale_seconds: float = Field(default=300.0, ge=0)
     asleep: Literal["wait", "refuse"] = "wait"
-    routing: Literal["prefix", "load"] = "prefix"
+    routing: Routing = "prefix"
     surge: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
