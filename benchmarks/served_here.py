@@ -1,7 +1,10 @@
-"""A server of tiny models with several replicas, on Ray in this process, for loads on it."""
+"""A server of tiny models with several replicas, on Ray in this process, for loads on it.
+
+What is served is deployed anew while requests go on; ``benchmarks.server_process`` starts a server
+that stays as it is, by its command.
+"""
 
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +15,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from benchmarks.material import CONFIG, small_demo
+from benchmarks.server_process import free_port
 from cluster.session import session
 from moe.planning.devices.inventory import Device, Inventory
 from moe.planning.plan.file import save_plan
@@ -44,8 +48,7 @@ class ServedHere:
 @contextmanager
 def served_here(folder: Path, cores: int) -> Iterator[ServedHere]:
     """Start Ray and Ray Serve; end all of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     with session("local", cpus=cores):
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         try:

@@ -56,10 +56,16 @@ class Running:
         return total
 
 
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @contextmanager
 def started(start: Start) -> Iterator[Running]:
     """Start a server and wait until it is healthy; end it and all it started."""
-    port = _free_port()
+    port = free_port()
     environment = {key: value for key, value in os.environ.items() if key not in FORGOTTEN}
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -114,8 +120,3 @@ def _end(process: "subprocess.Popen[bytes]", seconds: float = 60.0) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -12,6 +12,12 @@ from fastapi import FastAPI
 PATIENCE_SECONDS = 20.0
 
 
+def free_port() -> int:
+    """Return a port of the loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve the application from a thread; give its address, and stop it at the end."""

@@ -20,7 +20,6 @@ class Lent:
         self._seats = meeting.plan.seats.of_replica(replica)
         self._passes = Passes(meeting, self._seats)
         self.replica = replica
-        self.epoch = meeting.epoch
         self.stages = len(meeting.plan.stages)
 
     def open(self, how: Answering) -> None:

@@ -29,21 +29,8 @@ HEALTH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
-    """An adapter that the ranks were told to take up, with their answers to come."""
-
-    source: AdapterSource
-    answers: dict[Seat, Answer]
-
-    @property
-    def over(self) -> bool:
-        """Whether all ranks have it, or one has failed."""
-        return over(self.answers.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Loads:
-    """A question for the load of experts, with the answers to come."""
+class Asked:
+    """A command that ranks carry out beside batches or among them, with their answers to come."""
 
     answers: dict[Seat, Answer]
 
@@ -54,16 +41,10 @@ class Loads:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """Experts that ranks make for another plan, with their answers to come."""
+class Move(Asked):
+    """Experts that ranks make for another plan."""
 
     plan: Plan
-    answers: dict[Seat, Answer]
-
-    @property
-    def over(self) -> bool:
-        """Whether all ranks have them, or one has failed."""
-        return over(self.answers.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +127,11 @@ class ServingEngine:
         ranks = tuple(meeting.plan.seats.rank(seat) for seat in lost)
         return Mended(ranks, time.monotonic() - began)
 
-    def adopt(self, source: AdapterSource) -> Adoption:
+    def adopt(self, source: AdapterSource) -> Asked:
         """Tell the ranks to take up an adapter and return at once; batches go on beside it."""
-        return Adoption(source, self._meeting.tell("adopt", source))
+        return Asked(self._meeting.tell("adopt", source))
 
-    def adopted(self, adoption: Adoption) -> None:
+    def adopted(self, adoption: Asked) -> None:
         """Wait until all ranks have an adapter, after which batches may use it.
 
         CheckpointError where its files are not there any more; the ranks have lost nothing else.
@@ -167,11 +148,11 @@ class ServingEngine:
         """Who holds what now."""
         return self._meeting.plan
 
-    def ask_loads(self) -> Loads:
+    def ask_loads(self) -> Asked:
         """Ask the ranks which experts the batches begun so far have used; return at once."""
-        return Loads(self._meeting.tell("expert_loads"))
+        return Asked(self._meeting.tell("expert_loads"))
 
-    def loads(self, asked: Loads) -> Mapping[int, tuple[int, ...]]:
+    def loads(self, asked: Asked) -> Mapping[int, tuple[int, ...]]:
         """Wait for the rows of each expert by layer, since they were asked for the last time."""
         found: dict[int, tuple[int, ...]] = {}
         seconds = self._meeting.deadlines.command
@@ -184,7 +165,7 @@ class ServingEngine:
         """Have the ranks make the experts that they have in another plan, which differs in nothing
         else; return at once. Batches go on beside it.
         """
-        return Move(plan, self._meeting.tell("fetch_experts", plan, self._source))
+        return Move(self._meeting.tell("fetch_experts", plan, self._source), plan)
 
     def place(self, move: Move) -> None:
         """Wait for the experts, and have all ranks take them between the same two batches.

@@ -1,4 +1,4 @@
-"""How weights, keys and values are kept in memory by ranks that answer requests."""
+"""How ranks answer requests: what they keep in memory, and when and where they do."""
 
 from typing import Literal
 
@@ -10,6 +10,11 @@ CacheKind = Literal["fp32", "bf16"]
 
 OnNewWeights = Literal["continue", "recompute"]
 """What becomes of the keys and values of running sequences when a training run has done a step."""
+
+Routing = Literal["prefix", "load"]
+"""Which of several replicas gets a request: one that has computed a prompt that begins alike, or
+one with less to do.
+"""
 
 TIME_SHARE = 0.2
 """The most of a training run's time that goes into answering, unless asked otherwise."""

@@ -1,7 +1,7 @@
 """``raymoe serve``: a model over the OpenAI API."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -11,12 +11,11 @@ from moe.config.answering import (
     TIME_SHARE,
     CacheKind,
     OnNewWeights,
+    Routing,
     WeightKind,
 )
 from moe.errors import ConfigError
 from pipelines.screen.terminal import caution, say
-
-Routing = Literal["prefix", "load"]
 
 EXAMPLE = "raymoe serve models/moe --port 8000"
 
@@ -99,13 +98,13 @@ def serve(
         ),
     ] = False,
     rebalance_seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
             help="Every so many seconds, let experts change their ranks where the load of requests "
             "makes a rank of their gang slower than the others.",
             show_default="never",
         ),
-    ] = 0.0,
+    ] = None,
     replicas: Annotated[
         int | None,
         typer.Option(
@@ -172,7 +171,7 @@ def serve(
         "adapters": _adapters(adapter or []) or None,
         "adapter_gb": adapter_gb,
         "load_adapters": load_adapters or None,
-        "rebalance_seconds": rebalance_seconds or None,
+        "rebalance_seconds": rebalance_seconds,
         "name": name,
         "weights": weights,
         "cache": cache,

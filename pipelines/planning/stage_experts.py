@@ -42,13 +42,34 @@ class StageExperts:
         return list(zip(self.before.layers, before, after, strict=True))
 
 
+def stages_of(
+    plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds
+) -> list[StageExperts]:
+    """Return the stages whose layers have a load, as they are."""
+    strange = [layer for layer in layers if not 0 <= layer < plan.model["layers"]]
+    if strange or load.shape[1] != plan.model["experts"]:
+        raise PlanError(
+            f"the journal has layers up to {max(layers)} of {load.shape[1]} experts, the plan "
+            f"{plan.model['layers']} layers of {plan.model['experts']}; give the journal and the "
+            "plan of one run"
+        )
+    found = []
+    for number, stage in enumerate(plan.stages):
+        rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
+        if rows:
+            own = tuple(layers[row] for row in rows)
+            now = _layout(plan, number, own)
+            found.append(StageExperts(number, now, now, load[rows], speeds[number]))
+    return found
+
+
 def improved(
     plan: Plan, layers: Sequence[int], load: Floats, threshold: float, speeds: Speeds
 ) -> list[StageExperts]:
     """Return every stage with its experts moved where that gains enough."""
     return [
         replace(each, after=improve(each.before, each.load, threshold, each.speeds))
-        for each in _stages(plan, layers, load, speeds)
+        for each in stages_of(plan, layers, load, speeds)
     ]
 
 
@@ -57,7 +78,7 @@ def replicated(
 ) -> list[StageExperts]:
     """Return every stage with so many slots more on each rank, for copies of hot experts."""
     found = []
-    for each in _stages(plan, layers, load, speeds):
+    for each in stages_of(plan, layers, load, speeds):
         slots = [count + spare for count in each.before.slots]
         after = replicate(each.load, slots, each.speeds, each.before.layers)
         found.append(replace(each, after=after))
@@ -101,25 +122,6 @@ def expert_bytes(config: ModelConfig, layer: int, numbers: int) -> int:
         for experts in ((0,), ())
     )
     return _NUMBER_BYTES * numbers * (one - none)
-
-
-def _stages(plan: Plan, layers: Sequence[int], load: Floats, speeds: Speeds) -> list[StageExperts]:
-    """Return the stages whose layers have a load, as they are."""
-    strange = [layer for layer in layers if not 0 <= layer < plan.model["layers"]]
-    if strange or load.shape[1] != plan.model["experts"]:
-        raise PlanError(
-            f"the journal has layers up to {max(layers)} of {load.shape[1]} experts, the plan "
-            f"{plan.model['layers']} layers of {plan.model['experts']}; give the journal and the "
-            "plan of one run"
-        )
-    found = []
-    for number, stage in enumerate(plan.stages):
-        rows = [row for row, layer in enumerate(layers) if layer in stage.layer_numbers]
-        if rows:
-            own = tuple(layers[row] for row in rows)
-            now = _layout(plan, number, own)
-            found.append(StageExperts(number, now, now, load[rows], speeds[number]))
-    return found
 
 
 def _layout(plan: Plan, stage: int, layers: tuple[int, ...]) -> ExpertLayout:

@@ -1,6 +1,9 @@
 """The OpenAI-compatible server: from HTTP requests to an engine's tokens and back.
 
-    app         the Ray Serve deployment, and the process that runs it
+    running     the process of a server, from its start to its end
+    app         the Ray Serve deployments
+    replicas    several replicas behind one address
+    living      answers with the ranks of a training run
     meter       the server's counters in Ray's metrics
     arguments   the typed arguments of a server
     http        routes, keys, answers, error bodies, server-sent events
@@ -19,6 +22,6 @@
     telemetry   figures of one server, for Prometheus
     access      who may ask
 
-A module imports only from modules on lower lines. Only ``app`` and ``meter`` import Ray: a server
-without Ray answers in the unit tests.
+A module imports only from modules on lower lines. Those from ``arguments`` down import no Ray: a
+server without Ray answers in the unit tests.
 """

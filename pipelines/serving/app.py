@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -78,8 +79,10 @@ class Server:
         )
         if isinstance(arguments, ServeArguments):
             assert source.plan is not None
-            parts = self._service, self._scheduler
-            self._service.adapters = _adapters(arguments, source.plan, *parts)
+            memory = arguments.adapter_memory(config, source.plan)
+            adapters = Adapters(arguments.served_name, memory, self._scheduler, telemetry)
+            _load(arguments.adapters, adapters)
+            self._service.adapters = adapters
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service, self._access)
@@ -188,26 +191,20 @@ def _one_rank(config: ModelConfig, arguments: ServeArguments) -> Plan:
 def _rebalance(
     arguments: ServeArguments | RunArguments, source: ModelInUse, telemetry: Telemetry
 ) -> Rebalance | None:
-    """Return how experts are placed; None for the ranks of a run, where the run decides that."""
-    if isinstance(arguments, RunArguments):
+    """Return how experts are placed; None where they stay: the ranks of a run are its own."""
+    if isinstance(arguments, RunArguments) or not arguments.rebalance_seconds:
         return None
     arguments.check_rebalance(source.config, source.plan)
     return rebalance(arguments.rebalance_seconds, arguments.rebalance_gain, telemetry)
 
 
-def _adapters(
-    arguments: ServeArguments, plan: Plan, service: Service, scheduler: Scheduler
-) -> Adapters:
+def _load(directories: Mapping[str, Path], adapters: Adapters) -> None:
     """Load the adapters of the arguments."""
-    config = Checkpoint.open(arguments.model).config
-    memory = arguments.adapter_memory(config, plan)
-    adapters = Adapters(service.name, memory, scheduler, service.telemetry)
-    for name, directory in arguments.adapters.items():
+    for name, directory in directories.items():
         try:
             adapters.load(name, directory)
         except Refusal as error:
             raise ConfigError(f"adapter {name}: {error}") from error
-    return adapters
 
 
 def _launch(arguments: ServeArguments, plan: Plan) -> ServingEngine:

@@ -23,7 +23,14 @@ from actors.commands import Answering
 from actors.step.replicas import check_one_replica
 from moe.checkpoint.adapters.files import AdapterFiles
 from moe.checkpoint.reader import Checkpoint
-from moe.config.answering import CACHE_TOKENS, TIME_SHARE, CacheKind, OnNewWeights, WeightKind
+from moe.config.answering import (
+    CACHE_TOKENS,
+    TIME_SHARE,
+    CacheKind,
+    OnNewWeights,
+    Routing,
+    WeightKind,
+)
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.nn.inference.adapters import BYTES
@@ -100,10 +107,14 @@ class AnyArguments(BaseModel):
         keys = [key.get_secret_value() for key in self.api_keys]
         return Access(self.allowed_origins, keys, request_ids=False)
 
+    @property
+    def answering(self) -> Answering:
+        """How the ranks answer."""
+        return Answering(self.cache_tokens // BLOCK, cache=self.cache)
+
     def room_over(self, stages: int, config: ModelConfig) -> Room:
         """Return what an engine over so many stages holds."""
-        blocks = self.cache_tokens // BLOCK
-        return Room(blocks, self.running, config.sliding_window).over(stages)
+        return Room(self.answering.blocks, self.running, config.sliding_window).over(stages)
 
 
 class ServeArguments(AnyArguments):
@@ -144,7 +155,7 @@ class ServeArguments(AnyArguments):
     upscale_seconds: float = Field(default=10.0, ge=0)
     downscale_seconds: float = Field(default=300.0, ge=0)
     asleep: Literal["wait", "refuse"] = "wait"
-    routing: Literal["prefix", "load"] = "prefix"
+    routing: Routing = "prefix"
     surge: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -224,8 +235,8 @@ class ServeArguments(AnyArguments):
 
     @property
     def answering(self) -> Answering:
-        """How the ranks answer."""
-        return Answering(self.cache_tokens // BLOCK, self.weights, self.cache)
+        """How the ranks answer, and keep their weights."""
+        return replace(super().answering, weights=self.weights)
 
     def room(self, config: ModelConfig, plan: Plan) -> Room:
         """Return what an engine over the ranks of a plan holds."""

@@ -75,7 +75,8 @@ class Service:
 
     def figures(self) -> bytes:
         """Return what was measured so far, in the text form of Prometheus."""
-        status, counts = self.status, self.status.counts
+        status = self.status
+        counts = status.counts
         self.telemetry.load(status.running, status.waiting, status.cache_used)
         self.telemetry.totals(counts.prompt_tokens, counts.cached_tokens, counts.preemptions)
         return self.telemetry.text()

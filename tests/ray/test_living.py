@@ -1,6 +1,5 @@
 """``raymoe train`` and ``raymoe serve --run`` on one cluster, with the OpenAI client."""
 
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from pipelines.serving.app import build
 from pipelines.training.board import stop
 from tests import material as tiny_material
 from tests.driven import begun
+from tests.servers import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -41,8 +41,7 @@ def run(ray_session: Session, tmp_path_factory: pytest.TempPathFactory) -> RunCo
 
 @pytest.fixture
 def url(ray_session: Session) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from pipelines.serving.app import build
 from pipelines.serving.arguments import parse_arguments
 from pipelines.serving.running import check_port, run_server
 from tests import lora, runs, tiny, vocabularies
+from tests.servers import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -45,11 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = runs.plan(Checkpoint.open(path).config, (1, 2))
     save_plan(plan, path / "plan.toml")
     return vocabularies.save(tokenizer, path)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.planning.plan.file import save_plan
 from pipelines.serving.app import build
 from tests import runs, tiny, vocabularies
+from tests.servers import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -79,11 +79,6 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

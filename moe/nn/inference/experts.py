@@ -41,7 +41,7 @@ class SwiGlu(NamedTuple):
             move_together(gate_up)
         down = pack(kind, (layer.down_proj.weight,))
         added = Additions(kind), Additions(kind)
-        return cls(pack(kind, gate_up), down, *added, Biases.of(layers))
+        return cls(pack(kind, gate_up), down, *added, Biases.of(layers, own))
 
     @property
     def operands(self) -> tuple[Operand, Operand]:
@@ -63,15 +63,21 @@ class SwiGlu(NamedTuple):
 
 
 class Biases(NamedTuple):
-    """The biases of layers side by side: the parameters themselves, which may be in training."""
+    """The biases of layers side by side: the parameters themselves where they may be in training,
+    else one copy.
+    """
 
     parts: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, layers: Sequence[Linear]) -> "Biases | None":
-        """Return the biases of layers; None where they have none."""
+    def of(cls, layers: Sequence[Linear], own: bool) -> "Biases | None":
+        """Return the biases of layers, which never change with ``own``; None where they have
+        none.
+        """
         found = tuple(each.bias.detach() for each in layers if each.bias is not None)
-        return cls(found) if found else None
+        if not found:
+            return None
+        return cls((torch.cat(found),) if own else found)
 
     def added(self, x_MN: Tensor) -> Tensor:
         """Return rows with the biases added, in the type of the rows."""

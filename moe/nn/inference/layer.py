@@ -64,7 +64,7 @@ class _Attention:
         if own:
             move_together([each.weight for each in parts])
         self._qkv = pack(kind, [each.weight for each in parts])
-        self._qkv_biases = Biases.of(parts)
+        self._qkv_biases = Biases.of(parts, own)
         self._out = pack(kind, [layer.o_proj.weight])
         self._out_bias = layer.o_proj.bias
         self._queries, self._keys = layer.q_proj.out_features, layer.k_proj.out_features

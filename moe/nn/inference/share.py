@@ -42,7 +42,8 @@ class AnsweringShare:
     def __init__(self, decoder: Decoder, kind: WeightKind, own: bool) -> None:
         self._decoder = decoder
         self.kind = kind
-        check_kind(kind, next(decoder.parameters()).device)
+        self._device = next(decoder.parameters()).device
+        check_kind(kind, self._device)
         self._layers: dict[int, Layer] = {}
         for number, block in decoder.model.layers.items():
             assert isinstance(block, Block)
@@ -70,9 +71,8 @@ class AnsweringShare:
 
     def adopt(self, adapter: int, read: ReadFactors) -> None:
         """Take up an adapter; batches may be under way that do not use it."""
-        device = next(self._decoder.parameters()).device
         for group in groups(self._decoder.config, self._decoder.share):
-            put(self._additions(group), adapter, read(group), device)
+            put(self._additions(group), adapter, read(group), self._device)
         self._adapters.add(adapter)
 
     def drop(self, adapter: int) -> None:
@@ -94,15 +94,15 @@ class AnsweringShare:
         """
         decoder = self._decoder
         dtype = torch.bfloat16 if decoder.narrow else torch.float32
-        device = next(decoder.parameters()).device
-        how = Making(decoder.config, dtype, device, self.kind)
+        how = Making(decoder.config, dtype, self._device, self.kind)
         found = arrivals(how, decoder.share, share, read)
         for group in groups(decoder.config, share):
             role = group[0].role
             coming = found.of(role)
             if coming is not None:
                 for number, factors in adapters.items():
-                    put(coming.packed.additions(role.part), number, factors(group), device)
+                    additions = coming.packed.additions(role.part)
+                    put(additions, number, factors(group), self._device)
         return found
 
     def place(self, found: Arrivals) -> None:

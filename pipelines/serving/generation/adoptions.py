@@ -10,11 +10,10 @@ import threading
 from collections.abc import Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from actors.commands import AdapterSource
 from moe.errors import CheckpointError, RaymoeError, StorageError
-from pipelines.serving.generation.engine import Engine
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,6 +23,22 @@ class _Coming:
     source: AdapterSource
     done: Future[None] = field(default_factory=Future)
     begun: Any = None
+
+
+class Adopting(Protocol):
+    """An engine whose ranks may take up adapters while they answer."""
+
+    def adopt(self, source: AdapterSource) -> Any:
+        """Begin to take up an adapter and return at once; do nothing where it is there.
+
+        ``over`` of what it returns says whether all ranks have it, or one has failed.
+        """
+
+    def adopted(self, adoption: Any) -> None:
+        """Wait until all ranks have the adapter; CheckpointError where it cannot be read."""
+
+    def drop(self, adapter: int) -> None:
+        """Forget an adapter once the batches begun so far are done."""
 
 
 class Adoptions:
@@ -64,7 +79,7 @@ class Adoptions:
         """Whether any is to come or to go."""
         return bool(self._coming or self._going)
 
-    def turn(self, engine: Engine[Any, Any], used: Set[int]) -> None:
+    def turn(self, engine: Adopting, used: Set[int]) -> None:
         """Do what can be done without waiting; raises what has gone wrong with the engine."""
         with self._lock:
             coming, going = list(self._coming), [*self._going.keys() - used]
@@ -78,7 +93,7 @@ class Adoptions:
             if each.begun.over:
                 self._finish(engine, each)
 
-    def renew(self, engine: Engine[Any, Any]) -> Mapping[int, RaymoeError]:
+    def renew(self, engine: Adopting) -> Mapping[int, RaymoeError]:
         """Have all ranks take up again what they had before a loss; return what is not to be had
         any more, and why.
         """
@@ -118,7 +133,7 @@ class Adoptions:
             self._ended = error
         self.fail(error)
 
-    def _finish(self, engine: Engine[Any, Any], coming: _Coming) -> None:
+    def _finish(self, engine: Adopting, coming: _Coming) -> None:
         with self._lock:
             self._coming.remove(coming)
         try:

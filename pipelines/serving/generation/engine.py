@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from actors.commands import AdapterSource, Batch, BatchOutput
+from actors.commands import Batch, BatchOutput
 from actors.engine.serving import Mended
 
 Begun = TypeVar("Begun")
@@ -20,18 +20,7 @@ class Anew(Exception):
         self.stages = stages
 
 
-class Adopting(Protocol):
-    """An adapter that the ranks are taking up."""
-
-    @property
-    def over(self) -> bool:
-        """Whether all ranks have it, or one has failed."""
-
-
-Adopted = TypeVar("Adopted", bound=Adopting)
-
-
-class Engine(Protocol[Begun, Adopted]):
+class Engine(Protocol[Begun]):
     """Runs batches in the order in which they are begun; several may be under way.
 
     The first three may raise Anew; every batch under way is lost then.
@@ -50,15 +39,6 @@ class Engine(Protocol[Begun, Adopted]):
 
         NotYet where that may take long.
         """
-
-    def adopt(self, source: AdapterSource) -> Adopted:
-        """Begin to take up an adapter and return at once; do nothing where it is there."""
-
-    def adopted(self, adoption: Adopted) -> None:
-        """Wait until all ranks have the adapter; CheckpointError where it cannot be read."""
-
-    def drop(self, adapter: int) -> None:
-        """Forget an adapter once the batches begun so far are done."""
 
     def mend(self) -> Mended:
         """Bring all ranks together after a loss; every batch under way is lost."""

@@ -9,7 +9,7 @@ from moe.errors import RaymoeError
 from pipelines.serving.generation.engine import Engine
 
 State = Literal["serving", "mending", "rebuilding", "failed"]
-Build = Callable[[], Engine[Any, Any]]
+Build = Callable[[], Engine[Any]]
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class EngineKeeper:
 
     def __init__(self, build: Build) -> None:
         self._build = build
-        self._engine: Engine[Any, Any] | None = build()
+        self._engine: Engine[Any] | None = build()
         self._state: State = "serving"
         self._told = ""
         self._lock = threading.Lock()
@@ -34,12 +34,12 @@ class EngineKeeper:
             return self._state
 
     @property
-    def engine(self) -> Engine[Any, Any] | None:
+    def engine(self) -> Engine[Any] | None:
         """The engine; None after a failed rebuild."""
         return self._engine
 
     @property
-    def there(self) -> Engine[Any, Any]:
+    def there(self) -> Engine[Any]:
         """The engine, where it is known to exist."""
         assert self._engine is not None
         return self._engine

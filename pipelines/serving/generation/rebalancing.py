@@ -25,7 +25,7 @@ class Rebalance:
 
     ``better`` returns a plan whose experts suit a load, or None where that gains too little.
     ``note`` is told each load with the plan under which it was measured, and each plan that is
-    taken. With 0 seconds, nothing is measured or moved.
+    taken.
     """
 
     seconds: float
@@ -54,7 +54,7 @@ class Placing(Protocol):
 
 
 class Rebalancing:
-    """Measures and moves; only one thread may call it."""
+    """Measures and moves, unless ``how`` is None; only one thread may call it."""
 
     def __init__(self, how: Rebalance | None) -> None:
         self._how = how
@@ -67,7 +67,7 @@ class Rebalancing:
 
         ``now`` is in seconds of any clock.
         """
-        if self._how is None or not self._how.seconds:
+        if self._how is None:
             return
         if self._move is not None:
             self._take(engine)

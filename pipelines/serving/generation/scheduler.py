@@ -18,7 +18,7 @@ from actors.commands import AdapterSource, Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
 from pipelines.serving.batching.sequence import Wanted
-from pipelines.serving.generation.adoptions import Adoptions
+from pipelines.serving.generation.adoptions import Adopting, Adoptions
 from pipelines.serving.generation.engine import Anew, Engine, NotYet
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.inbox import Inbox
@@ -96,7 +96,6 @@ class Scheduler:
     ) -> None:
         self._on_end = on_end
         self._limits = limits
-        self._room = room
         self._keeper = EngineKeeper(build)
         self._batcher = Batcher(room)
         self._pace = Pace(limits.prefill_tokens)
@@ -123,7 +122,7 @@ class Scheduler:
             cache_used=cache_used,
             counts=replace(batcher.counts),
             waiting_tokens=self._inbox.arrived_tokens + batcher.waiting_tokens,
-            load=max(cache_used, running / self._room.running),
+            load=max(cache_used, running / batcher.room.running),
         )
 
     def submit(self, generations: Sequence[Generation]) -> list[Stream]:
@@ -198,7 +197,7 @@ class Scheduler:
             if self._rebalancing.moving:
                 self._place_experts()
             else:
-                self._adoptions.turn(self._keeper.there, used)
+                self._adoptions.turn(self._adopting, used)
         except LOST as error:
             self._lost(error)
         except Exception:
@@ -209,7 +208,7 @@ class Scheduler:
         if self._keeper.engine is None and not self._rebuild():
             return
         try:
-            self._fail_without(self._adoptions.renew(self._keeper.there))
+            self._fail_without(self._adoptions.renew(self._adopting))
             if not self._adoptions.pending:
                 self._place_experts()
             self._begin(self._keeper.there)
@@ -226,12 +225,17 @@ class Scheduler:
             self._fail(failed & self._streams.keys(), _failure(error))
             self._lost(error)
 
+    @property
+    def _adopting(self) -> Adopting:
+        """The engine; whoever asks for adapters has one that can take them up."""
+        return cast("Adopting", self._keeper.there)
+
     def _place_experts(self) -> None:
         """Measure and move experts; whoever says how has an engine that can."""
         self._rebalancing.turn(cast("Placing", self._keeper.there), time.monotonic())
 
-    def _begin(self, engine: Engine[Any, Any]) -> None:
-        while len(self._flights) < self._room.depth:
+    def _begin(self, engine: Engine[Any]) -> None:
+        while len(self._flights) < self._batcher.room.depth:
             self._follow(engine.weights())
             of_long = self._pace.tokens(self._batcher.generating)
             batch = self._batcher.next(self._limits.prefill_tokens, of_long)
@@ -251,7 +255,7 @@ class Scheduler:
             self._step = step
             self._batcher.renew()
 
-    def _finish(self, engine: Engine[Any, Any]) -> None:
+    def _finish(self, engine: Engine[Any]) -> None:
         flight = self._flights[0]
         output = engine.finish(flight.begun)
         self._flights.popleft()
@@ -325,8 +329,7 @@ class Scheduler:
     def _restart(self, stages: int) -> None:
         """Begin anew with every generation, on ranks that kept nothing."""
         self._flights.clear()
-        self._room = self._room.over(stages)
-        self._batcher.restart(self._room)
+        self._batcher.restart(self._batcher.room.over(stages))
 
     def _rebuild(self) -> bool:
         """Make a new engine; where that fails, so do the generations."""

@@ -119,6 +119,12 @@ def add_access(app: FastAPI, access: Access) -> None:
         app.add_middleware(RequestIds)
 
 
+def health_response(health: Health) -> Response:
+    """Return the reply of ``/health``; with 503, whoever checks brings no requests here."""
+    down = health.status in ("rebuilding", "failed")
+    return json_response(health.model_dump(), 503 if down else 200)
+
+
 def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=Completion, responses=EVENTS)
     async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -173,10 +179,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
-        body = service.health
-        return json_response(
-            body.model_dump(), 200 if body.status in ("serving", "mending") else 503
-        )
+        return health_response(service.health)
 
     @app.get("/metrics", response_class=Response, responses=FIGURES)
     async def metrics() -> Response:

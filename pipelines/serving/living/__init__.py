@@ -15,8 +15,8 @@ and has the ranks of one replica run them; the server puts batches there and rea
     model      what a server of a run serves
     attaching  finds a run, leaves it a desk and waits to be let in
     engine     the desk as the server's scheduler uses it: an engine
-    desk       the actor between a server and a driver; it belongs to the server
     reach      how either side speaks to the desk, and the server to the board of the run
+    desk       the actor between a server and a driver; it belongs to the server
     terms      the values that go back and forth
 
 A module imports only from modules on lower lines.

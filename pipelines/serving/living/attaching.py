@@ -38,5 +38,5 @@ def _welcomed(board: RunBoard, asking: Asking, seconds: float) -> Welcome:
             return found
     raise LaunchError(
         f"the run {board.run} has let nobody in for {seconds:g} s: it starts, waits for nodes, or "
-        "its steps take longer; look at its lines, or give more launch_seconds"
+        "its steps take longer; look at its lines, or give more launch_seconds in a Serve config"
     )

@@ -7,7 +7,7 @@ event loop, so nothing here is ever seen half done.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from actors.commands import Batch, BatchOutput
 from moe.errors import RaymoeError
@@ -30,7 +30,7 @@ class _Waiting:
 
     posted: Posted
     fate: "asyncio.Future[Fate]"
-    taken: bool = field(default=False)
+    taken: bool = False
 
 
 class Desk:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from actors.commands import AdapterSource, Batch, BatchOutput
+from actors.commands import Batch, BatchOutput
 from actors.engine.serving import Mended
-from moe.errors import RankLost, RaymoeError, RequestError
-from pipelines.serving.generation.engine import Adopting, Anew, NotYet
+from moe.errors import RankLost, RaymoeError
+from pipelines.serving.generation.engine import Anew, NotYet
 from pipelines.serving.living.reach import Asking
 from pipelines.serving.living.terms import (
     Answered,
@@ -78,19 +78,6 @@ class LivingEngine:
             raise self._loss(fate.reason)
         assert isinstance(fate, Answered)
         return fate.output
-
-    def adopt(self, source: AdapterSource) -> Adopting:
-        """Refuse: an adapter is made for weights that stay as they are."""
-        raise RequestError(
-            f"the adapter in {source.directory} cannot be loaded: the weights of a run change with "
-            "every step; serve a checkpoint of the run with it"
-        )
-
-    def adopted(self, adoption: Adopting) -> None:
-        """Return: there is never one to wait for."""
-
-    def drop(self, adapter: int) -> None:
-        """Return: there is never one to forget."""
 
     def mend(self) -> Mended:
         """Go on after a batch that failed; RankLost where the run answers no more."""

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from actors.commands import Answering
 from moe.config.model import ModelConfig
 from moe.errors import LaunchError
-from moe.nn.inference.rows import BLOCK
 from moe.planning.plan.plan import Plan
 from pipelines.serving.arguments import RunArguments
 from pipelines.serving.batching.batcher import Room
@@ -45,8 +43,8 @@ def of_run(arguments: RunArguments) -> ModelInUse:
 
 def _attached(arguments: RunArguments, before: ModelConfig | None = None) -> LivingEngine:
     """Return an engine over the run, which must be of the model that was served before."""
-    how = Answering(arguments.cache_tokens // BLOCK, cache=arguments.cache)
-    conditions = Conditions(how, arguments.time_share, arguments.on_new_weights)
+    share, on_new_weights = arguments.time_share, arguments.on_new_weights
+    conditions = Conditions(arguments.answering, share, on_new_weights)
     engine = attach(arguments.run, conditions, arguments.launch_seconds)
     if before is not None and engine.welcome.config != before:
         engine.shutdown()

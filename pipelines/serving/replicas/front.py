@@ -16,9 +16,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from moe.errors import RaymoeError
 from pipelines.serving.access import Access
-from pipelines.serving.http.api import add_access
+from pipelines.serving.http.api import add_access, health_response
 from pipelines.serving.http.bodies import JsonBodies
-from pipelines.serving.http.errors import add_errors, json_response
+from pipelines.serving.http.errors import add_errors
 from pipelines.serving.http.events import error_event
 from pipelines.serving.http.leaving import unless_gone
 from pipelines.serving.protocol.replies import Health
@@ -80,8 +80,7 @@ def create_front(replicas: Replicas, manner: Manner) -> FastAPI:
     @app.head("/health")
     @app.get("/health")
     async def health() -> Response:
-        found = _summed(await replicas.states())
-        return json_response(found.model_dump(), 503 if found.status in _DOWN else 200)
+        return health_response(_summed(await replicas.states()))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -92,7 +91,7 @@ def create_front(replicas: Replicas, manner: Manner) -> FastAPI:
     return app
 
 
-_BEST, _DOWN = ("serving", "mending", "rebuilding", "failed"), ("rebuilding", "failed")
+_BEST = ("serving", "mending", "rebuilding", "failed")
 
 
 def _summed(states: Sequence[Health]) -> Health:
