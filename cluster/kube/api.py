@@ -93,11 +93,6 @@ class Api:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         return self._table("PATCH", path, query, table, "application/apply-patch+yaml")
 
-    def patch(self, kind: Kind, namespace: str, name: str, steps: list[Table]) -> Table:
-        """Carry out the steps of a JSON patch, all or none."""
-        path = kind.path(namespace, name)
-        return self._table("PATCH", path, {}, steps, "application/json-patch+json")
-
     def delete(self, kind: Kind, namespace: str, name: str) -> bool:
         """Delete an object and what it owns; return whether it was there."""
         body = {"propagationPolicy": "Foreground"}
@@ -149,8 +144,13 @@ class Api:
         content: str | None = None,
     ) -> Table:
         response = self._sent(method, path, query or {}, body, content, ANSWER_SECONDS)
-        found = json.loads(response.read() or b"{}")
-        return dict(found)
+        try:
+            return dict(json.loads(response.read() or b"{}"))
+        except (TypeError, ValueError) as error:
+            raise ClusterError(
+                f"{self.host} did not answer {method} {path} as an API server does: {error}; check "
+                "the address in the kubeconfig"
+            ) from error
 
     def _sent(
         self,
