@@ -31,7 +31,10 @@ Context = Annotated[
 ]
 Service = Annotated[
     bool | None,
-    typer.Option("--service/--job", help="Which one, where a run is trained and served at once."),
+    typer.Option(
+        "--service/--job",
+        help="Whether the RayService or the RayJob is meant, where both have the name.",
+    ),
 ]
 Seconds = Annotated[
     float, typer.Option(help="Seconds to wait until deleted objects are gone.", min=0.0)

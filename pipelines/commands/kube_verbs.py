@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.job_words import Code
 from moe.errors import ClusterError
 from pipelines.commands.kube_arguments import (
     Context,
@@ -20,8 +21,8 @@ from pipelines.commands.kube_arguments import (
     space_of,
     tables_of,
 )
-from pipelines.commands.run_arguments import RunFile, Set
-from pipelines.commands.submit import CodeFrom, Detach, IfSaved, resuming, send
+from pipelines.commands.run_arguments import IfSaved, RunFile, Set, resuming
+from pipelines.commands.submit import CODE_HELP, Detach, send
 from pipelines.screen.terminal import caution, console, say
 
 APPLY_EXAMPLE = "raymoe kube apply job.yaml"
@@ -76,7 +77,7 @@ def status(
 def watch(
     name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
-    """Show the same, renewed every two seconds, until the run has ended or Ctrl-C."""
+    """Show what `status` shows, renewed every two seconds, until the run has ended or Ctrl-C."""
     from rich.live import Live
 
     from cluster.kube.standing import standing
@@ -105,11 +106,13 @@ def logs(
     role: Annotated[
         str | None,
         typer.Option(
-            help="Whose: submitter (the log of a run), head, driver or rank.",
+            help="Role of the pods: submitter (its log is the run's), head, driver or rank.",
             show_default="submitter of a job, head of a service",
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the pod ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the pod ends.")
+    ] = False,
     tail: Annotated[int | None, typer.Option(help="The last so many lines.", min=0)] = None,
 ) -> None:
     """Print the log of the pods of one role; lines of several pods begin with the pod's name."""
@@ -162,7 +165,8 @@ def dashboard(
         with forwarded(it.api, it.namespace, head, DASHBOARD_PORT, port) as local:
             say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
             console.out(secret, highlight=False)
-            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(raymoe kube token {name})")
+            tell = f"raymoe kube token {name} -n {it.namespace}"
+            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({tell})")
             while True:
                 time.sleep(3600)
 
@@ -177,7 +181,7 @@ def submit(
     service: Service = None,
     set_: Set = None,
     resume_if_saved: IfSaved = False,
-    code: CodeFrom = "image",
+    code: Annotated[Code, typer.Option(help=CODE_HELP)] = "image",
     detach: Detach = False,
 ) -> None:
     """Send a run as a job to a Ray cluster on Kubernetes, through the API server, with its token.
@@ -200,7 +204,8 @@ def submit(
         with forwarded(it.api, it.namespace, head, DASHBOARD_PORT) as port:
             how = resuming(False, resume_if_saved)
             target = Target(f"http://127.0.0.1:{port}", "python", how, code)
-            send(config, target, detach, f" (beside `raymoe kube dashboard {on}`)")
+            there = f" --address 127.0.0.1:{DASHBOARD_PORT}"
+            send(config, target, detach, there, f"raymoe kube dashboard {on} -n {it.namespace}")
 
 
 def delete(
@@ -229,7 +234,7 @@ def delete(
 def doctor(
     deployment: Annotated[
         Path | None,
-        typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+        typer.Option(help="Deployment file, TOML.", show_default="defaults, and --set"),
     ] = None,
     set_: Annotated[
         list[str] | None,

@@ -206,6 +206,10 @@ def test_a_run_is_sent_to_the_head_with_its_token(
     assert done.returncode == 0, done.stderr
     assert "code: that of the image (not sent)" in done.stdout
     (job,) = _Dashboard.jobs
+    assert (
+        f"`raymoe jobs logs {job['submission_id']} --address 127.0.0.1:8265` follows it, while "
+        f"`raymoe kube dashboard {RUN} -n raymoe` runs"
+    ) in " ".join(done.stdout.split())
     assert job["entrypoint"].endswith("train /dev/stdin --resume-if-saved")
     assert job["metadata"]["model"] == "/data/models/skywork-moe"
     assert "working_dir" not in job["runtime_env"]
