@@ -4,6 +4,7 @@ A request that the server did not answer is sent again: reads, server-side appli
 the same effect twice as once.
 """
 
+import codecs
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ ANSWER_SECONDS = 30.0
 
 _AGAIN = (429, 500, 502, 503, 504)
 _PAGE = 500
+_CHUNK = 2**14
 
 Table = dict[str, Any]
 Query = Mapping[str, str]
@@ -129,8 +131,8 @@ class Api:
         endless = query.get("follow") == "true"
         response = self._sent("GET", path, query, None, None, None if endless else ANSWER_SECONDS)
         rest = ""
-        for chunk in response.response.stream(2**14):
-            *lines, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
+        for text in codecs.iterdecode(response.response.stream(_CHUNK), "utf-8", "replace"):
+            *lines, rest = (rest + text).split("\n")
             yield from lines
         if rest:
             yield rest
