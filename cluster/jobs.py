@@ -25,8 +25,7 @@ SETTLE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job runs. ``working_dir`` is uploaded; None if the image of the cluster has the "
-    "code."""
+    """What a job runs. ``working_dir`` is uploaded; None if the cluster's image has the code."""
 
     name: str
     entrypoint: str

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import urllib3
 import yaml
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
 
 from cluster import nodes as offers
-from cluster.kube.connection import connect
+from cluster.kube.api import Api, Refusal
+from cluster.kube.kinds import NODE
 from cluster.nodes import LeftOut, Node
 from moe.errors import ClusterError
 from moe.planning.devices.inventory import Inventory
@@ -70,40 +68,18 @@ OTHERS = re.compile(
 
 _PRODUCTS = frozenset(key for each in GPUS for key in each.product)
 _RESOURCES = frozenset(each.resource for each in GPUS)
-_PAGE = 500
 
 
-def read_nodes(
-    context: str | None = None, kubeconfig: Path | None = None, timeout_seconds: float = 30
-) -> list[Table]:
-    """Return all nodes as the API server describes them; inside a pod, uses the pod's account.
-
-    ``context`` names a context of the kubeconfig; the default is its current context.
-    """
-    api = connect(context, kubeconfig)
-    nodes: list[Table] = []
-    more: str | None = None
+def read_nodes(api: Api) -> Sequence[Table]:
+    """Return all nodes as the API server describes them."""
     try:
-        while True:
-            page = client.CoreV1Api(api).list_node(
-                limit=_PAGE, _continue=more, _request_timeout=timeout_seconds
-            )
-            nodes += api.sanitize_for_serialization(page)["items"]
-            more = page.metadata.var_continue if page.metadata else None
-            if not more:
-                return nodes
-    except ApiException as error:
+        return api.every(NODE, None)
+    except Refusal as refusal:
         raise ClusterError(
-            f"the API server at {api.configuration.host} did not list its nodes: {error.status} "
-            f"{error.reason}; use an account that may list nodes, or save the nodes with `kubectl "
-            "get nodes -o json` under such an account"
-        ) from error
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise ClusterError(
-            f"the API server at {api.configuration.host} was asked for its nodes and did not "
-            f"answer as an API server: {error}; check the address and the certificates of the "
-            "kubeconfig"
-        ) from error
+            f"the API server at {api.host} did not list its nodes: {refusal.status} "
+            f"{refusal.message}; use an account that may list nodes, or save the nodes with "
+            "`kubectl get nodes -o json` under such an account"
+        ) from refusal
 
 
 def load_nodes(path: Path) -> list[Table]:

@@ -90,6 +90,5 @@ class Recorder:
         return self._instruments[entry.name]
 
 
-def _listed(tags: object) -> str:
-    names = sorted(str(tag) for tag in tags) if isinstance(tags, tuple | dict) else []
-    return ", ".join(names) or "(none)"
+def _listed(tags: Iterable[str]) -> str:
+    return ", ".join(sorted(tags)) or "(none)"

@@ -4,6 +4,7 @@ A request that the server did not answer is sent again: reads, server-side appli
 the same effect twice as once.
 """
 
+import codecs
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ ANSWER_SECONDS = 30.0
 
 _AGAIN = (429, 500, 502, 503, 504)
 _PAGE = 500
+_CHUNK = 2**14
 
 Table = dict[str, Any]
 Query = Mapping[str, str]
@@ -93,11 +95,6 @@ class Api:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         return self._table("PATCH", path, query, table, "application/apply-patch+yaml")
 
-    def patch(self, kind: Kind, namespace: str, name: str, steps: list[Table]) -> Table:
-        """Carry out the steps of a JSON patch, all or none."""
-        path = kind.path(namespace, name)
-        return self._table("PATCH", path, {}, steps, "application/json-patch+json")
-
     def delete(self, kind: Kind, namespace: str, name: str) -> bool:
         """Delete an object and what it owns; return whether it was there."""
         body = {"propagationPolicy": "Foreground"}
@@ -134,8 +131,8 @@ class Api:
         endless = query.get("follow") == "true"
         response = self._sent("GET", path, query, None, None, None if endless else ANSWER_SECONDS)
         rest = ""
-        for chunk in response.response.stream(2**14):
-            *lines, rest = (rest + chunk.decode("utf-8", "replace")).split("\n")
+        for text in codecs.iterdecode(response.response.stream(_CHUNK), "utf-8", "replace"):
+            *lines, rest = (rest + text).split("\n")
             yield from lines
         if rest:
             yield rest
@@ -149,8 +146,13 @@ class Api:
         content: str | None = None,
     ) -> Table:
         response = self._sent(method, path, query or {}, body, content, ANSWER_SECONDS)
-        found = json.loads(response.read() or b"{}")
-        return dict(found)
+        try:
+            return dict(json.loads(response.read() or b"{}"))
+        except (TypeError, ValueError) as error:
+            raise ClusterError(
+                f"{self.host} did not answer {method} {path} as an API server does: {error}; check "
+                "the address in the kubeconfig"
+            ) from error
 
     def _sent(
         self,

@@ -30,9 +30,14 @@ class Observed:
         """The status of the owner; empty before KubeRay has looked at it."""
         return dict((self.owner or {}).get("status") or {})
 
+    @property
+    def roles(self) -> list[str]:
+        """The roles that pods have now."""
+        return sorted({role_of(pod) for pod in self.pods} - {""})
+
     def of_role(self, role: str) -> list[Table]:
         """Return the pods of a role, by name."""
-        own = [pod for pod in self.pods if pod["metadata"]["labels"].get(ROLE_LABEL) == role]
+        own = [pod for pod in self.pods if role_of(pod) == role]
         return sorted(own, key=lambda pod: str(pod["metadata"]["name"]))
 
 
@@ -47,6 +52,11 @@ def observe(api: Api, kind: Kind, namespace: str, name: str) -> Observed:
     events = [each for each in api.every(EVENT, namespace) if _about(each) in names]
     events.sort(key=_time)
     return Observed(kind.name, name, owner, cluster, tuple(pods), tuple(events))
+
+
+def role_of(pod: Table) -> str:
+    """Return the role of a pod; empty for one that has none."""
+    return str(pod["metadata"]["labels"].get(ROLE_LABEL, ""))
 
 
 def cluster_name(owner: Table) -> str | None:

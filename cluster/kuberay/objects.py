@@ -33,17 +33,17 @@ Table = dict[str, Any]
 
 def rayjob(work: Work, deployment: Deployment, name: str) -> Table:
     """Return the RayJob that trains the run file among the files, on a cluster of its own."""
-    job = deployment.job
+    job, pods = deployment.job, _pods(work, deployment, name)
     run_file = f"{FILES}/{RUN_FILE}"
     spec = {
         "entrypoint": shlex.join(["raymoe", "train", run_file, "--resume-if-saved"]),
         "submissionMode": "K8sJobMode",
-        "submitterPodTemplate": _pods(work, deployment, name).submitter(),
+        "submitterPodTemplate": pods.submitter(),
         "backoffLimit": job.retries,
         "preRunningDeadlineSeconds": job.start_seconds,
         **({} if job.deadline_seconds is None else {"activeDeadlineSeconds": job.deadline_seconds}),
         **_ending(deployment),
-        "rayClusterSpec": raycluster_spec(work, _pods(work, deployment, name)),
+        "rayClusterSpec": raycluster_spec(work, pods),
     }
     return _checked(_object("RayJob", deployment, name, TRAINING, spec))
 

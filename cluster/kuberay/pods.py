@@ -183,7 +183,7 @@ class Pods:
 
 
 def node_labels(group: Group) -> dict[str, str]:
-    """Return the labels of a group's Ray nodes; actors select nodes by these labels."""
+    """Return the labels of a group's Ray nodes, which the labels of a plan's ranks may select."""
     own = {ROLE_LABEL: group.role, KIND_LABEL: label_value(group.kind)}
     return dict(group.labels) | own
 

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from cluster.kuberay.deployment.sizes import GIB
 from moe.planning.devices.inventory import CPU
 from moe.planning.plan.plan import RankPlan
 
-GIB = 2**30
 MIB = 2**20
 
 AGENTS_BYTES = 256 * MIB

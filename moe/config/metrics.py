@@ -90,6 +90,10 @@ def _counter(name: str, unit: str, description: str, *tags: str) -> Metric:
     return Metric(name, "counter", unit, description, tags)
 
 
+def _of_rank(name: str, unit: str, description: str, *tags: str, in_full: bool = True) -> Metric:
+    return Metric(name, "gauge", unit, description, ("stage", "rank", *tags), in_full, "rank")
+
+
 ROUTERS: tuple[Metric, ...] = tuple(
     Metric(
         each.export.name,
@@ -122,32 +126,16 @@ _WORK = (
     _gauge("communication", "fraction", "Part of the last step in sums over gangs and replicas."),
     _gauge("stage_seconds", "seconds", "Time that a rank computed, slowest of the stage.", "stage"),
     _gauge("peak_memory_bytes", "bytes", "Largest memory that a rank has held.", "stage"),
-    Metric(
+    _of_rank(
         "rank_compute_seconds",
-        "gauge",
         "seconds",
         "Time that the rank computed in the last step.",
-        ("stage", "rank"),
-        source="rank",
+        in_full=False,
     ),
-    Metric(
-        "rank_wait_seconds",
-        "gauge",
-        "seconds",
-        "Time that the rank waited in the last step.",
-        ("stage", "rank", "waits"),
-        in_full=True,
-        source="rank",
+    _of_rank(
+        "rank_wait_seconds", "seconds", "Time that the rank waited in the last step.", "waits"
     ),
-    Metric(
-        "rank_peak_memory_bytes",
-        "gauge",
-        "bytes",
-        "Largest memory that the rank has held.",
-        ("stage", "rank"),
-        in_full=True,
-        source="rank",
-    ),
+    _of_rank("rank_peak_memory_bytes", "bytes", "Largest memory that the rank has held."),
 )
 
 _BALANCE = (

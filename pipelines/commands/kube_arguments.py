@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,10 @@ Context = Annotated[
 ]
 Service = Annotated[
     bool | None,
-    typer.Option("--service/--job", help="Which one, where a run is trained and served at once."),
+    typer.Option(
+        "--service/--job",
+        help="Whether the RayService or the RayJob is meant, where both have the name.",
+    ),
 ]
 Seconds = Annotated[
     float, typer.Option(help="Seconds to wait until deleted objects are gone.", min=0.0)
@@ -49,6 +53,34 @@ def api_server(context: str | None) -> "Iterator[Api]":
         raise in_words(refusal) from refusal
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """An object on an API server."""
+
+    api: "Api"
+    kind: "Kind"
+    namespace: str
+    name: str
+
+    def observed(self) -> "Observed":
+        """Return everything that is there of it now."""
+        from cluster.kube.observed import observe
+
+        return observe(self.api, self.kind, self.namespace, self.name)
+
+
+@contextmanager
+def object_called(
+    name: str, namespace: str | None, context: str | None, service: bool | None
+) -> "Iterator[Called]":
+    """Yield the RayJob or RayService of a name, in the namespace given or that of the context."""
+    from cluster.kube.observed import kind_there
+
+    with api_server(context) as api:
+        space = space_of(namespace, context)
+        yield Called(api, kind_there(api, space, name, service), space, name)
+
+
 def space_of(namespace: str | None, context: str | None) -> str:
     """Return the namespace that was given, or that of the context."""
     from cluster.kube.connection import namespace_of
@@ -56,29 +88,13 @@ def space_of(namespace: str | None, context: str | None) -> str:
     return namespace or namespace_of(context)
 
 
-def kind_called(api: "Api", namespace: str, name: str, service: bool | None) -> "Kind":
-    """Return whether a name is that of a RayJob or of a RayService."""
-    from cluster.kube.observed import kind_there
-
-    return kind_there(api, namespace, name, service)
-
-
-def observed(api: "Api", kind: "Kind", namespace: str, name: str) -> "Observed":
-    """Return everything that is there of an object."""
-    from cluster.kube.observed import observe
-
-    return observe(api, kind, namespace, name)
-
-
-def pods_of(api: "Api", kind: "Kind", namespace: str, name: str, role: str) -> list[dict[str, Any]]:
-    """Return the pods of a role, at least one; ClusterError names the roles that there are."""
-    found = observed(api, kind, namespace, name)
-    pods = found.of_role(role)
+def pods_of(found: "Observed", role: str) -> list[str]:
+    """Return the names of the pods of a role, at least one; ClusterError has the roles."""
+    pods = [str(pod["metadata"]["name"]) for pod in found.of_role(role)]
     if not pods:
-        roles = sorted({str(pod["metadata"]["labels"].get("raymoe/role")) for pod in found.pods})
         raise ClusterError(
-            f"{name} has no pod of role {role} now, but of {', '.join(roles) or 'none'}; see "
-            f"`raymoe kube status {name}`"
+            f"{found.name} has no pod of role {role} now, but of "
+            f"{', '.join(found.roles) or 'none'}; see `raymoe kube status {found.name}`"
         )
     return pods
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.job_words import Code
 from moe.errors import ClusterError
 from pipelines.commands.kube_arguments import (
     Context,
@@ -15,14 +16,13 @@ from pipelines.commands.kube_arguments import (
     Seconds,
     Service,
     api_server,
-    kind_called,
-    observed,
+    object_called,
     pods_of,
     space_of,
     tables_of,
 )
-from pipelines.commands.run_arguments import RunFile, Set
-from pipelines.commands.submit import CodeFrom, Detach, IfSaved, resuming, send
+from pipelines.commands.run_arguments import IfSaved, RunFile, Set, resuming
+from pipelines.commands.submit import CODE_HELP, Detach, send
 from pipelines.screen.terminal import caution, console, say
 
 APPLY_EXAMPLE = "raymoe kube apply job.yaml"
@@ -70,34 +70,32 @@ def status(
     """Show where a run or a server stands, its pods, and in a sentence why it waits or failed."""
     from pipelines.screen.kube_table import page
 
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
-        console.print(page(observed(api, kind, space, name)))
+    with object_called(name, namespace, context, service) as it:
+        console.print(page(it.observed()))
 
 
 def watch(
     name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
-    """Show the same, renewed every two seconds, until the run has ended or Ctrl-C."""
+    """Show what `status` shows, renewed every two seconds, until the run has ended or Ctrl-C."""
     from rich.live import Live
 
     from cluster.kube.standing import standing
     from pipelines.screen.kube_table import page
 
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
-        with Live(console=console, auto_refresh=False) as live:
-            while True:
-                found = observed(api, kind, space, name)
-                live.update(page(found), refresh=True)
-                where = standing(found)
-                if where.ended:
-                    break
-                time.sleep(WATCH_SECONDS)
+    with (
+        object_called(name, namespace, context, service) as it,
+        Live(console=console, auto_refresh=False) as live,
+    ):
+        while True:
+            found = it.observed()
+            live.update(page(found), refresh=True)
+            where = standing(found)
+            if where.ended:
+                break
+            time.sleep(WATCH_SECONDS)
     if where.phase == "failed":
-        raise ClusterError(f"{kind.name}/{name} failed: {where.why}")
+        raise ClusterError(f"{it.kind.name}/{name} failed: {where.why}")
 
 
 def logs(
@@ -108,21 +106,21 @@ def logs(
     role: Annotated[
         str | None,
         typer.Option(
-            help="Whose: submitter (the log of a run), head, driver or rank.",
+            help="Role of the pods: submitter (its log is the run's), head, driver or rank.",
             show_default="submitter of a job, head of a service",
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the pod ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the pod ends.")
+    ] = False,
     tail: Annotated[int | None, typer.Option(help="The last so many lines.", min=0)] = None,
 ) -> None:
     """Print the log of the pods of one role; lines of several pods begin with the pod's name."""
     from cluster.kube.kinds import RAYJOB
 
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
-        wished = role or ("submitter" if kind == RAYJOB else "head")
-        pods = [each["metadata"]["name"] for each in pods_of(api, kind, space, name, wished)]
+    with object_called(name, namespace, context, service) as it:
+        wished = role or ("submitter" if it.kind == RAYJOB else "head")
+        pods = pods_of(it.observed(), wished)
         if follow and len(pods) > 1:
             raise ClusterError(
                 f"{len(pods)} pods are of role {wished}; --follow follows one: choose another role"
@@ -130,7 +128,7 @@ def logs(
         query = {"follow": "true"} if follow else {}
         query |= {} if tail is None else {"tailLines": str(tail)}
         for pod in pods:
-            for line in api.log(space, pod, query):
+            for line in it.api.log(it.namespace, pod, query):
                 console.out(f"{pod}: {line}" if len(pods) > 1 else line, highlight=False)
 
 
@@ -140,11 +138,8 @@ def token(
     """Print the token of Ray's API, for RAY_AUTH_TOKEN; set RAY_AUTH_MODE=token beside it."""
     from cluster.kube import operate
 
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
-        found = operate.token(api, space, observed(api, kind, space, name))
-        console.out(found, highlight=False)
+    with object_called(name, namespace, context, service) as it:
+        console.out(operate.token(it.api, it.namespace, it.observed()), highlight=False)
 
 
 def dashboard(
@@ -152,7 +147,9 @@ def dashboard(
     namespace: Namespace = None,
     context: Context = None,
     service: Service = None,
-    port: Annotated[int, typer.Option(help="Port of this machine; 0 takes a free one.")] = 8265,
+    port: Annotated[
+        int, typer.Option(help="Port of this machine; 0 takes a free one.")
+    ] = DASHBOARD_PORT,
 ) -> None:
     """Bring the Ray dashboard to this machine until Ctrl-C, and print its token.
 
@@ -161,16 +158,15 @@ def dashboard(
     from cluster.kube import operate
     from cluster.kube.forwarding import forwarded
 
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, name, service)
-        secret = operate.token(api, space, observed(api, kind, space, name))
-        (head,) = pods_of(api, kind, space, name, "head")[:1]
-        pod = head["metadata"]["name"]
-        with forwarded(api, space, pod, DASHBOARD_PORT, port) as local:
+    with object_called(name, namespace, context, service) as it:
+        found = it.observed()
+        secret = operate.token(it.api, it.namespace, found)
+        head = pods_of(found, "head")[0]
+        with forwarded(it.api, it.namespace, head, DASHBOARD_PORT, port) as local:
             say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
             console.out(secret, highlight=False)
-            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(raymoe kube token {name})")
+            tell = f"raymoe kube token {name} -n {it.namespace}"
+            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({tell})")
             while True:
                 time.sleep(3600)
 
@@ -185,7 +181,7 @@ def submit(
     service: Service = None,
     set_: Set = None,
     resume_if_saved: IfSaved = False,
-    code: CodeFrom = "image",
+    code: Annotated[Code, typer.Option(help=CODE_HELP)] = "image",
     detach: Detach = False,
 ) -> None:
     """Send a run as a job to a Ray cluster on Kubernetes, through the API server, with its token.
@@ -197,19 +193,19 @@ def submit(
     from moe.config.run import load_run
 
     config = load_run(run, set_ or ())
-    with api_server(context) as api:
-        space = space_of(namespace, context)
-        kind = kind_called(api, space, on, service)
-        secret = operate.token(api, space, observed(api, kind, space, on))
-        pod = pods_of(api, kind, space, on, "head")[0]["metadata"]["name"]
+    with object_called(on, namespace, context, service) as it:
+        found = it.observed()
+        secret = operate.token(it.api, it.namespace, found)
+        head = pods_of(found, "head")[0]
         # Ray reads these when it is imported, which is below.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret}
         from pipelines.deploying.submit import Target
 
-        with forwarded(api, space, pod, DASHBOARD_PORT) as port:
+        with forwarded(it.api, it.namespace, head, DASHBOARD_PORT) as port:
             how = resuming(False, resume_if_saved)
             target = Target(f"http://127.0.0.1:{port}", "python", how, code)
-            send(config, target, detach, f" (beside `raymoe kube dashboard {on}`)")
+            there = f" --address 127.0.0.1:{DASHBOARD_PORT}"
+            send(config, target, detach, there, f"raymoe kube dashboard {on} -n {it.namespace}")
 
 
 def delete(
@@ -226,18 +222,19 @@ def delete(
     """
     from cluster.kube import operate
     from cluster.kube.kinds import RAYJOB, RAYSERVICE
+    from cluster.kube.observed import kind_there
 
     with api_server(context) as api:
         space = space_of(namespace, context)
         said = None if service is None else RAYSERVICE if service else RAYJOB
-        kind = said or kind_called(api, space, name, service)
+        kind = said or kind_there(api, space, name)
         operate.delete(api, kind, space, name, say, seconds)
 
 
 def doctor(
     deployment: Annotated[
         Path | None,
-        typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+        typer.Option(help="Deployment file, TOML.", show_default="defaults, and --set"),
     ] = None,
     set_: Annotated[
         list[str] | None,

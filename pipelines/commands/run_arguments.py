@@ -1,9 +1,11 @@
 """Arguments that the commands of runs share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from moe.errors import ConfigError
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="Run file in TOML.")]
 RunName = Annotated[str, typer.Argument(help="Name of the run, as its run file gives it.")]
@@ -25,3 +27,22 @@ Resume = Annotated[
         "continue from the newest checkpoint.",
     ),
 ]
+IfSaved = Annotated[
+    bool,
+    typer.Option(
+        "--resume-if-saved",
+        help="Resume, but begin if there is nothing to resume: the same command again.",
+    ),
+]
+
+
+def resuming(resume: bool, if_saved: bool) -> Literal["never", "always", "if-saved"]:
+    """Return how a run resumes, from the options that say so."""
+    if resume and if_saved:
+        raise ConfigError(
+            "--resume and --resume-if-saved contradict each other: without a checkpoint the first "
+            "refuses the run and the second begins it; give one of them"
+        )
+    if resume:
+        return "always"
+    return "if-saved" if if_saved else "never"

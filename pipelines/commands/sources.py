@@ -71,9 +71,14 @@ class Source:
         return found.applied(there, nodes)
 
     def _kubernetes(self) -> Inventory:
+        from cluster.kube.api import Api
+        from cluster.kube.connection import connect
         from cluster.kubernetes_nodes import inventory_of_nodes, left_out, load_nodes, read_nodes
 
-        nodes = read_nodes(self.context) if self.nodes is None else load_nodes(self.nodes)
+        if self.nodes is None:
+            nodes = read_nodes(Api(connect(self.context)))
+        else:
+            nodes = load_nodes(self.nodes)
         found = inventory_of_nodes(nodes, self.threads or 1)
         for each in left_out(nodes, self.threads or 1):
             typer.echo(str(each), err=True)

@@ -1,12 +1,12 @@
 """``raymoe submit``: a run as a Ray job."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.job_words import Code
-from moe.errors import ClusterError, ConfigError
-from pipelines.commands.run_arguments import Resume, RunFile, Set
+from moe.errors import ClusterError
+from pipelines.commands.run_arguments import IfSaved, Resume, RunFile, Set, resuming
 from pipelines.screen.terminal import console, say
 
 if TYPE_CHECKING:
@@ -23,22 +23,7 @@ Dashboard = Annotated[
         "takes RAY_ADDRESS or the cluster on this machine.",
     ),
 ]
-
-
-IfSaved = Annotated[
-    bool,
-    typer.Option(
-        "--resume-if-saved",
-        help="As --resume, but begin if there is nothing to resume: the same command again.",
-    ),
-]
-CodeFrom = Annotated[
-    Code | None,
-    typer.Option(
-        help="Code that runs: tree sends this source tree along, image takes the cluster's.",
-        show_default="tree, if raymoe runs from one",
-    ),
-]
+CODE_HELP = "Code that runs: tree sends this source tree along, image takes the cluster's."
 Detach = Annotated[bool, typer.Option("--detach", help="Do not follow the log of the job.")]
 
 
@@ -49,7 +34,10 @@ def submit(
     python: Annotated[str, typer.Option(help="Python command on the cluster.")] = "python",
     resume: Resume = False,
     resume_if_saved: IfSaved = False,
-    code: CodeFrom = None,
+    code: Annotated[
+        Code | None,
+        typer.Option(help=CODE_HELP, show_default="tree, if raymoe runs from one"),
+    ] = None,
     detach: Detach = False,
 ) -> None:
     """Send a run to a Ray cluster as a job and follow the log of the job."""
@@ -61,17 +49,14 @@ def submit(
     send(config, Target(address, python, resuming(resume, resume_if_saved), code), detach, there)
 
 
-def resuming(resume: bool, if_saved: bool) -> Literal["never", "always", "if-saved"]:
-    """Return how a job resumes, from the options that say so."""
-    if resume and if_saved:
-        raise ConfigError("--resume and --resume-if-saved contradict each other; give one of them")
-    if resume:
-        return "always"
-    return "if-saved" if if_saved else "never"
+def send(
+    config: "RunConfig", target: "Target", detach: bool, there: str, meanwhile: str = ""
+) -> None:
+    """Submit a run and follow its log.
 
-
-def send(config: "RunConfig", target: "Target", detach: bool, there: str) -> None:
-    """Submit a run and follow its log; ``there`` are the words by which other commands reach it."""
+    ``there`` is the option by which other commands reach the job, ``meanwhile`` a command that must
+    run beside them.
+    """
     from cluster.jobs import follow
     from pipelines.deploying.submit import send_run
 
@@ -79,15 +64,16 @@ def send(config: "RunConfig", target: "Target", detach: bool, there: str) -> Non
         console.out(line, highlight=False)
 
     job = send_run(config, target, show)
+    beside = f", while `{meanwhile}` runs" if meanwhile else ""
     again = f"`raymoe jobs logs {job.identifier}{there}`"
     if detach:
-        say(f"it runs on; {again} follows it")
+        say(f"it runs on; {again} follows it{beside}")
         return
     try:
         status = follow(job, show)
     except KeyboardInterrupt:
         stop = f"`raymoe jobs stop {job.identifier}{there}`"
-        say(f"the job goes on: {again} follows it again, {stop} ends it")
+        say(f"the job goes on: {again} follows it again, {stop} ends it{beside}")
         raise
     if status != "SUCCEEDED":
         raise ClusterError(

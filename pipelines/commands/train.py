@@ -1,11 +1,10 @@
 """``raymoe train``: a run to its last step."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from moe.errors import ConfigError
-from pipelines.commands.run_arguments import Resume, RunFile, Set
+from pipelines.commands.run_arguments import IfSaved, Resume, RunFile, Set, resuming
 from pipelines.screen.terminal import caution, console, say
 
 EXAMPLE = "raymoe train run.toml --set train.steps=100 --set cluster.address=auto"
@@ -15,13 +14,7 @@ def train(
     run: RunFile,
     set_: Set = None,
     resume: Resume = False,
-    resume_if_saved: Annotated[
-        bool,
-        typer.Option(
-            "--resume-if-saved",
-            help="As --resume, but begin if there is nothing to resume.",
-        ),
-    ] = False,
+    resume_if_saved: IfSaved = False,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,11 +27,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a run to its last step, on this machine or on a Ray cluster."""
-    if resume and resume_if_saved:
-        raise ConfigError(
-            "--resume and --resume-if-saved contradict each other: without a checkpoint the first "
-            "refuses the run and the second begins it; give one of them"
-        )
+    how = resuming(resume, resume_if_saved)
     from moe.config.fault import parse_fault
     from moe.config.run import load_run
     from pipelines.screen.progress import training_view
@@ -49,10 +38,8 @@ def train(
     config = load_run(run, set_ or ())
     for line in cautions(config):
         caution(line)
-    rest: Literal["if-saved", "never"] = "if-saved" if resume_if_saved else "never"
     try:
         with training_view(console, config.train.steps) as view:
-            how = "always" if resume else rest
             last = start(config, how, view.start, view.step, view.tell, faults)
     except KeyboardInterrupt:
         say(f"interrupted; {how_to_go_on(config)}")

@@ -11,15 +11,14 @@ from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from moe.planning.plan.file import to_dict
 from moe.planning.plan.plan import Plan
+from pipelines.deploying.run_table import run_table
 
 
 def training_files(run: RunConfig, plan: Plan) -> Mapping[str, str]:
     """Return the run file and the plan, as pods find them."""
-    table = run.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    table = run_table(run)
     least = {key: value for key, value in table.get("plan", {}).items() if key == "least_replicas"}
     table["plan"] = {"path": f"{FILES}/{PLAN_FILE}"} | least
-    table["cluster"] = table.get("cluster", {}) | {"address": "auto"}
-    table["cluster"].pop("cpus", None)
     return {RUN_FILE: tomli_w.dumps(table), **serving_files(plan)}
 
 

@@ -10,6 +10,7 @@ from cluster.job_words import Code
 from cluster.jobs import Job, follow, submit
 from cluster.training_job import Resume, TrainingJob
 from moe.config.run import RunConfig
+from pipelines.deploying.run_table import run_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,12 @@ class Target:
 
 def send_run(run: RunConfig, target: Target, on_line: Callable[[str], None]) -> Job:
     """Submit a run, or join the job that runs it. Paths are paths on the cluster."""
-    table = run.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    table["cluster"] = table.get("cluster", {}) | {"address": "auto"}
-    table["cluster"].pop("cpus", None)
-    training = TrainingJob(
-        run.name, tomli_w.dumps(table), _words(run), target.python, target.resume, target.code
-    )
-    job = submit(target.address, training.request())
-    sent = "sent along" if training.tree else "not sent"
-    on_line(f"code: {training.version} ({sent})")
+    text = tomli_w.dumps(run_table(run))
+    training = TrainingJob(run.name, text, _words(run), target.python, target.resume, target.code)
+    request = training.request()
+    job = submit(target.address, request)
+    sent = "sent along" if request.working_dir else "not sent"
+    on_line(f"code: {request.metadata['code']} ({sent})")
     on_line(f"{'joined' if job.joined else 'submitted'} job {job.identifier} on {job.address}")
     return job
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.kube.doctor import Finding
-from cluster.kube.observed import Observed
+from cluster.kube.observed import Observed, role_of
 from cluster.kube.standing import standing
 
 MOST_PODS = 20
@@ -61,7 +61,7 @@ def _pods(pods: tuple[dict[str, Any], ...]) -> Table:
         metadata, boxes = pod["metadata"], (pod.get("status") or {}).get("containerStatuses") or ()
         table.add_row(
             metadata["name"],
-            metadata["labels"].get("raymoe/role", ""),
+            role_of(pod),
             _phase(pod),
             (pod.get("spec") or {}).get("nodeName", ""),
             str(sum(each.get("restartCount", 0) for each in boxes)),

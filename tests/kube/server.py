@@ -1,8 +1,8 @@
 """A small API server in memory: what raymoe asks of one, checked by KubeRay's own definitions.
 
 It creates, reads, lists, deletes and applies objects (server-side apply, dry runs and strict
-validation included), patches by JSON, reviews access, and tells of logs. It knows no schema of
-Kubernetes' own kinds, no controllers and no quotas: tests play those parts by writing objects.
+validation included), reviews access, and tells of logs. It knows no schema of Kubernetes' own
+kinds, no controllers and no quotas: tests play those parts by writing objects.
 ``faults`` are answers that it gives in place of the true ones, 0 for a true one; a negative one
 breaks the connection.
 """
@@ -160,8 +160,6 @@ async def _route(request: web.Request, store: Store, body: Any) -> web.StreamRes
     store.writes.append((request.method, f"{key[1]}/{key[3]}"))
     if request.method == "DELETE":
         return web.json_response(_delete(store, key))
-    if request.content_type == "application/json-patch+json":
-        return web.json_response(_json_patch(store, key, body))
     return _apply(request, store, key, body)
 
 
@@ -264,21 +262,6 @@ def _delete(store: Store, key: Key) -> Table:
         return store.write(key, changed)
     store.remove(key)
     return {"kind": "Status", "status": "Success"}
-
-
-def _json_patch(store: Store, key: Key, steps: list[Table]) -> Table:
-    table = copy.deepcopy(_there(store, key))
-    for step in steps:
-        *parents, last = [part.replace("~1", "/") for part in step["path"].strip("/").split("/")]
-        node: Any = table
-        for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node[part]
-        if step["op"] == "test":
-            if node.get(last) != step["value"]:
-                raise Refused(422, f"test of {step['path']} failed")
-        else:
-            node[last] = step["value"]
-    return store.write(key, _checked(key, table))
 
 
 def _apply(request: web.Request, store: Store, key: Key, wished: Table) -> web.Response:

@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 import yaml
 
+from cluster.kube.api import Api
+from cluster.kube.connection import connect
 from cluster.kubernetes_nodes import (
     inventory_of_nodes,
     left_out,
@@ -267,6 +269,15 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+class Page(Handler):
+    """Asks people to log in, as a proxy does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>log in</html>")
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server(("127.0.0.1", 0), Handler)
@@ -297,7 +308,7 @@ def kubeconfig(path: Path, server: Server) -> Path:
 
 
 def test_the_client_reads_all_pages_and_loses_nothing(tmp_path: Path, server: Server) -> None:
-    nodes = read_nodes(kubeconfig=kubeconfig(tmp_path / "config", server))
+    nodes = read_nodes(Api(connect(kubeconfig=kubeconfig(tmp_path / "config", server))))
     assert len(server.asked) == 2
     assert inventory_of_nodes(nodes) == inventory_of_nodes(server.nodes)
     assert left_out(nodes) == left_out(server.nodes)
@@ -309,7 +320,7 @@ def test_the_client_reads_all_pages_and_loses_nothing(tmp_path: Path, server: Se
 def test_who_may_not_list_nodes_is_told_so(tmp_path: Path, server: Server) -> None:
     path = kubeconfig(tmp_path / "config", server)
     with pytest.raises(ClusterError, match=r"127\.0\.0\.1:\d+ did not list its nodes: 403"):
-        read_nodes("stranger", path)
+        read_nodes(Api(connect("stranger", path)))
 
 
 def test_a_server_that_is_away_and_a_context_that_is_not_there_are_told(
@@ -317,14 +328,20 @@ def test_a_server_that_is_away_and_a_context_that_is_not_there_are_told(
 ) -> None:
     path = kubeconfig(tmp_path / "config", server)
     with pytest.raises(ClusterError, match=r"asked for context nobody of .*config.*cannot be used"):
-        read_nodes("nobody", path)
+        connect("nobody", path)
     with pytest.raises(ClusterError, match=r"asked for .*absent, which cannot be used"):
-        read_nodes(kubeconfig=tmp_path / "absent")
+        connect(kubeconfig=tmp_path / "absent")
     table = yaml.safe_load(path.read_text())
     table["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
     path.write_text(yaml.safe_dump(table))
-    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9 was asked for its nodes"):
-        read_nodes(kubeconfig=path, timeout_seconds=2)
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9 did not answer 5 times"):
+        read_nodes(Api(connect(kubeconfig=path), sleep=lambda _: None))
+
+
+def test_a_page_in_the_place_of_an_api_server_is_told(tmp_path: Path, server: Server) -> None:
+    server.RequestHandlerClass = Page
+    with pytest.raises(ClusterError, match="did not answer GET /api/v1/nodes as an API server"):
+        read_nodes(Api(connect(kubeconfig=kubeconfig(tmp_path / "config", server))))
 
 
 def amd(name: str, gpus: int = 8, **labels: str) -> dict[str, Any]:

@@ -149,6 +149,13 @@ def test_a_cluster_without_kuberay_says_so(api: Api, store: Store) -> None:
     assert "knows no objects of KubeRay; install its operator" in str(in_words(caught.value))
 
 
+def test_a_letter_of_a_log_may_lie_in_two_chunks(api: Api, store: Store) -> None:
+    text = "x" * (2**14 - 1) + "\u00e9"
+    store.put(pod("a", "head"), "pods")
+    store.logs = {"a": f"{text}\nend"}
+    assert list(api.log("raymoe", "a", {})) == [text, "end"]
+
+
 def test_a_deleted_run_leaves_nothing(api: Api, store: Store) -> None:
     applied(api)
     owner = {"ownerReferences": [{"uid": store.find("rayjobs", "demo")["metadata"]["uid"]}]}

@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.request import Request, urlopen
 
 import pytest
 import ray
@@ -181,31 +184,62 @@ class _Dashboard(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_run_is_sent_to_the_head_with_its_token(
-    shell: Shell, api: Api, store: Store, tmp_path: Path
-) -> None:
-    """In a process of its own: Ray reads its token when it is imported."""
+@pytest.fixture
+def head(shell: Shell, api: Api, store: Store) -> Iterator[ThreadingHTTPServer]:
+    """The dashboard of a run, behind the port of its head."""
     began(shell, store)
     data = {"auth_token": base64.b64encode(b"secret").decode()}
     store.put({"apiVersion": "v1", "metadata": {"name": "demo-abcde"}, "data": data}, "secrets")
-    run = ROOT / "manifests" / "runs" / "skywork-gang.toml"
     with ThreadingHTTPServer(("127.0.0.1", 0), _Dashboard) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         store.ports[f"{RUN}-head", 8265] = int(server.server_address[1])
-        words = [sys.executable, "-m", "pipelines.cli", "kube", "submit", str(run), "--on", RUN]
-        done = subprocess.run(
-            [*words, "--detach", "--resume-if-saved"],
-            cwd=ROOT,
-            env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        yield server
         server.shutdown()
+
+
+def test_the_dashboard_is_here_until_an_interrupt(
+    head: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    """In a process of its own, which is interrupted as by Ctrl-C."""
+    words = [sys.executable, "-m", "pipelines.cli", "kube", "dashboard", RUN, "--port", "0"]
+    env = os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=ROOT, env=env, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        first, secret, how = (process.stdout.readline().strip() for _ in range(3))
+        found = re.fullmatch(rf"dashboard of {RUN} at (http://127\.0\.0\.1:\d+); its token:", first)
+        assert found is not None, first
+        assert secret == "secret"
+        assert how.endswith(f"RAY_AUTH_TOKEN=$(raymoe kube token {RUN} -n raymoe)")
+        asked = Request(f"{found[1]}/api/version", headers={"Authorization": "Bearer secret"})
+        with urlopen(asked, timeout=30) as answer:
+            assert json.load(answer)["ray_version"] == ray.__version__
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+
+
+def test_a_run_is_sent_to_the_head_with_its_token(
+    head: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    """In a process of its own: Ray reads its token when it is imported."""
+    run = ROOT / "manifests" / "runs" / "skywork-gang.toml"
+    words = [sys.executable, "-m", "pipelines.cli", "kube", "submit", str(run), "--on", RUN]
+    done = subprocess.run(
+        [*words, "--detach", "--resume-if-saved"],
+        cwd=ROOT,
+        env=os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert "code: that of the image (not sent)" in done.stdout
     (job,) = _Dashboard.jobs
+    assert (
+        f"`raymoe jobs logs {job['submission_id']} --address 127.0.0.1:8265` follows it, while "
+        f"`raymoe kube dashboard {RUN} -n raymoe` runs"
+    ) in " ".join(done.stdout.split())
     assert job["entrypoint"].endswith("train /dev/stdin --resume-if-saved")
     assert job["metadata"]["model"] == "/data/models/skywork-moe"
     assert "working_dir" not in job["runtime_env"]
