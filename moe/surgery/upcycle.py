@@ -28,7 +28,7 @@ from moe.config.tensors import TensorSlice, layer_tensors
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
-from moe.surgery.calibration import Calibration, calibrated
+from moe.surgery.calibration import Calibration, calibrated, probe
 from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
@@ -118,9 +118,7 @@ class _Upcycling:
     @property
     def probe(self) -> Tensor:
         """The tokens [1, S] on which both models are compared."""
-        source = generator(self.options.seed, "probe")
-        length = min(self.options.probe_tokens, self.config.max_positions)
-        return torch.randint(self.config.vocab_size, (1, length), generator=source)
+        return probe(self.config, self.options.seed, self.options.probe_tokens)
 
     def distance(self, before: Tensor, after: Tensor) -> LogitDistance:
         """Compare the logits; CheckpointError if an exact method changed them."""

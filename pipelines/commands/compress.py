@@ -66,10 +66,10 @@ def compress(
 ) -> None:
     """Make a model smaller: fewer experts, fewer bits; the receipt tells what it costs."""
     from moe.checkpoint.reader import Checkpoint
-    from moe.surgery.shrink.compress import Texts
     from moe.surgery.shrink.compress import compress as run
     from moe.surgery.shrink.methods import shrink_method_named
     from moe.surgery.shrink.options import CompressOptions
+    from moe.surgery.text import Texts
     from pipelines.models.text import text_from
     from pipelines.screen.compress_table import compress_table
     from pipelines.screen.progress import counted

@@ -30,11 +30,11 @@ from moe.surgery.growing.expand import GrowthReceipt, growth_receipt
 from moe.surgery.growing.expansion import Expansion, expansion
 from moe.surgery.growing.options import ExpandOptions, growth
 from moe.surgery.growing.parents import Parents
-from moe.surgery.growing.texts import Texts, calibration
 from moe.surgery.lineage import finite
 from moe.surgery.one_rank import one_rank
 from moe.surgery.output import Progress
 from moe.surgery.receipt import hashes_below, write_receipt
+from moe.surgery.text import Texts
 
 _FLOAT_BYTES = 4
 
@@ -50,7 +50,7 @@ def expand_checkpoint(
     training = _Training.open(source)
     grown = growth(training.weights.config, options)
     refuse_existing(to)
-    made = expansion(training.weights, grown, calibration(training.weights.config, options, texts))
+    made = expansion(training.weights, grown, texts)
     writing = _Writing(training, made, progress)
     check_room(to, writing.total)
     manifest, receipts = training.manifest, list[GrowthReceipt]()

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
@@ -22,6 +21,7 @@ from moe.config.tensors import TensorSlice, layer_tensors
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
+from moe.surgery.calibration import probe
 from moe.surgery.cores import one_core_spared
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.lineage import Lineage, finite, lineages
@@ -122,9 +122,7 @@ class _Mixing:
     def probe(self) -> Tensor:
         """The tokens [1, S] on which the models are compared."""
         options = self.options.upcycle
-        length = min(options.probe_tokens, self.config.max_positions)
-        source = generator(options.seed, "probe")
-        return torch.randint(self.config.vocab_size, (1, length), generator=source)
+        return probe(self.config, options.seed, options.probe_tokens)
 
     def prompted(self) -> Mapping[int, Tensor]:
         """Return the routers by layer, if they come from prompts.

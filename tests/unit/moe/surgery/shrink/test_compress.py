@@ -19,12 +19,12 @@ from moe.config.tensors import tensors
 from moe.errors import ConfigError, StorageError
 from moe.nn.build import build
 from moe.surgery.receipt import RECEIPT
-from moe.surgery.shrink.compress import Compressed, Texts, compress
+from moe.surgery.shrink.compress import Compressed, compress
 from moe.surgery.shrink.merge import Merge
 from moe.surgery.shrink.method import ShrinkMethod
 from moe.surgery.shrink.options import CompressOptions
 from moe.surgery.shrink.prune import Prune
-from moe.surgery.text import Text
+from moe.surgery.text import Text, Texts
 from tests import mixtures, tiny
 
 MEASURED: list[ShrinkMethod] = [
