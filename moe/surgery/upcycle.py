@@ -19,9 +19,7 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
 from moe.config.role import Role
 from moe.config.tensors import TensorSlice, layer_tensors
@@ -34,8 +32,8 @@ from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.lineage import Lineage, finite, lineages
 from moe.surgery.options import UpcycleOptions, upcycled_config
-from moe.surgery.output import Progress, Values, write_model
-from moe.surgery.receipt import Receipt, hashes, written
+from moe.surgery.output import Progress, Values, write_model, write_small_files
+from moe.surgery.receipt import Receipt, hashes_of, written
 from moe.surgery.routers import new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
@@ -73,7 +71,7 @@ def upcycle(
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
         shards = job.write(staging, progress)
         before = thread.submit(logits, dense, job.probe)
-        inputs = thread.submit(hashes, (source / "config.json", *map(local, dense.shards.paths)))
+        inputs = thread.submit(hashes_of, dense)
         after = logits(Checkpoint.open(staging), job.probe)
         distance = job.distance(before.result(), after)
         receipt = job.receipt(inputs.result(), written(staging, shards), distance)
@@ -109,10 +107,7 @@ class _Upcycling:
 
     def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
         """Write everything but the receipt; return a future of the SHA-256 of each shard."""
-        dtype = str(self.dense.dtype).removeprefix("torch.")
-        write_json(directory / "config.json", write_config(self.config, dtype))
-        copy_tokenizer(local(self.dense.path), directory)
-        copy_remote_code(self.config.family, directory)
+        write_small_files(directory, self.dense, self.config)
         return write_model(directory, self._specs, self._values(), progress)
 
     @property

@@ -11,9 +11,7 @@ from typing import Any
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from moe.staging import check_room, refuse_existing, staged
@@ -25,8 +23,8 @@ from moe.surgery.growing.expansion import Expansion, expansion
 from moe.surgery.growing.options import ExpandOptions, Growth, growth
 from moe.surgery.held_out import HeldOut, held_out
 from moe.surgery.lineage import finite
-from moe.surgery.output import Progress, Values, write_model
-from moe.surgery.receipt import hashes, write_receipt, written
+from moe.surgery.output import Progress, Values, write_model, write_small_files
+from moe.surgery.receipt import hashes_of, write_receipt, written
 from moe.surgery.streamed import logits
 from moe.surgery.text import Texts
 
@@ -68,14 +66,11 @@ def expand(
     specs = _specs(checkpoint, made)
     check_room(to, sum(spec.bytes for spec in specs))
     with one_core_spared(), staged(to) as staging:
-        dtype = str(checkpoint.dtype).removeprefix("torch.")
-        write_json(staging / "config.json", write_config(grown.after, dtype))
-        copy_tokenizer(source, staging)
-        copy_remote_code(grown.after.family, staging)
+        write_small_files(staging, checkpoint, grown.after)
         shards = write_model(staging, specs, _values(checkpoint, made), progress)
         after = Checkpoint.open(staging)
-        read = hashes((source / "config.json", *map(local, checkpoint.shards.paths)))
-        receipt = growth_receipt(checkpoint, after, made, texts, (read, written(staging, shards)))
+        files = hashes_of(checkpoint), written(staging, shards)
+        receipt = growth_receipt(checkpoint, after, made, texts, files)
         write_receipt(staging, asdict(receipt))
     return receipt
 

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
 from moe.config.tensors import TensorSlice, layer_tensors
 from moe.errors import CheckpointError, ConfigError
@@ -30,9 +28,9 @@ from moe.surgery.mixing.options import MixOptions
 from moe.surgery.mixing.rows import prompt_rows
 from moe.surgery.mixing.trunk import trunk
 from moe.surgery.options import upcycled_config
-from moe.surgery.output import Progress, Values, write_model
+from moe.surgery.output import Progress, Values, write_model, write_small_files
 from moe.surgery.part import Cut, Part
-from moe.surgery.receipt import hashes, write_receipt, written
+from moe.surgery.receipt import hashes_of, write_receipt, written
 from moe.surgery.routers import new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
@@ -75,10 +73,7 @@ def mix(
     check_room(to, sum(spec.bytes for spec in mixing.specs))
     rows = mixing.prompted()
     with one_core_spared(), staged(to) as staging:
-        dtype = str(mixing.head.dtype).removeprefix("torch.")
-        write_json(staging / "config.json", write_config(mixing.config, dtype))
-        copy_tokenizer(local(mixing.head.path), staging)
-        copy_remote_code(mixing.config.family, staging)
+        write_small_files(staging, mixing.head, mixing.config)
         shards = write_model(staging, mixing.specs, mixing.values(rows), progress)
         mixed = logits(Checkpoint.open(staging), mixing.probe)
         receipt = mixing.receipt(written(staging, shards), mixed)
@@ -190,6 +185,4 @@ class _Mixing:
 
 
 def _source(model: Checkpoint, distance: LogitDistance | None) -> MixSource:
-    path = local(model.path)
-    files = hashes((path / "config.json", *map(local, model.shards.paths)))
-    return MixSource(path.resolve().name, files, distance)
+    return MixSource(local(model.path).resolve().name, hashes_of(model), distance)

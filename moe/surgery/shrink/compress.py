@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import copy_tokenizer, write_json
-from moe.config.families import write_config
-from moe.config.model import ModelConfig
-from moe.config.quantised import KEY, Quantised, form_named, quantised_table
+from moe.config.quantised import KEY, form_named, quantised_table
 from moe.errors import ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
@@ -23,8 +19,8 @@ from moe.surgery.calibration import probe
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.held_out import text_loss
 from moe.surgery.look.routed import routed
-from moe.surgery.output import Progress, write_model
-from moe.surgery.receipt import hashes, write_receipt, written
+from moe.surgery.output import Progress, write_model, write_small_files
+from moe.surgery.receipt import hashes_of, write_receipt, written
 from moe.surgery.shrink.fold import Reduction
 from moe.surgery.shrink.method import Site
 from moe.surgery.shrink.options import PROBE_TOKENS, CompressOptions, compressed_config
@@ -76,11 +72,11 @@ def compress(
     total = sum(spec.bytes for spec in specs)
     check_room(to, total)
     with staged(to) as staging, ThreadPoolExecutor(1) as thread:
-        _write_small_files(checkpoint, config, form, staging)
+        few_bits = {} if form is None else {KEY: quantised_table(form)}
+        write_small_files(staging, checkpoint, config, few_bits)
         values = (stored.values(*piece) for piece in pieces)
         shards = write_model(staging, specs, values, progress)
-        read = (source / "config.json", *map(local, checkpoint.shards.paths))
-        inputs = thread.submit(hashes, read)
+        inputs = thread.submit(hashes_of, checkpoint)
         after = Checkpoint.open(staging)
         done = Compressed(
             options,
@@ -110,16 +106,6 @@ def _folds(checkpoint: Checkpoint, options: CompressOptions, texts: Texts | None
         site = Site(checkpoint, layer, reduction, options.seed, on_text)
         found[layer] = method.folds(site)
     return found
-
-
-def _write_small_files(
-    checkpoint: Checkpoint, config: ModelConfig, form: Quantised | None, to: Path
-) -> None:
-    dtype = str(checkpoint.dtype).removeprefix("torch.")
-    few_bits = {} if form is None else {KEY: quantised_table(form)}
-    write_json(to / "config.json", write_config(config, dtype) | few_bits)
-    copy_tokenizer(local(checkpoint.path), to)
-    copy_remote_code(config.family, to)
 
 
 def _losses(before: Checkpoint, after: Checkpoint, texts: Texts) -> tuple[float, float]:
