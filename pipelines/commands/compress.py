@@ -88,7 +88,7 @@ def compress(
         caution(line)
     texts = None
     if data is not None:
-        count = rows or ROWS
+        count = ROWS if rows is None else rows
         texts = Texts(
             text_from(model, data, "train", count), text_from(model, data, "held_out", count)
         )

@@ -213,6 +213,8 @@ def test_dense_and_hashed_models_and_full_directories_are_refused(tmp_path: Path
         Prune("luck")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give --experts"):
         CompressOptions(None, Merge())
+    with pytest.raises(ConfigError, match="give --method"):
+        CompressOptions(2)
 
 
 SLOW = """
