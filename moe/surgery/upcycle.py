@@ -21,8 +21,7 @@ from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
-from moe.config.role import Role
-from moe.config.tensors import TensorSlice, layer_tensors
+from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
@@ -34,7 +33,7 @@ from moe.surgery.lineage import Lineage, finite, lineages
 from moe.surgery.options import UpcycleOptions, upcycled_config
 from moe.surgery.output import Progress, Values, write_model, write_small_files
 from moe.surgery.receipt import Receipt, hashes_of, written
-from moe.surgery.routers import new_tensor
+from moe.surgery.routers import gate_of, new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
 
@@ -166,9 +165,8 @@ class _Upcycling:
     def _new(self, tensor: TensorSlice, cutter: Cutter) -> Tensor:
         layer = tensor.role.layer
         assert layer is not None
-        listed = layer_tensors(self.dense.config, layer)
-        gate = next(each for each in listed if each.role == Role("gate", layer, cut=0))
-        value = new_tensor(tensor, cutter.cut(layer), self.dense.read(gate), self.options)
+        gate = gate_of(self.dense, layer)
+        value = new_tensor(tensor, cutter.cut(layer), gate, self.options)
         return value.to(self.dense.dtype)
 
 

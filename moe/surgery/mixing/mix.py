@@ -15,7 +15,7 @@ from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, layer_tensors
+from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
@@ -31,7 +31,7 @@ from moe.surgery.options import upcycled_config
 from moe.surgery.output import Progress, Values, write_model, write_small_files
 from moe.surgery.part import Cut, Part
 from moe.surgery.receipt import hashes_of, write_receipt, written
-from moe.surgery.routers import new_tensor
+from moe.surgery.routers import gate_of, new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
 
@@ -178,10 +178,7 @@ class _Mixing:
     def _new(self, child: TensorSlice) -> Tensor:
         layer = child.role.layer
         assert layer is not None
-        gate = next(
-            each for each in layer_tensors(self.head.config, layer) if each.role.part == "gate"
-        )
-        return new_tensor(child, Cut(()), self.head.read(gate), self.options.upcycle)
+        return new_tensor(child, Cut(()), gate_of(self.head, layer), self.options.upcycle)
 
 
 def _source(model: Checkpoint, distance: LogitDistance | None) -> MixSource:
