@@ -66,8 +66,9 @@ class StreamedLinear(nn.Module):
         return self._checkpoint.read(self._tensor)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Return the outputs ``start`` to ``stop``."""
-        y = linear(x, Dense(self.stored[start:stop].float()))
+        """Return the outputs ``start`` to ``stop``; no other rows of the weight are read."""
+        weight = self._checkpoint.read(self._tensor.span(0, start, stop))
+        y = linear(x, Dense(weight.float()))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
