@@ -27,7 +27,7 @@ from moe.surgery.growing.options import ExpandOptions
 from moe.surgery.initialise import initialise
 from pipelines.corpus.inputs import fingerprint
 from pipelines.corpus.shards import TokenShards
-from pipelines.models.calibration import texts_from
+from pipelines.models.text import short_texts_from
 from pipelines.training.batches import batches
 
 EXPERTS, TOP_K, EXPERT_SIZE = 4, 2, 96
@@ -82,7 +82,7 @@ def _all(arguments: argparse.Namespace, folder: Path) -> Iterator[Stretch]:
     for number, way in enumerate(arguments.ways):
         grown = folder / f"grown{number}"
         asked = ExpandOptions(2 * EXPERTS, **WAYS[way])  # type: ignore[arg-type]
-        expand_checkpoint(half, grown, asked, texts_from(half, data))
+        expand_checkpoint(half, grown, asked, short_texts_from(half, data))
         on = training.run(way, CheckpointSource(grown), grown, rest)
         yield replace(on, losses=begun.losses | on.losses, seconds=begun.seconds + on.seconds)
 

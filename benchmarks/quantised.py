@@ -24,8 +24,9 @@ from moe.config.quantised import FORMS, Quantised, form_named, quantises
 from moe.config.tensors import tensors
 from moe.nn.inference.operands import pack
 from moe.nn.product import product
-from moe.surgery.shrink.compress import Texts, compress
+from moe.surgery.shrink.compress import compress
 from moe.surgery.shrink.options import CompressOptions
+from moe.surgery.text import Texts
 from pipelines.models.text import text_from
 
 ROWS = (1, 4, 16, 64)

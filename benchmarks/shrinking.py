@@ -34,11 +34,12 @@ from moe.surgery.copies import Drop
 from moe.surgery.initialise import initialise
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.output import Values, write_model
-from moe.surgery.shrink.compress import Texts, compress
+from moe.surgery.shrink.compress import compress
 from moe.surgery.shrink.merge import Merge
 from moe.surgery.shrink.method import ShrinkMethod
 from moe.surgery.shrink.options import CompressOptions
 from moe.surgery.shrink.prune import Prune
+from moe.surgery.text import Texts
 from moe.surgery.upcycle import upcycle
 from pipelines.corpus.shards import IGNORED, TokenShards
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize

@@ -46,6 +46,8 @@ class MemoryWatch(threading.Thread):
         super().__init__(daemon=True)
         self._seconds = seconds
         self._begin = anonymous_bytes()
+        if not self._begin:
+            raise RuntimeError("/proc/self/status has no RssAnon; measure on Linux")
         self._over = threading.Event()
         self.peak = 0
 

@@ -67,9 +67,14 @@ class Ablation:
         moe = config.moe
         if moe is None or moe.hashed:
             kind = "dense" if moe is None else "hashed"
-            raise ConfigError(f"--ablate {self.name}: the model is {kind}, no router chooses")
+            raise ConfigError(
+                f"--ablate {self.name}: the model is {kind}, no router chooses; give a model with "
+                "routers, or leave --ablate out"
+            )
         if not self.shared and not moe.shared_size:
-            raise ConfigError(f"--ablate {self.name}: the model has no shared expert")
+            raise ConfigError(
+                f"--ablate {self.name}: the model has no shared expert; leave no-shared out"
+            )
         reached = moe.experts // moe.groups * moe.top_groups
         passed, taken = self.passed(moe), self.taken(moe)
         if self.mask and not passed:
@@ -79,7 +84,7 @@ class Ablation:
         if passed + taken > reached:
             raise ConfigError(
                 f"--ablate {self.name}: {passed} experts passed over and {taken} taken are more "
-                f"than the {reached} that a token reaches"
+                f"than the {reached} that a token reaches; give less"
             )
         if self.shared and not passed and taken == moe.top_k:
             raise ConfigError(

@@ -23,13 +23,8 @@ class Calibration:
 
     def record(self) -> dict[str, object]:
         """Return the entry of the receipt."""
-        sha256 = digest(self.tokens)
-        return {"source": self.source, "tokens": self.tokens.numel(), "sha256": sha256}
-
-
-def digest(tokens: Tensor) -> str:
-    """Return the SHA-256 of token numbers, as 64-bit integers."""
-    return hashlib.sha256(tokens.long().numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(self.tokens.long().numpy().tobytes()).hexdigest()
+        return {"source": self.source, "tokens": self.tokens.numel(), "sha256": digest}
 
 
 def calibrated(
@@ -48,7 +43,20 @@ def calibrated(
         return None
     if given is not None:
         return given
-    length = min(_LENGTH, config.max_positions)
-    source = generator(options.seed, "calibration")
-    drawn = torch.randint(config.vocab_size, (_ROWS, length), generator=source)
-    return Calibration("random tokens", drawn)
+    return random_calibration(config, options.seed)
+
+
+def random_calibration(config: ModelConfig, seed: int) -> Calibration:
+    """Return tokens for who has no text."""
+    return Calibration("random tokens", _drawn(config, seed, "calibration", _ROWS, _LENGTH))
+
+
+def probe(config: ModelConfig, seed: int, length: int) -> Tensor:
+    """Return the random tokens [1, S] on which the logits of two models are compared."""
+    return _drawn(config, seed, "probe", 1, length)
+
+
+def _drawn(config: ModelConfig, seed: int, word: str, rows: int, length: int) -> Tensor:
+    """Return tokens drawn uniformly from the vocabulary, no more than the model has positions."""
+    size = (rows, min(length, config.max_positions))
+    return torch.randint(config.vocab_size, size, generator=generator(seed, word))

@@ -6,16 +6,11 @@ gives the position. It has no plan: the checkpoint records one rank, and any pla
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from moe.checkpoint.manifest import MANIFEST, Manifest, load_manifest
-from moe.checkpoint.moments import Moments
-from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.records import MASTER
 from moe.checkpoint.training import About, SaveContext, WholeState, write_training_checkpoint
 from moe.checkpoint.universal.layout import WEIGHT
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
@@ -24,8 +19,7 @@ from moe.checkpoint.universal.writer import AdamSettings, StepKind, UniversalWri
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
-from moe.config.tensors import TensorSlice, tensors
-from moe.errors import CheckpointError
+from moe.config.tensors import TensorSlice
 from moe.nn import controller
 from moe.planning.plan.file import to_dict
 from moe.staging import check_room, refuse_existing, staged
@@ -33,6 +27,7 @@ from moe.storage import Location
 from moe.surgery.one_rank import one_rank
 from moe.surgery.output import Progress
 from moe.surgery.receipt import hashes_below, write_receipt
+from moe.surgery.trained import Counted, TrainingCheckpoint
 
 _FLOAT_BYTES = 4
 
@@ -57,7 +52,7 @@ def import_universal(
         step=universal.step,
     )
     places = {part.tensor.name: (each, part) for each, part in universal.parts()}
-    counted = _Counted(universal.config, progress)
+    counted = Counted(universal.config, progress)
 
     def read(tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         return counted.passed(universal.read(*places[tensor.name], state))
@@ -80,48 +75,6 @@ def import_universal(
     write_training_checkpoint(to, about, state, beside=receipt)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingCheckpoint:
-    """A raymoe checkpoint opened for export: weights, moments and manifest."""
-
-    path: Path
-    weights: Checkpoint
-    moments: Moments
-    manifest: Manifest
-
-    @classmethod
-    def open(cls, path: Path) -> "TrainingCheckpoint":
-        """Open a directory; CheckpointError if it is a model and not a training checkpoint."""
-        if not (path / MANIFEST).is_file():
-            Checkpoint.open(path)
-            raise CheckpointError(
-                f"{path} is a model, not a training checkpoint: it has no {MANIFEST}, so there "
-                "are no moments with which DeepSpeed could continue; give a step-... directory of "
-                "a run, "
-                "or let DeepSpeed start from the model directly"
-            )
-        manifest = load_manifest(path)
-        weights = Checkpoint.open(path, manifest)
-        return cls(path, weights, Moments.open(path, manifest), manifest)
-
-    def read(self, part: Part, state: str) -> Tensor:
-        """Return the weight or a moment of a tensor, in float32: of a bf16 run, the master."""
-        if state == WEIGHT and self.moments.has(part.tensor, MASTER):
-            return self.moments.read(part.tensor, MASTER)
-        if state == WEIGHT:
-            return self.weights.read(part.tensor).float()
-        return self.moments.read(part.tensor, state).float()
-
-    def assembled(self, parameter: Parameter, state: str) -> Tensor:
-        """Return a parameter in the form that transformers holds."""
-        if len(parameter.parts) == 1 and parameter.parts[0].expert is None:
-            return self.read(parameter.parts[0], state)
-        whole = torch.empty(parameter.shape)
-        for part in parameter.parts:
-            part.of(whole).copy_(self.read(part, state))
-        return whole
-
-
 def export_universal(
     source: TrainingCheckpoint, to: Path, settings: AdamSettings, kind: StepKind, progress: Progress
 ) -> None:
@@ -131,10 +84,10 @@ def export_universal(
     written and the total.
     """
     config, manifest = source.weights.config, source.manifest
-    counted = _Counted(config, progress)
+    counted = Counted(config, progress)
 
     def reader(parameter: Parameter) -> Callable[[str], Tensor]:
-        return lambda state: counted.passed(source.assembled(parameter, state))
+        return lambda state: counted.passed(_assembled(source, parameter, state))
 
     refuse_existing(to)
     check_room(to, counted.total)
@@ -152,19 +105,21 @@ def export_universal(
         write_receipt(staging, table | {"files": hashes_below(staging)})
 
 
-class _Counted:
-    """Reports how many bytes of all weights and moments were read."""
+def _read(source: TrainingCheckpoint, part: Part, state: str) -> Tensor:
+    """Return the weight or a moment of a tensor, in float32."""
+    if state == WEIGHT:
+        return source.weights.read(part.tensor)
+    return source.moments.read(part.tensor, state).float()
 
-    def __init__(self, config: ModelConfig, progress: Progress) -> None:
-        each = ((3 if t.role.trained else 1) * t.elements for t in tensors(config))
-        self.total = _FLOAT_BYTES * sum(each)
-        self._done = 0
-        self._progress = progress
 
-    def passed(self, value: Tensor) -> Tensor:
-        self._done += _FLOAT_BYTES * value.numel()
-        self._progress(self._done, self.total)
-        return value
+def _assembled(source: TrainingCheckpoint, parameter: Parameter, state: str) -> Tensor:
+    """Return a parameter in the form that transformers holds."""
+    if len(parameter.parts) == 1 and parameter.parts[0].expert is None:
+        return _read(source, parameter.parts[0], state)
+    whole = torch.empty(parameter.shape)
+    for part in parameter.parts:
+        part.of(whole).copy_(_read(source, part, state))
+    return whole
 
 
 def _beginning(config: ModelConfig, run: RunConfig) -> dict[int, BalanceState]:

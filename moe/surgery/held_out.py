@@ -1,9 +1,10 @@
-"""The loss of two models on text that neither was made with, and how far their logits are apart.
+"""The loss of models on text that they were not made with, and how far their logits are apart.
 
-Both are computed from their files (``moe.surgery.streamed``); logits exist for some tokens at a
-time. Shapes: B batch, S sequence, D hidden, T tokens, V vocabulary.
+Models are computed from their files (``moe.surgery.streamed``); logits exist for some tokens at a
+time. Shapes: B batch, S sequence, D hidden, T tokens, R tokens at a time, V vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,20 +12,10 @@ from torch import Tensor
 
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import CheckpointError
-from moe.nn.loss import IGNORED, cross_entropy_sum, rows_at_once
+from moe.nn.loss import cross_entropy_sum, rows_at_once
 from moe.surgery.distance import LogitDistance, logit_distance
-from moe.surgery.streamed import advance, by_rows, embedded, final_normed, head_weight
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Tokens and labels, both [B, S], and the name of their directory; a label of -100 does not
-    count.
-    """
-
-    source: str
-    tokens: Tensor
-    labels: Tensor
+from moe.surgery.streamed import by_rows, final_normed, head_weight, last_states
+from moe.surgery.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +29,48 @@ class HeldOut:
     distance: LogitDistance
 
 
-@torch.no_grad()
-def normed_states(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
-    """Return what the head multiplies, [T, D]."""
-    x_BSD = embedded(checkpoint, tokens_BS)
-    for layer in range(checkpoint.config.layers):
-        x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
-    return final_normed(checkpoint, x_BSD).flatten(0, 1)
+def text_loss(checkpoint: Checkpoint, text: Text) -> float:
+    """Return the cross entropy in nats per predicted token; one layer is in memory at a time."""
+    count = text.predictions
+    parts = zip(_split(checkpoint, text.labels.flatten()), _logits(checkpoint, text), strict=True)
+    total = sum(_loss(logits_RV, labels_R) for labels_R, logits_RV in parts)
+    if total != total:
+        raise CheckpointError(
+            f"the loss of {checkpoint.path} is not a number; find its layer with `raymoe evaluate`"
+        )
+    return total / count
 
 
-@torch.no_grad()
 def held_out(before: Checkpoint, after: Checkpoint, text: Text) -> HeldOut:
     """Compare two models with one vocabulary on a text."""
-    models = [(normed_states(each, text.tokens), head_weight(each)) for each in (before, after)]
-    labels_T = text.labels.flatten()
-    step = rows_at_once(before.config.vocab_size)
-    losses, distances = torch.zeros(2, dtype=torch.float64), list[LogitDistance]()
-    for start in range(0, len(labels_T), step):
-        labels_R = labels_T[start : start + step]
-        logits = [by_rows(x_TD[start : start + step], head) for x_TD, head in models]
-        for number, logits_RV in enumerate(logits):
-            losses[number] += cross_entropy_sum(logits_RV[None], labels_R[None])
-        distances.append(logit_distance(*logits))
-    count = int((labels_T != IGNORED).sum())
-    if not count:
-        raise CheckpointError(f"no label of {text.source} counts; give longer documents")
-    loss_before, loss_after = (losses / count).tolist()
-    return HeldOut(text.source, count, loss_before, loss_after, _joined(distances))
+    count = text.predictions
+    loss_before, loss_after, distances = 0.0, 0.0, list[LogitDistance]()
+    labels = _split(before, text.labels.flatten())
+    models = (_logits(each, text) for each in (before, after))
+    for labels_R, one_RV, other_RV in zip(labels, *models, strict=True):
+        loss_before += _loss(one_RV, labels_R)
+        loss_after += _loss(other_RV, labels_R)
+        distances.append(logit_distance(one_RV, other_RV))
+    joined = _joined(distances)
+    return HeldOut(text.source, count, loss_before / count, loss_after / count, joined)
+
+
+@torch.no_grad()
+def _logits(checkpoint: Checkpoint, text: Text) -> Iterator[Tensor]:
+    """Yield the logits [R, V] of a few tokens at a time."""
+    x_BSD = final_normed(checkpoint, last_states(checkpoint, text.tokens))
+    head = head_weight(checkpoint)
+    for x_RD in _split(checkpoint, x_BSD.flatten(0, 1)):
+        yield by_rows(x_RD, head)
+
+
+def _split(checkpoint: Checkpoint, tokens_T: Tensor) -> tuple[Tensor, ...]:
+    """Divide something into parts of as many tokens as have logits at the same time."""
+    return torch.split(tokens_T, rows_at_once(checkpoint.config.vocab_size))
+
+
+def _loss(logits_RV: Tensor, labels_R: Tensor) -> float:
+    return cross_entropy_sum(logits_RV[None], labels_R[None]).item()
 
 
 def _joined(parts: list[LogitDistance]) -> LogitDistance:

@@ -3,18 +3,30 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.weight_files import INDEX
-from moe.checkpoint.writer import ShardWriter, TensorSpec, pack, write_index
+from moe.checkpoint.writer import (
+    ShardWriter,
+    TensorSpec,
+    copy_tokenizer,
+    pack,
+    write_index,
+    write_json,
+)
+from moe.config.families import write_config
+from moe.config.model import ModelConfig
 from moe.errors import CheckpointError
+from moe.storage import local
 
 Progress = Callable[[int, int], None]
 _AHEAD = 3
@@ -95,6 +107,21 @@ class HashedWriter(ShardWriter):
             self._hashing.append(hashing)
         self._file.write(data)
         self._place += data.nbytes
+
+
+def write_small_files(
+    directory: Path,
+    source: Checkpoint,
+    config: ModelConfig,
+    beside: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a model made from ``source`` has besides weights: its configuration, with keys
+    ``beside`` it, the tokenizer of the source, and code where the family needs it.
+    """
+    dtype = str(source.dtype).removeprefix("torch.")
+    write_json(directory / "config.json", write_config(config, dtype) | dict(beside or {}))
+    copy_tokenizer(local(source.path), directory)
+    copy_remote_code(config.family, directory)
 
 
 def write_model(

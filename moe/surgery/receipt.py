@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from moe import __version__
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import write_json
+from moe.storage import local
 from moe.surgery.distance import LogitDistance
 
 RECEIPT = "receipt.json"
@@ -48,6 +50,11 @@ def written(directory: Path, shards: Mapping[str, Future[str]]) -> dict[str, str
     rest = tuple(path for path in directory.iterdir() if path.name not in shards)
     found = {name: shard.result() for name, shard in shards.items()} | hashes(rest)
     return dict(sorted(found.items()))
+
+
+def hashes_of(model: Checkpoint) -> dict[str, str]:
+    """Return the SHA-256 of the configuration and the weights of a model."""
+    return hashes((local(model.path) / "config.json", *map(local, model.shards.paths)))
 
 
 def hashes(paths: tuple[Path, ...]) -> dict[str, str]:

@@ -7,7 +7,9 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from moe.config.tensors import TensorSlice
+from moe.checkpoint.reader import Checkpoint
+from moe.config.role import Role
+from moe.config.tensors import TensorSlice, layer_tensors
 from moe.surgery.blocks import spans
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.part import Cut
@@ -27,6 +29,12 @@ def new_tensor(tensor: TensorSlice, cut: Cut, gate: Tensor, options: UpcycleOpti
     rows, hidden = tensor.shape[0] // repeats, tensor.shape[1]
     drawn = torch.randn(rows, hidden, generator=generator(options.seed, tensor.name))
     return (drawn * options.deviation).repeat_interleave(repeats, dim=0)
+
+
+def gate_of(dense: Checkpoint, layer: int) -> Tensor:
+    """Return the gate projection of a layer of a dense model, memory-mapped and not read."""
+    wanted = Role("gate", layer, cut=0)
+    return dense.read(next(t for t in layer_tensors(dense.config, layer) if t.role == wanted))
 
 
 def _centroids(cut: Cut, gate: Tensor) -> Tensor:

@@ -37,6 +37,9 @@ from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
 
+_SEQUENCES = 8
+"""Sequences that are computed at a time, where there may be many."""
+
 
 class StreamedLinear(nn.Module):
     """A linear layer in float32 whose weight stays in the file."""
@@ -63,8 +66,9 @@ class StreamedLinear(nn.Module):
         return self._checkpoint.read(self._tensor)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Return the outputs ``start`` to ``stop``."""
-        y = linear(x, Dense(self.stored[start:stop].float()))
+        """Return the outputs ``start`` to ``stop``; no other rows of the weight are read."""
+        weight = self._checkpoint.read(self._tensor.span(0, start, stop))
+        y = linear(x, Dense(weight.float()))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
@@ -168,16 +172,17 @@ def advance(checkpoint: Checkpoint, layer: int, tokens_BS: Tensor, x_BSD: Tensor
 @torch.no_grad()
 def logits(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
     """Return the logits [B, S, V]."""
-    x_BSD = embedded(checkpoint, tokens_BS)
-    for layer in range(checkpoint.config.layers):
-        x_BSD = advance(checkpoint, layer, tokens_BS, x_BSD)
-    return head(checkpoint, x_BSD)
+    x_BSD = last_states(checkpoint, tokens_BS)
+    return by_rows(final_normed(checkpoint, x_BSD), head_weight(checkpoint))
 
 
 @torch.no_grad()
-def head(checkpoint: Checkpoint, x_BSD: Tensor) -> Tensor:
-    """Return the logits [..., V] of the hidden states after the last layer."""
-    return by_rows(final_normed(checkpoint, x_BSD), head_weight(checkpoint))
+def last_states(checkpoint: Checkpoint, tokens_BS: Tensor) -> Tensor:
+    """Return the hidden states [B, S, D] after the last layer."""
+    x_BSD = embedded(checkpoint, tokens_BS)
+    for layer in range(checkpoint.config.layers):
+        x_BSD = in_parts(streamed_layer(checkpoint, layer), tokens_BS, x_BSD)
+    return x_BSD
 
 
 def final_normed(checkpoint: Checkpoint, x_BSD: Tensor) -> Tensor:
@@ -216,6 +221,12 @@ def run(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
     """Return the hidden states after the layers of a decoder without ends."""
     values: Tensor = decoder(x_BSD, Pass(tokens=tokens_BS, measured=False)).values
     return values
+
+
+def in_parts(decoder: Decoder, tokens_BS: Tensor, x_BSD: Tensor) -> Tensor:
+    """Return the same, a few sequences at a time."""
+    parts = zip(torch.split(tokens_BS, _SEQUENCES), torch.split(x_BSD, _SEQUENCES), strict=True)
+    return torch.cat([run(decoder, *part) for part in parts])
 
 
 def _whole(checkpoint: Checkpoint, name: str) -> Tensor:

@@ -19,24 +19,21 @@ from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
-from moe.config.role import Role
-from moe.config.tensors import TensorSlice, layer_tensors
+from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
-from moe.surgery.calibration import Calibration, calibrated
+from moe.surgery.calibration import Calibration, calibrated, probe
 from moe.surgery.cores import one_core_spared
 from moe.surgery.cutter import Cutter
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.lineage import Lineage, finite, lineages
 from moe.surgery.options import UpcycleOptions, upcycled_config
-from moe.surgery.output import Progress, Values, write_model
-from moe.surgery.receipt import Receipt, hashes, written
-from moe.surgery.routers import new_tensor
+from moe.surgery.output import Progress, Values, write_model, write_small_files
+from moe.surgery.receipt import Receipt, hashes_of, written
+from moe.surgery.routers import gate_of, new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
 
@@ -73,7 +70,7 @@ def upcycle(
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
         shards = job.write(staging, progress)
         before = thread.submit(logits, dense, job.probe)
-        inputs = thread.submit(hashes, (source / "config.json", *map(local, dense.shards.paths)))
+        inputs = thread.submit(hashes_of, dense)
         after = logits(Checkpoint.open(staging), job.probe)
         distance = job.distance(before.result(), after)
         receipt = job.receipt(inputs.result(), written(staging, shards), distance)
@@ -109,18 +106,13 @@ class _Upcycling:
 
     def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
         """Write everything but the receipt; return a future of the SHA-256 of each shard."""
-        dtype = str(self.dense.dtype).removeprefix("torch.")
-        write_json(directory / "config.json", write_config(self.config, dtype))
-        copy_tokenizer(local(self.dense.path), directory)
-        copy_remote_code(self.config.family, directory)
+        write_small_files(directory, self.dense, self.config)
         return write_model(directory, self._specs, self._values(), progress)
 
     @property
     def probe(self) -> Tensor:
         """The tokens [1, S] on which both models are compared."""
-        source = generator(self.options.seed, "probe")
-        length = min(self.options.probe_tokens, self.config.max_positions)
-        return torch.randint(self.config.vocab_size, (1, length), generator=source)
+        return probe(self.config, self.options.seed, self.options.probe_tokens)
 
     def distance(self, before: Tensor, after: Tensor) -> LogitDistance:
         """Compare the logits; CheckpointError if an exact method changed them."""
@@ -173,9 +165,8 @@ class _Upcycling:
     def _new(self, tensor: TensorSlice, cutter: Cutter) -> Tensor:
         layer = tensor.role.layer
         assert layer is not None
-        listed = layer_tensors(self.dense.config, layer)
-        gate = next(each for each in listed if each.role == Role("gate", layer, cut=0))
-        value = new_tensor(tensor, cutter.cut(layer), self.dense.read(gate), self.options)
+        gate = gate_of(self.dense, layer)
+        value = new_tensor(tensor, cutter.cut(layer), gate, self.options)
         return value.to(self.dense.dtype)
 
 

@@ -74,7 +74,8 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
     from actors.step.optimizer import learning_rate
     from moe.checkpoint.universal.writer import AdamSettings, StepKind
     from moe.config.run import parse_run
-    from moe.surgery.deepspeed import TrainingCheckpoint, export_universal
+    from moe.surgery.deepspeed import export_universal
+    from moe.surgery.trained import TrainingCheckpoint
     from pipelines.screen.progress import counted
 
     kinds: dict[str, StepKind] = {"torch": "tensor", "deepspeed": "integer"}

@@ -66,10 +66,10 @@ def compress(
 ) -> None:
     """Make a model smaller: fewer experts, fewer bits; the receipt tells what it costs."""
     from moe.checkpoint.reader import Checkpoint
-    from moe.surgery.shrink.compress import Texts
     from moe.surgery.shrink.compress import compress as run
     from moe.surgery.shrink.methods import shrink_method_named
     from moe.surgery.shrink.options import CompressOptions
+    from moe.surgery.text import Texts
     from pipelines.models.text import text_from
     from pipelines.screen.compress_table import compress_table
     from pipelines.screen.progress import counted
@@ -88,7 +88,7 @@ def compress(
         caution(line)
     texts = None
     if data is not None:
-        count = rows or ROWS
+        count = ROWS if rows is None else rows
         texts = Texts(
             text_from(model, data, "train", count), text_from(model, data, "held_out", count)
         )

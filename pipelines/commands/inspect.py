@@ -50,7 +50,8 @@ def inspect(
     checkpoint = Checkpoint.open(model)
     for line in checkpoint.notes:
         caution(line)
-    text = None if data is None else text_from(model, data, "held_out", rows or ROWS)
+    count = ROWS if rows is None else rows
+    text = None if data is None else text_from(model, data, "held_out", count)
     with counted(console, "inspecting") as progress:
         found = run(checkpoint, text, progress)
     console.print(look_table(escape(str(model)), found))

@@ -1,1 +1,1 @@
-"""Work on whole models: evaluation, inspection, calibration, DeepSpeed shards."""
+"""Work on whole models: evaluation, inspection, texts, DeepSpeed shards."""

@@ -25,6 +25,7 @@ from moe.nn.statistics import RoutingStatistics
 from pipelines.corpus.inputs import open_shards
 from pipelines.corpus.manifest import Split
 from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.models.text import spread
 
 Progress = Callable[[int, int], None]
 
@@ -134,7 +135,7 @@ def _evaluated(
     progress: Progress,
 ) -> Evaluation:
     data, shards = text
-    rows = _spread(len(shards), options.rows)
+    rows = spread(len(shards), options.rows)
     started = time.perf_counter()
     loss, tokens = 0.0, 0
     seen: dict[int, list[RoutingStatistics]] = defaultdict(list)
@@ -206,8 +207,3 @@ def _health(decoder: Decoder, layer: int, found: Sequence[RoutingStatistics]) ->
         sharpness=mean([statistics.sharpness for statistics in found]),
         similarity=expert_similarity([list(expert.parameters()) for expert in experts.values()]),
     )
-
-
-def _spread(total: int, wanted: int | None) -> np.ndarray:
-    count = total if wanted is None else min(wanted, total)
-    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))

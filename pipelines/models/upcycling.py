@@ -24,7 +24,7 @@ from moe.surgery.output import Progress
 from moe.surgery.receipt import Receipt
 from moe.surgery.upcycle import upcycle
 from pipelines.corpus.tokenizer import DocumentTokenizer
-from pipelines.models.calibration import calibration_from, texts_from
+from pipelines.models.text import short_text_from, short_texts_from
 
 AnyReceipt = Receipt | GrowthReceipt | MixReceipt
 Given = Mapping[str, Any]
@@ -68,7 +68,7 @@ def run_upcycling(
 def _upcycled(source: Path, to: Path, method: Method, given: Given, progress: Progress) -> Receipt:
     options = UpcycleOptions(experts=given.get("experts", EXPERTS), method=method, **_result(given))
     data = given.get("calibration")
-    text = calibration_from(source, data) if data else None
+    text = short_text_from(source, data, "train") if data else None
     return upcycle(source, to, options, progress, text)
 
 
@@ -78,7 +78,7 @@ def _expanded(source: Path, to: Path, given: Given, progress: Progress) -> Growt
     beside = {"calibration", "with_optimizer"}
     options = ExpandOptions(**{name: given[name] for name in given.keys() - beside})
     data = given.get("calibration")
-    texts = texts_from(source, data) if data else None
+    texts = short_texts_from(source, data) if data else None
     write = expand_checkpoint if given.get("with_optimizer") else expand
     return write(source, to, options, texts, progress)
 

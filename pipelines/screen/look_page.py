@@ -8,12 +8,12 @@ and a map of many experts scrolls by itself.
 
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from moe.errors import ConfigError
 from moe.surgery.look.look import LayerLook, Matrix
 from pipelines.models.inspect import Inspection
+from pipelines.screen.page.document import document, write_document
 from pipelines.screen.page.heat import heat_map, scale_bar
 from pipelines.screen.page.svg import element
 from pipelines.screen.words import count, numbers
@@ -21,27 +21,15 @@ from pipelines.screen.words import count, numbers
 
 def write_page(path: Path, found: Inspection) -> None:
     """Write the page."""
-    try:
-        path.write_text(draw_page(found), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the page to {path}: {error.strerror}; choose another file"
-        ) from error
+    write_document(path, draw_page(found), ConfigError)
 
 
 def draw_page(found: Inspection) -> str:
     """Return the page as HTML."""
-    title = f"Experts of {found.model}"
-    return "\n".join(
+    return document(
+        f"Experts of {found.model}",
+        ["style.css", "heat.css"],
         [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape(title)}</title>",
-            element("style", _style("style.css"), _style("heat.css")),
-            "</head><body>",
-            f"<h1>{escape(title)}</h1>",
             f"<p>{escape(_about(found))}</p>",
             *_load(found),
             *_alike(
@@ -51,13 +39,8 @@ def draw_page(found: Inspection) -> str:
                 [(layer, layer.cosine) for layer in found.layers],
             ),
             *_of_text(found),
-            "</body></html>\n",
-        ]
+        ],
     )
-
-
-def _style(name: str) -> str:
-    return files("pipelines.screen.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _about(found: Inspection) -> str:

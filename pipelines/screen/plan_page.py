@@ -7,10 +7,8 @@ some hundred kilobytes, while plotly's script alone has five megabytes. The page
 zoom and readable without scripts; scripts only show hints at once and zoom the step.
 """
 
-import os
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from moe.config.model import ModelConfig
@@ -19,6 +17,7 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
+from pipelines.screen.page.document import document, own, write_document
 from pipelines.screen.page.holdings import holdings, placed_otherwise
 from pipelines.screen.page.memory import limits, memory
 from pipelines.screen.page.phrases import TIGHT, count, fullness, seconds, short
@@ -44,16 +43,7 @@ def write_page(
 
     An existing page is replaced atomically: readers see the old or the new page.
     """
-    page = draw_page(config, plan, inventory, prediction, even)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise PlanError(
-            f"cannot write the page to {path}: {error.strerror}; choose another file"
-        ) from error
+    write_document(path, draw_page(config, plan, inventory, prediction, even), PlanError)
 
 
 def draw_page(
@@ -64,19 +54,12 @@ def draw_page(
     even: Prediction | None,
 ) -> str:
     """Return the page as HTML."""
-    title = _title(config, plan)
     room = limits(plan, inventory)
     cards = [*_speed(prediction), _fullest(plan, prediction, room), _gain(prediction, even, room)]
-    return "\n".join(
+    return document(
+        _title(config, plan),
+        ["style.css"],
         [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape(title)}</title>",
-            element("style", _own("style.css")),
-            "</head><body>",
-            f"<h1>{escape(title)}</h1>",
             f"<p>{escape(_work(plan, prediction))}</p>",
             element("dl", *(_card(*card) for card in cards)),
             *_section("Who holds what", _about_holdings(plan)),
@@ -87,14 +70,9 @@ def draw_page(
             *_section("One step", _about_timeline(prediction, even)),
             timeline(prediction, even),
             '<div id="told"></div>',
-            *(element("script", _own(name)) for name in ("hints.js", "zoom.js")),
-            "</body></html>\n",
-        ]
+            *(element("script", own(name)) for name in ("hints.js", "zoom.js")),
+        ],
     )
-
-
-def _own(name: str) -> str:
-    return files("pipelines.screen.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _section(heading: str, about: str) -> Iterator[str]:

@@ -131,7 +131,7 @@ class _Dense:
 class _Mixture:
     def __init__(self, layer: MixtureOfExperts, kind: WeightKind, own: bool) -> None:
         self._router = layer.router
-        self._held = HeldExperts(layer.experts, kind, own, layer.config.experts)
+        self.held = HeldExperts(layer.experts, kind, own, layer.config.experts)
         shared = layer.config.shared_size > 0
         self._shared = SwiGlu.of(layer.shared, kind, own) if shared else None
         self._gate: nn.Linear | None = layer.shared_gate if layer.config.shared_gate else None
@@ -139,17 +139,13 @@ class _Mixture:
         self._exchange = layer.exchange
 
     @property
-    def held(self) -> HeldExperts:
-        return self._held
-
-    @property
     def operands(self) -> list[Operand]:
-        every = [*self._held] if self._shared is None else [*self._held, self._shared]
+        every = [*self.held] if self._shared is None else [*self.held, self._shared]
         return [each for expert in every for each in expert.operands]
 
     def additions(self, role: Role) -> Additions:
         if role.expert is not None:
-            return self._held.additions(role.expert, role.part)
+            return self.held.additions(role.expert, role.part)
         if self._shared is not None and role.shared:
             return self._shared.additions(role.part)
         return self._to_router if role.part == "router" else self._to_gate
@@ -160,7 +156,7 @@ class _Mixture:
         routing = self._router.forward(
             exact_TD, rows.tokens, lambda logits_TN: self._to_router.to(logits_TN, exact, spans)
         )
-        y_TD = self._held.mix(x_TD, routing.experts, routing.weights, spans)
+        y_TD = self.held.mix(x_TD, routing.experts, routing.weights, spans)
         if self._shared is not None:
             shared_TD = self._shared.apply(self._shared.gate_up.prepared(x_TD), spans)
             if self._gate is not None:

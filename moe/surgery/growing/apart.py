@@ -15,8 +15,8 @@ Shapes: T tokens, D hidden, C copies, K experts per token, N experts.
 import torch
 from torch import Tensor
 
+from moe.surgery.look.routed import Routed
 from moe.surgery.seeds import generator
-from moe.surgery.seen import Seen
 
 KEPT = 0.95
 """Share of the calibration tokens that keep their experts."""
@@ -25,7 +25,7 @@ _LEAST = 1.0
 """The least difference of logits between two copies that most tokens have."""
 
 
-def directions(found: Seen, copies: int, seed: int) -> Tensor:
+def directions(found: Routed, copies: int, seed: int) -> Tensor:
     """Return the vector of each copy, [C, D], with mean zero."""
     x_TD = found.inputs.float()
     drawn_CD = torch.randn(copies, x_TD.shape[1], generator=generator(seed, "apart", found.layer))

@@ -11,23 +11,22 @@ from typing import Any
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.tensors import TensorSlice, tensors
 from moe.errors import CheckpointError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
+from moe.surgery.calibration import probe
 from moe.surgery.cores import one_core_spared
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.growing.expansion import Expansion, expansion
 from moe.surgery.growing.options import ExpandOptions, Growth, growth
-from moe.surgery.growing.texts import Texts, calibration, probe
 from moe.surgery.held_out import HeldOut, held_out
 from moe.surgery.lineage import finite
-from moe.surgery.output import Progress, Values, write_model
-from moe.surgery.receipt import hashes, write_receipt, written
+from moe.surgery.output import Progress, Values, write_model, write_small_files
+from moe.surgery.receipt import hashes_of, write_receipt, written
 from moe.surgery.streamed import logits
+from moe.surgery.text import Texts
 
 MAX_RELATIVE = 1e-4
 """Relative difference of logits above which an exact expansion is refused; rounding is 1e-6."""
@@ -63,18 +62,15 @@ def expand(
     checkpoint = Checkpoint.open(source)
     grown = growth(checkpoint.config, options)
     refuse_existing(to)
-    made = expansion(checkpoint, grown, calibration(checkpoint.config, options, texts))
+    made = expansion(checkpoint, grown, texts)
     specs = _specs(checkpoint, made)
     check_room(to, sum(spec.bytes for spec in specs))
     with one_core_spared(), staged(to) as staging:
-        dtype = str(checkpoint.dtype).removeprefix("torch.")
-        write_json(staging / "config.json", write_config(grown.after, dtype))
-        copy_tokenizer(source, staging)
-        copy_remote_code(grown.after.family, staging)
+        write_small_files(staging, checkpoint, grown.after)
         shards = write_model(staging, specs, _values(checkpoint, made), progress)
         after = Checkpoint.open(staging)
-        read = hashes((source / "config.json", *map(local, checkpoint.shards.paths)))
-        receipt = growth_receipt(checkpoint, after, made, texts, (read, written(staging, shards)))
+        files = hashes_of(checkpoint), written(staging, shards)
+        receipt = growth_receipt(checkpoint, after, made, texts, files)
         write_receipt(staging, asdict(receipt))
     return receipt
 
@@ -92,7 +88,7 @@ def growth_receipt(
     grown, text = made.grown, texts.held_out if texts else None
     return GrowthReceipt(
         method="expand",
-        options=grown.record() | {"calibration": texts.record() if texts else None},
+        options=grown.record() | {"calibration": texts.calibration.record() if texts else None},
         source=local(before.path).resolve().name,
         source_files=files[0],
         files=files[1],
@@ -105,7 +101,7 @@ def growth_receipt(
 
 def measured(before: Checkpoint, after: Checkpoint, grown: Growth) -> LogitDistance:
     """Compare the logits on random tokens; CheckpointError if an exact expansion changed them."""
-    tokens = probe(grown.before, grown.options)
+    tokens = probe(grown.before, grown.options.seed, grown.options.probe_tokens)
     distance = logit_distance(logits(before, tokens), logits(after, tokens))
     if not distance.finite or (grown.exact and distance.relative >= MAX_RELATIVE):
         raise CheckpointError(

@@ -9,17 +9,18 @@ from torch import Tensor
 from moe.checkpoint.reader import Checkpoint
 from moe.config.role import Role
 from moe.config.tensors import TensorSlice, tensors
+from moe.surgery.calibration import random_calibration
 from moe.surgery.growing.apart import directions
 from moe.surgery.growing.gradient import squared_gradients
 from moe.surgery.growing.options import Growth
 from moe.surgery.growing.parents import Parents, parents_alike, parents_by
 from moe.surgery.growing.parts import part_of
 from moe.surgery.growing.rows import router_rows
-from moe.surgery.held_out import Text
+from moe.surgery.look.routed import routed
 from moe.surgery.output import Values
 from moe.surgery.part import Part
 from moe.surgery.seeds import generator
-from moe.surgery.seen import seen
+from moe.surgery.text import Text, Texts
 
 _BY_EXPERT = frozenset({"router", "balance_bias"})
 """Parts with one row for each expert."""
@@ -71,12 +72,13 @@ class Expansion:
         return {tensor.role: tensor for tensor in tensors(self.grown.before)}
 
 
-def expansion(source: Checkpoint, grown: Growth, text: Text) -> Expansion:
+def expansion(source: Checkpoint, grown: Growth, texts: Texts | None) -> Expansion:
     """Decide what is copied; calibration tokens are computed only if the options need them."""
     options, layers = grown.options, grown.before.moe_layers
+    text = _random_text(grown) if texts is None else texts.calibration
     if options.apart:
         assert grown.copies is not None
-        found = seen(source, text.tokens)
+        found = routed(source, text.tokens)
         apart = {each.layer: directions(each, grown.copies, options.seed) for each in found}
     else:
         apart = {}
@@ -91,5 +93,11 @@ def expansion(source: Checkpoint, grown: Growth, text: Text) -> Expansion:
 def _merits(source: Checkpoint, grown: Growth, text: Text) -> dict[int, list[float]]:
     """Return the load or the squared gradient of the experts of each layer."""
     if grown.options.by == "load":
-        return {found.layer: found.load for found in seen(source, text.tokens)}
+        return {found.layer: found.shares for found in routed(source, text.tokens)}
     return squared_gradients(source, text.tokens, text.labels)
+
+
+def _random_text(grown: Growth) -> Text:
+    """Return random tokens, each with the next one as its label."""
+    drawn = random_calibration(grown.before, grown.options.seed)
+    return Text(drawn.source, drawn.tokens, drawn.tokens.roll(-1, dims=1))

@@ -104,7 +104,7 @@ def traffic_of(found: Routed, hashed: bool = False) -> Traffic:
     used_TN = torch.zeros(tokens, experts).scatter_(1, found.routing.experts, 1.0)
     sharp = not hashed
     return Traffic(
-        load=tuple((load_N.double() / load_N.sum()).tolist()),
+        load=tuple(found.shares),
         reach=tuple((found.reach / load_N.clamp(min=1)).tolist()),
         together=_rows((used_TN.T @ used_TN).double() / tokens),
         cka=_rows(output_cka(found)),

@@ -15,8 +15,7 @@ from torch import Tensor
 from moe.checkpoint.reader import Checkpoint
 from moe.nn.decoder import Decoder
 from moe.nn.router import Router, Routing
-from moe.surgery.streamed import StreamedExperts, embedded, streamed_layer
-from moe.surgery.text import in_parts
+from moe.surgery.streamed import StreamedExperts, embedded, in_parts, streamed_layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,11 @@ class Routed:
     def load(self) -> Tensor:
         """Number of tokens of each expert, [N]."""
         return torch.bincount(self.routing.experts.flatten(), minlength=len(self.reach))
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of each expert of all (token, expert) pairs."""
+        return (self.load.double() / self.load.sum()).tolist()
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ def weight_cosines(checkpoint: Checkpoint, layer: int) -> Tensor:
     count = checkpoint.config.experts
     products_NN = torch.zeros(count, count, dtype=torch.float64)
     for alike in by_part(checkpoint, layer):
-        mapped = [checkpoint.read(tensor) for tensor in alike]
-        for start, stop in spans(mapped[0], BLOCK_ELEMENTS // count):
-            products_NN += inner_products([weight[start:stop] for weight in mapped])
+        shape = torch.empty(alike[0].shape, device="meta")
+        for start, stop in spans(shape, BLOCK_ELEMENTS // count):
+            rows = [checkpoint.read(tensor.span(0, start, stop)) for tensor in alike]
+            products_NN += inner_products(rows)
     return cosines(products_NN)
 
 

@@ -9,19 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import TensorSpec, copy_tokenizer, write_json
-from moe.config.families import write_config
+from moe.checkpoint.writer import TensorSpec
 from moe.config.model import ModelConfig
-from moe.config.tensors import TensorSlice, layer_tensors
+from moe.config.tensors import TensorSlice
 from moe.errors import CheckpointError, ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
+from moe.surgery.calibration import probe
 from moe.surgery.cores import one_core_spared
 from moe.surgery.distance import LogitDistance, logit_distance
 from moe.surgery.lineage import Lineage, finite, lineages
@@ -30,10 +28,10 @@ from moe.surgery.mixing.options import MixOptions
 from moe.surgery.mixing.rows import prompt_rows
 from moe.surgery.mixing.trunk import trunk
 from moe.surgery.options import upcycled_config
-from moe.surgery.output import Progress, Values, write_model
+from moe.surgery.output import Progress, Values, write_model, write_small_files
 from moe.surgery.part import Cut, Part
-from moe.surgery.receipt import hashes, write_receipt, written
-from moe.surgery.routers import new_tensor
+from moe.surgery.receipt import hashes_of, write_receipt, written
+from moe.surgery.routers import gate_of, new_tensor
 from moe.surgery.seeds import generator
 from moe.surgery.streamed import logits
 
@@ -75,10 +73,7 @@ def mix(
     check_room(to, sum(spec.bytes for spec in mixing.specs))
     rows = mixing.prompted()
     with one_core_spared(), staged(to) as staging:
-        dtype = str(mixing.head.dtype).removeprefix("torch.")
-        write_json(staging / "config.json", write_config(mixing.config, dtype))
-        copy_tokenizer(local(mixing.head.path), staging)
-        copy_remote_code(mixing.config.family, staging)
+        write_small_files(staging, mixing.head, mixing.config)
         shards = write_model(staging, mixing.specs, mixing.values(rows), progress)
         mixed = logits(Checkpoint.open(staging), mixing.probe)
         receipt = mixing.receipt(written(staging, shards), mixed)
@@ -122,9 +117,7 @@ class _Mixing:
     def probe(self) -> Tensor:
         """The tokens [1, S] on which the models are compared."""
         options = self.options.upcycle
-        length = min(options.probe_tokens, self.config.max_positions)
-        source = generator(options.seed, "probe")
-        return torch.randint(self.config.vocab_size, (1, length), generator=source)
+        return probe(self.config, options.seed, options.probe_tokens)
 
     def prompted(self) -> Mapping[int, Tensor]:
         """Return the routers by layer, if they come from prompts.
@@ -185,13 +178,8 @@ class _Mixing:
     def _new(self, child: TensorSlice) -> Tensor:
         layer = child.role.layer
         assert layer is not None
-        gate = next(
-            each for each in layer_tensors(self.head.config, layer) if each.role.part == "gate"
-        )
-        return new_tensor(child, Cut(()), self.head.read(gate), self.options.upcycle)
+        return new_tensor(child, Cut(()), gate_of(self.head, layer), self.options.upcycle)
 
 
 def _source(model: Checkpoint, distance: LogitDistance | None) -> MixSource:
-    path = local(model.path)
-    files = hashes((path / "config.json", *map(local, model.shards.paths)))
-    return MixSource(path.resolve().name, files, distance)
+    return MixSource(local(model.path).resolve().name, hashes_of(model), distance)

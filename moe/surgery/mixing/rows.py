@@ -6,7 +6,7 @@ over experts, which separates none, and scaled to the length of a normal row.
 Shapes: B prompts, S positions, D hidden, N experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from moe.checkpoint.reader import Checkpoint
 from moe.errors import ConfigError
 from moe.surgery.mixing.options import Prompts
-from moe.surgery.seen import feed_forward_inputs
+from moe.surgery.streamed import embedded, run, streamed_layer
 
 _LEAST = 1e-5
 """The least distance from the mean over experts, relative to the length, that is not rounding."""
@@ -55,5 +55,19 @@ def _means(reader: Checkpoint, prompts: Prompts) -> dict[int, Tensor]:
         valid_BS[row, : len(tokens)] = True
     return {
         layer: x_BSD[valid_BS].double().mean(dim=0).float()
-        for layer, x_BSD in feed_forward_inputs(reader, tokens_BS)
+        for layer, x_BSD in _feed_forward_inputs(reader, tokens_BS)
     }
+
+
+@torch.no_grad()
+def _feed_forward_inputs(checkpoint: Checkpoint, tokens_BS: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the inputs [B, S, D] of the feed-forward of each layer."""
+    x_BSD = embedded(checkpoint, tokens_BS)
+    for layer in range(checkpoint.config.layers):
+        decoder, found = streamed_layer(checkpoint, layer), list[Tensor]()
+        feed_forward = decoder.get_submodule(f"model.layers.{layer}.mlp")
+        feed_forward.register_forward_pre_hook(
+            lambda module, inputs, to=found: to.append(inputs[0])
+        )
+        x_BSD = run(decoder, tokens_BS, x_BSD)
+        yield layer, found[0]

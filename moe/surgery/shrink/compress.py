@@ -5,43 +5,29 @@ experts of each layer; then each tensor of the smaller model is written, a block
 Memory holds one layer's activations, or a few blocks.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.remote import copy_remote_code
-from moe.checkpoint.writer import copy_tokenizer, write_json
-from moe.config.families import write_config
-from moe.config.model import ModelConfig
-from moe.config.quantised import KEY, Quantised, form_named, quantised_table
+from moe.config.quantised import KEY, form_named, quantised_table
 from moe.errors import ConfigError
 from moe.staging import check_room, refuse_existing, staged
 from moe.storage import local
+from moe.surgery.calibration import probe
 from moe.surgery.distance import LogitDistance, logit_distance
+from moe.surgery.held_out import text_loss
 from moe.surgery.look.routed import routed
-from moe.surgery.output import Progress, write_model
-from moe.surgery.receipt import hashes, write_receipt
-from moe.surgery.seeds import generator
+from moe.surgery.output import Progress, write_model, write_small_files
+from moe.surgery.receipt import hashes_of, write_receipt, written
 from moe.surgery.shrink.fold import Reduction
 from moe.surgery.shrink.method import Site
 from moe.surgery.shrink.options import PROBE_TOKENS, CompressOptions, compressed_config
 from moe.surgery.shrink.stored import Stored
 from moe.surgery.shrink.tensors import Folds, Smaller
 from moe.surgery.streamed import logits
-from moe.surgery.text import Text, text_loss
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Text on which layers are measured, and held-out text on which the result is judged."""
-
-    calibration: Text
-    held_out: Text
+from moe.surgery.text import Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +72,11 @@ def compress(
     total = sum(spec.bytes for spec in specs)
     check_room(to, total)
     with staged(to) as staging, ThreadPoolExecutor(1) as thread:
-        _write_small_files(checkpoint, config, form, staging)
+        few_bits = {} if form is None else {KEY: quantised_table(form)}
+        write_small_files(staging, checkpoint, config, few_bits)
         values = (stored.values(*piece) for piece in pieces)
         shards = write_model(staging, specs, values, progress)
-        files = (source / "config.json", *map(local, checkpoint.shards.paths))
-        inputs = thread.submit(hashes, files)
+        inputs = thread.submit(hashes_of, checkpoint)
         after = Checkpoint.open(staging)
         done = Compressed(
             options,
@@ -99,8 +85,8 @@ def compress(
             (_bytes(checkpoint), total),
             _distance(checkpoint, after, options, texts),
         )
-        written = _written(staging, shards)
-        write_receipt(staging, _receipt(checkpoint, done, texts, inputs.result(), written))
+        files = inputs.result(), written(staging, shards)
+        write_receipt(staging, _receipt(checkpoint, done, texts, files))
     return done
 
 
@@ -122,16 +108,6 @@ def _folds(checkpoint: Checkpoint, options: CompressOptions, texts: Texts | None
     return found
 
 
-def _write_small_files(
-    checkpoint: Checkpoint, config: ModelConfig, form: Quantised | None, to: Path
-) -> None:
-    dtype = str(checkpoint.dtype).removeprefix("torch.")
-    few_bits = {} if form is None else {KEY: quantised_table(form)}
-    write_json(to / "config.json", write_config(config, dtype) | few_bits)
-    copy_tokenizer(local(checkpoint.path), to)
-    copy_remote_code(config.family, to)
-
-
 def _losses(before: Checkpoint, after: Checkpoint, texts: Texts) -> tuple[float, float]:
     return text_loss(before, texts.held_out), text_loss(after, texts.held_out)
 
@@ -140,22 +116,11 @@ def _distance(
     before: Checkpoint, after: Checkpoint, options: CompressOptions, texts: Texts | None
 ) -> LogitDistance:
     """Compare logits on the beginning of the held-out text, or else on random tokens."""
-    probe = _probe(before, options, texts)
-    return logit_distance(logits(before, probe), logits(after, probe))
-
-
-def _probe(before: Checkpoint, options: CompressOptions, texts: Texts | None) -> Tensor:
-    if texts is not None:
-        return texts.held_out.tokens[:1, :PROBE_TOKENS]
-    source = generator(options.seed, "probe")
-    length = min(PROBE_TOKENS, before.config.max_positions)
-    return torch.randint(before.config.vocab_size, (1, length), generator=source)
-
-
-def _written(staging: Path, shards: dict[str, Future[str]]) -> dict[str, str]:
-    rest = sorted(path for path in staging.iterdir() if path.name not in shards)
-    found = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))
-    return dict(sorted(found.items()))
+    if texts is None:
+        tokens = probe(before.config, options.seed, PROBE_TOKENS)
+    else:
+        tokens = texts.held_out.tokens[:1, :PROBE_TOKENS]
+    return logit_distance(logits(before, tokens), logits(after, tokens))
 
 
 def _bytes(checkpoint: Checkpoint) -> int:
@@ -167,9 +132,9 @@ def _receipt(
     checkpoint: Checkpoint,
     done: Compressed,
     texts: Texts | None,
-    inputs: dict[str, str],
-    written: dict[str, str],
+    files: tuple[dict[str, str], dict[str, str]],
 ) -> dict[str, Any]:
+    """Return the receipt; ``files`` are the hashes of what was read and of what was written."""
     options, losses = done.options, done.losses
     before, after = done.bytes
     return {
@@ -177,8 +142,8 @@ def _receipt(
         "options": options.record() | {"experts": options.experts, "form": options.form},
         "seed": options.seed,
         "source": local(checkpoint.path).resolve().name,
-        "source_files": inputs,
-        "files": written,
+        "source_files": files[0],
+        "files": files[1],
         "folds": {
             str(layer): [{"experts": fold.experts, "shares": fold.shares} for fold in folds]
             for layer, folds in done.folds.items()

@@ -32,6 +32,10 @@ class CompressOptions:
             raise ConfigError(
                 f"the method {self.method.name} has no number of experts; give --experts"
             )
+        if self.method is None and self.experts is not None:
+            raise ConfigError(
+                f"{self.experts} experts are asked for, and no method chooses them; give --method"
+            )
 
     @property
     def measures(self) -> bool:

@@ -22,8 +22,9 @@ from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.config.tensors import tensors
 from moe.planning.plan.plan import Plan
-from moe.surgery.deepspeed import TrainingCheckpoint, export_universal
+from moe.surgery.deepspeed import export_universal
 from moe.surgery.initialise import initialise
+from moe.surgery.trained import TrainingCheckpoint
 from tests import agreement, batches, runs, tiny
 from tests.ranks import Ranks, Team
 from tests.reference import PlainTraining

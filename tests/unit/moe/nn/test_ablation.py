@@ -117,3 +117,9 @@ def test_what_has_no_effect_is_refused(
     config = Checkpoint.open(mixtures.made(family, tmp_path / "model")).config
     with pytest.raises(ConfigError, match=message):
         Ablation.parsed(setting).check(config)
+
+
+def test_a_dense_model_has_no_routing_to_go_without(tmp_path: Path) -> None:
+    config = Checkpoint.open(tiny.saved(tiny.llama(), tmp_path / "dense")).config
+    with pytest.raises(ConfigError, match="the model is dense, no router chooses; give a model"):
+        Ablation.parsed("top-k=1").check(config)

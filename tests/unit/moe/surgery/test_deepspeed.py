@@ -21,7 +21,8 @@ from moe.config.balance_state import BalanceState
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, StorageError
 from moe.planning.plan.file import from_dict
-from moe.surgery.deepspeed import TrainingCheckpoint, export_universal, import_universal
+from moe.surgery.deepspeed import export_universal, import_universal
+from moe.surgery.trained import TrainingCheckpoint
 from tests import plans, runs, saves, tiny
 from tests.examples import examples
 from tests.universal import Form, moment, universal

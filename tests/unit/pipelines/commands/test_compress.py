@@ -39,11 +39,13 @@ def test_the_receipt_has_the_losses_that_evaluate_finds(shell: Shell, folder: Pa
         (("--experts", 2, "--method", "shrink"), "no method 'shrink'; choose prune, merge"),
         (("--experts", 2, "--rows", 3), "--rows 3 has no effect without --data"),
         (("--experts", 2, "--mix", "usage"), "is measured on text; give --data"),
+        (("--experts", 2, "--data", "tokens", "--rows", 0), "asked for 0 sequences; give at least"),
     ],
 )
 def test_options_without_effect_are_refused(
     words: tuple[object, ...], said: str, shell: Shell, folder: Path
 ) -> None:
     to = shell.path / "small"
-    assert said in shell.refused("compress", folder / "model", "--to", to, *words)
+    given = [folder / "tokens" if word == "tokens" else word for word in words]
+    assert said in shell.refused("compress", folder / "model", "--to", to, *given)
     assert not to.exists()

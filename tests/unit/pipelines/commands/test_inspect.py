@@ -52,4 +52,6 @@ def test_weights_alone_need_no_text(shell: Shell, tmp_path: Path) -> None:
 
 def test_an_option_without_effect_is_refused(shell: Shell, folder: Path) -> None:
     assert "--data" in shell.refused("inspect", folder / "model", "--rows", 3)
+    words = ("--data", folder / "tokens", "--rows", 0)
+    assert "asked for 0 sequences" in shell.refused("inspect", folder / "model", *words)
     assert "--json" in shell.refused("inspect", folder / "model", "--json", "no/such/file")

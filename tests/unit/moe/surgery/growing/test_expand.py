@@ -18,11 +18,10 @@ from moe.config.tensors import tensors
 from moe.errors import ConfigError
 from moe.surgery.growing.expand import expand
 from moe.surgery.growing.options import ExpandOptions
-from moe.surgery.growing.texts import Texts
-from moe.surgery.held_out import Text
 from moe.surgery.initialise import initialise
+from moe.surgery.look.routed import routed
 from moe.surgery.options import UpcycleOptions
-from moe.surgery.seen import seen
+from moe.surgery.text import Text, Texts
 from moe.surgery.upcycle import upcycle
 from tests import tiny
 
@@ -237,7 +236,7 @@ def test_copies_that_are_apart_take_different_tokens(tmp_path: Path) -> None:
         text.held_out.tokens,
         [Checkpoint.open(tmp_path / name) for name in ("moe", "apart")],
     )
-    first, other = next(seen(before, tokens)), next(seen(after, tokens))
+    first, other = next(routed(before, tokens)), next(routed(after, tokens))
     chosen = other.routing.experts % 4
     same = (chosen.sort(dim=1).values == first.routing.experts.sort(dim=1).values).all(dim=1)
     assert same.float().mean() > 0.85

@@ -19,12 +19,12 @@ from moe.config.tensors import tensors
 from moe.errors import ConfigError, StorageError
 from moe.nn.build import build
 from moe.surgery.receipt import RECEIPT
-from moe.surgery.shrink.compress import Compressed, Texts, compress
+from moe.surgery.shrink.compress import Compressed, compress
 from moe.surgery.shrink.merge import Merge
 from moe.surgery.shrink.method import ShrinkMethod
 from moe.surgery.shrink.options import CompressOptions
 from moe.surgery.shrink.prune import Prune
-from moe.surgery.text import Text
+from moe.surgery.text import Text, Texts
 from tests import mixtures, tiny
 
 MEASURED: list[ShrinkMethod] = [
@@ -213,6 +213,8 @@ def test_dense_and_hashed_models_and_full_directories_are_refused(tmp_path: Path
         Prune("luck")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give --experts"):
         CompressOptions(None, Merge())
+    with pytest.raises(ConfigError, match="give --method"):
+        CompressOptions(2)
 
 
 SLOW = """
