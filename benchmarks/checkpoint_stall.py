@@ -23,7 +23,6 @@ import torch
 from actors.device import CpuDevice
 from actors.state.saver import RankSaver
 from benchmarks.results import finish, options, parse
-from benchmarks.step_profile import plan_alone
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import MOMENTS, OwnedState
 from moe.config.ranges import whole_range
@@ -31,6 +30,7 @@ from moe.config.tensors import held_by
 from moe.nn.build import build
 from moe.nn.decoder import Pass
 from moe.planning.plan.seats import Seat
+from pipelines.study.solo import plan_alone
 
 STALL_BAR = 0.1
 SAVE_SECONDS = 600.0

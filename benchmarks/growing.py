@@ -18,16 +18,15 @@ from typing import Any
 from actors.state.sources import CheckpointSource, ModelSource, Source
 from benchmarks.material import byte_tokenizer
 from benchmarks.results import finish, options, parse
-from benchmarks.solo import FILES, LENGTH, SMALL, held_out, save, solo_rank, solo_run, write_tokens
+from benchmarks.solo import FILES, LENGTH, SMALL, THREADS, held_out, solo_run, write_tokens
 from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import SaveContext
 from moe.config.model import MoeConfig
 from moe.surgery.growing.moments import expand_checkpoint
 from moe.surgery.growing.options import ExpandOptions
 from moe.surgery.initialise import initialise
-from pipelines.corpus.inputs import fingerprint
 from pipelines.corpus.shards import TokenShards
 from pipelines.models.text import short_texts_from
+from pipelines.study.solo import Solo
 from pipelines.training.batches import batches
 
 EXPERTS, TOP_K, EXPERT_SIZE = 4, 2, 96
@@ -111,23 +110,23 @@ class _Training:
     ) -> Stretch:
         """Train over a span of steps; ``to`` is where its last state is written."""
         run = solo_run(model, self._folder / "tokens", self._steps)
-        config = Checkpoint.open(model).config
-        rank, losses = solo_rank(run, config, source), {span[0]: held_out(model, run).loss}
+        losses = {span[0]: held_out(model, run).loss}
         shards, spent = TokenShards.open(run.data.path, "train"), 0.0
-        context = SaveContext(config, run, model, fingerprint(run.data.path))
+        solo = Solo(run, source, LENGTH, THREADS)
         for batch in islice(batches(run, shards, span[0]), span[1] - span[0]):
             started = time.perf_counter()
-            rank.train_step(batch)
+            solo.step(batch)
             spent += time.perf_counter() - started
             done = batch.step + 1
             if done % self._every == 0 or done == span[1]:
                 kept = self._folder / f"now-{what}-{done}"
                 kept = to if to is not None and done == span[1] else kept
-                save(rank, context, kept, done)
+                solo.save(kept, done)
                 losses[done] = held_out(kept, run).loss
-        rank.abort()
-        assert config.moe is not None
-        return Stretch(what, losses, spent, config.moe.top_k)
+        solo.close()
+        moe = Checkpoint.open(model).config.moe
+        assert moe is not None
+        return Stretch(what, losses, spent, moe.top_k)
 
 
 def _row(stretch: Stretch, steps: int) -> dict[str, Any]:

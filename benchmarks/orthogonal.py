@@ -15,14 +15,12 @@ from typing import Any
 from actors.state.sources import ModelSource
 from benchmarks.material import byte_tokenizer
 from benchmarks.results import finish, options, parse
-from benchmarks.solo import FILES, SMALL, held_out, save, solo_rank, solo_run, write_tokens
-from moe.checkpoint.reader import Checkpoint
-from moe.checkpoint.training import SaveContext
+from benchmarks.solo import FILES, LENGTH, SMALL, THREADS, held_out, solo_run, write_tokens
 from moe.surgery.initialise import initialise
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.upcycle import upcycle
-from pipelines.corpus.inputs import fingerprint
 from pipelines.corpus.shards import TokenShards
+from pipelines.study.solo import Solo
 from pipelines.training.batches import batches
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -51,18 +49,14 @@ def main() -> None:
 def _row(arguments: argparse.Namespace, folder: Path, number: int, way: str) -> dict[str, Any]:
     model = folder / "moe"
     run = solo_run(model, folder / "tokens", arguments.steps, **WAYS[way])
-    config = Checkpoint.open(model).config
-    rank, shards = (
-        solo_rank(run, config, ModelSource(model)),
-        TokenShards.open(run.data.path, "train"),
-    )
+    solo = Solo(run, ModelSource(model), LENGTH, THREADS)
+    shards = TokenShards.open(run.data.path, "train")
     started = time.perf_counter()
     for batch in islice(batches(run, shards, 0), arguments.steps):
-        rank.train_step(batch)
+        solo.step(batch)
     seconds = time.perf_counter() - started
-    context = SaveContext(config, run, model, fingerprint(run.data.path))
-    save(rank, context, folder / f"trained{number}", arguments.steps)
-    rank.abort()
+    solo.save(folder / f"trained{number}", arguments.steps)
+    solo.close()
     found = held_out(folder / f"trained{number}", run)
     return {
         "what": way,

@@ -1,47 +1,48 @@
 """Skywork-MoE on 1,536 A800, simulated: what efficiency gives its speed, and what our plan gives.
 
-The paper states 12 stages x gang of 4 (TP = EP) x 32 replicas with ZeRO-1, sequences of 8,192, and
-690 tokens a second and GPU; not the global batch, the layers of each stage, nor what overlaps.
-Taken here: 2,048 sequences a step (the 16 million tokens of its parent), layers as even as 52 over
-12 allow, nothing overlapped, 200 GB/s between the GPUs of a node and an eighth of its 800 Gb/s to
-other nodes. Under these, one number is left: the part of the peak that products reach. It is found
-by bisection, and the cost model is checked to hold it (``moe.planning.devices.rates.EFFICIENCY``).
+``pipelines.study.skywork`` says what the paper states and what is taken. One number is left: the
+part of the peak that products reach. It is found by bisection, and the
+cost model is checked to hold it
+(``moe.planning.devices.rates.EFFICIENCY``).
 """
 
 import argparse
 
 from benchmarks.results import finish, options, parse
-from moe.config.presets import preset
 from moe.config.tensors import active_parameters
-from moe.planning.counts.workload import BF16, MEGATRON, Workload
-from moe.planning.devices.inventory import Device, Inventory
-from moe.planning.devices.links import ANY, Link
-from moe.planning.devices.pace import Profile
-from moe.planning.devices.rates import EFFICIENCY, GPUS, Rates
+from moe.planning.counts.workload import Workload
+from moe.planning.devices.inventory import Inventory
+from moe.planning.devices.rates import EFFICIENCY, GPUS
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.make import even_layers
-from moe.planning.search.pins import NO_PINS, Pins
-from moe.planning.search.search import Found, Question, search
+from moe.planning.search.pins import NO_PINS
+from moe.planning.search.search import Found
+from pipelines.study.skywork import (
+    CONFIG,
+    GPUS_PER_NODE,
+    KIND,
+    LENGTH,
+    NODES,
+    PUBLISHED,
+    SHAPE,
+    cluster,
+    trained,
+)
 
-NODES, GPUS_PER_NODE, KIND = 192, 8, "A800"
-SEQUENCES, LENGTH = 2048, 8192
-PUBLISHED = 690.0
 CLOSE = 0.01
-PAPER = Pins(stages=12, gang=4, replicas=32, micro_batch=1)
-CONFIG = preset("skywork-moe-146b").config
 
 
 def main() -> None:
     """Calibrate, then plan."""
     arguments = _arguments()
     found = _efficiency()
-    inventory = _cluster(found)
-    planned = _search(inventory, PAPER)
+    inventory = cluster(found)
+    planned = trained(inventory, SHAPE)
     paper = _predict(even_layers(planned.plan), planned.workload, inventory)
     rows = [_row("as published, even layers", planned.plan, paper, even=True)]
     rows.append(_row("our layers, same shape", planned.plan, _of(planned, inventory)))
-    free = _search(inventory, NO_PINS)
+    free = trained(inventory, NO_PINS)
     rows.append(_row(f"our shape: {free.best.shape}", free.plan, _of(free, inventory)))
     missed = []
     if abs(found / EFFICIENCY - 1) > CLOSE:
@@ -59,39 +60,14 @@ def _efficiency() -> float:
     low, high = 0.2, 1.0
     while high - low > 1e-4:
         middle = (low + high) / 2
-        inventory = _cluster(middle)
-        planned = _search(inventory, PAPER)
+        inventory = cluster(middle)
+        planned = trained(inventory, SHAPE)
         paper = _predict(even_layers(planned.plan), planned.workload, inventory)
         if _per_gpu(paper) < PUBLISHED:
             low = middle
         else:
             high = middle
     return low
-
-
-def _cluster(efficiency: float) -> Inventory:
-    gpu = GPUS[KIND]
-    known = gpu.rates(sixteen_bit=True)
-    rates = Rates(gpu.sixteen_bit_flops * efficiency, known.bytes_per_second)
-    return Inventory(
-        devices=tuple(
-            Device(f"n{node}/{number}", f"n{node}", KIND, gpu.memory_bytes, threads=8)
-            for node in range(NODES)
-            for number in range(GPUS_PER_NODE)
-        ),
-        links=(
-            Link((ANY,), gpu.link_bytes_per_second, 1e-5),
-            Link((ANY, ANY), 100e9 / GPUS_PER_NODE, 2e-5),
-        ),
-        profiles=(
-            Profile(KIND, 8, rates, source=f"{efficiency:.3f} of the peak", precision=BF16.name),
-        ),
-    )
-
-
-def _search(inventory: Inventory, pins: Pins) -> Found:
-    workload = Workload(LENGTH, 1, 1, numerics=MEGATRON)
-    return search(Question(CONFIG, inventory, workload, SEQUENCES, pins))
 
 
 def _of(found: Found, inventory: Inventory) -> Prediction:

@@ -1,26 +1,16 @@
-"""One rank of this process that trains a small model on bytes of the standard library."""
+"""A small model that one rank of this process trains on bytes of the standard library."""
 
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.commands import BuildCommand
-from actors.epochs.membership import Membership
-from actors.rank.rank import Rank
-from actors.state.sources import Source
 from benchmarks.material import CONFIG
-from benchmarks.step_profile import plan_alone
-from moe.checkpoint.drafts import drafted
-from moe.checkpoint.training import About, SaveContext, complete
-from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
-from moe.planning.plan.file import to_dict
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
 
-SECONDS = 600.0
-LENGTH, FILES = 128, 200
+LENGTH, FILES, THREADS = 128, 200, 2
 SMALL = replace(
     CONFIG,
     hidden_size=64,
@@ -55,24 +45,6 @@ def solo_run(model: Path, data: Path, steps: int, **train: Any) -> RunConfig:
         "balance": {"coefficient": {"type": "fixed", "value": 0.01}},
     }
     return parse_run(table, "the benchmark")
-
-
-def solo_rank(run: RunConfig, config: ModelConfig, source: Source) -> Rank:
-    """Return a rank that holds everything."""
-    plan = plan_alone(config, threads=2)
-    rank, seat = Rank(0), plan.seats.seat(0)
-    rank.build(BuildCommand(plan, seat, LENGTH, run), source)
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("bench", 1, seat, plan.seats, plan.homes, *store, SECONDS))
-    return rank
-
-
-def save(rank: Rank, context: SaveContext, to: Path, step: int) -> None:
-    """Write a training checkpoint."""
-    plan = to_dict(plan_alone(context.config, threads=2))
-    with drafted(to) as draft:
-        rank.snapshot(step)
-        complete(draft, About(context, plan, step), [rank.write(draft, step)])
 
 
 def held_out(model: Path, run: RunConfig) -> Evaluation:

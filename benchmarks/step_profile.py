@@ -9,20 +9,13 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from actors.commands import BuildCommand
-from actors.epochs.membership import Membership
-from actors.rank.rank import Rank
 from actors.state.sources import ModelSource
 from benchmarks.results import finish, options, parse
 from benchmarks.run import bench_run
-from moe.checkpoint.reader import Checkpoint
-from moe.config.model import ModelConfig
-from moe.config.share import whole
-from moe.planning.plan.plan import Plan, RankPlan, StagePlan
 from pipelines.corpus.shards import TokenShards
+from pipelines.study.solo import Solo
 from pipelines.training.batches import batches
 
-SECONDS = 600.0
 WARM = 2
 ROWS = 16
 
@@ -38,32 +31,21 @@ def main() -> None:
         arguments.model, arguments.data, steps=WARM + 1, global_batch=arguments.micro_batches
     )
     shards = TokenShards.open(run.data.path, "train")
-    plan = plan_alone(Checkpoint.open(run.model.path).config, arguments.threads)
-    rank = Rank(0)
-    seat = plan.seats.seat(0)
-    rank.build(BuildCommand(plan, seat, shards.sequence_length, run), ModelSource(run.model.path))
-    store = rank.open_store(SECONDS)
-    rank.join(Membership("bench", 1, seat, plan.seats, plan.homes, *store, SECONDS))
+    source = ModelSource(run.model.path)
+    solo = Solo(run, source, shards.sequence_length, arguments.threads)
     for batch in batches(run, shards, 0):
         if batch.step < WARM:
-            rank.train_step(batch)
+            solo.step(batch)
             continue
         started = time.perf_counter()
         with profile(activities=[ProfilerActivity.CPU]) as measured:
-            rank.train_step(batch)
+            solo.step(batch)
         seconds = time.perf_counter() - started
-    rank.abort()
+    solo.close()
     rows = _rows(measured, seconds)
     if arguments.markdown:
         arguments.markdown.write_text(_markdown(rows, seconds, run.train.global_batch))
     finish(arguments, f"A step of {seconds:.2f} s under the profiler, by operator", rows, [])
-
-
-def plan_alone(config: ModelConfig, threads: int) -> Plan:
-    """Return the plan of one rank that holds everything."""
-    share = whole(config)
-    rank = RankPlan(("here",), share.kv_heads, share.ffn, share.experts, threads)
-    return Plan(config.summary(), (StagePlan(share.layers, (rank,)),))
 
 
 def _rows(measured: Any, seconds: float) -> list[dict[str, Any]]:

@@ -92,6 +92,10 @@ class Counter:
         self._unit = unit
         self._task = bar.add_task(what, total=None, amount="")
 
+    def call(self, what: str) -> None:
+        """Say what the work is now."""
+        self._bar.update(self._task, description=what)
+
     def __call__(self, done: int, total: int) -> None:
         """Show the progress."""
         scale = 10**6 if self._unit == "MB" else 1
