@@ -9,7 +9,7 @@ ON_RAY := --numprocesses 2 --dist loadfile --timeout 600
 # Of a soak, whose property tests come before and are not counted; SEED= repeats one.
 MINUTES ?= 30
 
-.PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo bench
+.PHONY: help install check format test test-unit test-plain test-ray soak browser s3 demo story bench
 .PHONY: oracles clients lock clean gpu-wheels peers prometheus image image-test
 
 # Of the image: for cpu or cuda, its name, and further arguments of the builder (--build-arg PIP_INDEX_URL=...).
@@ -19,6 +19,7 @@ BUILD_ARGUMENTS ?=
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
+	@echo "make story     an elastic run: trained over nodes that come and go, scaled, served, quantised (25 minutes)"
 	@echo "make test      every test but those of minutes, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
 	@echo "make soak      property tests with three times the examples, long tests, then a run that is hurt for MINUTES=30 (SEED=)"
@@ -109,6 +110,9 @@ s3: .venv-s3/installed
 
 demo: install
 	$(BIN)/python -m pipelines.demo
+
+story: install
+	$(BIN)/python -m pipelines.demo.story
 
 bench: install .venv-mergekit/installed
 	$(BIN)/python -m benchmarks --check --mergekit .venv-mergekit/bin/mergekit-moe
