@@ -18,7 +18,8 @@ from tests.soak.verdict import verdict
 
 SECONDS_EACH = 32.0
 """For a harm: its stretch of steps, the recovery, and the same stretch of the undisturbed run."""
-STRETCH = 16
+STRETCH = 48
+"""Steps for a harm: a rank then lives long enough for its memory to be judged."""
 SEQUENCES, FEW_SEQUENCES = 16, 4
 """Of a step: it then takes some tenths of a second, so that a run is longer than its recoveries;
 in the short form the run is as short as it can be.

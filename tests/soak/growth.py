@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -31,14 +31,23 @@ class Growth:
         return max(self.slope - self.margin, 0.0)
 
 
-def growth(points: Iterable[tuple[int, float, float]]) -> Growth:
-    """Fit a line to (process, seconds, amount); its slope is common, its height each process's own.
+Point = tuple[int, float, float]
+"""A process, seconds, and what it had then."""
+
+
+def settled(points: Iterable[Point]) -> dict[int, float]:
+    """Return from when on each process may be judged, by its memory."""
+    own = _own(points)
+    return {process: _begun(values) + SETTLING_SECONDS for process, values in own.items()}
+
+
+def growth(points: Iterable[Point], since: Mapping[int, float]) -> Growth:
+    """Fit a line to points; its slope is common, its height each process's own. What a process had
+    before ``since`` does not count.
 
     The margin is that of samples that do not depend on each other.
     """
-    own: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for process, seconds, amount in points:
-        own[process].append((seconds, amount))
+    own = _own(point for point in points if point[1] >= since[point[0]])
     pairs = [pair for values in own.values() for pair in _centred(values)]
     spread = sum(x * x for x, _ in pairs)
     free = len(pairs) - len(own) - 1
@@ -60,11 +69,14 @@ def _begun(values: list[tuple[float, float]]) -> float:
     return jumps[-1] if jumps else values[0][0]
 
 
+def _own(points: Iterable[Point]) -> dict[int, list[tuple[float, float]]]:
+    own: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for process, seconds, amount in points:
+        own[process].append((seconds, amount))
+    return own
+
+
 def _centred(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the values of one process, once settled, around their means."""
-    begun = _begun(values) + SETTLING_SECONDS
-    kept = [(x, y) for x, y in values if x >= begun]
-    if not kept:
-        return []
-    middle, height = fmean(x for x, _ in kept), fmean(y for _, y in kept)
-    return [(x - middle, y - height) for x, y in kept]
+    """Return the values of one process around their means."""
+    middle, height = fmean(x for x, _ in values), fmean(y for _, y in values)
+    return [(x - middle, y - height) for x, y in values]

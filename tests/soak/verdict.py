@@ -16,7 +16,7 @@ from pipelines.training.recording import recorded_steps
 from pipelines.training.timeline import MENDED
 from tests.driven import tensors_of
 from tests.soak.course import Course, total
-from tests.soak.growth import growth
+from tests.soak.growth import growth, settled
 from tests.soak.harms import Harms
 from tests.soak.soak import CHECKPOINT_EVERY, RANKS, Hurt, faults_that_did_not_happen
 
@@ -26,6 +26,8 @@ MANY = 10
 STEP_ROUNDING = 1e-5
 MEMORY_BYTES, FILES = 16 * 2**20, 8.0
 """What the memory and the open files of a process may surely gain in the time of a soak."""
+FEW = 20
+"""Samples of settled processes below which nothing is known of their growth."""
 HANDLE_BYTES = 2**20
 """What a driver may keep of each process that was replaced: Ray's client of an actor that is gone.
 
@@ -118,6 +120,7 @@ def _growths(hurt: Hurt, many: bool, summary: Table) -> Iterator[str]:
     replaced = sum(len(event["replaced"]) for event in hurt.course.events(MENDED))
     for role, handles in (("rank", 0), ("driver", replaced)):
         own = [each for each in hurt.samples if each.role == role]
+        since = settled((each.pid, each.seconds, float(each.memory)) for each in own)
         for what, most, unit, amounts in (
             (
                 "memory",
@@ -128,14 +131,17 @@ def _growths(hurt: Hurt, many: bool, summary: Table) -> Iterator[str]:
             ("open files", FILES, 1.0, [each.files for each in own]),
         ):
             pairs = zip(own, amounts, strict=True)
-            found = growth((each.pid, each.seconds, float(amount)) for each, amount in pairs)
+            points = ((each.pid, each.seconds, float(amount)) for each, amount in pairs)
+            found = growth(points, since)
             gained = found.surely * hurt.course.horizon
             hour = 3600.0 / unit
             summary.add_row(
                 f"{role}: {what} gained in an hour{' (MiB)' if unit > 1 else ''}",
                 f"{found.slope * hour:.2f} ± {found.margin * hour:.2f} ({found.points} samples)",
             )
-            if many and gained > most:
+            if many and found.points < FEW:
+                yield f"the {what} of a {role} cannot be judged from {found.points} samples"
+            elif many and gained > most:
                 yield f"the {what} of a {role} grow: surely {gained / unit:.1f} in this run"
 
 
