@@ -37,7 +37,7 @@ def write_document(path: Path, page: str, failure: type[RaymoeError]) -> None:
     """Write a page; readers see the old or the new one. Raises ``failure`` where that cannot be."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(page, encoding="utf-8", errors="replace")
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
