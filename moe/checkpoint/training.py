@@ -88,7 +88,8 @@ class About:
             "train",
             {"run": run.name, "steps done": self.step, **train},
             {"token shards": self.context.data},
-            f"{replicas} replicas of {len(stages)} stages of {ranks} ranks",
+            f"{_count(replicas, 'replica')} of {_count(len(stages), 'stage')} of "
+            f"{_count(ranks, 'rank')}",
         )
 
 
@@ -185,6 +186,10 @@ def write_training_checkpoint(
         ]
         complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned), state.balance)])
         beside(directory)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, TensorSlice]]:
