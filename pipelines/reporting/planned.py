@@ -51,7 +51,8 @@ def plan_of(directory: Path) -> Planned | str:
     if not saved:
         return (
             "No checkpoint lies beside the journal, so plan, model and settings are not known: "
-            "checkpoint.every writes one every so many steps, and every run ends with one."
+            "checkpoint.every writes one every so many steps, and every run ends with one. Those "
+            "in another place (checkpoint.storage) are not read."
         )
     try:
         return _read(saved[-1])

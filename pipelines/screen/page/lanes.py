@@ -81,7 +81,5 @@ def _row(lane: Lane, scale: Scale) -> Iterator[str]:
     for each in lane.pieces:
         left, right = (min(max(scale.at(end), 0.0), 100.0) for end in (each.start, each.stop))
         place = f"left:min({left:.3f}%, 100% - 3px);width:{right - left:.3f}%"
-        pieces.append(
-            element("i", class_=each.kind, style=place, title=each.told, data_told=each.told)
-        )
+        pieces.append(element("i", class_=each.kind, style=place, title=each.told))
     yield element("div", *pieces, class_="track")

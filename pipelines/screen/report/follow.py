@@ -28,7 +28,7 @@ def follow(
         while not (runs and all(map(_is_done, runs))):
             began = time.monotonic()
             now = [_state(journal_of(path)) for path in paths]
-            if now != seen:
+            if now != seen and all(inode for inode, _ in now):
                 runs, seen = [read_run(path) for path in paths], now
                 write_report(page, runs, every_seconds)
             wait(max(every_seconds, _REST * (time.monotonic() - began)))
