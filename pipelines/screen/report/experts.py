@@ -89,7 +89,7 @@ def _map(found: Experts, kind: str) -> str:
     """Return the map of a kind: layers over time, in one scale."""
     title, unit, _ = _KINDS[kind]
     curves = found.by_layer[kind]
-    starts = sorted({each.start for curve in curves.values() for each in curve.bins})
+    starts = [each.start for each in max((c.bins for c in curves.values()), key=len)]
     rows = [_row(curve.found, starts) for _, curve in sorted(curves.items())]
     spans = [curve.span for curve in curves.values() if curve.span is not None]
     span = min(low for low, _ in spans), max(high for _, high in spans)

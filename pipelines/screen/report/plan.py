@@ -51,9 +51,10 @@ def model_of(config: ModelConfig) -> str:
 def _step(run: Recorded, found: Planned) -> Iterator[str]:
     yield element("h3", "One step, predicted and measured")
     shown: list[Step] = []
+    stages = len(found.plan.stages)
     if found.prediction is not None:
         shown.append(predicted_step("predicted", found.prediction))
-    if run.timeline is not None and len(run.timeline[1]) == len(found.plan.stages):
+    if run.timeline is not None and len(run.timeline[1]) == stages:
         number, events = run.timeline
         shown.append(traced_step(f"measured, step {number}", events, 0.0))
     if found.why_not:
@@ -62,6 +63,11 @@ def _step(run: Recorded, found: Planned) -> Iterator[str]:
         yield missing(
             "No measured timeline: monitor.every in the run file has one rank of each stage note, "
             "every so many steps, when it worked on what."
+        )
+    elif len(run.timeline[1]) != stages:
+        yield missing(
+            f"The newest traced step ran on {count(len(run.timeline[1]), 'stage')}, the plan of "
+            f"the newest checkpoint has {stages}, so it is not drawn."
         )
     if found.prediction is not None:
         yield element("p", _about_step(found))
