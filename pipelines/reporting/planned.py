@@ -15,6 +15,7 @@ from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction
 from moe.planning.stages.gang import StageCost
+from pipelines.reporting.recorded import Recorded
 
 _NO_RESERVATION_BYTES = 2**50
 """Stands for the memory of a device of which a plan says nothing."""
@@ -43,11 +44,11 @@ class Planned:
         return tuple(each.total for each in self.prediction.rank_bytes) * self.plan.replicas
 
 
-def plan_of(directory: Path) -> Planned | str:
+def plan_of(run: Recorded) -> Planned | str:
     """Return the plan of the newest checkpoint of a run, or a sentence that says why nothing."""
     from moe.checkpoint.manifest import checkpoints
 
-    saved = checkpoints(directory)
+    saved = checkpoints(run.directory)
     if not saved:
         return (
             "No checkpoint lies beside the journal, so plan, model and settings are not known: "
@@ -55,12 +56,13 @@ def plan_of(directory: Path) -> Planned | str:
             "in another place (checkpoint.storage) are not read."
         )
     try:
-        return _read(saved[-1])
+        return _read(saved[-1], copies=run.copies > 0)
     except (RaymoeError, OSError) as error:
         return f"The plan of {saved[-1].name} cannot be read: {error}"
 
 
-def _read(checkpoint: Path) -> Planned:
+def _read(checkpoint: Path, copies: bool) -> Planned:
+    """Read the plan; memory holds copies of ranks only in a run that made some."""
     from moe.checkpoint.architecture import read_architecture
     from moe.config.json_file import read_json
     from moe.planning.plan.file import load_plan
@@ -77,16 +79,17 @@ def _read(checkpoint: Path) -> Planned:
             "not known and nothing is predicted: data.sequence_length in the run file says it.",
         )
     try:
-        return _predicted(found, length)
+        return _predicted(found, length, copies)
     except RaymoeError as error:
         return replace(found, why_not=f"Nothing is predicted: {error}.")
 
 
-def _predicted(found: Planned, sequence_length: int) -> Planned:
+def _predicted(found: Planned, sequence_length: int, copies: bool) -> Planned:
     from moe.planning.prediction.predict import predict
     from pipelines.planning.run_work import workload
 
     work = workload(found.run, sequence_length, found.inventory, found.plan.replicas)
+    work = replace(work, copies=work.copies and copies)
     counted = predict(found.config, found.plan, found.inventory, work)
     seconds = [stage.seconds for stage in found.plan.stages]
     if not all(seconds):

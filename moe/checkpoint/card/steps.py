@@ -50,7 +50,8 @@ def steps_of(directory: Path) -> list[dict[str, Any]]:
     own = front_matter(directory).get(KEY)
     if isinstance(own, dict):
         steps = own.get("steps")
-        return [dict(each) for each in steps or () if isinstance(each, dict)]
+        listed = steps if isinstance(steps, list) else []
+        return [dict(each) for each in listed if isinstance(each, dict)]
     try:
         receipt = read_json(directory / RECEIPT)
     except CheckpointError:

@@ -52,8 +52,8 @@ def heat_map(
     Values outside ``span`` have the colours of its ends; None is no cell.
     """
     columns = len(values[0])
-    cell = max(6.0, min(_CELL, _MAP_WIDTH / columns))
-    width, height = _LEFT + cell * columns, _TOP + cell * len(values)
+    cell = _size(columns)
+    width, height = map_width(columns), _TOP + cell * len(values)
     parts = [*_headings(names, columns, cell, sides)]
     for down, line in enumerate(values):
         for across, value in enumerate(line):
@@ -68,6 +68,11 @@ def heat_map(
         "svg", *parts, viewBox=box, role="img", aria_label=label, style=f"max-width:{width:g}px"
     )
     return element("div", drawn, class_="heat", style=f"--least:{min(width, 6 * columns + 40):g}px")
+
+
+def map_width(columns: int) -> float:
+    """Return the width of a map of so many columns, in pixels, where it has room."""
+    return _LEFT + _size(columns) * columns
 
 
 def scale_bar(low: float, high: float) -> str:
@@ -85,6 +90,10 @@ def colour(value: float, span: tuple[float, float]) -> str:
     pair = zip(_STOPS[before], _STOPS[before + 1], strict=True)
     mixed = [round(one + (other - one) * part) for one, other in pair]
     return _hex((mixed[0], mixed[1], mixed[2]))
+
+
+def _size(columns: int) -> float:
+    return max(6.0, min(_CELL, _MAP_WIDTH / columns))
 
 
 def _cell(

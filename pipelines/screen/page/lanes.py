@@ -10,7 +10,7 @@ from pipelines.screen.page.figures import tick_texts
 from pipelines.screen.page.svg import Scale, element
 
 _TICKS = 5
-_PHASES = 6
+_PHASES = 9
 """Colours of phases in the style sheet."""
 
 UNITS = ((3 * 86400.0, 86400.0, "days"), (3 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"))

@@ -1,7 +1,8 @@
 """The events of a run: lanes over the wall clock, and in words what was lost, healed, changed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from pipelines.reporting.bins import Bin
 from pipelines.reporting.happenings import KINDS, Happening, happenings
@@ -28,11 +29,11 @@ def events(run: Recorded) -> Iterator[str]:
     begin, end = run.times
     size, unit = unit_of(end - begin)
     found = happenings(run)
-    rows = list(_lanes(found, begin, size))
-    yield lanes(rows, (0.0, (end - begin) / size), f"{unit} since the start", "Events over time")
     names = _phase_names(found)
+    rows = list(_lanes(found, names, begin, size))
+    yield lanes(rows, (0.0, (end - begin) / size), f"{unit} since the start", "Events over time")
     if names:
-        yield legend([(phase(number), name) for number, name in enumerate(names)])
+        yield legend([(phase(number), name) for name, number in names.items()])
     line = Line("steps done", [_at(each, begin, size) for each in run.progress.bins])
     across = f"{unit} since the start"
     yield element("div", chart(Chart("Progress", "steps done", [line], across)), class_="charts")
@@ -56,15 +57,20 @@ def _counted(run: Recorded) -> str:
     return f"{text}."
 
 
-def _lanes(found: Sequence[Happening], begin: float, size: float) -> Iterator[Lane]:
+def _lanes(
+    found: Sequence[Happening], names: Mapping[str, int], begin: float, size: float
+) -> Iterator[Lane]:
     """Yield a lane for each kind that happened."""
     for kind, name in KINDS.items():
         of_kind = [each for each in found if each.kind == kind]
         if of_kind:
-            yield Lane(name, [piece for each in of_kind for piece in _pieces(each, begin, size)])
+            pieces = (_pieces(each, names, begin, size) for each in of_kind)
+            yield Lane(name, [*chain.from_iterable(pieces)])
 
 
-def _pieces(each: Happening, begin: float, size: float) -> Iterator[Piece]:
+def _pieces(
+    each: Happening, names: Mapping[str, int], begin: float, size: float
+) -> Iterator[Piece]:
     """Yield the bar of an event; one of several phases in their colours, one after the other."""
     told = f"after step {each.step}: {each.told}" if each.step is not None else each.told
     took = f"\n{seconds(each.stop - each.start)}" if each.stop > each.start else ""
@@ -73,19 +79,19 @@ def _pieces(each: Happening, begin: float, size: float) -> Iterator[Piece]:
         yield Piece(start, stop, each.kind, told + took)
         return
     at = each.start
-    for number, (name, length) in enumerate(each.phases):
+    for name, length in each.phases:
         start, stop = (at - begin) / size, (at + length - begin) / size
-        yield Piece(start, stop, phase(number), f"{told}{took}\n{name}: {seconds(length)}")
+        yield Piece(start, stop, phase(names[name]), f"{told}{took}\n{name}: {seconds(length)}")
         at += length
 
 
-def _phase_names(found: Sequence[Happening]) -> list[str]:
-    """Return what the colours of phases mean: the names that each place had."""
-    names: list[dict[str, None]] = [{} for _ in range(6)]
+def _phase_names(found: Sequence[Happening]) -> dict[str, int]:
+    """Return the names of all phases with a number for each, in the order in which they came."""
+    names: dict[str, int] = {}
     for each in found:
-        for number, (name, _) in enumerate(each.phases):
-            names[number % 6][name] = None
-    return [" or ".join(each) for each in names if each]
+        for name, _ in each.phases:
+            names.setdefault(name, len(names))
+    return names
 
 
 def _at(one: Bin, begin: float, size: float) -> Bin:

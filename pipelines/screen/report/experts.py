@@ -8,7 +8,7 @@ from pipelines.reporting.experts import Experts
 from pipelines.reporting.recorded import Recorded
 from pipelines.screen.page.chart import Chart, Line, chart
 from pipelines.screen.page.figures import value_text
-from pipelines.screen.page.heat import Sides, heat_map, scale_bar
+from pipelines.screen.page.heat import Sides, heat_map, map_width, scale_bar
 from pipelines.screen.page.svg import element
 from pipelines.screen.page.table import missing, section, table
 
@@ -123,7 +123,8 @@ def _loads(found: Experts) -> Iterator[str]:
     yield element("p", "Pairs of an expert over the mean of its layer, by part of the run.")
     yield scale_bar(0.0, max(2.0, most))
     figures = (_load_map(*part, max(2.0, most)) for part in parts)
-    yield element("div", *figures, class_="charts")
+    widest = max(len(load) for part in parts for load in part[2].values())
+    yield element("div", *figures, class_="charts loads", style=f"--map:{map_width(widest):g}px")
 
 
 def _load_map(start: float, stop: float, loads: dict[int, list[float]], most: float) -> str:

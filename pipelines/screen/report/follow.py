@@ -48,5 +48,5 @@ def _state(journal: Path) -> tuple[int, int]:
 
 def _is_done(run: Recorded) -> bool:
     """Tell whether a run has done all its steps; its last checkpoint says how many these are."""
-    found = plan_of(run.directory)
+    found = plan_of(run)
     return isinstance(found, Planned) and run.last_step >= found.run.train.steps

@@ -39,7 +39,7 @@ def draw_report(runs: Sequence[Recorded], refresh_seconds: int | None = None) ->
         raise ConfigError(
             f"a report tells at most {COLOURS} runs apart, {len(runs)} are given; give fewer"
         )
-    found = [plan_of(run.directory) for run in runs]
+    found = [plan_of(run) for run in runs]
     scripts = ["hints.js"]
     parts = [*_head(runs, found, refresh_seconds)]
     if len(runs) > 1:
@@ -51,8 +51,14 @@ def draw_report(runs: Sequence[Recorded], refresh_seconds: int | None = None) ->
         parts += [*_cards(runs[0], found[0]), *training(runs), *_own(runs[0], found[0])]
         if 'id="timeline"' in "".join(parts):
             scripts.append("zoom.js")
-    title = f"Run {runs[0].name}" if len(runs) == 1 else "Runs " + ", ".join(r.name for r in runs)
+    names = [_name(run, planned) for run, planned in zip(runs, found, strict=True)]
+    title = f"Run {names[0]}" if len(runs) == 1 else f"Runs {', '.join(run.name for run in runs)}"
     return frame(title, parts, scripts, refresh_seconds)
+
+
+def _name(run: Recorded, found: Planned | str) -> str:
+    """Return the name that the run file gives, or that of the directory."""
+    return found.run.name if isinstance(found, Planned) else run.name
 
 
 def _own(run: Recorded, found: Planned | str, several: bool = False) -> Iterator[str]:
@@ -109,4 +115,4 @@ def _work(run: Recorded) -> Card:
         return "MFU", f"{mfu:.1%}", "of the data-sheet peak, last step", ""
     if work is not None:
         return "useful work", f"{value_text(work / 1e9)} GFLOP/s", "no data sheet, so no MFU", ""
-    return "MFU", "not recorded", "by this version of the journal", ""
+    return "useful work", "not recorded", "by the raymoe that wrote the journal", ""

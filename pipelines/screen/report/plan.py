@@ -84,7 +84,7 @@ def _about_step(found: Planned) -> str:
         else "from counted work, for the plan has no seconds"
     )
     return (
-        f"The simulator plays the schedule {source}. A number is a micro-batch. Planned pieces "
+        f"The simulator plays the schedule {source}. A number is a micro-batch. Predicted pieces "
         "include the messages they wait for, measured ones do not; those are the first replica's, "
         "and end before gradients are summed and weights updated."
     )

@@ -50,7 +50,7 @@ def trained(folder: Path, seconds: tuple[float, float] = (3.0, 1.5)) -> Path:
 
 
 def test_the_step_is_that_of_the_plan_and_memory_that_of_its_ranks(tmp_path: Path) -> None:
-    found = plan_of(trained(tmp_path))
+    found = plan_of(read_run(trained(tmp_path)))
     assert isinstance(found, Planned)
     assert found.prediction is not None
     assert found.scaled
@@ -62,8 +62,21 @@ def test_the_step_is_that_of_the_plan_and_memory_that_of_its_ranks(tmp_path: Pat
     assert found.predicted_bytes == tuple(e.total for e in found.prediction.rank_bytes)
 
 
+def test_memory_holds_copies_only_of_a_run_that_made_some(tmp_path: Path) -> None:
+    run = trained(tmp_path)
+    copying = plan_of(read_run(run))
+    lines = [line for line in journals.eventful() if line.get("event") != "copies"]
+    plain = plan_of(read_run(journals.written(run, lines)))
+    assert isinstance(copying, Planned)
+    assert isinstance(plain, Planned)
+    assert copying.prediction is not None
+    assert plain.prediction is not None
+    assert all(each.copies > 0 for each in copying.prediction.rank_bytes)
+    assert all(each.copies == 0 for each in plain.prediction.rank_bytes)
+
+
 def test_a_plan_without_seconds_is_counted(tmp_path: Path) -> None:
-    found = plan_of(trained(tmp_path, seconds=(0.0, 0.0)))
+    found = plan_of(read_run(trained(tmp_path, seconds=(0.0, 0.0))))
     assert isinstance(found, Planned)
     assert found.prediction is not None
     assert not found.scaled
@@ -98,7 +111,7 @@ def test_without_the_length_of_a_sequence_nothing_is_predicted_and_why_is_said(
     run = trained(tmp_path)
     file = run / "step-00000040" / "run.json"
     file.write_text(file.read_text().replace('"sequence_length": 16', '"sequence_length": null'))
-    found = plan_of(run)
+    found = plan_of(read_run(run))
     assert isinstance(found, Planned)
     assert found.prediction is None
     assert "data.sequence_length" in found.why_not
@@ -108,10 +121,11 @@ def test_without_the_length_of_a_sequence_nothing_is_predicted_and_why_is_said(
 def test_a_checkpoint_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     run = trained(tmp_path)
     (run / "step-00000040" / "plan.toml").write_text("no = plan")
-    found = plan_of(run)
+    found = plan_of(read_run(run))
     assert isinstance(found, str)
     assert "plan of step-00000040 cannot be read" in found
-    assert "No checkpoint" in str(plan_of(tmp_path))
+    alone = journals.written(tmp_path / "alone", [])
+    assert "No checkpoint" in str(plan_of(read_run(alone)))
 
 
 def test_the_lineage_goes_back_by_cards_and_receipts(tmp_path: Path) -> None:
