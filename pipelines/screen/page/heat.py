@@ -7,6 +7,7 @@ from math import ceil
 from pipelines.screen.page.svg import element, hint, rect, words
 
 _CELL, _LEAST_WITH_NUMBER, _LEFT, _TOP = 30.0, 24.0, 26.0, 18.0
+_BELOW = 4.0
 _LETTER, _BETWEEN = 6.2, 8.0
 """Width of a digit of a name, and pixels between two names."""
 _MAP_WIDTH = 420.0
@@ -53,7 +54,7 @@ def heat_map(
     """
     columns = len(values[0])
     cell = _size(columns)
-    width, height = map_width(columns), _TOP + cell * len(values)
+    width, height = map_width(columns), _TOP + cell * len(values) + _BELOW
     parts = [*_headings(names, columns, cell, sides)]
     for down, line in enumerate(values):
         for across, value in enumerate(line):
@@ -115,7 +116,7 @@ def _headings(names: Sequence[str], columns: int, cell: float, sides: Sides) -> 
     every = max(1, ceil((widest + _BETWEEN) / cell))
     for across in range(0, columns, every):
         middle = _LEFT + (across + 0.5) * cell
-        if across and middle + widest / 2 > _LEFT + columns * cell + 2:
+        if across and middle + widest / 2 > _LEFT + columns * cell:
             continue
         yield words(middle, _TOP - 5, sides.head(across), class_="name middle")
     down_every = max(1, -(-12 // int(cell)))

@@ -69,7 +69,7 @@ def test_a_chain_of_conversions_is_told_whole(tmp_path: Path) -> None:
 
 def test_a_mixture_and_random_weights_have_cards_too(tmp_path: Path) -> None:
     models = [dense(tmp_path / f"dense{seed}", seed) for seed in range(2)]
-    mix(models, tmp_path / "mixed", MixOptions(UpcycleOptions(experts=2, top_k=1)))
+    mix(models, tmp_path / "mixed", MixOptions(UpcycleOptions(experts=2, top_k=2)))
     card = checked(tmp_path / "mixed", "mix")
     assert card.data.base_model == ["dense0", "dense1"]
     mixtures.made("deepseek", tmp_path / "scratch")
