@@ -57,9 +57,8 @@ class Recorded:
     """What a journal holds.
 
     ``times`` are the wall clock of the first and the last line that has one, in seconds since 1970,
-    and ``progress`` are steps over that clock. ``peaks`` and ``computes`` are those of the last
-    step, by rank. ``timeline`` is the newest step of which the first replica told what it did when,
-    by stage.
+    and ``progress`` are steps over that clock. ``peaks`` are the bytes of the last step, by rank.
+    ``timeline`` is the newest step that was traced, and its events by stage.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Recorded:
     times: tuple[float, float] | None = None
     progress: Curve = field(default_factory=Curve)
     peaks: tuple[float, ...] = ()
-    computes: tuple[float, ...] = ()
     timeline: tuple[int, tuple[tuple[Event, ...], ...]] | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -115,18 +113,16 @@ class Recorded:
                 curve.add(step, number(record[name]))
         self.experts.add(step, record.get("layers"))
         self.peaks = _numbers(record.get("peak_memory_bytes")) or self.peaks
-        self.computes = _numbers(record.get("compute_seconds")) or self.computes
         events = _events(record.get("timeline"))
         if events:
             self.timeline = self.last_step, events
 
     def _event(self, record: Mapping[str, Any]) -> None:
-        if record["event"] == "copies":
+        kind = record["event"]
+        if kind == "copies":
             self.copies += 1
             self.copy_stall_seconds += number(record.get("stall_seconds")) or 0.0
-            return
-        kind = record["event"]
-        if kind in EVENTS:
+        elif kind in EVENTS:
             self.happened[kind] = self.happened.get(kind, 0) + 1
             newest = self.kept.setdefault(kind, deque(maxlen=KEPT))
             newest.append((sum(self.happened.values()), record))
@@ -171,9 +167,10 @@ def _numbers(told: Any) -> tuple[float, ...]:
 def _events(told: Any) -> tuple[tuple[Event, ...], ...]:
     """Return what stages did in a traced step; nothing where a part of it cannot be read."""
     try:
-        return tuple(tuple(_event(*each) for each in stage) for stage in told or ())
+        found = tuple(tuple(_event(*each) for each in stage) for stage in told or ())
     except (TypeError, ValueError):
         return ()
+    return found if all(found) else ()
 
 
 def _event(kind: str, chunk: int, micro_batch: int, start: float, stop: float) -> Event:

@@ -44,6 +44,13 @@ def photograph(path: Path, width: int, height: int, *flags: str) -> np.ndarray:
     return pixels(image.read_bytes())
 
 
+def printed(path: Path, *flags: str) -> bytes:
+    """Return the page as a PDF."""
+    paper = path.with_suffix(".pdf")
+    _run(path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", *flags)
+    return paper.read_bytes()
+
+
 def pixels(image: bytes) -> np.ndarray:
     """Decode a PNG of 8-bit RGB or RGBA that is not interlaced, without its transparency."""
     place, data, width, height, depth = 8, b"", 0, 0, 0

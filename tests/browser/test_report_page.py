@@ -9,7 +9,7 @@ import pytest
 from pipelines.reporting.recorded import read_run
 from pipelines.screen.report.page import write_report
 from tests import journals
-from tests.browser.chromium import look, photograph
+from tests.browser.chromium import look, photograph, printed
 from tests.unit.pipelines.reporting.test_planned import trained
 
 pytestmark = pytest.mark.browser
@@ -20,7 +20,8 @@ document.querySelectorAll("details").forEach((each) => { each.open = true; });
 const shown = (each) => each.getBoundingClientRect();
 const scrolls = (each) => each.closest(".picture, .wide, .heat") !== null;
 const edge = shown(document.body).right + 1;
-const found = { over: document.body.scrollWidth - document.body.clientWidth, outside: [], cut: [], overlapping: [] };
+const over = document.body.scrollWidth - document.body.clientWidth;
+const found = { over, outside: [], cut: [], overlapping: [] };
 for (const text of document.querySelectorAll("figure.chart svg[role] text")) {
   const [box, view] = [text.getBBox(), text.ownerSVGElement.viewBox.baseVal];
   if (box.x < -1 || box.y < -1 || box.x + box.width > view.width + 1
@@ -46,6 +47,16 @@ found.letters = Math.min(...[...document.querySelectorAll("figure.chart > svg te
     / text.ownerSVGElement.viewBox.baseVal.width));
 found.charts = [...document.querySelectorAll("figure.chart > svg")].map((svg) => shown(svg).width);
 document.body.dataset.found = JSON.stringify(found);
+"""
+
+
+ASK_PRINT = """
+const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
+const media = rules.filter((rule) => rule.media).map((rule) => rule.media.mediaText);
+document.body.dataset.found = JSON.stringify({
+  dark: media.filter((text) => text.includes("dark")),
+  print: media.filter((text) => text === "print").length,
+});
 """
 
 
@@ -92,7 +103,10 @@ def test_a_dark_screen_has_dark_paper_and_the_lines_of_its_scheme(page: Path) ->
         assert near.sum() > 60
 
 
-def test_print_is_light_whatever_the_screen_is(page: Path) -> None:
-    text = page.read_text()
-    assert "@media screen and (prefers-color-scheme: dark)" in text
-    assert "@media print" in text
+def test_it_is_printed_on_a_few_pages_as_light_as_paper(page: Path) -> None:
+    """A dark scheme that printers would get is the commonest mistake of style sheets."""
+    paper = printed(page, "--blink-settings=preferredColorScheme=0")
+    assert 3 <= paper.count(b"/Type /Page\n") <= 20
+    seen = look(page, ASK_PRINT)
+    told = json.loads(seen.page.xpath("//body/@data-found")[0])
+    assert told == {"dark": ["screen and (prefers-color-scheme: dark)"], "print": 2}

@@ -74,6 +74,7 @@ def test_what_is_no_number_is_counted_and_not_drawn(tmp_path: Path) -> None:
         {"timeline": [[["F", 0, 0, 2.0, 1.0]]]},
         {"timeline": [["F", 0]]},
         {"timeline": 7},
+        {"timeline": [[], []]},
         {"time": "now"},
         {"step": "first"},
     ],
