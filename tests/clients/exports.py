@@ -1,11 +1,16 @@
-"""Exports a journal for TensorBoard and for wandb, and reads both back with their own readers."""
+"""Exports a journal for TensorBoard and for wandb, and reads both back.
 
+The first by TensorBoard's own reader; the second by wandb's messages, out of a file that has
+LevelDB's form of a log: blocks of 32 KiB with pieces of records (wandb has its reader in Go).
+"""
+
+import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
-from wandb.sdk.internal.datastore import DataStore
 
 from pipelines.reporting.flat import Numbers, Told, flat
 from pipelines.reporting.tensorboard import to_tensorboard
@@ -35,16 +40,35 @@ def check_wandb(run: Path, to: Path, steps: list[Numbers]) -> None:
     """Compare the steps of the offline run, and its losses."""
     assert to_wandb(run, to, "demo") == len(steps)
     (file,) = to.glob("wandb/offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(file))
     losses: dict[int, float] = {}
-    while (data := store.scan_data()) is not None:
-        record = Record()
-        record.ParseFromString(data)
+    for record in records(file.read_bytes()):
         items = {item.key or item.nested_key[0]: item for item in record.history.item}
         if "loss" in items:
             losses[int(items["_step"].value_json)] = float(items["loss"].value_json)
     assert losses == {each.step: each.values["loss"] for each in steps}
+
+
+BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
+FULL, LAST = 1, 4
+
+
+def records(data: bytes) -> Iterator[Record]:
+    """Yield the records of an offline run."""
+    place, whole = FILE_HEADER, b""
+    while place + HEADER <= len(data):
+        left = BLOCK - place % BLOCK
+        if left < HEADER:
+            place += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        place += HEADER
+        whole += data[place : place + size]
+        place += size
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(whole)
+            yield record
+            whole = b""
 
 
 if __name__ == "__main__":
