@@ -13,6 +13,7 @@ from moe.config.share import Share
 from moe.errors import RaymoeError
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
+from moe.planning.schedules.simulate import Event
 from moe.storage import Location
 
 
@@ -102,7 +103,8 @@ class RankReport:
 
     ``loss`` is summed over the replicas; it is None on ranks without the LM head. ``busy_seconds``
     is the time of the whole step on this rank, ``waits`` are included; ``peak_bytes`` is the
-    largest memory that its process has held so far.
+    largest memory that its process has held so far. ``events`` say when it worked on what, in
+    seconds since it began with the step, if the step is traced.
     """
 
     rank: int
@@ -114,6 +116,7 @@ class RankReport:
     busy_seconds: float
     peak_bytes: int
     waits: Waits = Waits()
+    events: tuple[Event, ...] = ()
 
     @property
     def compute_seconds(self) -> float:
@@ -129,8 +132,9 @@ class StepReport:
 
     By rank: ``peak_bytes`` and ``compute_seconds``. ``bubble`` is the mean part of the step in
     which ranks waited for other stages or for the last rank, ``communication`` the mean part in
-    sums over gangs and replicas, as far as they are not hidden. Reports of a step that is done
-    again are equal whatever it took.
+    sums over gangs and replicas, as far as they are not hidden. ``timeline`` has, of a step that is
+    traced, the events of one rank of each stage of the first replica, in the order of stages.
+    Reports of a step that is done again are equal whatever it took.
     """
 
     step: int
@@ -144,6 +148,7 @@ class StepReport:
     compute_seconds: tuple[float, ...] = field(default=(), compare=False)
     bubble: float = field(default=0.0, compare=False)
     communication: float = field(default=0.0, compare=False)
+    timeline: tuple[tuple[Event, ...], ...] = field(default=(), compare=False)
 
     @property
     def drop_rate(self) -> float:

@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 from actors.commands import RankStatus, StepReport
 from actors.crew.reservation import actors_of
 from benchmarks.copies import two_stages
-from cluster.journal import read
+from cluster.journal import JOURNAL, read
 from moe.checkpoint.manifest import checkpoints
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
@@ -29,7 +29,6 @@ from moe.config.run import RunConfig, parse_run
 from moe.errors import ClusterError
 from moe.planning.plan.file import save_plan
 from pipelines.training.board import ask
-from pipelines.training.recording import JOURNAL
 from pipelines.training.train import train
 from pipelines.training.wishes import Wish
 

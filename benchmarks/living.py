@@ -34,6 +34,7 @@ from moe.config.run import RunConfig
 from moe.config.sampling import Sampling
 from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.serving.batching.batcher import Room
 from pipelines.serving.generation.generation import Generation, Job
 from pipelines.serving.generation.scheduler import Scheduler
@@ -44,7 +45,6 @@ from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.training.batches import batches
 from pipelines.training.board import open_board, orders
 from pipelines.training.lending import Lending
-from pipelines.training.run_plan import workload
 
 BAR_IDLE, BAR_ASKED, SHARE = 0.01, 0.10, 0.2
 WARM = 2

@@ -27,8 +27,8 @@ from moe.config.run import RunConfig
 from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 BAR = 0.02
 WARM = 2

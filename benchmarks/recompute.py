@@ -28,8 +28,8 @@ from moe.planning.search.make import make_plan
 from moe.planning.search.pins import Pins
 from moe.planning.search.search import Question, search
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 CLOSE = 0.10
 STEPS, MICRO_BATCH, MICRO_BATCHES = 2, 4, 2

@@ -23,8 +23,8 @@ from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 WAYS = {"one": (1, 1, 1), "pipe": (2, 1, 1), "gang": (1, 2, 1), "data": (1, 1, 2)}
 """Stages, ranks of a gang, replicas."""

@@ -25,8 +25,8 @@ from moe.nn.decoder import Decoder, Pass
 from moe.nn.loss import cross_entropy_sum
 from moe.planning.search.make import make_plan
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 TOLERANCE = 1e-4
 

@@ -32,8 +32,8 @@ from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import Prediction, predict
 from moe.planning.search.make import even_layers, make_plan
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 MODELS = {"moe": ("SmolLM2, 4 experts", 1.10), "dense": ("SmolLM2, dense", 1.15)}
 """By the option that names its directory: what the table calls a model, and the bar of its gain."""

@@ -7,7 +7,7 @@ incomplete last line; readers ignore that line and the next writer removes it.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,8 @@ from typing import Any, Self
 from moe.errors import DataError
 
 STEP = "step"
+JOURNAL = "journal.jsonl"
+"""The name of the file in the directory of a run."""
 
 
 class Journal:
@@ -71,14 +73,20 @@ class Journal:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the complete records of a journal, oldest first."""
+    return list(records(path))
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the complete records of a journal, oldest first; a long one never is in memory."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    yield _record(path, number, line)
     except FileNotFoundError:
         raise DataError(f"no journal at {path}; a run writes one beside its checkpoints") from None
     except OSError as error:
         raise DataError(f"cannot read the journal {path}: {error.strerror}") from error
-    complete = data[: data.rfind(b"\n") + 1].splitlines()
-    return [_record(path, number, line) for number, line in enumerate(complete, start=1)]
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def merge(reports: Sequence[RankReport], tokens: int, seconds: float) -> StepRep
         compute_seconds=tuple(report.compute_seconds for report in reports),
         bubble=fmean(bubbles),
         communication=fmean(sums),
+        timeline=tuple(report.events for report in reports if report.events),
     )
 
 

@@ -15,12 +15,16 @@ class RankMonitor:
         self._decoder = decoder
         self._every = every
 
-    def look(self, step: int) -> dict[int, Alike]:
-        """Compare the experts of each layer in a step that is due; every member of the gang does.
+    def due(self, step: int) -> bool:
+        """Tell whether more is recorded of a step than of others.
 
         ``step`` counts from 0: the first is due, so a run records where it began.
         """
-        if not self._every or step % self._every:
+        return self._every > 0 and step % self._every == 0
+
+    def look(self, step: int) -> dict[int, Alike]:
+        """Compare the experts of each layer in a step that is due, with the whole gang."""
+        if not self.due(step):
             return {}
         config, share = self._decoder.config, self._decoder.share
         layers = [layer for layer in share.layer_numbers if config.has_experts(layer)]

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from actors.epochs.lines import DOWN, UP, Route
+from actors.step.clock import Clock
 from actors.step.mail import Key, Letter, Mail
 from moe.nn.later import Later
 from moe.planning.schedules.schedule import FORWARD, INPUT, WEIGHT, Action, Order
@@ -61,9 +62,10 @@ class _Held:
 class Pipeline:
     """The work of one stage in every step: its place among all orders, and its mail."""
 
-    def __init__(self, orders: Sequence[Order], stage: int, mail: Mail) -> None:
+    def __init__(self, orders: Sequence[Order], stage: int, mail: Mail, clock: Clock) -> None:
         self._order = orders[stage]
         self._mail = mail
+        self._clock = clock
         self._home = {a.chunk: s for s, order in enumerate(orders) for a in order}
         self._stage = stage
         self._last = max(self._home)
@@ -101,7 +103,8 @@ class Pipeline:
             Later() if self._split else None,
             self._final[chunk] == micro_batch,
         )
-        output = chunks.forward(turn, x)
+        with self._clock.working(action):
+            output = chunks.forward(turn, x)
         held = _Held(x, output, turn.later)
         if chunk < self._last:
             held.sent = self._leave(DOWN, chunk + 1, micro_batch, output.detach())
@@ -114,7 +117,8 @@ class Pipeline:
             held.gradient = self._arrived(UP, chunk, micro_batch, chunk + 1)
             self._mail.arrived(held.sent)
         assert held.output is not None
-        chunks.backward(held.output, held.gradient)
+        with self._clock.working(action):
+            chunks.backward(held.output, held.gradient)
         held.output = None
         if chunk > 0:
             assert held.x is not None
@@ -130,7 +134,8 @@ class Pipeline:
         _, chunk, micro_batch = action
         later = self._held[chunk, micro_batch].later
         assert later is not None
-        later.run()
+        with self._clock.working(action):
+            later.run()
         self._release(chunk, micro_batch)
         if self._final[chunk] == micro_batch:
             chunks.whole(chunk)

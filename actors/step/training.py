@@ -143,7 +143,7 @@ class RankTrainer:
         """
         started = time.perf_counter()
         POINTS.reach("step", batch.step)
-        self._clock.begin()
+        self._clock.begin(traced=self._is_traced())
         work = self._begin(batch)
         self._pass_through(work)
         sums = self._reduce(work)
@@ -162,6 +162,7 @@ class RankTrainer:
             busy_seconds=seconds,
             peak_bytes=self._device.peak_bytes,
             waits=self._clock.end(),
+            events=self._clock.events(),
         )
 
     def states(self) -> Iterator[OwnedState]:
@@ -298,7 +299,15 @@ class RankTrainer:
         size = (self.run.train.micro_batch, sequence, self._decoder.config.hidden_size)
         device = self._device.torch_device
         mail = Mail(groups.lines, size, device, expected(orders, stage), ahead, self._clock)
-        return Pipeline(orders, stage, mail)
+        return Pipeline(orders, stage, mail, self._clock)
+
+    def _is_traced(self) -> bool:
+        """Tell whether the step is one of those that the monitor looks at; one rank of each stage
+        then notes when it worked on what.
+        """
+        seat = self._command.seat
+        first = seat.replica == 0 and seat.member == 0
+        return first and self._monitor.due(self.steps_done)
 
     def _release(self) -> None:
         """Stay within the memory that the plan reserves on the host; 0 reserves nothing."""

@@ -13,6 +13,8 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from moe.checkpoint.card.card import CARD, write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.digest import file_sha256
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.manifest import OPTIMIZER, Manifest
@@ -66,12 +68,29 @@ class SaveContext:
 @dataclass(frozen=True, slots=True)
 class About:
     """The contents of one checkpoint beside the records of its writers; ``plan`` is the plan as
-    tables.
+    tables. ``made`` is what its card tells of how it came about, if not by training.
     """
 
     context: SaveContext
     plan: Mapping[str, Any]
     step: int
+    made: Made | None = None
+
+    def card(self) -> Made:
+        """Return the step that the card of the checkpoint tells."""
+        if self.made is not None:
+            return self.made
+        run, stages = self.context.run, self.plan["stages"]
+        ranks = len(stages[0]["ranks"])
+        replicas = len(stages[0]["ranks"][0]["devices"])
+        train = run.train.model_dump(mode="json", exclude_defaults=True)
+        return Made(
+            "train",
+            {"run": run.name, "steps done": self.step, **train},
+            {"token shards": self.context.data},
+            f"{_count(replicas, 'replica')} of {_count(len(stages), 'stage')} of "
+            f"{_count(ranks, 'rank')}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +126,10 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(context.run))
+    name = f"{context.run.name}, step {about.step}"
+    write_card(directory, name, [context.tokenizer], context.config, about.card())
     balance = {layer: state for each in written for layer, state in each.balance.items()}
-    files = sizes(directory)
+    files = {name: size for name, size in sizes(directory).items() if name not in CARD}
     others = sorted(name for name in files if not name.endswith(".safetensors"))
     Manifest(
         step=about.step,
@@ -165,6 +186,10 @@ def write_training_checkpoint(
         ]
         complete(directory, about, [WrittenFiles(tuple(stored), tuple(owned), state.balance)])
         beside(directory)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _whole_pieces(wanted: Mapping[str, TensorSlice]) -> dict[str, tuple[Piece, TensorSlice]]:

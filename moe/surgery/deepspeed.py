@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.training import About, SaveContext, WholeState, write_training_checkpoint
 from moe.checkpoint.universal.layout import WEIGHT
 from moe.checkpoint.universal.parameters import STACKING, Parameter, Part, parameters
@@ -46,10 +47,13 @@ def import_universal(
     ``origin`` is the directory of ZeRO shards if DeepSpeed converted it only for this import; the
     receipt then names it. ``progress`` is called with the bytes written and the total.
     """
+    kind = "universal checkpoint" if origin is None else "ZeRO checkpoint by ds_to_universal"
+    method = f"import of a {kind}"
     about = About(
         SaveContext(universal.config, run, run.model.path, data),
         plan=to_dict(one_rank(universal.config, "deepspeed")),
         step=universal.step,
+        made=Made(method, {"step": universal.step}, {"token shards": data}),
     )
     places = {part.tensor.name: (each, part) for each, part in universal.parts()}
     counted = Counted(universal.config, progress)
@@ -58,10 +62,9 @@ def import_universal(
         return counted.passed(universal.read(*places[tensor.name], state))
 
     def receipt(directory: Location) -> None:
-        kind = "universal checkpoint" if origin is None else "ZeRO checkpoint by ds_to_universal"
         read_from = universal.tag if origin is None else origin
         table = {
-            "method": f"import of a {kind}",
+            "method": method,
             "options": {"step": universal.step},
             "source": read_from.resolve().name,
             "source_files": hashes_below(read_from, universal.files if origin is None else None),

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.writer import TensorSpec, write_json
@@ -46,6 +48,8 @@ def initialise(
     with staged(to) as staging:
         write_json(staging / "config.json", table)
         copy_remote_code(config.family, staging)
+        how = {"preset": preset, "seed": seed, "dtype": kind}
+        write_card(staging, to.resolve().name, (), config, Made("init", how))
         shards = write_model(staging, specs, _values(config, ours, seed, dtype), progress)
         rest = sorted(path for path in staging.iterdir() if path.name not in shards)
         files = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from moe import __version__
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import write_json
 from moe.storage import local
 from moe.surgery.distance import LogitDistance
 
-RECEIPT = "receipt.json"
 _CHUNK = 2**22
 
 

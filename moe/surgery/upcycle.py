@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import TensorSpec
@@ -68,7 +70,7 @@ def upcycle(
     check_room(to, job.bytes)
     cores = nullcontext() if options.method.measures else one_core_spared()
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
-        shards = job.write(staging, progress)
+        shards = job.write(staging, to.resolve().name, progress)
         before = thread.submit(logits, dense, job.probe)
         inputs = thread.submit(hashes_of, dense)
         after = logits(Checkpoint.open(staging), job.probe)
@@ -104,10 +106,22 @@ class _Upcycling:
                 "rounds; choose a power of two, or --family raymoe, which scales routed sums"
             )
 
-    def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
-        """Write everything but the receipt; return a future of the SHA-256 of each shard."""
+    def write(self, directory: Path, name: str, progress: Progress) -> dict[str, Future[str]]:
+        """Write everything but the receipt; return a future of the SHA-256 of each shard.
+
+        ``name`` is that of the directory once it is complete.
+        """
         write_small_files(directory, self.dense, self.config)
+        write_card(directory, name, [local(self.dense.path)], self.config, self.made)
         return write_model(directory, self._specs, self._values(), progress)
+
+    @property
+    def made(self) -> Made:
+        """What the card tells of this conversion."""
+        read = self.calibration.record() if self.calibration else None
+        data = {} if read is None else {str(read["source"]): str(read["sha256"])}
+        method = f"upcycle ({self.options.method.name})"
+        return Made(method, self.options.record(self.config), data)
 
     @property
     def probe(self) -> Tensor:

@@ -25,6 +25,7 @@ from pipelines.commands import (
     presets,
     profile,
     rebalance,
+    report,
     scale,
     serve,
     simulate,
@@ -72,6 +73,7 @@ app.command(epilog=_example(train.EXAMPLE))(train.train)
 app.command(epilog=_example(scale.EXAMPLE))(scale.scale)
 app.command(epilog=_example(evaluate.EXAMPLE))(evaluate.evaluate)
 app.command(epilog=_example(study.EXAMPLE))(study.study)
+app.command(epilog=_example(report.EXAMPLE))(report.report)
 app.command(epilog=_example(serve.EXAMPLE))(serve.serve)
 benches.command("serve", epilog=_example(bench.EXAMPLE))(bench.serve)
 app.add_typer(benches, name="bench")

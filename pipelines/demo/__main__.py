@@ -17,6 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cluster.journal import JOURNAL
 from cluster.nodes import inventory
 from cluster.probe import nodes_of_ray
 from cluster.session import session
@@ -34,12 +35,13 @@ from pipelines.fetching.smollm2 import fetch_smollm2
 from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
 from pipelines.planning.probing import probed
+from pipelines.planning.run_work import workload
 from pipelines.screen.model_tables import receipt_table
 from pipelines.screen.plan_table import plan_summary
 from pipelines.screen.progress import counted, training_view
 from pipelines.training.copy_room import without_copies
-from pipelines.training.recording import JOURNAL, recorded_steps
-from pipelines.training.run_plan import wanted, workload
+from pipelines.training.recording import recorded_steps
+from pipelines.training.run_plan import wanted
 from pipelines.training.train import train
 
 ROOT = Path("demo")

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from moe import __version__
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.writer import ShardWriter, TensorSpec, write_json
 from moe.config.families import write_config
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, DataError
 from moe.staging import refuse_existing, staged
-from moe.surgery.receipt import RECEIPT, hashes
+from moe.surgery.receipt import hashes
 from pipelines.fetching.llama_gguf import LlamaGguf
 from pipelines.fetching.programs import pip_download
 

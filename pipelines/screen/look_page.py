@@ -14,7 +14,7 @@ from moe.errors import ConfigError
 from moe.surgery.look.look import LayerLook, Matrix
 from pipelines.models.inspect import Inspection
 from pipelines.screen.page.document import document, write_document
-from pipelines.screen.page.heat import heat_map, scale_bar
+from pipelines.screen.page.heat import Sides, heat_map, scale_bar
 from pipelines.screen.page.svg import element
 from pipelines.screen.words import count, numbers
 
@@ -74,7 +74,7 @@ def _load(found: Inspection) -> Iterator[str]:
     most = max(2.0, max(map(max, values)))
     names = [str(layer.layer) for layer, _ in loads]
     yield scale_bar(0.0, most)
-    yield heat_map(values, names, (0.0, most), "Load of each expert by layer", row="layer")
+    yield heat_map(values, names, (0.0, most), "Load of each expert by layer", Sides("layer"))
 
 
 def _of_text(found: Inspection) -> Iterator[str]:

@@ -21,12 +21,11 @@ from pipelines.screen.page.document import document, own, write_document
 from pipelines.screen.page.holdings import holdings, placed_otherwise
 from pipelines.screen.page.memory import limits, memory
 from pipelines.screen.page.phrases import TIGHT, count, fullness, seconds, short
+from pipelines.screen.page.step import Step, played, predicted_step
 from pipelines.screen.page.svg import element
-from pipelines.screen.page.timeline import played, timeline
+from pipelines.screen.page.table import Card, cards, section
+from pipelines.screen.page.timeline import timeline
 from pipelines.screen.words import gigabytes
-
-Card = tuple[str, str, str, str]
-"""Name, value, note, and ``bad``, ``tight`` or empty."""
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
@@ -55,29 +54,30 @@ def draw_page(
 ) -> str:
     """Return the page as HTML."""
     room = limits(plan, inventory)
-    cards = [*_speed(prediction), _fullest(plan, prediction, room), _gain(prediction, even, room)]
+    figures = [*_speed(prediction), _fullest(plan, prediction, room), _gain(prediction, even, room)]
     return document(
         _title(config, plan),
         ["style.css"],
         [
             f"<p>{escape(_work(plan, prediction))}</p>",
-            element("dl", *(_card(*card) for card in cards)),
-            *_section("Who holds what", _about_holdings(plan)),
+            cards(figures),
+            *section("Who holds what", _about_holdings(plan)),
             holdings(config, plan, inventory),
             *_placed(plan),
-            *_section("Memory", "What each rank needs at its peak, in GB, by what it is for."),
+            *section("Memory", "What each rank needs at its peak, in GB, by what it is for."),
             memory(plan, inventory, prediction.rank_bytes),
-            *_section("One step", _about_timeline(prediction, even)),
-            timeline(prediction, even),
+            *section("One step", _about_timeline(prediction, even)),
+            timeline(_steps(prediction, even)),
             '<div id="told"></div>',
             *(element("script", own(name)) for name in ("hints.js", "zoom.js")),
         ],
     )
 
 
-def _section(heading: str, about: str) -> Iterator[str]:
-    yield f"<h2>{escape(heading)}</h2>"
-    yield f"<p>{escape(about)}</p>"
+def _steps(prediction: Prediction, even: Prediction | None) -> list[Step]:
+    """Return the step of the plan and, if there is one, that of even layers."""
+    planned = predicted_step("planned", prediction)
+    return [planned] if even is None else [planned, predicted_step("even layers", even)]
 
 
 def _title(config: ModelConfig, plan: Plan) -> str:
@@ -145,15 +145,6 @@ def _gain(prediction: Prediction, even: Prediction | None, room: list[int]) -> C
     about = f"even layers take {seconds(even.step_seconds)}" if gain != 1 else "the same"
     about += f", {count(over, 'rank')} over their memory" if over else ""
     return heading, f"{gain:.2f}{_TIMES}as fast", about, ""
-
-
-def _card(what: str, value: str, about: str, state: str) -> str:
-    return element(
-        "div",
-        element("dt", escape(what)),
-        element("dd", escape(value), class_=f"value {state}".rstrip()),
-        element("dd", escape(about)),
-    )
 
 
 def _about_holdings(plan: Plan) -> str:

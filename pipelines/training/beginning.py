@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.training import SaveContext
@@ -13,7 +14,6 @@ from moe.config.run import RunConfig, parse_run
 from moe.config.run.cautions import model_cautions
 from moe.errors import ConfigError, DataError, StorageError
 from moe.storage import Location
-from moe.surgery.receipt import RECEIPT
 from pipelines.corpus.inputs import fingerprint, open_shards
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.owner import check_owner

@@ -13,7 +13,8 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.plan.plan import Plan
 from moe.planning.prediction.copies import CopyRoom, room_for_copies
-from pipelines.training.run_plan import fullest_plan, workload
+from pipelines.planning.run_work import workload
+from pipelines.training.run_plan import fullest_plan
 
 _BACK = "a lost rank sends the run back to its last checkpoint"
 

@@ -83,7 +83,8 @@ class RunMetrics:
 
     def step(self, report: StepReport, known: Mapping[str, float]) -> None:
         """A step is done; ``known`` are further gauges."""
-        values = {**gauges(report), **self._work(report), **known}
+        waits = {"bubble": report.bubble, "communication": report.communication}
+        values = {**gauges(report), **waits, **self.work(report), **known}
         values["step_timestamp_seconds"] = time.time()
         values["checkpoint_age"] = report.step - self._saved
         told = [Sample(name, value) for name, value in values.items()]
@@ -139,20 +140,20 @@ class RunMetrics:
         """So many warm processes are ready."""
         self._send([Sample("spares", ready)])
 
+    def work(self, report: StepReport) -> dict[str, float]:
+        """Return what the step was worth, also of the peak of the devices where that is known."""
+        if not report.seconds:
+            return {}
+        done = self._against.token_flops * report.tokens / report.seconds
+        found = {"flops_per_second": done}
+        if self._peak_flops:
+            found["mfu"] = done / self._peak_flops
+        return found
+
     def _checkpoint(self, step: int, moment: float) -> list[Sample]:
         self._saved = step
         values = {"checkpoint_step": step, "checkpoint_timestamp_seconds": moment}
         return [Sample(name, value) for name, value in values.items()]
-
-    def _work(self, report: StepReport) -> dict[str, float]:
-        """Return what the step was worth, and what of it was waiting."""
-        found = {"bubble": report.bubble, "communication": report.communication}
-        if report.seconds:
-            done = self._against.token_flops * report.tokens / report.seconds
-            found["flops_per_second"] = done
-            if self._peak_flops:
-                found["mfu"] = done / self._peak_flops
-        return found
 
     def _by_stage(self, name: str, by_rank: Sequence[float]) -> Iterator[Sample]:
         """Yield the largest value of each stage."""

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cluster.journal import JOURNAL
 from moe.checkpoint.manifest import MANIFEST, checkpoints
 from moe.config.json_file import read_json
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from moe.storage import Location, make_directory, write_text
-from pipelines.training.recording import JOURNAL
 
 OWNER = "owner.json"
 """File that names the run to which a directory belongs."""

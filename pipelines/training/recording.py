@@ -10,7 +10,7 @@ from typing import Any
 from actors.commands import LayerReport, StepReport
 from actors.engine.copying import Copied
 from actors.faults.armed import FaultPlan
-from cluster.journal import Journal, read
+from cluster.journal import JOURNAL, Journal, read
 from moe.planning.plan.plan import Plan
 from pipelines.training.health import Health
 from pipelines.training.measuring import RunMetrics, gauges
@@ -32,8 +32,6 @@ from pipelines.training.timeline import (
     restarts,
     to_do_again,
 )
-
-JOURNAL = "journal.jsonl"
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class RunRecord:
         now = time.time()
         self._goodput.keep(report.seconds)
         own = {"time": now, "epoch": self._epoch, "goodput": self._goodput.at(now)}
-        self._journal.append(journal_line(report) | own)
+        self._journal.append(journal_line(report) | self._metrics.work(report) | own)
         self._metrics.step(report, self._of_the_run(own, report.step))
         if self._again is not None and report.step >= self._again:
             self._again = None
@@ -215,7 +213,19 @@ def journal_line(report: StepReport) -> dict[str, Any]:
         "bubble": report.bubble,
         "communication": report.communication,
         "layers": layers,
+        **_timeline(report),
     }
+
+
+def _timeline(report: StepReport) -> dict[str, Any]:
+    """Return the events of a step that was traced, by stage; times in seconds, to microseconds."""
+    if not report.timeline:
+        return {}
+    stages = [
+        [[*event.action, round(event.start, 6), round(event.stop, 6)] for event in events]
+        for events in report.timeline
+    ]
+    return {"timeline": stages}
 
 
 def _measured(layer: LayerReport) -> dict[str, Any]:

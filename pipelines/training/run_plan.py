@@ -9,7 +9,7 @@ from cluster.probe import nodes_of_ray
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.errors import ConfigError, LaunchError, PlanError
-from moe.planning.counts.workload import OF_PRECISION, Workload
+from moe.planning.counts.workload import OF_PRECISION
 from moe.planning.devices.inventory import CPU, Device, Inventory
 from moe.planning.devices.inventory_file import load_profile
 from moe.planning.plan.file import load_plan
@@ -17,6 +17,7 @@ from moe.planning.plan.plan import Plan
 from moe.planning.search.make import make_replicas
 from moe.planning.search.pins import Pins
 from pipelines.planning.probing import Findings, probed
+from pipelines.planning.run_work import workload
 from pipelines.planning.wanted import Wanted
 
 NOTHING = Findings()
@@ -195,14 +196,3 @@ def replicas_of(run: RunConfig) -> tuple[int, int]:
             f"plan.least_replicas is {least} but {run.plan.path} has {most} replicas; lower it"
         )
     return least, most
-
-
-def workload(run: RunConfig, sequence_length: int, there: Inventory, replicas: int = 1) -> Workload:
-    """Return the workload of one step on the replica with the most micro-batches.
-
-    Its ranks hold copies of each other where the run keeps copies and has more ranks than one.
-    """
-    most = -(-run.train.micro_batches // replicas)
-    work = Workload.of_run(run.train, sequence_length, most, not there.of_cpus)
-    shared = run.plan.path is not None or run.plan.stages * run.plan.gang * replicas > 1
-    return replace(work, copies=run.elastic.copies and shared)

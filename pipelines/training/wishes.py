@@ -22,8 +22,9 @@ from moe.planning.plan.seats import Seat
 from moe.planning.policy.growing import more_replicas
 from moe.planning.policy.shrinking import fewer_replicas
 from pipelines.planning.probing import Findings
+from pipelines.planning.run_work import workload
 from pipelines.planning.shrinking import fewer_stages
-from pipelines.training.run_plan import devices, workload
+from pipelines.training.run_plan import devices
 
 logger = logging.getLogger(__name__)
 

@@ -36,12 +36,19 @@ def look(path: Path, script: str = "", width: int = 1400) -> Seen:
     return Seen(html.fromstring(out.decode()), complaints)
 
 
-def photograph(path: Path, width: int, height: int) -> np.ndarray:
+def photograph(path: Path, width: int, height: int, *flags: str) -> np.ndarray:
     """Return the page as rows of pixels of three bytes, at half its size."""
     image = path.with_suffix(".png")
     scaled = "--force-device-scale-factor=0.5"
-    _run(path, scaled, f"--window-size={width},{height}", f"--screenshot={image}")
+    _run(path, scaled, f"--window-size={width},{height}", f"--screenshot={image}", *flags)
     return pixels(image.read_bytes())
+
+
+def printed(path: Path, *flags: str) -> bytes:
+    """Return the page as a PDF."""
+    paper = path.with_suffix(".pdf")
+    _run(path, "--no-pdf-header-footer", f"--print-to-pdf={paper}", *flags)
+    return paper.read_bytes()
 
 
 def pixels(image: bytes) -> np.ndarray:

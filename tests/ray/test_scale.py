@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cluster.journal import read
+from cluster.journal import JOURNAL, read
 from cluster.session import Session
 from moe.config.run import RunConfig
 from pipelines.commands.app import app
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.batches import batches
-from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.recording import recorded_steps
 from tests import material
 from tests.driven import once, pids, trained
 from tests.reference import PlainTraining

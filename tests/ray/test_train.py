@@ -14,7 +14,7 @@ import ray
 import transformers
 
 from actors.crew import ending, launch
-from cluster.journal import read
+from cluster.journal import JOURNAL, read
 from cluster.session import Session
 from moe.checkpoint.manifest import checkpoints, sealed
 from moe.checkpoint.reader import Checkpoint
@@ -29,7 +29,7 @@ from moe.errors import (
 )
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.training.board import open_board, stop
-from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.recording import recorded_steps
 from pipelines.training.train import train
 from tests import material as tiny_material
 from tests import runs

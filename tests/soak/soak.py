@@ -16,11 +16,11 @@ from typing import Any
 import tomli_w
 from ray._private.state import actors as actor_table
 
+from cluster.journal import JOURNAL
 from moe.config.fault import Fault
 from moe.errors import RaymoeError
 from moe.planning.policy.holders import holders
 from pipelines.training.board import ask
-from pipelines.training.recording import JOURNAL
 from pipelines.training.wishes import Wish
 from tests import material
 from tests.remains import remains, shared_memory

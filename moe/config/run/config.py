@@ -118,11 +118,6 @@ class RunConfig(Section):
             )
         if model.moe is None:
             self._check_untouched("is a dense model", "remove them, or upcycle the model first")
-            if self.monitor.every:
-                raise ConfigError(
-                    f"{self.model.path} is a dense model, of which monitor.every = "
-                    f"{self.monitor.every} has no experts to look at; remove it"
-                )
         elif model.moe.hashed:
             self._check_hashed()
         else:

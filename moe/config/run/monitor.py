@@ -10,5 +10,6 @@ class MonitorSection(Section):
 
     every: int = Field(default=0, ge=0)
     """Steps from one look at the weights of the experts to the next: how alike they are, and which
-    pair of each layer most. 0: never.
+    pair of each layer most. The same steps are traced: one rank of each stage notes when it worked
+    on what. 0: never.
     """

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moe.checkpoint.card.body import SOURCE, THIS, Measured
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import TensorSpec
@@ -69,23 +72,54 @@ def expand(
         write_small_files(staging, checkpoint, grown.after)
         shards = write_model(staging, specs, _values(checkpoint, made), progress)
         after = Checkpoint.open(staging)
+        compared = compare(checkpoint, after, grown, texts)
+        name = to.resolve().name
+        write_card(staging, name, [source], grown.after, made_by(made, texts), compared.losses)
         files = hashes_of(checkpoint), written(staging, shards)
-        receipt = growth_receipt(checkpoint, after, made, texts, files)
+        receipt = growth_receipt(checkpoint, made, texts, files, compared)
         write_receipt(staging, asdict(receipt))
     return receipt
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How far the larger model is from the smaller; ``held_out`` is None if no text was given."""
+
+    distance: LogitDistance
+    held_out: HeldOut | None
+
+    @property
+    def losses(self) -> tuple[Measured, ...]:
+        """The losses in the form of a card."""
+        if self.held_out is None:
+            return ()
+        before = Measured(SOURCE, self.held_out.loss_before, self.held_out.source)
+        return before, Measured(THIS, self.held_out.loss_after, self.held_out.source)
+
+
+def compare(before: Checkpoint, after: Checkpoint, grown: Growth, texts: Texts | None) -> Compared:
+    """Compare the models; CheckpointError if an exact expansion changed the function."""
+    text = texts.held_out if texts else None
+    distance = measured(before, after, grown)
+    return Compared(distance, held_out(before, after, text) if text else None)
+
+
+def made_by(made: Expansion, texts: Texts | None) -> Made:
+    """Return what a card tells of an expansion."""
+    read = texts.calibration.record() if texts else None
+    data = {} if read is None else {str(read["source"]): str(read["sha256"])}
+    return Made("expand", made.grown.record(), data)
+
+
 def growth_receipt(
     before: Checkpoint,
-    after: Checkpoint,
     made: Expansion,
     texts: Texts | None,
     files: tuple[dict[str, str], dict[str, str]],
+    compared: Compared,
 ) -> GrowthReceipt:
-    """Compare the models and return the receipt; ``files`` are the hashes of what was read and of
-    what was written.
-    """
-    grown, text = made.grown, texts.held_out if texts else None
+    """Return the receipt; ``files`` are the hashes of what was read and of what was written."""
+    grown = made.grown
     return GrowthReceipt(
         method="expand",
         options=grown.record() | {"calibration": texts.calibration.record() if texts else None},
@@ -93,8 +127,8 @@ def growth_receipt(
         source_files=files[0],
         files=files[1],
         parents=dict(made.parents),
-        distance=measured(before, after, grown),
-        held_out=held_out(before, after, text) if text else None,
+        distance=compared.distance,
+        held_out=compared.held_out,
         notes=(*before.notes, *why(grown)),
     )
 

@@ -24,7 +24,7 @@ from moe.errors import ConfigError
 from moe.planning.plan.file import to_dict
 from moe.staging import check_room, refuse_existing
 from moe.storage import Location
-from moe.surgery.growing.expand import GrowthReceipt, growth_receipt
+from moe.surgery.growing.expand import GrowthReceipt, compare, growth_receipt, made_by
 from moe.surgery.growing.expansion import Expansion, expansion
 from moe.surgery.growing.options import ExpandOptions, growth
 from moe.surgery.growing.parents import Parents
@@ -63,13 +63,15 @@ def expand_checkpoint(
         SaveContext(grown.after, run, source, manifest.data),
         plan=to_dict(one_rank(grown.after, "expand")),
         step=manifest.step,
+        made=made_by(made, texts),
     )
 
     def beside(directory: Location) -> None:
         assert isinstance(directory, Path)
         after = Checkpoint.open(directory)
+        compared = compare(training.weights, after, grown, texts)
         files = hashes_below(source), hashes_below(directory)
-        receipts.append(growth_receipt(training.weights, after, made, texts, files))
+        receipts.append(growth_receipt(training.weights, made, texts, files, compared))
         write_receipt(directory, asdict(receipts[0]))
 
     write_training_checkpoint(to, about, writing.state(), beside=beside)

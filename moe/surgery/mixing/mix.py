@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.writer import TensorSpec
@@ -74,6 +76,7 @@ def mix(
     rows = mixing.prompted()
     with one_core_spared(), staged(to) as staging:
         write_small_files(staging, mixing.head, mixing.config)
+        write_card(staging, to.resolve().name, mixing.sources, mixing.config, mixing.made)
         shards = write_model(staging, mixing.specs, mixing.values(rows), progress)
         mixed = logits(Checkpoint.open(staging), mixing.probe)
         receipt = mixing.receipt(written(staging, shards), mixed)
@@ -112,6 +115,16 @@ class _Mixing:
             for lineage in self.lineages
             for child in lineage.children
         ]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The directories that were read, that of the head first."""
+        return list(dict.fromkeys(local(each.path) for each in (self.head, *self.models)))
+
+    @property
+    def made(self) -> Made:
+        """What the card tells of this mixture."""
+        return Made("mix", self.options.record(self.config))
 
     @property
     def probe(self) -> Tensor:

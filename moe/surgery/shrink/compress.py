@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moe.checkpoint.card.body import SOURCE, THIS, Measured
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.reader import Checkpoint
 from moe.config.quantised import KEY, form_named, quantised_table
 from moe.errors import ConfigError
@@ -85,9 +88,31 @@ def compress(
             (_bytes(checkpoint), total),
             _distance(checkpoint, after, options, texts),
         )
+        card = to.resolve().name, [source], config, _made(done, texts), _losses_told(done, texts)
+        write_card(staging, *card)
         files = inputs.result(), written(staging, shards)
         write_receipt(staging, _receipt(checkpoint, done, texts, files))
     return done
+
+
+def _made(done: Compressed, texts: Texts | None) -> Made:
+    """Return what the card tells of a compression."""
+    options = done.options
+    name = "compress" if options.method is None else f"compress ({options.method.name})"
+    read = texts.calibration.record() if texts and options.measures else None
+    data = {} if read is None else {str(read["source"]): str(read["sha256"])}
+    asked = {"experts": options.experts, "form": options.form, "seed": options.seed}
+    return Made(name, options.record() | asked, data)
+
+
+def _losses_told(done: Compressed, texts: Texts | None) -> tuple[Measured, ...]:
+    """Return the losses in the form of the card."""
+    if done.losses is None or texts is None:
+        return ()
+    read = texts.held_out.record()
+    text, digest = str(read["source"]), str(read["sha256"])
+    before, after = done.losses
+    return Measured(SOURCE, before, text, digest), Measured(THIS, after, text, digest)
 
 
 def _folds(checkpoint: Checkpoint, options: CompressOptions, texts: Texts | None) -> Folds:

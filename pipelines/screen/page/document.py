@@ -10,14 +10,21 @@ from moe.errors import RaymoeError
 from pipelines.screen.page.svg import element
 
 
-def document(title: str, styles: Sequence[str], body: Iterable[str]) -> str:
-    """Return a page under a heading; ``styles`` are files beside this one."""
+def document(
+    title: str, styles: Sequence[str], body: Iterable[str], refresh_seconds: int | None = None
+) -> str:
+    """Return a page under a heading; ``styles`` are files beside this one.
+
+    With ``refresh_seconds`` a browser loads the page again after so long.
+    """
+    again = f'<meta http-equiv="refresh" content="{refresh_seconds}">'
     return "\n".join(
         [
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<link rel="icon" href="data:,">',
+            *([] if refresh_seconds is None else [again]),
             f"<title>{escape(title)}</title>",
             element("style", *map(own, styles)),
             "</head><body>",
@@ -37,7 +44,7 @@ def write_document(path: Path, page: str, failure: type[RaymoeError]) -> None:
     """Write a page; readers see the old or the new one. Raises ``failure`` where that cannot be."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(page, encoding="utf-8", errors="replace")
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)

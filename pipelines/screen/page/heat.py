@@ -1,10 +1,15 @@
 """Heat maps as SVG: cells in one scale of colours, with their numbers where there is room."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
 
 from pipelines.screen.page.svg import element, hint, rect, words
 
 _CELL, _LEAST_WITH_NUMBER, _LEFT, _TOP = 30.0, 24.0, 26.0, 18.0
+_BELOW = 4.0
+_LETTER, _BETWEEN = 6.2, 8.0
+"""Width of a digit of a name, and pixels between two names."""
 _MAP_WIDTH = 420.0
 _STOPS = (
     (0x00, 0x20, 0x4D),
@@ -20,31 +25,55 @@ _DARK = 0.55
 """Part of the scale below which numbers in cells are white."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What rows and columns are, and the names of columns; empty: their numbers."""
+
+    row: str = "expert"
+    column: str = "expert"
+    heads: Sequence[str] = ()
+
+    def head(self, across: int) -> str:
+        """The name of a column."""
+        return self.heads[across] if self.heads else str(across)
+
+
+EXPERTS = Sides()
+
+
 def heat_map(
-    values: Sequence[Sequence[float]],
+    values: Sequence[Sequence[float | None]],
     names: Sequence[str],
     span: tuple[float, float],
     label: str,
-    row: str = "expert",
+    sides: Sides = EXPERTS,
 ) -> str:
     """Return a map whose rows have names; ``label`` describes it for screen readers.
 
-    Values outside ``span`` have the colours of its ends.
+    Values outside ``span`` have the colours of its ends; None is no cell.
     """
     columns = len(values[0])
-    cell = max(6.0, min(_CELL, _MAP_WIDTH / columns))
-    width, height = _LEFT + cell * columns, _TOP + cell * len(values)
-    parts = [*_headings(names, columns, cell)]
+    cell = _size(columns)
+    width, height = map_width(columns), _TOP + cell * len(values) + _BELOW
+    parts = [*_headings(names, columns, cell, sides)]
     for down, line in enumerate(values):
         for across, value in enumerate(line):
+            if value is None:
+                continue
             place = _LEFT + across * cell, _TOP + down * cell
-            about = f"{row} {names[down]}, expert {across}: {value:.4g}"
+            where = f"{sides.row} {names[down]}, {sides.column} {sides.head(across)}"
+            about = f"{where}: {value:.4g}"
             parts.append(_cell(place, cell, value, span, about))
     box = f"0 0 {width:g} {height:g}"
     drawn = element(
         "svg", *parts, viewBox=box, role="img", aria_label=label, style=f"max-width:{width:g}px"
     )
     return element("div", drawn, class_="heat", style=f"--least:{min(width, 6 * columns + 40):g}px")
+
+
+def map_width(columns: int) -> float:
+    """Return the width of a map of so many columns, in pixels, where it has room."""
+    return _LEFT + _size(columns) * columns
 
 
 def scale_bar(low: float, high: float) -> str:
@@ -64,6 +93,10 @@ def colour(value: float, span: tuple[float, float]) -> str:
     return _hex((mixed[0], mixed[1], mixed[2]))
 
 
+def _size(columns: int) -> float:
+    return max(6.0, min(_CELL, _MAP_WIDTH / columns))
+
+
 def _cell(
     place: tuple[float, float], size: float, value: float, span: tuple[float, float], about: str
 ) -> str:
@@ -77,12 +110,15 @@ def _cell(
     return box + number
 
 
-def _headings(names: Sequence[str], columns: int, cell: float) -> Iterator[str]:
-    """Yield the names of rows and the numbers of columns, as many as have room."""
-    every = max(1, -(-18 // int(cell)))
+def _headings(names: Sequence[str], columns: int, cell: float, sides: Sides) -> Iterator[str]:
+    """Yield the names of rows and of columns, as many as have room."""
+    widest = max(len(sides.head(across)) for across in range(columns)) * _LETTER
+    every = max(1, ceil((widest + _BETWEEN) / cell))
     for across in range(0, columns, every):
         middle = _LEFT + (across + 0.5) * cell
-        yield words(middle, _TOP - 5, str(across), class_="name middle")
+        if across and middle + widest / 2 > _LEFT + columns * cell:
+            continue
+        yield words(middle, _TOP - 5, sides.head(across), class_="name middle")
     down_every = max(1, -(-12 // int(cell)))
     for down in range(0, len(names), down_every):
         yield words(_LEFT - 4, _TOP + (down + 0.5) * cell + 4, names[down], class_="name right")

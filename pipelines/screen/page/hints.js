@@ -7,6 +7,10 @@
     title.parentNode.dataset.told = title.textContent;
     title.remove();
   }
+  for (const each of document.querySelectorAll(".track [title]")) {
+    each.dataset.told = each.title;
+    each.removeAttribute("title");
+  }
   const choose = (timeline, batch) => {
     timeline.classList.toggle("same", batch !== undefined);
     for (const piece of timeline.querySelectorAll(".piece")) {

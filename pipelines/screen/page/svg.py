@@ -109,24 +109,36 @@ def fitted_list(content: str, width: float, about: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values from 0 to ``most`` along pixels from ``left`` to ``right``."""
+    """Values from ``least`` to ``most`` along pixels from ``left`` to ``right``."""
 
     most: float
     left: float
     right: float
+    least: float = 0.0
 
     def at(self, value: float) -> float:
         """Return the pixel of a value."""
-        return self.left + (self.right - self.left) * value / self.most if self.most else self.left
+        span = self.most - self.least
+        return (
+            self.left + (self.right - self.left) * (value - self.least) / span
+            if span
+            else self.left
+        )
 
     def ticks(self, count: int = 10) -> list[float]:
         """Return about ``count`` round values: steps of 1, 2 or 5 times a power of ten."""
-        if not self.most:
-            return [0.0]
-        rough = self.most / count
-        power = 10.0 ** floor(log10(rough))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-        return [number * step for number in range(floor(self.most / step * 1.0001) + 1)]
+        span = self.most - self.least
+        if not span:
+            return [self.least]
+        step = round_step(span / count)
+        first = ceil(self.least / step - 0.0001)
+        return [number * step for number in range(first, floor(self.most / step * 1.0001) + 1)]
+
+
+def round_step(rough: float) -> float:
+    """Return the next larger of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** floor(log10(rough))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
 
 
 def _shown(value: object) -> str:

@@ -1,16 +1,15 @@
-"""The picture of a step: when each stage works on which micro-batch, planned above even layers.
+"""The picture of a step: when each stage works on which micro-batch; several steps on one axis.
 
-The simulator plays the schedule, as for the predicted seconds; both plans share one axis. Pieces
-that are too narrow to see are merged, with the micro-batches of all of them.
+Pieces that are too narrow to see are merged, with the micro-batches of all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moe.planning.prediction.predict import Prediction
 from moe.planning.schedules.schedule import BACKWARD, FORWARD, INPUT, WEIGHT, Kind
-from moe.planning.schedules.simulate import Event, StageTimes, Timeline, simulate
+from moe.planning.schedules.simulate import Event
 from pipelines.screen.page.phrases import numbers, seconds
+from pipelines.screen.page.step import Step
 from pipelines.screen.page.svg import (
     PAGE_WIDTH,
     Scale,
@@ -63,39 +62,25 @@ class _Piece:
         return _Piece(kinds, batches, chunks, self.start, other.stop, pieces)
 
 
-def played(prediction: Prediction) -> Timeline:
-    """Return when stages work; the stages of a server have no backward pass and work one after
-    another.
-    """
-    workload = prediction.workload
-    if workload.training:
-        return prediction.timeline
-    ways = (0.0, *prediction.hops)
-    pairs = zip(prediction.stages, ways, strict=True)
-    times = [StageTimes(stage.forward + way, 0.0) for stage, way in pairs]
-    return simulate("gpipe", times, workload.micro_batches, [0.0] * len(prediction.hops))
-
-
-def timeline(planned: Prediction, even: Prediction | None) -> str:
-    """Return the picture of a step and, below it, of a step of the same gangs with even layers."""
-    shown = [("planned", planned)] + ([("even layers", even)] if even else [])
-    longest = max(prediction.step_seconds for _, prediction in shown)
+def timeline(shown: Sequence[Step]) -> str:
+    """Return the picture of one or more steps, one below the other."""
+    longest = max(step.seconds for step in shown)
     scale = Scale(longest, _NAMES, PAGE_WIDTH - _IDLE)
     kinds: set[tuple[str, str]] = set()
     parts: list[str] = []
     top = _TOP
-    for name, prediction in shown:
+    for step in shown:
         top += _HEADING
-        drawn, used = _chart(name, prediction, scale, top)
+        drawn, used = _chart(step, scale, top)
         parts += drawn
         kinds |= used
-        top += len(prediction.stages) * _row_height(prediction) + 12
+        top += len(step.line.events) * _row_height(step) + 12
     order = [*_KINDS.values(), _MIXED, _TAIL, _UPDATE, _TIED]
     known = [(f"work {kind}", meaning) for kind, meaning in order if (kind, meaning) in kinds]
     unit = words(scale.right + 12, top + 14, "seconds", class_="quiet")
     marked = rect(0, _TOP, 0, top - _TOP, class_="marked")
-    label = f"when {len(planned.stages)} stages work in a step"
-    meanings = [*legend(0, 4, known), *legend(0, 22, _shades(planned.workload.training))]
+    label = f"when {len(shown[0].line.events)} stages work in a step"
+    meanings = [*legend(0, 4, known), *legend(0, 22, _shades(shown[0].training))]
     parts = [*meanings, _ticks(scale, _TOP + _HEADING - 4, top), *parts, unit, marked]
     edges = {"data_left": scale.left, "data_right": scale.right, "data_most": _exact(longest)}
     return figure("timeline", top + 24, label, parts, **edges)
@@ -124,22 +109,19 @@ def _ticks(scale: Scale, top: float, bottom: float) -> str:
     return element("g", *parts, class_="ticks", data_top=top, data_bottom=bottom)
 
 
-def _row_height(prediction: Prediction) -> float:
-    return _ROW if len(prediction.stages) > _FEW else _TALL_ROW
+def _row_height(step: Step) -> float:
+    return _ROW if len(step.line.events) > _FEW else _TALL_ROW
 
 
-def _chart(
-    name: str, prediction: Prediction, scale: Scale, top: float
-) -> tuple[list[str], set[tuple[str, str]]]:
-    """Return the rows of one prediction, and the kinds of work in them."""
-    line_of = played(prediction)
-    row = _row_height(prediction)
+def _chart(shown: Step, scale: Scale, top: float) -> tuple[list[str], set[tuple[str, str]]]:
+    """Return the rows of one step, and the kinds of work in them."""
+    line_of = shown.line
+    row = _row_height(shown)
     used: set[tuple[str, str]] = set()
-    training = prediction.workload.training
-    bottom = top + len(prediction.stages) * row
-    step = prediction.step_seconds
+    bottom = top + len(line_of.events) * row
+    step = shown.seconds
     end = scale.at(step)
-    heading = f"{name}: a step of {seconds(step)}"
+    heading = f"{shown.name}: a step of {seconds(step)}"
     parts = [
         words(0, top - 9, heading, class_="strong"),
         words(PAGE_WIDTH - _IDLE + 12, top - 9, "bubble", class_="heading"),
@@ -147,15 +129,10 @@ def _chart(
     for stage, events in enumerate(line_of.events):
         at = top + stage * row
         pieces = list(_pieces(events, scale))
-        several = prediction.chunks > 1
-        drawn = [_drawn(piece, (stage, several), scale, at, row - 4) for piece in pieces]
+        drawn = [_drawn(piece, (stage, shown.several), scale, at, row - 4) for piece in pieces]
         used |= {_kind(piece) for piece in pieces}
         tail = (events[-1].stop, events[-1].stop + line_of.tails[stage], _TAIL)
-        after = (
-            step - prediction.after_seconds * training,
-            step,
-            _TIED if prediction.tied_seconds else _UPDATE,
-        )
+        after = (step - shown.after_seconds, step, _TIED if shown.tied else _UPDATE)
         for start, stop, kind in (tail, after):
             if stop > start:
                 drawn.append(_extra(kind, (start, stop), stage, scale, (at, row - 4)))
@@ -169,7 +146,7 @@ def _chart(
             element("g", label, background, *drawn, idle, class_="stage", data_stage=stage)
         )
     mark = line(end, top - 5, end, bottom + 1, class_="finish", data_at=_exact(step))
-    return [element("g", *parts, mark, class_="chart", data_name=name)], used
+    return [element("g", *parts, mark, class_="chart", data_name=shown.name)], used
 
 
 def _pieces(events: tuple[Event, ...], scale: Scale) -> Iterator[_Piece]:

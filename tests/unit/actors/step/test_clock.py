@@ -1,13 +1,17 @@
 """How long ranks wait in a step, and for whom."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from actors.commands import Waits
 from actors.device import CpuDevice, Mark
+from actors.engine.reports import merge
 from actors.step.clock import Clock
 from moe.planning.plan.plan import Plan
+from moe.planning.schedules.schedule import Action, actions
+from moe.planning.schedules.simulate import Event
 from tests import exports, runs
 from tests.ranks import Ranks
 from tests.routed import routed
@@ -36,6 +40,40 @@ def test_waits_are_counted_by_whom_they_are_for_and_within_a_step_alone() -> Non
     assert clock.end() == Waits(stages=2.0, gang=1.0, end=1.0)
     clock.begin()
     assert clock.end() == Waits()
+
+
+def test_pieces_of_work_are_noted_in_traced_steps_alone() -> None:
+    clock = Clock(Ticks())
+    first, second = Action("F", 0, 0), Action("B", 0, 0)
+    clock.begin()
+    with clock.working(first):
+        pass
+    assert clock.events() == ()
+    clock.begin(traced=True)
+    with clock.working(first), clock.waiting("gang"):
+        pass
+    with clock.working(second):
+        pass
+    assert clock.events() == (Event(first, 1.0, 4.0), Event(second, 5.0, 6.0))
+    clock.begin()
+    assert clock.events() == ()
+
+
+def test_every_stage_traces_its_order_in_the_steps_that_the_monitor_looks_at(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    config = routed(3, experts=4)
+    model = exports.export(config, tmp_path / "model")
+    run = runs.run_config(model, monitor={"every": 2})
+    team = ranks.started(runs.plan(config, (1, 2)), model, run, runs.LENGTH)
+    orders = actions("1f1b", 2, 4)
+    for step, traced in enumerate((True, False, True)):
+        report = merge(team.step(runs.batch(config, run, step)), 80, 1.0)
+        assert len(report.timeline) == (2 if traced else 0)
+        for order, events in zip(orders, report.timeline, strict=False):
+            assert tuple(event.action for event in events) == order
+            assert all(event.start < event.stop for event in events)
+            assert all(one.stop <= other.start for one, other in pairwise(events))
 
 
 @pytest.mark.parametrize("split", ["stages", "a gang", "replicas"])

@@ -90,10 +90,9 @@ def played(
             lines = in_pairs(groups.lines) if shared else groups.lines
             if not shared:
                 groups.connect(CpuDevice())
-            mail = Mail(
-                lines, (1,), torch.device("cpu"), expected(orders, stage), ahead, Clock(CpuDevice())
-            )
-            Pipeline(orders, stage, mail).run(Layers(len(homes) - 1, STAGES[-1], busy))
+            clock = Clock(CpuDevice())
+            mail = Mail(lines, (1,), torch.device("cpu"), expected(orders, stage), ahead, clock)
+            Pipeline(orders, stage, mail, clock).run(Layers(len(homes) - 1, STAGES[-1], busy))
             groups.check()
     return list(STAGES)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.engine.reports import merge
 from moe.checkpoint.reader import Checkpoint
-from moe.config.run import parse_run
-from moe.errors import ConfigError
+from moe.config.run import BalanceSection
 from moe.nn.build import build
 from moe.nn.sketch import alike
 from moe.planning.plan.plan import Plan
@@ -41,9 +41,15 @@ def test_similarity_is_recorded_alike_under_any_plan(
         assert third.layers[layer].similarity not in (None, report.similarity)
 
 
-def test_a_dense_model_has_no_experts_to_look_at(tmp_path: Path) -> None:
+def test_a_dense_model_is_traced_and_has_no_experts_to_look_at(
+    ranks: Ranks, tmp_path: Path
+) -> None:
     dense = tiny.saved(tiny.llama(), tmp_path / "dense")
-    table = runs.run_config(dense).model_dump(mode="json") | {"monitor": {"every": 5}}
-    table |= {"balance": {}, "routing": {}}
-    with pytest.raises(ConfigError, match=r"monitor\.every = 5 has no experts"):
-        parse_run(table, "test").check_model(Checkpoint.open(dense).config)
+    run = runs.run_config(dense, monitor={"every": 2}, balance={"loss": "skywork"})
+    config = Checkpoint.open(dense).config
+    plain = run.model_copy(update={"balance": BalanceSection()})
+    plain.check_model(config)
+    team = ranks.started(runs.plan(config, (1, 2)), dense, plain, runs.LENGTH)
+    report = merge(team.step(runs.batch(config, plain, 0)), 80, 1.0)
+    assert len(report.timeline) == 2
+    assert report.layers == {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.weight_files import INDEX
@@ -18,7 +19,6 @@ from moe.config.tensors import parameters, tensors
 from moe.errors import ConfigError, StorageError
 from moe.nn.build import build
 from moe.surgery.initialise import initial, initialise
-from moe.surgery.receipt import RECEIPT
 
 TINY = [
     "vocab_size=97",

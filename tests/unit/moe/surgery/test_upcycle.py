@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from moe import __version__
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.weight_files import SINGLE
 from moe.config.model import MoeConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, ConfigError, StorageError
 from moe.nn.build import build
-from moe.surgery.receipt import RECEIPT
 from moe.surgery.upcycle import UpcycleOptions, upcycle
 from tests import tiny
 

@@ -10,8 +10,8 @@ from moe.errors import PlanError
 from moe.planning.devices.inventory import Inventory
 from moe.planning.prediction.copies import CopyRoom, room_for_copies
 from moe.planning.prediction.predict import bytes_per_rank
+from pipelines.planning.run_work import workload
 from pipelines.training.copy_room import decided, planned, standing_in, without_copies
-from pipelines.training.run_plan import workload
 from tests import runs
 from tests.plans import SMOLLM2, inventory
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.journal import read
+from cluster.journal import JOURNAL, read
 from moe.config.fault import parse_fault
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.recording import JOURNAL
 from tests import plans, runs
 from tests.records import silent
 

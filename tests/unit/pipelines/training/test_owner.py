@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.journal import JOURNAL
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
 from pipelines.training.owner import OWNER, check_owner, owned
-from pipelines.training.recording import JOURNAL
 from tests import runs
 
 

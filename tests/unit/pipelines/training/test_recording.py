@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from actors.commands import LayerReport, StepReport
+from cluster.journal import JOURNAL, read
 from moe.config.metrics import metric
+from moe.planning.schedules.schedule import Action
+from moe.planning.schedules.simulate import Event
 from pipelines.training.recording import journal_line
-from tests.records import silent
+from tests.records import AGAINST, silent
 
 
 def report(**layer: float) -> StepReport:
@@ -49,3 +52,16 @@ def test_steps_without_a_label_are_said_once(
     assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
         "no label counts in the rows of step 7"
     ]
+
+
+def test_a_traced_step_has_its_events_by_stage_and_every_step_its_work(tmp_path: Path) -> None:
+    event = Event(Action("F", 0, 2), 0.12345678, 1.5)
+    traced = replace(report(), timeline=((event,), (event, event)))
+    with closing(silent(tmp_path)) as record:
+        record.step(report())
+        record.step(replace(traced, step=8))
+    plain, line = read(tmp_path / JOURNAL)
+    assert "timeline" not in plain
+    piece = ["F", 0, 2, 0.123457, 1.5]
+    assert line["timeline"] == [[piece], [piece, piece]]
+    assert line["flops_per_second"] == AGAINST.token_flops * 80 / 4.0

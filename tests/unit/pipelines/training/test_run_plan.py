@@ -8,13 +8,13 @@ import pytest
 from moe.errors import ConfigError, PlanError
 from moe.planning.counts.workload import BF16, FLOAT32, Numerics
 from moe.planning.plan.file import save_plan
+from pipelines.planning.run_work import workload
 from pipelines.training.run_plan import (
     NOTHING,
     check_plan,
     fullest_plan,
     plan_with_room,
     replicas_of,
-    workload,
 )
 from tests import runs
 from tests.plans import SMOLLM2, inventory

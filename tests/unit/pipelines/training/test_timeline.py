@@ -10,10 +10,10 @@ import pytest
 
 from actors.commands import StepReport
 from actors.engine.copying import Copied
-from cluster.journal import read
+from cluster.journal import JOURNAL, read
 from pipelines.training.health import Health
 from pipelines.training.mended import Lost, Mended, Stays, Waiting
-from pipelines.training.recording import JOURNAL, RunRecord
+from pipelines.training.recording import RunRecord
 from pipelines.training.timeline import Began, Goodput, Scene, to_do_again
 from tests import runs
 from tests.plans import SMOLLM2

@@ -10,7 +10,8 @@ from moe.errors import PlanError
 from moe.planning.plan.file import save_plan
 from moe.planning.plan.plan import Plan
 from moe.planning.search.interleave import interleave
-from pipelines.training.run_plan import plan_for, workload
+from pipelines.planning.run_work import workload
+from pipelines.training.run_plan import plan_for
 from tests import runs
 from tests.plans import SMOLLM2, inventory
 

@@ -14,11 +14,11 @@ import transformers
 from safetensors.torch import load_file
 
 from benchmarks.upcycle import memory_bar, watched_peak
+from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.reader import Checkpoint
 from moe.config.tensors import tensors
 from moe.errors import ConfigError, StorageError
 from moe.nn.build import build
-from moe.surgery.receipt import RECEIPT
 from moe.surgery.shrink.compress import Compressed, compress
 from moe.surgery.shrink.merge import Merge
 from moe.surgery.shrink.method import ShrinkMethod

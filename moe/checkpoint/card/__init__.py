@@ -1,0 +1,1 @@
+"""The README of a model directory: what the Hugging Face hub calls a model card."""

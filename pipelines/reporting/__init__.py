@@ -1,0 +1,1 @@
+"""What a run recorded, read back: curves, events, the plan with its prediction, the lineage."""

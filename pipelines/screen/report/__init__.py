@@ -1,0 +1,1 @@
+"""The page of ``raymoe report``: its sections, each from what a run recorded."""
