@@ -44,6 +44,10 @@ def score(logits_SV: Tensor, tokens_S: Sequence[int], logprobs: int) -> list[Sam
     Row s is the model's opinion on token s.
     """
     _check_numbers(logits_SV.max(dim=-1).values, range(len(tokens_S)))
+    if logprobs == 0:
+        tokens_S1 = torch.tensor([tokens_S], device=logits_SV.device).T
+        found_S1 = torch.log_softmax(logits_SV.float(), dim=-1).gather(1, tokens_S1)
+        return [*map(SampledToken, tokens_S, found_S1[:, 0].tolist())]
     return [
         _with_logprobs(logits_V, token, logprobs)
         for logits_V, token in zip(logits_SV, tokens_S, strict=True)

@@ -1,0 +1,171 @@
+"""Our models for EleutherAI's evaluation harness, ``lm-eval``, under the name ``raymoe``.
+
+    lm_eval.simple_evaluate("raymoe", {"pretrained": "models/moe"}, ["choices.yaml"])
+
+works once this module is imported. Requests are encoded, cut and ended as by the harness's own
+model of transformers, ``hf``, so scores are those of ``hf`` on the same checkpoint.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    has_bos_prefix,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from moe.config.sampling import Sampling
+from moe.errors import ConfigError
+from pipelines.models.scoring.runner import Progress, Runner
+from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.text.text import Text
+
+GENERATED = 256
+"""Most tokens of an answer for a task that does not say; as of ``hf``."""
+
+Pair = tuple[tuple[str, str], list[int], list[int]]
+"""Texts of context and continuation, for whoever caches, and their tokens."""
+
+
+@register_model("raymoe")
+class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no types
+    """A model over an engine; at most ``length`` tokens are read, as the model was made for.
+
+    ``prefix`` is the token before a text that has nothing before it; None: that of ``hf``.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        text: Text,
+        length: int,
+        prefix: int | None = None,
+        progress: Progress = lambda done, of: None,
+    ) -> None:
+        super().__init__()
+        self._runner = runner
+        self._text = text
+        self._prefix = _first(text) if prefix is None else prefix
+        self._progress = progress
+        self.max_length = length
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self._prefix if self._text.end is None else self._text.end
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token before a text that has nothing before it."""
+        return self._prefix
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **others: Any
+    ) -> list[int]:
+        """Return the tokens of a text, with the special tokens that the tokenizer adds."""
+        begun = has_bos_prefix(string, self._text.whole([self._prefix]))
+        special = not begun if add_special_tokens is None else add_special_tokens
+        return list(self._text.encode(string, special))
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Pair], **others: Any
+    ) -> list[tuple[float, bool]]:
+        """Return for each continuation its log-probability, and whether it is the likeliest."""
+        jobs = [self._scoring(context + continued) for _, context, continued in requests]
+        done = self._runner.run(jobs, self._progress)
+        found = []
+        for (texts, _, continued), generation in zip(requests, done, strict=True):
+            found.append(_likelihood(generation, len(continued)))
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, found[-1])
+        return found
+
+    def loglikelihood_rolling(
+        self, requests: Sequence[Any], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Return the log-probability of each text, in windows of the model's length."""
+        pairs, counts = list[Any](), list[int]()
+        for (text,) in (request.args for request in requests):
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            own = [(None, *make_disjoint_window(window)) for window in windows]
+            pairs += own
+            counts.append(len(own))
+        found = iter(self._loglikelihood_tokens(pairs))
+        return [sum(next(found)[0] for _ in range(count)) for count in counts]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Return an answer to each prompt, which ends where the task says."""
+        asked = [request.args for request in requests]
+        jobs = [self._answering(prompt, how) for prompt, how in asked]
+        found = []
+        for (prompt, how), done in zip(asked, self._runner.run(jobs, self._progress), strict=True):
+            whole = self._text.decode(done.tokens)
+            found.append(postprocess_generated_text(whole, list(done.job.stop), None))
+            self.cache_hook.add_partial("generate_until", (prompt, how), found[-1])
+        return found
+
+    def _answering(self, prompt: str, how: Mapping[str, Any]) -> Job:
+        """Return the job that answers a prompt, cut off on the left where it is too long."""
+        settings = normalize_gen_kwargs(dict(how), GENERATED)
+        most = settings.pop("max_gen_toks")
+        stops = handle_stop_sequences(settings.pop("until"), self._text.whole([self.eot_token_id]))
+        if most >= self.max_length:
+            raise ConfigError(
+                f"a task asks for answers of {most} tokens, and the model reads {self.max_length} "
+                "tokens, prompt and answer together; set max_gen_toks in the task"
+            )
+        return Job(
+            tuple(self.tok_encode(prompt)[most - self.max_length :]) or (self._prefix,),
+            most,
+            _sampling(settings),
+            stop=tuple(filter(None, stops)),
+            stop_tokens=self._text.eos,
+        )
+
+    def _scoring(self, tokens: list[int]) -> Job:
+        """Return the job that scores tokens; those that are too many are cut off on the left.
+
+        The last token is scored and not read, so it may be one more than the model reads.
+        """
+        return Job(tuple(tokens[-(self.max_length + 1) :]), 0, Sampling(), scored=1)
+
+
+def _first(text: Text) -> int:
+    """Return the token before a text that has nothing before it."""
+    found = text.end if text.begin is None else text.begin
+    if found is None:
+        raise ConfigError(
+            "the tokenizer names neither a first nor an end token, one of which stands before a "
+            "text that has nothing before it; set bos_token or eos_token in tokenizer_config.json"
+        )
+    return found
+
+
+def _likelihood(generation: Generation, count: int) -> tuple[float, bool]:
+    scores = generation.scores[-count:]
+    total = sum(each.logprob for each in scores)
+    return total, all(each.top[0][0] == each.token for each in scores)
+
+
+def _sampling(settings: Mapping[str, Any]) -> Sampling:
+    """Return how tokens are drawn; ConfigError names what we do not take."""
+    greedy = not settings.get("do_sample")
+    known = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+    if unknown := sorted(settings.keys() - known - {"do_sample"}):
+        raise ConfigError(
+            f"a task asks to generate with {', '.join(unknown)}, which raymoe does not take; "
+            f"of generation_kwargs it takes do_sample, until, max_gen_toks, "
+            f"{', '.join(sorted(known))}"
+        )
+    given = {name: value for name, value in settings.items() if name in known}
+    return Sampling(**given | ({"temperature": 0.0} if greedy else {}))
