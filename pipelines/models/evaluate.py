@@ -121,14 +121,13 @@ def evaluate_on(
     where: Where,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Return what ``evaluate`` does, computed by the ranks of a plan.
+    """Return what ``evaluate`` does, computed where ``where`` says.
 
     CheckpointError where the model computes values that are not numbers.
     """
     work = _Work.of(Checkpoint.open(model), data, options)
-    how = Answering(work.blocks)
-    with opened(model, where, how) as engine:
-        return work.evaluated(RankMeter(engine, depth=where.stages + 1), progress)
+    with opened(model, where, Answering(work.blocks)) as engine:
+        return work.evaluated(RankMeter(engine, where.depth), progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ model of transformers, ``hf``, so scores are those of ``hf`` on the same checkpo
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
@@ -17,16 +18,25 @@ from lm_eval.models.utils import (
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import (
+    get_rolling_token_windows,
+    make_disjoint_window,
+    simple_parse_args_string,
+)
 
 from moe.config.sampling import Sampling
 from moe.errors import ConfigError
+from pipelines.models.scoring.fit import Fit
 from pipelines.models.scoring.runner import Progress, Runner
 from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.local import LocalEngine
 from pipelines.serving.text.text import Text
 
 GENERATED = 256
 """Most tokens of an answer for a task that does not say; as of ``hf``."""
+
+TOGETHER = 8
+"""Prompts that run together, unless asked otherwise."""
 
 Pair = tuple[tuple[str, str], list[int], list[int]]
 """Texts of context and continuation, for whoever caches, and their tokens."""
@@ -34,7 +44,7 @@ Pair = tuple[tuple[str, str], list[int], list[int]]
 
 @register_model("raymoe")
 class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no types
-    """A model over an engine; at most ``length`` tokens are read, as the model was made for.
+    """A model over an engine.
 
     ``prefix`` is the token before a text that has nothing before it; None: that of ``hf``.
     """
@@ -42,17 +52,43 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
     def __init__(
         self,
         runner: Runner,
-        text: Text,
-        length: int,
+        fit: Fit,
         prefix: int | None = None,
         progress: Progress = lambda done, of: None,
     ) -> None:
         super().__init__()
         self._runner = runner
-        self._text = text
-        self._prefix = _first(text) if prefix is None else prefix
+        self._text = fit.text
+        self._prefix = _first(fit.text) if prefix is None else prefix
         self._progress = progress
-        self.max_length = length
+        self.max_length = fit.length
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
+    ) -> "HarnessModel":
+        """Return the model of the directory ``pretrained``, computed in this process.
+
+        The harness calls this for its ``model_args``; of these it also takes ``max_length`` and
+        ``prefix_token_id``, and its ``batch_size``.
+        """
+        given = {**arg_dict, **(additional_config or {})}
+        known = {"pretrained", "max_length", "prefix_token_id", "batch_size"}
+        if unknown := sorted(given.keys() - known - {"device", "max_batch_size"}):
+            raise ConfigError(
+                f"model_args of raymoe are {', '.join(sorted(known))}; {unknown[0]} is not taken"
+            )
+        model = Path(given["pretrained"])
+        fit = Fit.of(model, given.get("max_length"), int(given.get("batch_size") or TOGETHER))
+        runner = Runner(LocalEngine(model, fit.how), fit.room, fit.text)
+        return cls(runner, fit, given.get("prefix_token_id"))
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: Mapping[str, Any] | None = None
+    ) -> "HarnessModel":
+        """Return the model of ``pretrained=DIR``, with commas between it and other arguments."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @property
     def eot_token_id(self) -> int:

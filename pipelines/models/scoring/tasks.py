@@ -1,26 +1,18 @@
 """Tasks of EleutherAI's evaluation harness, ``lm-eval``, on a model of ours."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.commands import Answering
-from moe.checkpoint.reader import Checkpoint
 from moe.errors import ConfigError, DataError, RaymoeError
-from moe.nn.inference.rows import BLOCK
 from pipelines.models.scoring.engines import Where, opened
+from pipelines.models.scoring.fit import Fit
 from pipelines.models.scoring.runner import Progress, Runner
-from pipelines.serving.batching.batcher import Room
-from pipelines.serving.text.text import Text
 
 if TYPE_CHECKING:
     from pipelines.models.scoring.harness import HarnessModel
-
-TOKENS = 8192
-"""Tokens of a prompt and its answer, of a model that takes more, unless asked otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +56,14 @@ def score_tasks(
     ConfigError where it is not installed, DataError where a task cannot be read.
     """
     check_harness()
-    specs, bundled = _specs(options.tasks)
-    with harness_model(model, options, where, progress) as loaded:
-        return _run(loaded, specs, bundled, options.limit)
-
-
-@contextmanager
-def harness_model(
-    model: Path, options: TaskOptions, where: Where, progress: Progress = lambda done, of: None
-) -> "Iterator[HarnessModel]":
-    """Yield a model directory as the harness knows models."""
     from pipelines.models.scoring.harness import HarnessModel
 
-    config, text = Checkpoint.open(model).config, Text.open(model)
-    length = min(options.length or TOKENS, config.max_positions)
-    blocks = options.batch * (-(-(length + 1) // BLOCK) + 1)
-    room = Room(blocks, options.batch, config.sliding_window).over(where.stages)
-    with opened(model, where, Answering(blocks)) as engine:
-        yield HarnessModel(Runner(engine, room, text), text, length, progress=progress)
+    specs, bundled = _specs(options.tasks)
+    fit = Fit.of(model, options.length, options.batch)
+    with opened(model, where, fit.how) as engine:
+        room = fit.room.over(where.stages)
+        loaded = HarnessModel(Runner(engine, room, fit.text), fit, progress=progress)
+        return _run(loaded, specs, bundled, options.limit)
 
 
 def _specs(asked: Sequence[str]) -> tuple[list[str], bool]:
