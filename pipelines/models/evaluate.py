@@ -98,10 +98,10 @@ def evaluate_ablated(
     progress: Progress = lambda done, total: None,
 ) -> list[Evaluation]:
     """Return the loss of a model under each ablation, and as it is for None; it is built once."""
-    checkpoint = Checkpoint.open(model)
+    work = _Work.of(model, data, options)
+    checkpoint = work.checkpoint
     for asked in filter(None, ablations):
         asked.check(checkpoint.config)
-    work = _Work.of(checkpoint, data, options)
     decoder = build(checkpoint.config, checkpoint.read).eval()
     found = []
     for number, ablation in enumerate(ablations):
@@ -125,7 +125,7 @@ def evaluate_on(
 
     CheckpointError where the model computes values that are not numbers.
     """
-    work = _Work.of(Checkpoint.open(model), data, options)
+    work = _Work.of(model, data, options)
     with opened(model, where, Answering(work.blocks)) as engine:
         return work.evaluated(RankMeter(engine, where.depth), progress)
 
@@ -134,27 +134,24 @@ def evaluate_on(
 class _Work:
     """A text to measure a model on."""
 
+    model: Path
     checkpoint: Checkpoint
     data: Path
     shards: TokenShards
     options: EvaluateOptions
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, data: Path, options: EvaluateOptions) -> "_Work":
-        """Open the text and check that the model can read it."""
-        config, window = checkpoint.config, options.window
+    def of(cls, model: Path, data: Path, options: EvaluateOptions) -> "_Work":
+        """Open model and text and check that one can read the other."""
+        checkpoint, window = Checkpoint.open(model), options.window
+        config = checkpoint.config
         if window is not None and window.size > config.max_positions:
             raise ConfigError(
-                f"asked for windows of {window.size} tokens, but {checkpoint.path} was made for "
+                f"asked for windows of {window.size} tokens, but {model} was made for "
                 f"{config.max_positions}; give a smaller window"
             )
-        assert isinstance(checkpoint.path, Path)
-        return cls(
-            checkpoint,
-            data,
-            open_shards(checkpoint.path, config, data, options.split),
-            options,
-        )
+        shards = open_shards(model, config, data, options.split)
+        return cls(model, checkpoint, data, shards, options)
 
     @property
     def blocks(self) -> int:
@@ -165,17 +162,17 @@ class _Work:
 
     def evaluated(self, meter: Meter, progress: Progress) -> Evaluation:
         """Measure all of the text."""
-        started = time.perf_counter()
-        checkpoint, config = self.checkpoint, self.checkpoint.config
-        assert isinstance(checkpoint.path, Path)
-        totals = Totals(self.shards.domains, byte_sizes(checkpoint.path, config.vocab_size))
-        routers = Routers(self.options.virtual_capacity_factor)
-        done = 0
+        sizes = byte_sizes(self.model, self.checkpoint.config.vocab_size)
+        totals, routers = (
+            Totals(self.shards.domains, sizes),
+            Routers(self.options.virtual_capacity_factor),
+        )
+        done, total, started = 0, self._count, time.perf_counter()
         for found in meter.measure(self._pieces()):
             totals.add(found.piece, found.losses)
             routers.add(found.routers)
             done += len(found.piece.tokens)
-            progress(done, self._count)
+            progress(done, total)
         whole = totals.whole
         if whole is None:
             raise DataError(
@@ -188,7 +185,7 @@ class _Work:
             whole.tokens,
             whole.bytes,
             time.perf_counter() - started,
-            routers.health(checkpoint),
+            routers.health(self.checkpoint),
             totals.by_domain,
             None if self.options.window is None else totals.recipe_loss,
         )

@@ -112,7 +112,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
         self, requests: Sequence[Pair], **others: Any
     ) -> list[tuple[float, bool]]:
         """Return for each continuation its log-probability, and whether it is the likeliest."""
-        jobs = [self._scoring(context + continued) for _, context, continued in requests]
+        jobs = [self._scoring(context, continued) for _, context, continued in requests]
         done = self._runner.run(jobs, self._progress)
         found = []
         for (texts, _, continued), generation in zip(requests, done, strict=True):
@@ -168,12 +168,18 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness has no type
             stop_tokens=self._text.eos,
         )
 
-    def _scoring(self, tokens: list[int]) -> Job:
-        """Return the job that scores tokens; those that are too many are cut off on the left.
+    def _scoring(self, context: list[int], continued: list[int]) -> Job:
+        """Return the job that scores a continuation; a long context is cut off on the left.
 
-        The last token is scored and not read, so it may be one more than the model reads.
+        The last token is scored and not read, so there may be one more than the model reads.
         """
-        return Job(tuple(tokens[-(self.max_length + 1) :]), 0, Sampling(), scored=1)
+        if len(continued) > self.max_length:
+            raise ConfigError(
+                f"a task asks about a continuation of {len(continued)} tokens, and the model reads "
+                f"{self.max_length}; give a larger --length, if the model takes more"
+            )
+        tokens = (context + continued)[-(self.max_length + 1) :]
+        return Job(tuple(tokens), 0, Sampling(), scored=1)
 
 
 def _first(text: Text) -> int:

@@ -86,13 +86,18 @@ class DeepSpeedTrainer:
     def state(self, tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         """Return a weight or one of its moments, whole; all workers must ask for it together."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+        from deepspeed.zero import GatheredParameters
 
         parameter = self._parameters[tensor.name]
-        if state == WEIGHT:
+        if state != WEIGHT:
+            found = safe_get_full_optimizer_state(parameter, state)
+        elif parameter.requires_grad:
             found = safe_get_full_fp32_param(parameter)
         else:
-            found = safe_get_full_optimizer_state(parameter, state)
-        return torch.as_tensor(found).detach().float().cpu().view(tensor.shape)
+            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                found = parameter.detach().clone()
+        whole: Tensor = found
+        return whole.detach().float().cpu().view(tensor.shape)
 
     def _pass_through(
         self, part: StepInput, world: int
