@@ -33,7 +33,7 @@ def training_objects(
     if run.train.engine == "deepspeed":
         raise ConfigError(
             'train.engine = "deepspeed" has workers of Ray Train, and the pods of a RayJob are '
-            "sized for the actors of a plan; send the run to a Ray cluster with `raymoe submit`, or "
+            "sized for the actors of a plan; send the run to a Ray cluster by `raymoe submit`, or "
             'set train.engine = "raymoe"'
         )
     check_paths(run, deployment)

@@ -33,7 +33,8 @@ def deepspeed_trainer(work: DeepSpeedWork) -> TorchTrainer:
     One that is lost ends the run: the others have its part of no state.
     """
     workers, threads = work.run.plan.replicas, work.run.plan.threads
-    gpus = ray.cluster_resources().get("GPU", 0) >= workers
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = there.get("GPU", 0) >= workers
     scaling = ScalingConfig(
         num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": threads} | _gpu(gpus)
     )

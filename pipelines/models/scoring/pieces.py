@@ -22,7 +22,8 @@ class Piece(NamedTuple):
     @property
     def counted(self) -> NDArray[np.bool_]:
         """Which labels count."""
-        return self.labels != IGNORED
+        counted: NDArray[np.bool_] = self.labels != IGNORED
+        return counted
 
 
 class Measured(NamedTuple):

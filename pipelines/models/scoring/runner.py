@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.commands import Batch
+from moe.planning.counts.workload import PASS_TOKENS
 from pipelines.models.scoring.mending import LOST, Mending
 from pipelines.serving.batching.batcher import Batcher, Outcome, Room
 from pipelines.serving.generation.engine import Engine
 from pipelines.serving.generation.generation import Generation, Job
-from pipelines.serving.limits import Limits
 from pipelines.serving.text.text import Text
 
 Progress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ class Runner:
 
     def _begin(self, batcher: Batcher, flights: deque[tuple[Batch, Any]]) -> None:
         while len(flights) < self._room.depth:
-            batch = batcher.next(Limits.prefill_tokens)
+            batch = batcher.next(PASS_TOKENS)
             if batch is None:
                 return
             flights.append((batch, self._engine.begin(batch)))

@@ -110,10 +110,9 @@ class DeepSpeedTrainer:
         scale = 1.0 / max(part.label_count, 1)
         loss = torch.zeros((), dtype=torch.float64, device=device)
         seen: dict[int, list[RoutingStatistics]] = defaultdict(list)
-        several = (
-            torch.from_numpy(each).to(device).split(rows) for each in (part.tokens, part.labels)
-        )
-        for tokens, labels in zip(*several, strict=True):
+        several = [torch.from_numpy(each).to(device) for each in (part.tokens, part.labels)]
+        pairs = zip(*(torch.split(each, rows) for each in several), strict=True)
+        for tokens, labels in pairs:
             found, statistics = self._engine(tokens, labels, how, scale * world)
             self._engine.backward(found, scale_wrt_gas=False)
             self._engine.step()

@@ -23,7 +23,7 @@ from tests.ranks import Ranks, single_threaded
 CUTS = {
     "one": ((3,),),
     "stages": ((1, 2),),
-    "gangs": ((2, 1), (1, 1), (1, 3)),
+    "gangs": ((2, 1), (2, 1), (1, 3)),
 }
 OPTIONS = EvaluateOptions(rows=5, batch=2)
 
@@ -47,12 +47,12 @@ def assert_equal(found: Evaluation, expected: Evaluation) -> None:
     assert found.tokens == expected.tokens
     assert found.bytes == expected.bytes
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-    assert found.recipe_loss == pytest.approx(expected.recipe_loss, rel=1e-5)
+    assert (found.recipe_loss or 0.0) == pytest.approx(expected.recipe_loss or 0.0, rel=1e-5)
     assert found.layers.keys() == expected.layers.keys()
     for number, layer in expected.layers.items():
         figures: dict[str, Any] = asdict(layer)
         assert asdict(found.layers[number]) == {
-            name: pytest.approx(value, rel=1e-4) for name, value in figures.items()
+            name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in figures.items()
         }
 
 

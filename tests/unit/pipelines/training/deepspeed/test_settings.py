@@ -130,7 +130,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"elastic": {"follow_nodes": True}}, r"\[elastic\]"),
         ({"cluster": {"max_failures": 5}}, "cluster.max_failures"),
         ({"monitor": {"every": 5}}, "monitor.every"),
-        ({"balance": {"coefficient": {"type": "bias"}}}, "balance.coefficient.type"),
+        ({"balance": {"loss": "skywork", "coefficient": {"type": "bias"}}}, "balance.coefficient"),
         ({"plan": {"replicas": 3}}, "not a multiple of micro_batch x plan.replicas = 6"),
         ({"train": {"deepspeed_config": None}}, "takes deepspeed_config"),
         ({"train": {"engine": "raymoe"}}, "deepspeed_config has no effect"),
