@@ -130,7 +130,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for row, answers in expected["choices"].items():
         for (logprob, greedy), (theirs, best) in zip(answers, found["choices"][row], strict=True):
             assert float(theirs) == pytest.approx(float(logprob), abs=1e-3)
-            assert best == greedy
+            assert str(best) == str(greedy)
 
 
 def run_python(programs: Path, home: Path, module: str, *words: object) -> None:

@@ -6,7 +6,7 @@ is about to write. Memory holds one tensor more.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch.distributed as dist
 from torch import Tensor
@@ -55,8 +55,11 @@ def _gathering(trainer: DeepSpeedTrainer) -> Iterator[Read | None]:
 
     try:
         yield read
-    finally:
-        _told(None)
+    except BaseException:
+        with suppress(RuntimeError):  # where another worker is gone, that is what was raised
+            _told(None)
+        raise
+    _told(None)
 
 
 def _told(asked: tuple[TensorSlice, str] | None) -> tuple[TensorSlice, str] | None:

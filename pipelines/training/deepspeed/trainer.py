@@ -85,8 +85,8 @@ class DeepSpeedTrainer:
 
     def state(self, tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         """Return a weight or one of its moments, whole; all workers must ask for it together."""
+        from deepspeed.runtime.zero import GatheredParameters
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-        from deepspeed.zero import GatheredParameters
 
         parameter = self._parameters[tensor.name]
         if state != WEIGHT:
