@@ -37,7 +37,7 @@ class TrainSection(Section):
     """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
     engine: Literal["raymoe", "deepspeed"] = "raymoe"
     """Who trains: the actors of a plan, or DeepSpeed in workers that each have the whole model
-    (``docs/guide/deepspeed.md``). A run that one has begun the other may continue.
+    (``docs/guide/deepspeed.md``). The first may continue what the second has begun.
     """
     deepspeed_config: LocalPath | None = None
     """The JSON file of DeepSpeed, for that engine."""
