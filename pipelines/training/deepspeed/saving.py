@@ -6,7 +6,7 @@ is about to write. Memory holds one tensor more.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch.distributed as dist
 from torch import Tensor
@@ -49,14 +49,20 @@ def _gathering(trainer: DeepSpeedTrainer) -> Iterator[Read | None]:
         yield None
         return
 
+    gathers = False
+
     def read(tensor: TensorSlice, state: str) -> Tensor:
+        nonlocal gathers
         _told((tensor, state))
-        return trainer.state(tensor, state)
+        gathers = True
+        found = trainer.state(tensor, state)
+        gathers = False
+        return found
 
     try:
         yield read
     except BaseException:
-        with suppress(RuntimeError):  # where another worker is gone, that is what was raised
+        if not gathers:  # the others wait to be told, and not for this worker's part
             _told(None)
         raise
     _told(None)

@@ -69,6 +69,8 @@ class DeepSpeedTrainer:
         dist.all_reduce(total)
         whole, layers = read_account(total.tolist(), seen)
         self.steps_done += 1
+        if self.steps_done == 1:
+            _link_moments(self._engine.optimizer)
         own = RankReport(
             rank,
             self.steps_done,
@@ -187,6 +189,17 @@ def _engine(decoder: Decoder, optimizer: torch.optim.Optimizer, table: Mapping[s
     if whole:
         deepspeed.zero.register_external_parameter(model, decoder.head_weight)
     return engine
+
+
+def _link_moments(optimizer: Any) -> None:
+    """Have ZeRO-1 and 2 know the moments of all groups of parameters.
+
+    DeepSpeed 0.19.8 looks for them once, when the first group has had its first step and the others
+    have none yet.
+    """
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _adam(decoder: Decoder, run: RunConfig) -> torch.optim.AdamW:
