@@ -7,7 +7,7 @@ every loss is multiplied by the number of workers.
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -140,35 +140,41 @@ class DeepSpeedTrainer:
 
 
 class _Loss(nn.Module):
-    """The decoder with its loss, as the module that DeepSpeed calls.
+    """The decoder with its loss, as the module that DeepSpeed calls."""
 
-    The gradients of ``touched`` are zeros at least: workers must agree on which gradients there
-    are, and an expert that no token chooses decays as others do.
-    """
-
-    def __init__(self, decoder: Decoder, touched: Sequence[nn.Parameter]) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
-        self._touched = tuple(touched)
 
     def forward(
         self, tokens: Tensor, labels: Tensor, how: Pass, scale: float
     ) -> tuple[Tensor, dict[int, RoutingStatistics]]:
         output = self.decoder(tokens, how)
-        loss = self.decoder.loss(output.values, labels, scale)
-        touched: Tensor = _Touch.apply(loss, *self._touched)  # type: ignore[no-untyped-call]
-        return touched, output.statistics
+        return self.decoder.loss(output.values, labels, scale), output.statistics
 
 
 class _Touch(torch.autograd.Function):
+    """Gives x, and in the backward pass also gradients of zeros to parameters."""
+
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(*parameters)
-        return loss.view_as(loss)
+        return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         return grads[0], *(torch.zeros_like(each) for each in ctx.saved_tensors)
+
+
+def _touch(experts: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Touch all experts of a layer on the way in, so that their gradients are whole together.
+
+    Workers must agree on which gradients there are and in which order they come, whichever experts
+    their tokens choose; and an expert that no token chooses decays as others do.
+    """
+    x, *others = arguments
+    touched: Tensor = _Touch.apply(x, *experts.parameters())  # type: ignore[no-untyped-call]
+    return touched, *others
 
 
 def _engine(decoder: Decoder, optimizer: torch.optim.Optimizer, table: Mapping[str, Any]) -> Any:
@@ -183,8 +189,9 @@ def _engine(decoder: Decoder, optimizer: torch.optim.Optimizer, table: Mapping[s
     whole = table["zero_optimization"]["stage"] == 3
     if whole and experts:
         deepspeed.utils.set_z3_leaf_modules(decoder, [Experts])
-    touched = [] if whole else [own for each in experts for own in each.parameters()]
-    model = _Loss(decoder, touched)
+    for each in () if whole else experts:
+        each.register_forward_pre_hook(_touch)
+    model = _Loss(decoder)
     engine = deepspeed.initialize(model=model, optimizer=optimizer, config=dict(table))[0]
     if whole:
         deepspeed.zero.register_external_parameter(model, decoder.head_weight)
