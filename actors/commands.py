@@ -231,7 +231,7 @@ class Batch:
 
     Ranks keep no tables. A rank that draws keeps how from the batch in which a sequence begins, and
     until it has ended. ``step`` is the number of steps done of ranks that train: the weights that
-    answer.
+    answer. With ``watched``, the output says what the routers did.
     """
 
     number: int
@@ -239,14 +239,26 @@ class Batch:
     begun: Mapping[int, Drawing] = field(default_factory=dict)
     ended: tuple[int, ...] = ()
     step: int | None = None
+    watched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """What the router of a layer did with the rows of a batch: the (row, expert) pairs of each
+    expert, and the mean ratio of the two largest scores of a row.
+    """
+
+    load: tuple[int, ...]
+    sharpness: float
 
 
 @dataclass(frozen=True, slots=True)
 class BatchOutput:
     """The token drawn for each sequence of a batch, and log-probabilities of tokens of prompts.
 
-    With an ``error`` nothing could be drawn, and the ranks go on. ``step`` is that of the batch,
-    and ``seconds`` what the batch took, where the engine knows.
+    ``routers`` by layer, where the batch is watched; the engine joins those of all stages. With an
+    ``error`` nothing could be drawn, and the ranks go on. ``step`` is that of the batch, and
+    ``seconds`` what the batch took, where the engine knows.
     """
 
     number: int
@@ -255,6 +267,7 @@ class BatchOutput:
     error: RaymoeError | None = None
     step: int | None = None
     seconds: float | None = None
+    routers: Mapping[int, RouterReport] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.commands import AdapterSource, Answering, Batch, BatchOutput
-from actors.decode.rank_decoder import RankDecoder
 from actors.engine.serving import Mended
-from moe.checkpoint.reader import Checkpoint
 from moe.config.sampling import SampledToken, Sampling
 from moe.errors import LaunchError, RaymoeError
-from moe.nn.build import build
-from moe.nn.exchange import Alone
 from pipelines.serving.batching.batcher import Batcher, Room
 from pipelines.serving.batching.sequence import Wanted
+from pipelines.serving.generation.local import LocalEngine
 
 BLOCKS = 64
 
@@ -26,7 +23,7 @@ class Taken:
     over: bool = True
 
 
-class LocalDecoder:
+class LocalDecoder(LocalEngine):
     """The whole model; ``before`` runs ahead of every batch, to wait or to raise what a test wants.
 
     ``batches`` lists what was run.
@@ -35,11 +32,7 @@ class LocalDecoder:
     def __init__(
         self, model: Path, before: Callable[[], None] = lambda: None, blocks: int = BLOCKS
     ) -> None:
-        checkpoint = Checkpoint.open(model)
-        decoder = build(checkpoint.config, checkpoint.read)
-        self._rank = RankDecoder(decoder, [0], 0, Alone(), own=True)
-        self._how = Answering(blocks)
-        self._rank.prepare(self._how)
+        super().__init__(model, Answering(blocks))
         self.before = before
         self.batches: list[Batch] = []
         self.mended = 0
@@ -50,19 +43,11 @@ class LocalDecoder:
         """Return the step that a test wants."""
         return self.step
 
-    def begin(self, batch: Batch) -> Batch:
-        """Take a batch; it runs when it is finished."""
-        return batch
-
     def finish(self, flight: Batch) -> BatchOutput:
         """Run a batch."""
         self.before()
         self.batches.append(flight)
-        output = self._rank.infer(flight)
-        assert output is not None
-        if output.error is not None:
-            raise output.error
-        return replace(output, step=self.step)
+        return replace(super().finish(flight), step=self.step)
 
     def adopt(self, source: AdapterSource) -> "Taken":
         """Take up an adapter at once, or say why not when asked."""

@@ -1,12 +1,22 @@
 """One rank's part of answering: it runs batches through its share and keeps keys and values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from actors.commands import AdapterSource, Answerable, Answering, Batch, BatchOutput, Feed
+from actors.commands import (
+    AdapterSource,
+    Answerable,
+    Answering,
+    Batch,
+    BatchOutput,
+    Feed,
+    RouterReport,
+)
 from actors.decode.drawings import Drawings
+from actors.decode.feeds import segments, wanted_rows
 from actors.epochs.groups import Groups
 from actors.epochs.lines import DOWN, Line, Route
 from moe.checkpoint.adapters.files import AdapterFiles
@@ -17,9 +27,11 @@ from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
 from moe.nn.inference.arrivals import Arrivals
-from moe.nn.inference.rows import BLOCK, Rows, Segment
+from moe.nn.inference.rows import BLOCK, Rows
 from moe.nn.inference.share import AnsweringShare
 from moe.nn.inference.store import Store, place_bytes
+from moe.nn.router import Routing
+from moe.nn.statistics import sharpness
 
 _CACHE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -126,6 +138,7 @@ class RankDecoder:
     def infer(self, batch: Batch) -> BatchOutput | None:
         """Run a batch; return what was drawn, where the leader of the head's gang is.
 
+        The leaders of other gangs return what their routers did, where the batch is watched.
         RequestError where a token is not in the vocabulary. What was drawn is believed only if the
         epoch still stands. Where nothing can be drawn from the logits, the output says why: this
         rank has done its part for all others.
@@ -135,7 +148,10 @@ class RankDecoder:
             return self._answer(BatchOutput(batch.number, {}))
         tokens = [token for feed in batch.feeds for token in self._tokens(feed)]
         check_token_numbers(tokens, self._decoder.config.vocab_size, RequestError)
-        rows = Rows.of(_segments(batch.feeds), tokens, self._device)
+        rows = Rows.of(segments(batch.feeds), tokens, self._device)
+        routers: dict[int, RouterReport] = {}
+        if batch.watched:
+            rows = replace(rows, watch=lambda layer, found: routers.update({layer: _seen(found)}))
         x_TD = self._pass(rows)
         output = BatchOutput(batch.number, {})
         if x_TD is not None:
@@ -143,12 +159,13 @@ class RankDecoder:
                 output = self._drawn(batch, x_TD)
             except (RequestError, CheckpointError) as error:
                 output = BatchOutput(batch.number, {}, error=error)
-        return self._answer(output)
+        return self._answer(replace(output, routers=routers))
 
     def _answer(self, output: BatchOutput) -> BatchOutput | None:
         if self._groups is not None:
             self._groups.check()
-        return output if self._decoder.share.head and self._decoder.share.leader else None
+        share = self._decoder.share
+        return output if share.leader and (share.head or output.routers) else None
 
     def _pass(self, rows: Rows) -> Tensor | None:
         """Return the hidden states before the head; None where another stage has the head."""
@@ -172,7 +189,7 @@ class RankDecoder:
         Every member of the gang has the same logits and draws alike, for the next batch of each.
         """
         assert self._share is not None
-        scored_rows, drawing_rows = _wanted(batch.feeds)
+        scored_rows, drawing_rows = wanted_rows(batch.feeds)
         wanted = torch.tensor([*scored_rows, *drawing_rows], device=x_TD.device)
         if not len(wanted):
             return BatchOutput(batch.number, {})
@@ -227,23 +244,7 @@ class RankDecoder:
         return self._groups.lines.get(Route(DOWN, self._home[source], self._home[target]))
 
 
-def _segments(feeds: Sequence[Feed]) -> list[Segment]:
-    segments, start = [], 0
-    for feed in feeds:
-        stop = start + feed.count
-        segments.append(Segment(start, stop, feed.position, feed.table, feed.adapter))
-        start += feed.count
-    return segments
-
-
-def _wanted(feeds: Sequence[Feed]) -> tuple[list[int], list[int]]:
-    """Return the rows whose logits score a prompt, and those from which a token is drawn."""
-    scored: list[int] = []
-    drawing: list[int] = []
-    start = 0
-    for feed in feeds:
-        scored += range(start, start + len(feed.targets))
-        start += feed.count
-        if feed.draws:
-            drawing.append(start - 1)
-    return scored, drawing
+def _seen(routing: Routing) -> RouterReport:
+    """Return what is to be known of the routing of a layer."""
+    load_N = torch.bincount(routing.experts.flatten(), minlength=routing.scores.shape[1])
+    return RouterReport(tuple(load_N.tolist()), sharpness(routing.scores).item())

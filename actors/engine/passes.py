@@ -1,7 +1,7 @@
 """Batches of sequences through the ranks of one replica, in the order in which they are begun."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.calls import Answer, over
@@ -51,7 +51,19 @@ class Passes:
         """
         doing, seconds = f"batch {flight.batch.number}", self._meeting.deadlines.command
         answers = self._meeting.gather(flight.answers, doing, seconds)
-        output: BatchOutput = next(answer for answer in answers if answer is not None)
+        output = _joined([answer for answer in answers if answer is not None])
         if output.error is not None:
             raise output.error
         return replace(output, step=flight.batch.step)
+
+
+def _joined(outputs: Sequence[BatchOutput]) -> BatchOutput:
+    """Return what came of a batch on all stages; one of them has the head, and draws."""
+    error = next((each.error for each in outputs if each.error is not None), None)
+    return BatchOutput(
+        outputs[0].number,
+        {own: token for each in outputs for own, token in each.drawn.items()},
+        {own: tokens for each in outputs for own, tokens in each.scored.items()},
+        error,
+        routers={layer: seen for each in outputs for layer, seen in each.routers.items()},
+    )

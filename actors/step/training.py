@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.inputs import InputSums
 from moe.nn.sketch import Alike
-from moe.nn.totals import statistics_of, summed
+from moe.nn.totals import account, read_account
 from moe.planning.schedules.schedule import Order, actions, one_by_one
 
 _ROOM = 0.95
@@ -342,13 +341,10 @@ def _account(
     work: StageStep, groups: Groups, clock: Clock
 ) -> tuple[float, dict[int, LayerStatistics]]:
     """Return the loss and what routers did on all replicas: one sum of a few numbers, one copy."""
-    held = sorted(work.statistics)
-    vectors = [work.loss.reshape(1), *(summed(work.statistics[layer]) for layer in held)]
-    total = torch.cat(vectors)
+    total = account(work.loss, work.statistics)
     if groups.data is not None:
         with clock.waiting("replicas"):
             dist.all_reduce(total, group=groups.data)
-    numbers = iter(total.tolist())
+    numbers = total.tolist()
     groups.check()
-    loss, *layers = [list(islice(numbers, len(vector))) for vector in vectors]
-    return loss[0], dict(zip(held, map(statistics_of, layers), strict=True))
+    return read_account(numbers, work.statistics)

@@ -38,6 +38,16 @@ def cross_entropy_sum(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
     )
 
 
+def cross_entropies(logits_BSV: Tensor, labels_BS: Tensor) -> Tensor:
+    """Return the loss of each label in nats [B, S], in float32; 0 for labels of -100."""
+    return F.cross_entropy(
+        logits_BSV.flatten(0, 1).float(),
+        labels_BS.flatten().long(),
+        ignore_index=IGNORED,
+        reduction="none",
+    ).view_as(labels_BS)
+
+
 def head_loss(
     hidden_BSD: Tensor,
     head_VD: Tensor,

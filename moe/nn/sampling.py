@@ -44,10 +44,25 @@ def score(logits_SV: Tensor, tokens_S: Sequence[int], logprobs: int) -> list[Sam
     Row s is the model's opinion on token s.
     """
     _check_numbers(logits_SV.max(dim=-1).values, range(len(tokens_S)))
+    if logprobs <= 1:
+        return _scored(torch.log_softmax(logits_SV.float(), dim=-1), tokens_S, logprobs)
     return [
         _with_logprobs(logits_V, token, logprobs)
         for logits_V, token in zip(logits_SV, tokens_S, strict=True)
     ]
+
+
+def _scored(logprobs_SV: Tensor, tokens_S: Sequence[int], count: int) -> list[SampledToken]:
+    """Return given tokens with at most one alternative, for all rows at once."""
+    tokens_S1 = torch.tensor(tokens_S, device=logprobs_SV.device)[:, None]
+    found = logprobs_SV.gather(1, tokens_S1)[:, 0].tolist()
+    if count == 0:
+        return [*map(SampledToken, tokens_S, found)]
+    values_S, best_S = logprobs_SV.max(dim=-1)
+    tops = (
+        ((token, value),) for token, value in zip(best_S.tolist(), values_S.tolist(), strict=True)
+    )
+    return [*map(SampledToken, tokens_S, found, tops)]
 
 
 def uniform(seed: int, position: int) -> float:

@@ -12,15 +12,6 @@ import torch
 from torch import Tensor
 
 
-def expert_similarity(experts: Sequence[Sequence[Tensor]]) -> float:
-    """Return the mean pairwise cosine of the weights of experts; 1 for a single expert."""
-    count = len(experts)
-    products_NN = torch.zeros(count, count, dtype=torch.float64)
-    for tensors in zip(*experts, strict=True):
-        products_NN += inner_products(tensors)
-    return mean_of_pairs(cosines(products_NN))
-
-
 def inner_products(tensors: Sequence[Tensor]) -> Tensor:
     """Return the products of all pairs of tensors of one shape, each flattened, [N, N] in
     float64.

@@ -8,7 +8,7 @@ their weights. A loss that a run does not use is NaN.
 Shapes: N experts, F = 1 + numbers of the table + N for each statistic by expert.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -27,6 +27,23 @@ def summed(batches: Sequence[RoutingStatistics]) -> Tensor:
     added.
     """
     return torch.stack([_vector(batch) for batch in batches]).sum(dim=0)
+
+
+def account(loss: Tensor, layers: Mapping[int, Sequence[RoutingStatistics]]) -> Tensor:
+    """Return the loss of some micro-batches and the totals of every layer as one vector in float64;
+    such vectors can be added.
+    """
+    return torch.cat([loss.double().reshape(1), *(summed(layers[each]) for each in sorted(layers))])
+
+
+def read_account(
+    numbers: Sequence[float], layers: Collection[int]
+) -> tuple[float, dict[int, LayerStatistics]]:
+    """Return the loss, and the statistics of each layer, of a vector of ``account``."""
+    each = (len(numbers) - 1) // max(len(layers), 1)
+    starts = range(1, len(numbers), max(each, 1))
+    found = (statistics_of(numbers[start : start + each]) for start in starts)
+    return numbers[0], dict(zip(sorted(layers), found, strict=True))
 
 
 def statistics_of(values: Sequence[float]) -> LayerStatistics:

@@ -17,7 +17,7 @@ from pipelines.corpus.manifest import (
     TokenManifest,
     read_manifest,
 )
-from pipelines.corpus.packing import file_sha256, row_schema
+from pipelines.corpus.packing import Tokens, file_sha256, row_schema
 
 IGNORED = -100
 """Label of a position that has nothing to predict; torch's cross entropy skips it."""
@@ -98,6 +98,23 @@ class TokenShards:
             starts = block.starts_of(inside)
             labels[place, starts[starts > 0] - 1] = IGNORED
         return Batch(tokens, labels)
+
+    def stretch(self, start: int, stop: int) -> tuple[Tokens, npt.NDArray[np.int64]]:
+        """Return the tokens ``[start, stop)`` of all rows as one text, and the token after each.
+
+        A label is IGNORED at the end, and where the next token begins another document.
+        """
+        first, last = start // self.sequence_length, -(-stop // self.sequence_length)
+        found = [self._find(row) for row in range(first, last)]
+        tokens = np.concatenate([block.tokens[inside] for block, inside in found])
+        begins = np.zeros(len(tokens), dtype=bool)
+        for place, (block, inside) in enumerate(found):
+            begins[place * self.sequence_length + block.starts_of(inside)] = True
+        own = slice(start - first * self.sequence_length, stop - first * self.sequence_length)
+        tokens, begins = tokens[own], begins[own]
+        labels = np.full(len(tokens), IGNORED, dtype=np.int64)
+        labels[:-1] = np.where(begins[1:], IGNORED, tokens[1:])
+        return tokens, labels
 
     def domains(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
         """Return the domain of each row, which is that of its first token."""

@@ -15,6 +15,7 @@ from cluster.kuberay.objects import (
 )
 from cluster.kuberay.work import Work
 from moe.config.run import RunConfig
+from moe.errors import ConfigError
 from moe.planning.prediction.predict import bytes_per_rank
 from pipelines.deploying.run_in_pods import check_paths, serving_files, training_files
 from pipelines.deploying.sources import Sources, on_gpus, sequence_length, training_work
@@ -29,6 +30,12 @@ def training_objects(
 
     Pods have room for snapshots and, where the run keeps copies of its ranks, for these.
     """
+    if run.train.engine == "deepspeed":
+        raise ConfigError(
+            'train.engine = "deepspeed" has workers of Ray Train, and the pods of a RayJob are '
+            "sized for the actors of a plan; send the run to a Ray cluster by `raymoe submit`, or "
+            'set train.engine = "raymoe"'
+        )
     check_paths(run, deployment)
     length, config = sequence_length(run), sources.config(run)
     run.check_model(config)

@@ -1,30 +1,30 @@
-"""Held-out loss of a model and the health of its routers; one process holds the complete model."""
+"""Held-out loss of a model and the health of its routers, in one process or on actors."""
 
-import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from actors.commands import Answering
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import CheckpointError, ConfigError, DataError
+from moe.errors import ConfigError, DataError
 from moe.nn.ablation import Ablation, ablated
 from moe.nn.build import build
-from moe.nn.decoder import Decoder, Pass
-from moe.nn.dispatch import Capacity
-from moe.nn.finite import first_fault
-from moe.nn.loss import cross_entropy_sum
-from moe.nn.similarity import expert_similarity
-from moe.nn.statistics import RoutingStatistics
 from pipelines.corpus.inputs import open_shards
 from pipelines.corpus.manifest import Split
-from pipelines.corpus.shards import IGNORED, TokenShards
+from pipelines.corpus.shards import TokenShards
+from pipelines.models.scoring.decoder import DecoderMeter
+from pipelines.models.scoring.engines import Where, opened
+from pipelines.models.scoring.pieces import Meter, Piece
+from pipelines.models.scoring.ranks import RankMeter, blocks_of
+from pipelines.models.scoring.routers import RouterHealth, Routers
+from pipelines.models.scoring.sizes import byte_sizes
+from pipelines.models.scoring.totals import TextLoss, Totals
+from pipelines.models.scoring.windows import Window, spans, windows
 from pipelines.models.text import spread
 
 Progress = Callable[[int, int], None]
@@ -32,11 +32,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """``rows`` sequences, spread evenly over the split; None takes all of them."""
+    """``rows`` sequences, spread evenly over the split; None takes all of them.
+
+    With a ``window``, the first rows are read as one text in windows that overlap. ``batch``
+    sequences or windows are computed at a time. Drop rates are those at the virtual capacity.
+    """
 
     split: Split = "held_out"
     rows: int | None = None
     batch: int = 2
+    window: Window | None = None
     virtual_capacity_factor: float = 1.0
 
     def __post_init__(self) -> None:
@@ -47,44 +52,16 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class RouterHealth:
-    """The router of one layer: the fraction of (token, expert) pairs of each expert, the drop rate
-    at the virtual capacity, the mean ratio of the two largest probabilities, and the mean cosine
-    between experts.
+class Evaluation(TextLoss):
+    """The loss over everything and by ``domains``, and the health of each router.
+
+    ``recipe_loss`` is the loss as transformers' script weighs windows; None without windows.
     """
 
-    load: tuple[float, ...]
-    drop_rate: float
-    sharpness: float
-    similarity: float
-
-    @property
-    def imbalance(self) -> float:
-        """Load of the busiest expert over the mean load."""
-        return max(self.load) * len(self.load)
-
-    @property
-    def idle(self) -> int:
-        """Experts that received no token."""
-        return sum(load == 0 for load in self.load)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Loss in nats per token over ``tokens`` predictions, and the health of each router."""
-
-    loss: float
-    tokens: int
-    seconds: float
-    layers: dict[int, RouterHealth]
-
-    @property
-    def perplexity(self) -> float:
-        """Exponential of the loss; infinity if it exceeds a float."""
-        try:
-            return math.exp(self.loss)
-        except OverflowError:
-            return math.inf
+    seconds: float = 0.0
+    layers: dict[int, RouterHealth] = field(default_factory=dict)
+    domains: Mapping[str, TextLoss] = field(default_factory=dict)
+    recipe_loss: float | None = None
 
     @property
     def drop_rate(self) -> float:
@@ -92,11 +69,21 @@ class Evaluation:
         rates = [layer.drop_rate for layer in self.layers.values()]
         return sum(rates) / len(rates) if rates else 0.0
 
+    @property
+    def table(self) -> dict[str, Any]:
+        """All figures, for a JSON file."""
+        return {
+            **self.figures,
+            "recipe_loss": self.recipe_loss,
+            "domains": {name: found.figures for name, found in self.domains.items()},
+            "layers": {str(number): asdict(layer) for number, layer in self.layers.items()},
+        }
+
 
 def evaluate(
     model: Path, data: Path, options: EvaluateOptions, progress: Progress = lambda done, total: None
 ) -> Evaluation:
-    """Return the loss of a model directory on tokenized text.
+    """Return the loss of a model directory on tokenized text, computed by this process.
 
     CheckpointError names the layer where the model computes values that are not finite.
     """
@@ -111,10 +98,10 @@ def evaluate_ablated(
     progress: Progress = lambda done, total: None,
 ) -> list[Evaluation]:
     """Return the loss of a model under each ablation, and as it is for None; it is built once."""
-    checkpoint = Checkpoint.open(model)
+    work = _Work.of(model, data, options)
+    checkpoint = work.checkpoint
     for asked in filter(None, ablations):
         asked.check(checkpoint.config)
-    shards = open_shards(model, checkpoint.config, data, options.split)
     decoder = build(checkpoint.config, checkpoint.read).eval()
     found = []
     for number, ablation in enumerate(ablations):
@@ -123,87 +110,104 @@ def evaluate_ablated(
             progress(before * total + done, len(ablations) * total)
 
         with nullcontext() if ablation is None else ablated(decoder, ablation):
-            found.append(_evaluated(model, decoder, (data, shards), options, told))
+            found.append(work.evaluated(DecoderMeter(model, decoder), told))
     return found
 
 
-def _evaluated(
+def evaluate_on(
     model: Path,
-    decoder: Decoder,
-    text: tuple[Path, TokenShards],
+    data: Path,
     options: EvaluateOptions,
-    progress: Progress,
+    where: Where,
+    progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    data, shards = text
-    rows = spread(len(shards), options.rows)
-    started = time.perf_counter()
-    loss, tokens = 0.0, 0
-    seen: dict[int, list[RoutingStatistics]] = defaultdict(list)
-    for first in range(0, len(rows), options.batch):
-        batch = shards.batch(rows[first : first + options.batch])
-        total, statistics = _run(decoder, batch.tokens, batch.labels, options)
-        if not _finite(total, statistics):
-            raise _not_finite(model, decoder, batch.tokens, options)
-        loss += total
-        tokens += int((batch.labels != IGNORED).sum())
-        for layer, found in statistics.items():
-            seen[layer].append(found)
-        progress(first + len(batch.tokens), len(rows))
-    if not tokens:
-        raise DataError(
-            f"no label counts in the {len(rows)} rows of {data}: each of them holds one token of "
-            "each of its documents, so there is nothing to predict; tokenize with a "
-            "longer --sequence-length, or longer documents"
-        )
-    seconds = time.perf_counter() - started
-    layers = {layer: _health(decoder, layer, found) for layer, found in seen.items()}
-    return Evaluation(loss / tokens, tokens, seconds, layers)
+    """Return what ``evaluate`` does, computed where ``where`` says.
 
-
-@torch.inference_mode()
-def _run(
-    decoder: Decoder,
-    tokens: np.ndarray,
-    labels: np.ndarray,
-    options: EvaluateOptions,
-) -> tuple[float, dict[int, RoutingStatistics]]:
-    output = decoder(torch.from_numpy(tokens), _measured(options))
-    loss = cross_entropy_sum(output.values, torch.from_numpy(labels)).item()
-    return loss, output.statistics
-
-
-def _measured(options: EvaluateOptions) -> Pass:
-    return Pass(Capacity(virtual_factor=options.virtual_capacity_factor))
-
-
-def _finite(loss: float, statistics: dict[int, RoutingStatistics]) -> bool:
-    routed = (bool(torch.isfinite(found.probability).all()) for found in statistics.values())
-    return math.isfinite(loss) and all(routed)
-
-
-def _not_finite(
-    model: Path, decoder: Decoder, tokens: np.ndarray, options: EvaluateOptions
-) -> CheckpointError:
-    """Return the error for a model that computes NaN or infinity; the error names the first
-    layer.
+    CheckpointError where the model computes values that are not numbers.
     """
-    found = first_fault(decoder, torch.from_numpy(tokens), _measured(options))
-    where = f"; the first values that are not finite come from {found}" if found else ""
-    return CheckpointError(
-        f"the loss of {model} is not a finite number{where}; take another checkpoint, or the "
-        "model from which this one was made"
-    )
+    work = _Work.of(model, data, options)
+    with opened(model, where, Answering(work.blocks)) as engine:
+        return work.evaluated(RankMeter(engine, where.depth), progress)
 
 
-def _health(decoder: Decoder, layer: int, found: Sequence[RoutingStatistics]) -> RouterHealth:
-    def mean(values: list[Tensor]) -> float:
-        return torch.stack(values).float().mean().item()
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A text to measure a model on."""
 
-    experts = decoder.mixture(layer).experts
-    load = torch.stack([statistics.load for statistics in found]).sum(dim=0).double()
-    return RouterHealth(
-        load=tuple((load / load.sum()).tolist()),
-        drop_rate=mean([statistics.drop_rate for statistics in found]),
-        sharpness=mean([statistics.sharpness for statistics in found]),
-        similarity=expert_similarity([list(expert.parameters()) for expert in experts.values()]),
-    )
+    model: Path
+    checkpoint: Checkpoint
+    data: Path
+    shards: TokenShards
+    options: EvaluateOptions
+
+    @classmethod
+    def of(cls, model: Path, data: Path, options: EvaluateOptions) -> "_Work":
+        """Open model and text and check that one can read the other."""
+        checkpoint, window = Checkpoint.open(model), options.window
+        config = checkpoint.config
+        if window is not None and window.size > config.max_positions:
+            raise ConfigError(
+                f"asked for windows of {window.size} tokens, but {model} was made for "
+                f"{config.max_positions}; give a smaller window"
+            )
+        shards = open_shards(model, config, data, options.split)
+        return cls(model, checkpoint, data, shards, options)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of keys and values of the sequences that are computed at a time."""
+        window = self.options.window
+        length = self.shards.sequence_length if window is None else window.size
+        return self.options.batch * blocks_of(length)
+
+    def evaluated(self, meter: Meter, progress: Progress) -> Evaluation:
+        """Measure all of the text."""
+        sizes = byte_sizes(self.model, self.checkpoint.config.vocab_size)
+        totals, routers = (
+            Totals(self.shards.domains, sizes),
+            Routers(self.options.virtual_capacity_factor),
+        )
+        done, total, started = 0, self._count, time.perf_counter()
+        for found in meter.measure(self._pieces()):
+            totals.add(found.piece, found.losses)
+            routers.add(found.routers)
+            done += len(found.piece.tokens)
+            progress(done, total)
+        whole = totals.whole
+        if whole is None:
+            raise DataError(
+                f"no label counts in the {self._rows} rows of {self.data}: each of them holds one "
+                "token of each of its documents, so there is nothing to predict; tokenize with a "
+                "longer --sequence-length, or longer documents"
+            )
+        return Evaluation(
+            whole.loss,
+            whole.tokens,
+            whole.bytes,
+            time.perf_counter() - started,
+            routers.health(self.checkpoint),
+            totals.by_domain,
+            None if self.options.window is None else totals.recipe_loss,
+        )
+
+    @property
+    def _rows(self) -> int:
+        return min(len(self.shards), self.options.rows or len(self.shards))
+
+    @property
+    def _count(self) -> int:
+        """Number of sequences or windows."""
+        if self.options.window is None:
+            return self._rows
+        return sum(1 for _ in spans(self._rows * self.shards.sequence_length, self.options.window))
+
+    def _pieces(self) -> Iterator[Piece]:
+        if self.options.window is not None:
+            yield from windows(self.shards, self._rows, self.options.window, self.options.batch)
+            return
+        rows, batch = spread(len(self.shards), self.options.rows), self.options.batch
+        for first in range(0, len(rows), batch):
+            several = rows[first : first + batch]
+            found = self.shards.batch(several)
+            alike = np.broadcast_to(several[:, None], found.tokens.shape)
+            yield Piece(found.tokens, found.labels, alike)

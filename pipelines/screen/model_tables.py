@@ -1,6 +1,6 @@
-"""Results as tables on the terminal."""
+"""Receipts as tables on the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -8,43 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from moe.config.model import MoeConfig
-from moe.nn.ablation import Ablation
 from moe.surgery.methods import METHODS
 from moe.surgery.options import UpcycleOptions
 from moe.surgery.receipt import Receipt
-from pipelines.models.evaluate import Evaluation
-
-
-def evaluation_table(title: str, result: Evaluation) -> Table:
-    """Return held-out loss and perplexity, and a row for each router."""
-    table = Table(title=title, caption=_summary(result), caption_justify="left")
-    for heading in ("layer", "busiest", "idle", "drop rate", "sharpness", "similarity", "load"):
-        table.add_column(heading, justify="left" if heading == "load" else "right")
-    for number, layer in result.layers.items():
-        table.add_row(
-            str(number),
-            f"{layer.imbalance:.2f}x",
-            str(layer.idle),
-            f"{layer.drop_rate:.1%}",
-            f"{layer.sharpness:.2f}",
-            f"{layer.similarity:.4f}",
-            " ".join(f"{share:.0%}" for share in layer.load),
-        )
-    return table
-
-
-def ablation_table(whole: Evaluation, settings: Sequence[tuple[Ablation, Evaluation]]) -> Table:
-    """Return the loss under each ablation, and how far it is above that of the model as it is."""
-    table = Table(title="without a part of the routing")
-    table.add_column("setting")
-    for heading in ("layer", "loss", "rise"):
-        table.add_column(heading, justify="right")
-    table.add_row("the model as it is", "", f"{whole.loss:.4f}", "")
-    for ablation, result in settings:
-        layer = "all" if ablation.layer is None else str(ablation.layer)
-        rise = f"{result.loss - whole.loss:+.4f}"
-        table.add_row(ablation.name, layer, f"{result.loss:.4f}", rise)
-    return table
 
 
 def receipt_table(receipt: Receipt) -> Table:
@@ -98,11 +64,3 @@ def _differs(kind: Any, name: str, value: object) -> bool:
     """Return whether a value differs from the default of a dataclass; 1, 1.0 and True differ."""
     default = {field.name: field.default for field in fields(kind)}.get(name, MISSING)
     return type(value) is not type(default) or value != default
-
-
-def _summary(result: Evaluation) -> str:
-    speed = result.tokens / result.seconds
-    return (
-        f"loss {result.loss:.4f} nats/token, perplexity {result.perplexity:.2f} "
-        f"over {result.tokens} tokens, {speed:.0f} tokens/s"
-    )

@@ -38,6 +38,10 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
         if section.path is not None
     }
     run = run.model_copy(update=sections)
+    if run.train.deepspeed_config is not None:
+        absolute = run.train.deepspeed_config.absolute()
+        train = run.train.model_copy(update={"deepspeed_config": absolute})
+        run = run.model_copy(update={"train": train})
     if run.plan.profile is None:
         return run
     plan = run.plan.model_copy(update={"profile": run.plan.profile.absolute()})
@@ -58,6 +62,11 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
         raise ConfigError(
             f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
+        )
+    if saved and run.train.engine == "deepspeed":
+        raise ConfigError(
+            f"{run.checkpoint.location} holds {saved[-1].name}, and DeepSpeed does not go on from "
+            'one of its checkpoints; continue with train.engine = "raymoe", which does'
         )
     if saved:
         _check_same_run(context, saved[-1])
@@ -136,7 +145,14 @@ def _upcycled(model: Path) -> bool:
     return receipt.exists() and read_json(receipt).get("method") not in ("init", "expand")
 
 
-_MAY_CHANGE = ("train.steps", "train.schedule", "train.precision", "data.sequence_length")
+_MAY_CHANGE = (
+    "train.steps",
+    "train.schedule",
+    "train.precision",
+    "train.engine",
+    "train.deepspeed_config",
+    "data.sequence_length",
+)
 
 
 def changes(

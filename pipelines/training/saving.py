@@ -113,14 +113,14 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             self._finish()
         if self._newest is not None:
             metrics = {"step": report.step, "loss": report.loss, "drop_rate": report.drop_rate}
-            _tell(metrics, self._newest)
+            tell(metrics, self._newest)
             self._newest = None
 
     def finish(self) -> None:
         """Wait for the last checkpoint and report it."""
         self._finish()
         if self._newest is not None:
-            _tell({}, self._newest)
+            tell({}, self._newest)
             self._newest = None
 
     def _finish(self) -> None:
@@ -154,8 +154,11 @@ class CheckpointSaver(AbstractContextManager["CheckpointSaver"]):
             )
 
 
-def _tell(metrics: dict[str, Any], whole: Saved) -> None:
-    """Report to Ray Train where a checkpoint is."""
+def tell(metrics: dict[str, Any], whole: Saved | None) -> None:
+    """Report to Ray Train, as all workers do together, where a checkpoint is, if this one knows."""
+    if whole is None:
+        ray.train.report(metrics)
+        return
     with tempfile.TemporaryDirectory() as pointer:
         place = {"step": whole.step, "directory": whole.directory}
         (Path(pointer) / "checkpoint.json").write_text(json.dumps(place), encoding="utf-8")

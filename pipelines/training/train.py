@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
-from ray.train import RunConfig as RayRunConfig
+from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from actors.commands import StepReport
@@ -43,12 +42,14 @@ from pipelines.training.beginning import (
 from pipelines.training.board import Beginning, Board, Post, Told, open_board, stop
 from pipelines.training.coming import measured_and_planned, wait_seconds
 from pipelines.training.copy_room import as_built
-from pipelines.training.drive import drive
+from pipelines.training.deepspeed.drive import DeepSpeedWork
+from pipelines.training.deepspeed.settings import settings_of
 from pipelines.training.faults import armed, check_faults, check_ranks
-from pipelines.training.final import Final, NoSecondTry
+from pipelines.training.final import Final
 from pipelines.training.owner import owned
 from pipelines.training.run_plan import NOTHING
 from pipelines.training.takeover import living_ranks, patience
+from pipelines.training.trainers import actors_trainer, deepspeed_trainer
 from pipelines.training.work import Outcome, Work
 
 POLL_SECONDS = 0.1
@@ -57,9 +58,6 @@ SHOW_SECONDS = 1.0
 
 QUIET_SECONDS = 10.0
 """Seconds after which workers that were requested and have not started count as absent."""
-WORKER_BYTES = 2**20
-"""Bytes of memory that the driver reserves; it computes nothing and takes no CPU from the ranks."""
-
 OnStart = Callable[[Plan, Session], None]
 OnStep = Callable[[StepReport], None]
 Tell = Callable[[str], object]
@@ -86,6 +84,7 @@ def train(
     """
     run = with_absolute_paths(run)
     context, sequence_length = check_beginning(run, resume)
+    settings = settings_of(run) if run.train.engine == "deepspeed" else None
     if last_step(run) == run.train.steps:
         tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
         return checkpoints(run.checkpoint.location)[-1]
@@ -102,6 +101,14 @@ def train(
         _termination_interrupts(),
         open_board(run.name, patience(resume)) as board,
     ):
+        watch = Watch(on_step, tell)
+        if settings is not None:
+            zero = DeepSpeedWork.of(context, board, settings)
+            for note in settings.notes:
+                tell(note)
+            on_start(zero.plan, joined)
+            with owned(run):
+                return _ended(run, _fit(run.name, deepspeed_trainer(zero), board, watch))
         living = living_ranks(run, resume, sequence_length)
         if living:
             # Actors that live have the devices, which therefore cannot be measured.
@@ -120,7 +127,12 @@ def train(
             left = plan if living else None
             waits = wait_seconds(run)
             work = Work(kept, context, board, plan, copies, waits, found, fault_plan, left)
-            outcome = _watched(work, plan, Watch(on_step, tell))
+            outcome = _watched(work, plan, watch)
+    return _ended(run, outcome)
+
+
+def _ended(run: RunConfig, outcome: Outcome) -> Location:
+    """Return the last checkpoint of a run that has ended; raise where it was stopped."""
     if outcome.step < run.train.steps:
         raise ClusterError(
             f"{run.name} was stopped before step {run.train.steps}; {how_to_go_on(run)}"
@@ -145,19 +157,18 @@ def _watched(work: Work, plan: Plan, watch: Watch) -> Outcome:
     else:
         watch.tell(f"taking over {waited_for} of {run.name} where they stand")
     try:
-        return _fit(work, watch)
+        return _fit(run.name, actors_trainer(work), work.board, watch)
     finally:
         ending.remove(run.name)
 
 
-def _fit(work: Work, watch: Watch) -> Outcome:
+def _fit(name: str, trainer: TorchTrainer, board: ActorHandle[Board], watch: Watch) -> Outcome:
     """Run Ray Train in a thread while this thread watches the board.
 
     After an interrupt, waits for the workers to end. While Ray Train waits for nodes there are no
     workers yet; that wait ends with this process.
     """
-    name, board = work.run.name, work.board
-    fitting = _begun(_trainer(work).fit)
+    fitting = _begun(trainer.fit)
     fitting.add_done_callback(lambda _: _wake(board))
     try:
         while not fitting.done():
@@ -202,27 +213,6 @@ def _begun(work: Callable[[], Any]) -> "Future[Any]":
 
     threading.Thread(target=run, name="Ray Train", daemon=True).start()
     return done
-
-
-def _trainer(work: Work) -> TorchTrainer:
-    """Return the trainer of a run: one worker, which drives the actors of all replicas."""
-    run, worker = work.run, cast(Any, drive)
-    return TorchTrainer(
-        worker,
-        train_loop_config={"work": work},
-        scaling_config=ScalingConfig(
-            num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES}
-        ),
-        run_config=RayRunConfig(
-            name=f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=str(run.checkpoint.path / ".ray-train"),
-            failure_config=cast(Any, FailureConfig)(  # mypy sees the older class
-                max_failures=run.cluster.max_failures,
-                controller_failure_limit=run.cluster.max_failures,
-            ),
-            callbacks=[cast(Any, NoSecondTry())],
-        ),
-    )
 
 
 def _show(board: ActorHandle[Board], watch: Watch, seconds: float) -> None:

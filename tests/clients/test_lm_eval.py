@@ -1,4 +1,4 @@
-"""The evaluation harness, once on the checkpoint and once on the server: equal scores."""
+"""The evaluation harness on the checkpoint, on the server, and on our model class: equal scores."""
 
 import json
 import os
@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from moe.checkpoint.reader import Checkpoint
+from moe.planning.plan.file import save_plan
+from tests import runs
 from tests.serving import Server
 
 SECONDS = 300
@@ -113,13 +116,71 @@ def test_the_server_scores_as_the_checkpoint_does(
         *("--model_args", f"{url},tokenizer={server.model},tokenizer_backend={tokenizer}"),
     )
     server.rest()
-    for name, scores in local["scores"].items():
+    assert_same(served, local)
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare the scores of all tasks, and what was said to each row."""
+    for name, scores in expected["scores"].items():
         numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
         assert numbers
         for key, value in numbers.items():
-            assert served["scores"][name][key] == pytest.approx(value, rel=1e-4), (name, key)
-    assert served["answers"] == local["answers"]
-    for row, answers in local["choices"].items():
-        for (logprob, greedy), (theirs, best) in zip(answers, served["choices"][row], strict=True):
+            assert found["scores"][name][key] == pytest.approx(value, rel=1e-4), (name, key)
+    assert found["answers"] == expected["answers"]
+    for row, answers in expected["choices"].items():
+        for (logprob, greedy), (theirs, best) in zip(answers, found["choices"][row], strict=True):
             assert float(theirs) == pytest.approx(float(logprob), abs=1e-3)
-            assert best == greedy
+            assert str(best) == str(greedy)
+
+
+def run_python(programs: Path, home: Path, module: str, *words: object) -> None:
+    """Run a module of ours where the harness is installed."""
+    done = subprocess.run(
+        [programs / "python", "-W", "ignore", "-m", module, *map(str, words)],
+        env=os.environ | OFFLINE | {"HF_HOME": str(home), "DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def ours(
+    server: Server, programs: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What our model class scores, in this process: with the token before texts, and without."""
+    home = tmp_path_factory.mktemp("ours")
+    out = home / "out.json"
+    run_python(programs, home, "tests.clients.in_process", server.model, tasks, out)
+    found: dict[str, Any] = json.loads(out.read_text())
+    for results in found.values():
+        for name in TASKS:
+            results[name] = {int(row): said for row, said in results[name].items()}
+    return found
+
+
+def test_our_model_class_scores_as_the_checkpoint_does(
+    local: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    assert_same(ours["one"], local)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["process", "actors"])
+def test_raymoe_evaluate_scores_alike_in_a_process_and_on_actors(
+    split: bool, server: Server, programs: Path, tasks: Path, ours: dict[str, Any], tmp_path: Path
+) -> None:
+    words: list[object] = ["evaluate", server.model, "--tasks", tasks]
+    if split:
+        plan = runs.plan(Checkpoint.open(server.model).config, (1, 2))
+        save_plan(plan, tmp_path / "plan.toml")
+        words += ["--plan", tmp_path / "plan.toml"]
+    out = tmp_path / "found.json"
+    run_python(programs, tmp_path, "pipelines.cli", *words, "--json", out)
+    found = json.loads(out.read_text())["tasks"]
+    for name, scores in ours["usual"]["scores"].items():
+        for key, value in scores.items():
+            if isinstance(value, float):
+                score = found[name][key.removesuffix(",none")]
+                assert score == pytest.approx(value, rel=1e-4), (name, key)

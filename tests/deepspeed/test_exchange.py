@@ -5,13 +5,7 @@ Two processes of DeepSpeed train tiny transformers models under every stage of Z
 
 import importlib.util
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +28,7 @@ from pipelines.commands.app import app
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from tests import runs, tiny, vocabularies
 from tests.deepspeed import worker
+from tests.deepspeed.launch import launch
 from tests.deepspeed.worker import Job
 from tests.ranks import Ranks, Team, pool
 
@@ -60,7 +55,6 @@ CONSTANT = {
 }
 """A schedule that has come to its end by the step at which DeepSpeed takes over."""
 
-SECONDS = 540.0
 HALF, LAST = 3, 6
 """Steps before a run changes sides, and steps in all."""
 
@@ -134,28 +128,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, chosen: list[Case]) -> Path
 
 def run_deepspeed(folder: Path, jobs: list[Job]) -> None:
     """Run two ranks of DeepSpeed to their end."""
-    file = worker.write_jobs(folder / "jobs.json", jobs)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, worker.__file__, str(file), str(port)]
-    with (
-        (folder / "deepspeed.log").open("w") as log,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            code = process.wait(timeout=SECONDS)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert code == 0, (folder / "deepspeed.log").read_text()[-2000:]
+    launch(folder, [worker.__file__, str(worker.write_jobs(folder / "jobs.json", jobs))])
 
 
 def run_table(folder: Path, family: str, to: Path) -> dict[str, Any]:

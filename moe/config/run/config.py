@@ -83,6 +83,44 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _what_deepspeed_takes(self) -> "RunConfig":
+        """Check that nothing is asked of DeepSpeed that only raymoe's own engine does."""
+        if self.train.engine == "raymoe":
+            return self
+        usual = ClusterSection().max_failures
+        asked = {
+            "plan.path": self.plan.path is not None,
+            "plan.stages above 1": self.plan.stages > 1,
+            "plan.gang above 1": self.plan.gang > 1,
+            "plan.chunks above 1": self.plan.chunks > 1,
+            "plan.profile": self.plan.profile is not None,
+            "plan.least_replicas": self.plan.least_replicas is not None,
+            "train.schedule": self.train.schedule != "1f1b",
+            'train.precision = "bf16"': self.train.precision == "bf16",
+            "train.orthogonal": self.train.orthogonal is not None,
+            'balance.coefficient.type = "bias"': isinstance(
+                self.balance.coefficient, BiasCoefficient
+            ),
+            "monitor.every": self.monitor.every > 0,
+            "[elastic]": self.elastic != ElasticSection(),
+            "cluster.max_failures": self.cluster.max_failures not in (0, usual),
+            "cluster.wait_seconds": self.cluster.wait_seconds is not None,
+        }
+        if found := [name for name, given in asked.items() if given]:
+            raise ValueError(
+                f'train.engine = "deepspeed" does not take {", ".join(found)}: each of its workers '
+                "has the whole model, in float32, and a worker that is lost ends the run; remove "
+                'these, or set train.engine = "raymoe"'
+            )
+        part = self.train.micro_batch * self.plan.replicas
+        if self.train.global_batch % part:
+            raise ValueError(
+                f"train.global_batch {self.train.global_batch} is not a multiple of micro_batch x "
+                f"plan.replicas = {part}: DeepSpeed gives each worker as many micro-batches"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _schedule_of_the_stages(self) -> "RunConfig":
         """Check the schedule against the stages; the spans of a plan file are checked with the
         plan.

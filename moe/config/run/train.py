@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from moe.config.run.orthogonal import OrthogonalSection
-from moe.config.section import Section
+from moe.config.section import LocalPath, Section
 
 Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
 """The names in ``moe.planning.schedules.schedule.SCHEDULES``, which describes each schedule."""
@@ -35,11 +35,32 @@ class TrainSection(Section):
     """Updates of experts orthogonal to what other experts are given; None: plain AdamW."""
     deterministic: bool = False
     """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
+    engine: Literal["raymoe", "deepspeed"] = "raymoe"
+    """Who trains: the actors of a plan, or DeepSpeed in workers that each have the whole model
+    (``docs/guide/deepspeed.md``). The first may continue what the second has begun.
+    """
+    deepspeed_config: LocalPath | None = None
+    """The JSON file of DeepSpeed, for that engine."""
 
     @property
     def micro_batches(self) -> int:
         """Number of micro-batches in one step."""
         return self.global_batch // self.micro_batch
+
+    @model_validator(mode="after")
+    def _config_of_deepspeed(self) -> "TrainSection":
+        by_deepspeed = self.engine == "deepspeed"
+        if by_deepspeed and self.deepspeed_config is None:
+            raise ValueError(
+                'engine = "deepspeed" takes deepspeed_config, a JSON file with zero_optimization '
+                "at least; give its path"
+            )
+        if not by_deepspeed and self.deepspeed_config is not None:
+            raise ValueError(
+                'deepspeed_config has no effect with engine = "raymoe"; remove it, or set engine = '
+                '"deepspeed"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> "TrainSection":

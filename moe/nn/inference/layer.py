@@ -130,6 +130,7 @@ class _Dense:
 
 class _Mixture:
     def __init__(self, layer: MixtureOfExperts, kind: WeightKind, own: bool) -> None:
+        self._number = layer.layer
         self._router = layer.router
         self.held = HeldExperts(layer.experts, kind, own, layer.config.experts)
         shared = layer.config.shared_size > 0
@@ -156,6 +157,8 @@ class _Mixture:
         routing = self._router.forward(
             exact_TD, rows.tokens, lambda logits_TN: self._to_router.to(logits_TN, exact, spans)
         )
+        if rows.watch is not None:
+            rows.watch(self._number, routing)
         y_TD = self.held.mix(x_TD, routing.experts, routing.weights, spans)
         if self._shared is not None:
             shared_TD = self._shared.apply(self._shared.gate_up.prepared(x_TD), spans)

@@ -10,13 +10,14 @@ Blocks that follow each other there are read as one run.
 Shapes: T rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moe.nn.inference.adapters import Spans, spans_of
+from moe.nn.router import Routing
 
 BLOCK = 16
 """Positions of a block."""
@@ -26,6 +27,9 @@ GONE = -1
 
 Run = tuple[int, int]
 """Places ``[start, stop)``."""
+
+Watch = Callable[[int, Routing], None]
+"""Is called with the number of a layer and how its router has routed the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Rows:
 
     ``positions`` [T] count within each sequence, ``places`` [T] are where keys and values go.
     ``tokens`` [T] are there on shares that need them. ``spans`` are the rows that use adapters.
+    ``watch`` is told what every router does, where somebody wants to know.
     """
 
     segments: tuple[Segment, ...]
@@ -86,6 +91,7 @@ class Rows:
     places: Tensor
     tokens: Tensor | None = None
     spans: Spans = ()
+    watch: Watch | None = None
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from moe.config.sampling import SampledToken, Sampling
+from pipelines.serving.batching.sequence import Wanted
 from pipelines.serving.generation.adapter import Adapter
 from pipelines.serving.generation.constraint import Constraint
 from pipelines.serving.text.detokenize import Detokenizer
@@ -34,6 +35,15 @@ class Job:
     scored: int | None = None
     constraint: Constraint | None = None
     adapter: Adapter | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is wanted of its sequence."""
+        allowed = None if self.constraint is None else self.constraint.allowed
+        of_model = Wanted(self.prompt, self.max_tokens, self.sampling, self.scored, allowed)
+        if self.adapter is None:
+            return of_model
+        return replace(of_model, adapter=self.adapter.number, root=self.adapter.source.digest)
 
 
 @dataclass(frozen=True, slots=True)

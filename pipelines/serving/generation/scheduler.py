@@ -17,10 +17,9 @@ from typing import Any, cast
 from actors.commands import AdapterSource, Batch
 from moe.errors import DeadlineExceeded, OutOfMemory, RankLost, RaymoeError
 from pipelines.serving.batching.batcher import Batcher, Counts, Outcome, Room
-from pipelines.serving.batching.sequence import Wanted
 from pipelines.serving.generation.adoptions import Adopting, Adoptions
 from pipelines.serving.generation.engine import Anew, Engine, NotYet
-from pipelines.serving.generation.generation import Generation, Job
+from pipelines.serving.generation.generation import Generation
 from pipelines.serving.generation.inbox import Inbox
 from pipelines.serving.generation.keeper import Build, EngineKeeper, State
 from pipelines.serving.generation.pace import Pace
@@ -174,7 +173,7 @@ class Scheduler:
         seconds = _GLANCE_SECONDS if self._adoptions.pending else self._limits.idle_seconds
         new, left = self._inbox.take(0.0 if self._streams else seconds)
         for stream in new:
-            self._streams[self._batcher.add(_wanted(stream.generation.job))] = stream
+            self._streams[self._batcher.add(stream.generation.job.wanted)] = stream
         gone = {id(stream) for stream in left}
         self._end([number for number, each in self._streams.items() if id(each) in gone])
         self._fail_without({_adapter(stream) for stream in new} - {0})
@@ -340,15 +339,6 @@ class Scheduler:
         self._adoptions.restart()
         self._rebalancing.restart()
         return error is None
-
-
-def _wanted(job: Job) -> Wanted:
-    allowed = None if job.constraint is None else job.constraint.allowed
-    adapter = job.adapter
-    of_model = Wanted(job.prompt, job.max_tokens, job.sampling, job.scored, allowed)
-    if adapter is None:
-        return of_model
-    return replace(of_model, adapter=adapter.number, root=adapter.source.digest)
 
 
 def _adapter(stream: Stream) -> int:

@@ -17,12 +17,17 @@ from moe.errors import CheckpointError
 from pipelines.serving.refusals import BadRequest
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.grammar import Grammars
+from pipelines.serving.text.token_bytes import TokenBytes
 
 Message = Mapping[str, Any]
 
 
 class Text:
-    """Prompts to tokens, messages to tokens, tokens to text; safe to use from several threads."""
+    """Prompts to tokens, messages to tokens, tokens to text; safe to use from several threads.
+
+    ``begin`` and ``end`` are the tokens before and after texts, as the tokenizer names them;
+    ``eos`` are those at which an answer ends.
+    """
 
     def __init__(self, tokenizer: Any, eos: frozenset[int], template: str) -> None:
         self._tokenizer = tokenizer
@@ -31,11 +36,9 @@ class Text:
         self._backend.no_truncation()
         self._backend.no_padding()
         self.eos = eos
-        added = tokenizer.added_tokens_decoder
-        self._added = {number: token.content for number, token in added.items()}
-        self._special = frozenset(number for number, token in added.items() if token.special)
-        self._byte_level = _gives(self._backend.decoder, "\u0120", " ")
-        self._byte_tokens = self._byte_fallback()
+        self.begin: int | None = tokenizer.bos_token_id
+        self.end: int | None = tokenizer.eos_token_id
+        self._bytes = TokenBytes(self._backend, tokenizer.added_tokens_decoder)
         self._longest = max(map(len, self._backend.get_vocab()))
         self.grammars = Grammars(self._backend.to_str, eos)
 
@@ -78,7 +81,7 @@ class Text:
 
     def hides(self, text: str) -> bool:
         """Return whether a text is a special token, which answers do not show."""
-        return any(self._added.get(number) == text for number in self._special)
+        return self._bytes.hides(text)
 
     @property
     def described(self) -> dict[str, str | None]:
@@ -137,39 +140,21 @@ class Text:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer."""
-        return str(self._backend.decode([token for token in tokens if not self._is_silent(token)]))
+        return str(
+            self._backend.decode([token for token in tokens if not self._bytes.silent(token)])
+        )
 
     def detokenizer(self) -> Detokenizer:
         """Return an object that gives the text of ``decode`` token by token."""
-        return Detokenizer(self.decode, self._is_silent, self._byte_tokens)
+        return Detokenizer(self.decode, self._bytes.silent, self._bytes.single)
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes a token stands for, which may be a part of a character."""
-        name = self._backend.id_to_token(token)
-        if name is None:
-            return b""
-        if token in self._added:
-            return str(name).encode()
-        if token in self._byte_tokens:
-            return bytes([int(name[3:5], 16)])
-        if self._byte_level:
-            return bytes(_BYTE_OF.get(character, 0x3F) for character in name)
-        return str(name).replace("\u2581", " ").encode()
+        return self._bytes.of(token)
 
     def token_text(self, token: int) -> str:
         """Return a token as text; bytes that are not a complete character as ``\\xNN``."""
         return self.token_bytes(token).decode("utf-8", "backslashreplace")
-
-    def _is_silent(self, token: int) -> bool:
-        """Return whether a token has no text: a special token, or padding of the vocabulary."""
-        return token in self._special or self._backend.id_to_token(token) is None
-
-    def _byte_fallback(self) -> frozenset[int]:
-        """Return the tokens that stand for one byte, if the decoder joins them."""
-        if not _gives(self._backend.decoder, "<0x41>", "A"):
-            return frozenset()
-        numbers = (self._backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
-        return frozenset(number for number in numbers if number is not None)
 
 
 @contextmanager
@@ -207,27 +192,7 @@ def _source(template: Any) -> str:
     return template or ""
 
 
-def _gives(decoder: Any, token: str, text: str) -> bool:
-    """Test how a decoder treats a token; the first token of a text may be special."""
-    return decoder is not None and str(decoder.decode(["x", token])) == f"x{text}"
-
-
 def _eos(model: Path, tokenizer: Any) -> frozenset[int]:
     """Return the end tokens: those of transformers' generation, and the tokenizer's own."""
     own = tokenizer.eos_token_id
     return frozenset(end_tokens(model)) | (frozenset() if own is None else {own})
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Return the byte behind each character of a byte-level vocabulary.
-
-    Printable Latin-1 characters stand for themselves; the other bytes, in order, for the characters
-    from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,9 @@ def test_given_tokens_are_scored_as_drawn_ones_are() -> None:
     )
     assert [[token for token, _ in each.top] for each in scores] == [[1, 3], [3, 5]]
     assert score(rows, [1, 0], 0)[0].top == ()
+    for count in (0, 1):
+        few = [replace(each, top=each.top[:count]) for each in scores]
+        assert score(rows, [2, 6], count) == few
     drawn = sample(rows, [Draw(Sampling(logprobs=2), n) for n in range(2)])
     assert score(rows, [each.token for each in drawn], 2) == drawn
     with pytest.raises(CheckpointError, match="position 1 are not numbers"):

@@ -16,7 +16,8 @@ from pipelines.corpus.manifest import read_manifest, write_manifest
 from pipelines.corpus.packing import ShardWriter, pack
 from pipelines.corpus.shards import TokenShards
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
-from pipelines.models.evaluate import EvaluateOptions, Evaluation, evaluate
+from pipelines.models.evaluate import EvaluateOptions, evaluate
+from pipelines.models.scoring.totals import TextLoss
 from tests import tiny, vocabularies
 
 
@@ -119,7 +120,7 @@ def test_a_model_whose_values_overflow_is_an_error_that_names_its_layer(
 
 
 def test_a_perplexity_beyond_floats_is_infinite() -> None:
-    assert Evaluation(800.0, 1, 1.0, {}).perplexity == float("inf")
+    assert TextLoss(800.0, 1).perplexity == float("inf")
 
 
 def test_no_rows_are_refused() -> None:

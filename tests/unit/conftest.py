@@ -1,4 +1,4 @@
-"""Four processes that play the ranks of every plan in this folder."""
+"""Processes that play the ranks of every plan in these tests."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,1 @@
+"""Runs whose workers train with DeepSpeed: data parallel alone, each with the whole model."""
