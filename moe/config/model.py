@@ -3,7 +3,8 @@
 A Llama-style decoder: RMSNorm, rotary grouped-query attention, SwiGLU; each block carries either a
 dense feed-forward or a mixture of experts. Routing covers Skywork-MoE section 4.1 (gating-logit
 normalisation), DeepSeekMoE section 3 (shared and fine-grained experts, raw softmax weights) and
-options of later models: sigmoid scores, a balance bias, groups of experts.
+options of later models: sigmoid scores, a balance bias, groups of experts. Lory (arXiv 2405.03133)
+routes segments in place of tokens and merges the experts for each.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from moe.errors import ConfigError
 
 Score = Literal["softmax", "sigmoid"]
 QueryKeyNorm = Literal["head", "all"]
+FirstSegment = Literal["even", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class MoeConfig:
     expert, which all tokens use (several shared experts are stored as one wide expert); with
     ``shared_gate``, a sigmoid of the token weighs its output. ``hashed`` routes a token by a hash
     of its number.
+
+    With ``segment_tokens``, experts are merged: the tokens of a segment of that length pass one
+    feed-forward, whose weights are the experts' weights summed by the routing of the segment before
+    (``moe.nn.segments``). The ``first_segment`` has none before it: all experts weigh ``even``, or
+    it is routed by its ``own`` tokens, also by those that come after a position.
     """
 
     experts: int
@@ -59,6 +66,8 @@ class MoeConfig:
     top_groups: int = 1
     group_best: int = 2
     hashed: bool = False
+    segment_tokens: int | None = None
+    first_segment: FirstSegment = "even"
     dense_layers: tuple[int, ...] = ()
     shared_size: int = 0
     shared_gate: bool = False
@@ -89,6 +98,24 @@ class MoeConfig:
         self._check_groups()
         if self.hashed:
             self._check_hashed()
+        self._check_segments()
+
+    @property
+    def merged(self) -> bool:
+        """Whether the experts are merged for segments of tokens."""
+        return self.segment_tokens is not None
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate sends each token to experts."""
+        return not (self.hashed or self.merged)
+
+    @property
+    def spoken(self) -> str:
+        """How many experts there are and who uses them, in a few words."""
+        if self.merged:
+            return f"{self.experts} experts merged for {self.segment_tokens} tokens"
+        return f"{self.experts} experts top-{self.top_k}"
 
     @property
     def sums_to_one(self) -> bool:
@@ -124,6 +151,35 @@ class MoeConfig:
                 )
         if self.top_k != 1:
             raise ConfigError(f"a hash sends each token to 1 expert; top-k is {self.top_k}")
+
+    def _check_segments(self) -> None:
+        """Raise if options are set that merged experts do not have."""
+        if self.first_segment not in get_args(FirstSegment):
+            raise ConfigError(
+                f"first_segment is {self.first_segment!r}; choose "
+                f"{' or '.join(get_args(FirstSegment))}"
+            )
+        if self.segment_tokens is None:
+            if self.first_segment != "even":
+                raise ConfigError(
+                    f"first_segment = {self.first_segment!r} has no effect on tokens that are "
+                    "routed one by one; remove it, or give segment_tokens"
+                )
+            return
+        if self.segment_tokens < 1:
+            raise ConfigError(f"segment_tokens is {self.segment_tokens}; it must be at least 1")
+        for key in (*_GATE_OPTIONS, "hashed", "shared_size"):
+            default = type(self).__dataclass_fields__[key].default
+            if getattr(self, key) != default:
+                raise ConfigError(
+                    f"experts are merged for segments, which takes no {key} = "
+                    f"{getattr(self, key)!r}; remove it, or remove segment_tokens"
+                )
+        if self.top_k != 1:
+            raise ConfigError(
+                f"a segment passes the 1 feed-forward that its experts are merged into; top-k is "
+                f"{self.top_k}, give 1"
+            )
 
 
 _GATE_OPTIONS = (
@@ -183,6 +239,12 @@ class ModelConfig:
             )
         if self.moe is not None:
             self._check_dense_layers(self.moe.dense_layers)
+            if self.moe.merged and self.moe.expert_size != self.ffn_size:
+                raise ConfigError(
+                    f"merged experts are {self.moe.expert_size} wide and a feed-forward "
+                    f"{self.ffn_size}; both are cut by the same columns, so give expert_size = "
+                    "ffn_size"
+                )
 
     @property
     def heads_per_kv(self) -> int:
@@ -193,6 +255,13 @@ class ModelConfig:
     def experts(self) -> int:
         """Number of experts in each MoE block; 0 for a dense model."""
         return self.moe.experts if self.moe else 0
+
+    @property
+    def placed_experts(self) -> int:
+        """Number of experts in each MoE block that are placed on ranks, each on one; merged experts
+        are cut by columns, and every rank has its columns of all of them.
+        """
+        return 0 if self.moe is None or self.moe.merged else self.moe.experts
 
     @property
     def shared_size(self) -> int:
@@ -220,7 +289,7 @@ class ModelConfig:
             "heads": self.heads,
             "kv_heads": self.kv_heads,
             "ffn_size": self.ffn_size,
-            "experts": self.experts,
+            "experts": self.placed_experts,
             "shared_size": self.shared_size,
             "vocab_size": self.vocab_size,
         }

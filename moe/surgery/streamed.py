@@ -30,9 +30,11 @@ from moe.nn.block import MixtureOfExperts
 from moe.nn.build import bare
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts.experts import Experts
+from moe.nn.experts.merged import MergedExperts, segments
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.linear import linear
+from moe.nn.merged_mixture import MergedMixture
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
@@ -151,6 +153,40 @@ class StreamedExperts(Experts):
         return StreamedLinear(self._checkpoint, self._weights[number, part])
 
 
+class StreamedMergedExperts(MergedExperts):
+    """Experts that are merged one after the other, a matrix at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, layer: Iterable[TensorSlice]) -> None:
+        """Stand for the merged experts among the tensors of a layer."""
+        super().__init__(checkpoint.config.hidden_size, checkpoint.config.ffn_size, ())
+        self._checkpoint = checkpoint
+        self._tensors: dict[ModelPart, list[TensorSlice]] = {"gate": [], "up": [], "down": []}
+        for tensor in layer:
+            if tensor.role.expert is not None:
+                self._tensors[tensor.role.part].append(tensor)
+
+    def merge(self, x_BSD: Tensor, weights_BGN: Tensor, length: int) -> Tensor:
+        """Return the output of the merged feed-forward of each segment, [B, S, D]. Nothing here has
+        a gradient.
+        """
+        y_BSD = torch.empty_like(x_BSD)
+        spans = segments(x_BSD.shape[:2], length)
+        for span, weights_N in zip(spans, weights_BGN.flatten(0, 1), strict=True):
+            gate, up, down = (Dense(self._sum(part, weights_N)) for part in ("gate", "up", "down"))
+            inner_RF = F.silu(linear(span.of(x_BSD), gate)) * linear(span.of(x_BSD), up)
+            span.of(y_BSD).copy_(linear(inner_RF, down))
+        return y_BSD
+
+    def _sum(self, part: ModelPart, weights_N: Tensor) -> Tensor:
+        """Return the sum of one matrix of all experts, in float32."""
+        sums: Tensor | None = None
+        for tensor, weight in zip(self._tensors[part], weights_N.tolist(), strict=True):
+            own = self._checkpoint.read(tensor).float()
+            sums = own * weight if sums is None else sums.add_(own, alpha=weight)
+        assert sums is not None
+        return sums
+
+
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:
     """Return ``x @ weight.T`` in float32, computed in blocks of rows."""
     parts = [linear(x, Dense(weight[start:stop].float())) for start, stop in spans(weight)]
@@ -248,6 +284,8 @@ def streamed_layer(
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
         if isinstance(block.mlp, MixtureOfExperts):
             block.mlp.experts = experts(checkpoint, held_by(config, one))
+        if isinstance(block.mlp, MergedMixture):
+            block.mlp.experts = StreamedMergedExperts(checkpoint, held_by(config, one))
     held = {tensor.name: tensor for tensor in held_by(config, share)}
     _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}

@@ -199,7 +199,7 @@ def _health(decoder: Decoder, layer: int, found: Sequence[RoutingStatistics]) ->
     def mean(values: list[Tensor]) -> float:
         return torch.stack(values).float().mean().item()
 
-    experts = decoder.mixture(layer).experts
+    experts = decoder.experts(layer)
     load = torch.stack([statistics.load for statistics in found]).sum(dim=0).double()
     return RouterHealth(
         load=tuple((load / load.sum()).tolist()),

@@ -12,11 +12,15 @@ Shapes: T rows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from moe.nn.inference.adapters import Spans, spans_of
+
+if TYPE_CHECKING:
+    from moe.nn.inference.pieces import Piece
 
 BLOCK = 16
 """Positions of a block."""
@@ -33,7 +37,7 @@ class Segment:
     """The rows ``[start, stop)`` of a pass: new positions of one sequence, from ``position`` on.
 
     ``table`` has the blocks of all its positions, the new ones among them. ``adapter`` 0 is the
-    model itself.
+    model itself. The positions before ``prompt`` are those of the prompt; None: all of them.
     """
 
     start: int
@@ -41,6 +45,12 @@ class Segment:
     position: int
     table: Sequence[int]
     adapter: int = 0
+    prompt: int | None = None
+
+    @property
+    def prompt_end(self) -> int:
+        """Where the prompt ends, or the new positions where all of them are of it."""
+        return self.end if self.prompt is None else self.prompt
 
     @property
     def count(self) -> int:
@@ -78,7 +88,8 @@ class Rows:
     """All segments of a pass, with what every layer needs of them.
 
     ``positions`` [T] count within each sequence, ``places`` [T] are where keys and values go.
-    ``tokens`` [T] are there on shares that need them. ``spans`` are the rows that use adapters.
+    ``tokens`` [T] are there on shares that need them. ``spans`` are the rows that use adapters;
+    ``pieces`` are those whose experts are merged alike, of a model that merges them.
     """
 
     segments: tuple[Segment, ...]
@@ -86,6 +97,7 @@ class Rows:
     places: Tensor
     tokens: Tensor | None = None
     spans: Spans = ()
+    pieces: "tuple[Piece, ...]" = ()
 
     @classmethod
     def of(

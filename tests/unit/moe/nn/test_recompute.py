@@ -11,11 +11,12 @@ from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.nn import balance
 from moe.nn.attention import LayerCache
-from moe.nn.block import Block, LayerPass
+from moe.nn.block import Block
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.dispatch import Capacity
 from moe.nn.exchange import Alone
 from moe.nn.later import Later
+from moe.nn.layer_pass import LayerPass
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from tests import tiny
