@@ -1,7 +1,6 @@
 """One rank's part of answering: it runs batches through its share and keeps keys and values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
 from moe.nn.inference.arrivals import Arrivals
-from moe.nn.inference.pieces import pieces
+from moe.nn.inference.pieces import rows_of
 from moe.nn.inference.rows import BLOCK, Rows, Segment
 from moe.nn.inference.share import AnsweringShare
 from moe.nn.inference.store import Store, place_bytes
@@ -137,7 +136,7 @@ class RankDecoder:
             return self._answer(BatchOutput(batch.number, {}))
         tokens = [token for feed in batch.feeds for token in self._tokens(feed)]
         check_token_numbers(tokens, self._decoder.config.vocab_size, RequestError)
-        rows = self._rows(batch.feeds, tokens)
+        rows = rows_of(self._decoder.config, _segments(batch.feeds), tokens, self._device)
         x_TD = self._pass(rows)
         output = BatchOutput(batch.number, {})
         if x_TD is not None:
@@ -146,13 +145,6 @@ class RankDecoder:
             except (RequestError, CheckpointError) as error:
                 output = BatchOutput(batch.number, {}, error=error)
         return self._answer(output)
-
-    def _rows(self, feeds: Sequence[Feed], tokens: Sequence[int]) -> Rows:
-        moe, device = self._decoder.config.moe, self._device
-        rows = Rows.of(_segments(feeds), tokens, device)
-        if moe is None or moe.segment_tokens is None:
-            return rows
-        return replace(rows, pieces=pieces(rows.segments, moe.segment_tokens, device))
 
     def _answer(self, output: BatchOutput) -> BatchOutput | None:
         if self._groups is not None:

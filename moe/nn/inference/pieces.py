@@ -12,12 +12,13 @@ was before.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from moe.nn.inference.rows import Segment
+from moe.config.model import ModelConfig
+from moe.nn.inference.rows import Rows, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,19 @@ class Piece:
         if self.places is None:
             return gates_CN.new_full(gates_CN.shape[1:], 1.0 / gates_CN.shape[1])
         return gates_CN.index_select(0, self.places).mean(dim=0).softmax(dim=0)
+
+
+def rows_of(
+    config: ModelConfig,
+    sequences: Sequence[Segment],
+    tokens: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Rows:
+    """Return the rows of a pass, with their pieces where the model merges its experts."""
+    rows = Rows.of(sequences, tokens, device)
+    if config.moe is None or config.moe.segment_tokens is None:
+        return rows
+    return replace(rows, pieces=pieces(sequences, config.moe.segment_tokens, device))
 
 
 def pieces(

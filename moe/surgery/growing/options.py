@@ -132,8 +132,8 @@ def growth(before: ModelConfig, options: ExpandOptions) -> Growth:
         )
     if moe.merged:
         raise ConfigError(
-            "the source merges its experts for segments, which share one softmax: copies would "
-            "halve the weights of others; expand takes models that route tokens"
+            "the source merges its experts for segments of tokens; expand grows models that send "
+            "tokens to experts: upcycle the dense model to more experts instead"
         )
     _check_count(moe, options)
     if moe.hashed:

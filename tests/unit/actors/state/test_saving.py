@@ -76,6 +76,7 @@ def test_any_plan_resumes_the_checkpoint_of_any_other(
             | {"balance": {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}}},
         ),
         ({"hashed": True, "top_k": 1, "dense_layers": (0,)}, {}),
+        ({"segment_tokens": 5, "top_k": 1, "expert_size": 40, "dense_layers": (0,)}, {}),
     ],
 )
 def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(

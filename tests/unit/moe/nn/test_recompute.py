@@ -29,6 +29,7 @@ KINDS: dict[str, ModelConfig] = {
     "shared": routed(shared_size=13, shared_gate=True, dense_layers=(1,), renormalise=False),
     "sigmoid": routed(score="sigmoid", balance_bias=True, groups=2, top_groups=1, scale=2.5),
     "hashed": routed(hashed=True, top_k=1),
+    "merged": routed(segment_tokens=4, top_k=1, expert_size=40),
 }
 
 
