@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from moe.config.model import ModelConfig
-from moe.nn.inference.rows import Rows, Segment
+from moe.nn.inference.rows import BLOCK, Rows, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,17 @@ def pieces(
     for own in sequences:
         for start, stop, routed_by in _routed(own, length):
             at = own.start - own.position
-            places = None
-            if routed_by is not None:
-                places = torch.tensor(list(own.places(*routed_by)), device=device)
+            places = None if routed_by is None else _places(own, *routed_by).to(device)
             found.append(Piece(at + start, at + stop, places))
     return tuple(found)
+
+
+def _places(own: Segment, start: int, stop: int) -> Tensor:
+    """Return the places of the positions ``[start, stop)``, of which there may be thousands."""
+    first = start // BLOCK
+    blocks = torch.tensor(own.table[first : -(-stop // BLOCK)])
+    places = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    return places[start - first * BLOCK : stop - first * BLOCK]
 
 
 def _routed(own: Segment, length: int) -> Iterator[tuple[int, int, tuple[int, int] | None]]:

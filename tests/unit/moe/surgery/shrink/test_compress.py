@@ -212,7 +212,7 @@ def test_dense_and_hashed_models_and_full_directories_are_refused(tmp_path: Path
         compress(mixtures.made("mixtral", tmp_path / "moe"), dense, options)
     moe = {"top_k": 1, "expert_size": 40, "segment_tokens": 4}
     merged = exports.export(routed(**moe), tmp_path / "merged")
-    with pytest.raises(ConfigError, match="merged for segments .* cannot be pruned or merged"):
+    with pytest.raises(ConfigError, match=r"merged for segments .* cannot be pruned or merged"):
         compress(merged, tmp_path / "to", options)
     with pytest.raises(ConfigError, match="no merit 'luck'"):
         Prune("luck")  # type: ignore[arg-type]
