@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
 
+from moe.config.moe_checks import check_groups, check_hashed, check_segments
 from moe.errors import ConfigError
 
 Score = Literal["softmax", "sigmoid"]
@@ -86,6 +87,11 @@ class MoeConfig:
             raise ConfigError(f"scale is {self.scale}; it must be greater than 0 and finite")
         if self.score not in get_args(Score):
             raise ConfigError(f"score is {self.score!r}; choose {' or '.join(get_args(Score))}")
+        if self.first_segment not in get_args(FirstSegment):
+            raise ConfigError(
+                f"first_segment is {self.first_segment!r}; choose "
+                f"{' or '.join(get_args(FirstSegment))}"
+            )
         if self.softmax_after and self.score != "softmax":
             raise ConfigError("softmax_after needs the softmax score; the score is a sigmoid")
         if self.expert_size < 1 or self.shared_size < 0:
@@ -95,10 +101,11 @@ class MoeConfig:
             )
         if self.shared_gate and not self.shared_size:
             raise ConfigError("shared_gate is set but there is no shared expert; give shared_size")
-        self._check_groups()
+        check_groups(self)
         if self.hashed:
-            self._check_hashed()
-        self._check_segments()
+            check_hashed(self)
+        if self.segment_tokens is not None or self.first_segment != "even":
+            check_segments(self)
 
     @property
     def merged(self) -> bool:
@@ -121,76 +128,6 @@ class MoeConfig:
     def sums_to_one(self) -> bool:
         """Whether the weights of a token's experts sum to one, before ``scale``."""
         return self.renormalise or self.softmax_after
-
-    def _check_groups(self) -> None:
-        if not 1 <= self.top_groups <= self.groups or self.experts % self.groups:
-            raise ConfigError(
-                f"{self.experts} experts in {self.groups} groups of which a token reaches "
-                f"{self.top_groups}; groups must be of one size, and top_groups at most groups"
-            )
-        if self.group_best < 1 or (self.group_best != 2 and self.groups == 1):
-            raise ConfigError(
-                f"group_best is {self.group_best} with {self.groups} groups of experts; it must be "
-                "at least 1, and has no effect on a single group"
-            )
-        reached = self.experts // self.groups * self.top_groups
-        if self.top_k > reached:
-            raise ConfigError(
-                f"top-k is {self.top_k} but {self.top_groups} of {self.groups} groups hold only "
-                f"{reached} experts; raise top_groups or lower top-k"
-            )
-
-    def _check_hashed(self) -> None:
-        """Raise if options of a gate are set: a hash has no gate."""
-        for key in _GATE_OPTIONS:
-            default = type(self).__dataclass_fields__[key].default
-            if getattr(self, key) != default:
-                raise ConfigError(
-                    f"tokens are hashed to experts, on which {key} = {getattr(self, key)!r} has "
-                    "no effect; remove it"
-                )
-        if self.top_k != 1:
-            raise ConfigError(f"a hash sends each token to 1 expert; top-k is {self.top_k}")
-
-    def _check_segments(self) -> None:
-        """Raise if options are set that merged experts do not have."""
-        if self.first_segment not in get_args(FirstSegment):
-            raise ConfigError(
-                f"first_segment is {self.first_segment!r}; choose "
-                f"{' or '.join(get_args(FirstSegment))}"
-            )
-        if self.segment_tokens is None:
-            if self.first_segment != "even":
-                raise ConfigError(
-                    f"first_segment = {self.first_segment!r} has no effect on tokens that are "
-                    "routed one by one; remove it, or give segment_tokens"
-                )
-            return
-        if self.segment_tokens < 1:
-            raise ConfigError(f"segment_tokens is {self.segment_tokens}; it must be at least 1")
-        for key in (*_GATE_OPTIONS, "hashed", "shared_size"):
-            default = type(self).__dataclass_fields__[key].default
-            if getattr(self, key) != default:
-                raise ConfigError(
-                    f"experts are merged for segments, which takes no {key} = "
-                    f"{getattr(self, key)!r}; remove it, or remove segment_tokens"
-                )
-        if self.top_k != 1:
-            raise ConfigError(
-                f"a segment passes the 1 feed-forward that its experts are merged into; top-k is "
-                f"{self.top_k}, give 1"
-            )
-
-
-_GATE_OPTIONS = (
-    "gate_norm",
-    "renormalise",
-    "score",
-    "softmax_after",
-    "balance_bias",
-    "groups",
-    "scale",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ from moe.nn.block import MixtureOfExperts
 from moe.nn.build import bare
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.experts.experts import Experts
-from moe.nn.experts.merged import MergedExperts, segments
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.linear import linear
@@ -38,6 +37,7 @@ from moe.nn.merged_mixture import MergedMixture
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
+from moe.surgery.streamed_merged import StreamedMergedExperts
 
 _SEQUENCES = 8
 """Sequences that are computed at a time, where there may be many."""
@@ -151,40 +151,6 @@ class StreamedExperts(Experts):
 
     def _linear(self, number: int, part: ModelPart) -> StreamedLinear:
         return StreamedLinear(self._checkpoint, self._weights[number, part])
-
-
-class StreamedMergedExperts(MergedExperts):
-    """Experts that are merged one after the other, a matrix at a time."""
-
-    def __init__(self, checkpoint: Checkpoint, layer: Iterable[TensorSlice]) -> None:
-        """Stand for the merged experts among the tensors of a layer."""
-        super().__init__(checkpoint.config.hidden_size, checkpoint.config.ffn_size, ())
-        self._checkpoint = checkpoint
-        self._tensors: dict[ModelPart, list[TensorSlice]] = {"gate": [], "up": [], "down": []}
-        for tensor in layer:
-            if tensor.role.expert is not None:
-                self._tensors[tensor.role.part].append(tensor)
-
-    def merge(self, x_BSD: Tensor, weights_BGN: Tensor, length: int) -> Tensor:
-        """Return the output of the merged feed-forward of each segment, [B, S, D]. Nothing here has
-        a gradient.
-        """
-        y_BSD = torch.empty_like(x_BSD)
-        spans = segments(x_BSD.shape[:2], length)
-        for span, weights_N in zip(spans, weights_BGN.flatten(0, 1), strict=True):
-            gate, up, down = (Dense(self._sum(part, weights_N)) for part in ("gate", "up", "down"))
-            inner_RF = F.silu(linear(span.of(x_BSD), gate)) * linear(span.of(x_BSD), up)
-            span.of(y_BSD).copy_(linear(inner_RF, down))
-        return y_BSD
-
-    def _sum(self, part: ModelPart, weights_N: Tensor) -> Tensor:
-        """Return the sum of one matrix of all experts, in float32."""
-        sums: Tensor | None = None
-        for tensor, weight in zip(self._tensors[part], weights_N.tolist(), strict=True):
-            own = self._checkpoint.read(tensor).float()
-            sums = own * weight if sums is None else sums.add_(own, alpha=weight)
-        assert sums is not None
-        return sums
 
 
 def by_rows(x: Tensor, weight: Tensor) -> Tensor:

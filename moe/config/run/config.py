@@ -161,6 +161,11 @@ class RunConfig(Section):
                 f"{self.model.path} {what}, all of which see all inputs: train.orthogonal would "
                 "leave no direction to any; remove it"
             )
+        if self.elastic.rebalance_every:
+            raise ConfigError(
+                f"{self.model.path} {what}, and every rank has its columns of all of them: "
+                "elastic.rebalance_every has no expert to move; remove it"
+            )
         if self.monitor.every:
             raise ConfigError(
                 f"{self.model.path} {what}, and each rank has only columns of them: monitor.every "

@@ -33,8 +33,8 @@ from moe.config.tensors import held_by
 from moe.planning.counts.activations import block_activations, block_floats
 from moe.planning.counts.copies import all_copies
 from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
+from moe.planning.counts.merging import merged_bytes
 from moe.planning.counts.work import (
-    Merging,
     Parameters,
     attention_columns,
     vocabulary_rows,
@@ -196,18 +196,6 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
     passing += numerics.gradient * rows * config.hidden_size * (first + last)
     passing += _FLOAT_BYTES * rows * _logits_at_once(config, workload) * last
     return ceil(passing)
-
-
-def merged_bytes(config: ModelConfig, share: Share, layer: int, workload: Workload) -> int:
-    """Return the bytes of merged experts that are in memory at a time; in training also of their
-    gradients.
-    """
-    found = Merging.of(config, share, layer, workload)
-    if found is None:
-        return 0
-    numerics = workload.stored
-    more = numerics.activation + numerics.gradient if workload.training else 0
-    return (numerics.weight + more) * found.numbers_at_once
 
 
 def wasted_bytes(activations: int) -> int:

@@ -9,22 +9,18 @@ expert, and V rows held of the vocabulary:
     dense block    6 H F                               gate, up, down
     MoE block      6 H X k E / N  +  6 H G             the fullest rank's routing; the shared expert
                    +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
-    merged experts 6 H F  +  2 H N                     as dense, and the router; merging see below
+    merged experts 6 H F  +  2 H N                     as dense, and the router; beside merging
     head           2 H V
 
 A model may have blocks of both kinds (``dense_layers``). A hash has no router. Where a gang splits
 the experts, its fullest rank has ``Workload.overload`` times the mean.
 
-Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
+``moe.planning.counts.merging`` has the work of merging. Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
 its loss, forward. Some terms are bound by memory instead:
 
     loss           3 passes over the V float32 logits of each token
     gradients      3 of each parameter and micro-batch: read the sum, read the new, write
     optimiser      10 numbers of a parameter a step: norm, clip, AdamW over weight and two moments
-
-    merging        with M = 3 H F numbers of a feed-forward, of S segments merged in R groups:
-                   2 N M S FLOPs; reads N M R, writes M S; backward makes them again, takes their
-                   inner products with their gradients and adds these: 3 times the FLOPs
 
 The second is nearly all that an embedding costs, and why more experts cost time at equal top-k.
 SmolLM2-135M, sequences of 512, one thread, measured and (counted) milliseconds of a micro-batch:
@@ -32,17 +28,18 @@ dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with l
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-from moe.config.merging import segments_at_once
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.projectors import has_projector, projector_shape
 from moe.config.quantised import quantises
 from moe.config.share import Share, shared_span
 from moe.config.tensors import TensorSlice, held_by
+from moe.planning.counts.merging import merging_work
+from moe.planning.counts.passes import Passes, Work
 from moe.planning.counts.workload import Numerics, Workload
 
 PARTS = ("embedding", "dense", "moe", "head", "optimizer")
@@ -53,43 +50,6 @@ _LOSS_PASSES = 3
 _GRADIENT_PASSES = 3
 _OPTIMIZER_PASSES = 10
 _BACKWARD = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """FLOPs, and bytes moved in addition to the operands of products."""
-
-    flops: float
-    bytes: float
-
-    def plus(self, other: "Work") -> "Work":
-        """Return the sum."""
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
-
-NO_WORK = Work(0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """The work of one micro-batch on a rank, forward and backward."""
-
-    forward: Work
-    backward: Work = NO_WORK
-
-    @property
-    def flops(self) -> float:
-        """FLOPs of both."""
-        return self.forward.flops + self.backward.flops
-
-    @property
-    def bytes(self) -> float:
-        """Bytes of both."""
-        return self.forward.bytes + self.backward.bytes
-
-    def plus(self, other: "Passes") -> "Passes":
-        """Return the sum."""
-        return Passes(self.forward.plus(other.forward), self.backward.plus(other.backward))
 
 
 def part_of(config: ModelConfig, layer: int) -> str:
@@ -161,53 +121,6 @@ def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
     placed = config.has_experts(layer) and config.placed_experts
     start, stop = shared_span(config, share.ffn) if placed else share.ffn
     return stop - start
-
-
-def merging_work(config: ModelConfig, share: Share, layer: int, workload: Workload) -> Passes:
-    """Return the work of merging the experts of a layer for the segments of a micro-batch."""
-    found = Merging.of(config, share, layer, workload)
-    if found is None:
-        return Passes(NO_WORK)
-    numerics, numbers, read = workload.stored, found.numbers, found.experts * found.groups
-    flops = 2.0 * found.experts * numbers * found.segments
-    forward = Work(flops, float(numerics.weight * numbers * (read + found.segments)))
-    if not workload.training:
-        return Passes(forward)
-    added = numerics.gradient * numbers * (3 * read + 3 * found.segments)
-    return Passes(forward, Work(3 * flops, forward.bytes + added))
-
-
-@dataclass(frozen=True, slots=True)
-class Merging:
-    """How the experts of a layer are merged in a micro-batch: ``experts`` into so many ``numbers``
-    for each of its ``segments``, in ``groups`` of segments.
-    """
-
-    experts: int
-    numbers: int
-    segments: int
-    groups: int
-
-    @classmethod
-    def of(
-        cls, config: ModelConfig, share: Share, layer: int, workload: Workload
-    ) -> "Merging | None":
-        """Return it, or None for a layer whose experts are not merged.
-
-        A server merges each segment for itself, since a prompt comes in parts.
-        """
-        moe = config.moe
-        if moe is None or moe.segment_tokens is None or not config.has_experts(layer):
-            return None
-        numbers = 3 * config.hidden_size * feed_forward_columns(config, share, layer)
-        segments = workload.micro_batch * -(-workload.sequence_length // moe.segment_tokens)
-        step = segments_at_once(numbers) if workload.training else 1
-        return cls(moe.experts, numbers, segments, -(-segments // step))
-
-    @property
-    def numbers_at_once(self) -> int:
-        """Merged weights that are in memory at a time."""
-        return self.numbers * -(-self.segments // self.groups)
 
 
 def routed(config: ModelConfig, share: Share, layer: int) -> float:

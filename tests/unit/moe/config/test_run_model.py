@@ -57,6 +57,7 @@ def model(**options: Any) -> ModelConfig:
         ),
         (MERGED, {"balance": {"z_loss": 0.1}}, "merges its experts .* have no effect; remove"),
         (MERGED, {"routing": {"capacity_factor": 1.5}}, "merges its experts for segments"),
+        (MERGED, {"elastic": {"rebalance_every": 5}}, "has no expert to move; remove it"),
         (MERGED, {"monitor": {"every": 2}}, "monitor.every compares whole experts; remove it"),
         (
             MERGED,

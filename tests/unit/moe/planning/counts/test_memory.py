@@ -16,10 +16,10 @@ from moe.planning.counts.memory import (
     MESSAGES_AHEAD,
     Position,
     cache_bytes_per_token,
-    merged_bytes,
     rank_bytes,
     working_bytes,
 )
+from moe.planning.counts.merging import merged_bytes
 from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Numerics, Workload
 from moe.planning.schedules.schedule import in_flight
 from tests.plans import FINE, SMOLLM2, with_experts

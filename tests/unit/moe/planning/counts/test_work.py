@@ -9,13 +9,13 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import Share, whole
 from moe.config.tensors import parameters
 from moe.errors import PlanError
+from moe.planning.counts.merging import merging_work
+from moe.planning.counts.passes import Passes
 from moe.planning.counts.work import (
-    Passes,
     embedding_work,
     feed_forward_columns,
     head_work,
     layer_work,
-    merging_work,
     optimizer_work,
 )
 from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Workload
