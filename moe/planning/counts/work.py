@@ -15,8 +15,9 @@ expert, and V rows held of the vocabulary:
 A model may have blocks of both kinds (``dense_layers``). A hash has no router. Where a gang splits
 the experts, its fullest rank has ``Workload.overload`` times the mean.
 
-``moe.planning.counts.merging`` has the work of merging. Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
-its loss, forward. Some terms are bound by memory instead:
+Those are forward FLOPs; backward takes twice as many. The head computes its gradients together
+with its loss, forward. Merging has its own page (``moe.planning.counts.merging``). Some terms are
+bound by memory instead:
 
     loss           3 passes over the V float32 logits of each token
     gradients      3 of each parameter and micro-batch: read the sum, read the new, write
