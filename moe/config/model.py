@@ -7,7 +7,7 @@ options of later models: sigmoid scores, a balance bias, groups of experts. Lory
 routes segments in place of tokens and merges the experts for each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
@@ -85,13 +85,8 @@ class MoeConfig:
             )
         if not 0 < self.scale < inf:
             raise ConfigError(f"scale is {self.scale}; it must be greater than 0 and finite")
-        if self.score not in get_args(Score):
-            raise ConfigError(f"score is {self.score!r}; choose {' or '.join(get_args(Score))}")
-        if self.first_segment not in get_args(FirstSegment):
-            raise ConfigError(
-                f"first_segment is {self.first_segment!r}; choose "
-                f"{' or '.join(get_args(FirstSegment))}"
-            )
+        self._check_word("score", get_args(Score))
+        self._check_word("first_segment", get_args(FirstSegment))
         if self.softmax_after and self.score != "softmax":
             raise ConfigError("softmax_after needs the softmax score; the score is a sigmoid")
         if self.expert_size < 1 or self.shared_size < 0:
@@ -128,6 +123,10 @@ class MoeConfig:
     def sums_to_one(self) -> bool:
         """Whether the weights of a token's experts sum to one, before ``scale``."""
         return self.renormalise or self.softmax_after
+
+    def _check_word(self, key: str, words: Sequence[str]) -> None:
+        if getattr(self, key) not in words:
+            raise ConfigError(f"{key} is {getattr(self, key)!r}; choose {' or '.join(words)}")
 
 
 @dataclass(frozen=True, slots=True)
