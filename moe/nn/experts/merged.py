@@ -19,8 +19,8 @@ Shapes: B batch, S sequence, D hidden, F columns held, G segments of a sequence,
 segments at a time, R rows of one segment.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,18 +49,15 @@ class MergedExperts(Experts):
         y_BSD: Tensor = _Merged.apply(*arguments, setting)  # type: ignore[no-untyped-call]
         return y_BSD
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the module (torch's name), into one piece of memory wherever it goes."""
-        super()._apply(fn, recurse)
-        if not self.row_of_N.is_meta:
-            self.gather()
-        return self
-
+    @torch.inference_mode(mode=False)
     def in_stacks(self) -> tuple[Stack, Stack]:
-        """Return gates above ups [N, 2F, D] and downs [N, D, F]."""
+        """Return gates above ups [N, 2F, D] and downs [N, D, F], moved together if need be.
+
+        They are made for later passes too, which may train.
+        """
+        self.gather()
         found = self.stacks()
-        if found is None:
-            raise RuntimeError("merged experts are not two stacks; call gather()")
+        assert found is not None
         return found
 
 

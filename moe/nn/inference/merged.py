@@ -7,7 +7,7 @@ read once for all of these rows::
 
     gate(x) = sum_i e_i (G_i x),  up(x) alike,  h = silu(gate(x)) * up(x),  y = sum_i e_i (D_i h)
 
-Packed weights are never merged, so with them a row's result does not depend on the other rows.
+Packed weights are never merged: sums of rounded numbers would have to be rounded again.
 
 Shapes: T rows, M rows of some pieces, N experts, P pieces, D hidden, F columns held.
 """

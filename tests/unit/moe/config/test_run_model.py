@@ -61,7 +61,7 @@ def model(**options: Any) -> ModelConfig:
         (MERGED, {"monitor": {"every": 2}}, "monitor.every compares whole experts; remove it"),
         (
             MERGED,
-            {"train": MINIMAL["train"] | {"orthogonal": {}}},
+            {"train": MINIMAL["train"] | {"orthogonal": {}}, "elastic": {"copy_every": 0}},
             "train.orthogonal would leave no direction to any; remove it",
         ),
         (
