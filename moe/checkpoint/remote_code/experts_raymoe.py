@@ -187,9 +187,10 @@ class RaymoeMergedMixture(nn.Module):
             return F.linear(mean_BD, self.gate.weight.float()).softmax(dim=-1)
 
     def _merged(self, x_TD: Tensor, weights_N: Tensor) -> Tensor:
-        gate = self._sum([expert.gate_proj.weight for expert in self.experts], weights_N)
-        up = self._sum([expert.up_proj.weight for expert in self.experts], weights_N)
-        down = self._sum([expert.down_proj.weight for expert in self.experts], weights_N)
+        gate, up, down = (
+            self._sum([getattr(expert, name).weight for expert in self.experts], weights_N)
+            for name in ("gate_proj", "up_proj", "down_proj")
+        )
         return F.linear(F.silu(F.linear(x_TD, gate)) * F.linear(x_TD, up), down)
 
     def _sum(self, weights: list[Tensor], weights_N: Tensor) -> Tensor:
