@@ -145,7 +145,7 @@ def test_tokens_that_are_hashed_find_a_copy_of_their_expert(tmp_path: Path) -> N
 
 
 def test_merged_experts_are_not_grown(tmp_path: Path) -> None:
-    source = ours(tmp_path / "moe", top_k=1, expert_size=40, segment_tokens=4)
+    source = ours(tmp_path / "moe", top_k=1, expert_size=12, segment_tokens=4)
     with pytest.raises(ConfigError, match="upcycle the dense model to more experts instead"):
         expand(source, tmp_path / "more", ExpandOptions(8))
 
