@@ -154,7 +154,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ffn_size=2816,
                 max_positions=4096,
             ).with_moe(MoeConfig(8, 1, 2816, segment_tokens=256, first_segment="own"), "raymoe"),
-            "0.3B of the paper: 8 merged for 256 tokens",
+            "8 merged for 256 tokens",
         ),
         "gshard": Preset(_gshard(1), "2 of 16, weights sum to one"),
         "gshard-x1.2": Preset(_gshard(1.2), "GShard, experts 1.2 x as wide"),
