@@ -206,7 +206,8 @@ class Feed:
     token after the new ones is drawn, out of the tokens of the bit mask ``allowed`` where there is
     one. ``targets`` are the tokens that follow the first new ones, where their log-probabilities
     are wanted, with ``alternatives`` likeliest ones each. ``adapter`` is the number of the one that
-    the sequence uses; 0 is the model itself.
+    the sequence uses; 0 is the model itself. The positions before ``prompt`` are those of the
+    prompt; None: all of them.
     """
 
     sequence: int
@@ -218,6 +219,7 @@ class Feed:
     targets: tuple[int, ...] = ()
     alternatives: int = 0
     adapter: int = 0
+    prompt: int | None = None
 
     @property
     def count(self) -> int:

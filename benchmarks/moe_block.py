@@ -31,9 +31,10 @@ from benchmarks.processors import described
 from benchmarks.results import finish, options, parse
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.nn.block import LayerPass, MixtureOfExperts
+from moe.nn.block import MixtureOfExperts
 from moe.nn.exchange import Alone
 from moe.nn.feed_forward import FeedForward
+from moe.nn.layer_pass import LayerPass
 from moe.nn.processor import processor
 
 BEST_OF_TRANSFORMERS, OF_DENSE = 1.35, 0.9

@@ -64,12 +64,18 @@ def raymoe(draw: st.DrawFn) -> ModelConfig:
         "shared_size": shared_size,
         "shared_gate": shared_size > 0 and draw(st.booleans()),
     }
-    routing = _hash_routing if draw(st.integers(0, 4)) == 0 else _gate_routing
+    kind, sizes = draw(st.integers(0, 6)), {}
+    if kind == 0:
+        moe = draw(_merged(options["dense_layers"]))
+        sizes = {"ffn_size": moe.expert_size}
+    else:
+        moe = draw((_hash_routing if kind == 1 else _gate_routing)(options))
     return draw(
         decoders(
             "raymoe",
             layers=layers,
-            moe=draw(routing(options)),
+            moe=moe,
+            **sizes,
             attention_bias=draw(st.booleans()),
             output_bias=draw(st.booleans()),
             mlp_bias=draw(st.booleans()),
@@ -106,6 +112,18 @@ def decoders(draw: st.DrawFn, family: str, **options: Any) -> ModelConfig:
 @st.composite
 def _hash_routing(draw: st.DrawFn, options: dict[str, Any]) -> MoeConfig:
     return MoeConfig(draw(st.integers(1, 6)), 1, draw(SIZES), hashed=True, **options)
+
+
+@st.composite
+def _merged(draw: st.DrawFn, dense_layers: tuple[int, ...]) -> MoeConfig:
+    return MoeConfig(
+        draw(st.integers(1, 6)),
+        1,
+        draw(SIZES),
+        segment_tokens=draw(st.integers(1, 20)),
+        first_segment=draw(st.sampled_from(["even", "own"])),
+        dense_layers=dense_layers,
+    )
 
 
 @st.composite

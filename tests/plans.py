@@ -65,7 +65,7 @@ def inventory(count: int, **changes: Any) -> Inventory:
 def single(config: ModelConfig) -> Plan:
     """Return the plan of one rank that holds everything."""
     rank = RankPlan(
-        ("a/0",), (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.experts))
+        ("a/0",), (0, config.kv_heads), (0, config.ffn_size), tuple(range(config.placed_experts))
     )
     return Plan(config.summary(), (StagePlan((0, config.layers), (rank,)),))
 
@@ -93,7 +93,13 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         query_key_norm=draw(st.sampled_from([None, "head", "all"])),
         sliding_window=draw(st.sampled_from([None, 1, 5])),
     )
-    return replace(config, moe=draw(_experts(config.layers))) if draw(st.booleans()) else config
+    if not draw(st.booleans()):
+        return config
+    moe = draw(_experts(config.layers))
+    if draw(st.integers(0, 4)) == 0:
+        dense, experts = moe.dense_layers, moe.experts
+        moe = MoeConfig(experts, 1, config.ffn_size, segment_tokens=3, dense_layers=dense)
+    return replace(config, moe=moe)
 
 
 @st.composite
@@ -181,7 +187,7 @@ def plans(
 def _stage(draw: st.DrawFn, config: ModelConfig, gang: int, number: int, cut: Spans) -> StagePlan:
     held = [layer for span in cut for layer in range(*span)]
     recompute = draw(st.sets(st.sampled_from(held)))
-    mixed = [layer for layer in held if config.has_experts(layer)]
+    mixed = [layer for layer in held if config.has_experts(layer) and config.placed_experts]
     placed = draw(st.sets(st.sampled_from(mixed))) if mixed else set()
     return StagePlan(
         layers=cut[0],
@@ -190,7 +196,8 @@ def _stage(draw: st.DrawFn, config: ModelConfig, gang: int, number: int, cut: Sp
         seconds=draw(st.floats(0, 100)),
         recompute=tuple(sorted(recompute)),
         expert_layout=tuple(
-            LayerExperts(layer, draw(_owned(config.experts, gang))) for layer in sorted(placed)
+            LayerExperts(layer, draw(_owned(config.placed_experts, gang)))
+            for layer in sorted(placed)
         ),
     )
 
@@ -201,7 +208,7 @@ def _ranks(draw: st.DrawFn, config: ModelConfig, gang: int, stage: int) -> tuple
         rows = spans(draw(_shares(config.vocab_size, gang)))
     heads = spans(draw(_shares(config.kv_heads, gang)))
     columns = draw(_columns(config, gang))
-    experts = draw(_owned(config.experts, gang))
+    experts = draw(_owned(config.placed_experts, gang))
     return tuple(
         RankPlan(
             (f"a/{stage * gang + member}",),

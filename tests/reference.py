@@ -159,7 +159,7 @@ class PlainTraining:
 
     def _balanced(self) -> list[int]:
         config = self.decoder.config
-        if config.moe is None or config.moe.hashed or self.run.routing.choose == "experts":
+        if config.moe is None or not config.moe.gated or self.run.routing.choose == "experts":
             return []
         return [layer for layer in range(config.layers) if layer not in config.moe.dense_layers]
 

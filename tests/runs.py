@@ -52,7 +52,7 @@ def plan(
 ) -> Plan:
     """Return a plan by the number of layers of each stage and key-value heads of each rank."""
     heads = heads or (config.kv_heads,)
-    owned = groups(experts or (config.experts,)) if config.experts else ((),) * len(heads)
+    owned = groups(experts or (config.experts,)) if config.placed_experts else ((),) * len(heads)
     wide = config.ffn_size - len(heads) + 1
     columns = spans((wide, *(1 for _ in heads[1:])))
     members = tuple(

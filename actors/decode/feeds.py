@@ -11,7 +11,7 @@ def segments(feeds: Sequence[Feed]) -> list[Segment]:
     found, start = [], 0
     for feed in feeds:
         stop = start + feed.count
-        found.append(Segment(start, stop, feed.position, feed.table, feed.adapter))
+        found.append(Segment(start, stop, feed.position, feed.table, feed.adapter, feed.prompt))
         start += feed.count
     return found
 

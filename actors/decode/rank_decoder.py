@@ -27,6 +27,7 @@ from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
 from moe.nn.inference.arrivals import Arrivals
+from moe.nn.inference.pieces import rows_of
 from moe.nn.inference.rows import BLOCK, Rows
 from moe.nn.inference.share import AnsweringShare
 from moe.nn.inference.store import Store, place_bytes
@@ -148,7 +149,7 @@ class RankDecoder:
             return self._answer(BatchOutput(batch.number, {}))
         tokens = [token for feed in batch.feeds for token in self._tokens(feed)]
         check_token_numbers(tokens, self._decoder.config.vocab_size, RequestError)
-        rows = Rows.of(segments(batch.feeds), tokens, self._device)
+        rows = rows_of(self._decoder.config, segments(batch.feeds), tokens, self._device)
         routers: dict[int, RouterReport] = {}
         if batch.watched:
             rows = replace(rows, watch=lambda layer, found: routers.update({layer: _seen(found)}))

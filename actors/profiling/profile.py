@@ -14,14 +14,8 @@ from actors.profiling.machine import Found
 from actors.profiling.measure import Measuring, Timed
 from moe.config.model import ModelConfig
 from moe.config.share import whole
-from moe.planning.counts.work import (
-    Passes,
-    embedding_work,
-    head_work,
-    layer_work,
-    optimizer_work,
-    part_of,
-)
+from moe.planning.counts.passes import Passes
+from moe.planning.counts.work import embedding_work, head_work, layer_work, optimizer_work, part_of
 from moe.planning.counts.workload import NUMERICS, Workload
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.kinds import kind_of_gpu

@@ -85,6 +85,6 @@ class RankBalancer:
 
 def _balanced_layers(decoder: Decoder, run: RunConfig) -> list[int]:
     config = decoder.config
-    if config.moe is None or config.moe.hashed or not run.balances:
+    if config.moe is None or not config.moe.gated or not run.balances:
         return []
     return [layer for layer in decoder.share.layer_numbers if config.has_experts(layer)]

@@ -21,10 +21,11 @@ from benchmarks.gpu.rows import Bar, Figure, Row, Setting, at_least, at_most, at
 from benchmarks.gpu.timing import forget_peak, milliseconds, peak_gigabytes
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import whole
-from moe.nn.block import LayerPass, MixtureOfExperts
+from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.experts.experts import BankName
 from moe.nn.feed_forward import FeedForward
+from moe.nn.layer_pass import LayerPass
 
 TOKENS = (16, 4096, 16384)
 GROUPED, LOOP, DENSE = "grouped", "loop", "dense"

@@ -21,11 +21,11 @@ from benchmarks.gpu.layers import losses, one_layer, random_weights, trained
 from benchmarks.gpu.rows import Figure, Row, Setting, at_most, attempted, holds
 from benchmarks.gpu.timing import finish
 from moe.nn.balance import Balance
-from moe.nn.block import LayerPass
 from moe.nn.build import build
 from moe.nn.decoder import PLAIN, Pass
 from moe.nn.dispatch import Capacity
 from moe.nn.experts.grouped import in_one_kernel
+from moe.nn.layer_pass import LayerPass
 
 LAUNCHES = 120
 """Of the mixture of experts of a layer, forward and backward: router, order, experts, losses."""

@@ -34,8 +34,14 @@ _TOGETHER: dict[ModelPart, ModelPart] = {
 
 
 def groups(config: ModelConfig, share: Share) -> Iterator[Group]:
-    """Yield the groups that a share holds, layer after layer."""
-    for _, members in groupby(_weights(held_by(config, share)), lambda tensor: _key(tensor.role)):
+    """Yield the groups that a share holds, layer after layer.
+
+    Nothing is added to the gates and the experts of a model that merges them.
+    """
+    held = _weights(held_by(config, share))
+    if config.moe is not None and config.moe.merged:
+        held = (each for each in held if each.role.expert is None and each.role.part != "router")
+    for _, members in groupby(held, lambda tensor: _key(tensor.role)):
         yield tuple(members)
 
 

@@ -3,18 +3,21 @@
 A Llama-style decoder: RMSNorm, rotary grouped-query attention, SwiGLU; each block carries either a
 dense feed-forward or a mixture of experts. Routing covers Skywork-MoE section 4.1 (gating-logit
 normalisation), DeepSeekMoE section 3 (shared and fine-grained experts, raw softmax weights) and
-options of later models: sigmoid scores, a balance bias, groups of experts.
+options of later models: sigmoid scores, a balance bias, groups of experts. Lory (arXiv 2405.03133)
+routes segments in place of tokens and merges the experts for each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
 
+from moe.config.moe_checks import check_groups, check_hashed, check_segments
 from moe.errors import ConfigError
 
 Score = Literal["softmax", "sigmoid"]
 QueryKeyNorm = Literal["head", "all"]
+FirstSegment = Literal["even", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class MoeConfig:
     expert, which all tokens use (several shared experts are stored as one wide expert); with
     ``shared_gate``, a sigmoid of the token weighs its output. ``hashed`` routes a token by a hash
     of its number.
+
+    With ``segment_tokens``, experts are merged: the tokens of a segment of that length pass one
+    feed-forward, whose weights are the experts' weights summed by the routing of the segment before
+    (``moe.nn.segments``). The ``first_segment`` has none before it: all experts weigh ``even``, or
+    it is routed by its ``own`` tokens, also by those that come after a position.
     """
 
     experts: int
@@ -59,6 +67,8 @@ class MoeConfig:
     top_groups: int = 1
     group_best: int = 2
     hashed: bool = False
+    segment_tokens: int | None = None
+    first_segment: FirstSegment = "even"
     dense_layers: tuple[int, ...] = ()
     shared_size: int = 0
     shared_gate: bool = False
@@ -75,8 +85,8 @@ class MoeConfig:
             )
         if not 0 < self.scale < inf:
             raise ConfigError(f"scale is {self.scale}; it must be greater than 0 and finite")
-        if self.score not in get_args(Score):
-            raise ConfigError(f"score is {self.score!r}; choose {' or '.join(get_args(Score))}")
+        self._check_word("score", get_args(Score))
+        self._check_word("first_segment", get_args(FirstSegment))
         if self.softmax_after and self.score != "softmax":
             raise ConfigError("softmax_after needs the softmax score; the score is a sigmoid")
         if self.expert_size < 1 or self.shared_size < 0:
@@ -86,55 +96,37 @@ class MoeConfig:
             )
         if self.shared_gate and not self.shared_size:
             raise ConfigError("shared_gate is set but there is no shared expert; give shared_size")
-        self._check_groups()
+        check_groups(self)
         if self.hashed:
-            self._check_hashed()
+            check_hashed(self)
+        if self.segment_tokens is not None or self.first_segment != "even":
+            check_segments(self)
+
+    @property
+    def merged(self) -> bool:
+        """Whether the experts are merged for segments of tokens."""
+        return self.segment_tokens is not None
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate sends each token to experts."""
+        return not (self.hashed or self.merged)
+
+    @property
+    def spoken(self) -> str:
+        """How many experts there are and who uses them, in a few words."""
+        if self.merged:
+            return f"{self.experts} experts merged for {self.segment_tokens} tokens"
+        return f"{self.experts} experts top-{self.top_k}"
 
     @property
     def sums_to_one(self) -> bool:
         """Whether the weights of a token's experts sum to one, before ``scale``."""
         return self.renormalise or self.softmax_after
 
-    def _check_groups(self) -> None:
-        if not 1 <= self.top_groups <= self.groups or self.experts % self.groups:
-            raise ConfigError(
-                f"{self.experts} experts in {self.groups} groups of which a token reaches "
-                f"{self.top_groups}; groups must be of one size, and top_groups at most groups"
-            )
-        if self.group_best < 1 or (self.group_best != 2 and self.groups == 1):
-            raise ConfigError(
-                f"group_best is {self.group_best} with {self.groups} groups of experts; it must be "
-                "at least 1, and has no effect on a single group"
-            )
-        reached = self.experts // self.groups * self.top_groups
-        if self.top_k > reached:
-            raise ConfigError(
-                f"top-k is {self.top_k} but {self.top_groups} of {self.groups} groups hold only "
-                f"{reached} experts; raise top_groups or lower top-k"
-            )
-
-    def _check_hashed(self) -> None:
-        """Raise if options of a gate are set: a hash has no gate."""
-        for key in _GATE_OPTIONS:
-            default = type(self).__dataclass_fields__[key].default
-            if getattr(self, key) != default:
-                raise ConfigError(
-                    f"tokens are hashed to experts, on which {key} = {getattr(self, key)!r} has "
-                    "no effect; remove it"
-                )
-        if self.top_k != 1:
-            raise ConfigError(f"a hash sends each token to 1 expert; top-k is {self.top_k}")
-
-
-_GATE_OPTIONS = (
-    "gate_norm",
-    "renormalise",
-    "score",
-    "softmax_after",
-    "balance_bias",
-    "groups",
-    "scale",
-)
+    def _check_word(self, key: str, words: Sequence[str]) -> None:
+        if getattr(self, key) not in words:
+            raise ConfigError(f"{key} is {getattr(self, key)!r}; choose {' or '.join(words)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +175,12 @@ class ModelConfig:
             )
         if self.moe is not None:
             self._check_dense_layers(self.moe.dense_layers)
+            if self.moe.merged and self.moe.expert_size != self.ffn_size:
+                raise ConfigError(
+                    f"merged experts are {self.moe.expert_size} wide and a feed-forward "
+                    f"{self.ffn_size}; both are cut by the same columns, so give expert_size = "
+                    "ffn_size"
+                )
 
     @property
     def heads_per_kv(self) -> int:
@@ -193,6 +191,13 @@ class ModelConfig:
     def experts(self) -> int:
         """Number of experts in each MoE block; 0 for a dense model."""
         return self.moe.experts if self.moe else 0
+
+    @property
+    def placed_experts(self) -> int:
+        """Number of experts in each MoE block that are placed on ranks, each on one; merged experts
+        are cut by columns, and every rank has its columns of all of them.
+        """
+        return 0 if self.moe is None or self.moe.merged else self.moe.experts
 
     @property
     def shared_size(self) -> int:
@@ -220,7 +225,7 @@ class ModelConfig:
             "heads": self.heads,
             "kv_heads": self.kv_heads,
             "ffn_size": self.ffn_size,
-            "experts": self.experts,
+            "experts": self.placed_experts,
             "shared_size": self.shared_size,
             "vocab_size": self.vocab_size,
         }

@@ -13,10 +13,10 @@ class Share:
     Spans are half-open ``(start, stop)``. ``layers`` is the first span, ``more`` are the others, in
     the order of the model; other stages hold the layers between spans. ``kv_heads`` counts
     key-value heads; their query heads go with them. ``ffn`` counts columns of dense feed-forwards;
-    the shared expert is cut in the same proportion. ``experts`` are the numbers of complete
-    experts; ``layer_experts`` has (layer, experts) for layers that differ. ``vocabulary`` is the
-    range of rows of embedding and head; None: all rows. ``leader`` marks the rank of a gang that
-    writes the tensors that every member holds in full.
+    the shared expert is cut in the same proportion, and merged experts by the same columns.
+    ``experts`` are the numbers of complete experts; ``layer_experts`` has (layer, experts) for
+    layers that differ. ``vocabulary`` is the range of rows of embedding and head; None: all rows.
+    ``leader`` marks the rank of a gang that writes the tensors that every member holds in full.
     """
 
     layers: tuple[int, int]
@@ -76,5 +76,5 @@ def whole(config: ModelConfig) -> Share:
         head=True,
         kv_heads=(0, config.kv_heads),
         ffn=(0, config.ffn_size),
-        experts=tuple(range(config.experts)),
+        experts=tuple(range(config.placed_experts)),
     )

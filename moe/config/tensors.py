@@ -237,7 +237,7 @@ def _part(config: ModelConfig, share: Share, tensor: TensorSlice) -> TensorSlice
         return _end_part(config, share, tensor)
     if not share.holds(role.layer):
         return None
-    if role.expert is not None:
+    if role.expert is not None and config.placed_experts:
         return tensor if role.expert in share.experts_of(role.layer) else None
     if role.part in _ATTENTION:
         return _cut(tensor, share.kv_heads, config.kv_heads)

@@ -65,8 +65,8 @@ class Ablation:
     def check(self, config: ModelConfig) -> None:
         """Raise ConfigError for what a model has not, or what would leave it as it is."""
         moe = config.moe
-        if moe is None or moe.hashed:
-            kind = "dense" if moe is None else "hashed"
+        if moe is None or not moe.gated:
+            kind = "dense" if moe is None else "hashed" if moe.hashed else "of merged experts"
             raise ConfigError(
                 f"--ablate {self.name}: the model is {kind}, no router chooses; give a model with "
                 "routers, or leave --ablate out"

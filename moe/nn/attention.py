@@ -18,10 +18,14 @@ from moe.nn.rotary import Rotation, rotate
 
 
 class LayerCache:
-    """Keys and values of one sequence in one layer; the buffers double when they are full."""
+    """Keys and values of one sequence in one layer; the buffers double when they are full.
+
+    ``routed`` [B, N] are the weights of merged experts after the prompt (``moe.nn.segments``).
+    """
 
     def __init__(self) -> None:
         self.length = 0
+        self.routed: Tensor | None = None
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 

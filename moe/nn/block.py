@@ -3,48 +3,22 @@
 Shapes: B batch, S sequence, D hidden, T tokens = B * S, N experts, K experts per token.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import Share, shared_span
 from moe.nn import balance, dispatch
-from moe.nn.attention import Attention, LayerCache
-from moe.nn.balance import NO_LOSS, Balance
-from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.attention import Attention
 from moe.nn.exchange import Exchange
 from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
-from moe.nn.inputs import InputSums
-from moe.nn.later import Later
+from moe.nn.layer_pass import BlockOutput, LayerPass
+from moe.nn.merged_mixture import MergedMixture
 from moe.nn.norm import Norm
 from moe.nn.rotary import Rotation
 from moe.nn.router import Router, Routing
 from moe.nn.statistics import RoutingStatistics, statistics, tally
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPass:
-    """The inputs of a layer besides the hidden states: ``moe.nn.decoder.Pass`` for one layer."""
-
-    capacity: Capacity = DROPLESS
-    balance: Balance = NO_LOSS
-    cache: LayerCache | None = None
-    valid: Tensor | None = None
-    tokens: Tensor | None = None
-    measured: bool = True
-    later: Later | None = None
-    inputs: InputSums | None = None
-
-
-class BlockOutput(NamedTuple):
-    """Hidden states [B, S, D], and the statistics of a mixture of experts; None if not measured."""
-
-    hidden: Tensor
-    statistics: RoutingStatistics | None
 
 
 class MixtureOfExperts(nn.Module):
@@ -151,7 +125,8 @@ class Block(nn.Module):
         self.post_attention_layernorm = Norm(config.hidden_size, config.norm_eps, narrow)
         self.mlp: nn.Module
         if config.moe is not None and config.has_experts(layer):
-            self.mlp = MixtureOfExperts(config, config.moe, layer, share, exchange)
+            kind = MergedMixture if config.moe.merged else MixtureOfExperts
+            self.mlp = kind(config, config.moe, layer, share, exchange)
         else:
             self.mlp = DenseFeedForward(config, share, exchange)
 
@@ -160,7 +135,7 @@ class Block(nn.Module):
         normed_BSD = self.input_layernorm(x_BSD)
         x_BSD = x_BSD + self.self_attn(normed_BSD, rotary, how.cache, how.later)
         normed_BSD = self.post_attention_layernorm(x_BSD)
-        if isinstance(self.mlp, MixtureOfExperts):
-            output = self.mlp(normed_BSD, how)
+        if isinstance(self.mlp, MixtureOfExperts | MergedMixture):
+            output: BlockOutput = self.mlp(normed_BSD, how)
             return BlockOutput(x_BSD + output.hidden, output.statistics)
         return BlockOutput(x_BSD + self.mlp(normed_BSD, how.later), None)

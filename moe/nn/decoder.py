@@ -17,13 +17,16 @@ from moe.config.model import ModelConfig
 from moe.config.share import Share, whole
 from moe.nn.attention import LayerCache
 from moe.nn.balance import NO_LOSS, Balance
-from moe.nn.block import Block, BlockOutput, LayerPass, MixtureOfExperts
+from moe.nn.block import Block, MixtureOfExperts
 from moe.nn.dispatch import DROPLESS, Capacity
 from moe.nn.exchange import Alone, Exchange
+from moe.nn.experts.experts import Experts
 from moe.nn.inputs import InputSums
 from moe.nn.later import Later
+from moe.nn.layer_pass import BlockOutput, LayerPass
 from moe.nn.linear import linear
 from moe.nn.loss import head_loss
+from moe.nn.merged_mixture import MergedMixture
 from moe.nn.norm import Norm
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
@@ -183,13 +186,18 @@ class Decoder(nn.Module):
         return start == 0, stop == self.config.layers
 
     def mixture(self, layer: int) -> MixtureOfExperts:
-        """Return the mixture of experts of one layer; KeyError if the share has none in that
-        layer.
-        """
+        """Return the layer that sends tokens to experts; KeyError if the share has none there."""
         block = self.model.layers[str(layer)]
         if not isinstance(block.mlp, MixtureOfExperts):
-            raise KeyError(f"layer {layer} has no experts")
+            raise KeyError(f"layer {layer} sends no tokens to experts")
         return block.mlp
+
+    def experts(self, layer: int) -> Experts:
+        """Return what this share holds of the experts of one layer; KeyError if it has none."""
+        block = self.model.layers[str(layer)]
+        if not isinstance(block.mlp, MixtureOfExperts | MergedMixture):
+            raise KeyError(f"layer {layer} has no experts")
+        return block.mlp.experts
 
     def loss(self, hidden_BSD: Tensor, labels_BS: Tensor, scale: float) -> Tensor:
         """Return ``head_loss`` of the output of a pass without logits, on the share with the

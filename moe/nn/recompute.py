@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from moe.nn.block import BlockOutput, LayerPass
+from moe.nn.layer_pass import BlockOutput, LayerPass
 from moe.nn.rotary import Rotation
 from moe.nn.statistics import RoutingStatistics
 

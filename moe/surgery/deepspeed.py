@@ -127,6 +127,6 @@ def _assembled(source: TrainingCheckpoint, parameter: Parameter, state: str) -> 
 
 def _beginning(config: ModelConfig, run: RunConfig) -> dict[int, BalanceState]:
     """Return the initial balance state of every layer with a gate."""
-    if config.moe is None or config.moe.hashed or not run.balances:
+    if config.moe is None or not config.moe.gated or not run.balances:
         return {}
     return dict.fromkeys(config.moe_layers, controller.initial(run.balance.coefficient))

@@ -11,6 +11,9 @@ def check_gates(moe: MoeConfig, ties: bool) -> None:
 
     ``ties``: the gates begin at zero, where all logits of a token are equal.
     """
+    if moe.merged:
+        _check_merged(ties)
+        return
     if moe.gate_norm is not None:
         _check_normalised(moe, moe.gate_norm, ties)
     if ties and moe.top_k < moe.experts:
@@ -23,6 +26,14 @@ def check_gates(moe: MoeConfig, ties: bool) -> None:
         raise ConfigError(
             "with --top-k 1 and renormalised weights the weight is always 1, and the loss gives "
             "the router no gradient; add --no-renormalise, or raise --top-k to 2 or more"
+        )
+
+
+def _check_merged(ties: bool) -> None:
+    if ties:
+        raise ConfigError(
+            "a router of zeros merges all experts with equal weights, and copies with equal "
+            "gradients stay equal for ever; choose --router normal with --router-std above 0"
         )
 
 

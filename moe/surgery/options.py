@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, get_args
 
 from moe.config.families import FAMILIES, MOE_FAMILIES, write_config
-from moe.config.model import ModelConfig, MoeConfig, Score
+from moe.config.model import FirstSegment, ModelConfig, MoeConfig, Score
 from moe.errors import ConfigError
 from moe.surgery.copies import Copy
 from moe.surgery.gates import check_gates
@@ -25,7 +25,8 @@ class UpcycleOptions:
     ``zero``, for which all experts tie, for models in which a token takes all experts;
     ``centroid``, the mean gate row of an expert's columns, scaled to the length of a normal row, so
     that tokens are routed to columns that are active on them. The first ``first_dense`` layers stay
-    dense: their load balances late (DeepSeekMoE section 5.1.2).
+    dense: their load balances late (DeepSeekMoE section 5.1.2). With ``segment_tokens``, experts
+    are merged for segments of that length (``MoeConfig``).
     """
 
     experts: int
@@ -41,6 +42,8 @@ class UpcycleOptions:
     renormalise: bool = True
     score: Score = "softmax"
     balance_bias: bool = False
+    segment_tokens: int | None = None
+    first_segment: FirstSegment = "even"
 
     def __post_init__(self) -> None:
         if not 0 <= self.deviation < inf or self.probe_tokens < 1:
@@ -101,6 +104,12 @@ def upcycled_config(dense: ModelConfig, options: UpcycleOptions) -> ModelConfig:
             f"cannot write family {options.family!r}; choose {' or '.join(MOE_FAMILIES)}"
         )
     moe = options.method.shape(_whole_experts(dense, options))
+    if moe.merged and moe.expert_size != dense.ffn_size:
+        raise ConfigError(
+            f"the method {options.method.name} makes experts of {moe.expert_size} columns, but "
+            f"merged experts are as wide as the feed-forward, {dense.ffn_size}; choose copy, noise "
+            "or drop, or remove --segment-tokens"
+        )
     check_gates(moe, options.router == "zero" or options.deviation == 0)
     wanted = (
         (options.family,)
@@ -125,6 +134,8 @@ def _whole_experts(dense: ModelConfig, options: UpcycleOptions) -> MoeConfig:
         renormalise=options.renormalise,
         score=options.score,
         balance_bias=options.balance_bias,
+        segment_tokens=options.segment_tokens,
+        first_segment=options.first_segment,
         dense_layers=tuple(range(options.first_dense)),
     )
 

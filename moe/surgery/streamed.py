@@ -33,9 +33,11 @@ from moe.nn.experts.experts import Experts
 from moe.nn.feed_forward import DenseFeedForward, FeedForward
 from moe.nn.later import Later
 from moe.nn.linear import linear
+from moe.nn.merged_mixture import MergedMixture
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
 from moe.surgery.blocks import ACTIVITY_ELEMENTS, BLOCK_ELEMENTS, spans
+from moe.surgery.streamed_merged import StreamedMergedExperts
 
 _SEQUENCES = 8
 """Sequences that are computed at a time, where there may be many."""
@@ -248,6 +250,8 @@ def streamed_layer(
             block.mlp = StreamedFeedForward(config.hidden_size, config.ffn_size, config.mlp_bias)
         if isinstance(block.mlp, MixtureOfExperts):
             block.mlp.experts = experts(checkpoint, held_by(config, one))
+        if isinstance(block.mlp, MergedMixture):
+            block.mlp.experts = StreamedMergedExperts(checkpoint, held_by(config, one))
     held = {tensor.name: tensor for tensor in held_by(config, share)}
     _exchange_linears(checkpoint, block, layer_prefix(layer), held)
     remaining = {name for name, _ in decoder.named_parameters()}

@@ -24,13 +24,24 @@ def tokenize(
         float, typer.Option(help="Fraction of the documents that is kept for evaluation.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(help="Chooses which documents are held out.")] = 0,
+    similar: Annotated[
+        bool,
+        typer.Option(
+            "--similar",
+            help="Put training documents beside similar ones, by the hidden states of the model: "
+            "for experts that are merged for segments (--segment-tokens of upcycle).",
+        ),
+    ] = False,
 ) -> None:
     """Turn text into token shards, which training and evaluation read."""
     from pipelines.corpus.tokenize import TokenizeOptions
     from pipelines.corpus.tokenize import tokenize as run
 
     options = TokenizeOptions(
-        sequence_length=sequence_length, held_out_fraction=held_out, seed=seed
+        sequence_length=sequence_length,
+        held_out_fraction=held_out,
+        seed=seed,
+        similar=similar,
     )
     manifest = run(inputs, model, to, options, say)
     for name in ("train", "held_out"):

@@ -36,7 +36,10 @@ def upcycle(
         ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(help="Experts that each token goes to.", show_default="2")
+        int | None,
+        typer.Option(
+            help="Experts that each token goes to.", show_default="2; 1 with --segment-tokens"
+        ),
     ] = None,
     keep: Annotated[
         str | None,
@@ -152,6 +155,22 @@ def upcycle(
         typer.Option(
             "--balance-bias",
             help="Give each expert a bias that only affects which experts are chosen.",
+        ),
+    ] = None,
+    segment_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Route segments of so many tokens in place of tokens, and merge the experts for "
+            "each (Lory, which uses 256).",
+            show_default="off",
+        ),
+    ] = None,
+    first_segment: Annotated[
+        str | None,
+        typer.Option(
+            help="For --segment-tokens: the first segment weighs all experts even, or is routed by "
+            "its own tokens, as in the paper; a server answers with even alone.",
+            show_default="even",
         ),
     ] = None,
     first_dense: Annotated[

@@ -53,8 +53,23 @@ class SplitManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Chained:
+    """How the training documents were put in order: by the cosine of an ``embedding`` of their
+    first ``tokens``, in windows of so many documents (``pipelines.corpus.similarity``).
+    """
+
+    embedding: str
+    tokens: int
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenManifest:
-    """Everything needed to read the shards and to check whether they match a model."""
+    """Everything needed to read the shards and to check whether they match a model.
+
+    ``chained`` says how training documents were put beside similar ones; None: they are in the
+    order of their files.
+    """
 
     sequence_length: int
     vocab_size: int
@@ -64,6 +79,7 @@ class TokenManifest:
     held_out_fraction: float
     train: SplitManifest
     held_out: SplitManifest
+    chained: Chained | None = None
 
     def split(self, name: Split) -> SplitManifest:
         """Return one split by name."""
@@ -93,7 +109,9 @@ def read_manifest(directory: Path) -> TokenManifest:
                 f"{path} has format {found}; this raymoe reads {FORMAT}; {remedy} again"
             )
         train, held_out = _split(table.pop("train")), _split(table.pop("held_out"))
-        return TokenManifest(train=train, held_out=held_out, **table)
+        similar = table.pop("chained", None)
+        chained = None if similar is None else Chained(**similar)
+        return TokenManifest(train=train, held_out=held_out, chained=chained, **table)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is not a manifest of token shards ({error}); {remedy}") from error
 

@@ -17,7 +17,13 @@ import numpy as np
 from moe.errors import DataError
 from moe.staging import refuse_existing, staged
 from pipelines.corpus.documents import Document, read_documents
-from pipelines.corpus.manifest import DomainCount, SplitManifest, TokenManifest, write_manifest
+from pipelines.corpus.manifest import (
+    Chained,
+    DomainCount,
+    SplitManifest,
+    TokenManifest,
+    write_manifest,
+)
 from pipelines.corpus.packing import ShardWriter, Tokens, pack
 from pipelines.corpus.tokenizer import DocumentTokenizer
 
@@ -28,12 +34,15 @@ _REPORT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TokenizeOptions:
-    """``held_out_fraction`` is the fraction of documents of each domain that is held out."""
+    """``held_out_fraction`` is the fraction of documents of each domain that is held out. With
+    ``similar``, training documents are put beside similar ones (``pipelines.corpus.similarity``).
+    """
 
     sequence_length: int = 512
     held_out_fraction: float = 0.05
     seed: int = 0
     rows_per_shard: int = 65_536
+    similar: bool = False
 
     def __post_init__(self) -> None:
         if self.sequence_length < 2:
@@ -74,6 +83,9 @@ def tokenize(
         documents = read_documents(inputs, report)
         entries, domains = _encode(documents, tokenizer, options.seed, flat, report)
         train, held_out = _split(entries, options)
+        how: Chained | None = None
+        if options.similar:
+            train, how = _beside_similar(train, flat, model, report)
         manifest = TokenManifest(
             sequence_length=options.sequence_length,
             vocab_size=tokenizer.vocab_size,
@@ -81,6 +93,7 @@ def tokenize(
             tokenizer_sha256=tokenizer.sha256,
             seed=options.seed,
             held_out_fraction=options.held_out_fraction,
+            chained=how,
             train=_write_split(_writer(partial, "train", domains, options), train, flat),
             held_out=_write_split(_writer(partial, "held_out", domains, options), held_out, flat),
         )
@@ -193,6 +206,16 @@ def _split(entries: list[_Entry], options: TokenizeOptions) -> tuple[list[_Entry
         chosen.add(min(entries, key=lambda entry: (entry.lot, entry.start)).start)
     train = [entry for entry in entries if entry.start not in chosen]
     return train, [entry for entry in entries if entry.start in chosen]
+
+
+def _beside_similar(
+    entries: list[_Entry], flat: Path, model: Path, report: Callable[[str], None]
+) -> tuple[list[_Entry], Chained]:
+    """Return the entries in the order of a chain, and what the manifest says of it."""
+    from pipelines.corpus.similarity import HOW, Embedder, chained  # torch is for this alone
+
+    documents = [tokens for tokens, _ in _tokens_of(entries, flat)]
+    return [entries[number] for number in chained(documents, Embedder(model), report)], HOW
 
 
 def _writer(

@@ -31,7 +31,8 @@ Given = Mapping[str, Any]
 """The options that were given, by name."""
 
 EXPERTS, TOP_K = 8, 2
-_ROUTING = frozenset({"top_k", "gate_norm", "renormalise", "score", "balance_bias"})
+_SEGMENTS = frozenset({"segment_tokens", "first_segment"})
+_ROUTING = frozenset({"top_k", "gate_norm", "renormalise", "score", "balance_bias"}) | _SEGMENTS
 _RESULT = frozenset({"router", "router_std", "first_dense", "family", "seed"}) | _ROUTING
 _OF_METHODS = frozenset({"deviation", "ratio", "granularity", "by", "shared", "shared_gate"})
 _READ = {
@@ -106,7 +107,8 @@ def _own(given: Given) -> dict[str, Any]:
 
 def _result(given: Given) -> dict[str, Any]:
     """Return the options of the routers and of the format."""
-    return {"top_k": TOP_K} | {name: given[name] for name in _RESULT & given.keys()}
+    top_k = 1 if "segment_tokens" in given else TOP_K
+    return {"top_k": top_k} | {name: given[name] for name in _RESULT & given.keys()}
 
 
 def _prompts(model: Path, file: Path) -> Prompts:

@@ -83,7 +83,7 @@ def _steps(prediction: Prediction, even: Prediction | None) -> list[Step]:
 def _title(config: ModelConfig, plan: Plan) -> str:
     parts = [f"{config.family} {short(parameters(config))}", count(config.layers, "layer")]
     if config.moe is not None:
-        parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
+        parts.append(config.moe.spoken)
     shape = [count(len(plan.stages), "stage"), count(plan.gang_size, "rank")]
     if plan.replicas > 1:
         shape.append(count(plan.replicas, "replica"))

@@ -159,7 +159,7 @@ def _rows(config: ModelConfig, plan: Plan, inventory: Inventory, brief: bool) ->
 
 
 def _width_heading(config: ModelConfig) -> str:
-    if config.moe is None:
+    if not config.placed_experts:
         return "ffn"
     return "experts\n+shared" if config.shared_size else "experts"
 
@@ -170,7 +170,7 @@ def _title(config: ModelConfig, plan: Plan) -> str:
         dense = len(config.moe.dense_layers)
         if dense:
             parts.append(f"{dense} of them dense")
-        parts.append(f"{config.moe.experts} experts top-{config.moe.top_k}")
+        parts.append(config.moe.spoken)
         if config.shared_size:
             parts.append(f"shared expert of {config.shared_size} columns")
     return f"{_shape(plan)}: {', '.join(parts)}"
@@ -214,7 +214,7 @@ def _width(config: ModelConfig, row: _Row) -> str:
     """Return columns, or experts with the columns of the shared expert; * marks an expert
     layout.
     """
-    if config.moe is None:
+    if not config.placed_experts:
         return ranged(share.ffn[1] - share.ffn[0] for share in row.shares)
     held = [len(share.experts) for share in row.shares]
     text = numbers(row.shares[0].experts) if row.alone else f"{ranged(held)} each"

@@ -31,6 +31,7 @@ from moe.config.answering import (
     Routing,
     WeightKind,
 )
+from moe.config.merging import check_served
 from moe.config.model import ModelConfig
 from moe.errors import ConfigError
 from moe.nn.inference.adapters import BYTES
@@ -113,8 +114,14 @@ class AnyArguments(BaseModel):
         return Answering(self.cache_tokens // BLOCK, cache=self.cache)
 
     def room_over(self, stages: int, config: ModelConfig) -> Room:
-        """Return what an engine over so many stages holds."""
-        return Room(self.answering.blocks, self.running, config.sliding_window).over(stages)
+        """Return what an engine over so many stages holds.
+
+        Where experts are merged, the gates of a prompt are kept to its end, and its blocks too.
+        """
+        merged = config.moe is not None and config.moe.merged
+        window = None if merged else config.sliding_window
+        room = Room(self.answering.blocks, self.running, window, merged=merged)
+        return room.over(stages)
 
 
 class ServeArguments(AnyArguments):
@@ -245,6 +252,7 @@ class ServeArguments(AnyArguments):
     def check(self) -> None:
         """Raise errors of the model, its tokenizer or its plan before anything starts."""
         config = Checkpoint.open(self.model).config
+        check_served(config)
         plan = self.load_plan()
         if plan is not None:
             plan.check_model(config)
@@ -257,8 +265,12 @@ class ServeArguments(AnyArguments):
     def check_rebalance(self, config: ModelConfig, plan: Plan | None) -> None:
         """Raise ConfigError where experts are to move and cannot: one rank holds all of a layer."""
         alone = plan is None or plan.gang_size == 1
-        if self.rebalance_seconds and (alone or not config.experts):
-            what = "its gangs have one rank each" if alone else "the model has no experts"
+        if self.rebalance_seconds and (alone or not config.placed_experts):
+            what = (
+                "its gangs have one rank each"
+                if alone
+                else "the model has no experts that a rank holds alone"
+            )
             raise ConfigError(
                 f"rebalance_seconds moves experts between the ranks of a gang, but {what}; give a "
                 "plan with gangs of several ranks for a model with experts, or leave it out"

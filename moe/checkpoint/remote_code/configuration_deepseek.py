@@ -38,6 +38,7 @@ class DeepseekConfig(MistralConfig):
     balance_bias: ClassVar[bool] = False
     n_group: ClassVar[int] = 1
     hashed: ClassVar[bool] = False
+    segment_tokens: ClassVar[int | None] = None
     shared_gate: ClassVar[bool] = False
 
     def __post_init__(self, **kwargs: object) -> None:

@@ -43,3 +43,5 @@ class RaymoeConfig(MistralConfig):
     topk_group: int = 1
     group_best: int = 2
     hashed: bool = False
+    segment_tokens: int | None = None
+    first_segment: str = "even"

@@ -17,6 +17,9 @@ reach; a group is as good as its ``group_best`` best experts together. Hash laye
 2106.04426) have no gate: the number of the token decides. No balance loss is computed here;
 training is raymoe's work.
 
+Merged experts (Lory, arXiv 2405.03133) pass each segment of ``segment_tokens`` through one
+feed-forward, whose weights are sums of the experts' weights (``RaymoeMergedMixture``).
+
 Shapes: T tokens, N experts, K experts per token, D hidden.
 """
 
@@ -140,6 +143,58 @@ class RaymoeMixture(nn.Module):
             raise ValueError("tokens are hashed to experts; give input_ids, not inputs_embeds")
         experts_TK = hashed_expert(input_ids.flatten(), self.layer, len(self.experts))[:, None]
         return torch.ones_like(experts_TK, dtype=x_TD.dtype), experts_TK
+
+
+class RaymoeMergedMixture(nn.Module):
+    """Experts that are merged for each segment of a sequence, by the mean of the segment before.
+
+    What is generated after a prompt is routed once, by the mean over the prompt, which is what the
+    first pass into a cache brings; ``past`` keeps the weights of the experts by layer.
+    """
+
+    def __init__(self, config: RaymoeConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.segment_tokens, self.first_segment = config.segment_tokens, config.first_segment
+        self.gate = nn.Linear(config.hidden_size, config.n_routed_experts, bias=False)
+        self.experts = nn.ModuleList(
+            RaymoeFeedForward(config.hidden_size, config.moe_intermediate_size)
+            for _ in range(config.n_routed_experts)
+        )
+
+    def forward(self, hidden_states: Tensor, past: dict[int, Tensor] | None) -> Tensor:
+        """Return the outputs [B, S, D] of sequences without padding."""
+        if past is not None and self.layer in past:
+            weights_BN = past[self.layer]
+            return torch.stack(list(map(self._merged, hidden_states, weights_BN)))
+        if past is not None:
+            past[self.layer] = self._weights(hidden_states)
+        weights_BN, outputs = torch.empty(0), []
+        for number, part_BTD in enumerate(hidden_states.split(self.segment_tokens, dim=1)):
+            own_BN = self._weights(part_BTD)
+            if number == 0:
+                weights_BN = own_BN.detach()
+                if self.first_segment == "even":
+                    weights_BN = torch.full_like(own_BN, 1 / len(self.experts))
+            outputs.append(torch.stack(list(map(self._merged, part_BTD, weights_BN))))
+            weights_BN = own_BN
+        return torch.cat(outputs, dim=1)
+
+    def _weights(self, x_BTD: Tensor) -> Tensor:
+        """Return the weights of the experts by the mean hidden state, in float32."""
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            mean_BD = x_BTD.float().mean(dim=1)
+            return F.linear(mean_BD, self.gate.weight.float()).softmax(dim=-1)
+
+    def _merged(self, x_TD: Tensor, weights_N: Tensor) -> Tensor:
+        gate, up, down = (
+            self._sum([getattr(expert, name).weight for expert in self.experts], weights_N)
+            for name in ("gate_proj", "up_proj", "down_proj")
+        )
+        return F.linear(F.silu(F.linear(x_TD, gate)) * F.linear(x_TD, up), down)
+
+    def _sum(self, weights: list[Tensor], weights_N: Tensor) -> Tensor:
+        return torch.einsum("n,nij->ij", weights_N.to(weights[0].dtype), torch.stack(weights))
 
 
 def hashed_expert(token: Tensor, layer: int, experts: int) -> Tensor:

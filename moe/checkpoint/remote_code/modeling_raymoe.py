@@ -21,7 +21,7 @@ from transformers.models.mistral.modeling_mistral import (
 )
 
 from .configuration_raymoe import RaymoeConfig
-from .experts_raymoe import RaymoeFeedForward, RaymoeGate, RaymoeMixture
+from .experts_raymoe import RaymoeFeedForward, RaymoeGate, RaymoeMergedMixture, RaymoeMixture
 
 
 class RaymoeAttention(MistralAttention):
@@ -94,9 +94,11 @@ class RaymoeDecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = MistralRMSNorm(hidden_size, config.rms_norm_eps)
         self.self_attn = RaymoeAttention(config, layer_idx)
         self.post_attention_layernorm = MistralRMSNorm(hidden_size, config.rms_norm_eps)
-        self.mlp: RaymoeFeedForward | RaymoeMixture
+        self.mlp: RaymoeFeedForward | RaymoeMixture | RaymoeMergedMixture
         if layer_idx in config.dense_layers:
             self.mlp = RaymoeFeedForward(hidden_size, config.intermediate_size, config.mlp_bias)
+        elif config.segment_tokens is not None:
+            self.mlp = RaymoeMergedMixture(config, layer_idx)
         else:
             self.mlp = RaymoeMixture(config, layer_idx)
 
@@ -109,9 +111,21 @@ class RaymoeDecoderLayer(GradientCheckpointingLayer):
         normed = self.post_attention_layernorm(hidden_states)
         if isinstance(self.mlp, RaymoeMixture):
             y: Tensor = self.mlp(normed, token_numbers)
+        elif isinstance(self.mlp, RaymoeMergedMixture):
+            y = self.mlp(normed, routed_by_prompt(kwargs.get("past_key_values")))
         else:
             y = self.mlp(normed)
         return hidden_states + y
+
+
+def routed_by_prompt(cache: Any) -> dict[int, Tensor] | None:
+    """Return what a cache keeps for merged experts by layer; None without a cache."""
+    if cache is None:
+        return None
+    if not hasattr(cache, "routed_by_prompt"):
+        cache.routed_by_prompt = {}
+    found: dict[int, Tensor] = cache.routed_by_prompt
+    return found
 
 
 class RaymoeModel(MistralModel):
@@ -134,6 +148,12 @@ class RaymoeModel(MistralModel):
 
     def forward(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
         """Run Mistral's loop; every block is told the token numbers."""
+        mask = kwargs.get("attention_mask")
+        if self.config.segment_tokens is not None and mask is not None and not mask.all():
+            raise ValueError(
+                "segments are counted from the first token of a sequence: give sequences of one "
+                "length, without padding"
+            )
         return super().forward(input_ids=input_ids, token_numbers=input_ids, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from moe.config.families.decoder import read_decoder, read_window
-from moe.config.model import ModelConfig, MoeConfig, QueryKeyNorm, Score
+from moe.config.model import FirstSegment, ModelConfig, MoeConfig, QueryKeyNorm, Score
 from moe.config.values import Table, count, flag, number
 from moe.errors import ConfigError
 
@@ -61,6 +61,8 @@ def raymoe_table(config: ModelConfig) -> dict[str, Any]:
         "topk_group": moe.top_groups,
         "group_best": moe.group_best,
         "hashed": moe.hashed,
+        "segment_tokens": moe.segment_tokens,
+        "first_segment": moe.first_segment,
     }
 
 
@@ -79,10 +81,23 @@ def _read_experts(table: Table) -> MoeConfig:
         top_groups=count(table, "topk_group", 1),
         group_best=count(table, "group_best", 2),
         hashed=flag(table, "hashed"),
+        segment_tokens=_segment(table),
+        first_segment=_first_segment(table),
         dense_layers=_layers(table),
         shared_size=count(table, "shared_expert_intermediate_size", 0, zero=True),
         shared_gate=flag(table, "shared_gate"),
     )
+
+
+def _segment(table: Table) -> int | None:
+    return None if table.get("segment_tokens") is None else count(table, "segment_tokens")
+
+
+def _first_segment(table: Table) -> Any:
+    """Return how the first segment is routed; a model with segments has to say it."""
+    if table.get("segment_tokens") is None and table.get("first_segment") is None:
+        return "even"
+    return _choice(table, "first_segment", get_args(FirstSegment))
 
 
 def _layers(table: Table) -> tuple[int, ...]:

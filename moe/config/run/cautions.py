@@ -14,7 +14,7 @@ def model_cautions(run: RunConfig, model: ModelConfig) -> list[str]:
             "run back to its beginning."
         )
     moe = model.moe
-    if moe is None or moe.hashed:
+    if moe is None or not moe.gated:
         return found
     if moe.balance_bias and not isinstance(run.balance.coefficient, BiasCoefficient):
         found.append(

@@ -158,6 +158,8 @@ class RunConfig(Section):
             self._check_untouched("is a dense model", "remove them, or upcycle the model first")
         elif model.moe.hashed:
             self._check_hashed()
+        elif model.moe.merged:
+            self._check_merged()
         else:
             self._check_experts(model)
 
@@ -179,6 +181,28 @@ class RunConfig(Section):
             raise ConfigError(
                 f"{self.model.path} hashes tokens to experts, all with equal weights: among equal "
                 "weights later tokens are always dropped; remove routing.drop_policy"
+            )
+
+    def _check_merged(self) -> None:
+        """Raise if options are of tokens that are sent to experts, which merged experts do not
+        have.
+        """
+        what = "merges its experts for segments of tokens"
+        self._check_untouched(what, "remove them")
+        if self.train.orthogonal is not None:
+            raise ConfigError(
+                f"{self.model.path} {what}, all of which see all inputs: train.orthogonal would "
+                "leave no direction to any; remove it"
+            )
+        if self.elastic.rebalance_every:
+            raise ConfigError(
+                f"{self.model.path} {what}, and every rank has its columns of all of them: "
+                "elastic.rebalance_every has no expert to move; remove it"
+            )
+        if self.monitor.every:
+            raise ConfigError(
+                f"{self.model.path} {what}, and each rank has only columns of them: monitor.every "
+                "compares whole experts; remove it and use `raymoe inspect` on checkpoints"
             )
 
     def _check_experts(self, model: ModelConfig) -> None:

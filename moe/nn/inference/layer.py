@@ -17,9 +17,11 @@ from moe.nn.feed_forward import DenseFeedForward
 from moe.nn.inference.adapters import Additions
 from moe.nn.inference.attention import attend_rows
 from moe.nn.inference.experts import Biases, HeldExperts, SwiGlu
+from moe.nn.inference.merged import MergedRows
 from moe.nn.inference.operands import Operand, Prepared, move_together, pack
 from moe.nn.inference.rows import Rows
 from moe.nn.inference.store import LayerStore
+from moe.nn.merged_mixture import MergedMixture
 from moe.nn.norm import Norm
 
 
@@ -30,9 +32,11 @@ class Layer:
         self._before = block.input_layernorm
         self._attention = _Attention(block.self_attn, kind, own)
         self._between = block.post_attention_layernorm
-        self._rest: _Mixture | _Dense
+        self._rest: _Mixture | MergedRows | _Dense
         if isinstance(block.mlp, MixtureOfExperts):
             self._rest = _Mixture(block.mlp, kind, own)
+        elif isinstance(block.mlp, MergedMixture):
+            self._rest = MergedRows(block.mlp, kind)
         else:
             assert isinstance(block.mlp, DenseFeedForward)
             self._rest = _Dense(block.mlp, kind, own)
@@ -40,7 +44,10 @@ class Layer:
     def forward(self, x_TD: Tensor, turn_T1E: Tensor, rows: Rows, store: LayerStore) -> Tensor:
         """Apply the layer to hidden states."""
         x_TD = x_TD + self._attention.forward(_normed(self._before, x_TD), turn_T1E, rows, store)
-        return x_TD + self._rest.forward(_normed(self._between, x_TD), rows)
+        normed_TD = _normed(self._between, x_TD)
+        if isinstance(self._rest, MergedRows):
+            return x_TD + self._rest.forward(normed_TD, rows, store)
+        return x_TD + self._rest.forward(normed_TD, rows)
 
     @property
     def operands(self) -> list[Operand]:
@@ -55,7 +62,10 @@ class Layer:
     def additions(self, role: Role) -> Additions:
         """Return what adapters add to the product of the group that begins with a weight."""
         attention = self._attention.added.get(role.part)
-        return self._rest.additions(role) if attention is None else attention
+        if attention is not None:
+            return attention
+        assert not isinstance(self._rest, MergedRows)  # ``groups`` has none of its weights
+        return self._rest.additions(role)
 
 
 class _Attention:

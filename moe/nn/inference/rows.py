@@ -12,12 +12,16 @@ Shapes: T rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from moe.nn.inference.adapters import Spans, spans_of
 from moe.nn.router import Routing
+
+if TYPE_CHECKING:
+    from moe.nn.inference.pieces import Piece
 
 BLOCK = 16
 """Positions of a block."""
@@ -37,7 +41,7 @@ class Segment:
     """The rows ``[start, stop)`` of a pass: new positions of one sequence, from ``position`` on.
 
     ``table`` has the blocks of all its positions, the new ones among them. ``adapter`` 0 is the
-    model itself.
+    model itself. The positions before ``prompt`` are those of the prompt; None: all of them.
     """
 
     start: int
@@ -45,6 +49,12 @@ class Segment:
     position: int
     table: Sequence[int]
     adapter: int = 0
+    prompt: int | None = None
+
+    @property
+    def prompt_end(self) -> int:
+        """Where the prompt ends, or the new positions where all of them are of it."""
+        return self.end if self.prompt is None else self.prompt
 
     @property
     def count(self) -> int:
@@ -83,7 +93,8 @@ class Rows:
 
     ``positions`` [T] count within each sequence, ``places`` [T] are where keys and values go.
     ``tokens`` [T] are there on shares that need them. ``spans`` are the rows that use adapters.
-    ``watch`` is told what every router does, where somebody wants to know.
+    ``watch`` is told what every router does, where somebody wants to know. ``pieces`` are the rows
+    whose experts are merged alike, of a model that merges them.
     """
 
     segments: tuple[Segment, ...]
@@ -92,6 +103,7 @@ class Rows:
     tokens: Tensor | None = None
     spans: Spans = ()
     watch: Watch | None = None
+    pieces: "tuple[Piece, ...]" = ()
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe.config.adapters import Group, groups
 from moe.config.answering import WeightKind
+from moe.config.merging import check_served
 from moe.config.share import Share
 from moe.nn.block import Block
 from moe.nn.build import ReadTensor
@@ -44,6 +45,7 @@ class AnsweringShare:
         self.kind = kind
         self._device = next(decoder.parameters()).device
         check_kind(kind, self._device)
+        check_served(decoder.config)
         self._layers: dict[int, Layer] = {}
         for number, block in decoder.model.layers.items():
             assert isinstance(block, Block)

@@ -10,6 +10,7 @@ of N, each X wide, k E / N of them routed to, and G columns held of the shared e
         bf16, GPU  2 X k                               in place of the first, or what a capacity
                                                        lets through
         shared     4 G  (+ H)                          as dense (and its output, if gated)
+      merged       2 F  +  N                           gate and up of the merged feed-forward
 
 A block of SmolLM2-135M keeps 11147 floats per token, counted 11136; with 4 experts 11161 (11140);
 with 16 fine-grained ones, top-3, and half a feed-forward shared and gated 10982 (10960).
@@ -62,8 +63,9 @@ def block_floats(config: ModelConfig, share: Share, layer: int) -> float:
     floats: float = 6 * config.hidden_size + 2 * query + 2 * key_value
     if config.query_key_norm is not None:
         floats += 2 * (query + key_value)
-    floats += 4 * feed_forward_columns(config, share, layer)
     moe = config.moe
+    merged = config.has_experts(layer) and not config.placed_experts
+    floats += (2 if merged else 4) * feed_forward_columns(config, share, layer)
     if moe is None or not config.has_experts(layer):
         return floats
     floats += 2 * moe.expert_size * routed(config, share, layer)

@@ -59,7 +59,7 @@ def fixed_bytes(
     """
     least = least_fixed_bytes(workload)
     if not workload.gpus:
-        return least + (PRODUCTS_BYTES if workload.training and config.moe else 0)
+        return least + (PRODUCTS_BYTES if workload.training and config.placed_experts else 0)
     lines = neighbours * (2 if workload.training else 1)
     communicating = communicator_bytes(config, share, lines, replicas)
     return least + communicating + expert_gradient_bytes(config, share, workload)

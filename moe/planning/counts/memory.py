@@ -26,12 +26,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from moe.config.merging import gate_bytes
 from moe.config.model import ModelConfig
 from moe.config.share import Share
 from moe.config.tensors import held_by
 from moe.planning.counts.activations import block_activations, block_floats
 from moe.planning.counts.copies import all_copies
 from moe.planning.counts.fixed import PROCESS_BYTES, fixed_bytes, host_bytes
+from moe.planning.counts.merging import merged_bytes
 from moe.planning.counts.work import (
     Parameters,
     attention_columns,
@@ -188,6 +190,7 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
     numerics = workload.numerics
     widest = max(block_activations(config, share, layer, workload) for layer in layers)
     passing = numerics.activation * widest * workload.tokens
+    passing += max(merged_bytes(config, share, layer, workload) for layer in layers)
     rows = vocabulary_rows(config, share)
     first, last = position.ends
     passing += numerics.gradient * rows * config.hidden_size * (first + last)
@@ -214,8 +217,11 @@ def buffer_bytes(config: ModelConfig, position: Position, workload: Workload) ->
 
 
 def cache_bytes_per_token(config: ModelConfig, share: Share, workload: Workload) -> int:
-    """Return the bytes of keys and values of one position in all layers of a share."""
-    return workload.cached * 2 * attention_columns(config, share)[1] * len(share.layer_numbers)
+    """Return the bytes of keys and values of one position in all layers of a share, and of gates
+    where experts are merged.
+    """
+    values = workload.cached * 2 * attention_columns(config, share)[1] * len(share.layer_numbers)
+    return values + gate_bytes(config, share.layer_numbers)
 
 
 def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest: float) -> int:
@@ -227,7 +233,8 @@ def serving_bytes(config: ModelConfig, share: Share, workload: Workload, widest:
     floats = widest * workload.tokens_at_once
     floats += vocabulary_rows(config, share) * workload.micro_batch if share.head else 0
     cache = cache_bytes_per_token(config, share, workload) * workload.tokens
-    return ceil(workload.cached * floats) + cache
+    merged = max(merged_bytes(config, share, layer, workload) for layer in share.layer_numbers)
+    return ceil(workload.cached * floats) + cache + merged
 
 
 def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:

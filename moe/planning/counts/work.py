@@ -9,13 +9,15 @@ expert, and V rows held of the vocabulary:
     dense block    6 H F                               gate, up, down
     MoE block      6 H X k E / N  +  6 H G             the fullest rank's routing; the shared expert
                    +  2 H N  (+  2 H)                  router and shared gate, whole on each rank
+    merged experts 6 H F  +  2 H N                     as dense, and the router; beside merging
     head           2 H V
 
 A model may have blocks of both kinds (``dense_layers``). A hash has no router. Where a gang splits
 the experts, its fullest rank has ``Workload.overload`` times the mean.
 
-Those are forward FLOPs; backward takes twice as many. The head computes its gradients together with
-its loss, forward. Some terms are bound by memory instead:
+Those are forward FLOPs; backward takes twice as many. The head computes its gradients together
+with its loss, forward. Merging has its own page (``moe.planning.counts.merging``). Some terms are
+bound by memory instead:
 
     loss           3 passes over the V float32 logits of each token
     gradients      3 of each parameter and micro-batch: read the sum, read the new, write
@@ -27,7 +29,7 @@ dense block 84 (88), 4 experts top-2 149 (154), 8 experts 169 (164), head with l
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
@@ -37,6 +39,8 @@ from moe.config.projectors import has_projector, projector_shape
 from moe.config.quantised import quantises
 from moe.config.share import Share, shared_span
 from moe.config.tensors import TensorSlice, held_by
+from moe.planning.counts.merging import merging_work
+from moe.planning.counts.passes import Passes, Work
 from moe.planning.counts.workload import Numerics, Workload
 
 PARTS = ("embedding", "dense", "moe", "head", "optimizer")
@@ -47,35 +51,6 @@ _LOSS_PASSES = 3
 _GRADIENT_PASSES = 3
 _OPTIMIZER_PASSES = 10
 _BACKWARD = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """FLOPs, and bytes moved in addition to the operands of products."""
-
-    flops: float
-    bytes: float
-
-
-NO_WORK = Work(0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Passes:
-    """The work of one micro-batch on a rank, forward and backward."""
-
-    forward: Work
-    backward: Work = NO_WORK
-
-    @property
-    def flops(self) -> float:
-        """FLOPs of both."""
-        return self.forward.flops + self.backward.flops
-
-    @property
-    def bytes(self) -> float:
-        """Bytes of both."""
-        return self.forward.bytes + self.backward.bytes
 
 
 def part_of(config: ModelConfig, layer: int) -> str:
@@ -93,7 +68,8 @@ def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload
         routes = routed(config, share, layer) * _overload(config, share, layer, workload)
         flops += 6 * config.hidden_size * config.moe.expert_size * routes
         flops += 2 * config.hidden_size * _gate_rows(config.moe)
-    return _passes(flops, layer_parameters(config, share, layer).total, workload)
+    work = _passes(flops, layer_parameters(config, share, layer).total, workload)
+    return work.plus(merging_work(config, share, layer, workload))
 
 
 def layers_like(config: ModelConfig, share: Share) -> tuple[int, ...]:
@@ -140,11 +116,11 @@ def attention_columns(config: ModelConfig, share: Share) -> tuple[int, int]:
 
 
 def feed_forward_columns(config: ModelConfig, share: Share, layer: int) -> int:
-    """Return the feed-forward columns that every token uses in a block: dense, or of the shared
-    expert.
+    """Return the feed-forward columns that every token uses in a block: dense, merged, or of the
+    shared expert.
     """
-    experts = config.has_experts(layer)
-    start, stop = shared_span(config, share.ffn) if experts else share.ffn
+    placed = config.has_experts(layer) and config.placed_experts
+    start, stop = shared_span(config, share.ffn) if placed else share.ffn
     return stop - start
 
 

@@ -33,7 +33,8 @@ from typing import Any
 from moe.config.overrides import hint
 from moe.errors import PlanError
 from moe.planning import tables
-from moe.planning.counts.work import PARTS, Passes, Work
+from moe.planning.counts.passes import Passes, Work
+from moe.planning.counts.work import PARTS
 from moe.planning.counts.workload import BF16, FLOAT32
 from moe.planning.devices.rates import Rates
 

@@ -27,9 +27,9 @@ from moe.planning.counts.memory import (
     wasted_bytes,
     working_bytes,
 )
+from moe.planning.counts.passes import Passes
 from moe.planning.counts.work import (
     Parameters,
-    Passes,
     embedding_work,
     end_parameters,
     head_work,

@@ -8,6 +8,9 @@ least one. SmolLM2-135M with 8 experts, over two ranks of which the first is twi
     8 experts                5 + 3
     49,152 vocabulary rows   24,576 + 24,576     even: embedding and head are one matrix
 
+Experts that are merged for segments are cut as a feed-forward is: a rank has its columns of all of
+them, and merges these alone.
+
 Query heads stay with the key-value head that they read, so a rank has complete groups of query
 heads. Cutting through a group would give 5 + 4 in place of 6 + 3, but two ranks would then hold,
 cache and train the same keys and values, and sum their gradients. A gang with more ranks than the
@@ -46,8 +49,8 @@ def cut_width(config: ModelConfig, weights: Sequence[float]) -> tuple[Width, ...
     heads = spans(split(config.kv_heads, gang, weights))
     columns = _columns(config, weights)
     experts: Sequence[tuple[int, ...]] = [()] * gang
-    if config.moe is not None:
-        experts = groups(split(config.experts, gang, weights))
+    if config.placed_experts:
+        experts = groups(split(config.placed_experts, gang, weights))
     rows: Sequence[Span | None] = [None]
     if gang > 1:
         by = None if config.tie_embeddings else weights
@@ -105,8 +108,8 @@ def _listed(sizes: Sequence[int]) -> str:
 
 def _limits(config: ModelConfig) -> list[tuple[str, int]]:
     limits = [("key-value heads", config.kv_heads), ("feed-forward columns", config.ffn_size)]
-    if config.moe is not None:
-        limits.append(("experts", config.experts))
+    if config.placed_experts:
+        limits.append(("experts", config.placed_experts))
     if config.shared_size:
         limits.append(("columns of the shared expert", config.shared_size))
     limits.append(("rows of the vocabulary", config.vocab_size))

@@ -130,6 +130,11 @@ def growth(before: ModelConfig, options: ExpandOptions) -> Growth:
             f"the source is a dense {before.family} model, expand copies experts; choose another "
             "method, such as copy"
         )
+    if moe.merged:
+        raise ConfigError(
+            "the source merges its experts for segments of tokens; expand grows models that send "
+            "tokens to experts: upcycle the dense model to more experts instead"
+        )
     _check_count(moe, options)
     if moe.hashed:
         _check_hashed(options)

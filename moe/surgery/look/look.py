@@ -91,6 +91,11 @@ def look(checkpoint: Checkpoint, tokens_BS: Tensor | None = None) -> Iterator[La
             f"{checkpoint.path} is a dense {config.family} model and has no experts to inspect; "
             "upcycle it first"
         )
+    if tokens_BS is not None and config.moe.merged:
+        raise ConfigError(
+            f"{checkpoint.path} merges its experts for segments, and no token is sent to one of "
+            "them: there is no traffic to count; leave the data out to compare their weights"
+        )
     seen = None if tokens_BS is None else routed(checkpoint, tokens_BS)
     for layer in config.moe_layers:
         traffic = None if seen is None else traffic_of(next(seen), config.moe.hashed)

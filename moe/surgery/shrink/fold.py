@@ -39,6 +39,11 @@ class Reduction:
                 "a hash of the token chooses its expert, and with fewer experts another one; "
                 "hashed experts cannot be pruned or merged"
             )
+        if self.moe.merged:
+            raise ConfigError(
+                "these experts are merged for segments of tokens, no token is sent to one of them, "
+                "and no traffic says which to fold; they cannot be pruned or merged"
+            )
         if not 1 <= self.experts < old:
             raise ConfigError(
                 f"asked for {self.experts} experts of {old}; give at least 1 and fewer than {old}"

@@ -4,6 +4,7 @@ All cells of layers have one size, so the marks of a set of experts are defined 
 the picture, and referenced in each cell.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import ceil, log
 
@@ -60,13 +61,18 @@ class Marks:
 def marks(config: ModelConfig, shares: list[Share], width: float, height: float) -> Marks:
     """Return the marks for the cells of these shares, which all have one size."""
     sets = (
-        frozenset(share.experts_of(layer))
+        frozenset(_experts(config, share, layer))
         for share in shares
         for layer in share.layer_numbers
         if config.has_experts(layer)
     )
     names = {held: f"experts-{number}" for number, held in enumerate(dict.fromkeys(sets))}
     return Marks(config, width, height, names)
+
+
+def _experts(config: ModelConfig, share: Share, layer: int) -> Collection[int]:
+    """Return the experts of which a share holds something: of merged ones its columns of each."""
+    return share.experts_of(layer) if config.placed_experts else range(config.experts)
 
 
 def layer_cell(
@@ -76,7 +82,7 @@ def layer_cell(
     recomputed layer.
     """
     kind = "moe" if known.config.has_experts(layer) else "dense"
-    experts = share.experts_of(layer)
+    experts = _experts(known.config, share, layer)
     box = (*place, known.width, known.height)
     parts = [rect(*box, class_=kind, rx=1.5)]
     hover = [f"layer {layer}: {'experts' if kind == 'moe' else 'dense'}"]
@@ -86,6 +92,8 @@ def layer_cell(
         name = known.names[frozenset(experts)]
         parts.append(element("use", href=f"#{name}", x=place[0], y=place[1]))
         hover[0] += f" {numbers(sorted(experts))} of {known.config.experts}"
+        if not known.config.placed_experts:
+            hover.append(f"columns {share.ffn[0]} to {share.ffn[1] - 1} of each")
         if any(number == layer for number, _ in share.layer_experts):
             parts.append(rect(*box, class_="placed", rx=1.5))
             hover.append(f"in other layers the rank holds {numbers(share.experts)}")

@@ -170,11 +170,11 @@ def _slices(config: ModelConfig, shares: list[Share]) -> list[_Column]:
         return span((first, last)) + grouped
 
     columns = [column("heads", heads)]
-    if config.moe is not None:
+    if config.placed_experts:
         columns.append(_experts(shares))
     if config.shared_size:
         columns.append(column("shared", lambda share: span(shared_span(config, share.ffn))))
-    if config.moe is None or config.moe.dense_layers:
+    if not config.placed_experts or (config.moe and config.moe.dense_layers):
         columns.append(column("feed-forward", lambda share: span(share.ffn)))
     return columns
 
@@ -282,7 +282,10 @@ def _meanings(config: ModelConfig, plan: Plan) -> list[tuple[str, str]]:
         listed.append(("dense", "dense layer"))
     if config.moe is not None:
         listed += [("moe", f"layer with {config.experts} experts:")]
-        listed += [("held", "held by the rank"), ("free", "held by another rank")]
+        part = "the rank's columns of it" if config.moe.merged else "held by the rank"
+        listed += [("held", part)]
+    if config.placed_experts:
+        listed += [("free", "held by another rank")]
     if any(stage.recompute for stage in plan.stages):
         listed.append(("again", "recomputed in backward"))
     if any(stage.expert_layout for stage in plan.stages):

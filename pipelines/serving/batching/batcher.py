@@ -36,6 +36,8 @@ class Room:
     that the model sees, None for all. ``depth`` batches may be under way. With ``ahead``, a batch
     may have the token that the batch before it draws; else a sequence is in one batch at a time. A
     prompt with at most ``short`` tokens left is read at once: it delays others once, not often.
+    ``merged``: what comes after a prompt is computed by the whole of it (``moe.nn.segments``), so
+    that sequences share blocks of their prompts alone.
     """
 
     blocks: int
@@ -44,6 +46,7 @@ class Room:
     depth: int = 1
     ahead: bool = False
     short: int = 128
+    merged: bool = False
 
     @property
     def tokens(self) -> int:
@@ -262,6 +265,7 @@ class Batcher:
             allowed() if draws and allowed is not None else None,
             *self._targets(sequence, start, stop),
             adapter=sequence.wanted.adapter,
+            prompt=len(sequence.wanted.prompt),
         )
         sequence.computed = stop
         sequence.unknown += draws
@@ -285,7 +289,7 @@ class Batcher:
         """
         if sequence.wanted.scored is not None:
             return
-        for number in range((len(sequence.tokens) - 1) // BLOCK):
+        for number in range(self._shared(sequence, len(sequence.tokens) - 1)):
             block = self.pool.find(sequence.name(number))
             if block is None:
                 return
@@ -298,11 +302,17 @@ class Batcher:
         """Name the blocks that are full of known tokens, all computed by the same weights."""
         if sequence.mixed:
             return
-        known = min(sequence.computed, len(sequence.tokens)) // BLOCK
+        known = self._shared(sequence, min(sequence.computed, len(sequence.tokens)))
         for number in range(sequence.named, known):
             if sequence.table[number] != GONE:
                 self.pool.name(sequence.table[number], sequence.name(number))
         sequence.named = known
+
+    def _shared(self, sequence: Sequence, tokens: int) -> int:
+        """Return how many blocks of the first tokens of a sequence are the same in others."""
+        if self.room.merged:
+            tokens = min(tokens, len(sequence.wanted.prompt))
+        return tokens // BLOCK
 
     def _make_room(self, sequence: Sequence, positions: int) -> bool:
         """Give a sequence blocks for so many positions; False if it had to give up its own."""

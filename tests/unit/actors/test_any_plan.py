@@ -28,8 +28,9 @@ MODELS: list[dict[str, Any]] = [
     {"experts": 3, "shared_size": 13, "shared_gate": True, "dense_layers": (0, 2), "scale": 2.0},
     {"score": "sigmoid", "balance_bias": True, "groups": 2, "top_groups": 1},
     {"top_k": 1, "hashed": True},
+    {"top_k": 1, "segment_tokens": 5, "expert_size": 40, "dense_layers": (1,)},
 ]
-"""Architectures: plain, gates normalised, DeepSeekMoE's, a bias on the choice, hashed."""
+"""Architectures: plain, gates normalised, DeepSeekMoE's, a bias on the choice, hashed, merged."""
 
 SECTIONS: list[dict[str, Any]] = [
     {},
@@ -50,7 +51,7 @@ def run_of(model: Path, config: ModelConfig, sections: dict[str, Any], schedule:
     if config.moe is not None and config.moe.balance_bias:
         table["balance"] = {"coefficient": {"type": "bias", "rate": 0.05}}
         table["routing"].pop("choose", None)
-    elif config.moe is not None and config.moe.hashed:
+    elif config.moe is not None and not config.moe.gated:
         table["balance"], table["routing"] = {}, {}
     return parse_run(table, "test")
 

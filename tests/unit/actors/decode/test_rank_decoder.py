@@ -1,4 +1,4 @@
-"""Ranks generate what one process generates, also where tokens are hashed to experts."""
+"""Ranks generate what one process does, also where tokens are hashed, or experts merged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ SHARED = {"shared_size": 11, "shared_gate": True, "dense_layers": (1,)}
     "options",
     [
         {"hashed": True, "top_k": 1},
+        {"segment_tokens": 3, "top_k": 1, "expert_size": 40, "dense_layers": (1,)},
         SHARED | {"score": "sigmoid", "balance_bias": True, "groups": 2, "scale": 2.5},
     ],
 )
@@ -33,8 +34,9 @@ def test_stages_of_gangs_choose_the_tokens_of_one_process(
     team = ranks.started(plan if rows is None else runs.splitting(plan, rows), model)
     team.all("answer_as", batches.HOW)
     tokens, position = (5, 17, 3, 96), 0
+    prompt = len(tokens)
     for expected in continued(LocalDecoder(model), tokens, 6, SCORED):
-        found = batches.drawn(team.all("infer", batches.fed(tokens, position, SCORED)))
+        found = batches.drawn(team.all("infer", batches.fed(tokens, position, SCORED, prompt)))
         assert found.token == expected.token
         assert found.logprob == pytest.approx(expected.logprob, abs=1e-4)
         tokens, position = (found.token,), position + len(tokens)

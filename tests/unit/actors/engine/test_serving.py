@@ -5,19 +5,22 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from actors.commands import Answering, Batch, Drawing, Feed
 from actors.deadlines import Deadlines
 from actors.engine.serving import ServingEngine
 from moe.checkpoint.reader import Checkpoint
+from moe.checkpoint.remote_code.modeling_raymoe import RaymoeForCausalLM
 from moe.config.sampling import Sampling
 from moe.errors import RankDied, RequestError
 from moe.nn.inference.rows import BLOCK
 from pipelines.serving.batching.batcher import Batcher, Room
 from pipelines.serving.batching.sequence import Wanted
-from tests import runs, tiny
+from tests import exports, runs, tiny
 from tests.generated import expected, generated, prompts
 from tests.ranks import Ranks, single_threaded
+from tests.routed import routed
 
 BLOCKS = 24
 HOW = Answering(BLOCKS)
@@ -108,6 +111,35 @@ def test_a_lost_rank_is_replaced_alone_and_sequences_go_on(
     assert changed == [rank == victim for rank in range(4)]
     for number, prompt in wanted.items():
         assert texts[number] == expected(model, prompt, 12)
+
+
+@pytest.mark.parametrize("cuts", [((3,), (2, 1)), ((1, 2), (1, 1, 1))])
+def test_merged_experts_answer_as_transformers_does(
+    cuts: tuple[tuple[int, ...], ...], ranks: Ranks, tmp_path: Path
+) -> None:
+    """In few blocks, so that sequences give theirs up and are computed again; some begin alike."""
+    moe = {"segment_tokens": 6, "top_k": 1, "expert_size": 40, "dense_layers": (1,)}
+    model = exports.export(routed(**moe), tmp_path / "model")
+    engine = started(ranks, model, *cuts, how=Answering(8))
+    room = Room(8, running=5, depth=2, ahead=len(cuts[0]) == 1, merged=True)
+    long = prompts()[1]
+    first = Wanted(long, 12, Sampling())
+    (answer,) = generated(engine, room, [first])
+    again = (*long, *answer, 7, 8)
+    wanted = [first, Wanted(again, 9, Sampling())]
+    wanted += [Wanted(prompt, 12, Sampling()) for prompt in (*prompts(), long[:17])]
+    with torch.no_grad():
+        theirs = RaymoeForCausalLM.from_pretrained(model).eval()
+    for wish, text in zip(wanted, generated(engine, room, wanted), strict=True):
+        given = torch.tensor([wish.prompt])
+        out = theirs.generate(
+            given,
+            max_new_tokens=wish.max_tokens,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        assert text == out[0, len(wish.prompt) :].tolist()
 
 
 @pytest.mark.parametrize("weights", ["fp16", "int8"])

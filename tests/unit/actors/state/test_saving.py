@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ def test_any_plan_resumes_the_checkpoint_of_any_other(
 ) -> None:
     folder = tmp_path_factory.mktemp("pair")
     tied = data.draw(st.booleans())
-    model = tiny.saved(tiny.mixtral(tie_word_embeddings=tied), folder / "model")
+    if data.draw(st.booleans()):
+        merged = routed(top_k=1, expert_size=40, segment_tokens=5, dense_layers=(1,))
+        model = exports.export(replace(merged, tie_embeddings=tied), folder / "model")
+    else:
+        model = tiny.saved(tiny.mixtral(tie_word_embeddings=tied), folder / "model")
     config, run = Checkpoint.open(model).config, runs.run_config(model)
     small = plans.plans(config).filter(lambda plan: plan.ranks <= 4)
     first, second = data.draw(small), data.draw(small)
@@ -76,6 +81,7 @@ def test_any_plan_resumes_the_checkpoint_of_any_other(
             | {"balance": {"coefficient": {"type": "bias", "rate": 0.01, "value": 0.1}}},
         ),
         ({"hashed": True, "top_k": 1, "dense_layers": (0,)}, {}),
+        ({"segment_tokens": 5, "top_k": 1, "expert_size": 40, "dense_layers": (0,)}, {}),
     ],
 )
 def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(

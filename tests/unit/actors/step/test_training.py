@@ -153,6 +153,11 @@ STRONG = {"coefficient": {"type": "fixed", "value": 0.5}}
         (SHARED | {"scale": 2.0}, {"routing": {"choose": "experts", "capacity_factor": 0.7}}),
         ({}, {"routing": {"capacity_factor": 0.8, "reweigh": False}}),
         ({"top_k": 1, "hashed": True}, {}),
+        ({"top_k": 1, "segment_tokens": 5, "expert_size": 40}, {}),
+        (
+            {"top_k": 1, "segment_tokens": 20, "expert_size": 40, "first_segment": "own"},
+            {},
+        ),
         (
             {"top_k": 1, "hashed": True} | SHARED | {"renormalise": True},
             {"routing": {"capacity_factor": 0.9}},

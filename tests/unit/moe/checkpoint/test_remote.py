@@ -23,7 +23,7 @@ from moe.checkpoint.remote_code.modeling_skywork_moe import SkyworkForCausalLM a
 from moe.config.families import read_config, write_config
 from moe.config.model import ModelConfig, MoeConfig, RopeScaling
 from moe.nn.build import build
-from moe.nn.decoder import Decoder
+from moe.nn.decoder import Decoder, Pass, SequenceCache
 from tests import architectures, tiny
 from tests.examples import examples
 from tests.exports import export
@@ -93,6 +93,8 @@ ONE_OF_EACH = [
     ),
 ]
 
+MERGED = ModelConfig("raymoe", **SIZES, moe=MoeConfig(4, 1, 9, segment_tokens=3, dense_layers=(1,)))
+
 
 def ours(path: Path) -> Decoder:
     checkpoint = Checkpoint.open(path)
@@ -150,7 +152,7 @@ def test_it_generates_with_a_cache_what_we_do_without(config: ModelConfig, tmp_p
     assert torch.equal(generated, tokens)
 
 
-@pytest.mark.parametrize("config", ONE_OF_EACH)
+@pytest.mark.parametrize("config", [*ONE_OF_EACH, MERGED])
 def test_what_transformers_saves_is_the_same_model(config: ModelConfig, tmp_path: Path) -> None:
     path = export(config, tmp_path / "first")
     loaded(path, config.family).save_pretrained(tmp_path / "again")
@@ -158,7 +160,9 @@ def test_what_transformers_saves_is_the_same_model(config: ModelConfig, tmp_path
     assert torch.equal(our_logits(tmp_path / "again"), our_logits(path))
 
 
-@pytest.mark.parametrize("config", [c for c in ONE_OF_EACH if c.family in ("raymoe", "deepseek")])
+@pytest.mark.parametrize(
+    "config", [*(c for c in ONE_OF_EACH if c.family in ("raymoe", "deepseek")), MERGED]
+)
 def test_it_trains_as_we_do(config: ModelConfig, tmp_path: Path) -> None:
     path = export(config, tmp_path)
     model, decoder = loaded(path, config.family).train(), ours(path)
@@ -194,6 +198,39 @@ def test_half_the_precision_leaves_the_choice_of_experts_exact(tmp_path: Path) -
 def test_a_random_model_is_whole() -> None:
     model = DeepseekForCausalLM(DeepseekConfig(**(tiny.SMALL | {"n_routed_experts": 8})))
     assert model(tiny.tokens(97, 1, 5)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("prompt", [3, 11])
+def test_merged_experts_generate_what_we_do_with_a_cache(prompt: int, tmp_path: Path) -> None:
+    """What comes after a prompt is routed once, by its mean: a cache is needed on both sides."""
+    path = export(MERGED, tmp_path)
+    given = INPUTS[:, :prompt]
+    generated = loaded(path, "raymoe").generate(
+        given,
+        attention_mask=torch.ones_like(given),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    decoder, found = ours(path), []
+    for row in given:
+        cache, tokens = SequenceCache(decoder.share), row[None]
+        new = tokens
+        for _ in range(NEW_TOKENS):
+            with torch.no_grad():
+                best = decoder(new, Pass(cache=cache)).values[:, -1].argmax(dim=-1)
+            new = best[:, None]
+            tokens = torch.cat((tokens, new), dim=1)
+        found.append(tokens)
+    assert torch.equal(generated, torch.cat(found))
+
+
+def test_merged_experts_take_no_padding(tmp_path: Path) -> None:
+    model = loaded(export(MERGED, tmp_path), "raymoe")
+    mask = torch.ones_like(INPUTS)
+    mask[0, :2] = 0
+    with pytest.raises(ValueError, match="give sequences of one length, without padding"):
+        model(INPUTS, attention_mask=mask)
 
 
 def test_a_hash_needs_token_numbers(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ PRINTED = {
     "hash": (2.0, 0.2),
     "switch": (2.0, 0.2),
     "gshard": (2.0, 0.3),
+    "lory": (1.8, 0.3),
     "gshard-137b": (136.5, 21.6),
 }
 """As the papers round, now up and now down; 142B: see the docstring of the presets."""

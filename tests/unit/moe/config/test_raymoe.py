@@ -42,6 +42,8 @@ OTHER: dict[str, Any] = {
     "balance_bias": True,
     "groups": 2,
     "hashed": True,
+    "segment_tokens": 4,
+    "first_segment": "own",
     "dense_layers": (1,),
     "shared_size": 5,
 }
@@ -66,8 +68,10 @@ def test_each_option_is_held(option: str) -> None:
     config = read_config(MINIMAL)
     assert config.moe is not None
     changes = {option: OTHER[option]}
-    if option == "hashed":
+    if option in ("hashed", "segment_tokens", "first_segment"):
         changes |= {"top_k": 1}
+    if option in ("segment_tokens", "first_segment"):
+        changes |= {"segment_tokens": 4, "expert_size": config.ffn_size}
     if hasattr(config, option) and option != "shared_size":
         changed = replace(config, **changes)
     else:
@@ -96,6 +100,10 @@ def test_what_is_left_out_is_off() -> None:
 NONE: dict[str, Any] = {"max_position_embeddings": None, "bos_token_id": None, "eos_token_id": None}
 
 
+MERGED: dict[str, Any] = {"segment_tokens": 4, "first_segment": "even"}
+ONE: dict[str, Any] = {"num_experts_per_tok": 1}
+
+
 @pytest.mark.parametrize("key", sorted(MINIMAL.keys() - {"model_type"}))
 def test_a_missing_key_is_named(key: str) -> None:
     table = {name: value for name, value in MINIMAL.items() if name != key}
@@ -120,6 +128,13 @@ def test_a_missing_key_is_named(key: str) -> None:
         ({"shared_expert_intermediate_size": -1}, "= -1; expected a whole number not below 0"),
         ({"shared_gate": True}, "shared_gate is set but there is no shared expert"),
         ({"hashed": True}, "a hash sends each token to 1 expert; top-k is 2"),
+        (MERGED, "a segment passes the 1 feed-forward .*; top-k is 2, give 1"),
+        (MERGED | ONE, "merged experts are 16 wide and a feed-forward 40; .* give expert_size ="),
+        (MERGED | ONE | {"segment_tokens": 0}, "segment_tokens = 0; expected a whole number"),
+        (MERGED | ONE | {"gate_norm": 1.0}, "merged for segments, which takes no gate_norm = 1.0"),
+        (MERGED | ONE | {"hashed": True}, "merged for segments, which takes no hashed = True"),
+        (MERGED | {"first_segment": None}, "first_segment = None; choose 'even' or 'own'"),
+        ({"first_segment": "own"}, "first_segment = 'own' has no effect on tokens that are routed"),
         ({"hashed": "yes"}, "hashed = 'yes'; expected true or false"),
         ({"sliding_window": 0}, "sliding_window = 0; expected a whole number above 0"),
         ({"n_routed_experts": None}, "n_routed_experts = None; expected a whole number above 0"),

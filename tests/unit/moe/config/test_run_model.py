@@ -18,6 +18,7 @@ MINIMAL: dict[str, Any] = {
     "train": {"steps": 10, "global_batch": 8, "learning_rate": 1e-3},
     "checkpoint": {"path": "out"},
 }
+MERGED: dict[str, Any] = {"segment_tokens": 256, "expert_size": plans.SMOLLM2.ffn_size}
 FIXED = {"coefficient": {"type": "fixed", "value": 0.1}}
 BIAS = {"coefficient": {"type": "bias"}}
 FROZEN = (
@@ -54,6 +55,15 @@ def model(**options: Any) -> ModelConfig:
             {"routing": {"capacity_factor": 1.25, "drop_policy": "position"}},
             "all with equal weights: .* remove routing.drop_policy",
         ),
+        (MERGED, {"balance": {"z_loss": 0.1}}, "merges its experts .* have no effect; remove"),
+        (MERGED, {"routing": {"capacity_factor": 1.5}}, "merges its experts for segments"),
+        (MERGED, {"elastic": {"rebalance_every": 5}}, "has no expert to move; remove it"),
+        (MERGED, {"monitor": {"every": 2}}, "monitor.every compares whole experts; remove it"),
+        (
+            MERGED,
+            {"train": MINIMAL["train"] | {"orthogonal": {}}, "elastic": {"copy_every": 0}},
+            "train.orthogonal would leave no direction to any; remove it",
+        ),
         (
             {"balance_bias": True},
             {"routing": {"choose": "experts"}},
@@ -88,6 +98,7 @@ def test_options_without_effect_on_a_model_are_refused(
     ("options", "sections"),
     [
         (None, {}),
+        (MERGED, {}),
         ({"hashed": True}, {"routing": {"capacity_factor": 1.25}}),
         ({"balance_bias": True}, {"balance": {"coefficient": {"type": "bias"}}}),
         ({"balance_bias": True}, {}),
@@ -107,6 +118,7 @@ def test_options_with_an_effect_on_a_model_are_taken(
     [
         (None, {}, []),
         ({"hashed": True}, {}, []),
+        (MERGED, {}, []),
         ({"top_k": 2}, {}, []),
         ({}, {}, [ONE]),
         ({"renormalise": False}, {}, []),

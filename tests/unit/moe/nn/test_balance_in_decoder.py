@@ -15,10 +15,11 @@ from moe.nn.balance import (
     BalanceScope,
     attach,
 )
-from moe.nn.block import LayerPass, MixtureOfExperts
+from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.layer_pass import LayerPass
 from moe.nn.loss import IGNORED, cross_entropy_sum
 from moe.nn.router import Routing
 from tests import tiny

@@ -187,6 +187,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "softmax after": {"softmax_after": True, "gate_norm": 1.0, "scale": 0.5},
     "hashed": {"hashed": True, "top_k": 1, "shared_size": 9, "shared_gate": True},
+    "merged": {"segment_tokens": 4, "top_k": 1, "expert_size": 40, "dense_layers": (0,)},
 }
 
 
@@ -217,7 +218,7 @@ def test_rows_of_the_vocabulary_and_experts_by_layer_equal_the_whole(
 
 
 @pytest.mark.parametrize("split", [SPLITS[2], SPLITS[3]])
-@pytest.mark.parametrize("name", ["dense layers", "sigmoid", "hashed"])
+@pytest.mark.parametrize("name", ["dense layers", "sigmoid", "hashed", "merged"])
 def test_a_gang_that_recomputes_gets_the_same_bits(split: Split, name: str, tmp_path: Path) -> None:
     """Ranks whose experts see no token make the same exchanges as the others."""
     config = routed(layers=2, **OPTIONS[name])

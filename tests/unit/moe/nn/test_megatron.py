@@ -19,9 +19,10 @@ from moe.config.run import BiasCoefficient
 from moe.config.share import whole
 from moe.nn import balance, controller, dispatch
 from moe.nn.balance import Balance, Spread
-from moe.nn.block import LayerPass, MixtureOfExperts
+from moe.nn.block import MixtureOfExperts
 from moe.nn.dispatch import Capacity
 from moe.nn.exchange import Alone
+from moe.nn.layer_pass import LayerPass
 from moe.nn.router import Routing, choose
 from moe.nn.statistics import tally
 

@@ -11,11 +11,12 @@ from moe.config.model import ModelConfig
 from moe.config.share import whole
 from moe.nn import balance
 from moe.nn.attention import LayerCache
-from moe.nn.block import Block, LayerPass
+from moe.nn.block import Block
 from moe.nn.decoder import Decoder, Pass, SequenceCache
 from moe.nn.dispatch import Capacity
 from moe.nn.exchange import Alone
 from moe.nn.later import Later
+from moe.nn.layer_pass import LayerPass
 from moe.nn.recompute import recomputed
 from moe.nn.rotary import rotation
 from tests import tiny
@@ -28,6 +29,7 @@ KINDS: dict[str, ModelConfig] = {
     "shared": routed(shared_size=13, shared_gate=True, dense_layers=(1,), renormalise=False),
     "sigmoid": routed(score="sigmoid", balance_bias=True, groups=2, top_groups=1, scale=2.5),
     "hashed": routed(hashed=True, top_k=1),
+    "merged": routed(segment_tokens=4, top_k=1, expert_size=40),
 }
 
 

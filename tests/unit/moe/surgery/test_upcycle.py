@@ -17,10 +17,13 @@ from moe import __version__
 from moe.checkpoint.card.steps import RECEIPT
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.weight_files import SINGLE
-from moe.config.model import MoeConfig
+from moe.config.model import FirstSegment, MoeConfig
 from moe.config.tensors import tensors
 from moe.errors import CheckpointError, ConfigError, StorageError
 from moe.nn.build import build
+from moe.surgery.copies import Noise
+from moe.surgery.cuts import Split
+from moe.surgery.streamed import logits
 from moe.surgery.upcycle import UpcycleOptions, upcycle
 from tests import tiny
 
@@ -325,6 +328,48 @@ def test_a_skywork_moe_without_normalisation_can_be_asked_for(tmp_path: Path) ->
     upcycle(dense(tmp_path), tmp_path / "moe", replace(OPTIONS, family="skywork_moe"))
     config = Checkpoint.open(tmp_path / "moe").config
     assert (config.family, config.moe) == ("skywork_moe", MoeConfig(4, 2, 40))
+
+
+@pytest.mark.parametrize("first", ["even", "own"])
+def test_copies_that_are_merged_keep_the_function(first: FirstSegment, tmp_path: Path) -> None:
+    """Whatever the weights of equal experts, their sum is the expert."""
+    source = dense(tmp_path, torch.bfloat16)
+    options = replace(OPTIONS, top_k=1, segment_tokens=4, first_segment=first, first_dense=1)
+    receipt = upcycle(source, tmp_path / "moe", options)
+    inputs = tiny.tokens(97, 2, 17)
+    assert apart(logits_of(tmp_path / "moe", inputs), transformers_logits(source, inputs)) <= 1e-5
+    assert receipt.distance.relative < 1e-6
+    config = Checkpoint.open(tmp_path / "moe").config
+    moe = MoeConfig(4, 1, 40, segment_tokens=4, first_segment=first, dense_layers=(0,))
+    assert (config.family, config.moe) == ("raymoe", moe)
+
+
+def test_a_merged_model_is_computed_from_its_files_as_from_memory(tmp_path: Path) -> None:
+    options = replace(OPTIONS, top_k=1, segment_tokens=5, method=Noise(0.5), router_std=2.0)
+    receipt = upcycle(dense(tmp_path), tmp_path / "moe", options)
+    assert receipt.distance.relative > 0.01
+    inputs = tiny.tokens(97, 2, 17)
+    streamed = logits(Checkpoint.open(tmp_path / "moe"), inputs)
+    assert apart(streamed, logits_of(tmp_path / "moe", inputs)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "mixtral"}, "mixtral format cannot say segment_tokens = 4, .* .raymoe holds"),
+        ({"method": Split()}, "method split makes experts of 10 columns, .* choose copy, noise"),
+        ({"router": "zero"}, "a router of zeros merges all experts with equal weights"),
+        ({"gate_norm": 1.0}, "merged for segments, which takes no gate_norm = 1.0"),
+        ({"top_k": 2}, "a segment passes the 1 feed-forward"),
+    ],
+)
+def test_what_merged_experts_do_not_take_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, **({"top_k": 1, "segment_tokens": 4} | changes))
+    with pytest.raises(ConfigError, match=message):
+        upcycle(dense(tmp_path), tmp_path / "moe", options)
+    assert not (tmp_path / "moe").exists()
 
 
 def test_a_source_with_experts_is_refused(tmp_path: Path) -> None:

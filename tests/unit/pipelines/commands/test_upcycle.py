@@ -53,6 +53,16 @@ def test_models_are_mixed_by_prompts(models: Path, shell: Shell) -> None:
     assert table["options"]["prompts"] == ["a.txt", "b.txt"]
 
 
+def test_experts_are_merged_for_segments(models: Path, shell: Shell) -> None:
+    shell.run("upcycle", "a", "--to", "lory", "--experts", 3, "--segment-tokens", 8)
+    moe = Checkpoint.open(models / "lory").config.moe
+    assert moe is not None
+    assert (moe.experts, moe.top_k, moe.segment_tokens, moe.first_segment) == (3, 1, 8, "even")
+    shell.run("evaluate", "lory", "--data", "tokens")
+    refused = shell.refused("upcycle", "a", "--to", "x", "--first-segment", "own")
+    assert "first_segment = 'own' has no effect" in refused
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

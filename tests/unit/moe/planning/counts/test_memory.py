@@ -15,8 +15,11 @@ from moe.planning.counts.memory import (
     LOGITS_AT_ONCE,
     MESSAGES_AHEAD,
     Position,
+    cache_bytes_per_token,
     rank_bytes,
+    working_bytes,
 )
+from moe.planning.counts.merging import merged_bytes
 from moe.planning.counts.workload import BF16, FLOAT32, MEGATRON, Numerics, Workload
 from moe.planning.schedules.schedule import in_flight
 from tests.plans import FINE, SMOLLM2, with_experts
@@ -128,6 +131,25 @@ def test_each_layer_keeps_what_its_kind_does() -> None:
     assert kept(normed, 0) == dense + 2 * (576 + 192) == pytest.approx(12695, rel=0.01)
     hashed = replace(SMOLLM2, moe=MoeConfig(8, 1, 1536, hashed=True))
     assert kept(hashed, 0) == attention + 2 * 1536 == pytest.approx(8076, rel=0.01)
+    merged = replace(SMOLLM2, moe=MoeConfig(8, 1, 1536, segment_tokens=256))
+    assert kept(merged, 0) == kept(hashed, 0) + 8
+
+
+def test_merged_experts_are_in_memory_a_group_at_a_time_and_their_gates_in_the_cache() -> None:
+    moe = MoeConfig(8, 1, 1536, segment_tokens=256, dense_layers=(0,))
+    config = replace(SMOLLM2, moe=moe)
+    share = replace(whole(config), layers=(1, 3), embedding=False, head=False)
+    work = [working_bytes(each, share, MIDDLE, WORKLOAD) for each in (config, SMOLLM2)]
+    numbers, segments = 3 * 576 * 1536, 2 * 512 // 256
+    assert work[0] - work[1] == (4 + 4 + 4) * numbers * segments
+    longer = replace(WORKLOAD, sequence_length=8192)
+    assert merged_bytes(config, share, 1, longer) == (4 + 4 + 4) * numbers * 6  # of 64 segments
+    serving = replace(WORKLOAD, training=False)
+    assert merged_bytes(config, share, 1, serving) == 4 * numbers
+    cached = [cache_bytes_per_token(each, share, serving) for each in (config, SMOLLM2)]
+    assert cached[0] - cached[1] == 2 * 8 * 4
+    dense = replace(share, layers=(0, 1))
+    assert merged_bytes(config, dense, 0, WORKLOAD) == 0
 
 
 def test_unlike_layers_add_up_and_serving_holds_the_widest() -> None:

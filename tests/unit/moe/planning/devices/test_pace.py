@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe.errors import PlanError
-from moe.planning.counts.work import Passes, Work
+from moe.planning.counts.passes import Passes, Work
 from moe.planning.devices.pace import Measured, Pace, Profile, from_table, to_tables
 from moe.planning.devices.rates import Rates
 

@@ -7,14 +7,8 @@ import pytest
 from moe.config.share import whole
 from moe.config.tensors import parameters
 from moe.errors import PlanError
-from moe.planning.counts.work import (
-    Passes,
-    embedding_work,
-    head_work,
-    layer_work,
-    optimizer_work,
-    part_of,
-)
+from moe.planning.counts.passes import Passes
+from moe.planning.counts.work import embedding_work, head_work, layer_work, optimizer_work, part_of
 from moe.planning.counts.workload import FLOAT32, Workload
 from moe.planning.devices.inventory import Inventory
 from moe.planning.devices.links import Link

@@ -144,6 +144,12 @@ def test_tokens_that_are_hashed_find_a_copy_of_their_expert(tmp_path: Path) -> N
         expand(source, tmp_path / "x", ExpandOptions(8, keep="function"))
 
 
+def test_merged_experts_are_not_grown(tmp_path: Path) -> None:
+    source = ours(tmp_path / "moe", top_k=1, expert_size=12, segment_tokens=4)
+    with pytest.raises(ConfigError, match="upcycle the dense model to more experts instead"):
+        expand(source, tmp_path / "more", ExpandOptions(8))
+
+
 def test_at_the_same_top_k_the_function_moves_and_the_receipt_says_why(tmp_path: Path) -> None:
     source = tiny.saved(tiny.mixtral(), tmp_path / "moe")
     receipt = expand(source, tmp_path / "more", ExpandOptions(8), texts())

@@ -15,7 +15,8 @@ from moe.nn.decoder import Decoder
 from moe.nn.router import Routing
 from moe.surgery.look.look import Traffic, closest, look, traffic_of
 from moe.surgery.look.routed import routed
-from tests import mixtures, tiny
+from tests import exports, mixtures, tiny
+from tests.routed import routed as architecture
 
 TOKENS = tiny.tokens(97, 10, 13)
 
@@ -85,6 +86,14 @@ def test_experts_without_tokens_are_dead(models: dict[str, Path]) -> None:
     assert traffic.dead == (1, 2, 4, 5)
     assert traffic.imbalance == pytest.approx(3.0)
     assert traffic.together[0][3] == 1.0
+
+
+def test_merged_experts_have_weights_to_compare_and_no_traffic(tmp_path: Path) -> None:
+    moe = {"top_k": 1, "expert_size": 40, "segment_tokens": 4}
+    checkpoint = Checkpoint.open(exports.export(architecture(**moe), tmp_path))
+    assert len(next(look(checkpoint)).cosine) == 4
+    with pytest.raises(ConfigError, match="no traffic to count; leave the data out"):
+        next(look(checkpoint, tiny.tokens(97, 1, 8)))
 
 
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from moe.surgery.shrink.method import ShrinkMethod
 from moe.surgery.shrink.options import CompressOptions
 from moe.surgery.shrink.prune import Prune
 from moe.surgery.text import Text, Texts
-from tests import mixtures, tiny
+from tests import exports, mixtures, tiny
+from tests.routed import routed
 
 MEASURED: list[ShrinkMethod] = [
     Prune("random"),
@@ -209,6 +210,10 @@ def test_dense_and_hashed_models_and_full_directories_are_refused(tmp_path: Path
         compress(dense, tmp_path / "to", options)
     with pytest.raises(StorageError, match="not empty"):
         compress(mixtures.made("mixtral", tmp_path / "moe"), dense, options)
+    moe = {"top_k": 1, "expert_size": 40, "segment_tokens": 4}
+    merged = exports.export(routed(**moe), tmp_path / "merged")
+    with pytest.raises(ConfigError, match=r"merged for segments .* cannot be pruned or merged"):
+        compress(merged, tmp_path / "to", options)
     with pytest.raises(ConfigError, match="no merit 'luck'"):
         Prune("luck")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give --experts"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.commands import Batch, BatchOutput, Drawing
+from actors.commands import Batch, BatchOutput, Drawing, Feed
 from moe.config.sampling import SampledToken, Sampling
 from moe.nn.inference.rows import BLOCK
 from pipelines.serving.batching.batcher import Batcher, Room
@@ -62,7 +62,7 @@ class Ranks:
                 self.oldest[feed.sequence] = min([self.weights, *shared])
             self.ends[feed.sequence] = feed.position + feed.count
             for at in range(feed.position, feed.position + feed.count):
-                held = hash((feed.adapter, *text[: at + 1]))
+                held = self._held(feed, text, at)
                 writes.append((feed.table[at // BLOCK], at % BLOCK, held))
                 self.written[writes[-1][:2]] = self.oldest[feed.sequence]
         self.memory |= {(block, offset): value for block, offset, value in writes}
@@ -73,7 +73,7 @@ class Ranks:
             first = 0 if self.room.window is None else max(0, end - self.room.window)
             for at in range(first, end):
                 found = self.memory[feed.table[at // BLOCK], at % BLOCK]
-                assert found == hash((feed.adapter, *text[: at + 1]))
+                assert found == self._held(feed, text, at)
                 written = self.written[feed.table[at // BLOCK], at % BLOCK]
                 assert written >= self.joined[feed.sequence], "from weights before it came"
             if feed.draws:
@@ -85,6 +85,11 @@ class Ranks:
                 assert list(feed.targets) == text[feed.position + 1 :][: len(feed.targets)]
                 scored[feed.sequence] = tuple(SampledToken(t, -1.0) for t in feed.targets)
         return BatchOutput(batch.number, drawn, scored)
+
+    def _held(self, feed: Feed, text: list[int], at: int) -> int:
+        """Return what a position holds: of merged experts, after a prompt also by its end."""
+        after = self.room.merged and feed.prompt is not None and at >= feed.prompt
+        return hash((feed.adapter, feed.prompt if after else None, *text[: at + 1]))
 
     def restart(self, known: dict[int, list[int]]) -> None:
         """Lose everything; of the texts, what the driver knows is left."""
@@ -104,6 +109,7 @@ def rooms(draw: st.DrawFn) -> Room:
         depth=2 if ahead else draw(st.integers(1, 3)),
         ahead=ahead,
         short=draw(st.integers(0, 50)),
+        merged=draw(st.booleans()),
     )
 
 
