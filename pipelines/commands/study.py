@@ -52,9 +52,10 @@ def study(
     """Try a claim of the papers by training small models, and say whether it holds.
 
     Each study takes less than an hour on two cores. It prints the claims with the paper's figure,
-    ours and a verdict, and keeps all figures in --to.
+    ours and a verdict, and keeps all figures in --to, as JSON and as a page with curves.
     """
     from moe.checkpoint.writer import write_json
+    from pipelines.screen.study_page import write_page
     from pipelines.screen.study_table import claims_table, figures_table
     from pipelines.screen.study_view import arms_view
     from pipelines.study.catalogue import asked_of, conduct, study_named
@@ -69,6 +70,7 @@ def study(
         console.print(figures_table(each))
     for note in found.notes:
         say(note)
-    kept = to / f"{name}.json"
+    kept, page = to / f"{name}.json", to / f"{name}.html"
     write_json(kept, {"asked": asdict(asked), **asdict(found)})
-    say(f"wrote {kept}")
+    write_page(page, found)
+    say(f"wrote {kept} and {page}")

@@ -21,6 +21,7 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 from rich.text import Text
 
+from cluster.journal import JOURNAL
 from moe.checkpoint.manifest import checkpoints
 from moe.config.run import RunConfig, load_run
 from moe.errors import RaymoeError
@@ -30,7 +31,7 @@ from pipelines.corpus.inputs import TOKENIZER
 from pipelines.fetching.texts import DEFAULT_SOURCES, fetch_texts
 from pipelines.study.sizes import DENSE
 from pipelines.study.text import VOCABULARY, write_vocabulary
-from pipelines.training.recording import JOURNAL, recorded_steps
+from pipelines.training.recording import recorded_steps
 
 ROOT = Path("story")
 DENSE_RUN, RUN = Path("manifests/runs/story-dense.toml"), Path("manifests/runs/story.toml")

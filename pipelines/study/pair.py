@@ -22,8 +22,8 @@ from moe.planning.plan.plan import Plan
 from moe.planning.prediction.predict import predict
 from moe.planning.search.make import even_layers, make_plan
 from pipelines.corpus.shards import TokenShards
+from pipelines.planning.run_work import workload
 from pipelines.training.batches import batches
-from pipelines.training.run_plan import workload
 
 PROFILE_SECONDS = 1.0
 """For each part of the model that is measured before a plan is made."""

@@ -9,10 +9,7 @@ import pytest
 from lxml import html
 
 from moe.errors import ConfigError
-from pipelines.reporting.bins import Curve
 from pipelines.reporting.recorded import read_run
-from pipelines.screen.page.chart import Chart, Line
-from pipelines.screen.report.claims import Claim, claims_page
 from pipelines.screen.report.follow import follow
 from pipelines.screen.report.page import draw_report, write_report
 from tests import journals
@@ -150,27 +147,3 @@ def test_the_page_is_written_again_while_the_run_goes_on(tmp_path: Path) -> None
     assert "refresh" not in last
     steps = html.fromstring(last).xpath("//dl/div[dt='steps done']/dd/text()")[0]
     assert steps == str(max(each.get("step", 0) for each in lines[:18]))
-
-
-def test_a_table_of_claims_has_verdicts_and_charts() -> None:
-    curve = Curve()
-    for step in range(5):
-        curve.add(step, float(step))
-    claims = [
-        Claim("gates <are> sharp", "Skywork-MoE 4.1", "0.4", "0.5 (3 seeds)", "holds"),
-        Claim("scratch wins late", "3.2", "100B tokens", "", "not seen at this scale"),
-    ]
-    drawn = Chart("Loss by budget", "nats per token", [Line("ours", curve.bins)], "tokens")
-    page = html.fromstring(claims_page("Study <1>", "Two runs.", claims, [drawn]))
-    assert page.xpath("//h1/text()") == ["Study <1>"]
-    rows = page.xpath("//table[caption[starts-with(., 'What is claimed')]]/tbody/tr")
-    assert rows[0].xpath("./td/text()") == [
-        "gates <are> sharp",
-        "Skywork-MoE 4.1",
-        "0.4",
-        "0.5 (3 seeds)",
-        "holds",
-    ]
-    assert rows[0].xpath("./td[@class='holds']")
-    assert "1 of 2 hold" in page.text_content()
-    assert titles(page) == ["Loss by budget"]
