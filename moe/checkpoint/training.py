@@ -126,8 +126,7 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(context.run))
-    name = f"{context.run.name}, step {about.step}"
-    write_card(directory, name, [context.tokenizer], context.config, about.card())
+    write_card(directory, [context.tokenizer], context.config, about.card())
     balance = {layer: state for each in written for layer, state in each.balance.items()}
     files = {name: size for name, size in sizes(directory).items() if name not in CARD}
     others = sorted(name for name in files if not name.endswith(".safetensors"))

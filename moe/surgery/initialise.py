@@ -49,7 +49,7 @@ def initialise(
         write_json(staging / "config.json", table)
         copy_remote_code(config.family, staging)
         how = {"preset": preset, "seed": seed, "dtype": kind}
-        write_card(staging, to.resolve().name, (), config, Made("init", how))
+        write_card(staging, (), config, Made("init", how))
         shards = write_model(staging, specs, _values(config, ours, seed, dtype), progress)
         rest = sorted(path for path in staging.iterdir() if path.name not in shards)
         files = {name: shard.result() for name, shard in shards.items()} | hashes(tuple(rest))

@@ -70,7 +70,7 @@ def upcycle(
     check_room(to, job.bytes)
     cores = nullcontext() if options.method.measures else one_core_spared()
     with cores, staged(to) as staging, ThreadPoolExecutor(1) as thread:
-        shards = job.write(staging, to.resolve().name, progress)
+        shards = job.write(staging, progress)
         before = thread.submit(logits, dense, job.probe)
         inputs = thread.submit(hashes_of, dense)
         after = logits(Checkpoint.open(staging), job.probe)
@@ -106,13 +106,10 @@ class _Upcycling:
                 "rounds; choose a power of two, or --family raymoe, which scales routed sums"
             )
 
-    def write(self, directory: Path, name: str, progress: Progress) -> dict[str, Future[str]]:
-        """Write everything but the receipt; return a future of the SHA-256 of each shard.
-
-        ``name`` is that of the directory once it is complete.
-        """
+    def write(self, directory: Path, progress: Progress) -> dict[str, Future[str]]:
+        """Write everything but the receipt; return a future of the SHA-256 of each shard."""
         write_small_files(directory, self.dense, self.config)
-        write_card(directory, name, [local(self.dense.path)], self.config, self.made)
+        write_card(directory, [local(self.dense.path)], self.config, self.made)
         return write_model(directory, self._specs, self._values(), progress)
 
     @property

@@ -38,6 +38,11 @@ class Bin:
         """Where the bin stands."""
         return (self.start + self.stop) / 2
 
+    def times(self, factor: float) -> "Bin":
+        """Return the bin of the values times a factor above 0."""
+        least, most, total = (factor * each for each in (self.least, self.most, self.total))
+        return Bin(self.start, self.stop, self.count, total, least, most)
+
     def add(self, x: float, value: float | None) -> None:
         """Take one more value, None for one that is no number."""
         self.stop = x

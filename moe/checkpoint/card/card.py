@@ -27,7 +27,6 @@ CARD = (README, BASE_README)
 
 def write_card(
     directory: Location,
-    name: str,
     sources: Sequence[Path],
     config: ModelConfig,
     made: Made,
@@ -35,15 +34,16 @@ def write_card(
 ) -> None:
     """Write the README of a directory whose other small files are there already.
 
-    ``name`` is that of the directory once it is complete. ``sources`` are the model directories it
-    was made from, the one that it takes after first. What the authors of that one's base wrote is
-    copied beside it.
+    ``sources`` are the model directories it was made from, the one that it takes after first. What
+    the authors of that one's base wrote is copied beside it. Equal conversions write equal cards,
+    wherever to.
     """
     before = front_matter(sources[0]) if sources else {}
     licences = [licence_of(source) for source in sources] or [Licence(UNKNOWN)]
     bases = list(dict.fromkeys(base for source in sources for base in _bases(source)))
     earlier = steps_of(sources[0]) if sources else []
     steps = [*earlier, made.table(sources)]
+    name = ", ".join([*(bases or [config.family]), *(str(step.get("method")) for step in steps)])
     kept = _keep_readme(sources, directory)
     licence = common(licences)
     table = {

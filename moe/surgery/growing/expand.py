@@ -73,8 +73,7 @@ def expand(
         shards = write_model(staging, specs, _values(checkpoint, made), progress)
         after = Checkpoint.open(staging)
         compared = compare(checkpoint, after, grown, texts)
-        name = to.resolve().name
-        write_card(staging, name, [source], grown.after, made_by(made, texts), compared.losses)
+        write_card(staging, [source], grown.after, made_by(made, texts), compared.losses)
         files = hashes_of(checkpoint), written(staging, shards)
         receipt = growth_receipt(checkpoint, made, texts, files, compared)
         write_receipt(staging, asdict(receipt))

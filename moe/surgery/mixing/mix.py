@@ -76,7 +76,7 @@ def mix(
     rows = mixing.prompted()
     with one_core_spared(), staged(to) as staging:
         write_small_files(staging, mixing.head, mixing.config)
-        write_card(staging, to.resolve().name, mixing.sources, mixing.config, mixing.made)
+        write_card(staging, mixing.sources, mixing.config, mixing.made)
         shards = write_model(staging, mixing.specs, mixing.values(rows), progress)
         mixed = logits(Checkpoint.open(staging), mixing.probe)
         receipt = mixing.receipt(written(staging, shards), mixed)

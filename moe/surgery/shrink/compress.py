@@ -88,8 +88,7 @@ def compress(
             (_bytes(checkpoint), total),
             _distance(checkpoint, after, options, texts),
         )
-        card = to.resolve().name, [source], config, _made(done, texts), _losses_told(done, texts)
-        write_card(staging, *card)
+        write_card(staging, [source], config, _made(done, texts), _measured(done, texts))
         files = inputs.result(), written(staging, shards)
         write_receipt(staging, _receipt(checkpoint, done, texts, files))
     return done
@@ -105,7 +104,7 @@ def _made(done: Compressed, texts: Texts | None) -> Made:
     return Made(name, options.record() | asked, data)
 
 
-def _losses_told(done: Compressed, texts: Texts | None) -> tuple[Measured, ...]:
+def _measured(done: Compressed, texts: Texts | None) -> tuple[Measured, ...]:
     """Return the losses in the form of the card."""
     if done.losses is None or texts is None:
         return ()

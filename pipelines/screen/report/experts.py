@@ -33,7 +33,7 @@ _KINDS = {
         "ratio of the two largest scores",
         "1: the router does not decide.",
     ),
-    "balance_loss": ("Balance loss", "1, without its coefficient", ""),
+    "balance_loss": ("Balance loss", "no unit, without its coefficient", ""),
     "similarity": (
         "Similarity of experts",
         "mean cosine of all pairs",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from pipelines.reporting.bins import Bin
 from pipelines.reporting.happenings import Happening, happenings
 from pipelines.reporting.recorded import Recorded
 from pipelines.screen.page.chart import Chart, Line, Mark, chart
@@ -15,9 +16,9 @@ _ONE_EACH = (
     ("loss", "Loss", "nats per token", "Cross entropy of each step."),
     ("tokens_per_second", "Speed", "tokens per second", "All devices together."),
     ("step_seconds", "Duration of a step", "seconds", ""),
-    ("gradient_norm", "Gradient norm", "1", "Of all parameters, before clipping."),
-    ("learning_rate", "Learning rate", "1", ""),
-    ("flops_per_second", "Useful work", "FLOP/s", "6 FLOPs for each active parameter and token."),
+    ("gradient_norm", "Gradient norm", "no unit", "Of all parameters, before clipping."),
+    ("learning_rate", "Learning rate", "no unit", ""),
+    ("flops_per_second", "Useful work", "GFLOP/s", "Counted by active parameters and tokens."),
     ("mfu", "MFU", "fraction of the data-sheet peak", "Useful work over the peak of all GPUs."),
     ("goodput", "Goodput", "fraction", "Time in steps that were kept, of all time so far."),
 )
@@ -35,13 +36,19 @@ def training(runs: Sequence[Recorded]) -> Iterator[str]:
 
 def _chart(runs: Sequence[Recorded], name: str, title: str, unit: str, about: str) -> Chart:
     lines = [
-        Line(run.name if len(runs) > 1 else title, run.curves[name].bins, colour)
+        Line(run.name if len(runs) > 1 else title, _in_units(run, name), colour)
         for colour, run in enumerate(runs)
         if name in run.curves
     ]
     lost = [_lost(run, name) for run in runs]
     told = " ".join([about, *(each for each in lost if each)]).strip()
     return Chart(title, unit, lines, marks=marks(runs[0]) if len(runs) == 1 else (), about=told)
+
+
+def _in_units(run: Recorded, name: str) -> Sequence[Bin]:
+    """Return a curve in the unit in which it is drawn."""
+    bins = run.curves[name].bins
+    return [each.times(1e-9) for each in bins] if name == "flops_per_second" else bins
 
 
 def marks(run: Recorded) -> tuple[Mark, ...]:

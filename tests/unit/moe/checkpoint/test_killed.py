@@ -84,4 +84,7 @@ def test_ranks_killed_while_they_write(pattern: str, tmp_path: Path) -> None:
     check_sound(complete[-1], saving_process.LARGE, len(complete))
     prune(tmp_path, keep=1)
     assert list(tmp_path.iterdir()) == [complete[-1]]
-    assert sizes(complete[-1]).keys() == load_manifest(complete[-1]).files.keys() | {"raymoe.json"}
+    assert sizes(complete[-1]).keys() == load_manifest(complete[-1]).files.keys() | {
+        "raymoe.json",
+        "README.md",
+    }

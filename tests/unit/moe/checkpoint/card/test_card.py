@@ -28,7 +28,7 @@ def made(directory: Path, *sources: Path, **more: Any) -> ModelCard:
     directory.mkdir()
     (directory / "config.json").write_text('{"auto_map": {}}')
     about = {"made": MADE, "measured": ()} | more
-    write_card(directory, directory.name, sources, SKYWORK, about["made"], about["measured"])
+    write_card(directory, sources, SKYWORK, about["made"], about["measured"])
     return ModelCard.load(directory / README)
 
 
@@ -50,6 +50,7 @@ def test_the_hub_reads_base_licence_steps_and_losses(tmp_path: Path) -> None:
         "options": {"experts": 4, "list": "1, 2"},
     }
     text = card.text
+    assert "# HuggingFaceTB/SmolLM2-135M, upcycle (copy)" in text
     assert "| its source | 3.5000 | tokens |  |" in text
     assert "trust_remote_code=True" in text
     assert "6 experts, of which each token uses 2" in text
