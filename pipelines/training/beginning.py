@@ -63,7 +63,8 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
             f"{run.checkpoint.location} holds checkpoints up to {saved[-1].name}; "
             "continue with --resume or give another checkpoint.path"
         )
-    if saved and run.train.engine == "deepspeed":
+    unfinished = saved and last_step(run) < run.train.steps
+    if unfinished and run.train.engine == "deepspeed":
         raise ConfigError(
             f"{run.checkpoint.location} holds {saved[-1].name}, and DeepSpeed does not go on from "
             'one of its checkpoints; continue with train.engine = "raymoe", which does'

@@ -1,5 +1,6 @@
 """Ray Train's trainers of a run: one worker that drives actors, or several that train."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,11 +11,15 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from moe.config.run import RunConfig
+from moe.errors import LaunchError
 from pipelines.training.deepspeed.drive import DeepSpeedWork
 from pipelines.training.deepspeed.drive import drive as drive_deepspeed
 from pipelines.training.drive import drive
 from pipelines.training.final import NoSecondTry
 from pipelines.training.work import Work
+
+START = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+"""Variable by which Ray Train knows how long all of its workers may take to start."""
 
 WORKER_BYTES = 2**20
 """Bytes of memory that the driver reserves; it computes nothing and takes no CPU from the ranks."""
@@ -30,14 +35,22 @@ def deepspeed_trainer(work: DeepSpeedWork) -> TorchTrainer:
     """Return the trainer of a run with DeepSpeed: as many workers as replicas, each with a GPU
     where the cluster has so many, and else with ``plan.threads`` cores.
 
-    One that is lost ends the run: the others have its part of no state.
+    One that is lost ends the run: the others have its part of no state. LaunchError where the
+    cluster has neither.
     """
     workers, threads = work.run.plan.replicas, work.run.plan.threads
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = there.get("GPU", 0) >= workers
+    if not gpus and there.get("CPU", 0) < workers * threads:
+        raise LaunchError(
+            f"plan.replicas = {workers} workers need a GPU each, or {threads} cores each "
+            f"(plan.threads); the cluster has {there.get('GPU', 0):g} GPUs and "
+            f"{there.get('CPU', 0):g} cores: lower one of them, or add nodes"
+        )
     scaling = ScalingConfig(
         num_workers=workers, use_gpu=gpus, resources_per_worker={"CPU": threads} | _gpu(gpus)
     )
+    os.environ[START] = str(work.run.cluster.launch_seconds)
     return _trainer(drive_deepspeed, work, scaling, 0)
 
 

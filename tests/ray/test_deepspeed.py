@@ -10,7 +10,8 @@ from actors.commands import StepReport
 from cluster.journal import read
 from cluster.session import Session
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import ConfigError
+from moe.config.run import RunConfig
+from moe.errors import ConfigError, LaunchError
 from pipelines.corpus.shards import TokenShards
 from pipelines.training.batches import batches
 from pipelines.training.recording import JOURNAL
@@ -20,7 +21,6 @@ from tests.reference import PlainTraining
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.long,
     pytest.mark.skipif(
         importlib.util.find_spec("deepspeed") is None,
         reason="the extra [deepspeed] is not installed",
@@ -30,22 +30,32 @@ pytestmark = [
 STEPS = 4
 
 
-def test_workers_of_ray_train_train_save_and_tell(
-    ray_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = material.make(tmp_path)
+def run_of(folder: Path, threads: int = 1) -> RunConfig:
+    """Return a run of two workers of DeepSpeed."""
     (folder / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 2}}))
-    by_deepspeed = {"engine": "deepspeed", "deepspeed_config": str(folder / "ds.json")}
-    run = material.run(
-        folder,
-        folder / "run",
-        STEPS,
-        2,
-        {"train": by_deepspeed | {"micro_batch": 1}},
-        {"plan": {"stages": 1, "replicas": 2, "profile": None}},
-    )
+    train = {"micro_batch": 1, "engine": "deepspeed", "deepspeed_config": str(folder / "ds.json")}
+    plan = {"stages": 1, "replicas": 2, "profile": None, "threads": threads}
+    changes = {"train": train, "plan": plan, "cluster": {"group_seconds": 120.0}}
+    return material.run(folder, folder / "run", STEPS, 2, changes)
+
+
+def nothing(*_: object) -> None:
+    """Follow nothing."""
+
+
+def test_a_cluster_without_room_for_the_workers_is_refused(
+    ray_session: Session, tmp_path: Path
+) -> None:
+    run = run_of(material.make(tmp_path), threads=9)
+    with pytest.raises(LaunchError, match=r"2 workers need a GPU each, or 9 cores each"):
+        train(run, "never", nothing, nothing, nothing)
+
+
+@pytest.mark.long
+def test_workers_of_ray_train_train_save_and_tell(ray_session: Session, tmp_path: Path) -> None:
+    run = run_of(material.make(tmp_path))
     steps: list[StepReport] = []
-    last = train(run, "never", lambda plan, session: None, steps.append, lambda line: None)
+    last = train(run, "never", nothing, steps.append, nothing)
     plain = PlainTraining(run.model.path, run)
     shards = TokenShards.open(run.data.path, "train")
     for batch in batches(run, shards, 0):
@@ -59,4 +69,4 @@ def test_workers_of_ray_train_train_save_and_tell(
     assert [each["step"] for each in journal if each.get("event") == "checkpoint"] == [2, 4]
     longer = run.model_copy(update={"train": run.train.model_copy(update={"steps": 6})})
     with pytest.raises(ConfigError, match="DeepSpeed does not go on from one of its checkpoints"):
-        train(longer, "always", lambda plan, session: None, steps.append, lambda line: None)
+        train(longer, "always", nothing, nothing, nothing)

@@ -87,7 +87,7 @@ class RunConfig(Section):
         """Check that nothing is asked of DeepSpeed that only raymoe's own engine does."""
         if self.train.engine == "raymoe":
             return self
-        usual = ClusterSection().max_failures
+        usual, cluster = ClusterSection(), self.cluster
         asked = {
             "plan.path": self.plan.path is not None,
             "plan.stages above 1": self.plan.stages > 1,
@@ -103,8 +103,9 @@ class RunConfig(Section):
             ),
             "monitor.every": self.monitor.every > 0,
             "[elastic]": self.elastic != ElasticSection(),
-            "cluster.max_failures": self.cluster.max_failures not in (0, usual),
-            "cluster.wait_seconds": self.cluster.wait_seconds is not None,
+            "cluster.max_failures": cluster.max_failures not in (0, usual.max_failures),
+            "cluster.wait_seconds": cluster.wait_seconds is not None,
+            "cluster.group_seconds": cluster.group_seconds != usual.group_seconds,
         }
         if found := [name for name, given in asked.items() if given]:
             raise ValueError(

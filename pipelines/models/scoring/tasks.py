@@ -43,8 +43,7 @@ def check_harness() -> None:
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"tasks are run by lm-eval, which is not there ({error}); install the extra: pip "
-            "install 'raymoe[eval]'"
+            f"tasks are run by lm-eval, which is not there ({error}); install raymoe[eval]"
         ) from error
 
 

@@ -67,8 +67,7 @@ def settings_of(run: RunConfig) -> Settings:
     assert path is not None
     if find_spec("deepspeed") is None:
         raise ConfigError(
-            'train.engine = "deepspeed", and DeepSpeed is not installed; install the extra: pip '
-            "install 'raymoe[deepspeed]'"
+            'train.engine = "deepspeed", and DeepSpeed is not installed; install raymoe[deepspeed]'
         )
     if not path.is_file():
         raise ConfigError(f"train.deepspeed_config is {path}, and there is no such file")

@@ -129,6 +129,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"elastic": {"copy_every": 5}}, r"\[elastic\]"),
         ({"elastic": {"follow_nodes": True}}, r"\[elastic\]"),
         ({"cluster": {"max_failures": 5}}, "cluster.max_failures"),
+        ({"cluster": {"group_seconds": 5.0}}, "cluster.group_seconds"),
         ({"monitor": {"every": 5}}, "monitor.every"),
         ({"balance": {"loss": "skywork", "coefficient": {"type": "bias"}}}, "balance.coefficient"),
         ({"plan": {"replicas": 3}}, "not a multiple of micro_batch x plan.replicas = 6"),
