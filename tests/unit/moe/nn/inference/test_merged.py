@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moe.checkpoint.names import disk_name
+from moe.config.adapters import groups
 from moe.config.answering import WeightKind
 from moe.config.model import ModelConfig
+from moe.config.share import whole
 from moe.errors import ConfigError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass, SequenceCache
@@ -129,6 +131,13 @@ def test_a_place_has_room_for_its_gates() -> None:
     own = place_bytes(config, decoder.share, torch.float32)
     assert own == 3 * 2 * 3 * 8 * 4 + 2 * 4 * 4  # of the two layers that merge, 4 experts each
     assert Store(config, decoder.share, BLOCKS).bytes == BLOCKS * BLOCK * own
+
+
+def test_adapters_add_to_attention_and_dense_layers_alone() -> None:
+    config = config_of(4)
+    found = [group[0].role for group in groups(config, whole(config))]
+    assert {role.part for role in found if role.layer != 1} == {"query", "output"}
+    assert {role.part for role in found if role.layer == 1} == {"query", "output", "gate", "down"}
 
 
 def test_a_first_segment_that_looks_ahead_is_not_served() -> None:
