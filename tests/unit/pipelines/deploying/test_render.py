@@ -254,3 +254,11 @@ def test_nodes_of_a_cluster_give_the_devices_and_their_selectors(shell: Shell) -
     assert group["template"]["spec"]["nodeSelector"] == labels
     assert _limits(group)["nvidia.com/gpu"] == "1"
     assert group["replicas"] == 2
+
+
+def test_pods_are_not_sized_for_workers_of_deepspeed(shell: Shell) -> None:
+    file = shell.path / "run.toml"
+    asked = 'engine = "deepspeed"\ndeepspeed_config = "/data/ds.json"\n[plan]\nreplicas = 2'
+    text = file.read_text().replace('[plan]\npath = "/data/plan.toml"', asked)
+    file.write_text(text)
+    assert "send the run to a Ray cluster by `raymoe submit`" in shell.refused(*words(shell))
