@@ -1,4 +1,4 @@
-"""Architectures of the papers by name: DeepSeekMoE, Skywork-MoE, and DeepSeekMoE's baselines.
+"""Architectures of the papers by name: DeepSeekMoE with its baselines, Skywork-MoE, Lory.
 
 Sizes are those of DeepSeekMoE table 7 and sections 4.1, 5.1 and 7.1 and of Skywork-MoE table 2 with
 its release. Sizes that the papers do not give are chosen to match their parameter counts:
@@ -10,6 +10,7 @@ its release. Sizes that the papers do not give are chosen to match their paramet
                   as its printed 374.6T FLOPs ask for; the paper prints 12.2B beside them.
     GShard        weights of the two chosen sum to one, as in GShard; DeepSeekMoE does not say.
     Skywork 13B   the dense parent with the vocabulary of the release, 65532.
+    Lory          feed-forwards 2816 wide, LLaMA's rule for 1024; 32000 words.
 
 Sixteen feed-forwards that are always on equal one of sixteen times the width: ``dense-x16``.
 """

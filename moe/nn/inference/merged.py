@@ -30,8 +30,9 @@ from moe.nn.merged_mixture import MergedMixture
 from moe.nn.product import product
 
 MERGED_FROM = 16
-"""Rows that are routed alike from which on merging the experts for them takes less time than the
-products with all of them.
+"""Rows that are routed alike from which on their experts are merged. One thread, 8 experts of the
+widths of SmolLM2-135M, processor time on a busy machine: 5.2 ms merged for 16 rows, and 8.6 ms
+summed; 6.8 ms summed for 8 rows, whether they are of one sequence or of 8.
 """
 
 

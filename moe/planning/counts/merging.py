@@ -6,7 +6,9 @@ micro-batch that are merged in R groups, forward::
     2 N M S FLOPs; reads N M R numbers, writes M S
 
 The backward pass merges again, takes the inner products of experts and gradients, and adds the
-gradients to the experts: 3 times the FLOPs.
+gradients to the experts: 3 times the FLOPs. The widths of SmolLM2-135M, sequences of 512, one
+thread, processor time on a busy machine, measured and (counted) milliseconds of a micro-batch both
+ways: dense block 97 (88); 8 experts for 256 tokens 141 (150), for 64 tokens 215 (217).
 """
 
 from dataclasses import dataclass
