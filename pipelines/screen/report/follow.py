@@ -20,7 +20,8 @@ def follow(
 ) -> bool:
     """Write the page whenever a journal has changed, until all runs are done or it is interrupted.
 
-    Return whether there was something to write. The browser loads it again by itself; the last page, of runs that are done, does not.
+    Return whether there was something to write. The browser loads the page again by itself, but not
+    the last one, of runs that are done.
     """
     runs: list[Recorded] = []
     seen: list[tuple[int, int]] = []
