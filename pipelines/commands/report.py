@@ -61,7 +61,8 @@ def report(
     page = output("--to", to)
     if follow:
         say(f"writing {to} as the run goes on; end it with Ctrl-C")
-        keep_drawing(page.path, runs, every or 10)
+        if not keep_drawing(page.path, runs, every or 10):
+            return
     else:
         write_report(page.path, [read_run(run) for run in runs])
     say(page.told)

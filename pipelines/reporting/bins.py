@@ -7,11 +7,12 @@ its memory does not grow with the run.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 MOST = 400
 """Points of a curve as drawn; a picture has fewer pixels."""
+LARGEST = 1e100
+"""Above it, sums of values would be infinite before long."""
 
 
 @dataclass(slots=True)
@@ -127,11 +128,11 @@ class Curve:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number; None for anything else that a journal may hold."""
+    """Return a finite number that can be drawn; None for anything else that a journal may hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
     except OverflowError:
         return None
-    return found if isfinite(found) else None
+    return found if abs(found) <= LARGEST else None

@@ -54,10 +54,13 @@ def _shape(config: ModelConfig) -> str:
         return f"A dense model of the family `{config.family}`: {config.layers} layers, {whole}."
     moe = config.moe
     shared = f" beside a shared part {moe.shared_size} wide" if moe.shared_size else ""
+    used = f"experts, of which each token uses {moe.top_k}"
+    if moe.merged:
+        used = f"experts, which are merged for each {moe.segment_tokens} tokens"
     return (
         f"A mixture-of-experts model of the family `{config.family}`: {config.layers} layers, "
-        f"{len(config.moe_layers)} of them with {moe.experts} experts, of which each token uses "
-        f"{moe.top_k}{shared}; {whole}, {active_parameters(config):,} of them for each token."
+        f"{len(config.moe_layers)} of them with {moe.experts} {used}{shared}; {whole}, "
+        f"{active_parameters(config):,} of them for each token."
     )
 
 

@@ -18,6 +18,8 @@ COLOURS = 6
 """Lines that a chart can tell apart; the style sheet has a colour and dashes for each."""
 _STRIPS = 48
 _ROWS = 12
+_SMALLEST, _LIKE = 1e-100, 1e-9
+"""Values below the first are drawn as zeros; values that differ by a smaller part, as equal."""
 _NEAR_ZERO = 0.35
 """A scale of positive values begins at 0 where the least is below this part of the most."""
 
@@ -90,12 +92,13 @@ def _scales(lines: Sequence[Line]) -> tuple[Scale, Scale]:
     if left == right:
         left, right = left - 1, right + 1
     least, most = min(each.least for each in bins), max(each.most for each in bins)
-    if 0 <= least <= _NEAR_ZERO * most:
+    size = max(abs(least), abs(most))
+    if size < _SMALLEST:
+        least, most = 0.0, 1.0
+    elif most - least < _LIKE * size:
+        least, most = least - 0.1 * size, most + 0.1 * size
+    elif 0 <= least <= _NEAR_ZERO * most:
         least = 0.0
-    elif least == most:
-        least, most = least - (abs(least) or 1) * 0.1, most + (abs(most) or 1) * 0.1
-    if least == most:
-        most = 1.0
     room = 0.05 * (most - least)
     low = least if least == 0 else least - room
     return Scale(right, LEFT + 6, RIGHT - 4, left), Scale(most + room, BOTTOM, TOP + 6, low)

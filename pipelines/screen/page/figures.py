@@ -7,6 +7,8 @@ from math import ceil, log10
 from pipelines.screen.page.phrases import short
 
 _LARGE, _SMALL = 1e4, 1e-3
+_MOST_DIGITS = 5
+"""Digits behind the point that a tick has room for."""
 
 
 def value_text(value: float) -> str:
@@ -30,5 +32,5 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
         return [
             "0" if abs(tick) < apart / 2 else f"{tick:.1e}".replace("e-0", "e-") for tick in ticks
         ]
-    digits = max(0, ceil(-log10(apart) - 1e-6))
+    digits = min(_MOST_DIGITS, max(0, ceil(-log10(apart) - 1e-6)))
     return [f"{tick + 0.0:.{digits}f}" for tick in ticks]

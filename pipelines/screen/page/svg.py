@@ -131,8 +131,8 @@ class Scale:
         if not span:
             return [self.least]
         step = round_step(span / count)
-        first = ceil(self.least / step - 0.0001)
-        return [number * step for number in range(first, floor(self.most / step * 1.0001) + 1)]
+        first, last = ceil(self.least / step - 0.001), floor(self.most / step + 0.001)
+        return [number * step for number in range(first, last + 1)]
 
 
 def round_step(rough: float) -> float:

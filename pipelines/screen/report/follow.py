@@ -17,10 +17,11 @@ def follow(
     paths: Sequence[Path],
     every_seconds: int,
     wait: Callable[[float], object] = time.sleep,
-) -> None:
+) -> bool:
     """Write the page whenever a journal has changed, until all runs are done or it is interrupted.
 
-    The browser loads it again by itself; the last page, of runs that are done, does not.
+    Return whether there was something to write. The browser loads the page again by itself, but not
+    the last one, of runs that are done.
     """
     runs: list[Recorded] = []
     seen: list[tuple[int, int]] = []
@@ -36,6 +37,7 @@ def follow(
         pass
     if runs:
         write_report(page, runs)
+    return bool(runs)
 
 
 def _state(journal: Path) -> tuple[int, int]:

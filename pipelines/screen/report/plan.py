@@ -44,7 +44,7 @@ def shape_of(found: Planned) -> str:
 
 def model_of(config: ModelConfig) -> str:
     """Return the family and the sizes of a model in a few words."""
-    experts = "" if config.moe is None else f", {config.experts} experts top-{config.moe.top_k}"
+    experts = "" if config.moe is None else f", {config.moe.spoken}"
     return f"{config.family}, {count(config.layers, 'layer')}{experts}"
 
 

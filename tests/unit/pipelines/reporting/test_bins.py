@@ -46,7 +46,7 @@ def test_a_short_curve_keeps_every_value() -> None:
     assert not curve.joined
 
 
-@pytest.mark.parametrize("told", [None, nan, inf, -inf, "1", True, [1], {}, 10**400])
+@pytest.mark.parametrize("told", [None, nan, inf, -inf, "1", True, [1], {}, 10**400, -1e200])
 def test_what_is_no_finite_number_is_none(told: object) -> None:
     assert number(told) is None
 

@@ -139,7 +139,7 @@ def test_the_page_is_written_again_while_the_run_goes_on(tmp_path: Path) -> None
         if len(seen) > 1:
             journals.written(run, lines[: 6 * len(seen)])
 
-    follow(page, [run], 3, wait)
+    assert follow(page, [run], 3, wait)
     assert all('http-equiv="refresh" content="3"' in each for each in seen)
     assert seen[0] == seen[1]
     assert len({*seen}) == 3
