@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.crew.nodes.bundles import Gang, bundle
 from actors.crew.nodes.nodes import living_nodes
+from moe.planning.devices.labels import for_ray
 
 TRY_SECONDS = 30.0
 """Decide again after so long also where nothing has changed: Ray grants what is wanted one gang
@@ -78,11 +79,8 @@ def await_news(
 
 
 def _group(run: str, gang: Gang) -> PlacementGroup:
-    """Ask for room for a gang; Ray removes the group with the process that asked.
-
-    Ray takes a space in ``in(a, b)`` for a part of the value.
-    """
-    labels = [{key: text.replace(" ", "") for key, text in rank.labels} for rank in gang.ranks]
+    """Ask for room for a gang; Ray removes the group with the process that asked."""
+    labels = [for_ray(rank.labels) for rank in gang.ranks]
     group: PlacementGroup = placement_group(
         [bundle(rank) for rank in gang.ranks],
         strategy="STRICT_PACK",

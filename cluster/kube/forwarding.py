@@ -63,7 +63,8 @@ def _pump(source: Any, target: Any) -> None:
 
 
 def _tunnel(api: Api, namespace: str, pod: str, port: int) -> Any:
-    core = client.CoreV1Api(api.client)
+    # The official client changes itself while it opens a tunnel, so each tunnel has one of its own.
+    core = client.CoreV1Api(client.ApiClient(api.client.configuration))
     try:
         tunnel = portforward(
             core.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port)

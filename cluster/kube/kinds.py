@@ -45,6 +45,7 @@ DEFINITION = Kind(
     "customresourcedefinitions",
     namespaced=False,
 )
+LOCAL_QUEUE = Kind("LocalQueue", "kueue.x-k8s.io/v1beta1", "localqueues")
 DEPLOYMENT = Kind("Deployment", "apps/v1", "deployments")
 
 APPLIED = {each.name: each for each in (CONFIG_MAP, BUDGET, RAYJOB, RAYSERVICE)}

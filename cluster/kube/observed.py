@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.kube.api import Api
+from cluster.kube.api import Api, Refusal
 from cluster.kube.kinds import EVENT, POD, RAYCLUSTER, RAYJOB, RAYSERVICE, Kind
 from cluster.kuberay.objects import SERVING, TRAINING
 from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL
@@ -31,6 +31,13 @@ class Observed:
         return dict((self.owner or {}).get("status") or {})
 
     @property
+    def conditions(self) -> tuple[tuple[str, Table], ...]:
+        """The conditions that KubeRay keeps, of the owner and of its Ray cluster, and whose."""
+        cluster = (self.cluster or {}).get("status") or {}
+        kinds = ((self.kind, self.status), (RAYCLUSTER.name, cluster))
+        return tuple((kind, each) for kind, of in kinds for each in of.get("conditions") or ())
+
+    @property
     def roles(self) -> list[str]:
         """The roles that pods have now."""
         return sorted({role_of(pod) for pod in self.pods} - {""})
@@ -52,6 +59,22 @@ def observe(api: Api, kind: Kind, namespace: str, name: str) -> Observed:
     events = [each for each in api.every(EVENT, namespace) if _about(each) in names]
     events.sort(key=_time)
     return Observed(kind.name, name, owner, cluster, tuple(pods), tuple(events))
+
+
+def last_line(api: Api, namespace: str, observed: Observed) -> str:
+    """Return the last line of the log of the pod that submitted a run; empty without one."""
+    pods = [pod for pod in observed.of_role("submitter") if _began(pod)]
+    if not pods:
+        return ""
+    try:
+        lines = list(api.log(namespace, pods[-1]["metadata"]["name"], {"tailLines": "1"}))
+    except Refusal:  # who may not read logs sees the rest
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _began(pod: Table) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed")
 
 
 def role_of(pod: Table) -> str:

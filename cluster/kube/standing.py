@@ -111,9 +111,9 @@ def _waiting(observed: Observed) -> str:
     head = observed.of_role("head")
     if not head:
         return "its head pod is not there yet"
-    if not _runs(head[0]):
+    if not is_ready(head[0]):
         return "its head pod is starting"
-    left = [pod for pod in observed.pods if not _runs(pod)]
+    left = [pod for pod in observed.pods if not is_ready(pod)]
     return f"{len(left)} pods are starting" if left else ""
 
 
@@ -123,10 +123,11 @@ def _counts(observed: Observed) -> tuple[int, int]:
     spec = (observed.cluster or {}).get("spec") or {}
     groups = spec.get("workerGroupSpecs") or ()
     wished = sum(group.get("replicas") or group.get("minReplicas") or 0 for group in groups)
-    return sum(map(_runs, pods)), wished + 1 if spec else len(pods)
+    return sum(map(is_ready, pods)), wished + 1 if spec else len(pods)
 
 
-def _runs(pod: Table) -> bool:
+def is_ready(pod: Table) -> bool:
+    """Return whether a pod runs and says that it is well."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 

@@ -5,7 +5,8 @@ from typing import Any
 from cluster.kuberay.amounts import resources
 from cluster.kuberay.deployment import Deployment, MonitoringSection, RecoverySection
 from cluster.kuberay.groups import Group, driver_group, gang_groups
-from cluster.kuberay.pods import Pods, container_security, node_labels
+from cluster.kuberay.pods import Pods, node_labels
+from cluster.kuberay.security import container_security
 from cluster.kuberay.sizes import OBJECT_STORE_BYTES
 from cluster.kuberay.work import Work
 
@@ -15,7 +16,7 @@ Table = dict[str, Any]
 def raycluster_spec(work: Work, pods: Pods) -> Table:
     """Return the cluster: a head without ranks, a driver, and the groups of ranks."""
     deployment = pods.deployment
-    groups = [driver_group(deployment), *gang_groups(work, deployment)]
+    groups = [driver_group(work, deployment), *gang_groups(work, deployment)]
     secret = deployment.security.token_secret
     spec: Table = {
         "rayVersion": deployment.image.ray_version,
@@ -40,6 +41,7 @@ def _worker_group(group: Group, pods: Pods) -> Table:
     floating = autoscale and group.role == "rank"
     size = {} if autoscale else {"replicas": group.pods}
     start = {"object-store-memory": str(OBJECT_STORE_BYTES)}
+    start |= {} if group.role == "rank" else {"num-cpus": "0"}
     custom = {name: str(amount) for name, amount in group.resources}
     return {
         "groupName": group.name,
@@ -49,7 +51,7 @@ def _worker_group(group: Group, pods: Pods) -> Table:
         "scaleStrategy": {"workersToDelete": []},
         "labels": node_labels(group),
         **({"resources": custom} if custom else {}),
-        "rayStartParams": start if group.role == "rank" else {"num-cpus": "0"},
+        "rayStartParams": start,
         "template": pods.worker(group),
     }
 
@@ -91,7 +93,12 @@ def _seen(monitoring: MonitoringSection) -> Table:
     if monitoring.history_image is None:
         return {}
     table: Table = {"image": monitoring.history_image, "resources": resources(1, 2**30, 1)}
-    if monitoring.history_environment:
-        environment = sorted(monitoring.history_environment.items())
-        table["env"] = [{"name": name, "value": value} for name, value in environment]
+    given = sorted(monitoring.history_environment.items())
+    environment: list[Table] = [{"name": name, "value": value} for name, value in given]
+    if (secret := monitoring.history_secret) is not None:
+        for key in monitoring.history_secret_keys:
+            source = {"secretKeyRef": {"name": secret, "key": key}}
+            environment.append({"name": key, "valueFrom": source})
+    if environment:
+        table["env"] = environment
     return {"historyServerOptions": {"collectorOptions": table}}

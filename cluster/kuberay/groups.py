@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from cluster.kuberay.deployment import Deployment
-from cluster.kuberay.sizes import size_of
+from cluster.kuberay.deployment.sizes import GIB
+from cluster.kuberay.sizes import driver_size, size_of
 from cluster.kuberay.work import Work
 from moe.errors import PlanError
 from moe.planning.devices.inventory import CPU
@@ -33,7 +34,7 @@ _NODE_ID = "ray.io/node-id"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pods of one size; each has ``gpus`` GPUs of one ``kind``.
+    """Pods of one size; each holds ``ranks`` ranks and has ``gpus`` GPUs of one ``kind``.
 
     ``resources`` and ``labels`` are the custom resources and labels of the Ray nodes. /dev/shm may
     take ``shared_bytes`` of the memory; 0 leaves it to KubeRay. A replica has ``of_replica`` of the
@@ -46,6 +47,7 @@ class Group:
     cpus: int
     memory_bytes: int
     pods: int
+    ranks: int = 0
     gpus: int = 0
     resources: tuple[tuple[str, int], ...] = ()
     labels: Labels = ()
@@ -60,23 +62,55 @@ def gang_groups(work: Work, deployment: Deployment) -> list[Group]:
     alike: dict[Group, list[Group]] = defaultdict(list)
     for number, stage in enumerate(plan.stages):
         sizes = [work.rank_bytes[plan.seats.rank(seat)] for seat in plan.seats.of_stage(number)]
-        pod = _pod(number, stage.ranks, sizes, work.spares)
+        pod = gang_pod(number, stage.ranks, sizes, work.spares)
         alike[_without_size(pod)].append(pod)
     groups = [group for pods in alike.values() for group in _shared(pods)]
     return [
         replace(
             group,
             name=f"{'gpu' if group.gpus else 'cpu'}-{number}",
-            pods=group.of_replica * plan.replicas,
+            pods=group.of_replica * work.replicas,
         )
         for number, group in enumerate(groups)
     ]
 
 
-def driver_group(deployment: Deployment) -> Group:
-    """Return the group of one pod that drives the ranks and holds no tensors."""
-    driver = deployment.driver
-    return Group("driver", "driver", CPU, driver.cpus, driver.memory_bytes, 1)
+def driver_group(work: Work, deployment: Deployment) -> Group:
+    """Return the group of one pod that drives the ranks and holds no tensors.
+
+    It is as large as what is in it needs, unless the deployment file says how large it is.
+    """
+    driver, size = deployment.driver, driver_size(work.servers)
+    memory = size.memory_bytes if driver.memory_gib is None else driver.memory_gib * GIB
+    cpus = size.cpus if driver.cpus is None else driver.cpus
+    return Group("driver", "driver", CPU, cpus, memory, 1, shared_bytes=size.shared_bytes)
+
+
+def gang_pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int], spares: int) -> Group:
+    """Return the pod of the gang of a stage, without a name.
+
+    ``sizes`` are what its ranks ask of the host, in bytes, where that is more than they reserve.
+    """
+    kinds = sorted({rank.kind for rank in ranks})
+    if len(kinds) > 1:
+        raise PlanError(
+            f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but a gang runs "
+            "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
+        )
+    size = size_of(ranks, sizes, spares)
+    return Group(
+        name="",
+        role="rank",
+        kind=kinds[0],
+        cpus=size.cpus,
+        memory_bytes=size.memory_bytes,
+        pods=0,
+        ranks=len(ranks),
+        gpus=0 if kinds[0] == CPU else len(ranks),
+        resources=tuple(_resources(ranks).items()),
+        labels=tuple(_labels(stage, ranks)),
+        shared_bytes=size.shared_bytes,
+    )
 
 
 def _shared(pods: Sequence[Group]) -> Iterator[Group]:
@@ -98,29 +132,6 @@ def _shared(pods: Sequence[Group]) -> Iterator[Group]:
 def _without_size(pod: Group) -> Group:
     """Return what pods of one group have in common; on CPUs, the number of CPUs too."""
     return replace(pod, memory_bytes=0, cpus=0 if pod.gpus else pod.cpus)
-
-
-def _pod(stage: int, ranks: Sequence[RankPlan], sizes: Sequence[int], spares: int) -> Group:
-    """Return the pod of a gang, without a name."""
-    kinds = sorted({rank.kind for rank in ranks})
-    if len(kinds) > 1:
-        raise PlanError(
-            f"the gang of stage {stage} has devices of kinds {', '.join(kinds)}, but a gang runs "
-            "in one pod, whose GPUs are of one kind; give every gang devices of one kind"
-        )
-    size = size_of(ranks, sizes, spares)
-    return Group(
-        name="",
-        role="rank",
-        kind=kinds[0],
-        cpus=size.cpus,
-        memory_bytes=size.memory_bytes,
-        pods=0,
-        gpus=0 if kinds[0] == CPU else len(ranks),
-        resources=tuple(_resources(ranks).items()),
-        labels=tuple(_labels(stage, ranks)),
-        shared_bytes=size.shared_bytes,
-    )
 
 
 def _resources(ranks: Sequence[RankPlan]) -> Mapping[str, int]:

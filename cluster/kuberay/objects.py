@@ -10,7 +10,13 @@ from cluster.kuberay.clusters import raycluster_spec
 from cluster.kuberay.deployment import Deployment, ServiceSection
 from cluster.kuberay.pods import Pods
 from cluster.kuberay.rules import check
-from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL, queue_labels
+from cluster.kuberay.scheduling import (
+    COMPONENT_LABEL,
+    DRIVER_LABELS,
+    ROLE_LABEL,
+    RUN_LABEL,
+    queue_labels,
+)
 from cluster.kuberay.work import FILES, PLAN_FILE, RUN_FILE, Work
 from cluster.kuberay.writing import as_yaml
 from moe.errors import ConfigError
@@ -91,7 +97,8 @@ def arguments_of(deployment: Deployment, model: str, name: str) -> Table:
     """Return the arguments of the server; the plan is among the files."""
     model = deployment.storage.inside(deployment.service.model or model)
     own = {"model": model, "plan": f"{FILES}/{PLAN_FILE}", "name": name}
-    return own | {"wait_seconds": WAIT_SECONDS} | dict(deployment.service.arguments)
+    place = {"driver_labels": dict(DRIVER_LABELS), "wait_seconds": WAIT_SECONDS}
+    return own | place | dict(deployment.service.arguments)
 
 
 def _pods(work: Work, deployment: Deployment, name: str) -> Pods:

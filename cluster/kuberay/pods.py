@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.kuberay.amounts import resources
-from cluster.kuberay.deployment import Deployment, PodsSection, SecuritySection, Toleration
-from cluster.kuberay.deployment.sizes import GIB, PodSize
+from cluster.kuberay.deployment import Deployment, PodsSection, Toleration
+from cluster.kuberay.deployment.sizes import GIB, PodPlace
 from cluster.kuberay.groups import Group
+from cluster.kuberay.placing import gpu_resource, placed, tolerations
 from cluster.kuberay.scheduling import (
     COMPONENT_LABEL,
     ROLE_LABEL,
@@ -19,13 +20,16 @@ from cluster.kuberay.scheduling import (
     near_affinity,
     near_annotations,
 )
+from cluster.kuberay.security import container_security, pod_security
 from cluster.kuberay.volumes import SCRATCH, cluster_volumes, scratch_volumes
 from moe.planning.devices.inventory import CPU
-from moe.planning.devices.rates import AMD, vendor_of
 
 KIND_LABEL = "raymoe/kind"
 FILES_ANNOTATION = "raymoe/files"
 """A digest of the files of the work, so that a pod whose files have changed is another pod."""
+
+RANKS_ANNOTATION = "raymoe/ranks"
+"""How many ranks a pod has room for: one gang."""
 
 NOTICE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 """The variable by which ``ray start`` knows how long its node may take to leave after SIGTERM: it
@@ -63,7 +67,7 @@ class Pods:
         ports = [{"name": name, "containerPort": port} for name, port in HEAD_PORTS.items()]
         container = self._container("ray-head", self._watchers()) | {
             "ports": ports,
-            "resources": _own(head),
+            "resources": resources(head.cpus, head.memory_bytes, head.disk_gib),
         }
         spec = self._of_cluster(container, head.node_selector, head.tolerations)
         spec |= {"automountServiceAccountToken": workers.autoscale}
@@ -85,17 +89,47 @@ class Pods:
         }
         return {"metadata": self._metadata("submitter", {}), "spec": spec}
 
+    def probe(self, place: PodPlace | None, kind: str, command: Sequence[str]) -> Table:
+        """Return the metadata and the spec of a pod that runs a command and ends.
+
+        It is where a pod of that ``place`` may be, or one of ranks on devices of a ``kind``.
+        """
+        container = self._container("probe") | {
+            "command": list(command),
+            "resources": resources(1, GIB // 2, 1),
+        }
+        spec = self._pod(container, scratch_volumes(self.deployment)) | {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+        }
+        selector, tolerated = (
+            (
+                self.deployment.workers.node_selectors.get(kind, {}),
+                tolerations(kind, self.deployment),
+            )
+            if place is None
+            else (place.node_selector, place.tolerations)
+        )
+        return {
+            "metadata": self._metadata("probe", {}),
+            "spec": spec | placed(selector, tolerated),
+        }
+
     def _driver(self, group: Group) -> Table:
         driver = self.deployment.driver
-        container = self._container("ray-worker", self._notice()) | {"resources": _own(driver)}
-        spec = self._of_cluster(container, driver.node_selector, driver.tolerations)
+        container = self._container("ray-worker", self._notice()) | {
+            "resources": resources(group.cpus, group.memory_bytes, driver.disk_gib)
+        }
+        place = driver.node_selector, driver.tolerations
+        spec = self._of_cluster(container, *place, group.shared_bytes)
         spec |= {"automountServiceAccountToken": False}
         return {"metadata": self._metadata(group.role), "spec": spec}
 
     def _ranks(self, group: Group) -> Table:
         workers = self.deployment.workers
         devices = {name: str(amount) for name, amount in workers.devices.items()}
-        gpu = {gpu_resource(group, self.deployment): str(group.gpus)} if group.gpus else {}
+        gpu = {gpu_resource(group.kind, self.deployment): str(group.gpus)} if group.gpus else {}
         container = self._container("ray-worker", self._notice()) | {
             "securityContext": container_security(
                 self.deployment.security, self.deployment.security.lock_memory
@@ -103,13 +137,13 @@ class Pods:
             "resources": resources(group.cpus, group.memory_bytes, workers.disk_gib, gpu | devices),
         }
         selected = workers.node_selectors.get(group.kind, {})
-        tolerated = tolerations(group, self.deployment)
+        tolerated = tolerations(group.kind, self.deployment)
         spec = self._of_cluster(container, selected, tolerated, group.shared_bytes)
         spec |= {"automountServiceAccountToken": False}
         if affinity := near_affinity(self.deployment, self.run):
             spec["affinity"] = affinity
-        near = near_annotations(self.deployment, group)
-        return {"metadata": self._metadata(group.role, self._digest() | near), "spec": spec}
+        notes = {RANKS_ANNOTATION: str(group.ranks)} | near_annotations(self.deployment, group)
+        return {"metadata": self._metadata(group.role, self._digest() | notes), "spec": spec}
 
     def _notice(self) -> dict[str, str]:
         return {NOTICE: str(self.deployment.pods.notice_seconds)}
@@ -159,17 +193,13 @@ class Pods:
         spec = self._pod(container, volumes)
         if account := self.deployment.security.service_account:
             spec["serviceAccountName"] = account
-        if node_selector:
-            spec["nodeSelector"] = dict(node_selector)
-        if tolerated:
-            spec["tolerations"] = [_toleration(each) for each in tolerated]
-        return spec
+        return spec | placed(node_selector, tolerated)
 
     def _pod(self, container: Table, volumes: Table) -> Table:
         pods = self.deployment.pods
         mounts = volumes["volumeMounts"]
         spec: Table = {
-            "securityContext": _pod_security(self.deployment.security),
+            "securityContext": pod_security(self.deployment.security),
             "terminationGracePeriodSeconds": pods.grace_seconds,
             "containers": [container | ({"volumeMounts": mounts} if mounts else {})],
         }
@@ -193,29 +223,6 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:63].strip("._-") or CPU
 
 
-def gpu_resource(group: Group, deployment: Deployment) -> str:
-    """Return the resource by which Kubernetes counts the GPUs of a group."""
-    of_vendor = "amd.com/gpu" if vendor_of(group.kind) == AMD else "nvidia.com/gpu"
-    return deployment.workers.gpu_resource or of_vendor
-
-
-def tolerations(group: Group, deployment: Deployment) -> list[Toleration]:
-    """Return the taints that the pods of a group of ranks tolerate."""
-    taint = Toleration(key=gpu_resource(group, deployment), effect="NoSchedule")
-    return [*([taint] if group.gpus else []), *deployment.workers.tolerations]
-
-
-def container_security(security: SecuritySection, lock_memory: bool = False) -> Table:
-    """Return the strictest security context under which Ray runs."""
-    capabilities = {"drop": ["ALL"]} | ({"add": ["IPC_LOCK"]} if lock_memory else {})
-    table: Table = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
-    return table | ({"readOnlyRootFilesystem": True} if security.read_only_root else {})
-
-
-def _own(pod: PodSize) -> Table:
-    return resources(pod.cpus, pod.memory_bytes, pod.disk_gib)
-
-
 def _environment(pods: PodsSection, variables: Mapping[str, str]) -> Table:
     """Return the variables of a container; the deployment file overrides those that we set."""
     found: Table = {}
@@ -224,20 +231,3 @@ def _environment(pods: PodsSection, variables: Mapping[str, str]) -> Table:
     if pods.environment_secrets:
         found["envFrom"] = [{"secretRef": {"name": name}} for name in pods.environment_secrets]
     return found
-
-
-def _pod_security(security: SecuritySection) -> Table:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": security.user,
-        "fsGroup": security.user,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _toleration(toleration: Toleration) -> Table:
-    operator = "Exists" if toleration.value is None else "Equal"
-    value = {} if toleration.value is None else {"value": toleration.value}
-    effect = {} if toleration.effect is None else {"effect": toleration.effect}
-    return {"key": toleration.key, "operator": operator, **value, **effect}

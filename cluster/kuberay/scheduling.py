@@ -13,11 +13,14 @@ from cluster.kuberay.groups import Group
 
 RUN_LABEL = "raymoe/run"
 ROLE_LABEL = "raymoe/role"
+DRIVER_LABELS: Mapping[str, str] = {ROLE_LABEL: "driver"}
+"""What the Ray node of the driver pod alone has: drivers and replicas of Ray Serve select it."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 """Whether something trains a run or serves its model: both may be there at once."""
 
+KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _QUEUE_LABEL: Mapping[str, str] = {
-    "kueue": "kueue.x-k8s.io/queue-name",
+    "kueue": KUEUE_LABEL,
     "volcano": "volcano.sh/queue-name",
     "yunikorn": "yunikorn.apache.org/queue",
     "kai": "kai.scheduler/queue",

@@ -40,6 +40,15 @@ SHARED_BYTES = 64 * MIB
 NCCL_SHARED_BYTES = 256 * MIB
 """Room in /dev/shm for each rank on a GPU."""
 
+DRIVER_BYTES = 448 * MIB
+"""Ray Train's worker, which drives all replicas of a run: 412 MB resident measured."""
+SERVER_BYTES = 640 * MIB
+"""A replica of Ray Serve, with its tokenizer and its queue, 497 MB resident measured; the front of
+several replicas imports the same.
+"""
+PROXY_BYTES = 256 * MIB
+"""Ray Serve's proxy, 216 MB resident measured."""
+
 MARGIN = 0.05
 """How far a rank may exceed its prediction, as a fraction; Kubernetes kills a pod at its limit."""
 
@@ -67,6 +76,21 @@ def size_of(ranks: Sequence[RankPlan], rank_bytes: Sequence[int], spares: int) -
     beside = AGENTS_BYTES + FILES_BYTES + RESERVE_BYTES + spares * SPARE_BYTES + shared
     memory = asked + ceil(MARGIN * asked) + beside
     return Size(sum(_cpus(rank) for rank in ranks), ceil(memory / GIB) * GIB, shared)
+
+
+def driver_size(servers: int | None) -> Size:
+    """Return the size of the driver pod: of a run, or of so many replicas of Ray Serve.
+
+    One process drives all replicas of a run. Each replica of a server has its own, with a CPU to
+    turn texts into tokens; several have a front.
+    """
+    processes, cpus = DRIVER_BYTES, 1
+    if servers is not None:
+        cpus = servers + (1 if servers > 1 else 0)
+        processes = PROXY_BYTES + cpus * SERVER_BYTES
+    shared = OBJECT_STORE_BYTES + SHARED_BYTES
+    memory = AGENTS_BYTES + FILES_BYTES + RESERVE_BYTES + shared + processes
+    return Size(cpus, ceil(memory / GIB) * GIB, shared)
 
 
 def _cpus(rank: RankPlan) -> int:

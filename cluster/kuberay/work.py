@@ -19,13 +19,20 @@ _MOST_BYTES = 900 * 1024
 class Work:
     """A plan with the bytes that each rank of a replica asks of its node, in order.
 
-    ``spares`` warm processes wait on every node. ``files`` are texts by their names.
+    ``spares`` warm processes wait on every node. ``files`` are texts by their names. ``servers``
+    replicas of Ray Serve answer, each with the ranks of the plan; None where the work trains.
     """
 
     plan: Plan
     rank_bytes: tuple[int, ...]
     files: Mapping[str, str]
     spares: int = 1
+    servers: int | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many times the ranks of one replica are there."""
+        return self.plan.replicas * (1 if self.servers is None else self.servers)
 
     def __post_init__(self) -> None:
         plan, sizes = self.plan, self.rank_bytes

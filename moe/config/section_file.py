@@ -29,15 +29,22 @@ class _Fault(NamedTuple):
 
 
 def load_sections(
-    path: Path | None, root: type[Root], noun: str, overrides: Sequence[str] = ()
+    path: Path | None,
+    root: type[Root],
+    noun: str,
+    overrides: Sequence[str] = (),
+    over: Sequence[Path] = (),
 ) -> Root:
     """Read a file and apply ``section.key=value`` overrides; values are TOML, or bare text.
 
-    Without a file, the overrides alone give the keys.
+    Without a file, the overrides alone give the keys. Files ``over`` it change the keys that they
+    give, one after the other, and leave the rest of each section as it was.
 
     ConfigError lists every fault; faults of overrides are listed separately.
     """
     table = {} if path is None else _read(path, noun)
+    for layer in over:
+        _lay(table, _read(layer, noun))
     changed = copy.deepcopy(table)
     for override in overrides:
         _override(changed, override)
@@ -46,7 +53,8 @@ def load_sections(
         return found
     before = _parsed(table, root, noun)[1]
     old = [fault for fault in faults if fault in before]
-    refused = f"no {noun} is given" if path is None else f"{path} is not a {noun}"
+    files = " with ".join(map(str, (path, *over)))
+    refused = f"no {noun} is given" if path is None else f"{files} is not a {noun}"
     messages = [_listed(refused, old)] if old else []
     messages += [_of_overrides(fault, overrides) for fault in faults if fault not in old]
     raise ConfigError("\n".join(messages))
@@ -95,6 +103,14 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _lay(table: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            _lay(table[key], value)
+        else:
+            table[key] = value
 
 
 def _override(table: dict[str, Any], override: str) -> None:

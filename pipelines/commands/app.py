@@ -19,6 +19,7 @@ from pipelines.commands import (
     inspect,
     jobs,
     kube,
+    kube_runs,
     kube_verbs,
     metrics,
     plan,
@@ -94,7 +95,8 @@ for verb, example in (
     (kube_verbs.logs, kube_verbs.LOGS_EXAMPLE),
     (kube_verbs.token, kube_verbs.TOKEN_EXAMPLE),
     (kube_verbs.dashboard, kube_verbs.DASHBOARD_EXAMPLE),
-    (kube_verbs.submit, kube_verbs.SUBMIT_EXAMPLE),
+    (kube_runs.submit, kube_runs.SUBMIT_EXAMPLE),
+    (kube_runs.scale, kube_runs.SCALE_EXAMPLE),
     (kube_verbs.delete, kube_verbs.DELETE_EXAMPLE),
     (kube_verbs.doctor, kube_verbs.DOCTOR_EXAMPLE),
 ):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moe.errors import ConfigError
+from pipelines.commands.kube_arguments import deployment_of
 from pipelines.commands.run_arguments import RunFile
 from pipelines.screen.terminal import console, say
 
@@ -19,8 +20,12 @@ EXAMPLE = "raymoe kube render run.toml --model moe --plan plan.toml --deployment
 def render(
     run: RunFile,
     deployment: Annotated[
-        Path | None,
-        typer.Option(help="Deployment file, TOML.", show_default="defaults, --image and --claim"),
+        list[Path] | None,
+        typer.Option(
+            help="Deployment file, TOML. Repeatable: each changes the keys that it gives, as the "
+            "files of manifests/components do.",
+            show_default="defaults, --image and --claim",
+        ),
     ] = None,
     service: Annotated[
         bool,
@@ -73,7 +78,6 @@ def render(
     Only the image and the volume claim have no default.
     manifests/deployments has examples; docs/guide/deployment.md explains every key.
     """
-    from cluster.kuberay.deployment import load_deployment
     from cluster.kuberay.writing import dump
     from moe.config.run import load_run
     from pipelines.deploying.render import serving_objects, training_objects
@@ -82,7 +86,7 @@ def render(
 
     short = {"image.name": image, "storage.claim": claim}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    options = load_deployment(deployment, [*given, *(set_ or ())])
+    options = deployment_of(deployment, [*given, *(set_ or ())])
     if nodes is not None and not options.workers.node_selectors:
         options = _selecting(options, nodes)
     file = None if to is None else output("--to", to)

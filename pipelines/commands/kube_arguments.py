@@ -1,6 +1,7 @@
 """What the verbs of ``raymoe kube`` share: arguments, and what they ask the API server first."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from cluster.kube.api import Api
     from cluster.kube.kinds import Kind
     from cluster.kube.observed import Observed
+    from cluster.kuberay.deployment import Deployment
+
+DASHBOARD_PORT = 8265
+"""The port of Ray's dashboard in the head's pod."""
 
 Name = Annotated[str, typer.Argument(help="Name of the RayJob or RayService.")]
 Namespace = Annotated[
@@ -81,6 +86,35 @@ def object_called(
         yield Called(api, kind_there(api, space, name, service), space, name)
 
 
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """A Ray dashboard on this machine, and its token."""
+
+    address: str
+    token: str
+
+
+@contextmanager
+def dashboard_of(called: Called, port: int = 0) -> "Iterator[Dashboard]":
+    """Bring the dashboard of an object's Ray cluster to a port of this machine; 0: a free one."""
+    from cluster.kube import operate
+    from cluster.kube.forwarding import forwarded
+
+    found = called.observed()
+    token = operate.token(called.api, called.namespace, found)
+    head = pods_of(found, "head")[0]
+    with forwarded(called.api, called.namespace, head, DASHBOARD_PORT, port) as local:
+        yield Dashboard(f"http://127.0.0.1:{local}", token)
+
+
+@contextmanager
+def jobs_of(called: Called) -> "Iterator[Dashboard]":
+    """Do the same for jobs from this process, which must not have imported Ray before."""
+    with dashboard_of(called) as there:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": there.token}
+        yield there
+
+
 def space_of(namespace: str | None, context: str | None) -> str:
     """Return the namespace that was given, or that of the context."""
     from cluster.kube.connection import namespace_of
@@ -97,6 +131,14 @@ def pods_of(found: "Observed", role: str) -> list[str]:
             f"{', '.join(found.roles) or 'none'}; see `raymoe kube status {found.name}`"
         )
     return pods
+
+
+def deployment_of(files: Sequence[Path] | None, overrides: Sequence[str]) -> "Deployment":
+    """Return the deployment of files, each over those before it, and of ``--set``."""
+    from cluster.kuberay.deployment import load_deployment
+
+    first = files[0] if files else None
+    return load_deployment(first, overrides, files[1:] if files else ())
 
 
 def tables_of(file: Path) -> list[dict[str, Any]]:

@@ -1,28 +1,27 @@
-"""``raymoe kube apply|status|watch|logs|token|dashboard|submit|delete|doctor``."""
+"""``raymoe kube apply|status|watch|logs|token|dashboard|delete|doctor``."""
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cluster.job_words import Code
 from moe.errors import ClusterError
 from pipelines.commands.kube_arguments import (
+    DASHBOARD_PORT,
     Context,
     Name,
     Namespace,
     Seconds,
     Service,
     api_server,
+    dashboard_of,
+    deployment_of,
     object_called,
     pods_of,
     space_of,
     tables_of,
 )
-from pipelines.commands.run_arguments import IfSaved, RunFile, Set, resuming
-from pipelines.commands.submit import CODE_HELP, Detach, send
 from pipelines.screen.terminal import caution, console, say
 
 APPLY_EXAMPLE = "raymoe kube apply job.yaml"
@@ -31,12 +30,10 @@ WATCH_EXAMPLE = "raymoe kube watch my-run"
 LOGS_EXAMPLE = "raymoe kube logs my-run --follow"
 TOKEN_EXAMPLE = "export RAY_AUTH_TOKEN=$(raymoe kube token my-run)"
 DASHBOARD_EXAMPLE = "raymoe kube dashboard my-run"
-SUBMIT_EXAMPLE = "raymoe kube submit run.toml --on my-cluster"
 DELETE_EXAMPLE = "raymoe kube delete my-run"
 DOCTOR_EXAMPLE = "raymoe kube doctor --deployment gpu.toml"
 
 WATCH_SECONDS = 2.0
-DASHBOARD_PORT = 8265
 
 
 def apply(
@@ -67,11 +64,16 @@ def apply(
 def status(
     name: Name, namespace: Namespace = None, context: Context = None, service: Service = None
 ) -> None:
-    """Show where a run or a server stands, its pods, and in a sentence why it waits or failed."""
+    """Show where a run or a server stands, and in a sentence why it waits or failed.
+
+    With it come the last line of the run's log, conditions, pods and events.
+    """
+    from cluster.kube.observed import last_line
     from pipelines.screen.kube_table import page
 
     with object_called(name, namespace, context, service) as it:
-        console.print(page(it.observed()))
+        found = it.observed()
+        console.print(page(found, last_line(it.api, it.namespace, found)))
 
 
 def watch(
@@ -80,6 +82,7 @@ def watch(
     """Show what `status` shows, renewed every two seconds, until the run has ended or Ctrl-C."""
     from rich.live import Live
 
+    from cluster.kube.observed import last_line
     from cluster.kube.standing import standing
     from pipelines.screen.kube_table import page
 
@@ -89,7 +92,8 @@ def watch(
     ):
         while True:
             found = it.observed()
-            live.update(page(found), refresh=True)
+            said = last_line(it.api, it.namespace, found)
+            live.update(page(found, said), refresh=True)
             where = standing(found)
             if where.ended:
                 break
@@ -155,57 +159,13 @@ def dashboard(
 
     `raymoe submit --address http://127.0.0.1:8265` and `raymoe jobs` reach the cluster through it.
     """
-    from cluster.kube import operate
-    from cluster.kube.forwarding import forwarded
-
-    with object_called(name, namespace, context, service) as it:
-        found = it.observed()
-        secret = operate.token(it.api, it.namespace, found)
-        head = pods_of(found, "head")[0]
-        with forwarded(it.api, it.namespace, head, DASHBOARD_PORT, port) as local:
-            say(f"dashboard of {name} at http://127.0.0.1:{local}; its token:")
-            console.out(secret, highlight=False)
-            tell = f"raymoe kube token {name} -n {it.namespace}"
-            say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({tell})")
-            while True:
-                time.sleep(3600)
-
-
-def submit(
-    run: RunFile,
-    on: Annotated[
-        str, typer.Option(help="Name of the RayJob or RayService whose cluster runs it.")
-    ],
-    namespace: Namespace = None,
-    context: Context = None,
-    service: Service = None,
-    set_: Set = None,
-    resume_if_saved: IfSaved = False,
-    code: Annotated[Code, typer.Option(help=CODE_HELP)] = "image",
-    detach: Detach = False,
-) -> None:
-    """Send a run as a job to a Ray cluster on Kubernetes, through the API server, with its token.
-
-    Paths of the run file are those in the pods.
-    """
-    from cluster.kube import operate
-    from cluster.kube.forwarding import forwarded
-    from moe.config.run import load_run
-
-    config = load_run(run, set_ or ())
-    with object_called(on, namespace, context, service) as it:
-        found = it.observed()
-        secret = operate.token(it.api, it.namespace, found)
-        head = pods_of(found, "head")[0]
-        # Ray reads these when it is imported, which is below.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret}
-        from pipelines.deploying.submit import Target
-
-        with forwarded(it.api, it.namespace, head, DASHBOARD_PORT) as port:
-            how = resuming(False, resume_if_saved)
-            target = Target(f"http://127.0.0.1:{port}", "python", how, code)
-            there = f" --address 127.0.0.1:{DASHBOARD_PORT}"
-            send(config, target, detach, there, f"raymoe kube dashboard {on} -n {it.namespace}")
+    with object_called(name, namespace, context, service) as it, dashboard_of(it, port) as there:
+        say(f"dashboard of {name} at {there.address}; its token:")
+        console.out(there.token, highlight=False)
+        tell = f"raymoe kube token {name} -n {it.namespace}"
+        say(f"for commands: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$({tell})")
+        while True:
+            time.sleep(3600)
 
 
 def delete(
@@ -233,27 +193,45 @@ def delete(
 
 def doctor(
     deployment: Annotated[
-        Path | None,
-        typer.Option(help="Deployment file, TOML.", show_default="defaults, and --set"),
+        list[Path] | None,
+        typer.Option(help="Deployment file, TOML; as `render`.", show_default="defaults, --set"),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key of the deployment file: section.key=value."),
     ] = None,
     context: Context = None,
+    objects: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of `raymoe kube render`: do quotas leave what its pods ask for? Repeatable."
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Start a small pod in each place of the deployment, which pulls the image and "
+            "resolves names, and delete it.",
+        ),
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds that the pods of --probe may take.", min=1.0)
+    ] = 300.0,
 ) -> None:
     """Check that a cluster has what objects of a deployment file need, each with its remedy.
 
-    KubeRay and its version, rights, the claim, secrets, nodes with the labels, quotas.
-    It starts nothing. Whether nodes can pull the image shows when a pod starts: see `status`.
+    KubeRay, its version and how it was started, rights, the claim and its storage class, secrets
+    and the registry that they are for, the queue, nodes with the labels, DNS, quotas.
+    It starts nothing without --probe.
     """
     from cluster.kube.doctor import examine
-    from cluster.kuberay.deployment import load_deployment
     from pipelines.screen.kube_table import findings
 
-    options = load_deployment(deployment, set_ or ())
+    options = deployment_of(deployment, set_ or ())
+    tables = [table for each in objects or () for table in tables_of(each)]
     with api_server(context) as api:
-        found = list(examine(api, options))
+        found = list(examine(api, options, tables, seconds if probe else None))
     console.print(findings(found))
     if wrong := [each for each in found if each.good is False]:
         raise ClusterError(

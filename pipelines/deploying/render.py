@@ -56,7 +56,10 @@ def training_objects(
 def serving_objects(
     run: RunConfig, deployment: Deployment, sources: Sources, name: str | None = None
 ) -> list[Table]:
-    """Return the RayService of a run's model and its plan."""
+    """Return the RayService of a run's model and its plan.
+
+    There are pods for as many replicas of the server as there may be at once.
+    """
     from pipelines.serving.arguments import ServeArguments, parse_as
 
     check_paths(run, deployment)
@@ -66,7 +69,7 @@ def serving_objects(
     workload = arguments.workload(config)
     plan = sources.serving_plan(run, config, workload)
     sizes = bytes_per_rank(config, plan, replace(workload, gpus=on_gpus(plan)))
-    work = Work(plan, sizes, serving_files(plan), arguments.spares)
+    work = Work(plan, sizes, serving_files(plan), arguments.spares, arguments.most)
     return [
         config_map(work, deployment, found, SERVING),
         head_guard(deployment, found, SERVING),

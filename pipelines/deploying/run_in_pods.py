@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 import tomli_w
 
 from cluster.kuberay.deployment import Deployment
+from cluster.kuberay.scheduling import DRIVER_LABELS
 from cluster.kuberay.work import FILES, PLAN_FILE, RUN_FILE
 from moe.config.run import RunConfig
 from moe.errors import ConfigError
@@ -16,10 +17,18 @@ from pipelines.deploying.run_table import run_table
 
 def training_files(run: RunConfig, plan: Plan) -> Mapping[str, str]:
     """Return the run file and the plan, as pods find them."""
-    table = run_table(run)
+    table = run_table(with_driver_pod(run))
     least = {key: value for key, value in table.get("plan", {}).items() if key == "least_replicas"}
     table["plan"] = {"path": f"{FILES}/{PLAN_FILE}"} | least
     return {RUN_FILE: tomli_w.dumps(table), **serving_files(plan)}
+
+
+def with_driver_pod(run: RunConfig) -> RunConfig:
+    """Return the run with its driver in the driver pod, unless it says where its driver is."""
+    if run.cluster.driver_labels:
+        return run
+    cluster = run.cluster.model_copy(update={"driver_labels": dict(DRIVER_LABELS)})
+    return run.model_copy(update={"cluster": cluster})
 
 
 def serving_files(plan: Plan) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.kube.doctor import Finding
+from cluster.kube.checks.finding import Finding
 from cluster.kube.observed import Observed, role_of
 from cluster.kube.standing import standing
 
@@ -20,12 +20,16 @@ _COLORS = {"failed": "red", "running": "green", "ready": "green", "finished": "g
 _MARKS = {True: "ok", False: "wrong", None: "unknown"}
 
 
-def page(observed: Observed) -> RenderableType:
-    """Return where it stands, its pods and its last events."""
+def page(observed: Observed, last_line: str = "") -> RenderableType:
+    """Return where it stands, what the run said last, its conditions, pods and last events."""
     where = standing(observed)
     head = Text(f"{observed.kind}/{observed.name} ", style="bold")
     head.append(str(where), style=_COLORS.get(where.phase, "yellow"))
     parts: list[RenderableType] = [head]
+    if last_line:
+        parts.append(Text(f"its log: {last_line}"))
+    if observed.conditions:
+        parts.append(_conditions(observed.conditions))
     if observed.pods:
         parts.append(_pods(observed.pods))
     if observed.events:
@@ -46,6 +50,16 @@ def findings(found: Iterable[Finding]) -> Table:
             each.found,
             "" if each.good else each.remedy,
         )
+    return table
+
+
+def _conditions(conditions: tuple[tuple[str, dict[str, Any]], ...]) -> Table:
+    table = Table(box=box.SIMPLE, show_edge=False)
+    for column in ("condition", "of", "is", "because"):
+        table.add_column(column, overflow="fold")
+    for whose, each in conditions:
+        because = str(each.get("message") or each.get("reason") or "")
+        table.add_row(str(each["type"]), whose, str(each["status"]), because)
     return table
 
 

@@ -33,10 +33,11 @@ from moe.config.answering import (
 )
 from moe.config.merging import check_served
 from moe.config.model import ModelConfig
-from moe.errors import ConfigError
+from moe.errors import ConfigError, PlanError
 from moe.nn.inference.adapters import BYTES
 from moe.nn.inference.rows import BLOCK
 from moe.planning.counts.workload import Workload
+from moe.planning.devices.needs import check_needs
 from moe.planning.plan.file import load_plan
 from moe.planning.plan.plan import Plan
 from pipelines.serving.access import Access
@@ -63,7 +64,8 @@ class AnyArguments(BaseModel):
     all sequences together; that memory is taken at the start. ``launch_seconds`` is how long it may
     take until the ranks answer. A server that goes has ``drain_seconds`` to answer what it has
     begun. ``allowed_origins`` are the web pages, by origin, whose scripts may call the server;
-    ``*`` is any page. Where ``api_keys`` are given, a request needs one of them.
+    ``*`` is any page. Where ``api_keys`` are given, a request needs one of them. Replicas and their
+    front are on Ray nodes with ``driver_labels``, each a value or a selector of Ray.
     The other fields are the limits of ``Limits``.
     """
 
@@ -82,6 +84,16 @@ class AnyArguments(BaseModel):
     drain_seconds: float = Field(default=60.0, gt=0)
     allowed_origins: tuple[str, ...] = ("*",)
     api_keys: tuple[SecretStr, ...] = ()
+    driver_labels: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("driver_labels")
+    @classmethod
+    def _are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        try:
+            check_needs("driver_labels", (), tuple(labels.items()))
+        except PlanError as error:
+            raise ValueError(str(error)) from None
+        return labels
 
     @field_validator("allowed_origins")
     @classmethod
@@ -197,6 +209,11 @@ class ServeArguments(AnyArguments):
         if most is not None and most < max(least, 1):
             raise ValueError(f"give {max(least, 1)} or more, as replicas is {least}")
         return most
+
+    @property
+    def most(self) -> int:
+        """The most replicas that there may be at once."""
+        return max(self.replicas, self.max_replicas or 0) + self.surge
 
     @property
     def several(self) -> bool:

@@ -266,19 +266,36 @@ def answer(board: ActorHandle[Board], told: Rescaled | NotRescaled) -> None:
     _answer(board.answer.remote(told), late=None, gone=None)
 
 
+def plan_of(run: str) -> Plan:
+    """Return the plan of a run; ConfigError where there is no such run, ClusterError where it has
+    none yet.
+    """
+    try:
+        found: Plan | None = ray.get(_board_of(run).plan.remote(), timeout=WAIT_SECONDS)
+    except (RayActorError, GetTimeoutError) as error:
+        raise ClusterError(f"{run} ended, or its command line is out of reach: {error}") from error
+    if found is None:
+        raise ClusterError(f"{run} has no plan yet: its ranks start; ask again when it trains")
+    return found
+
+
+def _board_of(run: str) -> Any:
+    try:
+        return ray.get_actor(board_name(run))
+    except ValueError:
+        raise ConfigError(
+            f"no run named {run} is on this cluster; give the name of its run file, and its "
+            "cluster by --address"
+        ) from None
+
+
 def ask(run: str, wish: Wish, seconds: float) -> Rescaled | NotRescaled:
     """Leave a wish with a run, and return what became of it.
 
     ConfigError where there is no such run, ClusterError where it carries out another wish,
     DeadlineExceeded where nothing is known after ``seconds``.
     """
-    try:
-        board: Any = ray.get_actor(board_name(run))
-    except ValueError:
-        raise ConfigError(
-            f"no run named {run} is on this cluster; give the name of its run file, and its "
-            "cluster by --address"
-        ) from None
+    board = _board_of(run)
     try:
         left = ray.get(board.wish.remote(wish), timeout=WAIT_SECONDS)
         if not left:

@@ -44,6 +44,7 @@ from pipelines.training.coming import measured_and_planned, wait_seconds
 from pipelines.training.copy_room import as_built
 from pipelines.training.deepspeed.drive import DeepSpeedWork
 from pipelines.training.deepspeed.settings import settings_of
+from pipelines.training.driver_node import await_node, be_patient, check_labels
 from pipelines.training.faults import armed, check_faults, check_ranks
 from pipelines.training.final import Final
 from pipelines.training.owner import owned
@@ -89,9 +90,11 @@ def train(
         tell(f"nothing to do: all {run.train.steps} steps are done; raise train.steps to go on")
         return checkpoints(run.checkpoint.location)[-1]
     check_faults(run, faults, last_step(run))
+    check_labels(run)
     if starts(run.cluster.address):
         check_saved(run, resume)
     _configure_ray_train()
+    be_patient(run)
     tell(intent(run.cluster.address))
     with (
         _termination_interrupts(),
@@ -109,6 +112,7 @@ def train(
             on_start(zero.plan, joined)
             with owned(run):
                 return _ended(run, _fit(run.name, deepspeed_trainer(zero), board, watch))
+        await_node(run, tell)
         living = living_ranks(run, resume, sequence_length)
         if living:
             # Actors that live have the devices, which therefore cannot be measured.

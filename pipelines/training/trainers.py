@@ -15,11 +15,9 @@ from moe.errors import LaunchError
 from pipelines.training.deepspeed.drive import DeepSpeedWork
 from pipelines.training.deepspeed.drive import drive as drive_deepspeed
 from pipelines.training.drive import drive
+from pipelines.training.driver_node import START, selector
 from pipelines.training.final import NoSecondTry
 from pipelines.training.work import Work
-
-START = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-"""Variable by which Ray Train knows how long all of its workers may take to start."""
 
 WORKER_BYTES = 2**20
 """Bytes of memory that the driver reserves; it computes nothing and takes no CPU from the ranks."""
@@ -27,8 +25,16 @@ WORKER_BYTES = 2**20
 
 def actors_trainer(work: Work) -> TorchTrainer:
     """Return the trainer of a run: one worker, which drives the actors of all replicas."""
-    scaling = ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0, "memory": WORKER_BYTES})
-    return _trainer(drive, work, scaling, work.run.cluster.max_failures)
+    return _trainer(drive, work, scaling_config(work.run), work.run.cluster.max_failures)
+
+
+def scaling_config(run: RunConfig) -> ScalingConfig:
+    """Return what Ray Train is told of its workers: one, on a node with the driver's labels."""
+    amounts = {"CPU": 0, "memory": WORKER_BYTES}
+    made: ScalingConfig = cast(Any, ScalingConfig)(  # mypy sees the older class
+        num_workers=1, resources_per_worker=amounts, label_selector=selector(run)
+    )
+    return made
 
 
 def deepspeed_trainer(work: DeepSpeedWork) -> TorchTrainer:

@@ -21,6 +21,7 @@ from aiohttp import web
 from kubernetes import client
 
 from cluster.kube.api import Api
+from tests.kube.json_patch import patched
 from tests.manifests.definitions import PLURALS
 from tests.manifests.schema import faults as refused_by_schema
 
@@ -160,6 +161,11 @@ async def _route(request: web.Request, store: Store, body: Any) -> web.StreamRes
     store.writes.append((request.method, f"{key[1]}/{key[3]}"))
     if request.method == "DELETE":
         return web.json_response(_delete(store, key))
+    if request.content_type == "application/json-patch+json":
+        changed = patched(_there(store, key), body)
+        if changed is None:
+            raise Refused(422, "the server rejected our request: testing value: test failed")
+        return web.json_response(store.write(key, _checked(key, changed)))
     return _apply(request, store, key, body)
 
 

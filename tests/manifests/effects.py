@@ -283,6 +283,26 @@ EFFECTS: list[tuple[str, Any, tuple[Effect, ...]]] = [
         {"A": "b"},
         (((*COLLECTOR, "env"), [{"name": "A", "value": "b"}]),),
     ),
+    (
+        "monitoring.history_secret",
+        "s",
+        (
+            (
+                (*COLLECTOR, "env", Named("AWS_ACCESS_KEY_ID"), "valueFrom", "secretKeyRef"),
+                {"name": "s", "key": "AWS_ACCESS_KEY_ID"},
+            ),
+        ),
+    ),
+    (
+        "monitoring.history_secret_keys",
+        ["TOKEN"],
+        (
+            (
+                (*COLLECTOR, "env"),
+                [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "TOKEN"}}}],
+            ),
+        ),
+    ),
 ]
 
 _AUTOSCALE = {"workers": {"autoscale": True}}
@@ -311,5 +331,9 @@ NEEDS: dict[str, dict[str, dict[str, Any]]] = {
     "recovery.rocksdb_storage_class": _ROCKS,
     "monitoring.grafana_iframe_host": {"monitoring": {"grafana_host": "http://g"}},
     "monitoring.history_environment": {"monitoring": {"history_image": "h:1"}},
+    "monitoring.history_secret": {"monitoring": {"history_image": "h:1"}},
+    "monitoring.history_secret_keys": {
+        "monitoring": {"history_image": "h:1", "history_secret": "s"}
+    },
 }
 """What must be set too for a key to be allowed."""

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from cluster.kuberay.deployment import load_deployment
 from cluster.kuberay.writing import dump
 from moe.config.run import load_run
@@ -24,13 +26,24 @@ OVERLAYS: dict[str, tuple[str, str, str]] = {
 """The run, the model and the deployment of each overlay."""
 
 
+def layers(overlay: str) -> list[Path]:
+    """Return the deployment files of the components that an overlay includes."""
+    folder = MANIFESTS / "overlays" / overlay
+    table = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    files = [(folder / each / "deployment.toml").resolve() for each in table.get("components", ())]
+    return [file for file in files if file.is_file()]
+
+
 def command(overlay: str, service: bool) -> str:
     """Return the command that renders the same, from the root of the repository."""
     run, model, deployment = OVERLAYS[overlay]
+    files = [f"manifests/deployments/{deployment}.toml"]
+    files += [str(file.relative_to(ROOT)) for file in layers(overlay)]
     return (
         f"raymoe kube render manifests/runs/{run}.toml --model {model} "
         f"--plan manifests/overlays/{overlay}/plan.toml "
-        f"--deployment manifests/deployments/{deployment}.toml" + (" --service" if service else "")
+        + " ".join(f"--deployment {file}" for file in files)
+        + (" --service" if service else "")
     )
 
 
@@ -39,7 +52,8 @@ def rendered() -> Iterator[tuple[Path, str]]:
     os.chdir(ROOT)
     for overlay, (name, model, file) in OVERLAYS.items():
         run = load_run(MANIFESTS / "runs" / f"{name}.toml")
-        deployment = load_deployment(MANIFESTS / "deployments" / f"{file}.toml")
+        first = MANIFESTS / "deployments" / f"{file}.toml"
+        deployment = load_deployment(first, over=layers(overlay))
         sources = Sources(model, MANIFESTS / "overlays" / overlay / "plan.toml")
         for service, render, to in (
             (False, training_objects, "training.yaml"),

@@ -69,6 +69,13 @@ def service(
     return rayservice(work, options, name, arguments_of(options, "models/demo", name))
 
 
+def cluster(plan: Plan, options: Deployment = ON_CPUS, sizes: Any = BYTES) -> dict[str, Any]:
+    """Return the RayCluster that KubeRay makes of the RayJob of a plan."""
+    spec = job(plan, options, sizes=sizes)["spec"]["rayClusterSpec"]
+    metadata = {"name": "demo-abcde", "namespace": options.namespace}
+    return {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": spec}
+
+
 def asking(plan: Plan, stage: int, member: int, **needs: Any) -> Plan:
     """Return the plan with one rank asking for something more."""
     stages = list(plan.stages)

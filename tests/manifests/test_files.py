@@ -1,5 +1,6 @@
 """Every TOML file under manifests loads by the loader of its folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from moe.planning.devices.inventory_file import load_inventory
 from moe.planning.plan.file import load_plan
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-LOADERS = {
+LOADERS: dict[str, Callable[[Path], object]] = {
+    "components": lambda file: load_deployment(MANIFESTS / "deployments" / "cpu.toml", over=[file]),
     "runs": load_run,
     "deployments": load_deployment,
     "inventories": load_inventory,

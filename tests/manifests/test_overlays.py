@@ -1,5 +1,6 @@
 """The kustomize folder: what it renders is what raymoe renders, and what it names is there."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.kuberay.deployment import load_deployment
 from cluster.kuberay.rules import check
 from tests.manifests.overlays import MANIFESTS, OVERLAYS, ROOT, rendered
 from tests.manifests.restricted import violations
+from tests.manifests.samples import job, two_stages
 from tests.manifests.schema import faults
 
 FILES = sorted(MANIFESTS.rglob("kustomization.yaml"))
@@ -68,7 +71,82 @@ def test_kuberay_and_the_api_server_would_take_them(folder: Path) -> None:
 
 
 def cluster_wide(table: Table) -> bool:
-    return table["kind"] in ("Namespace", "PriorityClass")
+    return table["kind"] in ("Namespace", "PriorityClass", "StorageClass", "Queue")
+
+
+COMPONENTS = sorted(file.parent for file in (MANIFESTS / "components").glob("*/kustomization.yaml"))
+
+
+def with_component(component: Path, folder: Path) -> list[Table]:
+    """Return what kustomize makes of the base with a component."""
+    folder.mkdir()
+    base, own = (os.path.relpath(each, folder) for each in (MANIFESTS / "base", component))
+    table = {"kind": "Kustomization", "namespace": "raymoe"}
+    lines = {**table, "resources": [base], "components": [own]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    return built(folder)
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=lambda path: path.name)
+def test_a_component_makes_what_its_deployment_file_names(component: Path, tmp_path: Path) -> None:
+    """Over the base, for a run that is rendered with its file: nothing that it names is lacking."""
+    made = with_component(component, tmp_path / "over")
+    said = (component / "kustomization.yaml").read_text(encoding="utf-8")
+    there = {(table["kind"], table["metadata"]["name"]) for table in made}
+    file = component / "deployment.toml"
+    options = load_deployment(
+        None,
+        ["image.name=a:1", "storage.claim=raymoe-data", "namespace=raymoe"],
+        [file] if file.is_file() else [],
+    )
+    table = job(two_stages(), options)
+    assert faults(table) == check([table]) == []
+    named = {each for pod in pods([*made, table]) for each in _names(pod)}
+    named -= {("ConfigMap", "demo-training")}
+    recovery, secret = options.recovery, options.monitoring.history_secret
+    if recovery.rocksdb_storage_class:
+        named.add(("StorageClass", recovery.rocksdb_storage_class))
+    named |= {("Secret", each) for each in (secret, recovery.redis_secret) if each}
+    if options.queue.name:
+        named.add(
+            ("LocalQueue" if options.queue.scheduler == "kueue" else "Queue", options.queue.name)
+        )
+    lacking = {each for each in named - there if each[0] != "Secret" or each[1] not in said}
+    assert lacking == set()
+    assert [fault for pod in pods(made) for fault in violations(pod)] == []
+
+
+def test_there_is_a_component_for_each_of_these() -> None:
+    assert {path.name for path in COMPONENTS} == {
+        "gcs-ft-redis",
+        "gcs-ft-rocksdb",
+        "history-server",
+        "http-route",
+        "kueue",
+        "s3",
+        "spot",
+        "team",
+        "volcano",
+    }
+
+
+def test_the_role_of_s3_is_on_the_account_of_the_pods(tmp_path: Path) -> None:
+    made = with_component(MANIFESTS / "components" / "s3", tmp_path / "over")
+    (account,) = [each for each in made if each["kind"] == "ServiceAccount"]
+    assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].endswith("role/raymoe")
+
+
+def test_prod_is_watched_and_a_cluster_without_prometheus_needs_none_of_it() -> None:
+    kinds = {
+        overlay: {each["kind"] for each in built(MANIFESTS / "overlays" / overlay)}
+        for overlay in OVERLAYS
+    }
+    watched = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
+    assert {overlay: watched & found for overlay, found in kinds.items()} == {
+        "kind-cpu": set(),
+        "gpu": set(),
+        "prod": watched,
+    }
 
 
 @folders

@@ -5,16 +5,22 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from cluster.kube.checks.kuberay import OLDEST_OPERATOR
+from cluster.kuberay.deployment import load_deployment
+from tests.kube.installed import install
 from tests.kube.kubeconfig import lead_to
 from tests.kube.server import Store, serving
 from tests.manifests.overlays import MANIFESTS, ROOT
 from tests.shell import Shell
 
 RUN = "smollm2-kind"
+
+Table = dict[str, Any]
 
 
 def commands() -> list[list[str]]:
@@ -28,6 +34,14 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.rpartition("#")[0]) for line in lines]
 
 
+def fifth() -> list[Table]:
+    """Return the objects that the fifth command applies."""
+    kubectl, folder = str(Path(sys.executable).with_name("kubectl")), ROOT / commands()[4][-1]
+    words = [kubectl, "kustomize", str(folder)]
+    done = subprocess.run(words, capture_output=True, check=True, text=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
 def test_the_files_and_names_of_the_commands_are_there() -> None:
     words = [word for command in commands() for word in command if word.startswith("manifests/")]
     assert len(words) == 4
@@ -38,16 +52,48 @@ def test_the_files_and_names_of_the_commands_are_there() -> None:
     assert f"image: {image}" in prepare.read_text(encoding="utf-8")
 
 
+def test_the_first_commands_agree_with_each_other_and_with_what_is_here() -> None:
+    """Nothing here can run them: kind, helm and docker are what a laptop has."""
+    kind, helm, build, load = commands()[:4]
+    assert kind[kind.index("--name") + 1] == load[load.index("--name") + 1]
+    version = tuple(map(int, helm[helm.index("--version") + 1].split(".")))
+    assert version[: len(OLDEST_OPERATOR)] >= OLDEST_OPERATOR
+    arguments = {each.partition("=")[0] for each in build if each.startswith("PIP_")}
+    assert arguments
+    assert all(f"ARG {each}" in (ROOT / "Dockerfile").read_text() for each in arguments)
+    options = load_deployment(MANIFESTS / "deployments" / "kind-cpu.toml")
+    assert options.image.name == build[build.index("--tag") + 1] == load[3]
+
+
+def applied(store: Store) -> None:
+    """Play commands 2, 5 and 6: KubeRay, and the objects of data/, whose claim has its volume."""
+    install(store)
+    for table in fifth():
+        plural = f"{table['kind'].lower()}s"
+        if table["kind"] == "PersistentVolumeClaim":
+            table["status"] = {"phase": "Bound"}
+        store.put(table, plural)
+
+
+def test_the_seventh_command_is_content_with_what_the_ones_before_have_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    shell, store = Shell(tmp_path, monkeypatch, capsys), Store()
+    applied(store)
+    file = MANIFESTS / "overlays" / "kind-cpu" / "training.yaml"
+    with serving(store) as api:
+        lead_to(api, tmp_path, monkeypatch)
+        out, _ = shell.run(*commands()[6][1:], "--objects", file)
+    assert "wrong" not in out
+    assert "caution: access mode of raymoe-data: ReadWriteOnce" in out  # one node can do with it
+
+
 def test_the_fifth_command_builds_what_the_sixth_waits_for() -> None:
-    folder = ROOT / commands()[4][-1]
-    kubectl = str(Path(sys.executable).with_name("kubectl"))
-    done = subprocess.run(
-        [kubectl, "kustomize", folder], capture_output=True, check=True, text=True
-    )
-    made = [(each["kind"], each["metadata"]["name"]) for each in yaml.safe_load_all(done.stdout)]
+    made = [(each["kind"], each["metadata"]["name"]) for each in fifth()]
     assert ("Job", "prepare") in made
     assert "job/prepare" in commands()[5]
-    claim = next(each for each in yaml.safe_load_all(done.stdout) if each["kind"].endswith("Claim"))
+    claim = next(each for each in fifth() if each["kind"].endswith("Claim"))
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 

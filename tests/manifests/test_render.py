@@ -344,6 +344,7 @@ def test_serve_takes_the_configuration_of_the_service() -> None:
         "model": "/data/models/demo",
         "plan": "/etc/raymoe/plan.toml",
         "name": "demo",
+        "driver_labels": {"raymoe/role": "driver"},
         "wait_seconds": 1200.0,
     }
 

@@ -18,6 +18,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 import ray
 import tomli_w
+from ray._private.state import state
 from ray.cluster_utils import Cluster
 
 from actors.crew import ending
@@ -33,6 +34,8 @@ from tests.ray.scenarios import FAST
 SECONDS = 240
 PATIENCE = 90.0
 NOTICE_SECONDS = 40
+DRIVER = {"raymoe/role": "driver"}
+"""The label of the node that is for the driver alone, as on Kubernetes."""
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 Told = dict[str, Any]
@@ -43,7 +46,7 @@ def run_table(folder: Path, address: str) -> Told:
     table = material.run_table(material.make(folder), folder / "run", 100_000) | {"name": "elastic"}
     table["train"] |= {"global_batch": 8}
     table["plan"] |= {"replicas": 2, "least_replicas": 1}
-    table["cluster"] |= {"address": address}
+    table["cluster"] |= {"address": address, "driver_labels": DRIVER}
     table["elastic"] = {"follow_nodes": True, "copy_every": 2}
     return table
 
@@ -54,6 +57,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": FAST}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._driver = self._cluster.add_node(num_cpus=0, labels=DRIVER).node_id
         self._cluster.add_node(**NODE)
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
         self._watch = NodeWatch()
@@ -67,7 +71,8 @@ class Scene:
     def play(self) -> Told:
         """Have nodes come and go, and tell how the ranks followed."""
         self._until(lambda: self.done() > 4)
-        told: Told = {"began": self.ranks()}
+        told: Told = {"began": self.ranks(), "drivers": self._drivers()}
+        told |= {"for drivers": self._driver}
         pod, node = self._pod()
         self._until(lambda: self._resized() == 1)
         told |= {"pod": node, "grown": self._on()}
@@ -115,6 +120,12 @@ class Scene:
         done = self.done()
         self._until(lambda: self.done() > done + 2)
         return self.ranks()
+
+    def _drivers(self) -> list[str]:
+        """Return the nodes of Ray Train's workers."""
+        table: Told = state.actor_table(None, actor_state_name="ALIVE")
+        workers = [row for row in table.values() if row["ActorClassName"] == "RayTrainWorker"]
+        return [str(row["Address"]["NodeID"]) for row in workers]
 
     def _pod(self) -> tuple["subprocess.Popen[bytes]", str]:
         """Start a node as KubeRay does in a pod; return its main process and its number."""

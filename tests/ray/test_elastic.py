@@ -57,6 +57,10 @@ def test_replicas_grow_in_place_when_a_node_joins(told: dict[str, Any]) -> None:
     assert [node for _, node in told["grown"].values()][2:] == [told["pod"]] * 2
 
 
+def test_the_driver_is_on_the_node_that_is_for_drivers(told: dict[str, Any]) -> None:
+    assert told["drivers"] == [told["for drivers"]]
+
+
 def test_ranks_leave_a_pod_that_gets_sigterm_and_no_step_is_lost(told: dict[str, Any]) -> None:
     assert NOTICE_SECONDS - 2 < told["notice"] <= NOTICE_SECONDS
     assert told["noticed"] < 2

@@ -8,7 +8,7 @@ from itertools import groupby
 from actors.crew.nodes.room import Amounts
 from moe.planning.devices.inventory import CPU
 from moe.planning.devices.kinds import ray_word
-from moe.planning.devices.labels import selector
+from moe.planning.devices.labels import all_take
 from moe.planning.devices.naming import node_of
 from moe.planning.plan.plan import Plan, RankPlan
 from moe.planning.plan.seats import Seat
@@ -88,4 +88,4 @@ def total(bundles: tuple[Amounts, ...]) -> dict[str, float]:
 
 def takes(rank: RankPlan, labels: Mapping[str, str]) -> bool:
     """Tell whether a rank may be on a node with these labels."""
-    return all(selector(text).takes(labels.get(key)) for key, text in rank.labels)
+    return all_take(rank.labels, labels)

@@ -9,7 +9,7 @@ from cluster.kuberay.deployment.lifetimes import JobSection, ServiceSection
 from cluster.kuberay.deployment.objects import ObjectsSection, PodsSection, SecuritySection
 from cluster.kuberay.deployment.queue import QueueSection, TopologySection
 from cluster.kuberay.deployment.recovery import MonitoringSection, RecoverySection
-from cluster.kuberay.deployment.sizes import DriverSection, HeadSection, PodSize
+from cluster.kuberay.deployment.sizes import DriverSection, HeadSection
 from cluster.kuberay.deployment.storage import StorageSection, Volume
 from cluster.kuberay.deployment.taints import Toleration
 from cluster.kuberay.deployment.workers import WorkersSection
@@ -22,7 +22,6 @@ __all__ = [
     "JobSection",
     "MonitoringSection",
     "ObjectsSection",
-    "PodSize",
     "PodsSection",
     "QueueSection",
     "RecoverySection",

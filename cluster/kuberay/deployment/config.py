@@ -87,9 +87,14 @@ class Deployment(Section):
         return self
 
 
-def load_deployment(path: Path | None, overrides: Sequence[str] = ()) -> Deployment:
-    """Read a deployment file, if there is one, and apply ``section.key=value`` overrides."""
-    return load_sections(path, Deployment, _NOUN, overrides)
+def load_deployment(
+    path: Path | None, overrides: Sequence[str] = (), over: Sequence[Path] = ()
+) -> Deployment:
+    """Read a deployment file, if there is one, and apply ``section.key=value`` overrides.
+
+    Files ``over`` it, as those of ``manifests/components``, change the keys that they give.
+    """
+    return load_sections(path, Deployment, _NOUN, overrides, over)
 
 
 def parse_deployment(table: Mapping[str, Any], source: str) -> Deployment:

@@ -56,6 +56,10 @@ class MonitoringSection(Section):
     after the cluster is gone; an alpha of KubeRay behind a feature gate. Default: none."""
     history_environment: dict[str, str] = Field(default={})
     """Environment variables of the collector, such as the bucket that it writes to."""
+    history_secret: ObjectName | None = None
+    """A Secret with the keys by which the collector may write there."""
+    history_secret_keys: list[str] = Field(default=["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    """The keys of that Secret, each an environment variable of the collector."""
 
     @model_validator(mode="after")
     def _pairs(self) -> "MonitoringSection":
@@ -63,4 +67,9 @@ class MonitoringSection(Section):
             raise ValueError("grafana_iframe_host has no effect without grafana_host; give both")
         if self.history_environment and not self.history_image:
             raise ValueError("history_environment has no effect without history_image; give both")
+        if self.history_secret and not self.history_image:
+            raise ValueError("history_secret has no effect without history_image; give both")
+        keys = type(self).model_fields["history_secret_keys"].default
+        if self.history_secret is None and self.history_secret_keys != keys:
+            raise ValueError("history_secret_keys has no effect without history_secret; give both")
         return self

@@ -65,6 +65,10 @@ class ClusterSection(Section):
     """Number of restarts of the driver by Ray Train before the run fails. The driver holds no
     tensors; what losses of ranks the run mends is ``elastic.max_failures``.
     """
+    driver_labels: dict[str, str] = Field(default={})
+    """Labels that the Ray node of the driver must have, each with a value or a selector of Ray:
+    ``v``, ``!v``, ``in(v,w)``. Empty: any node. ``raymoe kube`` fills in those of its driver pod.
+    """
 
     @model_validator(mode="after")
     def _cpus_of_a_local_ray(self) -> "ClusterSection":

@@ -5,6 +5,7 @@ matches a node without the label.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moe.errors import PlanError
@@ -38,6 +39,16 @@ def selector(text: str) -> Selector:
             "!in(value, value), values of at most 63 letters, digits, dots, dashes, underscores"
         )
     return Selector(tuple(values), found["no"] == "!")
+
+
+def for_ray(selectors: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return selectors by their keys as Ray reads them: a space in ``in(a, b)`` counts there."""
+    return {key: text.replace(" ", "") for key, text in selectors}
+
+
+def all_take(selectors: Iterable[tuple[str, str]], labels: Mapping[str, str]) -> bool:
+    """Return whether the selectors of all keys match a node with these labels."""
+    return all(selector(text).takes(labels.get(key)) for key, text in selectors)
 
 
 def is_label_key(text: str) -> bool:

@@ -1,5 +1,7 @@
 """A plan as a file: TOML, or plain tables for JSON. Read strictly."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +34,12 @@ def load_plan(path: Path) -> Plan:
 def to_dict(plan: Plan) -> dict[str, Any]:
     """Return the plan as plain tables, the form it has in TOML and JSON; None is left out."""
     return {"model": dict(plan.model), "stages": [_stage_table(stage) for stage in plan.stages]}
+
+
+def digest(plan: Plan) -> str:
+    """Return a name of a plan that no other plan has."""
+    text = json.dumps(to_dict(plan), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def from_dict(table: Mapping[str, Any]) -> Plan:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from moe.planning.devices.labels import for_ray
 from pipelines.serving.arguments import AnyArguments, ServeArguments
 from pipelines.serving.http.api import CLOSE_SECONDS
 
@@ -24,7 +25,7 @@ Options = dict[str, Any]
 
 def replica_options(arguments: AnyArguments) -> Options:
     """Return the options of the replicas. Their ranks reserve cores and GPUs; they do not."""
-    options = _light("server") | {
+    options = _light("server", arguments) | {
         "max_ongoing_requests": arguments.limits.held + SPARE_REQUESTS,
         "max_constructor_retry_count": 1,
         "graceful_shutdown_timeout_s": arguments.drain_seconds + CLOSE_SECONDS,
@@ -49,17 +50,19 @@ def replica_options(arguments: AnyArguments) -> Options:
 
 def front_options(arguments: ServeArguments) -> Options:
     """Return the options of the front, which holds every request until it is answered."""
-    most = max(arguments.replicas, arguments.max_replicas or 0) + arguments.surge
     each = arguments.limits.held + SPARE_REQUESTS
-    return _light("front") | {
-        "max_ongoing_requests": (most + 1) * each,
+    return _light("front", arguments) | {
+        "max_ongoing_requests": (arguments.most + 1) * each,
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": arguments.drain_seconds + CLOSE_SECONDS,
     }
 
 
-def _light(name: str) -> Options:
-    return {"name": name, "ray_actor_options": {"num_cpus": 0}}
+def _light(name: str, arguments: AnyArguments) -> Options:
+    actor: Options = {"num_cpus": 0}
+    if arguments.driver_labels:
+        actor["label_selector"] = for_ray(arguments.driver_labels.items())
+    return {"name": name, "ray_actor_options": actor}
 
 
 def _scaling(arguments: ServeArguments, most: int) -> AutoscalingConfig:

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cluster.kube.forwarding import forwarded
+from cluster.kube.kinds import POD
 from moe.errors import ClusterError
 from tests.kube.server import Store, serving
 from tests.kube.tables import pod
@@ -43,6 +44,29 @@ def test_several_connections_travel_whole(dashboard: int) -> None:
         for _ in range(3):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
                 assert page.read() == LARGE
+
+
+# The official client leaves sockets of a websocket that has ended to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_requests_go_on_while_connections_are_opened(dashboard: int) -> None:
+    """The official client changes itself for each tunnel; ours must not be the one it changes."""
+    store = Store(ports={("head", 8265): dashboard})
+    store.put(pod("head", "head"), "pods")
+    read: list[bytes] = []
+    with serving(store) as api, forwarded(api, "raymoe", "head", 8265) as port:
+
+        def fetch() -> None:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
+                read.append(page.read())
+
+        threads = [threading.Thread(target=fetch) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            assert api.get(POD, "raymoe", "head") is not None
+        assert api.version() == "v1.37.0"
+    assert read == [LARGE] * 4
+    gc.collect()
 
 
 # The official client leaves sockets of a websocket that was refused to the garbage collector.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,10 @@ import pytest
 import ray
 
 from cluster.kube.api import Api
+from cluster.kube.kinds import RAYJOB
+from moe.errors import ClusterError
+from pipelines.commands.kube_arguments import Called
+from pipelines.commands.kube_runs import run_of
 from tests.kube.kubeconfig import lead_to
 from tests.kube.server import Store, serving
 from tests.kube.tables import cluster, event, pod, unscheduled
@@ -77,7 +82,14 @@ def test_status_shows_phase_reason_pods_and_events(shell: Shell, api: Api, store
     table["metadata"]["labels"]["raymoe/run"] = RUN
     store.put(table, "pods")
     store.put(event("rank-1", "FailedScheduling", "no room"), "events")
+    ready = {"type": "HeadPodReady", "status": "True", "reason": "HeadPodRunningAndReady"}
+    store.find("rayclusters", "demo-abcde")["status"] = {"conditions": [ready]}
+    store.logs = {f"{RUN}-submitter": "step 6/20 loss 2.9\nstep 7/20 loss 2.8\n"}
     out, _ = shell.run("kube", "status", RUN)
+    assert "its log: step 7/20 loss 2.8" in out
+    assert "HeadPodReady RayCluster True HeadPodRunningAndReady" in out
+    store.forbidden = {("get", "pods/log")}
+    assert "its log" not in shell.run("kube", "status", RUN)[0]
     assert f"RayJob/{RUN} starting (2 of 3 pods): 1 of 4 pods: not scheduled" in out
     assert "no node has so much cpu free" in out
     assert "FailedScheduling" in out
@@ -243,3 +255,25 @@ def test_a_run_is_sent_to_the_head_with_its_token(
     assert job["entrypoint"].endswith("train /dev/stdin --resume-if-saved")
     assert job["metadata"]["model"] == "/data/models/skywork-moe"
     assert "working_dir" not in job["runtime_env"]
+    sent = tomllib.loads(job["runtime_env"]["env_vars"]["RAYMOE_RUN"])
+    assert sent["cluster"]["driver_labels"] == {"raymoe/role": "driver"}
+
+
+def test_a_resize_is_of_a_run_that_is_there_and_of_one_wish(
+    shell: Shell, api: Api, store: Store
+) -> None:
+    assert "0 of --replicas, --plan and --nodes" in shell.refused("kube", "scale", RUN)
+    shell.run("kube", "apply", ROOT / "manifests/overlays/kind-cpu/serving/serving.yaml")
+    words = ("kube", "scale", RUN, "--replicas", 2)
+    assert f"namespace raymoe has no RayJob called {RUN}" in shell.refused(*words)
+    shell.run("kube", "apply", FILE)
+    assert "has no Ray cluster yet" in shell.refused(*words)
+
+
+def test_the_run_of_a_job_is_the_one_of_its_file(shell: Shell, api: Api, store: Store) -> None:
+    shell.run("kube", "apply", FILE)
+    job = Called(api, RAYJOB, "raymoe", RUN)
+    assert run_of(job) == RUN
+    del store.find("configmaps", f"{RUN}-training")["data"]["run.toml"]
+    with pytest.raises(ClusterError, match="say by --run what the run is called"):
+        run_of(job)

@@ -256,6 +256,44 @@ def test_nodes_of_a_cluster_give_the_devices_and_their_selectors(shell: Shell) -
     assert group["replicas"] == 2
 
 
+def test_the_driver_of_a_run_is_in_the_driver_pod_unless_the_run_says_where(shell: Shell) -> None:
+    files, job = rendered(shell)
+    driver = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    asked = tomllib.loads(files["data"]["run.toml"])["cluster"]["driver_labels"]
+    assert asked == {"raymoe/role": "driver"}
+    assert asked.items() <= driver["labels"].items()
+    others = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1:]
+    assert not any(asked.items() <= group["labels"].items() for group in others)
+    changed(shell, "[checkpoint]", '[cluster]\ndriver_labels = {pool = "big"}\n[checkpoint]')
+    again = tomllib.loads(rendered(shell)[0]["data"]["run.toml"])
+    assert again["cluster"]["driver_labels"] == {"pool": "big"}
+
+
+def test_replicas_of_a_server_have_ranks_of_their_own_and_room_in_the_driver_pod(
+    shell: Shell,
+) -> None:
+    def cluster(**arguments: int) -> Table:
+        given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+        override = f"service.arguments={{{given}}}"
+        found = rendered(shell, "--service", "--set", override)[1]["spec"]
+        assert yaml.safe_load(found["serveConfigV2"])["applications"][0]["args"][
+            "driver_labels"
+        ] == {"raymoe/role": "driver"}
+        table: Table = found["rayClusterConfig"]
+        return table
+
+    def pods(table: Table) -> list[int]:
+        return [group["replicas"] for group in table["workerGroupSpecs"]]
+
+    one, three = cluster(replicas=1), cluster(replicas=3)
+    scaled = cluster(replicas=0, max_replicas=2, surge=1)
+    assert pods(three) == [1, *(3 * count for count in pods(one)[1:])] == pods(scaled)
+    sizes = [_limits(table["workerGroupSpecs"][0]) for table in (one, three, scaled)]
+    assert sizes[1] == sizes[2]
+    assert int(sizes[1]["cpu"]) > int(sizes[0]["cpu"])
+    assert int(sizes[1]["memory"][:-2]) > int(sizes[0]["memory"][:-2])
+
+
 def test_pods_are_not_sized_for_workers_of_deepspeed(shell: Shell) -> None:
     file = shell.path / "run.toml"
     asked = 'engine = "deepspeed"\ndeepspeed_config = "/data/ds.json"\n[plan]\nreplicas = 2'

@@ -1,0 +1,1 @@
+"""What a cluster must have before a run can be applied: each check with its remedy."""
