@@ -12,6 +12,7 @@ from cluster.kuberay.amounts import resources
 from cluster.kuberay.deployment import Deployment, PodsSection, SecuritySection, Toleration
 from cluster.kuberay.deployment.sizes import GIB, PodSize
 from cluster.kuberay.groups import Group
+from cluster.kuberay.readiness import SERVE_PORT, readiness
 from cluster.kuberay.scheduling import (
     COMPONENT_LABEL,
     ROLE_LABEL,
@@ -35,7 +36,7 @@ tells Ray's head so, with the deadline, and ends when the node is empty or the t
 HEAD_PORTS: Mapping[str, int] = {
     "gcs-server": 6379,
     "dashboard": 8265,
-    "serve": 8000,
+    "serve": SERVE_PORT,
     "metrics": 8080,
     "as-metrics": 44217,
     "dash-metrics": 44227,
@@ -87,7 +88,7 @@ class Pods:
 
     def _driver(self, group: Group) -> Table:
         driver = self.deployment.driver
-        container = self._container("ray-worker", self._notice()) | {"resources": _own(driver)}
+        container = self._ray_worker() | {"resources": _own(driver)}
         spec = self._of_cluster(container, driver.node_selector, driver.tolerations)
         spec |= {"automountServiceAccountToken": False}
         return {"metadata": self._metadata(group.role), "spec": spec}
@@ -96,7 +97,7 @@ class Pods:
         workers = self.deployment.workers
         devices = {name: str(amount) for name, amount in workers.devices.items()}
         gpu = {gpu_resource(group, self.deployment): str(group.gpus)} if group.gpus else {}
-        container = self._container("ray-worker", self._notice()) | {
+        container = self._ray_worker() | {
             "securityContext": container_security(
                 self.deployment.security, self.deployment.security.lock_memory
             ),
@@ -110,6 +111,9 @@ class Pods:
             spec["affinity"] = affinity
         near = near_annotations(self.deployment, group)
         return {"metadata": self._metadata(group.role, self._digest() | near), "spec": spec}
+
+    def _ray_worker(self) -> Table:
+        return self._container("ray-worker", self._notice()) | readiness(self.component)
 
     def _notice(self) -> dict[str, str]:
         return {NOTICE: str(self.deployment.pods.notice_seconds)}

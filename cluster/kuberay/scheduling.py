@@ -15,6 +15,8 @@ RUN_LABEL = "raymoe/run"
 ROLE_LABEL = "raymoe/role"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 """Whether something trains a run or serves its model: both may be there at once."""
+TRAINING, SERVING = "training", "serving"
+"""The values of that label."""
 
 _QUEUE_LABEL: Mapping[str, str] = {
     "kueue": "kueue.x-k8s.io/queue-name",
