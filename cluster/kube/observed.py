@@ -5,8 +5,7 @@ from typing import Any
 
 from cluster.kube.api import Api, Refusal
 from cluster.kube.kinds import EVENT, POD, RAYCLUSTER, RAYJOB, RAYSERVICE, Kind
-from cluster.kuberay.objects import SERVING, TRAINING
-from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL
+from cluster.kuberay.scheduling import COMPONENT_LABEL, ROLE_LABEL, RUN_LABEL, SERVING, TRAINING
 from moe.errors import ConfigError
 
 Table = dict[str, Any]

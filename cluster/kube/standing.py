@@ -118,8 +118,9 @@ def _waiting(observed: Observed) -> str:
 
 
 def _counts(observed: Observed) -> tuple[int, int]:
-    """Return how many pods of the cluster run, and how many it is to have."""
-    pods = [pod for role in ("head", "driver", "rank") for pod in observed.of_role(role)]
+    """Return how many pods of the cluster run and stay, and how many it is to have."""
+    every = [pod for role in ("head", "driver", "rank") for pod in observed.of_role(role)]
+    pods = [pod for pod in every if not pod["metadata"].get("deletionTimestamp")]
     spec = (observed.cluster or {}).get("spec") or {}
     groups = spec.get("workerGroupSpecs") or ()
     wished = sum(group.get("replicas") or group.get("minReplicas") or 0 for group in groups)

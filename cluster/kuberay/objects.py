@@ -9,19 +9,21 @@ from typing import Any
 from cluster.kuberay.clusters import raycluster_spec
 from cluster.kuberay.deployment import Deployment, ServiceSection
 from cluster.kuberay.pods import Pods
+from cluster.kuberay.readiness import SERVE_PORT
 from cluster.kuberay.rules import check
 from cluster.kuberay.scheduling import (
     COMPONENT_LABEL,
     DRIVER_LABELS,
     ROLE_LABEL,
     RUN_LABEL,
+    SERVING,
+    TRAINING,
     queue_labels,
 )
 from cluster.kuberay.work import FILES, PLAN_FILE, RUN_FILE, Work
 from cluster.kuberay.writing import as_yaml
 from moe.errors import ConfigError
 
-TRAINING, SERVING = "training", "serving"
 SERVE_APPLICATION = "pipelines.serving.app:build"
 INITIALIZING = "ray.io/initializing-timeout"
 WAIT_SECONDS = 1200.0
@@ -172,7 +174,7 @@ def _serve_config(name: str, arguments: Mapping[str, Any]) -> Table:
     }
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": 8000},
+        "http_options": {"host": "0.0.0.0", "port": SERVE_PORT},
         "applications": [application],
     }
 

@@ -13,6 +13,7 @@ from cluster.kuberay.deployment import Deployment, PodsSection, Toleration
 from cluster.kuberay.deployment.sizes import GIB, PodPlace
 from cluster.kuberay.groups import Group
 from cluster.kuberay.placing import gpu_resource, placed, tolerations
+from cluster.kuberay.readiness import SERVE_PORT, readiness
 from cluster.kuberay.scheduling import (
     COMPONENT_LABEL,
     ROLE_LABEL,
@@ -39,7 +40,7 @@ tells Ray's head so, with the deadline, and ends when the node is empty or the t
 HEAD_PORTS: Mapping[str, int] = {
     "gcs-server": 6379,
     "dashboard": 8265,
-    "serve": 8000,
+    "serve": SERVE_PORT,
     "metrics": 8080,
     "as-metrics": 44217,
     "dash-metrics": 44227,
@@ -118,7 +119,7 @@ class Pods:
 
     def _driver(self, group: Group) -> Table:
         driver = self.deployment.driver
-        container = self._container("ray-worker", self._notice()) | {
+        container = self._ray_worker() | {
             "resources": resources(group.cpus, group.memory_bytes, driver.disk_gib)
         }
         place = driver.node_selector, driver.tolerations
@@ -130,7 +131,7 @@ class Pods:
         workers = self.deployment.workers
         devices = {name: str(amount) for name, amount in workers.devices.items()}
         gpu = {gpu_resource(group.kind, self.deployment): str(group.gpus)} if group.gpus else {}
-        container = self._container("ray-worker", self._notice()) | {
+        container = self._ray_worker() | {
             "securityContext": container_security(
                 self.deployment.security, self.deployment.security.lock_memory
             ),
@@ -144,6 +145,9 @@ class Pods:
             spec["affinity"] = affinity
         notes = {RANKS_ANNOTATION: str(group.ranks)} | near_annotations(self.deployment, group)
         return {"metadata": self._metadata(group.role, self._digest() | notes), "spec": spec}
+
+    def _ray_worker(self) -> Table:
+        return self._container("ray-worker", self._notice()) | readiness(self.component)
 
     def _notice(self) -> dict[str, str]:
         return {NOTICE: str(self.deployment.pods.notice_seconds)}

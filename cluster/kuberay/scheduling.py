@@ -17,6 +17,8 @@ DRIVER_LABELS: Mapping[str, str] = {ROLE_LABEL: "driver"}
 """What the Ray node of the driver pod alone has: drivers and replicas of Ray Serve select it."""
 COMPONENT_LABEL = "app.kubernetes.io/component"
 """Whether something trains a run or serves its model: both may be there at once."""
+TRAINING, SERVING = "training", "serving"
+"""The values of that label."""
 
 KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _QUEUE_LABEL: Mapping[str, str] = {

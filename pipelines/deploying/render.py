@@ -5,14 +5,13 @@ from typing import Any
 
 from cluster.kuberay.deployment import Deployment
 from cluster.kuberay.objects import (
-    SERVING,
-    TRAINING,
     arguments_of,
     config_map,
     head_guard,
     rayjob,
     rayservice,
 )
+from cluster.kuberay.scheduling import SERVING, TRAINING
 from cluster.kuberay.work import Work
 from moe.config.run import RunConfig
 from moe.errors import ConfigError

@@ -1,108 +1,57 @@
-"""A small API server in memory: what raymoe asks of one, checked by KubeRay's own definitions.
+"""A small API server in memory: what raymoe, Ray and KubeRay ask of one.
 
-It creates, reads, lists, deletes and applies objects (server-side apply, dry runs and strict
-validation included), reviews access, and tells of logs. It knows no schema of Kubernetes' own
-kinds, no controllers and no quotas: tests play those parts by writing objects.
-``faults`` are answers that it gives in place of the true ones, 0 for a true one; a negative one
-breaks the connection.
+It makes, reads, lists, watches, changes and deletes objects (server-side apply, patches, dry runs,
+status apart, strict validation), reviews access, and brings logs and ports of pods. KubeRay's
+objects are checked by KubeRay's own definitions (``changing``); the schemas of Kubernetes' own
+kinds, quotas and admission it does not know.
 """
 
 import asyncio
-import copy
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from kubernetes import client
 
 from cluster.kube.api import Api
-from tests.kube.json_patch import patched
-from tests.manifests.definitions import PLURALS
-from tests.manifests.schema import faults as refused_by_schema
+from tests.kube.changing import Change, Refused, created, patched, replaced, there
+from tests.kube.store import Key, Store, Table
+from tests.kube.watching import watch
 
-Table = dict[str, Any]
-Key = tuple[str, str, str, str]
-"""Group with version, plural, namespace, name."""
+__all__ = ["Place", "Store", "serving"]
 
 STORE = web.AppKey("store", "Store")
-KINDS = {plural: kind for kind, plural in PLURALS.items()}
 _DATA, _ERRORS = b"\x00", b"\x01"
-CLUSTER_WIDE = ("nodes", "storageclasses", "customresourcedefinitions")
 
 
-@dataclass
-class Store:
-    """The objects, who may not do what, and what is to go wrong."""
+@dataclass(frozen=True)
+class Place:
+    """Where to listen; with a certificate and its key by TLS, as Ray's autoscaler wants it."""
 
-    objects: dict[Key, Table] = field(default_factory=dict)
-    applied: dict[Key, Table] = field(default_factory=dict)
-    logs: dict[str, str] = field(default_factory=dict)
-    ports: dict[tuple[str, int], int] = field(default_factory=dict)
-    forbidden: set[tuple[str, str]] = field(default_factory=set)
-    faults: list[int] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-    writes: list[tuple[str, str]] = field(default_factory=list)
-    version: int = 0
-
-    def put(self, table: Table, plural: str) -> Table:
-        """Store an object as a controller or a person would."""
-        metadata = table.setdefault("metadata", {})
-        space = "" if plural in CLUSTER_WIDE else metadata.setdefault("namespace", "raymoe")
-        key = (str(table.get("apiVersion", "v1")), plural, space, str(metadata["name"]))
-        return self.write(key, table)
-
-    def find(self, plural: str, name: str) -> Table:
-        (found,) = (
-            each for key, each in self.objects.items() if key[1] == plural and key[3] == name
-        )
-        return found
-
-    def write(self, key: Key, table: Table) -> Table:
-        self.version += 1
-        metadata = table["metadata"]
-        before = self.objects.get(key)
-        if before is None:
-            metadata.setdefault("uid", f"uid-{self.version}")
-            metadata.setdefault("creationTimestamp", "2026-11-30T12:00:00Z")
-            metadata["generation"] = 1
-        elif before.get("spec") != table.get("spec"):
-            metadata["generation"] = int(before["metadata"].get("generation", 1)) + 1
-        metadata["resourceVersion"] = str(self.version)
-        self.objects[key] = table
-        return table
-
-    def remove(self, key: Key) -> None:
-        """Remove an object and what it owns."""
-        self.version += 1
-        table = self.objects.pop(key)
-        self.applied.pop(key, None)
-        uid = table["metadata"].get("uid")
-        for other, each in list(self.objects.items()):
-            owners = each["metadata"].get("ownerReferences", ())
-            if other in self.objects and any(owner["uid"] == uid for owner in owners):
-                self.remove(other)
-
-
-class Refused(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    host: str = "127.0.0.1"
+    port: int = 0
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 @contextmanager
-def serving(store: Store) -> Iterator[Api]:
+def serving(store: Store, place: Place = Place()) -> Iterator[Api]:
     """Serve a store in a thread; yield our client of it, which does not wait between tries."""
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(store, ready)), daemon=True)
+    serve = _serve(store, place, ready)
+    thread = threading.Thread(target=lambda: asyncio.run(serve), daemon=True)
     thread.start()
     loop, stop, port = ready.result(timeout=30)
     settings = client.Configuration()
-    settings.host = f"http://127.0.0.1:{port}"
+    settings.host = f"http{'s' if place.certificate else ''}://{place.host}:{port}"
+    settings.ssl_ca_cert = None if place.certificate is None else str(place.certificate)
     settings.retries = False
     try:
         with client.ApiClient(settings) as connected:
@@ -112,21 +61,25 @@ def serving(store: Store) -> Iterator[Api]:
         thread.join(30)
 
 
-async def _serve(store: Store, ready: "Future[Any]") -> None:
+async def _serve(store: Store, place: Place, ready: "Future[Any]") -> None:
     """Serve until the event that ``ready`` gets is set."""
     app = web.Application()
     app[STORE] = store
     app.router.add_route("*", "/{path:.*}", _answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    secure = None
+    if place.certificate is not None:
+        secure = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        secure.load_cert_chain(place.certificate, place.key)
+    await web.TCPSite(runner, place.host, place.port, ssl_context=secure).start()
     stop = asyncio.Event()
     ready.set_result((asyncio.get_running_loop(), stop, runner.addresses[0][1]))
     await stop.wait()
     await runner.cleanup()
 
 
-async def _answer(request: web.Request) -> web.Response:
+async def _answer(request: web.Request) -> web.StreamResponse:
     store: Store = request.app[STORE]
     if store.faults and (status := store.faults.pop(0)):
         if status < 0:  # the connection breaks
@@ -156,17 +109,34 @@ async def _route(request: web.Request, store: Store, body: Any) -> web.StreamRes
         return _log(request, store, key)
     if part == "portforward":
         return await _forward(request, store, key)
-    if request.method == "GET":
-        return web.json_response(_there(store, key) if key[3] else _list(request, store, key))
-    store.writes.append((request.method, f"{key[1]}/{key[3]}"))
-    if request.method == "DELETE":
-        return web.json_response(_delete(store, key))
-    if request.content_type == "application/json-patch+json":
-        changed = patched(_there(store, key), body)
-        if changed is None:
-            raise Refused(422, "the server rejected our request: testing value: test failed")
-        return web.json_response(store.write(key, _checked(key, changed)))
-    return _apply(request, store, key, body)
+    if request.method == "GET" and request.query.get("watch", "").lower() in ("true", "1"):
+        return await watch(request, store, lambda other, table: _chosen(request, key, other, table))
+    with store.lock:
+        if request.method == "GET":
+            found = there(store, key) if key[3] else _list(request, store, key)
+            return web.json_response(found)
+        store.writes.append((request.method, f"{key[1]}/{key[3]}"))
+        if request.method == "DELETE":
+            return web.json_response(_delete(request, store, key, body or {}))
+        return _changed(request, store, Change(key, part, body))
+
+
+def _changed(request: web.Request, store: Store, asked: Change) -> web.Response:
+    """Carry out a request that writes an object."""
+    query = request.query
+    change = replace(
+        asked,
+        content=request.content_type,
+        manager=query.get("fieldManager"),
+        strict=query.get("fieldValidation") == "Strict",
+        dry=bool(query.get("dryRun")),
+    )
+    if request.method == "POST":
+        return web.json_response(created(store, change), status=201)
+    if request.method == "PUT":
+        return web.json_response(replaced(store, change))
+    table, status = patched(store, change)
+    return web.json_response(table, status=status)
 
 
 def _reviewed(store: Store, body: Table) -> web.Response:
@@ -182,13 +152,14 @@ def _granted(request: web.Request, store: Store, path: str) -> tuple[Key, str]:
     if key[1] in store.missing:
         raise Refused(404, "the server could not find the requested resource")
     verb = _VERBS[request.method] if key[3] or request.method != "GET" else "list"
+    verb = "watch" if verb == "list" and "watch" in request.query else verb
     resource = f"{key[1]}/{part}" if part else key[1]
     if (verb, resource) in store.forbidden:
         raise Refused(403, f'{key[1]} is forbidden: User "u" cannot {verb} resource "{resource}"')
     return key, part
 
 
-_VERBS = {"GET": "get", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
+_VERBS = {"GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete", "POST": "create"}
 
 
 def _key(path: str) -> tuple[Key, str]:
@@ -204,20 +175,9 @@ def _key(path: str) -> tuple[Key, str]:
     return (version, plural, namespace, name), part
 
 
-def _there(store: Store, key: Key) -> Table:
-    if key not in store.objects:
-        raise Refused(404, f'{key[1]} "{key[3]}" not found')
-    return store.objects[key]
-
-
 def _list(request: web.Request, store: Store, key: Key) -> Table:
-    labels = [each.split("=") for each in request.query.get("labelSelector", "").split(",") if each]
-    items = [
-        table
-        for other, table in sorted(store.objects.items())
-        if _is_among(other, key)
-        and all(table["metadata"].get("labels", {}).get(name) == value for name, value in labels)
-    ]
+    every = sorted(store.objects.items())
+    items = [table for other, table in every if _chosen(request, key, other, table)]
     start, most = int(request.query.get("continue", 0)), int(request.query.get("limit", 10**6))
     metadata = {"resourceVersion": str(store.version)}
     if start + most < len(items):
@@ -225,26 +185,39 @@ def _list(request: web.Request, store: Store, key: Key) -> Table:
     return {"kind": "List", "metadata": metadata, "items": items[start : start + most]}
 
 
-def _is_among(key: Key, asked: Key) -> bool:
-    return key[:2] == asked[:2] and asked[2] in ("", key[2])
+def _chosen(request: web.Request, asked: Key, key: Key, table: Table) -> bool:
+    """Return whether an object is among those that a list or a watch asks for."""
+    selectors = request.query.get("labelSelector", "").split(",")
+    wished = [each.split("=") for each in selectors if each]
+    labels = table["metadata"].get("labels", {})
+    return (
+        key[:2] == asked[:2]
+        and asked[2] in ("", key[2])
+        and asked[3] in ("", key[3])
+        and all(labels.get(name) == value for name, value in wished)
+    )
 
 
 def _log(request: web.Request, store: Store, key: Key) -> web.Response:
-    _there(store, key)
-    lines = store.logs.get(key[3], "").splitlines(keepends=True)
+    there(store, key)
+    found = store.logs.get(key[3], "")
+    text = found.read_text(errors="replace") if isinstance(found, Path) else found
+    lines = text.splitlines(keepends=True)
     tail = request.query.get("tailLines")
     return web.Response(text="".join(lines if tail is None else lines[-int(tail) or len(lines) :]))
 
 
 async def _forward(request: web.Request, store: Store, key: Key) -> web.WebSocketResponse:
     """Carry a connection to a port of a pod, as kubelets do: a channel of bytes, one of errors."""
-    _there(store, key)
+    pod = there(store, key)
     port = int(request.query["ports"])
+    own = (pod.get("status", {}).get("podIP"), port)
+    address = ("127.0.0.1", store.ports[key[3], port]) if (key[3], port) in store.ports else own
     socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
     await socket.prepare(request)
     for channel in (_DATA, _ERRORS):
         await socket.send_bytes(channel + port.to_bytes(2, "little"))
-    reader, writer = await asyncio.open_connection("127.0.0.1", store.ports[key[3], port])
+    reader, writer = await asyncio.open_connection(*address)
 
     async def back() -> None:
         while data := await reader.read(2**14):
@@ -260,52 +233,9 @@ async def _forward(request: web.Request, store: Store, key: Key) -> web.WebSocke
     return socket
 
 
-def _delete(store: Store, key: Key) -> Table:
-    table = _there(store, key)
-    if table["metadata"].get("finalizers"):
-        changed = copy.deepcopy(table)
-        changed["metadata"].setdefault("deletionTimestamp", "2026-11-30T12:00:01Z")
-        return store.write(key, changed)
-    store.remove(key)
-    return {"kind": "Status", "status": "Success"}
-
-
-def _apply(request: web.Request, store: Store, key: Key, wished: Table) -> web.Response:
-    if request.content_type != "application/apply-patch+yaml":
-        raise Refused(415, f"media type {request.content_type} is not served here")
-    if not request.query.get("fieldManager"):
-        raise Refused(400, "fieldManager is required for apply patch")
-    before = store.objects.get(key)
-    merged = _merged(before or {}, wished, store.applied.get(key, {}))
-    merged.setdefault("metadata", {}).setdefault("namespace", key[2])
-    _checked(key, merged)
-    if request.query.get("dryRun"):
-        return web.json_response(merged, status=200 if before else 201)
-    store.applied[key] = copy.deepcopy(wished)
-    if before is not None and _same(before, merged):
-        return web.json_response(before)
-    return web.json_response(store.write(key, merged), status=200 if before else 201)
-
-
-def _merged(there: Any, wished: Any, owned: Any) -> Any:
-    """Return an object with the wished fields; what was wished before and is not now is removed."""
-    if not (isinstance(there, dict) and isinstance(wished, dict)):
-        return copy.deepcopy(wished)
-    before = owned if isinstance(owned, dict) else {}
-    kept = {key: each for key, each in there.items() if key in wished or key not in before}
-    return copy.deepcopy(kept) | {
-        key: _merged(there.get(key), each, before.get(key)) for key, each in wished.items()
-    }
-
-
-def _same(one: Table, other: Table) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("spec", "data")) and (
-        one["metadata"].get("labels") == other["metadata"].get("labels")
-    )
-
-
-def _checked(key: Key, table: Table) -> Table:
-    """Return an object of KubeRay that its definition allows; others as they are."""
-    if key[1] in KINDS and (found := refused_by_schema(table)):
-        raise Refused(400, f"strict decoding error: {'; '.join(found[:3])}")
-    return table
+def _delete(request: web.Request, store: Store, key: Key, body: Table) -> Table:
+    there(store, key)
+    asked = {**request.query, **body}
+    foreground = asked.get("propagationPolicy") == "Foreground"
+    store.delete(key, foreground, at_once=str(asked.get("gracePeriodSeconds")) == "0")
+    return store.objects.get(key) or {"kind": "Status", "status": "Success"}

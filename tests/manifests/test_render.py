@@ -349,6 +349,16 @@ def test_serve_takes_the_configuration_of_the_service() -> None:
     }
 
 
+def test_workers_of_a_server_are_ready_while_its_proxy_listens() -> None:
+    """KubeRay's own probe would leave a new cluster without a ready pod for seconds."""
+    for group in service(two_stages(), ON_CPUS)["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        probe = group["template"]["spec"]["containers"][0]["readinessProbe"]
+        assert probe["tcpSocket"] == {"port": 8000}
+        assert probe["periodSeconds"] * probe["failureThreshold"] <= 3
+    for group in job(two_stages(), ON_CPUS)["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        assert "readinessProbe" not in group["template"]["spec"]["containers"][0]
+
+
 @variants
 def test_yaml_holds_the_same_objects_without_anchors_and_twice_the_same(
     plan: Plan, options: Deployment

@@ -13,12 +13,14 @@ from cluster.kube.api import TRIES, Api, Refusal, in_words
 from cluster.kube.kinds import POD, RAYJOB, RAYSERVICE
 from cluster.kube.observed import kind_there, observe
 from cluster.kube.standing import standing
-from cluster.kuberay.objects import TRAINING, config_map, head_guard, rayjob
+from cluster.kuberay.objects import config_map, head_guard, rayjob
+from cluster.kuberay.scheduling import TRAINING
 from cluster.kuberay.work import PLAN_FILE, RUN_FILE, Work
 from moe.errors import ClusterError, ConfigError
 from tests.kube.server import Store, serving
 from tests.kube.tables import cluster, pod
 from tests.manifests.samples import BYTES, deployment, two_stages
+from tests.manifests.schema import with_defaults
 
 Table = dict[str, Any]
 
@@ -54,7 +56,7 @@ def test_what_is_applied_is_there_and_applied_twice_nothing_changes(api: Api, st
         "PodDisruptionBudget/demo-training-head: made",
         "RayJob/demo: made",
     ]
-    assert store.find("rayjobs", "demo")["spec"] == OBJECTS[2]["spec"]
+    assert store.find("rayjobs", "demo")["spec"] == with_defaults(OBJECTS[2])["spec"]
     before, version = copy.deepcopy(store.objects), store.version
     assert all(each.endswith("as it is") for each in applied(api))
     assert (store.objects, store.version) == (before, version)

@@ -170,3 +170,9 @@ def test_an_object_that_is_deleted_says_who_holds_it() -> None:
 )
 def test_messages_of_kubernetes_end_with_what_to_change(message: str, what: str) -> None:
     assert what in remedy(message)
+
+
+def test_pods_that_are_ending_are_not_counted() -> None:
+    going = pod("r", "rank")
+    going["metadata"]["deletionTimestamp"] = "2026-11-30T12:00:00Z"
+    assert str(standing(seen(job(RUNNING), HEAD, DRIVER, going))) == "running (2 of 3 pods)"
