@@ -57,12 +57,22 @@ class StepInput:
     ``tokens`` is None on ranks that need no token numbers, ``labels`` on ranks without the LM head.
     A model that hashes tokens to experts needs the tokens on every stage. Labels of -100 do not
     count; ``label_count`` is the number of labels that count in the whole global batch.
+    ``documents`` [B, S] has the number of the document of each position, from 0 in each row, and -1
+    for padding; every rank needs it. None: a row is one document without padding.
     """
 
     step: int
     tokens: NDArray[np.int32] | None
     labels: NDArray[np.int32] | None
     label_count: int
+    documents: NDArray[np.int32] | None = None
+
+    @property
+    def token_count(self) -> int:
+        """Number of tokens that are no padding; 0 on ranks that have neither."""
+        if self.documents is not None:
+            return int((self.documents >= 0).sum())
+        return 0 if self.tokens is None else self.tokens.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,7 @@ class RankReport:
 class StepReport:
     """One step of the whole run. Loss in nats per token; ``seconds`` as the driver measured it.
 
+    ``tokens`` are the labels that count, ``computed_tokens`` all that is no padding; 0 if unknown.
     By rank: ``peak_bytes`` and ``compute_seconds``. ``bubble`` is the mean part of the step in
     which ranks waited for other stages or for the last rank, ``communication`` the mean part in
     sums over gangs and replicas, as far as they are not hidden. ``timeline`` has, of a step that is
@@ -149,6 +160,7 @@ class StepReport:
     bubble: float = field(default=0.0, compare=False)
     communication: float = field(default=0.0, compare=False)
     timeline: tuple[tuple[Event, ...], ...] = field(default=(), compare=False)
+    computed_tokens: int = field(default=0, compare=False)
 
     @property
     def drop_rate(self) -> float:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from actors.commands import StepInput
 from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
 from actors.state.sources import Blank, ModelSource
 from moe.checkpoint.reader import Checkpoint
+from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
 from moe.config.run.elastic import Shrink
 from moe.errors import DeadlineExceeded, RankLost
@@ -36,6 +38,7 @@ class HealedRun:
     resized: list[Resized | Unchanged] = field(default_factory=list)
     began: list[int] = field(default_factory=list)
     smaller: Callable[[Shrink, frozenset[Seat]], Plan | None] = lambda _, __: None
+    batch: Callable[[ModelConfig, RunConfig, int], StepInput] = runs.batch
 
     @classmethod
     def begun(
@@ -55,7 +58,7 @@ class HealedRun:
             try:
                 self.engine.copying.after(step, 0.1)
                 strike(self, step)
-                report = self.engine.train_step(runs.batch(config, self.run, step))
+                report = self.engine.train_step(self.batch(config, self.run, step))
                 self.losses[step], step = report.loss, report.step
             except (RankLost, DeadlineExceeded):
                 step = self.mend()

@@ -17,7 +17,7 @@ from moe.config.run import AdaptiveCoefficient, BiasCoefficient, RunConfig
 from moe.nn.block import MixtureOfExperts
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
-from moe.nn.dispatch import Capacity
+from moe.nn.dispatch import Capacity, drop_rate
 from moe.nn.router import Routing
 
 
@@ -65,36 +65,65 @@ class PlainTraining:
         size = self.run.train.micro_batch
         pieces = range(0, len(batch.tokens), size)
         drops: dict[int, list[float]] = {}
+        weights: list[int] = []
         kept: dict[int, list[Routing]] = {}
         self.extras, self.balance_losses = {"z": {}, "device": {}}, {}
         total = 0.0
         for first in pieces:
-            tokens = torch.from_numpy(batch.tokens[first : first + size])
-            labels = torch.from_numpy(batch.labels[first : first + size]).long()
-            output = self.decoder(tokens, Pass(self._capacity()))
-            loss = torch.nn.functional.cross_entropy(
-                output.values.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
-            )
+            loss, rates = self._passed(batch, slice(first, first + size))
             loss = loss / batch.label_count
             total += loss.item()
             for layer, routing in self._routings.items():
                 loss = loss + self._on_router(layer, routing, size) / len(pieces)
                 kept.setdefault(layer, []).append(routing)
             loss.backward()
-            for layer, statistics in output.statistics.items():
-                drops.setdefault(layer, []).append(statistics.drop_rate.item())
+            tokens = len(next(iter(self._routings.values())).experts) if rates else 1
+            weights.append(tokens)
+            for layer, rate in rates.items():
+                drops.setdefault(layer, []).append(rate * tokens)
         norm = torch.nn.utils.clip_grad_norm_(trained, self.run.train.clip_norm)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.run.train, batch.step)
         self.adam.step()
         self.losses.append(total)
         self.norms.append(norm.item())
-        self.drop_rates = {k: sum(v) / len(v) for k, v in drops.items()}
+        self.drop_rates = {k: sum(v) / sum(weights) for k, v in drops.items()}
         self.extras = {
             name: {layer: value / len(pieces) for layer, value in found.items()}
             for name, found in self.extras.items()
         }
         self._adapt(kept)
+
+    def _passed(self, batch: StepInput, rows: slice) -> tuple[Tensor, dict[int, float]]:
+        """Return the summed loss of a micro-batch, and the drop rate of each layer."""
+        assert batch.tokens is not None
+        assert batch.labels is not None
+        tokens = torch.from_numpy(batch.tokens[rows])
+        labels = torch.from_numpy(batch.labels[rows]).long()
+        if batch.documents is not None:
+            return self._one_by_one(tokens, labels, torch.from_numpy(batch.documents[rows]))
+        output = self.decoder(tokens, Pass(self._capacity()))
+        rates = {layer: found.drop_rate.item() for layer, found in output.statistics.items()}
+        return summed_loss(output.values, labels), rates
+
+    def _one_by_one(
+        self, tokens: Tensor, labels: Tensor, documents: Tensor
+    ) -> tuple[Tensor, dict[int, float]]:
+        """Compute each document as a row of its own, and what routers did with all of them."""
+        total, kept = torch.zeros(()), dict[int, list[Routing]]()
+        for row, numbers in enumerate(documents):
+            for number in range(int(numbers.max()) + 1):
+                own = numbers == number
+                output = self.decoder(tokens[row, own][None], Pass(self._capacity()))
+                total = total + summed_loss(output.values, labels[row, own][None])
+                for layer, routing in self._routings.items():
+                    kept.setdefault(layer, []).append(routing)
+        for layer, parts in kept.items():
+            self._routings[layer] = Routing(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        factor = self._capacity().virtual_factor
+        return total, {
+            n: drop_rate(load(each), factor).item() for n, each in self._routings.items()
+        }
 
     def _on_router(self, layer: int, routing: Routing, sequences: int) -> Tensor:
         """Return the losses on one router with their coefficients."""
@@ -185,7 +214,16 @@ class PlainTraining:
                 )
 
 
+def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+    )
+
+
+def load(routing: Routing) -> Tensor:
+    return torch.nn.functional.one_hot(routing.experts, routing.scores.shape[1]).sum((0, 1))
+
+
 def spread(routing: Routing) -> Seen:
-    experts = routing.probabilities.shape[1]
-    counts = torch.nn.functional.one_hot(routing.experts, experts).sum((0, 1)).float()
+    counts = load(routing).float()
     return Seen(counts / counts.sum(), routing.probabilities.mean(0))

@@ -5,6 +5,7 @@ The engine calls each rank once for a step and waits with a deadline. It holds n
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from actors.commands import RankStatus, StepInput, StepReport
 from actors.crew.arming import arm, arm_anew
@@ -193,7 +194,8 @@ class TrainingEngine:
         )
         seconds = self._meeting.deadlines.command
         reports = self._meeting.gather(answers, f"step {batch.step}", seconds)
-        return merge(reports, batch.label_count, time.perf_counter() - started)
+        report = merge(reports, batch.label_count, time.perf_counter() - started)
+        return replace(report, computed_tokens=batch.token_count)
 
     def lent(self, replica: int) -> Lent:
         """Return one replica as a server uses it between two steps, in the present epoch."""
@@ -229,7 +231,7 @@ class TrainingEngine:
         """Return the report of the last step; None before the first.
 
         None also while some ranks have done the next. ``seconds`` are those of the slowest rank;
-        ``tokens`` is 0, because ranks do not know it.
+        numbers of tokens are 0, because ranks do not know them.
         """
         reports = statuses.reports_of_last_step(self.status())
         if reports is None:
@@ -252,6 +254,7 @@ class TrainingEngine:
             part.tokens if self._takes_tokens(seat) else None,
             part.labels if plan.share(seat).head else None,
             part.label_count,
+            part.documents,
         )
 
     def _takes_tokens(self, seat: Seat) -> bool:

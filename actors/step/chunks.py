@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from actors.step.reduction import Reduction
 from moe.config.token_numbers import check_token_numbers
 from moe.errors import DataError
 from moe.nn.decoder import Decoder, Pass
+from moe.nn.documents import Documents
 from moe.nn.loss import IGNORED
 from moe.nn.statistics import RoutingStatistics
 
@@ -52,6 +54,7 @@ class StageStep:
         self._stay = stay
         self._tokens: tuple[Tensor, ...] = ()
         self._labels: tuple[Tensor, ...] = ()
+        self._documents: tuple[Documents, ...] = ()
         self._scale = 1.0
         self._step = 0
 
@@ -70,16 +73,22 @@ class StageStep:
             check_token_numbers(batch.labels, vocabulary, DataError, IGNORED)
             labels = uploaded(torch.from_numpy(batch.labels), device)
             self._labels = torch.split(labels, micro_batch)
+        if batch.documents is not None:
+            numbers, moved = torch.from_numpy(batch.documents), partial(uploaded, device=device)
+            self._documents = Documents.of_each(numbers, micro_batch, moved)
         self._scale = 1.0 / max(batch.label_count, 1)
         self._step = batch.step
 
     def forward(self, turn: Turn, x: Tensor | None) -> Tensor:
         """Run one micro-batch through one chunk; the last gives its part of the loss."""
         tokens = self._tokens[turn.micro_batch] if self._tokens else None
+        documents = self._documents[turn.micro_batch] if self._documents else None
         whole = turn.final and turn.later is None
         run = replace(
             self._settings,
             tokens=tokens,
+            documents=documents,
+            valid=None if documents is None else documents.valid,
             layers=self._layers.runs[turn.chunk],
             later=turn.later,
             reached=self._whole if whole else self._at,

@@ -21,7 +21,8 @@ def part_of(batch: StepInput, train: TrainSection, replica: int, replicas: int) 
     rows = slice(part.start * train.micro_batch, part.stop * train.micro_batch)
     tokens = None if batch.tokens is None else batch.tokens[rows]
     labels = None if batch.labels is None else batch.labels[rows]
-    return StepInput(batch.step, tokens, labels, batch.label_count)
+    documents = None if batch.documents is None else batch.documents[rows]
+    return StepInput(batch.step, tokens, labels, batch.label_count, documents)
 
 
 def check_one_replica(plan: Plan) -> None:

@@ -115,8 +115,10 @@ _STEPS = (
     _gauge("gradient_norm", "1", "Norm of the gradient of all parameters, before clipping."),
     _gauge("learning_rate", "1", "Learning rate of the last step."),
     _gauge("step_seconds", "seconds", "Duration of the last step."),
-    _gauge("tokens_per_second", "tokens per second", "Training speed of the last step."),
-    _counter("tokens", "tokens", "Tokens trained on since the start of the run."),
+    _gauge(
+        "tokens_per_second", "tokens per second", "Tokens of the last step that count in the loss."
+    ),
+    _counter("tokens", "tokens", "Tokens that counted in the loss since the start of the run."),
 )
 
 _WORK = (

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from moe.config.model import ModelConfig
 from moe.config.share import Share
-from moe.nn.attend import attend
+from moe.nn.attend import attend, attend_documents
+from moe.nn.documents import Documents
 from moe.nn.exchange import Exchange
 from moe.nn.later import Later
 from moe.nn.linear import Linear, linear
@@ -97,15 +98,22 @@ class Attention(nn.Module):
         rotary: Rotation,
         cache: LayerCache | None = None,
         later: Later | None = None,
+        documents: Documents | None = None,
     ) -> Tensor:
-        """Return [B, S, D]; with a cache, positions before x are read from it."""
+        """Return [B, S, D]; with a cache, positions before x are read from it.
+
+        With ``documents``, none sees another, and there is no cache.
+        """
         (x_BSD,) = self.exchange.enter(x_BSD)
         q_BHSE = rotate(self.q_norm(self._heads(self.q_proj(x_BSD, later))).transpose(1, 2), rotary)
         k_BKPE = rotate(self.k_norm(self._heads(self.k_proj(x_BSD, later))).transpose(1, 2), rotary)
         v_BKPE = self._heads(self.v_proj(x_BSD, later)).transpose(1, 2)
         if cache is not None:
             k_BKPE, v_BKPE = cache.append(k_BKPE, v_BKPE)
-        mixed_BHSE = attend(q_BHSE, k_BKPE, v_BKPE, self.window)
+        if documents is None:
+            mixed_BHSE = attend(q_BHSE, k_BKPE, v_BKPE, self.window)
+        else:
+            mixed_BHSE = attend_documents(q_BHSE, k_BKPE, v_BKPE, self.window, documents)
         flat = mixed_BHSE.transpose(1, 2).flatten(2)
         return row_parallel(self.o_proj, flat, self.exchange, later)
 

@@ -133,7 +133,8 @@ class Block(nn.Module):
     def forward(self, x_BSD: Tensor, rotary: Rotation, how: LayerPass) -> BlockOutput:
         """Apply the block; padding is not routed."""
         normed_BSD = self.input_layernorm(x_BSD)
-        x_BSD = x_BSD + self.self_attn(normed_BSD, rotary, how.cache, how.later)
+        mixed_BSD = self.self_attn(normed_BSD, rotary, how.cache, how.later, how.documents)
+        x_BSD = x_BSD + mixed_BSD
         normed_BSD = self.post_attention_layernorm(x_BSD)
         if isinstance(self.mlp, MixtureOfExperts | MergedMixture):
             output: BlockOutput = self.mlp(normed_BSD, how)

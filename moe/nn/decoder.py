@@ -19,6 +19,7 @@ from moe.nn.attention import LayerCache
 from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.block import Block, MixtureOfExperts
 from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.documents import Documents
 from moe.nn.exchange import Alone, Exchange
 from moe.nn.experts.experts import Experts
 from moe.nn.inputs import InputSums
@@ -63,7 +64,8 @@ class Pass:
     compute, for a share that holds several spans; None means all layers. ``later`` collects
     deferred gradients of weights; ``reached`` is called with the number of each layer whose
     backward pass is complete, ``entered`` with that of each before its forward pass. ``inputs``
-    collects what experts are given.
+    collects what experts are given. ``documents`` says where documents share rows; such a pass has
+    no cache.
     """
 
     capacity: Capacity = DROPLESS
@@ -80,6 +82,7 @@ class Pass:
     reached: Reached | None = None
     entered: Reached | None = None
     inputs: InputSums | None = None
+    documents: Documents | None = None
 
 
 PLAIN = Pass()
@@ -165,8 +168,7 @@ class Decoder(nn.Module):
         """Yield the output of each layer of the share, or of each layer in ``how.layers``."""
         layers = range(*how.layers) if how.layers else self.share.layer_numbers
         start = how.cache.layers[layers[0]].length if how.cache else 0
-        positions_S = torch.arange(start, start + x.shape[1], device=x.device)
-        rotary = rotation(self.config, positions_S)
+        rotary = rotation(self.config, _positions(how, start, x))
         again = how.recompute if torch.is_grad_enabled() else frozenset()
         for layer in layers:
             block, own = self.model.layers[str(layer)], _of_layer(how, layer, tokens_BS)
@@ -218,6 +220,13 @@ def _embedding(config: ModelConfig, share: Share, exchange: Exchange) -> nn.Embe
     return SplitEmbedding(rows, config.hidden_size)
 
 
+def _positions(how: Pass, start: int, x: Tensor) -> Tensor:
+    """Return the positions of x, [S]; [B, 1, S] where they are those within documents."""
+    if how.documents is not None:
+        return how.documents.positions[:, None]
+    return torch.arange(start, start + x.shape[1], device=x.device)
+
+
 def _of_layer(how: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
     cache = how.cache.layers[layer] if how.cache else None
     return LayerPass(
@@ -229,4 +238,5 @@ def _of_layer(how: Pass, layer: int, tokens_BS: Tensor | None) -> LayerPass:
         how.measured,
         how.later,
         how.inputs,
+        how.documents,
     )

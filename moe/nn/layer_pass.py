@@ -11,6 +11,7 @@ from torch import Tensor
 from moe.nn.attention import LayerCache
 from moe.nn.balance import NO_LOSS, Balance
 from moe.nn.dispatch import DROPLESS, Capacity
+from moe.nn.documents import Documents
 from moe.nn.inputs import InputSums
 from moe.nn.later import Later
 from moe.nn.statistics import RoutingStatistics
@@ -28,6 +29,7 @@ class LayerPass:
     measured: bool = True
     later: Later | None = None
     inputs: InputSums | None = None
+    documents: Documents | None = None
 
 
 class BlockOutput(NamedTuple):

@@ -13,17 +13,17 @@ from moe.config.model import ModelConfig, RopeScaling
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of each position, both [S, E]."""
+    """Cosines and sines of each position, both [S, E]; [B, 1, S, E] if positions differ by row."""
 
     cos: Tensor
     sin: Tensor
 
 
-def rotation(config: ModelConfig, positions_S: Tensor) -> Rotation:
-    """Return the rotation of each position; positions are integers."""
-    angles = positions_S[:, None].float() * _frequencies(config, positions_S.device)[None, :]
-    angles_SE = torch.cat((angles, angles), dim=-1)
-    return Rotation(angles_SE.cos(), angles_SE.sin())
+def rotation(config: ModelConfig, positions: Tensor) -> Rotation:
+    """Return the rotation of each position; positions are integers, [S] or [B, 1, S]."""
+    angles = positions[..., None].float() * _frequencies(config, positions.device)
+    angles = torch.cat((angles, angles), dim=-1)
+    return Rotation(angles.cos(), angles.sin())
 
 
 def rotate(x_BHSE: Tensor, turn: Rotation) -> Tensor:

@@ -58,6 +58,7 @@ def _example(command: str) -> str:
 
 fetching.command("smollm2", epilog=_example(fetch.SMOLLM2_EXAMPLE))(fetch.smollm2)
 fetching.command("text", epilog=_example(fetch.TEXT_EXAMPLE))(fetch.text)
+fetching.command("chats", epilog=_example(fetch.CHATS_EXAMPLE))(fetch.chats)
 app.add_typer(fetching, name="fetch")
 app.command(epilog=_example(tokenize.EXAMPLE))(tokenize.tokenize)
 app.command(epilog=_example(presets.EXAMPLE))(presets.presets)

@@ -8,6 +8,7 @@ from pipelines.screen.terminal import To, say
 
 SMOLLM2_EXAMPLE = "raymoe fetch smollm2 --to models/smollm2"
 TEXT_EXAMPLE = "raymoe fetch text --to text --source shakespeare"
+CHATS_EXAMPLE = "raymoe fetch chats --to chats"
 
 
 def smollm2(to: To) -> None:
@@ -32,3 +33,10 @@ def text(
 
     for path in fetch_texts(source or list(DEFAULT_SOURCES), to, say):
         say(f"wrote {path}")
+
+
+def chats(to: To) -> None:
+    """Make conversations of the help and the docstrings that Python ships, to try fine-tuning."""
+    from pipelines.fetching.chats import fetch_chats
+
+    say(f"wrote {fetch_chats(to, say)}")

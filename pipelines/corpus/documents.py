@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moe.errors import DataError
-from pipelines.corpus.folder import visible_files
+from pipelines.corpus.folder import find_files
 from pipelines.corpus.prose import html_text
 from pipelines.corpus.text_file import read_lines, read_text
 
@@ -40,7 +39,7 @@ def read_documents(
     reader are skipped. Empty documents and exact duplicates are dropped. ``report`` is called with
     a line about what was skipped, except hidden files.
     """
-    files, unread = _find_files(inputs, report)
+    files = find_files(inputs, "text", _READERS, report)
     seen: set[bytes] = set()
     empty = repeated = 0
     for path in files:
@@ -54,35 +53,8 @@ def read_documents(
             else:
                 seen.add(digest)
                 yield Document(source, domain, text)
-    if unread:
-        report(f"skipped {unread.total()} files of other kinds: {_list(unread)}")
     if empty or repeated:
         report(f"dropped {empty} empty documents and {repeated} repeated ones")
-
-
-def _find_files(
-    inputs: Sequence[Path], report: Callable[[str], None]
-) -> tuple[list[Path], Counter[str]]:
-    files: list[Path] = []
-    unread: Counter[str] = Counter()
-    for path in inputs:
-        if path.is_dir():
-            for file in visible_files(path, report):
-                if file.suffix.lower() in _READERS:
-                    files.append(file)
-                else:
-                    unread[file.suffix.lower() or file.name] += 1
-        elif not path.exists():
-            raise DataError(f"no file or directory at {path}")
-        elif path.suffix.lower() not in _READERS:
-            raise DataError(f"cannot read text from {path}; give files of {', '.join(_READERS)}")
-        else:
-            files.append(path)
-    if not files:
-        found = f"files of other kinds: {_list(unread)}" if unread else "no files"
-        asked = ", ".join(str(path) for path in inputs) or "nothing"
-        raise DataError(f"no text in {asked}: found {found}; give files of {', '.join(_READERS)}")
-    return files, unread
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:
@@ -177,7 +149,3 @@ def _digest(source: str, text: str) -> bytes:
             f"{source} holds half of a surrogate pair at character {error.start}, which is not "
             "text; remove it"
         ) from error
-
-
-def _list(kinds: Counter[str]) -> str:
-    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(8))

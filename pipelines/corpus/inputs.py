@@ -6,7 +6,7 @@ from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.errors import DataError
 from pipelines.corpus.manifest import MANIFEST, Split
-from pipelines.corpus.packing import file_sha256
+from pipelines.corpus.shard_writer import file_sha256
 from pipelines.corpus.shards import TokenShards
 
 TOKENIZER = "tokenizer.json"

@@ -2,14 +2,28 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from moe.config.run import DataKind
 from moe.errors import DataError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+OLDER = 1
+"""The format without kinds: text, cut into full rows."""
+
+Packing = Literal["cut", "packed", "padded"]
+"""How documents lie in rows: one text after the other and cut; whole ones, as many as fit; one a
+row. A document sees the end of the one before only where they are cut.
+"""
+
+Truncation = Literal["right", "left", "drop"]
+"""What is done with a document longer than a row: its end goes, its beginning, or all of it."""
+
+Answers = Literal["all", "last"]
+"""Which answers of a conversation count in the loss."""
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, Split] = ("train", "held_out")
@@ -42,7 +56,11 @@ class DomainCount:
 
 @dataclass(frozen=True, slots=True)
 class SplitManifest:
-    """One split. ``tokens`` counts ends of documents, and the ``tail_tokens`` that fill no row."""
+    """One split. ``tokens`` counts ends of documents, and the ``tail_tokens`` that fill no row.
+
+    ``counted_tokens`` are those whose prediction counts in the loss; None where all do. A pair of
+    answers is one of the ``documents``.
+    """
 
     documents: int
     tokens: int
@@ -50,6 +68,33 @@ class SplitManifest:
     tail_tokens: int
     domains: Mapping[str, DomainCount]
     shards: tuple[Shard, ...]
+    counted_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How messages became text: the name of the template, the SHA-256 of its source, and which
+    answers count.
+    """
+
+    template: str
+    sha256: str
+    answers: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """What became of the rows of the input.
+
+    ``read`` rows; ``odd`` ones by the reason for which they were left out; the rows that were
+    ``truncated`` and the tokens that they ``lost``; other ``changes`` of rows that were kept.
+    """
+
+    read: int
+    truncated: int = 0
+    lost: int = 0
+    odd: Mapping[str, int] = field(default_factory=dict)
+    changes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +125,11 @@ class TokenManifest:
     train: SplitManifest
     held_out: SplitManifest
     chained: Chained | None = None
+    kind: DataKind = "text"
+    packing: Packing = "cut"
+    truncation: Truncation | None = None
+    rendering: Rendering | None = None
+    input: RowCounts | None = None
 
     def split(self, name: Split) -> SplitManifest:
         """Return one split by name."""
@@ -104,14 +154,21 @@ def read_manifest(directory: Path) -> TokenManifest:
         raise DataError(f"cannot read {path}: {error}; {remedy} again") from error
     try:
         found = table.pop("format")
-        if found != FORMAT:
+        if found not in (OLDER, FORMAT):
             raise DataError(
-                f"{path} has format {found}; this raymoe reads {FORMAT}; {remedy} again"
+                f"{path} has format {found}; this raymoe reads {OLDER} and {FORMAT}; {remedy} again"
             )
         train, held_out = _split(table.pop("train")), _split(table.pop("held_out"))
+        rendering, counts = table.pop("rendering", None), table.pop("input", None)
         similar = table.pop("chained", None)
-        chained = None if similar is None else Chained(**similar)
-        return TokenManifest(train=train, held_out=held_out, chained=chained, **table)
+        return TokenManifest(
+            train=train,
+            held_out=held_out,
+            chained=None if similar is None else Chained(**similar),
+            rendering=None if rendering is None else Rendering(**rendering),
+            input=None if counts is None else RowCounts(**counts),
+            **table,
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is not a manifest of token shards ({error}); {remedy}") from error
 

@@ -1,33 +1,44 @@
-"""Packs tokenized documents into rows of one length, and writes rows to Arrow files."""
+"""Lays tokenized documents into rows of one length: cut, packed whole, or one a row."""
 
-import hashlib
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from pipelines.corpus.manifest import Shard
-
-Tokens = npt.NDArray[np.int32]
-
-_BATCH_BYTES = 4 << 20
+from pipelines.corpus.manifest import Packing
+from pipelines.corpus.units import Entry, FlatFiles, Marks, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """``starts`` are the positions at which documents begin; ``domain`` is the domain of the first
-    token.
+    token. ``counted`` has a 1 for each token whose prediction counts, and ``used`` is the number of
+    tokens that are no padding; None for rows that are cut out of a text, where all do and are.
     """
 
     tokens: Tokens
     starts: tuple[int, ...]
     domain: int
+    counted: Marks | None = None
+    used: int | None = None
 
 
-def pack(documents: Iterable[tuple[Tokens, int]], length: int) -> Iterator[Row]:
+def rows_of(
+    flat: FlatFiles, entries: Sequence[Entry], length: int, packing: Packing, filler: int
+) -> Iterator[Row]:
+    """Yield the rows of some units; ``filler`` is the token of padding."""
+    if packing == "cut":
+        yield from cut(((tokens, entry.domain) for entry, tokens, _ in flat.read(entries)), length)
+        return
+    bins = [[number] for number in range(len(entries))]
+    if packing == "packed":
+        bins = packed([entry.tokens for entry in entries], length)
+    for numbers in bins:
+        yield _row(flat, [entries[number] for number in numbers], length, filler)
+
+
+def cut(documents: Iterable[tuple[Tokens, int]], length: int) -> Iterator[Row]:
     """Concatenate (tokens, domain) documents and cut rows; an incomplete last row is dropped."""
     row = np.empty(length, dtype=np.int32)
     starts: list[int] = []
@@ -48,72 +59,38 @@ def pack(documents: Iterable[tuple[Tokens, int]], length: int) -> Iterator[Row]:
                 filled = 0
 
 
-def row_schema(length: int) -> pa.Schema:
-    """Return the Arrow schema of a shard."""
-    return pa.schema(
-        [
-            pa.field("tokens", pa.list_(pa.int32(), length), nullable=False),
-            pa.field("starts", pa.list_(pa.int32()), nullable=False),
-            pa.field("domain", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        ]
-    )
+def packed(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Return the numbers of the units of each row: the longest first, each into the fullest row
+    that has room for it (best-fit decreasing).
+
+    No size is above ``length``.
+    """
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []
+    for number in sorted(range(len(sizes)), key=lambda each: (-sizes[each], each)):
+        size = sizes[number]
+        place = bisect_left(free, (size, -1))
+        if place == len(free):
+            rows.append([number])
+            room, row = length, len(rows) - 1
+        else:
+            room, row = free.pop(place)
+            rows[row].append(number)
+        if room > size:
+            insort(free, (room - size, row))
+    return rows
 
 
-@dataclass(frozen=True, slots=True)
-class ShardWriter:
-    """Writes rows as uncompressed Arrow files, so that a memory map needs no copy."""
-
-    directory: Path
-    name: str
-    domains: Sequence[str]
-    length: int
-    rows_per_shard: int
-
-    def write(self, rows: Iterable[Row]) -> tuple[tuple[Shard, ...], dict[int, int]]:
-        """Write all rows; return the shards and the number of rows of each domain."""
-        shards: list[Shard] = []
-        rows_of_domain = dict.fromkeys(range(len(self.domains)), 0)
-        source = iter(rows)
-        for first in source:
-            path = self.directory / f"{self.name}-{len(shards):05}.arrow"
-            count = largest = 0
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, self._schema) as file:
-                for batch in self._batches(first, source):
-                    for row in batch:
-                        rows_of_domain[row.domain] += 1
-                        largest = max(largest, int(row.tokens.max()))
-                    file.write_batch(self._record_batch(batch))
-                    count += len(batch)
-            size, digest = path.stat().st_size, file_sha256(path)
-            shards.append(Shard(path.name, count, size, digest, largest))
-        return tuple(shards), rows_of_domain
-
-    @property
-    def _schema(self) -> pa.Schema:
-        return row_schema(self.length)
-
-    def _batches(self, first: Row, source: Iterator[Row]) -> Iterator[list[Row]]:
-        """Yield one shard's rows, a few megabytes at a time."""
-        per_batch = max(1, _BATCH_BYTES // (4 * self.length))
-        batch, count = [first], 1
-        while count < self.rows_per_shard and (row := next(source, None)) is not None:
-            if len(batch) == per_batch:
-                yield batch
-                batch = []
-            batch.append(row)
-            count += 1
-        yield batch
-
-    def _record_batch(self, rows: list[Row]) -> pa.RecordBatch:
-        tokens = pa.array(np.concatenate([row.tokens for row in rows]), pa.int32())
-        starts = pa.array([row.starts for row in rows], pa.list_(pa.int32()))
-        indices = pa.array([row.domain for row in rows], pa.int32())
-        domain = pa.DictionaryArray.from_arrays(indices, pa.array(self.domains, pa.string()))
-        columns = [pa.FixedSizeListArray.from_arrays(tokens, self.length), starts, domain]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _row(flat: FlatFiles, entries: Sequence[Entry], length: int, filler: int) -> Row:
+    """Return the row of some units, padded at the end."""
+    tokens = np.full(length, filler, dtype=np.int32)
+    counted = np.zeros(length, dtype=np.uint8)
+    starts: list[int] = []
+    filled = 0
+    for entry, own, marks in flat.read(entries):
+        tokens[filled : filled + entry.tokens] = own
+        counted[filled : filled + entry.tokens] = 1 if marks is None else marks
+        for size in entry.sizes:
+            starts.append(filled)
+            filled += size
+    return Row(tokens, tuple(starts), entries[0].domain, counted, filled)

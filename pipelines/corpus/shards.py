@@ -17,7 +17,11 @@ from pipelines.corpus.manifest import (
     TokenManifest,
     read_manifest,
 )
-from pipelines.corpus.packing import Tokens, file_sha256, row_schema
+from pipelines.corpus.shard_writer import file_sha256, row_schema
+from pipelines.corpus.units import Tokens
+
+PADDING = -1
+"""Number of the document of padding."""
 
 IGNORED = -100
 """Label of a position that has nothing to predict; torch's cross entropy skips it."""
@@ -27,21 +31,29 @@ IGNORED = -100
 class Batch:
     """Rows by length. ``labels[t]`` is ``tokens[t + 1]``.
 
-    A label is IGNORED at the last position and where the next token begins another document.
+    A label is IGNORED at the last position, where the next token begins another document, and where
+    it does not count. ``documents`` has the number of the document of each position, from 0 in each
+    row, and PADDING; None for rows that were cut out of a text, whose documents see each other. In
+    rows of pairs, document 2k is the chosen one of pair k, and 2k + 1 the rejected one.
     """
 
     tokens: npt.NDArray[np.int32]
     labels: npt.NDArray[np.int64]
+    documents: npt.NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Views of one Arrow record batch; nothing here is a copy."""
+    """Views of one Arrow record batch; nothing here is a copy. Rows that were cut have no
+    ``counted`` and ``used``.
+    """
 
     tokens: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int32]
     starts_ends: npt.NDArray[np.int32]
     domains: npt.NDArray[np.int32]
+    counted: npt.NDArray[np.uint8] | None
+    used: npt.NDArray[np.int32] | None
 
     def starts_of(self, row: int) -> npt.NDArray[np.int32]:
         return self.starts[self.starts_ends[row] : self.starts_ends[row + 1]]
@@ -91,13 +103,25 @@ class TokenShards:
         """Return the rows in the order of the request."""
         tokens = np.empty((len(rows), self.sequence_length), dtype=np.int32)
         labels = np.full(tokens.shape, IGNORED, dtype=np.int64)
+        whole = self.manifest.packing != "cut"
+        documents = np.full(tokens.shape, PADDING, dtype=np.int32) if whole else None
         for place, row in enumerate(rows):
             block, inside = self._find(int(row))
             tokens[place] = block.tokens[inside]
             labels[place, :-1] = tokens[place, 1:]
             starts = block.starts_of(inside)
             labels[place, starts[starts > 0] - 1] = IGNORED
-        return Batch(tokens, labels)
+            if documents is not None and block.counted is not None and block.used is not None:
+                labels[place, :-1][block.counted[inside, 1:] == 0] = IGNORED
+                sizes = np.diff(starts, append=block.used[inside])
+                numbers = np.arange(len(starts), dtype=np.int32).repeat(sizes)
+                documents[place, : len(numbers)] = numbers
+        return Batch(tokens, labels, documents)
+
+    def documents(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> int:
+        """Return how many documents begin in some rows."""
+        found = (self._find(int(row)) for row in rows)
+        return sum(len(block.starts_of(inside)) for block, inside in found)
 
     def stretch(self, start: int, stop: int) -> tuple[Tokens, npt.NDArray[np.int64]]:
         """Return the tokens ``[start, stop)`` of all rows as one text, and the token after each.
@@ -174,7 +198,7 @@ class TokenShards:
             batches = [file.get_batch(number) for number in range(file.num_record_batches)]
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a token shard: {error}; tokenize again") from error
-        expected = row_schema(self.sequence_length)
+        expected = row_schema(self.sequence_length, self.manifest.packing)
         rows = sum(batch.num_rows for batch in batches)
         if not file.schema.equals(expected) or rows != shard.rows:
             raise DataError(
@@ -191,9 +215,12 @@ def _columns(schema: pa.Schema) -> str:
 
 def _block(batch: pa.RecordBatch, length: int) -> _Block:
     starts, domain = batch.column("starts"), batch.column("domain")
+    whole = "counted" in batch.schema.names
     return _Block(
         tokens=batch.column("tokens").values.to_numpy().reshape(-1, length),
         starts=starts.values.to_numpy(),
         starts_ends=starts.offsets.to_numpy(),
         domains=domain.indices.to_numpy(),
+        counted=batch.column("counted").values.to_numpy().reshape(-1, length) if whole else None,
+        used=batch.column("used").to_numpy() if whole else None,
     )

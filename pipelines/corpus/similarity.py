@@ -25,7 +25,7 @@ from moe.errors import DataError
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from pipelines.corpus.manifest import Chained
-from pipelines.corpus.packing import Tokens
+from pipelines.corpus.units import Tokens
 
 WINDOW = 8192
 """Documents that are chained together."""

@@ -12,7 +12,7 @@ from moe.config.end_tokens import end_tokens
 from moe.config.json_file import read_json
 from moe.config.stand_ins import what_stands_for
 from moe.errors import CheckpointError
-from pipelines.corpus.packing import file_sha256
+from pipelines.corpus.shard_writer import file_sha256
 
 
 class DocumentTokenizer:

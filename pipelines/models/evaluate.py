@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.commands import Answering
 from moe.checkpoint.reader import Checkpoint
@@ -151,6 +152,7 @@ class _Work:
                 f"{config.max_positions}; give a smaller window"
             )
         shards = open_shards(model, config, data, options.split)
+        _check_rows(data, shards, options)
         return cls(model, checkpoint, data, shards, options)
 
     @property
@@ -176,9 +178,9 @@ class _Work:
         whole = totals.whole
         if whole is None:
             raise DataError(
-                f"no label counts in the {self._rows} rows of {self.data}: each of them holds one "
-                "token of each of its documents, so there is nothing to predict; tokenize with a "
-                "longer --sequence-length, or longer documents"
+                f"no label counts in the {self._rows} rows of {self.data}: they hold no token of "
+                "an answer, or one token of each document, so there is nothing to predict; "
+                "tokenize with a longer --sequence-length, or longer documents"
             )
         return Evaluation(
             whole.loss,
@@ -196,7 +198,9 @@ class _Work:
 
     @property
     def _count(self) -> int:
-        """Number of sequences or windows."""
+        """Number of sequences, windows or whole documents."""
+        if self.shards.manifest.packing != "cut":
+            return self.shards.documents(spread(len(self.shards), self.options.rows))
         if self.options.window is None:
             return self._rows
         return sum(1 for _ in spans(self._rows * self.shards.sequence_length, self.options.window))
@@ -210,4 +214,30 @@ class _Work:
             several = rows[first : first + batch]
             found = self.shards.batch(several)
             alike = np.broadcast_to(several[:, None], found.tokens.shape)
-            yield Piece(found.tokens, found.labels, alike)
+            if found.documents is None:
+                yield Piece(found.tokens, found.labels, alike)
+            else:
+                yield from _documents(Piece(found.tokens, found.labels, alike), found.documents)
+
+
+def _documents(rows: Piece, numbers: NDArray[np.int32]) -> Iterator[Piece]:
+    """Yield each document of some rows by itself: none sees another, and padding is left out."""
+    for row, own in enumerate(numbers):
+        for number in range(int(own.max()) + 1):
+            places = own == number
+            yield Piece(*(each[row, places][None] for each in rows))
+
+
+def _check_rows(data: Path, shards: TokenShards, options: EvaluateOptions) -> None:
+    """Raise for rows whose loss would say nothing, or that are no text for windows."""
+    if shards.manifest.kind == "preference":
+        raise DataError(
+            f"{data} holds pairs of a chosen and a rejected answer; evaluate on rows of wanted "
+            "answers, tokenized with --kind chat"
+        )
+    packing = shards.manifest.packing
+    if options.window is not None and packing != "cut":
+        raise ConfigError(
+            f"asked for windows over one text, but the documents of {data} are {packing} and do "
+            "not see each other; leave the window out"
+        )

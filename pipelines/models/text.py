@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from moe.checkpoint.reader import Checkpoint
-from moe.errors import ConfigError
+from moe.errors import ConfigError, DataError
 from moe.surgery.text import Text, Texts
 from pipelines.corpus.inputs import open_shards
 from pipelines.corpus.manifest import Split
@@ -44,7 +44,14 @@ def spread(total: int, wanted: int | None) -> np.ndarray:
 
 
 def _opened(model: Path, data: Path, split: Split) -> TokenShards:
-    return open_shards(model, Checkpoint.open(model).config, data, split)
+    shards = open_shards(model, Checkpoint.open(model).config, data, split)
+    packing = shards.manifest.packing
+    if packing != "cut":
+        raise DataError(
+            f"{data} holds {shards.manifest.kind} rows that are {packing}; methods measure on text "
+            "that fills its rows: give a directory that was tokenized with --packing cut"
+        )
+    return shards
 
 
 def _text(data: Path, shards: TokenShards, rows: Sequence[int] | np.ndarray) -> Text:

@@ -19,6 +19,9 @@ from cluster.session import Session
 from moe.planning.plan.plan import Plan
 from pipelines.screen.plan_table import plan_line
 
+_NEARLY_ALL = 0.9
+"""Part of the tokens that count from which on nothing is said of those that do not."""
+
 
 class TrainingView:
     """Shows the start of a run and every step."""
@@ -107,4 +110,6 @@ def step_line(report: StepReport) -> str:
     """Return the numbers of a step as a line."""
     speed = report.tokens / report.seconds if report.seconds else 0.0
     line = f"loss {report.loss:.4f}  {speed:.0f} tok/s"
+    if report.seconds and report.tokens < _NEARLY_ALL * report.computed_tokens:
+        line += f" that count, of {report.computed_tokens / report.seconds:.0f}"
     return f"{line}  drop {report.drop_rate:.1%}" if report.layers else line

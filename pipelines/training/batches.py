@@ -14,7 +14,8 @@ def batches(run: RunConfig, shards: TokenShards, first: int) -> Iterator[StepInp
         rows = rows_of_step(step, run.train.global_batch, run.data.seed, len(shards))
         batch = shards.batch(rows)
         count = int((batch.labels != IGNORED).sum())
-        yield StepInput(step, batch.tokens, batch.labels.astype("int32"), count)
+        labels = batch.labels.astype("int32")
+        yield StepInput(step, batch.tokens, labels, count, batch.documents)
 
 
 def due(run: RunConfig, step: int) -> bool:

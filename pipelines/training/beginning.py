@@ -116,6 +116,8 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     config = Checkpoint.open(run.model.path).config
     shards = open_shards(run.model.path, config, run.data.path, "train")
     run.check_model(config)
+    check_kind(run, shards)
+    _check_segments(config, shards)
     _check_length(run, shards.sequence_length)
     if run.train.global_batch > len(shards):
         raise DataError(
@@ -129,6 +131,31 @@ def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
             f"cannot make checkpoint.path {run.checkpoint.path}: {error.strerror}; choose another"
         ) from error
     return config, shards
+
+
+def check_kind(run: RunConfig, shards: TokenShards) -> None:
+    """Raise where the rows are not what the run says, or need a loss that it has not."""
+    found, said = shards.manifest.kind, run.data.kind
+    if found != said:
+        raise ConfigError(
+            f'data.kind is "{said}", but {run.data.path} holds {found} rows; set data.kind = '
+            f'"{found}", or tokenize with --kind {said}'
+        )
+    if found == "preference":
+        raise ConfigError(
+            f"{run.data.path} holds pairs of a chosen and a rejected answer, which the loss of "
+            "this raymoe does not compare; tokenize the chosen answers with --kind chat"
+        )
+
+
+def _check_segments(config: ModelConfig, shards: TokenShards) -> None:
+    """Raise DataError where experts are merged for segments of a row that documents share."""
+    merged = config.moe is not None and config.moe.merged
+    if merged and shards.manifest.packing == "packed":
+        raise DataError(
+            "the model merges its experts for segments of a row, by what stands before them, so "
+            "documents that share a row would see each other; tokenize with --packing padded"
+        )
 
 
 def _check_length(run: RunConfig, found: int) -> None:

@@ -158,8 +158,9 @@ class Driver:
         report = self._engine.last_report()
         self._record.rewind(done)
         if report is not None and self._record.last_step() < report.step:
-            count = next(batches(self._run, self._shards, report.step - 1)).label_count
-            self._news.step(replace(report, tokens=count), self._engine.spares)
+            batch = next(batches(self._run, self._shards, report.step - 1))
+            report = replace(report, tokens=batch.label_count, computed_tokens=batch.token_count)
+            self._news.step(report, self._engine.spares)
 
     def _copy(self, step: int, step_seconds: float) -> None:
         """Take copies where they are due, and record those that have become whole."""

@@ -144,7 +144,7 @@ class RunMetrics:
         """Return what the step was worth, also of the peak of the devices where that is known."""
         if not report.seconds:
             return {}
-        done = self._against.token_flops * report.tokens / report.seconds
+        done = self._against.token_flops * report.computed_tokens / report.seconds
         found = {"flops_per_second": done}
         if self._peak_flops:
             found["mfu"] = done / self._peak_flops

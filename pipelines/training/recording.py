@@ -75,9 +75,9 @@ class RunRecord:
         if report.tokens == 0 and not self._empty_said:
             self._empty_said = True
             logger.warning(
-                "no label counts in the rows of step %d: each row holds one token of each of its "
-                "documents, so there is nothing to predict. The loss of such a step is 0 and it "
-                "has no gradient; tokenize with a longer --sequence-length, or longer "
+                "no label counts in the rows of step %d: they hold no token of an answer, or one "
+                "token of each document, so there is nothing to predict. The loss of such a step "
+                "is 0 and it has no gradient; tokenize with a longer --sequence-length, or longer "
                 "documents",
                 report.step,
             )
@@ -207,6 +207,7 @@ def journal_line(report: StepReport) -> dict[str, Any]:
         "step": report.step,
         **{name: value for name, value in gauges(report).items() if name != "step"},
         "tokens": report.tokens,
+        "computed_tokens": report.computed_tokens,
         "drop_rate": report.drop_rate,
         "peak_memory_bytes": list(report.peak_bytes),
         "compute_seconds": list(report.compute_seconds),

@@ -10,7 +10,7 @@ from moe.config.run.balance import (
 from moe.config.run.cluster import ClusterSection, PlanSection
 from moe.config.run.config import RunConfig
 from moe.config.run.elastic import ElasticSection
-from moe.config.run.files import CheckpointSection, DataSection, ModelSection
+from moe.config.run.files import CheckpointSection, DataKind, DataSection, ModelSection
 from moe.config.run.load import dump_run, load_run, parse_run
 from moe.config.run.metrics import MetricsSection
 from moe.config.run.monitor import MonitorSection
@@ -25,6 +25,7 @@ __all__ = [
     "CheckpointSection",
     "ClusterSection",
     "Coefficient",
+    "DataKind",
     "DataSection",
     "ElasticSection",
     "FixedCoefficient",

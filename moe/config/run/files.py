@@ -1,10 +1,15 @@
 """The directories a run reads and writes."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from moe.config.section import LocalPath, Section
 from moe.errors import StorageError
 from moe.storage import Location, location
+
+DataKind = Literal["text", "chat", "instruction", "preference"]
+"""What rows are made of: documents, conversations, prompts with an answer, or pairs of answers."""
 
 
 class ModelSection(Section):
@@ -17,6 +22,8 @@ class DataSection(Section):
     """Token shards made by ``raymoe tokenize``."""
 
     path: LocalPath
+    kind: DataKind = "text"
+    """What the rows are made of; a run whose shards hold something else does not start."""
     seed: int = Field(default=0, ge=0)
     """Seeds the order of the training sequences."""
     sequence_length: int | None = Field(default=None, gt=0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
@@ -18,8 +18,16 @@ from pipelines.serving.refusals import BadRequest
 from pipelines.serving.text.detokenize import Detokenizer
 from pipelines.serving.text.grammar import Grammars
 from pipelines.serving.text.token_bytes import TokenBytes
+from pipelines.serving.text.transcript import Transcript, transcript
 
 Message = Mapping[str, Any]
+
+
+class Spelled(NamedTuple):
+    """Tokens, and for each the first character that it stands for and the one after the last."""
+
+    tokens: list[int]
+    offsets: list[tuple[int, int]]
 
 
 class Text:
@@ -79,6 +87,11 @@ class Text:
         """The source of the chat template; empty if there is none."""
         return _source(self._tokenizer.chat_template)
 
+    @property
+    def special(self) -> frozenset[str]:
+        """The texts that are read as special tokens."""
+        return self._bytes.special
+
     def hides(self, text: str) -> bool:
         """Return whether a text is a special token, which answers do not show."""
         return self._bytes.hides(text)
@@ -112,10 +125,9 @@ class Text:
         try:
             return self._rendered(messages, tools, options)
         except Exception as error:  # A template is a program that came with the model.
-            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise BadRequest(
                 f"the model's chat template ({self._template}) refuses these messages: "
-                f"{kind}{error}",
+                f"{refusal(error)}",
                 param="messages",
             ) from error
 
@@ -133,6 +145,35 @@ class Text:
             **options,
         )
         return str(prompt)
+
+    def own_template(self, tools: bool = False) -> str | None:
+        """Return the source of the model's own chat template, of several the one with tools if
+        asked; None if there is none.
+        """
+        if not self._tokenizer.chat_template:
+            return None
+        try:
+            return str(self._tokenizer.get_chat_template(tools=[] if tools else None))
+        except ValueError as error:  # several templates, none of which is the default
+            raise CheckpointError(f"{self._template}: {error}") from error
+
+    def transcript(
+        self,
+        source: str,
+        messages: Sequence[Message],
+        tools: Sequence[Message] = (),
+        answering: bool = False,
+    ) -> Transcript:
+        """Render a conversation by the source of a template; raises what the template raises."""
+        variables = self._tokenizer.special_tokens_map
+        return transcript(source, messages, tools, variables, answering)
+
+    def spelled(self, texts: Sequence[str]) -> list[Spelled]:
+        """Return the tokens of texts in which special tokens stand already, and the characters that
+        each token stands for.
+        """
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [Spelled(each.ids, each.offsets) for each in encodings]
 
     def whole(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special tokens included."""
@@ -167,6 +208,12 @@ def _no_word_of_the_model() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def refusal(error: Exception) -> str:
+    """Return what a template said when it refused a conversation, or how it failed."""
+    kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+    return f"{kind}{error}"
 
 
 def _template_file(model: Path) -> str:

@@ -34,9 +34,14 @@ class TokenBytes:
         """Return whether a token has no text: a special token, or padding of the vocabulary."""
         return token in self._special or self._backend.id_to_token(token) is None
 
+    @property
+    def special(self) -> frozenset[str]:
+        """The texts that are read as special tokens."""
+        return frozenset(self._added[number] for number in self._special)
+
     def hides(self, text: str) -> bool:
         """Return whether a text is a special token."""
-        return any(self._added.get(number) == text for number in self._special)
+        return text in self.special
 
     def _fallback(self) -> frozenset[int]:
         if not _gives(self._backend.decoder, "<0x41>", "A"):

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from actors.commands import RankReport, StepInput, StepReport
-from actors.device import Device
+from actors.device import Device, uploaded
 from actors.engine.reports import merge
 from actors.step.balancing import RankBalancer
 from actors.step.optimizer import learning_rate
@@ -29,6 +30,7 @@ from moe.nn.balance import Balance
 from moe.nn.build import build
 from moe.nn.decoder import Decoder, Pass
 from moe.nn.dispatch import Capacity
+from moe.nn.documents import Documents
 from moe.nn.experts.experts import Experts
 from moe.nn.statistics import RoutingStatistics
 from moe.nn.totals import account, read_account
@@ -83,7 +85,8 @@ class DeepSpeedTrainer:
         )
         reports: list[Any] = [None] * world
         dist.all_gather_object(reports, own)
-        return merge(reports, batch.label_count, time.perf_counter() - started)
+        report = merge(reports, batch.label_count, time.perf_counter() - started)
+        return replace(report, computed_tokens=batch.token_count)
 
     def state(self, tensor: TensorSlice, state: str = WEIGHT) -> Tensor:
         """Return a weight or one of its moments, whole; all workers must ask for it together."""
@@ -114,7 +117,14 @@ class DeepSpeedTrainer:
         seen: dict[int, list[RoutingStatistics]] = defaultdict(list)
         several = [torch.from_numpy(each).to(device) for each in (part.tokens, part.labels)]
         pairs = zip(*(torch.split(each, rows) for each in several), strict=True)
-        for tokens, labels in pairs:
+        documents: tuple[Documents, ...] = ()
+        if part.documents is not None:
+            moved = partial(uploaded, device=device)
+            documents = Documents.of_each(torch.from_numpy(part.documents), rows, moved)
+        for number, (tokens, labels) in enumerate(pairs):
+            if documents:
+                own = documents[number]
+                how = replace(how, documents=own, valid=own.valid)
             found, statistics = self._engine(tokens, labels, how, scale * world)
             self._engine.backward(found, scale_wrt_gas=False)
             self._engine.step()

@@ -31,6 +31,17 @@ def test_rows_go_with_their_micro_batches_and_labels_count_as_before() -> None:
     assert parts[1].tokens is not None
     assert parts[1].tokens.tolist() == tokens[4:].tolist()
     assert [(part.step, part.label_count) for part in parts] == [(3, 17)] * 2
+    assert [part.documents for part in parts] == [None, None]
+
+
+def test_numbers_of_documents_go_with_their_rows() -> None:
+    train = TrainSection(steps=1, global_batch=3, micro_batch=1, learning_rate=1.0)
+    documents = np.array([[0, 0, 1], [0, 1, -1], [0, -1, -1]], dtype=np.int32)
+    whole = StepInput(0, None, None, 5, documents)
+    parts = [part_of(whole, train, replica, 2) for replica in range(2)]
+    found = [part.documents.tolist() for part in parts if part.documents is not None]
+    assert found == [documents[:1].tolist(), documents[1:].tolist()]
+    assert [part.token_count for part in (whole, *parts)] == [6, 3, 3]
 
 
 def test_a_server_holds_one_replica() -> None:

@@ -170,7 +170,7 @@ def test_names_that_kubernetes_refuses_are_refused_in_words(name: str) -> None:
     [
         ({"train": {"stpes": 3}}, "train.stpes: unknown key; did you mean steps?"),
         ({"trian": {}}, "trian: unknown key; did you mean train?"),
-        ({"data": {"zzz": 3}}, "data.zzz: unknown key; known: path, seed"),
+        ({"data": {"zzz": 3}}, "data.zzz: unknown key; known: kind, path, seed"),
         (
             {"balance": {"coefficient": {"type": "adaptive", "bta": 3}}},
             "balance.coefficient.bta: unknown key; did you mean beta?",

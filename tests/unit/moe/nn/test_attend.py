@@ -1,18 +1,17 @@
 """Attention against its formula, and which kernel of torch is asked to compute it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from moe.nn.attend import attend
+from tests.asked import Asked
 from tests.examples import examples
 
 CASES = [(5, 5, None), (1, 9, None), (4, 9, None), (9, 9, 3), (1, 9, 3), (4, 9, 3), (9, 9, 99)]
@@ -54,21 +53,6 @@ def test_attention_equals_its_formula(
     query, key, value = drawn(new, new + before, heads)
     found = attend(query, key, value, window)
     torch.testing.assert_close(found, by_formula(query, key, value, window))
-
-
-class Asked(TorchFunctionMode):
-    """Keeps what torch's attention is called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Sequence[Tensor], dict[str, Any]]] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            self.calls.append((args, kwargs))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("case", CASES)

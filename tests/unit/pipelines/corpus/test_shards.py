@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from moe.errors import DataError
 from moe.nn import loss
 from pipelines.corpus.manifest import SplitManifest, TokenManifest, write_manifest
-from pipelines.corpus.packing import ShardWriter, pack
+from pipelines.corpus.packing import cut
+from pipelines.corpus.shard_writer import ShardWriter
 from pipelines.corpus.shards import IGNORED, TokenShards
 
 
@@ -21,7 +22,7 @@ def write_shards(directory: Path, documents: list[tuple[np.ndarray, int]], lengt
     tokens = sum(len(document) for document, _ in documents)
     for name in ("train", "held_out"):
         writer = ShardWriter(directory, name, ["a", "b", "c"], length, 5)
-        shards, _ = writer.write(pack(documents, length))
+        shards = writer.write(cut(documents, length)).shards
         rows = sum(shard.rows for shard in shards)
         splits[name] = SplitManifest(len(documents), tokens, rows, tokens % length, {}, shards)
     write_manifest(directory, TokenManifest(length, 1000, 0, "", 0, 0.5, **splits))
@@ -137,7 +138,7 @@ def test_another_schema_is_refused(directory: Path) -> None:
         (None, "holds no token shards: no manifest.json; make it with 'raymoe tokenize'"),
         ("{", "cannot read"),
         ("[]", "is not a manifest"),
-        ('{"format": 2}', "has format 2; this raymoe reads 1"),
+        ('{"format": 3}', "has format 3; this raymoe reads 1 and 2"),
         ('{"format": 1, "train": {}}', "is not a manifest"),
     ],
 )
@@ -149,6 +150,19 @@ def test_manifests_that_are_missing_or_broken(
         (directory / "manifest.json").write_text(change)
     with pytest.raises(DataError, match=fault):
         TokenShards.open(directory, "train")
+
+
+def test_directories_of_the_first_format_are_text_that_was_cut(directory: Path) -> None:
+    path = directory / "manifest.json"
+    table = json.loads(path.read_text())
+    for key in ("kind", "packing", "truncation", "rendering", "input"):
+        del table[key]
+    for split in ("train", "held_out"):
+        del table[split]["counted_tokens"]
+    path.write_text(json.dumps(table | {"format": 1}))
+    shards = TokenShards.open(directory, "train")
+    assert (shards.manifest.kind, shards.manifest.packing) == ("text", "cut")
+    assert shards.batch([0, 1]).documents is None
 
 
 def test_an_unknown_split_is_refused(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Held-out loss against transformers' own loss, and router health by hand."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from moe.errors import CheckpointError, ConfigError, DataError
 from pipelines.corpus.manifest import read_manifest, write_manifest
-from pipelines.corpus.packing import ShardWriter, pack
+from pipelines.corpus.packing import cut
+from pipelines.corpus.shard_writer import ShardWriter
 from pipelines.corpus.shards import TokenShards
 from pipelines.corpus.tokenize import TokenizeOptions, tokenize
 from pipelines.models.evaluate import EvaluateOptions, evaluate
 from pipelines.models.scoring.totals import TextLoss
-from tests import tiny, vocabularies
+from pipelines.models.scoring.windows import Window
+from pipelines.models.text import text_from
+from pipelines.training.beginning import check_kind
+from pipelines.tuning.reading import TuningOptions
+from pipelines.tuning.tokenize import tokenize_rows
+from tests import chats, runs, tiny, vocabularies
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +142,64 @@ def _spread(total: int, wanted: int) -> list[int]:
 def test_rows_in_which_no_label_counts_are_refused(material: Path, tmp_path: Path) -> None:
     """As where each of the documents in them has one token there."""
     documents = [(np.array([number], dtype=np.int32), 0) for number in range(40)]
-    shards, _ = ShardWriter(tmp_path, "held_out", ["a"], 8, 5).write(pack(documents, 8))
+    shards = ShardWriter(tmp_path, "held_out", ["a"], 8, 5).write(cut(documents, 8)).shards
     manifest = read_manifest(material / "tokens")
     held_out = replace(manifest.held_out, rows=5, shards=shards)
     write_manifest(tmp_path, replace(manifest, sequence_length=8, held_out=held_out))
     with pytest.raises(DataError, match=f"no label counts in the 3 rows of {tmp_path}"):
         evaluate(material / "moe", tmp_path, EvaluateOptions(rows=3))
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with marks in its template, and conversations packed and padded for it."""
+    folder = tmp_path_factory.mktemp("chat")
+    vocabulary = vocabularies.byte_level()
+    model = tiny.saved(tiny.mixtral(vocab_size=vocabulary.get_vocab_size()), folder / "model")
+    vocabularies.save(vocabulary, model, chats.MARKED)
+    rows = [{"messages": chats.turns(f"count {n}", "one and " * (n % 5 + 1))} for n in range(14)]
+    pairs = [{"prompt": f"{n}?", "chosen": "yes", "rejected": "no"} for n in range(8)]
+    for kind, each in (("chat", rows), ("preference", pairs)):
+        chats.write(folder / f"{kind}.jsonl", each)
+    for name, kind in (("packed", "chat"), ("padded", "chat"), ("pairs", "preference")):
+        options = TokenizeOptions(64, 0.3, packing="padded" if name == "padded" else "packed")
+        tuning = TuningOptions(kind)  # type: ignore[arg-type]
+        tokenize_rows([folder / f"{kind}.jsonl"], model, folder / name, tuning, options)
+    return folder
+
+
+@pytest.mark.parametrize("packing", ["packed", "padded"])
+def test_the_loss_on_answers_is_that_of_transformers(packing: str, chat: Path) -> None:
+    """Labels of -100 on all but answers, each conversation alone, the mean over all that count."""
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(chat / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(chat / "model")
+    total, count = 0.0, 0
+    for line in (chat / "chat.jsonl").read_text().splitlines():
+        made = tokenizer.apply_chat_template(
+            json.loads(line)["messages"], return_dict=True, return_assistant_tokens_mask=True
+        )
+        tokens, marks = (torch.tensor([made[k]]) for k in ("input_ids", "assistant_masks"))
+        labels = tokens.masked_fill(marks == 0, -100)
+        with torch.no_grad():
+            total += theirs(tokens, labels=labels).loss.item() * int(marks.sum())
+        count += int(marks.sum())
+    results = [
+        evaluate(chat / "model", chat / packing, EvaluateOptions(split))
+        for split in ("train", "held_out")
+    ]
+    assert sum(result.tokens for result in results) == count
+    ours = sum(result.loss * result.tokens for result in results)
+    assert ours / count == pytest.approx(total / count, rel=1e-5)
+
+
+def test_rows_that_something_does_not_take_are_refused_by_it(chat: Path) -> None:
+    model = chat / "model"
+    with pytest.raises(DataError, match="holds pairs of a chosen and a rejected answer; evaluate"):
+        evaluate(model, chat / "pairs", EvaluateOptions())
+    with pytest.raises(ConfigError, match=r"windows over one text, but the documents of .* are"):
+        evaluate(model, chat / "packed", EvaluateOptions(window=Window(8, 4)))
+    with pytest.raises(DataError, match="holds chat rows that are packed; methods measure on text"):
+        text_from(model, chat / "packed", "train", 2)
+    run = runs.run_config(model, data={"path": str(chat / "pairs"), "kind": "preference"})
+    with pytest.raises(ConfigError, match="which the loss of this raymoe does not compare"):
+        check_kind(run, TokenShards.open(chat / "pairs", "train"))

@@ -60,6 +60,11 @@ def test_a_good_run_passes(material: Path, tmp_path: Path) -> None:
             ConfigError,
             r"data\.sequence_length is 99, but the sequences in .* have 16 tokens",
         ),
+        (
+            {"data": {"kind": "chat"}},
+            ConfigError,
+            r'data\.kind is "chat", but .* holds text rows; set data\.kind = "text", or tokenize',
+        ),
         ({"plan": {"stages": 4}}, PlanError, "4 stages"),
         ({"plan": {"stages": 1, "gang": 5}}, PlanError, "gang"),
         ({"plan": {"stages": 3}, "train": {"global_batch": 2}}, PlanError, "at least 3 micro-batc"),

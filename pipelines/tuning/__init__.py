@@ -1,0 +1,1 @@
+"""From conversations, instructions and preferences to rows of tokens with marked answers."""
