@@ -20,6 +20,7 @@ from pipelines.commands import (
     jobs,
     kube,
     kube_verbs,
+    merge,
     metrics,
     plan,
     presets,
@@ -64,6 +65,7 @@ app.command(epilog=_example(init.EXAMPLE))(init.init)
 app.command(epilog=_example(upcycle.EXAMPLE))(upcycle.upcycle)
 app.command(epilog=_example(inspect.EXAMPLE))(inspect.inspect)
 app.command(epilog=_example(compress.EXAMPLE))(compress.compress)
+app.command(epilog=_example(merge.EXAMPLE))(merge.merge)
 app.command(epilog=_example(advise.EXAMPLE))(advise.advise)
 app.command(epilog=_example(profile.EXAMPLE))(profile.profile)
 app.command(epilog=_example(plan.EXAMPLE))(plan.plan)
