@@ -127,7 +127,8 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     check_tensors(context.config, stored)
     projectors = context.run.train.orthogonal is not None
     check_moments(context.config, pieces, narrow, projectors)
-    if context.run.train.lora is None:
+    whole = context.run.train.lora is None
+    if whole:
         write_index(directory, INDEX, _by_file(stored))
     dtype = "bfloat16" if narrow else "float32"
     write_json(directory / "config.json", write_config(context.config, dtype))
@@ -135,7 +136,8 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(context.run))
-    write_card(directory, [context.tokenizer], context.config, about.card())
+    if whole:
+        write_card(directory, [context.tokenizer], context.config, about.card())
     balance = {layer: state for each in written for layer, state in each.balance.items()}
     files = {name: size for name, size in sizes(directory).items() if name not in CARD}
     others = sorted(name for name in files if not name.endswith(".safetensors"))

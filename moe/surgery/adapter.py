@@ -12,6 +12,8 @@ from moe.checkpoint.adapters.files import WEIGHTS, AdapterFiles
 from moe.checkpoint.adapters.saved import SavedFactors
 from moe.checkpoint.adapters.settings import NAME
 from moe.checkpoint.adapters.writing import write_adapter
+from moe.checkpoint.card.card import write_card
+from moe.checkpoint.card.steps import Made
 from moe.checkpoint.manifest import MANIFEST, load_manifest
 from moe.checkpoint.names import disk_name
 from moe.checkpoint.reader import Checkpoint
@@ -32,6 +34,7 @@ from moe.surgery.output import Progress, Values, write_model, write_small_files
 from moe.surgery.receipt import Receipt, hashes, hashes_of, written
 from moe.surgery.streamed import logits
 
+_METHOD = "merge-adapter"
 _PROBE_TOKENS = 64
 """Tokens on which the logits of the model before and after are compared."""
 
@@ -97,10 +100,12 @@ def merge_adapter(
                 f"{model} with what {adapter} adds to it computes NaN or infinity; give an adapter "
                 "whose numbers are not that large"
             )
+        name = adapter.resolve().name
+        write_card(staging, [model], base.config, Made(_METHOD, {"adapter": name}))
         of_adapter = hashes((adapter / NAME, adapter / WEIGHTS))
         Receipt(
-            method="merge-adapter",
-            options={"adapter": adapter.resolve().name, "adapter_files": of_adapter},
+            method=_METHOD,
+            options={"adapter": name, "adapter_files": of_adapter},
             seed=0,
             source=model.resolve().name,
             source_files=inputs.result(),

@@ -100,6 +100,7 @@ def test_the_receipt_and_what_stays(tmp_path: Path) -> None:
     assert set(receipt["options"]["adapter_files"]) == {"adapter_config.json", WEIGHTS}
     assert {"config.json", "model-00001-of-00001.safetensors"} <= receipt["files"].keys()
     assert receipt["distance"]["max_absolute"] > 0
+    assert "merge-adapter" in (tmp_path / "merged" / "README.md").read_text()
     before, after = Checkpoint.open(model), Checkpoint.open(tmp_path / "merged")
     stays = "model.layers.0.mlp.up_proj.weight"
     assert after.shards.read(stays).equal(before.shards.read(stays))
