@@ -51,6 +51,8 @@ TUNINGS = ["all", "all", "ends frozen", "layers frozen", "experts frozen", "atte
 def tuning_of(tuning: str, config: ModelConfig) -> dict[str, Any]:
     """Return the keys of ``[train]`` for what is trained."""
     there = {targets_of(each.role)[0] for each in tensors(config) if targets_of(each.role)}
+    if config.moe is not None and config.moe.merged:
+        there -= {"experts", "router"}
     lora = {"rank": 2, "alpha": 3.0, "seed": 5}
     return {
         "all": {},

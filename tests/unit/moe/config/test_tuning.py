@@ -133,6 +133,20 @@ def test_what_no_run_can_mean(train: dict[str, Any], message: str) -> None:
         run_of(**train)
 
 
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"lora": LORA | {"targets": ["experts"]}}, "merged for segments of tokens, and have no"),
+        ({"freeze": ["*.1.mlp.experts.?.down_proj.*"]}, "some matrices of the experts of layer 1"),
+    ],
+)
+def test_experts_that_are_merged(train: dict[str, Any], message: str) -> None:
+    merged = routed(2, top_k=1, expert_size=40, segment_tokens=4)
+    assert tuned(merged, freeze=["*.mlp.experts.*"]).tuning is not None
+    with pytest.raises(ConfigError, match=message):
+        tuned(merged, **train)
+
+
 def test_a_frozen_bias_does_not_move() -> None:
     bias = {"loss": "skywork", "coefficient": {"type": "bias", "rate": 0.25}}
     run = runs.run_config(Path("model"), train={"lora": LORA}, balance=bias)
