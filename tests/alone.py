@@ -8,6 +8,7 @@ from actors.commands import BuildCommand
 from actors.epochs.membership import Membership
 from actors.rank.rank import Rank
 from actors.state.sources import ModelSource
+from actors.state.tuned import source_of
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import RunConfig
 from moe.planning.plan.seats import Seats
@@ -27,7 +28,8 @@ def alone(model: Path, run: RunConfig) -> Iterator[Rank]:
     """A rank that holds everything and runs two of its layers twice."""
     plan = runs.recomputing(runs.plan(Checkpoint.open(model).config, (3,)), (0, 2))
     rank = rank_of_this_process()
-    rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), ModelSource(model))
+    source = ModelSource(model) if run.train.tuning is None else source_of(run, None)
+    rank.build(BuildCommand(plan, ALONE.seat(0), runs.LENGTH, run), source)
     join(rank, 1)
     try:
         yield rank

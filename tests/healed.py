@@ -12,7 +12,8 @@ from actors.engine.healing import Healed, Making, Surroundings
 from actors.engine.resizing import Resized, Unchanged
 from actors.engine.training import TrainingEngine
 from actors.faults.armed import NO_FAULTS, FaultPlan
-from actors.state.sources import Blank, ModelSource
+from actors.state.sources import Blank
+from actors.state.tuned import source_of
 from moe.checkpoint.reader import Checkpoint
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig
@@ -44,7 +45,7 @@ class HealedRun:
     def begun(
         cls, ranks: Ranks, plan: Plan, run: RunConfig, faults: FaultPlan = NO_FAULTS
     ) -> "HealedRun":
-        crew, source = ranks.crew(plan.seats), ModelSource(run.model.path)
+        crew, source = ranks.crew(plan.seats), source_of(run, None)
         making = Making(run, Blank.of(source), runs.LENGTH, faults)
         made = cls(crew, TrainingEngine.begin(crew, plan, source, making), run)
         made.began = made.pids()

@@ -20,7 +20,8 @@ from actors.engine.serving import ServingEngine
 from actors.engine.training import TrainingEngine
 from actors.rank.rank import Rank
 from actors.rank.states import Empty, Joined
-from actors.state.sources import CheckpointSource, ModelSource
+from actors.state.sources import CheckpointSource, ModelSource, Source
+from actors.state.tuned import source_of
 from actors.step.replicas import part_of
 from moe.checkpoint.drafts import drafted
 from moe.checkpoint.training import About, SaveContext, complete
@@ -74,7 +75,9 @@ class Ranks:
                 crew, "test", lean, checkpoint, Deadlines(group=SECONDS), batches.HOW
             )
         else:
-            source = CheckpointSource(checkpoint) if resume else ModelSource(checkpoint)
+            source: Source = CheckpointSource(checkpoint) if resume else ModelSource(checkpoint)
+            if run.train.tuning is not None:
+                source = source_of(run, checkpoint if resume else None)
             TrainingEngine.train(crew, run, lean, source, sequence_length)
         return Team(crew, plan, run)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.commands import StepInput
+from actors.state.tuned import source_of
 from actors.step.optimizer import learning_rate
 from moe.checkpoint.reader import Checkpoint
 from moe.config.run import AdaptiveCoefficient, BiasCoefficient, RunConfig
@@ -32,8 +33,12 @@ class PlainTraining:
     """Every step's loss and norm, and the model it leads to."""
 
     def __init__(self, checkpoint: Path, run: RunConfig) -> None:
-        opened = Checkpoint.open(checkpoint)
-        self.decoder: Decoder = build(opened.config, opened.read)
+        if run.train.tuning is None:
+            model = Checkpoint.open(checkpoint)
+            self.decoder: Decoder = build(model.config, model.read)
+        else:
+            opened = source_of(run, None).open()
+            self.decoder = build(opened.config, opened.read_weight)
         self.run = run
         self.losses: list[float] = []
         self.norms: list[float] = []

@@ -57,7 +57,8 @@ def contents_of(decoder: Decoder, optimizer: RankOptimizer) -> Contents:
 
 def _contents(decoder: Decoder, optimizer: RankOptimizer) -> Iterator[tuple[tuple[str, str], Flat]]:
     weights = dict(decoder.named_parameters())
-    for part in held_by(decoder.config, decoder.share):
+    held = held_by(decoder.config, decoder.share)
+    for part in (part for part in held if not part.role.frozen):
         yield (WEIGHT, part.name), Flat(whole_range(part), weights[part.name].detach().view(-1))
     for state in optimizer.states():
         for value, values in state.moments.items():
@@ -86,7 +87,7 @@ def _copied(
             for value, flat in values.items():
                 yield (value, owned.range.name), Flat(owned.range, flat[owned.slice])
     for part in held_by(config, share):
-        if not part.role.trained:
+        if not part.role.trained and not part.role.frozen:
             yield (WEIGHT, part.name), Flat(whole_range(part), next(tensors))
 
 

@@ -232,7 +232,8 @@ class Member:
         """Return what saves during an epoch; memory for snapshots is kept from the last."""
         before, command = self._last_saver(), share.command
         buffers = share.device.buffers() if before is None else before.buffers
-        return RankSaver(share.decoder.config, command.plan, command.seat, groups.files, buffers)
+        config, seat = share.decoder.config, command.seat
+        return RankSaver(config, command.plan, seat, groups.files, buffers, share.frozen)
 
     def _last_saver(self) -> RankSaver | None:
         return None if isinstance(self._state, Empty) else self._state.saver

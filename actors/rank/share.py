@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from actors.commands import BuildCommand, RankReport
 from actors.decode.rank_decoder import RankDecoder
@@ -18,7 +20,8 @@ from actors.step.clock import Clock
 from actors.step.gang import GangExchange
 from actors.step.training import RankTrainer
 from moe.config.products import Products
-from moe.nn.build import build
+from moe.config.tensors import TensorSlice
+from moe.nn.build import ReadTensor, build
 from moe.nn.product import chosen, in_use, use
 from moe.planning.plan.plan import Plan
 
@@ -29,7 +32,8 @@ class LoadedShare:
     """The decoder of a share, read from a source, its trainer and its generator.
 
     ``trainer`` and ``peers`` are None on a rank that only serves. ``report`` is that of the last
-    step done. A rank built from a blank source holds nothing until it has recovered.
+    step done. A rank built from a blank source holds nothing until it has recovered, but what is
+    ``frozen``, which is read from the model of that directory.
     """
 
     def __init__(self, command: BuildCommand, source: Source) -> None:
@@ -44,12 +48,13 @@ class LoadedShare:
         read = opened.read_weight if narrow or command.run is None else opened.read_exact
         self.decoder = build(
             opened.config,
-            None if opened.blank else read,
+            partial(_frozen_alone, opened.read_weight) if opened.blank else read,
             command.share,
             self._exchange,
             self.device.torch_device,
             torch.bfloat16 if narrow else torch.float32,
         )
+        self.frozen = opened.frozen
         _follow(opened.products)
         plan = command.plan
         self.generator = RankDecoder(
@@ -113,6 +118,10 @@ class LoadedShare:
         own = f"{self.device.rounding(self.command.threads)}, {in_use()}"
         dist.all_gather_object(found, own, group=groups.files)
         return len(set(found)) > 1
+
+
+def _frozen_alone(read: ReadTensor, part: TensorSlice) -> Tensor | None:
+    return read(part) if part.role.frozen else None
 
 
 def _follow(recorded: Mapping[str, Products]) -> None:

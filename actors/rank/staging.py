@@ -120,7 +120,9 @@ class Staging:
             return None
         assert command.run is not None
         set_deterministic(command.run.train.deterministic)
-        source = Blank(transfer.config, standing.products)
+        tuned = transfer.config.tuning is not None
+        frozen = command.run.model.path if tuned else None
+        source = Blank(transfer.config, standing.products, frozen)
         try:
             share = LoadedShare(command, source)
             self._rules = in_use()

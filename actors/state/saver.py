@@ -12,13 +12,13 @@ from torch import Tensor
 
 from actors.faults.points import POINTS
 from actors.state.snapshots import Snapshot, Snapshots
-from actors.state.writing import Spans, Writing
+from actors.state.writing import Frozen, Spans, Writing
 from moe.checkpoint.buffers import Buffers
 from moe.checkpoint.records import OwnedState, WrittenFiles
 from moe.checkpoint.spread import writers
 from moe.config.balance_state import BalanceState
 from moe.config.model import ModelConfig
-from moe.config.tensors import answers_for, held_by
+from moe.config.tensors import answers_for, held_by, saved
 from moe.planning.plan.plan import Plan
 from moe.planning.plan.seats import Seat
 from moe.storage import Location
@@ -31,6 +31,7 @@ class RankSaver:
 
     Lives as long as its process groups: after an epoch it is replaced, and may hand over its
     ``buffers``. ``files`` is the gang's own group for saving, None where the gang is one rank.
+    ``frozen`` is the model that frozen tensors are copied from, if the run has any.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RankSaver:
         seat: Seat,
         files: dist.ProcessGroup | None,
         buffers: Buffers,
+        frozen: Location | None = None,
     ) -> None:
         seats = plan.seats
         gang = [plan.share(mate) for mate in seats.gang_of(seat)]
@@ -51,11 +53,17 @@ class RankSaver:
         self._snapshots = Snapshots(self._rank)
         self._unwanted = threading.Event()
         writer_of = writers(config, gang, plan.replicas)
-        self._given = [
+        kept = {part.name for part in saved(config)}
+        given = [
             part
             for part in held_by(config, self._share)
-            if answers_for(config, self._share, part) and writer_of[part.name] == seat.replica
+            if answers_for(config, self._share, part)
+            and writer_of[part.name] == seat.replica
+            and part.name in kept
         ]
+        self._given = [part for part in given if not part.role.frozen]
+        unchanged = [part for part in given if part.role.frozen and not self._spans.sends(part)]
+        self._frozen = Frozen(frozen, unchanged)
 
     @property
     def unfinished(self) -> int | None:
@@ -94,7 +102,7 @@ class RankSaver:
             family, unwanted = self._config.family, self._unwanted
             writing = Writing(self._rank, family, self._spans, directory, seconds, unwanted)
             self.buffers.wait()
-            return writing.write(snapshot)
+            return writing.write(snapshot, self._frozen)
 
     def abandon(self, seconds: float) -> None:
         """Give up what is unfinished, as when the epoch ends; writing stops at the next tensor.

@@ -44,7 +44,8 @@ class Opened:
     values, or None if it is stored in bfloat16 and has no master. Both, and
     ``progress.read_moment``, return the part of a tensor that they are asked for. CheckpointError
     where it is missing or damaged. ``products`` are the rules of products so far, by processor. A
-    ``blank`` source has no values: nothing is read of it.
+    ``blank`` source has no values: nothing is read of it. ``frozen`` is the model whose tensors a
+    run leaves as they are, if it does.
     """
 
     config: ModelConfig
@@ -53,6 +54,7 @@ class Opened:
     progress: Progress | None = None
     products: Mapping[str, Products] = field(default_factory=dict)
     blank: bool = False
+    frozen: Location | None = None
 
     def read_exact(self, part: TensorSlice) -> Tensor:
         """Return a part of a weight in all the digits that are stored: of its master, if any."""
@@ -110,7 +112,8 @@ class CheckpointSource:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """No values: a rank built from it has memory alone, and gets its tensors from a peer.
+    """No values but those of ``frozen`` tensors, read from the model that has them: a rank built
+    from it gets all others from a peer.
 
     ``products`` are the rules of products that the ranks of the run were built with, so that the
     new rank computes the same bits.
@@ -118,20 +121,29 @@ class Blank:
 
     architecture: ModelConfig
     products: Mapping[str, Products] = field(default_factory=dict)
+    frozen: Location | None = None
 
     @classmethod
     def of(cls, source: Source) -> "Blank":
         """Return what builds ranks like those that a run built from a source."""
         opened = source.open()
-        return cls(opened.config, opened.products)
+        return cls(opened.config, opened.products, opened.frozen)
 
     def config(self) -> ModelConfig:
         """Return the architecture of the model."""
         return self.architecture
 
     def open(self) -> Opened:
-        """Open nothing."""
-        return Opened(self.architecture, _no_values, _no_values, products=self.products, blank=True)
+        """Open nothing but the model with frozen tensors, if there is one."""
+        read = _no_values if self.frozen is None else Checkpoint.open(self.frozen).read
+        return Opened(
+            self.architecture,
+            read,
+            _no_values,
+            products=self.products,
+            blank=True,
+            frozen=self.frozen,
+        )
 
 
 def _no_values(part: TensorSlice | TensorRange) -> Tensor:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -13,9 +14,12 @@ from actors.faults.points import POINTS
 from actors.state.snapshots import Snapshot
 from moe.checkpoint.manifest import OPTIMIZER
 from moe.checkpoint.names import disk_name
+from moe.checkpoint.overlaps import narrowed
+from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.records import Piece, StoredTensor, WrittenFiles, piece_of
 from moe.checkpoint.shard_files import TYPES
 from moe.checkpoint.streamed import streamed
+from moe.checkpoint.weight_files import FACTORS
 from moe.checkpoint.writer import TensorSpec, in_order
 from moe.config.model import ModelConfig
 from moe.config.share import Share
@@ -61,9 +65,9 @@ class Spans:
         if part.dim is None:
             return span
         whole = torch.empty(part.shape, dtype=span.dtype)
-        _narrow(whole, part).copy_(span)
+        narrowed(whole, part).copy_(span)
         for member, held in enumerate(self._others, start=1):
-            target = _narrow(whole, held[part.name])
+            target = narrowed(whole, held[part.name])
             other = target if target.is_contiguous() else torch.empty_like(target).contiguous()
             self._joined_group().recv([other], member, 0).wait()
             if other is not target:
@@ -78,6 +82,23 @@ class Spans:
         if self._group is None:
             raise RankLost("this rank has left the process group that it saves with")
         return self._group
+
+
+class Frozen(NamedTuple):
+    """The frozen tensors that a rank writes: copied whole from the model, as they are there."""
+
+    model: Location | None
+    parts: Sequence[TensorSlice]
+
+    def tensors(self) -> list[tuple[TensorSlice, Tensor]]:
+        """Return them all; of a model on a disk, values stay in its files until they are used."""
+        if self.model is None or not self.parts:
+            return []
+        model = Checkpoint.open(self.model)
+        return [(part.whole, model.read(part.whole)) for part in self.parts]
+
+
+NOTHING_FROZEN = Frozen(None, ())
 
 
 class Writing:
@@ -103,11 +124,11 @@ class Writing:
         self._unwanted = unwanted
         self._file = f"rank-{rank:05d}.safetensors"
 
-    def write(self, snapshot: Snapshot) -> WrittenFiles:
+    def write(self, snapshot: Snapshot, frozen: Frozen = NOTHING_FROZEN) -> WrittenFiles:
         """Write everything, safe in its storage; StorageError or RankLost say what went wrong."""
         until = time.monotonic() + self._seconds
         try:
-            weights = tuple(self._weights(snapshot, until))
+            weights = tuple(self._weights(snapshot, frozen, until))
             POINTS.reach("write", snapshot.step)
             return WrittenFiles(
                 weights,
@@ -127,9 +148,10 @@ class Writing:
                 f"rank {self._rank} failed while it wrote {self._directory}: {error}"
             ) from error
 
-    def _weights(self, snapshot: Snapshot, until: float) -> Iterator[StoredTensor]:
+    def _weights(self, snapshot: Snapshot, frozen: Frozen, until: float) -> Iterator[StoredTensor]:
         """Send the spans that the leader joins, then write the rest."""
-        given = {disk_name(self._family, part.name): (part, t) for part, t in snapshot.weights}
+        held = (*snapshot.weights, *frozen.tensors())
+        given = {disk_name(self._family, part.name): (part, value) for part, value in held}
         specs = in_order(
             TensorSpec(name, part.shape, value.dtype) for name, (part, value) in given.items()
         )
@@ -140,7 +162,8 @@ class Writing:
         specs = [spec for spec in specs if not self._spans.sends(given[spec.name][0])]
         if not specs:
             return
-        file = f"model-{self._file}"
+        alone = all(part.role.factor is not None for part, _ in held)
+        file = f"{FACTORS if alone else 'model'}-{self._file}"
         with streamed(self._directory / file, specs) as writer:
             for spec in specs:
                 self._check(until)
@@ -175,8 +198,3 @@ class Writing:
                 f"rank {self._rank} did not write {self._directory} in {self._seconds:g} s; give "
                 "saving more time, or faster storage"
             )
-
-
-def _narrow(whole: Tensor, part: TensorSlice) -> Tensor:
-    assert part.dim is not None
-    return whole.narrow(part.dim, part.start, part.stop - part.start)

@@ -55,14 +55,13 @@ class RankOptimizer:
 
     def squared_norm(self) -> Tensor:
         """Return this rank's part of the squared norm, in float64 so that plans agree."""
-        device = self._buckets[0].owned.device
         parts = [
             torch.linalg.vector_norm(bucket.gradients[bucket.own], dtype=torch.float64).square()
             for bucket in self._buckets
             if bucket.kind.counted
         ]
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        return torch.stack([zero, *parts]).sum()
+        zero = torch.zeros((), dtype=torch.float64)
+        return torch.stack([torch.zeros_like(parts[0]), *parts]).sum() if parts else zero
 
     def clip(self, norm: float) -> None:
         """Scale the gradients owned to the allowed norm; ``norm`` is that of all ranks together.

@@ -174,13 +174,14 @@ class RankTrainer:
     def holdings(self) -> list[Tensor]:
         """What no other replica holds of this share, flat: views, which the next step changes.
 
-        These are what the optimiser owns, and the tensors that are not trained, which lie in no
-        bucket. Their order and sizes depend on plan and seat alone.
+        These are what the optimiser owns, and the tensors that change without a gradient, which lie
+        in no bucket. Their order and sizes depend on plan and seat alone.
         """
         decoder = self._decoder
         weights = dict(decoder.named_parameters())
-        fixed = (part for part in held_by(decoder.config, decoder.share) if not part.role.trained)
-        rest = (weights[part.name].detach().view(-1) for part in fixed)
+        held = held_by(decoder.config, decoder.share)
+        moved = (part for part in held if not part.role.trained and not part.role.frozen)
+        rest = (weights[part.name].detach().view(-1) for part in moved)
         return [*self.optimizer.tensors(), *rest]
 
     @torch.no_grad()
@@ -252,6 +253,7 @@ class RankTrainer:
     def _norm(self) -> float:
         """Return the norm of the gradients of all ranks; the last of them is waited for here."""
         squared, groups = self.optimizer.squared_norm(), self._epoch.groups
+        squared = squared.to(self._device.torch_device)
         with self._clock.waiting("end"):
             dist.all_reduce(squared, group=groups.world)
         norm = squared.sqrt().item()

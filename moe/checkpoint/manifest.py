@@ -49,7 +49,8 @@ class Manifest:
     checkpoint; ``data`` is a fingerprint of the token shards; ``files`` has the size of every file,
     ``tensors`` the weights by name, ``pieces`` the moments of the optimiser; ``hashes`` has the
     hashes of all other files, and is empty for format 2; ``products`` has the rules of products on
-    each kind of processor that trained.
+    each kind of processor that trained. ``frozen`` is a hash of the model that frozen tensors are
+    those of; empty where nothing is frozen.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Manifest:
     tensors: Mapping[str, StoredTensor]
     pieces: tuple[Piece, ...]
     products: Mapping[str, Products]
+    frozen: str = ""
 
     @property
     def coefficients(self) -> dict[int, float]:
@@ -126,6 +128,7 @@ def _parsed(path: Location, table: Mapping[str, Any]) -> Manifest:
             tensors={name: read_tensor(entry) for name, entry in table["tensors"].items()},
             pieces=tuple(map(read_piece, table["pieces"])),
             products=_products(table),
+            frozen=str(table.get("frozen", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path} is not a manifest: {error}") from error

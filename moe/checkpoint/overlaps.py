@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe.checkpoint.boxes import Box, cut, lengths, overlap, shifted, within
 from moe.config.ranges import TensorRange
+from moe.config.tensors import TensorSlice
 
 Placed = tuple[Box, int]
 """A box in coordinates of the whole tensor, and where its first element lies in a flat tensor."""
@@ -56,3 +57,10 @@ def copy_common(
 def _view(flat: Tensor, box: Box, begin: int) -> Tensor:
     size = torch.Size(lengths(box))
     return flat[begin : begin + size.numel()].view(size)
+
+
+def narrowed(whole: Tensor, part: TensorSlice) -> Tensor:
+    """Return the part of a whole tensor; a view."""
+    if part.dim is None:
+        return whole
+    return whole.narrow(part.dim, part.start, part.stop - part.start)

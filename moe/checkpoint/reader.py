@@ -112,6 +112,8 @@ def opened(
 
 def _listed(path: Location, manifest: Manifest) -> dict[str, Location]:
     """Return the files of a training checkpoint; its index and its manifest must agree on them."""
+    if not (path / INDEX).exists():
+        weight_files(path)
     index = weight_map(path, INDEX)
     files = {name: tensor.file for name, tensor in manifest.tensors.items()}
     for name in sorted(index.keys() | files.keys()):

@@ -23,7 +23,7 @@ from moe.config.model import ModelConfig
 from moe.config.products import Products
 from moe.config.projectors import PROJECTOR, has_projector, projector_shape
 from moe.config.ranges import TensorRange
-from moe.config.tensors import held_shape, tensors
+from moe.config.tensors import held_shape, saved, tensors
 from moe.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -130,8 +130,10 @@ def read_piece(table: Mapping[str, Any]) -> Piece:
 
 
 def check_tensors(config: ModelConfig, stored: Iterable[StoredTensor]) -> None:
-    """Raise CheckpointError unless every tensor of a model is stored once, in its shape."""
-    expected = {disk_name(config.family, tensor.name): tensor.shape for tensor in tensors(config)}
+    """Raise CheckpointError unless every tensor that belongs in a checkpoint is stored once, in its
+    shape.
+    """
+    expected = {disk_name(config.family, tensor.name): tensor.shape for tensor in saved(config)}
     seen: dict[str, StoredTensor] = {}
     for tensor in stored:
         if tensor.name in seen:

@@ -31,7 +31,7 @@ from moe.checkpoint.records import (
 from moe.checkpoint.remote import copy_remote_code
 from moe.checkpoint.shard_files import NAMED, TYPES
 from moe.checkpoint.streamed import streamed
-from moe.checkpoint.weight_files import INDEX
+from moe.checkpoint.weight_files import FACTORS, INDEX
 from moe.checkpoint.writer import (
     SHARD_BYTES,
     TensorSpec,
@@ -47,7 +47,7 @@ from moe.config.model import ModelConfig
 from moe.config.products import by_processor
 from moe.config.ranges import whole_range
 from moe.config.run import RunConfig, dump_run
-from moe.config.tensors import TensorSlice, tensors
+from moe.config.tensors import TensorSlice, saved, tensors
 from moe.storage import Location, make_directory, sizes, write_text
 
 
@@ -56,13 +56,15 @@ class SaveContext:
     """The contents that all checkpoints of a run share and that its ranks do not know.
 
     ``tokenizer`` is the directory from which the tokenizer is copied; ``data`` is the fingerprint
-    of the token shards, so that a resumed run reads the same data.
+    of the token shards, so that a resumed run reads the same data, ``frozen`` that of the model
+    that frozen tensors stay in.
     """
 
     config: ModelConfig
     run: RunConfig
     tokenizer: Path
     data: str
+    frozen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +117,27 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
     context = about.context
     stored = [tensor for files in written for tensor in files.tensors]
     pieces = [piece for files in written for piece in files.pieces]
-    narrow = {tensor.name for tensor in stored if NAMED[tensor.dtype] != torch.float32}
+    frozen = {
+        disk_name(context.config.family, each.name)
+        for each in tensors(context.config)
+        if each.role.frozen
+    }
+    changing = [tensor for tensor in stored if tensor.name not in frozen]
+    narrow = {tensor.name for tensor in changing if NAMED[tensor.dtype] != torch.float32}
     check_tensors(context.config, stored)
     projectors = context.run.train.orthogonal is not None
     check_moments(context.config, pieces, narrow, projectors)
-    write_index(directory, INDEX, _by_file(stored))
+    whole = context.run.train.lora is None
+    if whole:
+        write_index(directory, INDEX, _by_file(stored))
     dtype = "bfloat16" if narrow else "float32"
     write_json(directory / "config.json", write_config(context.config, dtype))
     copy_tokenizer(context.tokenizer, directory)
     copy_remote_code(context.config.family, directory)
     write_text(directory / "plan.toml", tomli_w.dumps(about.plan))
     write_text(directory / "run.json", dump_run(context.run))
-    write_card(directory, [context.tokenizer], context.config, about.card())
+    if whole:
+        write_card(directory, [context.tokenizer], context.config, about.card())
     balance = {layer: state for each in written for layer, state in each.balance.items()}
     files = {name: size for name, size in sizes(directory).items() if name not in CARD}
     others = sorted(name for name in files if not name.endswith(".safetensors"))
@@ -141,6 +152,7 @@ def complete(directory: Location, about: About, written: Sequence[WrittenFiles])
         hashes={name: file_sha256(directory / name) for name in others},
         tensors={tensor.name: tensor for tensor in sorted(stored, key=lambda each: each.name)},
         pieces=tuple(sorted(pieces, key=lambda piece: piece.key)),
+        frozen=context.frozen,
     ).save(directory)
 
 
@@ -158,13 +170,14 @@ def write_training_checkpoint(
     ``beside`` may add files, such as a receipt, before the checkpoint appears.
     """
     config = about.context.config
-    wanted = {disk_name(config.family, tensor.name): tensor for tensor in tensors(config)}
+    wanted = {disk_name(config.family, tensor.name): tensor for tensor in saved(config)}
+    kind = "model" if about.context.run.train.lora is None else FACTORS
     with drafted(to) as directory:
         weights = [TensorSpec(name, each.shape, torch.float32) for name, each in wanted.items()]
         stored = [
             StoredTensor(spec.name, file, spec.shape, TYPES[spec.dtype], digest)
             for file, spec, digest in _written(
-                directory, "model", weights, limit, lambda name: state.weight(wanted[name])
+                directory, kind, weights, limit, lambda name: state.weight(wanted[name])
             )
         ]
         pieces = _whole_pieces(wanted)

@@ -9,6 +9,8 @@ from moe.storage import Location
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+FACTORS = "factors"
+"""How the files begin of a checkpoint that holds the factors of LoRA and no model."""
 
 
 def weight_files(directory: Location) -> dict[str, Location]:
@@ -45,7 +47,12 @@ def _instead(directory: Location) -> str:
     if (directory / "adapter_model.safetensors").exists():
         return (
             ", but adapter_model.safetensors, the difference to another model; merge it into that "
-            "model with peft (merge_and_unload, then save_pretrained)"
+            "model (`raymoe merge`)"
+        )
+    if any(directory.glob(f"{FACTORS}-*.safetensors")):
+        return (
+            ", but what a run with [train.lora] trained beside its model; make an adapter of it "
+            "(`raymoe checkpoint convert --format peft`), and a model of both (`raymoe merge`)"
         )
     others = sorted(file.name for file in directory.glob("*.safetensors"))
     if others:

@@ -62,7 +62,8 @@ def factor_bytes(config: ModelConfig, share: Share, rank: Callable[[Group], int]
 
 
 def _weights(tensors: Iterable[TensorSlice]) -> Iterator[TensorSlice]:
-    return (each for each in tensors if each.role.part in _TOGETHER and not each.role.bias)
+    plain = (each for each in tensors if not each.role.bias and each.role.factor is None)
+    return (each for each in plain if each.role.part in _TOGETHER)
 
 
 def _key(role: Role) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from math import inf
 from typing import Literal, get_args
 
 from moe.config.moe_checks import check_groups, check_hashed, check_segments
+from moe.config.tuning import Tuning
 from moe.errors import ConfigError
 
 Score = Literal["softmax", "sigmoid"]
@@ -136,7 +137,8 @@ class ModelConfig:
     ``attention_bias`` adds biases to queries, keys and values, ``output_bias`` to the output
     projection. ``query_key_norm`` normalises queries and keys to unit mean square before rotation:
     each ``head`` separately, or ``all`` heads together. ``sliding_window`` is the number of
-    positions to which a token attends, including itself; None: all previous positions.
+    positions to which a token attends, including itself; None: all previous positions. ``tuning``
+    is no part of the model: it says what of it a run trains.
     """
 
     family: str
@@ -162,6 +164,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     moe: MoeConfig | None = None
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:

@@ -12,7 +12,7 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.overrides import fault, hint, value_of
 from moe.errors import ConfigError
 
-_MODEL = tuple(each.name for each in fields(ModelConfig) if each.name != "moe")
+_MODEL = tuple(each.name for each in fields(ModelConfig) if each.name not in ("moe", "tuning"))
 _MOE = tuple(each.name for each in fields(MoeConfig))
 _SIZES = ("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "ffn_size", "max_positions")
 _CONFIG = TypeAdapter(ModelConfig)

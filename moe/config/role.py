@@ -51,7 +51,8 @@ class Role:
     can be split; None if there is none (norms, routers, biases of outputs). A gang splits dense and
     shared tensors along ``cut`` and distributes complete routed experts. ``decays`` is True if
     weight decay applies: for matrices. ``trained`` is False for a balance bias, which follows the
-    load of the experts and has no gradient.
+    load of the experts and has no gradient, and for what is ``frozen``, which never changes.
+    ``factor`` marks the narrow matrices that LoRA trains beside a weight (``moe.config.tuning``).
     """
 
     part: ModelPart
@@ -62,13 +63,15 @@ class Role:
     cut: int | None = None
     decays: bool = True
     trained: bool = True
+    frozen: bool = False
+    factor: Literal["A", "B"] | None = None
 
     @property
     def exact(self) -> bool:
-        """Whether the tensor stays float32 in a bf16 run: norms, biases, and the gates of experts,
-        which are few numbers on which much depends.
+        """Whether the tensor stays float32 in a bf16 run: norms, biases, the gates of experts and
+        factors, which are few numbers on which much depends.
         """
-        return not self.decays or self.part in _GATES
+        return not self.decays or self.part in _GATES or self.factor is not None
 
     @property
     def dense(self) -> "Role | None":

@@ -13,6 +13,7 @@ from math import prod
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.role import ModelPart, Role
 from moe.config.share import Share, shared_span
+from moe.config.tuning import tuned
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -73,10 +74,13 @@ def layer_prefix(layer: int) -> str:
 
 @lru_cache(maxsize=4)
 def tensors(config: ModelConfig) -> tuple[TensorSlice, ...]:
-    """Return every tensor of the model as stored on disk; a tied head is not repeated."""
+    """Return every tensor of the model as stored on disk; a tied head is not repeated.
+
+    A model that a run tunes has factors beside its weights, and some of these are frozen.
+    """
     first, *last = end_tensors(config)
     layers = (layer_tensors(config, layer) for layer in range(config.layers))
-    return (first, *chain.from_iterable(layers), *last)
+    return tuple(tuned(config.tuning, (first, *chain.from_iterable(layers), *last)))
 
 
 def embedding(config: ModelConfig) -> TensorSlice:
@@ -114,6 +118,12 @@ def held_by(config: ModelConfig, share: Share) -> Iterator[TensorSlice]:
         held = _part(config, share, tensor)
         if held is not None:
             yield held
+
+
+def saved(config: ModelConfig) -> Iterator[TensorSlice]:
+    """Yield the tensors that a checkpoint holds: all, but with LoRA the factors alone."""
+    alone = config.tuning is not None and config.tuning.lora is not None
+    return (each for each in tensors(config) if each.role.factor is not None or not alone)
 
 
 def parameters(config: ModelConfig) -> int:

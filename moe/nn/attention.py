@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe.config.model import ModelConfig
+from moe.config.role import ModelPart
 from moe.config.share import Share
+from moe.config.tuning import lora_of
 from moe.nn.attend import attend, attend_documents
 from moe.nn.documents import Documents
 from moe.nn.exchange import Exchange
+from moe.nn.factors import Factors
 from moe.nn.later import Later
 from moe.nn.linear import Linear, linear
 from moe.nn.rotary import Rotation, rotate
@@ -80,11 +83,17 @@ class Attention(nn.Module):
         self.exchange = exchange
         keys = (share.kv_heads[1] - share.kv_heads[0]) * config.head_size
         queries = keys * config.heads_per_kv
-        bias = config.attention_bias
-        self.q_proj = Linear(config.hidden_size, queries, bias=bias)
-        self.k_proj = Linear(config.hidden_size, keys, bias=bias)
-        self.v_proj = Linear(config.hidden_size, keys, bias=bias)
-        self.o_proj = Linear(queries, config.hidden_size, bias=config.output_bias)
+        bias, hidden = config.attention_bias, config.hidden_size
+
+        def made(part: ModelPart, inputs: int, outputs: int, bias: bool, cut: int = 0) -> Linear:
+            lora = lora_of(config.tuning, part)
+            factors = None if lora is None else Factors(inputs, outputs, lora, exchange, cut)
+            return Linear(inputs, outputs, bias, factors)
+
+        self.q_proj = made("query", hidden, queries, bias)
+        self.k_proj = made("key", hidden, keys, bias)
+        self.v_proj = made("value", hidden, keys, bias)
+        self.o_proj = made("output", queries, hidden, config.output_bias, cut=1)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
         if config.query_key_norm is not None:
@@ -125,7 +134,8 @@ def row_parallel(
     layer: Linear, x: Tensor, exchange: Exchange, later: Later | None = None
 ) -> Tensor:
     """Apply a layer whose input columns are split over the gang; its bias is added once."""
-    y = exchange.leave(linear(x, layer.matrix, later=later))
+    y = linear(x, layer.matrix, later=later)
+    y = exchange.leave(y if layer.adapter is None else y + layer.adapter(x))
     return y if layer.bias is None else y + layer.bias
 
 

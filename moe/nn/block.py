@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from moe.config.model import ModelConfig, MoeConfig
 from moe.config.share import Share, shared_span
+from moe.config.tuning import lora_of
 from moe.nn import balance, dispatch
 from moe.nn.attention import Attention
 from moe.nn.exchange import Exchange
@@ -39,11 +40,13 @@ class MixtureOfExperts(nn.Module):
         self.config = moe
         self.hidden_size = config.hidden_size
         self.exchange = gang
-        self.router = Router(config.hidden_size, moe, layer, gang.agree)
-        self.experts = Experts(config.hidden_size, moe.expert_size, share.experts_of(layer))
+        hidden, tuning = config.hidden_size, config.tuning
+        self.router = Router(hidden, moe, layer, gang.agree, lora_of(tuning, "router"))
+        numbers, of_experts = share.experts_of(layer), lora_of(tuning, "gate", expert=0)
+        self.experts = Experts(hidden, moe.expert_size, numbers, of_experts)
         if moe.shared_size:
             start, stop = shared_span(config, share.ffn)
-            self.shared = FeedForward(config.hidden_size, stop - start)
+            self.shared = FeedForward(hidden, stop - start, tuning=tuning, exchange=gang)
         if moe.shared_gate:
             self.shared_gate = nn.Linear(config.hidden_size, 1, bias=False)
 

@@ -15,18 +15,19 @@ from moe.nn.decoder import Decoder
 from moe.nn.exchange import Exchange
 
 ReadTensor = Callable[[TensorSlice], Tensor]
+"""Returns a part of a tensor."""
 
 
 def build(
     config: ModelConfig,
-    read: ReadTensor | None,
+    read: Callable[[TensorSlice], Tensor | None] | None,
     share: Share | None = None,
     exchange: Exchange | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Decoder:
-    """Return the decoder of a share; ``read`` returns each of its tensors, None leaves them without
-    values.
+    """Return the decoder of a share; ``read`` returns each of its tensors. Those for which it
+    returns None, or all without it, are left without values.
 
     ``dtype`` is that of products and their weights; norms, biases and gates are float32 at least.
     """
@@ -36,14 +37,16 @@ def build(
     exact = torch.promote_types(dtype, torch.float32)
     roles = {tensor.name: tensor.role for tensor in held_by(config, share)}
     narrow = {name for name, role in roles.items() if not role.exact}
-    for name, parameter in list(decoder.named_parameters()):
-        _give_memory(decoder, name, parameter, dtype if name in narrow else exact, device)
+    for name in [name for name, _ in decoder.named_parameters()]:
+        own = dtype if name in narrow else exact
+        _give_memory(decoder, name, own, device, name not in roles or roles[name].trained)
     parameters = dict(decoder.to(device).named_parameters())
     with torch.no_grad():
         for tensor in held_by(config, share):
             parameter = parameters.pop(tensor.name)
-            if read is not None:
-                parameter.copy_(read(tensor))
+            found = None if read is None else read(tensor)
+            if found is not None:
+                parameter.copy_(found)
     if parameters:
         raise RuntimeError(
             f"the module has parameters that the tensor table does not list: {sorted(parameters)}"
@@ -54,17 +57,17 @@ def build(
 def _give_memory(
     decoder: Decoder,
     name: str,
-    parameter: nn.Parameter,
     dtype: torch.dtype,
     device: torch.device | str,
+    trained: bool,
 ) -> None:
     """Put a parameter with memory in the place of one without.
 
     ``Module.to_empty`` would import torch's symbolic shapes for it, half a second for each process.
     """
     owner, _, own = name.rpartition(".")
-    memory = torch.empty(parameter.shape, dtype=dtype, device=device)
-    made = nn.Parameter(memory, parameter.requires_grad)
+    shape = decoder.get_parameter(name).shape
+    made = nn.Parameter(torch.empty(shape, dtype=dtype, device=device), trained)
     setattr(decoder.get_submodule(owner), own, made)
 
 

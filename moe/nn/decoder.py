@@ -152,6 +152,8 @@ class Decoder(nn.Module):
         first, last = self._ends(how)
         if first:
             tokens_BS, x = x, self.model.embed_tokens(x)
+            if torch.is_grad_enabled() and not x.requires_grad:
+                x.requires_grad_()  # A frozen embedding; the backward pass goes through all layers.
         statistics: dict[int, RoutingStatistics] = {}
         for layer, output in self._blocks(x, how, tokens_BS):
             x = output.hidden

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from moe.nn.factors import Factors
 from moe.nn.later import Later
 from moe.nn.product import is_ruled
 from moe.nn.weights.dense import Dense
@@ -39,16 +40,23 @@ def linear(
 
 
 class Linear(nn.Linear):
-    """A linear layer over ``linear``."""
+    """A linear layer over ``linear``; ``adapter`` are the factors beside its weight, if any."""
+
+    def __init__(
+        self, inputs: int, outputs: int, bias: bool = True, adapter: Factors | None = None
+    ) -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        self.adapter = adapter
 
     @property
     def matrix(self) -> Weight:
-        """The weight as an operand of products."""
+        """The weight as an operand of products, without factors."""
         return Dense(self.weight)
 
     def forward(self, input: Tensor, later: Later | None = None) -> Tensor:  # torch's name
         """Apply the layer to the last dimension."""
-        return linear(input, self.matrix, self.bias, later)
+        y = linear(input, self.matrix, self.bias, later)
+        return y if self.adapter is None else y + self.adapter(input)
 
 
 def _forward(x_MK: Tensor, weight: Weight, bias_N: Tensor | None) -> Tensor:

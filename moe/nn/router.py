@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moe.config.model import MoeConfig
+from moe.config.tuning import Lora
+from moe.nn.factors import Factors
 
 STD_EPSILON = 1e-6
 SUM_FLOOR = 1e-20
@@ -60,7 +62,12 @@ class Router(nn.Module):
     """The gate of one layer: a linear map without bias and the choice of experts, or a hash."""
 
     def __init__(
-        self, hidden_size: int, config: MoeConfig, layer: int, agree: Agree = alone
+        self,
+        hidden_size: int,
+        config: MoeConfig,
+        layer: int,
+        agree: Agree = alone,
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -68,6 +75,9 @@ class Router(nn.Module):
         self._agree = agree
         if not config.hashed:
             self.weight = nn.Parameter(torch.empty(config.experts, hidden_size))
+        self.adapter: Factors | None = None
+        if lora is not None and not config.hashed:
+            self.adapter = Factors(hidden_size, config.experts, lora)
         self.balance_bias: nn.Parameter | None = None
         if config.balance_bias:
             self.balance_bias = nn.Parameter(torch.empty(config.experts), requires_grad=False)
@@ -87,6 +97,8 @@ class Router(nn.Module):
                 )
             return hashed(tokens_T, self.layer, self.config.experts)
         logits_TN = F.linear(x_TD.float(), self.weight.float())
+        if self.adapter is not None:
+            logits_TN = logits_TN + self.adapter(x_TD.float())
         return choose(adapted(logits_TN), self.config, self.balance_bias, self._agree)
 
 

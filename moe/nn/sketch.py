@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moe.nn.block import MixtureOfExperts
 from moe.nn.similarity import cosines, inner_products, mean_of_pairs
+from moe.nn.weights.weight import Weight
 
 SIGNS = 8
 """Rows of random signs, m."""
@@ -41,7 +42,7 @@ def alike(mixture: MixtureOfExperts) -> Alike | None:
     device = next(mixture.parameters()).device
     sketches_NP = torch.zeros(count, SIGNS * _columns(mixture), device=device)
     for number in experts.numbers:
-        sketches_NP[number] = _sketch(list(experts[str(number)].parameters()))
+        sketches_NP[number] = _sketch(mixture, experts.weights(number), device)
     similarity = cosines(inner_products(list(mixture.exchange.leave(sketches_NP)))).cpu()
     upper = similarity.masked_fill(torch.ones_like(similarity).tril().bool(), -torch.inf)
     first, second = divmod(int(upper.argmax()), count)
@@ -53,8 +54,11 @@ def _columns(mixture: MixtureOfExperts) -> int:
     return 2 * mixture.hidden_size + mixture.config.expert_size
 
 
-def _sketch(weights: Sequence[Tensor]) -> Tensor:
-    parts = [(_signs(len(weight)).to(weight.device) @ weight.float()) for weight in weights]
+def _sketch(mixture: MixtureOfExperts, weights: Sequence[Weight], device: torch.device) -> Tensor:
+    """Return the products of signs and the weights of gate, up and down of an expert."""
+    size = mixture.config.expert_size
+    rows = zip((size, size, mixture.hidden_size), weights, strict=True)
+    parts = [weight.input_gradient(_signs(count).to(device)) for count, weight in rows]
     return torch.cat([part.flatten() for part in parts])
 
 

@@ -7,6 +7,7 @@ name: experts differ, and the order of writing does not matter.
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import sqrt
 from pathlib import Path
 
 import torch
@@ -66,6 +67,16 @@ def initial(config: ModelConfig, tensor: TensorSlice, seed: int) -> Tensor:
         return torch.ones(tensor.shape)
     source = generator(seed, tensor.name)
     return torch.randn(tensor.shape, generator=source) * config.initializer_range
+
+
+def initial_factor(factor: TensorSlice, seed: int) -> Tensor:
+    """Return the whole initial value of a factor of LoRA, in float32, as ``peft`` has it: B is
+    zero, A uniform within one over the root of its inputs.
+    """
+    if factor.role.factor == "B":
+        return torch.zeros(factor.shape)
+    source = generator(seed, factor.name)
+    return (2 * torch.rand(factor.shape, generator=source) - 1) / sqrt(factor.shape[1])
 
 
 def _values(

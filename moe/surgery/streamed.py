@@ -44,7 +44,9 @@ _SEQUENCES = 8
 
 
 class StreamedLinear(nn.Module):
-    """A linear layer in float32 whose weight stays in the file."""
+    """A linear layer in float32 whose weight stays in the file; no factors lie beside it."""
+
+    adapter = None
 
     def __init__(self, checkpoint: Checkpoint, weight: TensorSlice) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from pipelines.commands import (
     kube,
     kube_runs,
     kube_verbs,
+    merge,
     metrics,
     plan,
     presets,
@@ -66,6 +67,7 @@ app.command(epilog=_example(init.EXAMPLE))(init.init)
 app.command(epilog=_example(upcycle.EXAMPLE))(upcycle.upcycle)
 app.command(epilog=_example(inspect.EXAMPLE))(inspect.inspect)
 app.command(epilog=_example(compress.EXAMPLE))(compress.compress)
+app.command(epilog=_example(merge.EXAMPLE))(merge.merge)
 app.command(epilog=_example(advise.EXAMPLE))(advise.advise)
 app.command(epilog=_example(profile.EXAMPLE))(profile.profile)
 app.command(epilog=_example(plan.EXAMPLE))(plan.plan)

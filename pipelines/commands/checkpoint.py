@@ -1,15 +1,18 @@
-"""``raymoe checkpoint convert``: to DeepSpeed's universal form, and back."""
+"""``raymoe checkpoint convert``: to DeepSpeed's universal form, and back; to an adapter."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moe.errors import ConfigError
 from pipelines.screen.terminal import caution, console, say
+
+if TYPE_CHECKING:
+    from moe.config.run import TrainSection
 
 EXAMPLE = "raymoe checkpoint convert runs/demo/step-00000100 --format universal --to out"
 
@@ -20,7 +23,9 @@ def convert(
     source: Annotated[
         Path, typer.Argument(help="A step-... directory of a run, or a checkpoint of DeepSpeed.")
     ],
-    format_: Annotated[str, typer.Option("--format", help="What to write: universal or raymoe.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="What to write: universal, raymoe or peft.")
+    ],
     to: Annotated[
         Path | None,
         typer.Option("--to", help="Where to write; for raymoe by default where --resume looks."),
@@ -38,7 +43,9 @@ def convert(
         typer.Option("--trust", help="raymoe: let DeepSpeed unpickle what save_checkpoint left."),
     ] = False,
 ) -> None:
-    """Turn a training checkpoint into a DeepSpeed universal checkpoint, or one into ours."""
+    """Turn a training checkpoint into a DeepSpeed universal checkpoint, or one into ours; or what a
+    run with LoRA has trained into an adapter of peft.
+    """
     if format_ == "universal":
         _refuse("--format universal", {"--run": run, "--set": set_, "--trust": trust})
         if to is None:
@@ -52,8 +59,14 @@ def convert(
                 "goes on, which a checkpoint of DeepSpeed does not hold"
             )
         _import(source, to, run, set_ or (), trust)
+    elif format_ == "peft":
+        given: dict[str, object] = {"--run": run, "--set": set_, "--trust": trust}
+        _refuse("--format peft", given | {"--optimizer": optimizer})
+        if to is None:
+            raise ConfigError("--format peft takes --to DIRECTORY; give one")
+        _export_adapter(source, to)
     else:
-        raise ConfigError(f"no format {format_!r}; choose universal or raymoe")
+        raise ConfigError(f"no format {format_!r}; choose universal, raymoe or peft")
 
 
 def _refuse(what: str, options: dict[str, object]) -> None:
@@ -70,8 +83,25 @@ def _refuse_projectors(section: object, verb: str) -> None:
         )
 
 
+def _refuse_tuning(train: "TrainSection", verb: str) -> None:
+    if train.tuning is not None:
+        key = "train.freeze" if train.lora is None else "train.lora"
+        raise ConfigError(
+            f"the run trains a part of its model ({key}), which a checkpoint of DeepSpeed cannot "
+            f"{verb}; convert a run that trains all of it"
+        )
+
+
+def _export_adapter(source: Path, to: Path) -> None:
+    from moe.surgery.adapter import export_adapter
+
+    export_adapter(source, to)
+    say(f"wrote {to}")
+
+
 def _export(source: Path, to: Path, optimizer: str) -> None:
     from actors.step.optimizer import learning_rate
+    from moe.checkpoint.manifest import MANIFEST, load_manifest
     from moe.checkpoint.universal.writer import AdamSettings, StepKind
     from moe.config.run import parse_run
     from moe.surgery.deepspeed import export_universal
@@ -81,6 +111,8 @@ def _export(source: Path, to: Path, optimizer: str) -> None:
     kinds: dict[str, StepKind] = {"torch": "tensor", "deepspeed": "integer"}
     if optimizer not in kinds:
         raise ConfigError(f"no optimizer {optimizer!r}; choose {' or '.join(kinds)}")
+    if (source / MANIFEST).is_file():
+        _refuse_tuning(parse_run(load_manifest(source).run, f"the run in {source}").train, "write")
     opened = TrainingCheckpoint.open(source)
     train = parse_run(opened.manifest.run, f"the run in {source}").train
     _refuse_projectors(train.orthogonal, "write")
@@ -111,6 +143,7 @@ def _import(
     for note in found.notes:
         caution(note)
     _refuse_projectors(run.train.orthogonal, "have")
+    _refuse_tuning(run.train, "have")
     config = found.config
     run.check_model(config)
     open_shards(run.model.path, config, run.data.path, "train")

@@ -13,7 +13,7 @@ from cluster.kuberay.objects import (
 )
 from cluster.kuberay.scheduling import SERVING, TRAINING
 from cluster.kuberay.work import Work
-from moe.config.run import RunConfig
+from moe.config.run import RunConfig, tuned_model
 from moe.errors import ConfigError
 from moe.planning.prediction.predict import bytes_per_rank
 from pipelines.deploying.run_in_pods import check_paths, serving_files, training_files
@@ -36,7 +36,7 @@ def training_objects(
             'set train.engine = "raymoe"'
         )
     check_paths(run, deployment)
-    length, config = sequence_length(run), sources.config(run)
+    length, config = sequence_length(run), tuned_model(run, sources.config(run))
     run.check_model(config)
     plan = sources.training_plan(run, config, length)
     workload = training_work(run, length, plan.replicas, on_gpus(plan))

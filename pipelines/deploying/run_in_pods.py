@@ -51,3 +51,5 @@ def _paths(run: RunConfig) -> Iterator[tuple[str, PurePosixPath]]:
     yield "model.path", PurePosixPath(run.model.path)
     yield "data.path", PurePosixPath(run.data.path)
     yield "checkpoint.path", PurePosixPath(run.checkpoint.path)
+    if run.train.lora is not None and run.train.lora.start is not None:
+        yield "train.lora.start", PurePosixPath(run.train.lora.start)

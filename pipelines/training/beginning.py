@@ -1,16 +1,20 @@
 """The checks before a run starts: everything that follows from its files, without Ray."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from moe.checkpoint.adapters.start import Start
 from moe.checkpoint.card.steps import RECEIPT
+from moe.checkpoint.digest import model_sha256
 from moe.checkpoint.manifest import checkpoints, load_manifest
 from moe.checkpoint.reader import Checkpoint
 from moe.checkpoint.training import SaveContext
+from moe.config.families import read_config
 from moe.config.json_file import read_json
 from moe.config.model import ModelConfig
-from moe.config.run import RunConfig, parse_run
+from moe.config.run import RunConfig, parse_run, tuned_model
 from moe.config.run.cautions import model_cautions
 from moe.errors import ConfigError, DataError, StorageError
 from moe.storage import Location
@@ -42,6 +46,10 @@ def with_absolute_paths(run: RunConfig) -> RunConfig:
         absolute = run.train.deepspeed_config.absolute()
         train = run.train.model_copy(update={"deepspeed_config": absolute})
         run = run.model_copy(update={"train": train})
+    lora = run.train.lora
+    if lora is not None and lora.start is not None:
+        lora = lora.model_copy(update={"start": lora.start.absolute()})
+        run = run.model_copy(update={"train": run.train.model_copy(update={"lora": lora})})
     if run.plan.profile is None:
         return run
     plan = run.plan.model_copy(update={"profile": run.plan.profile.absolute()})
@@ -56,7 +64,8 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
     config, shards = _check_inputs(run)
     check_plan(run, config, shards.sequence_length)
     check_owner(run)
-    context = SaveContext(config, run, run.model.path, fingerprint(run.data.path))
+    frozen = "" if config.tuning is None else model_sha256(run.model.path)
+    context = SaveContext(config, run, run.model.path, fingerprint(run.data.path), frozen)
     saved = checkpoints(run.checkpoint.location)
     if saved and resume == "never":
         raise ConfigError(
@@ -71,6 +80,8 @@ def check_beginning(run: RunConfig, resume: Resume) -> tuple[SaveContext, int]:
         )
     if saved:
         _check_same_run(context, saved[-1])
+    elif run.train.lora is not None and run.train.lora.start is not None:
+        Start(config, run.train.lora.start)
     return context, shards.sequence_length
 
 
@@ -113,7 +124,7 @@ def cautions(run: RunConfig) -> list[str]:
 
 def _check_inputs(run: RunConfig) -> tuple[ModelConfig, TokenShards]:
     """Open the model and the data, and check that they match each other and the run."""
-    config = Checkpoint.open(run.model.path).config
+    config = tuned_model(run, Checkpoint.open(run.model.path).config)
     shards = open_shards(run.model.path, config, run.data.path, "train")
     run.check_model(config)
     check_kind(run, shards)
@@ -195,6 +206,16 @@ def changes(
                 yield f"{section}.{key}", f"{section}.{key} was {was!r} and is {value!r}"
 
 
+def _architecture(context: SaveContext, checkpoint: Location) -> ModelConfig:
+    """Return the architecture in a checkpoint, trained as the run trains it."""
+    tuning = context.config.tuning
+    if tuning is not None and tuning.lora is not None:
+        found = read_config(read_json(checkpoint / "config.json"))
+    else:
+        found = Checkpoint.open(checkpoint).config
+    return replace(found, tuning=tuning)
+
+
 def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
     """Raise ConfigError for changes that make it a different run; length, schedule and precision
     may change. Options that came after it began have their defaults.
@@ -205,10 +226,14 @@ def _check_same_run(context: SaveContext, checkpoint: Location) -> None:
     changed = [
         text for key, text in changes(began, context.run, sections) if key not in _MAY_CHANGE
     ]
-    if Checkpoint.open(checkpoint).config != context.config:
+    if _architecture(context, checkpoint) != context.config:
         changed.append(f"{context.run.model.path} has another architecture")
     if manifest.data != context.data:
         changed.append(f"{context.run.data.path} was tokenized again")
+    if manifest.frozen != context.frozen:
+        changed.append(
+            f"the weights in {context.run.model.path}, which it leaves as they are, have"
+        )
     if context.run.train.steps < manifest.step:
         changed.append(f"train.steps is {context.run.train.steps}, below the {manifest.step} done")
     if changed:

@@ -13,7 +13,8 @@ from actors.engine import over_ray
 from actors.engine.healing import Making, Surroundings
 from actors.engine.losses import Losses
 from actors.engine.training import TrainingEngine
-from actors.state.sources import Blank, CheckpointSource, ModelSource, Source
+from actors.state.sources import Blank, Source
+from actors.state.tuned import source_of
 from moe.checkpoint.manifest import checkpoints
 from moe.errors import DeadlineExceeded, LaunchError, PlanError, RankLost, RaymoeError
 from moe.planning.plan.plan import Plan
@@ -100,9 +101,7 @@ class Launching:
     def _source(self) -> Source:
         """The newest checkpoint, or the model that the run begins with."""
         saved = checkpoints(self._run.checkpoint.location)
-        return (
-            CheckpointSource(saved[-1].absolute()) if saved else ModelSource(self._run.model.path)
-        )
+        return source_of(self._run, saved[-1].absolute() if saved else None)
 
 
 def _instead(

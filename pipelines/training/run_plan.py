@@ -98,9 +98,12 @@ def check_plan(run: RunConfig, config: ModelConfig, sequence_length: int) -> Non
 
 
 def wanted(run: RunConfig, config: ModelConfig, sequence_length: int) -> Wanted:
-    """Return what the nodes of a cluster measure for the plan of a run."""
+    """Return what the nodes of a cluster measure for the plan of a run: as if it trained all."""
     return Wanted(
-        config, sequence_length, (run.train.micro_batch,), OF_PRECISION[run.train.precision].name
+        replace(config, tuning=None),
+        sequence_length,
+        (run.train.micro_batch,),
+        OF_PRECISION[run.train.precision].name,
     )
 
 

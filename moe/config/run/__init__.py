@@ -12,10 +12,12 @@ from moe.config.run.config import RunConfig
 from moe.config.run.elastic import ElasticSection
 from moe.config.run.files import CheckpointSection, DataKind, DataSection, ModelSection
 from moe.config.run.load import dump_run, load_run, parse_run
+from moe.config.run.lora import LoraSection
 from moe.config.run.metrics import MetricsSection
 from moe.config.run.monitor import MonitorSection
 from moe.config.run.routing import RoutingSection
 from moe.config.run.train import TrainSection
+from moe.config.run.tuned import tuned_model
 from moe.config.section import Section
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "DataSection",
     "ElasticSection",
     "FixedCoefficient",
+    "LoraSection",
     "MetricsSection",
     "ModelSection",
     "MonitorSection",
@@ -40,4 +43,5 @@ __all__ = [
     "dump_run",
     "load_run",
     "parse_run",
+    "tuned_model",
 ]

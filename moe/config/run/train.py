@@ -1,14 +1,18 @@
 """Batch, optimiser and learning rate of a run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from moe.config.run.lora import LoraSection
 from moe.config.run.orthogonal import OrthogonalSection
 from moe.config.section import LocalPath, Section
+from moe.config.tuning import Tuning
 
 Schedule = Literal["gpipe", "1f1b", "interleaved-1f1b", "zero-bubble", "zbv"]
 """The names in ``moe.planning.schedules.schedule.SCHEDULES``, which describes each schedule."""
+
+Patterns = Annotated[tuple[str, ...], Field(strict=False)]
 
 
 class TrainSection(Section):
@@ -33,6 +37,10 @@ class TrainSection(Section):
     """
     orthogonal: OrthogonalSection | None = None
     """Updates of experts orthogonal to what other experts are given; None: plain AdamW."""
+    freeze: Patterns = ()
+    """Patterns (``*``, ``?``) of the names of tensors that do not change."""
+    lora: LoraSection | None = None
+    """Train low-rank factors beside the model, which does not change; None: train the model."""
     deterministic: bool = False
     """A GPU computes the same bits each time, more slowly; a CPU does anyway."""
     engine: Literal["raymoe", "deepspeed"] = "raymoe"
@@ -46,6 +54,29 @@ class TrainSection(Section):
     def micro_batches(self) -> int:
         """Number of micro-batches in one step."""
         return self.global_batch // self.micro_batch
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What of the model the run trains; None: all of it."""
+        if self.lora is not None:
+            return Tuning(lora=self.lora.lora)
+        return Tuning(freeze=self.freeze) if self.freeze else None
+
+    @model_validator(mode="after")
+    def _one_way_to_freeze(self) -> "TrainSection":
+        if self.lora is not None and self.freeze:
+            raise ValueError("lora freezes the whole model, so freeze has no effect; remove it")
+        if self.tuning is not None and self.engine == "deepspeed":
+            raise ValueError(
+                'engine = "deepspeed" trains whole models; remove lora and freeze, or set engine = '
+                '"raymoe"'
+            )
+        if self.tuning is not None and self.orthogonal is not None:
+            raise ValueError(
+                "orthogonal projects the updates of whole experts, which freeze and lora take from "
+                "it; remove one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _config_of_deepspeed(self) -> "TrainSection":

@@ -15,10 +15,11 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from moe.config.tuning import Lora
 from moe.nn import dispatch
 from moe.nn.experts import grouped, loop
 from moe.nn.experts.stack import Stack, gathered
-from moe.nn.feed_forward import FeedForward
+from moe.nn.feed_forward import Expert, FeedForward
 from moe.nn.later import Later
 from moe.nn.weights.dense import Dense
 from moe.nn.weights.weight import Weight
@@ -35,8 +36,10 @@ class Experts(nn.ModuleDict):
     row_of_N: Tensor
     bank: BankName | None = None
 
-    def __init__(self, hidden_size: int, size: int, numbers: Sequence[int]) -> None:
-        super().__init__({str(number): FeedForward(hidden_size, size) for number in numbers})
+    def __init__(
+        self, hidden_size: int, size: int, numbers: Sequence[int], lora: Lora | None = None
+    ) -> None:
+        super().__init__({str(number): Expert(hidden_size, size, lora) for number in numbers})
         self.numbers = tuple(numbers)
         self.register_buffer("row_of_N", _row_of(self.numbers), persistent=False)
         self._stacks: tuple[Stack, Stack] | None = None
@@ -81,9 +84,13 @@ class Experts(nn.ModuleDict):
         self._stacks = None
 
     def gather(self) -> None:
-        """Move the weights of all experts into one piece of memory, unless they are two stacks."""
-        if self.stacks() is None:
-            gathered([parameter for expert in self.values() for parameter in expert.parameters()])
+        """Move the weights of all experts into one piece of memory, unless they are two stacks, or
+        can be none.
+        """
+        weights = [weight for number in self.numbers for weight in self.weights(number)]
+        plain = [weight.value for weight in weights if isinstance(weight, Dense)]
+        if len(plain) == len(weights) and self.stacks() is None:
+            gathered(plain)
 
     def stacks(self) -> tuple[Stack, Stack] | None:
         """Return gates above ups, [R, 2F, D], and downs, [R, D, F], over the parameters' memory.
@@ -119,7 +126,8 @@ class Experts(nn.ModuleDict):
             )
         if stacks is None or not (held_fast or all(map(grouped.aligned, stacks))):
             return None
-        return stacks
+        trained = {stack.value.requires_grad for stack in stacks}
+        return stacks if len(trained) == 1 else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the module (torch's name). Tables are made anew: ``to_empty`` leaves them bare."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from moe.config.answering import WeightKind
+from moe.nn.factors import Factors
 from moe.nn.inference.operands import Operand, Prepared, pack
 
 NARROW: Mapping[WeightKind, WeightKind] = {"int8": "fp16"}
@@ -47,12 +48,31 @@ class _LowRank(NamedTuple):
         return self.up.product(self.up.prepared(inner_MR))
 
 
+class _Standing(NamedTuple):
+    """Factors that are trained beside a weight, whose outputs begin at ``first`` of the operand."""
+
+    factors: Factors
+    first: int
+
+    def add(self, y_MN: Tensor, rows: Prepared) -> None:
+        """Add what the factors give as they are now."""
+        found = self.factors(rows.x_MK)
+        y_MN[:, self.first : self.first + found.shape[1]] += found
+
+
 class Additions:
-    """What every adapter adds to the product of one operand."""
+    """What every adapter adds to the product of one operand, and what is trained beside it adds to
+    all rows.
+    """
 
     def __init__(self, kind: WeightKind) -> None:
         self._kind: WeightKind = NARROW.get(kind, kind)
         self._of: dict[int, _LowRank] = {}
+        self._standing: list[_Standing] = []
+
+    def stand(self, factors: Factors, first: int) -> None:
+        """Add to all rows, from the output ``first`` on, what factors in training give."""
+        self._standing.append(_Standing(factors, first))
 
     def put(self, adapter: int, down_RK: Tensor, up_NR: Tensor) -> None:
         """Keep the matrices of an adapter."""
@@ -64,6 +84,8 @@ class Additions:
 
     def to(self, y_MN: Tensor, rows: Prepared, spans: Spans) -> Tensor:
         """Return y, to which is added what the adapters of the rows add."""
+        for each in self._standing:
+            each.add(y_MN, rows)
         for adapter, start, stop in spans:
             low_rank = self._of.get(adapter)
             if low_rank is not None:

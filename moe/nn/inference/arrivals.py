@@ -14,7 +14,7 @@ from moe.config.role import ModelPart, Role
 from moe.config.share import Share
 from moe.config.tensors import TensorSlice, held_by
 from moe.nn.build import ReadTensor, bare
-from moe.nn.feed_forward import FeedForward
+from moe.nn.feed_forward import Expert, FeedForward
 from moe.nn.inference.experts import SwiGlu
 from moe.nn.linear import Linear
 
@@ -93,7 +93,7 @@ def _place(role: Role) -> tuple[int, int]:
 def _module(how: Making, tensors: list[TensorSlice], read: ReadTensor) -> FeedForward:
     assert how.config.moe is not None
     with bare():
-        module = FeedForward(how.config.hidden_size, how.config.moe.expert_size)
+        module = Expert(how.config.hidden_size, how.config.moe.expert_size)
     for tensor in tensors:
         value: Tensor = read(tensor).to(how.device, how.dtype, copy=True)
         layer = module.get_submodule(_NAMES[tensor.role.part])

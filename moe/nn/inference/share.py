@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moe.config.adapters import Group, groups
+from moe.config.adapters import Group, groups, outputs
 from moe.config.answering import WeightKind
 from moe.config.merging import check_served
 from moe.config.share import Share
+from moe.config.tuning import PAIR
 from moe.nn.block import Block
 from moe.nn.build import ReadTensor
 from moe.nn.decoder import Decoder
+from moe.nn.factors import Factors
 from moe.nn.inference.adapters import Additions
 from moe.nn.inference.arrivals import Arrivals, Making, arrivals, empty
 from moe.nn.inference.layer import Layer
@@ -55,8 +57,21 @@ class AnsweringShare:
         head = HEAD.get(kind, kind)
         self._head = pack(head, [decoder.head_weight]) if decoder.share.head else None
         self._adapters: set[int] = set()
+        self._stand()
         if own and kind != "fp32" and decoder.share.head and not decoder.config.tie_embeddings:
             decoder.lm_head.weight.data = decoder.lm_head.weight.data.new_empty(0)
+
+    def _stand(self) -> None:
+        """Add what the factors give that a run trains beside the weights; a router has its own."""
+        modules = dict(self._decoder.named_modules())
+        for group in groups(self._decoder.config, self._decoder.share):
+            for number, member in enumerate(group):
+                owner = member.name.removesuffix(".weight")
+                if member.role.expert is not None and member.role.part == "gate":
+                    owner = owner.rpartition(".")[0]
+                factors = modules.get(f"{owner}.{PAIR}")
+                if isinstance(factors, Factors) and member.role.part != "router":
+                    self._additions(group).stand(factors, outputs(group[:number]))
 
     @property
     def bytes(self) -> int:

@@ -16,8 +16,8 @@ class Dense:
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        """The matrix."""
-        return (self.value,)
+        """The matrix, unless it is frozen."""
+        return (self.value,) if self.value.requires_grad else ()
 
     def product(self, x_MK: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """Return ``x @ weight.T + bias``."""
@@ -28,5 +28,5 @@ class Dense:
         return input_product(y_grad_MN, self.value.to(y_grad_MN.dtype))
 
     def gradients(self, x_MK: Tensor, y_grad_MN: Tensor) -> tuple[Gradient, ...]:
-        """Return the one gradient, ``y_grad.T @ x``."""
-        return (lambda: weight_product(y_grad_MN, x_MK),)
+        """Return the one gradient, ``y_grad.T @ x``; none where the matrix is frozen."""
+        return (lambda: weight_product(y_grad_MN, x_MK),) if self.value.requires_grad else ()

@@ -22,11 +22,11 @@ _EACH = 12
 
 
 def copy_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int:
-    """Return the bytes of one copy of a rank with so many parameters.
+    """Return the bytes of one copy of a rank with so many parameters; none is of frozen ones.
 
     A balance bias, which no replica owns alone, counts as if it were trained.
     """
-    return -(-_EACH * parameters.total // (replicas if workload.zero else 1))
+    return -(-_EACH * parameters.changing.total // (replicas if workload.zero else 1))
 
 
 def all_copies(parameters: Parameters, workload: Workload, replicas: int) -> int:

@@ -79,7 +79,8 @@ def communicator_bytes(config: ModelConfig, share: Share, lines: int, replicas: 
 
 def expert_gradient_bytes(config: ModelConfig, share: Share, workload: Workload) -> int:
     """Return the bytes of a new gradient of the experts of one layer, in the products' format."""
-    if config.moe is None or not workload.training:
+    tuning = config.tuning
+    if config.moe is None or not workload.training or (tuning and tuning.lora):
         return 0
     numbers = 3 * config.hidden_size * config.moe.expert_size * len(share.experts)
     return workload.numerics.activation * numbers
@@ -93,6 +94,6 @@ def host_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int
     """
     if not workload.gpus:
         return 0
-    states = sum(whole_states(parameters, workload)) if workload.training else 0
+    states = sum(whole_states(parameters.changing, workload)) if workload.training else 0
     copies = all_copies(parameters, workload, replicas)
     return HOST_PROCESS_BYTES + ceil(states / replicas) + copies

@@ -37,6 +37,7 @@ from moe.planning.counts.merging import merged_bytes
 from moe.planning.counts.work import (
     Parameters,
     attention_columns,
+    trained_rows,
     vocabulary_rows,
     whole_states,
 )
@@ -168,7 +169,7 @@ def state_bytes(parameters: Parameters, workload: Workload, replicas: int) -> tu
     weights, optimizer = whole_states(parameters, workload)
     sizes = (
         (weights, workload.zero >= 3),
-        (workload.numerics.gradient * parameters.total, workload.zero >= 2),
+        (workload.numerics.gradient * parameters.changing.total, workload.zero >= 2),
         (optimizer, workload.zero >= 1),
     )
     weights, gradients, optimizer = (
@@ -178,10 +179,13 @@ def state_bytes(parameters: Parameters, workload: Workload, replicas: int) -> tu
 
 
 def snapshot_bytes(parameters: Parameters, workload: Workload, replicas: int) -> int:
-    """Return the bytes of a snapshot of weights, moments and masters; one replica writes each."""
+    """Return the bytes of a snapshot of weights, moments and masters; one replica writes each.
+
+    What is frozen is copied from the model's files.
+    """
     if not (workload.training and workload.snapshots):
         return 0
-    return -(-sum(whole_states(parameters, workload)) // replicas)
+    return -(-sum(whole_states(parameters.changing, workload)) // replicas)
 
 
 def working_bytes(config: ModelConfig, share: Share, position: Position, workload: Workload) -> int:
@@ -193,7 +197,8 @@ def working_bytes(config: ModelConfig, share: Share, position: Position, workloa
     passing += max(merged_bytes(config, share, layer, workload) for layer in layers)
     rows = vocabulary_rows(config, share)
     first, last = position.ends
-    passing += numerics.gradient * rows * config.hidden_size * (first + last)
+    gradients = trained_rows(config, share)
+    passing += numerics.gradient * config.hidden_size * (first * gradients[0] + last * gradients[1])
     passing += _FLOAT_BYTES * rows * _logits_at_once(config, workload) * last
     return ceil(passing)
 
@@ -243,7 +248,7 @@ def head_floats(config: ModelConfig, share: Share, workload: Workload) -> float:
     The input of the norm, one set of logits and the gradient of the head are float32 always.
     """
     rows = vocabulary_rows(config, share)
-    gradient = rows * config.hidden_size
+    gradient = trained_rows(config, share)[1] * config.hidden_size
     logits = rows * _logits_at_once(config, workload)
     hidden = config.hidden_size * workload.tokens
     return 2 * hidden + logits + workload.numerics.stretch * (hidden + logits + gradient)

@@ -38,7 +38,7 @@ from moe.config.model import ModelConfig, MoeConfig
 from moe.config.projectors import has_projector, projector_shape
 from moe.config.quantised import quantises
 from moe.config.share import Share, shared_span
-from moe.config.tensors import TensorSlice, held_by
+from moe.config.tensors import EMBEDDING, HEAD, TensorSlice, held_by
 from moe.planning.counts.merging import merging_work
 from moe.planning.counts.passes import Passes, Work
 from moe.planning.counts.workload import Numerics, Workload
@@ -68,7 +68,7 @@ def layer_work(config: ModelConfig, share: Share, layer: int, workload: Workload
         routes = routed(config, share, layer) * _overload(config, share, layer, workload)
         flops += 6 * config.hidden_size * config.moe.expert_size * routes
         flops += 2 * config.hidden_size * _gate_rows(config.moe)
-    work = _passes(flops, layer_parameters(config, share, layer).total, workload)
+    work = _passes(flops, layer_parameters(config, share, layer), workload)
     return work.plus(merging_work(config, share, layer, workload))
 
 
@@ -90,13 +90,13 @@ def _layers_like(config: ModelConfig, by_layer: tuple[tuple[int, int], ...]) -> 
 
 def embedding_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
     """Return the work of the embedding: almost none forward, a dense gradient backward."""
-    return _passes(0, end_parameters(config, share, True, False).total, workload)
+    return _passes(0, end_parameters(config, share, True, False), workload)
 
 
 def head_work(config: ModelConfig, share: Share, workload: Workload) -> Passes:
     """Return the work of the logits and, in training, of the loss."""
     rows = vocabulary_rows(config, share)
-    held = end_parameters(config, share, False, True).total
+    held = end_parameters(config, share, False, True)
     work = _passes(2 * config.hidden_size * rows, held, workload)
     if not workload.training:
         return work
@@ -137,18 +137,29 @@ def vocabulary_rows(config: ModelConfig, share: Share) -> int:
     return stop - start
 
 
+def trained_rows(config: ModelConfig, share: Share) -> tuple[int, int]:
+    """Return the rows of the embedding and of the head that a share would have gradients of."""
+    rows, tuning = vocabulary_rows(config, share), config.tuning
+    names = EMBEDDING, EMBEDDING if config.tie_embeddings else HEAD
+    first, last = (tuning is None or not tuning.freezes(name) for name in names)
+    return rows * first, rows * last
+
+
 class Parameters(NamedTuple):
     """A number of parameters, and how many of them are exact: norms, biases and gates; and how many
     are of matrices that have fewer bits in a quantised model.
 
     ``projected`` are the numbers of the projectors of experts, if the optimiser has them: a square
-    of the width for the inputs of gate and up, and one for those of down.
+    of the width for the inputs of gate and up, and one for those of down. ``frozen`` of the total
+    do not change, ``frozen_exact`` of these are exact.
     """
 
     total: int
     exact: int
     matrices: int = 0
     projected: int = 0
+    frozen: int = 0
+    frozen_exact: int = 0
 
     @classmethod
     def of(cls, parts: Iterable[TensorSlice]) -> "Parameters":
@@ -159,7 +170,15 @@ class Parameters(NamedTuple):
             sum(part.elements for part in held if part.role.exact),
             sum(part.elements for part in held if quantises(part.role)),
             sum(projector_shape(part)[0] ** 2 for part in held if has_projector(part)),
+            sum(part.elements for part in held if part.role.frozen),
+            sum(part.elements for part in held if part.role.frozen and part.role.exact),
         )
+
+    @property
+    def changing(self) -> "Parameters":
+        """Those that are not frozen."""
+        total, exact = self.total - self.frozen, self.exact - self.frozen_exact
+        return Parameters(total, exact, self.matrices, self.projected)
 
     def plus(self, other: "Parameters") -> "Parameters":
         """Return the sum."""
@@ -171,13 +190,15 @@ class Parameters(NamedTuple):
 
 
 def whole_states(parameters: Parameters, workload: Workload) -> tuple[int, int]:
-    """Return the bytes of weights and of optimiser states, undivided."""
+    """Return the bytes of weights and of optimiser states, undivided; frozen ones have none."""
     numerics = workload.stored
     narrow, exact = parameters.total - parameters.exact, parameters.exact
     weights = numerics.weight * narrow + numerics.exact[0] * exact
     if workload.weights is not None:
         saved = numerics.weight - workload.weights.bytes_per_number
         weights = ceil(weights - saved * parameters.matrices)
+    changing = parameters.changing
+    narrow, exact = changing.total - changing.exact, changing.exact
     moments = numerics.optimizer * narrow + numerics.exact[1] * exact
     projectors = _FLOAT_BYTES * parameters.projected if workload.orthogonal else 0
     return weights, moments + projectors
@@ -205,6 +226,14 @@ def _end_parameters(config: ModelConfig, ends: Share) -> Parameters:
 
 @lru_cache(maxsize=4096)
 def _block_parameters(config: ModelConfig, block: Share, experts: bool) -> Parameters:
+    """Return the parameters of one layer; of layers that are frozen differently, of that with the
+    most to train.
+    """
+    if config.tuning is not None and config.tuning.freeze:
+        alike = (layer for layer in range(config.layers) if config.has_experts(layer) == experts)
+        own = (replace(block, layers=(layer, layer + 1)) for layer in alike)
+        counts = [Parameters.of(held_by(config, each)) for each in own]
+        return max(counts, key=lambda found: found.changing.total)
     moe = config.moe and replace(config.moe, dense_layers=())
     alone = replace(config, layers=1, moe=moe if experts else None)
     return Parameters.of(held_by(alone, block))
@@ -215,12 +244,17 @@ def _overload(config: ModelConfig, share: Share, layer: int, workload: Workload)
     return workload.overload if len(share.experts_of(layer)) < config.experts else 1.0
 
 
-def _passes(flops: float, parameters: int, workload: Workload) -> Passes:
+def _passes(flops: float, parameters: Parameters, workload: Workload) -> Passes:
+    """Return the passes over some parameters; a frozen one has no gradient, its inputs have."""
     forward = Work(flops * workload.tokens, 0.0)
     if not workload.training:
         return Passes(forward)
-    gradient_bytes = _GRADIENT_PASSES * workload.numerics.gradient * parameters
-    return Passes(forward, Work(forward.flops * _BACKWARD, float(gradient_bytes)))
+    trained = parameters.changing.total
+    gradient_bytes = _GRADIENT_PASSES * workload.numerics.gradient * trained
+    backward = _BACKWARD * forward.flops
+    if parameters.frozen:
+        backward = forward.flops * (1 + trained / parameters.total)
+    return Passes(forward, Work(backward, float(gradient_bytes)))
 
 
 def _gate_rows(moe: MoeConfig) -> int:

@@ -81,7 +81,12 @@ class StateBytes:
         return cls(sizes | {"masters": masters}, exact, cut, narrow=True)
 
     def of_element(self, part: TensorSlice) -> Mapping[State, int]:
-        """Return the bytes of an element of a tensor, of each state that it has."""
+        """Return the bytes of an element of a tensor, of each state that it has and that moves.
+
+        Frozen tensors do not move: every rank reads its own from the model.
+        """
+        if part.role.frozen:
+            return {}
         sizes = self.exact if part.role.exact else self.sizes
         return sizes if part.role.trained else {"weights": sizes["weights"]}
 

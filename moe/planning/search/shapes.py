@@ -202,14 +202,16 @@ def floor(config: ModelConfig, gangs: Sequence[GangCosts], counts: Sequence[int]
     forward = min(gang.fixed((0, config.layers), Position(), ()).forward for gang in gangs)
     ahead = {kind: min(_forward(gang, layer) for gang in gangs) for kind, layer in kinds.items()}
     share = whole(config)
-    sizes = {kind: layer_parameters(config, share, layer).total for kind, layer in kinds.items()}
+    sizes = {
+        kind: layer_parameters(config, share, layer).changing.total for kind, layer in kinds.items()
+    }
     return Floor(
         before=tuple(accumulate(blocks, initial=first)),
         head=head,
         forward=forward,
         ahead=_summed(config, ahead, 0.0),
-        held=_summed(config, sizes, end_parameters(config, share, True, False).total),
-        head_held=end_parameters(config, share, False, True).total,
+        held=_summed(config, sizes, end_parameters(config, share, True, False).changing.total),
+        head_held=end_parameters(config, share, False, True).changing.total,
         quickest=_quickest(kinds.values(), gangs, counts),
     )
 
@@ -232,10 +234,13 @@ def _summed(config: ModelConfig, kinds: Mapping[bool, N], first: N) -> tuple[N, 
 
 def least_bytes(config: ModelConfig, ranks: int, replicas: int, workload: Workload) -> int:
     """Return what the fullest device takes at least: weights and states, spread over the ranks."""
-    total, exact, matrices, projected = _parameters(config)
+    total, exact, matrices, projected, frozen, frozen_exact = _parameters(config)
     narrow, exact = (total - exact) // ranks, exact // ranks
     matrices = min(narrow, -(-matrices // ranks))
-    least = Parameters(narrow + exact, exact, matrices, projected // ranks)
+    frozen_exact = min(exact, -(-frozen_exact // ranks))
+    frozen = min(narrow + exact, -(-frozen // ranks))
+    held = narrow + exact, exact, matrices, projected // ranks
+    least = Parameters(*held, frozen, min(frozen, frozen_exact))
     states = state_bytes(least, workload, replicas)
     return least_fixed_bytes(workload) + (sum(states) if workload.training else states[0])
 

@@ -121,7 +121,7 @@ class MemberCosts:
         """
         if self._link is None:
             return 0.0
-        size = self.workload.exchanged * parameters.total
+        size = self.workload.exchanged * parameters.changing.total
         return self._link.all_reduce_seconds(size, self.replicas)
 
     def update_seconds(self, parameters: Parameters) -> float:
@@ -130,7 +130,8 @@ class MemberCosts:
         """
         if not self.workload.training:
             return 0.0
-        own = parameters.total / self.replicas if self.workload.zero else parameters.total
+        trained = parameters.changing.total
+        own = trained / self.replicas if self.workload.zero else trained
         work = optimizer_work(own, self.workload.numerics)
         return max(pace.once("optimizer", work) for pace in self._paces)
 

@@ -53,6 +53,11 @@ def expand_checkpoint(
             "are given and not what copies will be; leave --with-optimizer out, or grow a run "
             "without train.orthogonal"
         )
+    if run.train.freeze:
+        raise ConfigError(
+            f"the run of {source} has frozen parts (train.freeze), which have no moments; leave "
+            "--with-optimizer out"
+        )
     grown = growth(training.weights.config, options)
     refuse_existing(to)
     made = expansion(training.weights, grown, texts)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from actors.step.replicas import check_step
 from moe.config.model import ModelConfig
 from moe.config.run import RunConfig, parse_run
+from moe.config.tensors import tensors
+from moe.config.tuning import targets_of
 from moe.errors import PlanError
 from moe.planning.plan.plan import Plan
 from tests import exports, plans, runs
@@ -42,15 +44,41 @@ SECTIONS: list[dict[str, Any]] = [
 ]
 
 
-def run_of(model: Path, config: ModelConfig, sections: dict[str, Any], schedule: str) -> RunConfig:
+TUNINGS = ["all", "all", "ends frozen", "layers frozen", "experts frozen", "attention", "factors"]
+"""What is trained: the model, parts of it, factors beside attention or beside all that has them."""
+
+
+def tuning_of(tuning: str, config: ModelConfig) -> dict[str, Any]:
+    """Return the keys of ``[train]`` for what is trained."""
+    there = {targets_of(each.role)[0] for each in tensors(config) if targets_of(each.role)}
+    if config.moe is not None and config.moe.merged:
+        there -= {"experts", "router"}
+    lora = {"rank": 2, "alpha": 3.0, "seed": 5}
+    return {
+        "all": {},
+        "ends frozen": {
+            "freeze": ["model.embed_tokens.*", "lm_head.*"][: 2 - config.tie_embeddings]
+        },
+        "layers frozen": {"freeze": ["model.layers.0.*", "model.layers.2.*"]},
+        "experts frozen": {"freeze": ["*.mlp.*"]},
+        "attention": {"lora": lora | {"targets": ["k_proj", "o_proj"]}},
+        "factors": {"lora": lora | {"targets": sorted(there), "rslora": True}},
+    }[tuning]
+
+
+def run_of(
+    model: Path, config: ModelConfig, sections: dict[str, Any], schedule: str, tuning: str = "all"
+) -> RunConfig:
     """Return a run of 7 micro-batches or, where rounds must divide them, of 8."""
     table = runs.run_config(model).model_dump(mode="json") | {"balance": {}} | sections
     batch = 14 if schedule in ("gpipe", "1f1b", "zbv") else 16
     table["train"] |= {"schedule": schedule, "global_batch": batch}
+    table["train"] |= tuning_of(tuning, config)
     table["plan"] = {"path": "unused"}
     if config.moe is not None and config.moe.balance_bias:
-        table["balance"] = {"coefficient": {"type": "bias", "rate": 0.05}}
         table["routing"].pop("choose", None)
+        moves = tuning in ("all", "ends frozen")
+        table["balance"] = {"coefficient": {"type": "bias", "rate": 0.05}} if moves else {}
     elif config.moe is not None and not config.moe.gated:
         table["balance"], table["routing"] = {}, {}
     return parse_run(table, "test")
@@ -78,16 +106,17 @@ def cases(draw: st.DrawFn) -> tuple[ModelConfig, Plan, str]:
         HealthCheck.filter_too_much,
     ],
 )
-@given(case=cases(), sections=st.sampled_from(SECTIONS))
+@given(case=cases(), sections=st.sampled_from(SECTIONS), tuning=st.sampled_from(TUNINGS))
 def test_any_plan_trains_like_one_process(
     case: tuple[ModelConfig, Plan, str],
     sections: dict[str, Any],
+    tuning: str,
     ranks: Ranks,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     config, plan, schedule = case
     model = exports.export(config, tmp_path_factory.mktemp("any") / "model")
-    run = run_of(model, config, sections, schedule)
+    run = run_of(model, config, sections, schedule, tuning)
     try:
         check_step(plan, schedule, run.train.micro_batches)
     except PlanError:

@@ -84,7 +84,14 @@ def test_no_option_is_forgotten() -> None:
     """What is not below is a size, is common to all families or goes with another option."""
     common = set(MINIMAL) | {"family", "layers", "heads", "kv_heads", "head_size", "ffn_size"}
     common |= {"norm_eps", "rope_theta", "rope_scaling", "max_positions", "tie_embeddings"}
-    common |= {"initializer_range", "bos_token_id", "eos_token_ids", "pad_token_id", "moe"}
+    common |= {
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_ids",
+        "pad_token_id",
+        "moe",
+        "tuning",
+    }
     common |= {"experts", "top_k", "expert_size", "top_groups", "group_best", "shared_gate"}
     options = {option.name for part in (ModelConfig, MoeConfig) for option in fields(part)}
     assert options - common == set(OTHER)

@@ -65,7 +65,9 @@ def test_an_import_lies_where_resume_looks_and_is_exported_again(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--format", "megatron"), "no format 'megatron'; choose universal or raymoe"),
+        (("--format", "megatron"), "no format 'megatron'; choose universal, raymoe or peft"),
+        (("--format", "peft"), "takes --to DIRECTORY"),
+        (("--format", "peft", "--to", "out", "--trust"), "gives --trust no effect"),
         (("--format", "universal"), "takes --to DIRECTORY"),
         (("--format", "raymoe"), "takes --run RUN.toml"),
         (
