@@ -89,7 +89,8 @@ def scale(
 def run_of(called: Called) -> str:
     """Return the name of the run that a RayJob trains, from its run file."""
     from cluster.kube.kinds import CONFIG_MAP
-    from cluster.kuberay.objects import TRAINING, files_name
+    from cluster.kuberay.objects import files_name
+    from cluster.kuberay.scheduling import TRAINING
     from cluster.kuberay.work import RUN_FILE
 
     files = files_name(called.name, TRAINING)
