@@ -37,6 +37,11 @@ class MergedMixture(nn.Module):
 
     def forward(self, x_BSD: Tensor, how: LayerPass) -> BlockOutput:
         """Return [B, S, D] and the statistics; padding does not count in the routing."""
+        if how.documents is not None and any(len(row) > 1 for row in how.documents.sizes):
+            raise RuntimeError(
+                f"layer {self.layer} merges experts for segments of a row, which documents share; "
+                "give one document a row"
+            )
         exact_BSD = x_BSD.to(torch.promote_types(x_BSD.dtype, torch.float32))
         logits_BSN: Tensor = self.router(exact_BSD)
         weights_BGN, length = self._routed(logits_BSN, how)

@@ -39,8 +39,8 @@ def plan(stages: tuple[int, ...] = (15, 15), kind: str = "cpu") -> Plan:
 def report(step: int = 3) -> StepReport:
     layer = LayerReport(LOADS, 0.25, 0.01, 0.5, 2.0, 0.1, 0.2, similarity=0.5)
     layers = dict.fromkeys((0, 1), layer)
-    rest = (layers, (100, 200), (2.0, 3.0), 0.2, 0.1, 90)
-    return StepReport(step, 2.5, 1.5, 1e-3, 80, 4.0, *rest)
+    rest = (layers, (100, 200), (2.0, 3.0), 0.2, 0.1)
+    return StepReport(step, 2.5, 1.5, 1e-3, 80, 4.0, *rest, computed_tokens=90)
 
 
 def last(told: list[Sample], name: str, **tags: int | str) -> float:

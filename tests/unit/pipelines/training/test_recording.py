@@ -17,7 +17,7 @@ from tests.records import AGAINST, silent
 
 def report(**layer: float) -> StepReport:
     layers = {n: LayerReport((3, 5), 0.25, 0.01, 0.5, 2.0, **layer) for n in (1, 4)}
-    return StepReport(7, 2.5, 1.5, 1e-3, 80, 4.0, layers, (100, 200))
+    return StepReport(7, 2.5, 1.5, 1e-3, 70, 4.0, layers, (100, 200), computed_tokens=80)
 
 
 def test_losses_on_routers_are_summed_over_layers() -> None:
