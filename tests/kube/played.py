@@ -70,7 +70,7 @@ class PlayedPods:
         for name in group["scaleStrategy"]["workersToDelete"]:
             if name in self.names:
                 self._end(name)
-        target = group.get("replicas", group["minReplicas"])
+        target = max(group.get("replicas", 0), group["minReplicas"])
         while len(self.names) < min(target, self.room):
             self._make()
         while not floats and len(self.names) > target:

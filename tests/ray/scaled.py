@@ -1,7 +1,7 @@
 """A real run and its pods, resized together: through the API server, a port of the head, a job.
 
 Run as a program, because jobs need a Ray whose agent has a port of its own. What was seen goes to a
-JSON file. The nodes of all pods are one here, whose address the first pod has: it keeps the ranks.
+JSON file. Each pod is a node of Ray with an address of its own.
 """
 
 import json
@@ -46,18 +46,13 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
-        head = {"num_cpus": 4, "include_dashboard": True, "dashboard_port": self._port}
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": self._port}
         head["dashboard_agent_listen_port"] = free_port()
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False)
         self._run = _run(folder, self._cluster.address)
         self._store = Store()
-        here = str(ray.nodes()[0]["NodeManagerAddress"])
-        self._pods = PlayedPods(
-            self._store,
-            lambda: ["p1"],
-            lambda number: here if number == 1 else f"10.9.0.{number}",
-        )
+        self._pods = PlayedPods(self._store, lambda: ["p1"], self._node)
         self._pods.begin(_one_stage(), deployment(namespace="raymoe"))
         self._store.put(pod("head", "head"), "pods")
         self._store.ports["head", DASHBOARD] = self._port
@@ -75,6 +70,13 @@ class Scene:
         """End the cluster."""
         ray.shutdown()
         self._cluster.shutdown()
+
+    def _node(self, number: int) -> str:
+        """Start the node of a pod; return its address."""
+        address = f"127.0.0.{number + 1}"
+        memory = 80 * 2**20
+        self._cluster.add_node(num_cpus=1, node_ip_address=address, object_store_memory=memory)
+        return address
 
     def _resize(self) -> None:
         """To two replicas, once more to two, and back to one."""
