@@ -3,7 +3,7 @@
 ``make story`` runs it, in a new directory ``story/``. A small dense model is trained, upcycled and
 trained on over five Ray nodes of this machine, while an actor is killed and a node leaves; the run
 is scaled and answers requests while it trains. Then the model is quantised, evaluated and served
-under load, its Kubernetes objects are rendered, and a report is written.
+under load, and its Kubernetes objects are rendered; a report of the run is written.
 """
 
 import os
@@ -70,6 +70,7 @@ class Story:
         with self._nodes():
             self._title(f"A cluster of {NODES} nodes, of which one leaves; an actor is killed")
             self._elastic()
+        self._raymoe("report", RUN, "--to", ROOT / "report.html")
         self._title("Eight bits")
         trained, small = _last(load_run(RUN)), ROOT / "int8"
         self._raymoe("compress", trained, "--to", small, "--quantise", "int8", "--data", tokens)
