@@ -82,7 +82,8 @@ class PlainTraining:
                 loss = loss + self._on_router(layer, routing, size) / len(pieces)
                 kept.setdefault(layer, []).append(routing)
             loss.backward()
-            tokens = len(next(iter(self._routings.values())).experts) if rates else 1
+            routings = list(self._routings.values())
+            tokens = len(routings[0].experts) if routings else 1
             weights.append(tokens)
             for layer, rate in rates.items():
                 drops.setdefault(layer, []).append(rate * tokens)

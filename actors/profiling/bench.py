@@ -163,7 +163,8 @@ class OptimizerBench:
 
     def forward(self) -> None:
         """Clip by the norm of all ranks, update, round masters to weights, clear."""
-        self._optimizer.clip(self._optimizer.squared_norm().sqrt().item())
+        device = self._buckets[0].gradients.device
+        self._optimizer.clip(self._optimizer.squared_norm(device).sqrt().item())
         self._optimizer.step(0)
         for bucket in self._buckets:
             bucket.publish()

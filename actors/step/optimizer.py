@@ -53,15 +53,16 @@ class RankOptimizer:
         for bucket in self._buckets:
             bucket.gradients.zero_()
 
-    def squared_norm(self) -> Tensor:
-        """Return this rank's part of the squared norm, in float64 so that plans agree."""
+    def squared_norm(self, device: torch.device) -> Tensor:
+        """Return this rank's part of the squared norm on its device, in float64 so that plans
+        agree.
+        """
         parts = [
             torch.linalg.vector_norm(bucket.gradients[bucket.own], dtype=torch.float64).square()
             for bucket in self._buckets
             if bucket.kind.counted
         ]
-        zero = torch.zeros((), dtype=torch.float64)
-        return torch.stack([torch.zeros_like(parts[0]), *parts]).sum() if parts else zero
+        return torch.stack([torch.zeros((), dtype=torch.float64, device=device), *parts]).sum()
 
     def clip(self, norm: float) -> None:
         """Scale the gradients owned to the allowed norm; ``norm`` is that of all ranks together.

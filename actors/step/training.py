@@ -252,8 +252,8 @@ class RankTrainer:
 
     def _norm(self) -> float:
         """Return the norm of the gradients of all ranks; the last of them is waited for here."""
-        squared, groups = self.optimizer.squared_norm(), self._epoch.groups
-        squared = squared.to(self._device.torch_device)
+        squared = self.optimizer.squared_norm(self._device.torch_device)
+        groups = self._epoch.groups
         with self._clock.waiting("end"):
             dist.all_reduce(squared, group=groups.world)
         norm = squared.sqrt().item()

@@ -61,8 +61,7 @@ def raymoe_table(config: ModelConfig) -> dict[str, Any]:
         "topk_group": moe.top_groups,
         "group_best": moe.group_best,
         "hashed": moe.hashed,
-        "segment_tokens": moe.segment_tokens,
-        "first_segment": moe.first_segment,
+        **_segments(moe),
     }
 
 
@@ -87,6 +86,13 @@ def _read_experts(table: Table) -> MoeConfig:
         shared_size=count(table, "shared_expert_intermediate_size", 0, zero=True),
         shared_gate=flag(table, "shared_gate"),
     )
+
+
+def _segments(moe: MoeConfig) -> Table:
+    """Return the keys of experts that are merged for segments; none of others, as before them."""
+    if moe.segment_tokens is None:
+        return {}
+    return {"segment_tokens": moe.segment_tokens, "first_segment": moe.first_segment}
 
 
 def _segment(table: Table) -> int | None:

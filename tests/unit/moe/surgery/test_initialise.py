@@ -39,7 +39,7 @@ def tiny(name: str) -> ModelConfig:
     words = [*TINY, "ffn_size=12"]
     if config.moe is not None:
         shared = config.moe.shared_size // config.moe.expert_size
-        size = 12 if config.family == "skywork_moe" else 4
+        size = 12 if config.family == "skywork_moe" or config.moe.merged else 4
         words += [f"expert_size={size}", f"shared_size={4 * shared}"]
     return override(config, words)
 
