@@ -178,7 +178,7 @@ class _Turn:
         self._landed = time.monotonic()
 
         self._whole = tenant.asking.conditions.on_new_weights == "recompute"
-        self._more, self._got_on = True, False
+        self._more, self._got_on, self._begun = True, False, 0
 
     def run(self) -> bool:
         """Run batches until the time is over or none comes; return whether more may come."""
@@ -191,7 +191,7 @@ class _Turn:
             else:
                 self._more, self._coming = False, None
                 logger.warning("the desk of a server did not answer for %g s", GONE_SECONDS)
-        self._desk.tell("over")
+        self._desk.tell("over", self._begun)
         return self._more
 
     def _takes(self) -> bool:
@@ -227,6 +227,7 @@ class _Turn:
         if batch is None:
             self._more = False
             return
+        self._begun += 1
         try:
             self._flights.append(self._lent.begin(replace(batch, step=self._standing.step)))
         except RequestError as error:

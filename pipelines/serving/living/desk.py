@@ -43,6 +43,7 @@ class Desk:
         self._standing: Standing | None = None
         self._open = False
         self._last = 0
+        self._given: list[_Waiting] = []
         self._waiting: dict[int, _Waiting] = {}
         self._changed = asyncio.Condition()
 
@@ -94,6 +95,7 @@ class Desk:
         if found is None:
             return None
         found.taken, self._last = True, found.posted.batch.number
+        self._given.append(found)
         return found.posted.batch
 
     async def answer(self, output: BatchOutput) -> None:
@@ -104,9 +106,16 @@ class Desk:
         """Say why a batch could not be computed."""
         self._settle(number, Failed(error))
 
-    async def over(self) -> None:
-        """End the turn: the ranks go on with training."""
+    async def over(self, begun: int) -> None:
+        """End the turn: the ranks go on with training.
+
+        ``begun`` batches of the turn were run. Any other that was given came too late for a driver
+        that had waited long enough; it is given again in the next turn.
+        """
         self._open = False
+        for late in reversed(self._given[begun:]):
+            late.taken, self._last = False, late.posted.after
+        self._given.clear()
         await self._tell()
 
     async def stay(self) -> None:
@@ -118,6 +127,7 @@ class Desk:
         before, self._standing = self._standing, standing
         if before is not None and not self._keeps(before):
             self._last = 0
+            self._given.clear()
             for number in [*self._waiting]:
                 self._settle(number, Moved(standing))
 
