@@ -34,6 +34,13 @@ def expected(model: Path, prompt: Sequence[int], count: int) -> list[int]:
     return [int(token) for token in out[0, len(prompt) :]]
 
 
+def behind(model: Path, prompt: Sequence[int], token: int) -> float:
+    """Return how far the logit of a token after a prompt is below the largest one."""
+    with torch.no_grad():
+        logits = _theirs(model)(torch.tensor([prompt])).logits[0, -1]
+    return float(logits.max() - logits[token])
+
+
 def generated(engine: Any, room: Room, wanted: Sequence[Wanted]) -> list[list[int]]:
     """Generate in batches, as many at once as the room allows."""
     batcher, flights = Batcher(room), []

@@ -21,7 +21,7 @@ from pipelines.serving.living.terms import Conditions
 from pipelines.serving.refusals import Unavailable
 from pipelines.training.lending import Lending
 from tests import runs, tiny
-from tests.generated import expected, prompts
+from tests.generated import behind, expected, prompts
 from tests.healed import HealedRun
 from tests.living import BLOCKS, LocalBoard, LocalServer, asked, saved
 from tests.ranks import Ranks, pool, single_threaded
@@ -118,6 +118,9 @@ def test_answers_of_one_step_are_those_of_its_checkpoint(
         assert tokens(found) == theirs(checkpoint)
 
 
+TIE = 1e-4
+"""Which step draws which token is chance, and so is a step at which two tokens are as good."""
+
 FEW = 0.02
 
 
@@ -152,7 +155,7 @@ def test_training_does_not_notice_and_every_token_is_of_one_step(
         if mode == "recompute":
             for place, step in enumerate(heard):
                 before = (*answer.job.prompt, *answer.tokens[:place])
-                assert expected(saves[step], before, 1) == [answer.tokens[place]]
+                assert behind(saves[step], before, answer.tokens[place]) < TIE
 
 
 def test_a_server_that_dies_in_a_turn_costs_training_nothing_and_the_next_is_let_in(
