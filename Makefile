@@ -19,7 +19,7 @@ BUILD_ARGUMENTS ?=
 
 help:
 	@echo "make demo      a real model, real text: upcycle, plan, train, evaluate, serve (15 minutes)"
-	@echo "make story     an elastic run: trained over nodes that come and go, scaled, served, quantised (25 minutes)"
+	@echo "make story     an elastic run over nodes of this machine: killed, drained, scaled; quantised and served (10 minutes)"
 	@echo "make test      every test but those of minutes, and the ten slowest"
 	@echo "make test-unit tests that start no Ray"
 	@echo "make soak      property tests with three times the examples, long tests, then a run that is hurt for MINUTES=30 (SEED=)"
