@@ -36,6 +36,9 @@ from pipelines.study.text import VOCABULARY, write_vocabulary
 from pipelines.training.recording import recorded_steps
 
 ROOT = Path("story")
+RUN_FOLDER, SMALL = ROOT / "run", ROOT / "int8"
+"""What each story makes anew."""
+
 DENSE_RUN, RUN = Path("manifests/runs/story-dense.toml"), Path("manifests/runs/story.toml")
 KIND = Path("manifests/runs/smollm2-kind.toml")
 DEPLOYMENT = Path("manifests/deployments/kind-cpu.toml")
@@ -70,14 +73,16 @@ class Story:
         self._title("Upcycled to eight experts a layer")
         experts = ("--experts", 8, "--top-k", 2, "--gate-norm", 1)
         self._made(moe, lambda: self._raymoe("upcycle", _last(dense), "--to", moe, *experts))
+        for earlier in (RUN_FOLDER, SMALL):
+            shutil.rmtree(earlier, ignore_errors=True)
         with self._nodes():
             self._title(f"A cluster of {NODES} nodes, of which one leaves; an actor is killed")
             self._elastic()
         self._raymoe("report", RUN, "--to", ROOT / "report.html")
         self._title("Eight bits")
-        trained, small = _last(load_run(RUN)), ROOT / "int8"
-        self._raymoe("compress", trained, "--to", small, "--quantise", "int8", "--data", tokens)
-        for each in (_last(dense), moe, trained, small):
+        trained = _last(load_run(RUN))
+        self._raymoe("compress", trained, "--to", SMALL, "--quantise", "int8", "--data", tokens)
+        for each in (_last(dense), moe, trained, SMALL):
             self._raymoe("evaluate", each, "--data", tokens, "--rows", 32)
         self._title("Served under load")
         with self._server("serve", trained, "--weights", "int8", "--port", PORT):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipelines.study.compare import Verdict
+from pipelines.study.record import Record, curve
 
 Points = Sequence[tuple[float, float]]
 
@@ -38,7 +39,12 @@ class Chart:
     across: str
     up: str
     series: Mapping[str, Points]
-    logarithmic: bool = False
+
+
+def loss_chart(found: Mapping[str, Sequence[Record]], title: str = "Held-out loss") -> Chart:
+    """Return the held-out losses of some kinds of run, means over their seeds."""
+    lines = {name: curve(records, lambda look: look.loss) for name, records in found.items()}
+    return Chart(title, "tokens", "nats per token", lines)
 
 
 @dataclass(frozen=True, slots=True)

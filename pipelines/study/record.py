@@ -1,7 +1,7 @@
 """What one arm recorded: a line a step, and what its model was found to be now and then."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -98,11 +98,6 @@ def read_record(path: Path) -> Record:
             f"{path} does not hold the record of an arm; delete its folder, and the study runs the "
             f"arm again ({error})"
         ) from None
-
-
-def by_seed(records: Sequence[Record]) -> Mapping[int, Record]:
-    """Return records of one arm by their seed."""
-    return {record.seed: record for record in records}
 
 
 def curve(records: Sequence[Record], value: Any) -> list[tuple[float, float]]:

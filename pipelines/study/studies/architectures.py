@@ -6,9 +6,9 @@ from statistics import fmean
 from moe.config.model import ModelConfig
 from pipelines.study.arm import Arm, Scratch
 from pipelines.study.compare import difference
-from pipelines.study.findings import Chart, Claim, Findings, Table
+from pipelines.study.findings import Claim, Findings, Table, loss_chart
 from pipelines.study.lab import Lab
-from pipelines.study.record import Record, curve
+from pipelines.study.record import Record
 from pipelines.study.sizes import DEEPSEEK, DENSE, GSHARD, HASH, SWITCH, mixture, wide
 from pipelines.study.study import Asked, Study
 
@@ -42,11 +42,11 @@ BALANCE = {"loss": "switch", "coefficient": {"type": "fixed", "value": 0.01}}
 """The expert-level balance loss of DeepSeekMoE section 3.3 with its factor for 2B."""
 
 
-def arm(name: str, asked: Asked, seed: int, keeps: tuple[float, ...] = (1.0,)) -> Arm:
+def arm(name: str, asked: Asked, seed: int) -> Arm:
     """Return the arm of one architecture; other studies ask for its trained model."""
     routed = MODELS[name].moe is not None and name != "hash"
     balance = BALANCE if routed else {}
-    return Arm(name, Scratch(MODELS[name]), asked.tokens, seed, balance=balance, keeps=keeps)
+    return Arm(name, Scratch(MODELS[name]), asked.tokens, seed, balance=balance, keeps=(1.0,))
 
 
 def _arms(asked: Asked) -> Sequence[Arm]:
@@ -62,13 +62,12 @@ def _findings(lab: Lab, asked: Asked) -> Findings:
         "as wide, and four mixtures with the parameters of sixteen feed-forwards a layer."
     )
     rows = [_row(name, records) for name, records in found.items()]
-    lines = {name: curve(records, lambda look: look.loss) for name, records in found.items()}
     return Findings(
         STUDY.title,
         about,
         _claims(found),
         [Table("After all tokens, means over seeds", rows)],
-        [Chart("Held-out loss", "tokens", "nats per token", lines)],
+        [loss_chart(found)],
     )
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from moe.config.model import MoeConfig
 from pipelines.study.arm import Arm, Scratch
 from pipelines.study.compare import difference, together
-from pipelines.study.findings import Chart, Claim, Findings, Table
+from pipelines.study.findings import Chart, Claim, Findings, Table, loss_chart
 from pipelines.study.lab import Lab
 from pipelines.study.record import Record, curve
 from pipelines.study.sizes import STANDARD, mixture
@@ -51,12 +51,7 @@ def _findings(lab: Lab, asked: Asked) -> Findings:
         "token's gate normalised to a standard deviation, or not."
     )
     charts = [
-        Chart(
-            "Held-out loss",
-            "tokens",
-            "nats per token",
-            {name: curve(records, lambda look: look.loss) for name, records in found.items()},
-        ),
+        loss_chart(found),
         Chart(
             "Largest probability over the second, third layer",
             "tokens",

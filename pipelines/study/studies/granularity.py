@@ -7,9 +7,9 @@ from statistics import fmean
 from moe.config.model import MoeConfig
 from pipelines.study.arm import Arm, Scratch
 from pipelines.study.compare import difference, together
-from pipelines.study.findings import Chart, Claim, Findings, Table
+from pipelines.study.findings import Claim, Findings, Table, loss_chart
 from pipelines.study.lab import Lab
-from pipelines.study.record import Record, curve
+from pipelines.study.record import Record
 from pipelines.study.sizes import GSHARD, STANDARD, fine_grained, mixture
 from pipelines.study.studies.architectures import BALANCE
 from pipelines.study.study import Asked, Study
@@ -53,13 +53,12 @@ def _findings(lab: Lab, asked: Asked) -> Findings:
         }
         for name, records in found.items()
     ]
-    lines = {name: curve(records, lambda look: look.loss) for name, records in found.items()}
     return Findings(
         STUDY.title,
         about,
         _claims(found),
         [Table("After all tokens, means over seeds", rows)],
-        [Chart("Held-out loss", "tokens", "nats per token", lines)],
+        [loss_chart(found)],
         ["The paper shows the steps by benchmark scores, in which each step is better."],
     )
 

@@ -8,7 +8,7 @@ from moe.surgery.methods import method_named
 from moe.surgery.options import UpcycleOptions
 from pipelines.study.arm import Arm, Scratch, Upcycled
 from pipelines.study.compare import difference
-from pipelines.study.findings import Chart, Claim, Findings, Table
+from pipelines.study.findings import Chart, Claim, Findings, Table, loss_chart
 from pipelines.study.lab import Lab
 from pipelines.study.record import Record, curve
 from pipelines.study.sizes import DENSE
@@ -56,12 +56,11 @@ def _findings(lab: Lab, asked: Asked) -> Findings:
     )
     ranked = sorted(found, key=lambda name: fmean(each.final.loss for each in found[name]))
     rows = [_row(place, name, found[name]) for place, name in enumerate(ranked, start=1)]
-    lines = {name: curve(records, lambda look: look.loss) for name, records in found.items()}
     alike = {
         name: curve(records, lambda look: fmean(look.similarity)) for name, records in found.items()
     }
     charts = [
-        Chart("Held-out loss", "tokens", "nats per token", lines),
+        loss_chart(found),
         Chart("Similarity of experts", "tokens", "mean cosine", alike),
     ]
     tables = [Table("After all tokens, means over seeds, the best first", rows)]

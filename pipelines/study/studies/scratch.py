@@ -12,7 +12,7 @@ from moe.planning.advice.upcycle_or_scratch import advise_budget
 from moe.surgery.options import UpcycleOptions
 from pipelines.study.arm import Arm, Scratch, Upcycled
 from pipelines.study.compare import difference, together
-from pipelines.study.findings import Chart, Claim, Findings, Table
+from pipelines.study.findings import Chart, Claim, Findings, Table, loss_chart
 from pipelines.study.lab import Lab
 from pipelines.study.record import Record, curve
 from pipelines.study.sizes import DENSE, SKYWORK, mixture
@@ -80,12 +80,7 @@ def _findings(lab: Lab, asked: Asked) -> Findings:
     )
     long = {name: found[name, False] for name in (SCRATCH, EARLY, CONSTANT, RAISED)}
     charts = [
-        Chart(
-            "Held-out loss of the long runs",
-            "tokens",
-            "nats per token",
-            {name: curve(records, lambda look: look.loss) for name, records in long.items()},
-        ),
+        loss_chart(long, "Held-out loss of the long runs"),
         Chart(
             "Similarity of experts of the long runs",
             "tokens",
